@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card: everything that a program must know about a set of weights to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+FORMAT_VERSION = 1
+ARCHITECTURE = 'deeplabv3_resnet50'
+DECODERS = ('skip', 'none')
+ACTIVATIONS = ('softmax', 'sigmoid')
+OUTPUT_STRIDES = (8, 16)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class CardError(ValueError):
+    """A card that is missing, malformed, or of a format that this version does not read."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says of itself.
+
+    Attributes:
+        classes: Class names; the place in the tuple is the class id (0 to 255).
+        rock_classes: The names among `classes` that are rock.
+        decoder: 'skip' or 'none' (torchvision's `deeplabv3_resnet50`, key for key).
+        activation: 'softmax' (one channel a class) or 'sigmoid' (one channel, the rock's).
+        mean: Per-channel RGB mean that is taken off a picture scaled to 0..1.
+        std: Per-channel RGB standard deviation that it is then divided by.
+        training_size: Width and height of the training crops, in px; (0, 0) when unknown.
+        output_stride: Output stride of the backbone in training, 8 or 16.
+        threshold: Rock probability, 0 to 1, from which a pixel is rock.
+        metrics: Measured figures by name, such as {'marsdata_val_iou': 0.69}.
+        data: What the weights were trained on, in words.
+        licence: Licence of the weights.
+    """
+
+    classes: tuple[str, ...] = ('background', 'rock')
+    rock_classes: tuple[str, ...] = ('rock',)
+    decoder: str = 'skip'
+    activation: str = 'softmax'
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    training_size: tuple[int, int] = (0, 0)
+    output_stride: int = 8
+    threshold: float = 0.5
+    metrics: dict[str, float] = field(default_factory=dict)
+    data: str = ''
+    licence: str = ''
+    architecture: str = ARCHITECTURE
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuses values that no model could be built from, with CardError."""
+        if self.format_version != FORMAT_VERSION:
+            raise CardError(
+                f'card format_version is {self.format_version}; this version reads {FORMAT_VERSION}'
+            )
+        _one_of('architecture', self.architecture, (ARCHITECTURE,))
+        _one_of('decoder', self.decoder, DECODERS)
+        _one_of('activation', self.activation, ACTIVATIONS)
+        _one_of('output_stride', self.output_stride, OUTPUT_STRIDES)
+        if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
+            raise CardError(f'card classes must be 2 to 255 different names, not {self.classes!r}')
+        strangers = set(self.rock_classes) - set(self.classes)
+        if strangers or not self.rock_classes or len(self.rock_classes) == len(self.classes):
+            raise CardError(
+                f'card rock_classes must be some, not all, of {self.classes!r},'
+                f' not {self.rock_classes!r}'
+            )
+        if self.activation == 'sigmoid' and len(self.classes) != 2:
+            raise CardError(f'a sigmoid card has two classes, not {len(self.classes)}')
+        if not 0.0 < self.threshold < 1.0:
+            raise CardError(f'card threshold must be between 0 and 1, not {self.threshold}')
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise CardError(
+                f'card mean and std must be three numbers, std above 0, not {self.mean}, {self.std}'
+            )
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the network: one a class, or one in all for a sigmoid."""
+        return 1 if self.activation == 'sigmoid' else len(self.classes)
+
+    @property
+    def rock_ids(self) -> tuple[int, ...]:
+        """Class ids that are rock, ascending."""
+        return tuple(i for i, name in enumerate(self.classes) if name in self.rock_classes)
+
+    def to_json(self) -> str:
+        """Returns the card as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Reads a card from JSON; keys that this version does not know are left out.
+
+        Raises:
+            CardError: The text is no JSON object, or a value is not legal.
+        """
+        try:
+            values: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CardError(f'the card is not JSON: {error}') from None
+        if not isinstance(values, dict):
+            raise CardError(f'the card is a JSON {type(values).__name__}, not an object')
+        version = values.get('format_version')
+        if version != FORMAT_VERSION:
+            raise CardError(
+                f'card format_version is {version!r}; this version reads {FORMAT_VERSION}'
+            )
+        known = {f.name for f in fields(cls)}
+        kept = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known
+        }
+        try:
+            return cls(**kept)
+        except TypeError as error:
+            raise CardError(f'a value of the card has the wrong type: {error}') from None
+
+
+def _one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
+    if value not in legal:
+        raise CardError(f'card {name} is {value!r}; legal is {" or ".join(map(repr, legal))}')

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing what was found onto the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.rocks import Rock
+
+TINT = (0, 200, 255)
+OUTLINE = (255, 220, 0)
+LABEL = (255, 255, 255)
+
+
+def draw_overlay(
+    picture: NDArray[np.uint8], mask: NDArray[np.uint8], rocks: Sequence[Rock], alpha: float
+) -> NDArray[np.uint8]:
+    """Tints the mask, outlines the rocks and writes their ids.
+
+    Args:
+        picture: H×W×3 uint8 RGB, any strides; stays as it is.
+        mask: H×W uint8, 255 where there is rock.
+        rocks: Of this picture.
+        alpha: Strength of the tint, 0 (none) to 1 (opaque).
+
+    Returns:
+        H×W×3 uint8 RGB, contiguous.
+    """
+    canvas = np.array(picture, order='C')
+    tinted = cv2.addWeighted(canvas, 1 - alpha, np.full_like(canvas, TINT), alpha, 0)
+    cv2.copyTo(tinted, mask, canvas)
+    outlines = [np.rint(rock.polygon).astype(np.int32) for rock in rocks]
+    cv2.polylines(canvas, outlines, True, OUTLINE, 1, cv2.LINE_AA)
+    for rock in rocks:
+        _write_id(canvas, rock)
+    return canvas
+
+
+def _write_id(canvas: NDArray[np.uint8], rock: Rock) -> None:
+    text = str(rock.id)
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    if rock.box[2] < width or rock.box[3] < height:
+        return
+    place = (round(rock.centroid[0] - width / 2), round(rock.centroid[1] + height / 2))
+    for colour, thickness in (((0, 0, 0), 3), (LABEL, 1)):
+        cv2.putText(
+            canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA
+        )

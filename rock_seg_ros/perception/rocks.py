@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Class ids → rocks: instances, polygons, measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.segmenter import Segmentation
+
+
+@dataclass(frozen=True)
+class Rock:
+    """One rock in one picture.
+
+    Pixel coordinates have x to the right, y down, and whole numbers at pixel centres.
+
+    Attributes:
+        id: Number of the rock.
+        class_id: Its class.
+        score: Mean confidence of its pixels, 0 to 1.
+        area: Pixels.
+        box: x, y of the first pixel, width and height, px.
+        centroid: Mean x and y of its pixels, px.
+        polygon: V×2 float32 outer contour, V at least 3, clockwise as seen.
+    """
+
+    id: int
+    class_id: int
+    score: float
+    area: int
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
+    polygon: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RockSettings:
+    """Which rocks are told, and how finely.
+
+    Attributes:
+        min_area: Smaller ones are left out, px.
+        max_rocks: Only the largest so many are told.
+        polygon_tolerance: Largest distance of a contour point from its polygon, px.
+    """
+
+    min_area: int = 50
+    max_rocks: int = 200
+    polygon_tolerance: float = 1.0
+
+
+def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
+    """Finds the 8-connected components of each rock class, largest first.
+
+    Returns:
+        At most `max_rocks` rocks, numbered from 1 in that order.
+    """
+    found: list[Rock] = []
+    for class_id in segmentation.rock_ids:
+        mask = cv2.compare(segmentation.class_ids, float(class_id), cv2.CMP_EQ)
+        found.extend(_components(mask, class_id, segmentation.confidence, settings))
+    found.sort(key=lambda rock: -rock.area)
+    return [
+        Rock(number, r.class_id, r.score, r.area, r.box, r.centroid, r.polygon)
+        for number, r in enumerate(found[: settings.max_rocks], start=1)
+    ]
+
+
+def _components(
+    mask: NDArray[np.uint8], class_id: int, confidence: NDArray[np.uint8], settings: RockSettings
+) -> list[Rock]:
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    kept = np.flatnonzero(areas >= max(1, settings.min_area)) + 1
+    kept = kept[np.argsort(-stats[kept, cv2.CC_STAT_AREA], kind='stable')][: settings.max_rocks]
+    rocks = []
+    for label in kept:
+        x, y, width, height, area = (int(value) for value in stats[label])
+        own = labels[y : y + height, x : x + width] == label
+        score = float(confidence[y : y + height, x : x + width][own].mean()) / 255
+        u, v = centroids[label]
+        polygon = outer_polygon(own.astype(np.uint8), (x, y), settings.polygon_tolerance)
+        rocks.append(
+            Rock(0, class_id, score, area, (x, y, width, height), (float(u), float(v)), polygon)
+        )
+    return rocks
+
+
+def outer_polygon(
+    component: NDArray[np.uint8], offset: tuple[int, int], tolerance: float
+) -> NDArray[np.float32]:
+    """Returns the simplified outer contour of one component (Douglas and Peucker 1973).
+
+    Args:
+        component: H×W, not 0 where the component is; one component only.
+        offset: x and y that are added to the result, px.
+        tolerance: Largest distance of a contour point from the polygon, px.
+
+    Returns:
+        V×2 float32, V at least 3, clockwise as seen; a component too thin for a polygon gives the
+        four corners of its pixels' outline.
+    """
+    contours, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    polygon = cv2.approxPolyDP(contours[0], tolerance, closed=True).reshape(-1, 2)
+    if len(polygon) < 3:
+        height, width = component.shape
+        corners = [(0, 0), (width, 0), (width, height), (0, height)]
+        polygon = np.array(corners, np.float32) - 0.5
+    polygon = polygon.astype(np.float32)
+    if cv2.contourArea(polygon, oriented=True) < 0:
+        polygon = polygon[::-1]
+    return np.ascontiguousarray(polygon + np.float32(offset))
