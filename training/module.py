@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Lightning module: one DeepLabV3 under training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryJaccardIndex,
+    BinaryPrecision,
+    BinaryRecall,
+)
+
+from rock_seg_ros.perception.model import build
+from rock_seg_ros.perception.preparation import normalize
+from training.config import TrainingConfig
+from training.datasets import IGNORE
+from training.losses import segmentation_loss
+from training.pretrained import load_pretrained
+
+
+def rock_metrics(prefix: str = '') -> MetricCollection:
+    """Returns IoU, precision and recall of rock pixels, pooled over all pictures."""
+    return MetricCollection(
+        {
+            'iou': BinaryJaccardIndex(ignore_index=IGNORE),
+            'precision': BinaryPrecision(ignore_index=IGNORE),
+            'recall': BinaryRecall(ignore_index=IGNORE),
+        },
+        prefix=prefix,
+    )
+
+
+class RockSegmentation(pl.LightningModule):
+    """Trains DeepLabV3 with cross-entropy, Dice and an auxiliary head."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Builds the network of the configuration's card."""
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.card = config.card()
+        self.model = build(self.card, aux=True)
+        if config.pretrained:
+            load_pretrained(self.model)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.metrics = rock_metrics('val_')
+
+    def on_train_epoch_start(self) -> None:
+        """Seeds dropout by the epoch, so that a resumed run repeats it."""
+        torch.manual_seed(self.config.seed + self.current_epoch)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Returns the loss of a batch of N×3×H×W uint8 crops and N×H×W class ids."""
+        pictures, targets = batch
+        prepared = normalize(pictures, self.card).contiguous(memory_format=torch.channels_last)
+        scores = self.model(prepared)
+        loss = segmentation_loss(scores['out'], targets, self.config.dice_weight)
+        self.log('loss', loss, prog_bar=True)
+        aux = segmentation_loss(scores['aux'], targets, self.config.dice_weight)
+        return loss + self.config.aux_weight * aux
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Counts rock pixels found, missed and invented."""
+        pictures, targets = batch
+        class_ids = self.model(normalize(pictures, self.card))['out'].argmax(dim=1)
+        rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
+        truth = torch.where(targets == IGNORE, IGNORE, torch.isin(targets, rock).long())
+        self.metrics.update(torch.isin(class_ids, rock).long(), truth)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures of all validation pictures together."""
+        self.log_dict(self.metrics.compute(), prog_bar=True)
+        self.metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and polynomial decay (power 0.9), stepped every step."""
+        config = self.config
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        rest = [p for p in self.model.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {'params': decayed, 'weight_decay': config.weight_decay},
+                {'params': rest, 'weight_decay': 0.0},
+            ],
+            lr=config.learning_rate,
+        )
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+            return warm * max(0.0, 1 - step / config.steps) ** 0.9
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            'optimizer': optimizer,
+            'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the card into the checkpoint, so that export needs nothing else."""
+        checkpoint['card'] = self.card.to_json()
