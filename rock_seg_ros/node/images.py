@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between sensor_msgs and arrays, without copies where none is needed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+
+class PictureRefused(ValueError):  # noqa: N818  (it is the picture that is at fault, not the node)
+    """A message that is no picture; `reason` is what is counted, the message tells more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f'{reason}: {detail}')
+        self.reason = reason
+
+
+# encoding → (channels, index that turns the stored channels into an H×W×3 RGB view)
+PLAIN: dict[str, tuple[int, Any]] = {
+    'rgb8': (3, np.s_[:, :, :]),
+    'bgr8': (3, np.s_[:, :, ::-1]),
+    '8UC3': (3, np.s_[:, :, ::-1]),
+    'mono8': (1, None),
+    '8UC1': (1, None),
+}
+# encoding → (channels, bytes a channel, OpenCV's conversion to RGB; None = RGB already)
+CONVERTED: dict[str, tuple[int, int, int | None]] = {
+    'rgba8': (4, 1, cv2.COLOR_RGBA2RGB),
+    'bgra8': (4, 1, cv2.COLOR_BGRA2RGB),
+    'mono16': (1, 2, cv2.COLOR_GRAY2RGB),
+    'rgb16': (3, 2, None),
+    'bgr16': (3, 2, cv2.COLOR_BGR2RGB),
+    'rgba16': (4, 2, cv2.COLOR_RGBA2RGB),
+    'bgra16': (4, 2, cv2.COLOR_BGRA2RGB),
+    'bayer_rggb8': (1, 1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': (1, 1, cv2.COLOR_BayerGB2RGB),
+    'bayer_rggb16': (1, 2, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr16': (1, 2, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg16': (1, 2, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg16': (1, 2, cv2.COLOR_BayerGB2RGB),
+    'yuv422': (2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': (2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': (2, 1, cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': (2, 1, cv2.COLOR_YUV2RGB_YUY2),
+}
+
+
+def find_cv_bridge() -> Any:
+    """Returns a CvBridge that converts a pixel correctly, or None.
+
+    The apt build of ROS 2 Jazzy fails with NumPy 2; then one line in the log says so.
+    """
+    try:
+        from cv_bridge import CvBridge
+    except ImportError:
+        return None
+    try:
+        bridge = CvBridge()
+        pixel = Image(height=1, width=1, encoding='bgra8', step=4, data=[3, 2, 1, 255])
+        if bridge.imgmsg_to_cv2(pixel, 'rgb8').tolist() == [[[1, 2, 3]]]:
+            return bridge
+        reason = 'it converts a pixel wrongly'
+    except Exception as error:  # noqa: BLE001  (a broken binding raises anything)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    logging.getLogger(__name__).warning('cv_bridge does not work here (%s); OpenCV is used', reason)
+    return None
+
+
+class ImageReader:
+    """Turns image messages into H×W×3 RGB arrays."""
+
+    def __init__(self) -> None:
+        """Looks for a cv_bridge that works."""
+        self._bridge = find_cv_bridge()
+
+    def read(self, message: Image) -> NDArray[np.uint8]:
+        """Reads an Image.
+
+        Args:
+            message: 8-bit rgb, bgr or mono, which become views of the message's own data; or an
+                encoding of `CONVERTED`, where 16 bits are scaled to 8.
+
+        Returns:
+            H×W×3 uint8 RGB, any strides, perhaps read-only.
+
+        Raises:
+            PictureRefused: Unknown encoding, wrong step, short data, or zero size.
+        """
+        if not message.height or not message.width:
+            raise PictureRefused('zero size', f'{message.width}×{message.height}')
+        if message.encoding in PLAIN:
+            channels, order = PLAIN[message.encoding]
+            stored = _stored(message, channels, 1)
+            if order is None:
+                return np.broadcast_to(stored, (*stored.shape[:2], 3))
+            return stored[order]
+        if message.encoding not in CONVERTED:
+            raise PictureRefused('unknown encoding', repr(message.encoding))
+        channels, depth, code = CONVERTED[message.encoding]
+        stored = _stored(message, channels, depth)
+        try:
+            if self._bridge is not None:
+                return self._bridge.imgmsg_to_cv2(message, 'rgb8')
+            return _convert(stored, code)
+        except Exception as error:  # noqa: BLE001  (cv2.error and cv_bridge's own)
+            line = str(error).strip().splitlines()[0]
+            raise PictureRefused('not convertible', f'{message.encoding}: {line}') from None
+
+
+def decode(message: CompressedImage) -> NDArray[np.uint8]:
+    """Decodes a CompressedImage (JPEG, PNG and what else OpenCV reads) to H×W×3 uint8 RGB.
+
+    Raises:
+        PictureRefused: The data is empty or does not decode.
+    """
+    if not len(message.data):
+        raise PictureRefused('short data', 'no bytes')
+    coded = np.frombuffer(message.data, np.uint8)
+    try:
+        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise PictureRefused('not decodable', f'{len(coded)} bytes, format {message.format!r}')
+    return picture  # type: ignore[return-value]
+
+
+def to_message(array: NDArray[np.uint8], encoding: str, header: Header) -> Image:
+    """Makes an Image with one copy.
+
+    Args:
+        array: H×W or H×W×3 uint8.
+        encoding: 'mono8' or 'rgb8'.
+        header: Put into the message as it is.
+    """
+    message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
+    message.step = array[0].nbytes
+    fill(message, array)
+    return message
+
+
+def fill(message: Any, array: NDArray[Any]) -> None:
+    """Puts an array's bytes into the message's `data` with one copy."""
+    if array.size:
+        message.data.frombytes(np.ascontiguousarray(array).data.cast('B'))
+
+
+def _stored(message: Image, channels: int, depth: int) -> NDArray[Any]:
+    """Views the message's data as H×W×channels, row padding left out."""
+    row = message.width * channels * depth
+    if message.step < row:
+        raise PictureRefused(
+            'wrong step',
+            f'{message.step} bytes a row, {message.encoding} of width {message.width} needs {row}',
+        )
+    needed = message.step * (message.height - 1) + row
+    if len(message.data) < needed:
+        raise PictureRefused('short data', f'{len(message.data)} bytes of {needed}')
+    kind = np.dtype(np.uint8 if depth == 1 else np.uint16)
+    if depth > 1:
+        kind = kind.newbyteorder('>' if message.is_bigendian else '<')
+    shape = (message.height, message.width, channels)
+    return np.ndarray(shape, kind, message.data, 0, (message.step, channels * depth, depth))
+
+
+def _convert(stored: NDArray[Any], code: int | None) -> NDArray[np.uint8]:
+    """Converts to RGB, then scales 16 bits to 8, as cv_bridge does."""
+    native = np.ascontiguousarray(stored, stored.dtype.newbyteorder('='))
+    rgb = native if code is None else cv2.cvtColor(native, code)
+    if rgb.dtype == np.uint16:
+        rgb = cv2.convertScaleAbs(rgb, alpha=255 / 65535)
+    return rgb  # type: ignore[return-value]

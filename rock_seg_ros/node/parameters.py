@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of the node: their ranges and a typed view; the one place of defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+import rclpy.parameter
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from rock_seg_ros.perception.analysis import Settings
+from rock_seg_ros.perception.card import OUTPUT_STRIDES
+from rock_seg_ros.perception.rocks import RockSettings
+from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
+
+MOST_ROCKS = 1000
+UHD_PIXELS = 3840 * 2160
+LARGEST_SIDE = 16384
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+    live: bool = False,
+    always: bool = False,
+) -> Any:
+    """Describes a parameter: `live` may change while running, `always` takes effect later."""
+    return field(
+        default=default,
+        metadata={
+            'description': description,
+            'range': None if low is None else (low, high),
+            'choices': choices,
+            'live': live,
+            'settable': live or always,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The values of all parameters at one moment."""
+
+    weights: str = _parameter(
+        '', 'weights file (.safetensors, .onnx, .pth); empty: the embedded default', always=True
+    )
+    device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
+    precision: str = _parameter(
+        'auto', "'auto' (fp16 on CUDA, else fp32), 'fp32', 'fp16' or 'bf16'", choices=PRECISIONS
+    )
+    backend: str = _parameter(
+        'auto',
+        "'auto' (by the kind of weights file), 'torch' or 'onnx'",
+        choices=('auto', *BACKENDS),
+    )
+    output_stride: int = _parameter(
+        0, 'of the backbone: 8 (finer), 16 (faster), 0 = as trained', choices=(0, *OUTPUT_STRIDES)
+    )
+    input_width: int = _parameter(
+        0, "width that the network sees, px; 0 = the picture's own", 0, LARGEST_SIDE
+    )
+    input_height: int = _parameter(
+        0, "height that the network sees, px; 0 = the picture's own", 0, LARGEST_SIDE
+    )
+    image_transport: str = _parameter(
+        'raw',
+        "'raw' (sensor_msgs/Image) or 'compressed' (CompressedImage on the image topic +"
+        " '/compressed')",
+        choices=('raw', 'compressed'),
+    )
+    threshold: float = _parameter(
+        0.0, "probability from which a pixel is rock; 0 = the weights' own", 0.0, 1.0, live=True
+    )
+    min_area: int = _parameter(
+        RockSettings.min_area, 'smaller rocks are not told, px', 0, 1_000_000, live=True
+    )
+    max_rocks: int = _parameter(
+        RockSettings.max_rocks, 'only the largest so many are told', 1, MOST_ROCKS, live=True
+    )
+    polygon_tolerance: float = _parameter(
+        RockSettings.polygon_tolerance,
+        'largest distance of a contour from its polygon, px',
+        0.0,
+        100.0,
+        live=True,
+    )
+    ignore_mask: str = _parameter(
+        '', "PNG in the picture's shape; where it is 0 there is never rock; empty: none"
+    )
+    max_rate: float = _parameter(
+        0.0, 'most pictures a second that are worked on, Hz; 0 = any', 0.0, 1000.0, live=True
+    )
+    max_pixels: int = _parameter(
+        UHD_PIXELS, 'larger pictures are refused, px', 1, 1_000_000_000, live=True
+    )
+    overlay_alpha: float = _parameter(
+        Settings.overlay_alpha, "strength of the overlay's tint", 0.0, 1.0, live=True
+    )
+    jpeg_quality: int = _parameter(80, 'of overlay/compressed', 1, 100, live=True)
+    max_image_age: float = _parameter(
+        0.0, 'pictures with an older stamp are refused, s; 0 = any', 0.0, 1e6, live=True
+    )
+    autostart: bool = _parameter(True, 'go to active without being asked', always=True)
+
+    def __post_init__(self) -> None:
+        """Refuses a value that is none of the choices, with ValueError."""
+        for spec in fields(self):
+            choices = spec.metadata['choices']
+            value = getattr(self, spec.name)
+            if choices and value not in choices:
+                legal = ', '.join(repr(choice) for choice in choices)
+                raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
+
+
+PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
+
+
+def declare_parameters(node: Node) -> None:
+    """Declares all parameters with descriptors and ranges.
+
+    Raises:
+        rclpy.exceptions.ParameterException: A value given from outside has the wrong type or is
+            out of its range.
+    """
+    for name, spec in PARAMETERS.items():
+        node.declare_parameter(name, spec.default, _descriptor(spec))
+
+
+def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = ()) -> Parameters:
+    """Returns the node's parameters, with those `changed` that are about to be set.
+
+    Raises:
+        ValueError: A value is none of its choices; the message is one line.
+    """
+    values = {name: node.get_parameter(name).value for name in PARAMETERS}
+    values.update({p.name: p.value for p in changed if p.name in PARAMETERS})
+    return Parameters(**values)
+
+
+def first_fixed(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
+    """Returns the name of the first parameter that only an unconfigured node may set."""
+    for parameter in changed:
+        spec = PARAMETERS.get(parameter.name)
+        if spec is not None and not spec.metadata['settable']:
+            return parameter.name
+    return None
+
+
+def _descriptor(spec: Field[Any]) -> ParameterDescriptor:
+    about: Mapping[str, Any] = spec.metadata
+    text = about['description'] + (' (live)' if about['live'] else '')
+    descriptor = ParameterDescriptor(name=spec.name, description=text)
+    if about['choices']:
+        descriptor.additional_constraints = f'one of {list(about["choices"])}'
+    if about['range'] is not None:
+        low, high = about['range']
+        if isinstance(spec.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return descriptor

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node in this process, on real DDS, with a network that takes bright pixels for rock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from rock_seg_ros.node.images import to_message
+from rock_seg_ros.node.seg_node import SegNode
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.segmenter import Segmentation
+
+PATIENCE = 20.0
+
+
+class BrightSegmenter:
+    """Takes pixels with red above 127 for rock; can be held, and made to fail."""
+
+    card = Card(output_stride=16)
+    device = 'cpu'
+    precision = 'fp32'
+    backend = 'torch'
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.error: Exception | None = None
+        self.pictures: list[np.ndarray] = []
+        self.starts: list[float] = []
+
+    def segment(self, picture: np.ndarray, threshold: float | None = None) -> Segmentation:
+        self.starts.append(time.monotonic())
+        self.pictures.append(picture.copy())
+        self.go.wait(PATIENCE)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        rock = picture[..., 0] > 255 * (0.5 if threshold is None else threshold)
+        return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
+
+
+class Bench:
+    """A node under test and a node that tests it, each spinning in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.tester = rclpy.create_node('tester', context=self.context)
+        self.executors = [self._spin(self.tester)]
+        self.received: dict[str, list[Any]] = defaultdict(list)
+        self.segmenter = BrightSegmenter()
+        self.node: SegNode
+        self._changed = threading.Condition()
+
+    def _spin(self, node: Any) -> tuple[SingleThreadedExecutor, threading.Thread]:
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+        return executor, thread
+
+    def start(self, *ros_args: str, load: Any = None, **parameters: Any) -> SegNode:
+        self.node = SegNode(
+            load or (lambda _: self.segmenter),
+            context=self.context,
+            cli_args=['--ros-args', *ros_args],
+            parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()],
+        )
+        self.executors.append(self._spin(self.node))
+        self.publisher = self.tester.create_publisher(Image, '/image', 1)
+        self.listen(DiagnosticArray, '/diagnostics')
+        return self.node
+
+    def listen(self, kind: Any, topic: str, qos: QoSProfile | int = 5) -> None:
+        def keep(message: Any) -> None:
+            with self._changed:
+                self.received[topic].append(message)
+                self._changed.notify_all()
+
+        self.tester.create_subscription(kind, topic, keep, qos)
+
+    def wait(self, happened: Callable[[], Any], what: str) -> Any:
+        """Waits until `happened()` is true and returns it; checked at each message."""
+        deadline = time.monotonic() + PATIENCE
+        with self._changed:
+            while not (result := happened()):
+                assert time.monotonic() < deadline, f'waited {PATIENCE} s for {what}'
+                self._changed.wait(0.02)
+        return result
+
+    def wait_active(self, *topics: str) -> None:
+        """Waits until the node is active and everything listened to is matched."""
+        self.wait(lambda: self.node.state == 'active', 'active')
+        self.wait(lambda: self.publisher.get_subscription_count(), 'the subscription to image')
+        own = {output.topic: output for output in self.node._outputs}
+        for topic in topics:
+            self.wait(lambda topic=topic: own[topic].wanted, f'{topic} to be matched')
+
+    def send(self, picture: np.ndarray | Image, encoding: str = 'rgb8', stamp: int = 1) -> Image:
+        """Publishes a picture with this stamp (s)."""
+        message = picture
+        if isinstance(picture, np.ndarray):
+            message = to_message(picture, encoding, Image().header)
+        message.header.stamp.sec = stamp
+        message.header.stamp.nanosec = 123456789
+        message.header.frame_id = 'camera_optical_frame'
+        self.publisher.publish(message)
+        return message
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        client = self.tester.create_client(kind, name)
+        assert client.wait_for_service(PATIENCE)
+        future = client.call_async(request)
+        return self.wait(lambda: future.done() and future.result(), name)
+
+    def change_state(self, label: str = '', number: int = 0) -> bool:
+        request = ChangeState.Request()
+        request.transition.label, request.transition.id = label, number
+        return self.call(ChangeState, '/rock_seg/change_state', request).success
+
+    def get_state(self) -> str:
+        return self.call(GetState, '/rock_seg/get_state', GetState.Request()).current_state.label
+
+    def diagnosed(self, key: str, value: str) -> dict[str, str]:
+        """Waits for a diagnostic report with this value; returns all its values."""
+
+        def latest() -> dict[str, str]:
+            reports = self.received['/diagnostics']
+            values = {v.key: v.value for v in reports[-1].status[0].values} if reports else {}
+            return values if values.get(key) == value else {}
+
+        return self.wait(latest, f'{key} = {value} in /diagnostics')
+
+    def close(self) -> None:
+        self.segmenter.go.set()
+        for executor, thread in self.executors:
+            executor.shutdown()
+            thread.join(PATIENCE)
+        if hasattr(self, 'node'):
+            self.node.destroy_node()
+        self.tester.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scene() -> np.ndarray:
+    """48×64 RGB: a bright 20×10 rock with its corner at (8, 4), and a 10×12 one at (40, 30)."""
+    picture = np.full((48, 64, 3), 60, np.uint8)
+    picture[4:14, 8:28] = 220
+    picture[30:42, 40:50] = 230
+    return picture

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, latencies and the diagnostic status."""
+
+from __future__ import annotations
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from rock_seg_ros.node.health import WINDOW, Health
+
+
+def values_of(health):
+    return {v.key: v.value for v in health.status('node', {}).values}
+
+
+@pytest.mark.parametrize(
+    ('sequences', 'came', 'lost'),
+    [
+        ([1, 2, 3], 3, 0),
+        ([5, 6, 9], 5, 2),
+        ([1, 2, 1, 2], 4, 0),
+        ([None, None], 2, 0),
+        ([4, None, 8], 3, 0),
+    ],
+)
+def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came, lost):
+    health = Health()
+    for sequence in sequences:
+        health.received(sequence)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+
+
+def test_what_was_missed_while_not_subscribed_is_not_lost():
+    health = Health()
+    health.received(1)
+    health.new_subscription()
+    health.received(100)
+    assert values_of(health)['frames dropped'] == '0'
+
+
+def test_refusals_are_counted_by_reason():
+    health = Health()
+    for reason in ('short data', 'too old', 'short data'):
+        health.refused(reason)
+    values = values_of(health)
+    assert values['frames refused'] == '3'
+    assert (values['refused: short data'], values['refused: too old']) == ('2', '1')
+
+
+def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
+    health = Health()
+    assert health.status('node', {}).level == DiagnosticStatus.OK
+    health.refused('too old')
+    health.failed()
+    status = health.status('node', {})
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message.startswith('2 pictures')
+    assert health.status('node', {}).level == DiagnosticStatus.OK
+
+
+def test_latencies_are_percentiles_in_ms_of_the_last_pictures():
+    health = Health()
+    for _ in range(WINDOW):
+        health.published({'total': 9.0}, 0.0)
+    for number in range(WINDOW):
+        health.published({'total': number / 1000}, 0.25)
+    values = values_of(health)
+    assert float(values['latency total p50 ms']) == pytest.approx(249.5)
+    assert float(values['latency total p95 ms']) == pytest.approx(474.05, abs=0.1)
+    assert values['image age s'] == '0.250'
+    assert values['frames out'] == str(2 * WINDOW)

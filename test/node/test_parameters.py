@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters as users meet them."""
+
+from __future__ import annotations
+
+import pytest
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter
+
+from rock_seg_ros.node.parameters import (
+    PARAMETERS,
+    Parameters,
+    declare_parameters,
+    first_fixed,
+    read_parameters,
+)
+
+CONTRACT = {
+    'weights', 'device', 'precision', 'backend', 'output_stride', 'input_width', 'input_height',
+    'image_transport', 'threshold', 'min_area', 'max_rocks', 'polygon_tolerance', 'ignore_mask',
+    'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality', 'max_image_age', 'autostart',
+}  # fmt: skip
+LIVE = {
+    'threshold', 'min_area', 'max_rocks', 'polygon_tolerance', 'max_rate', 'max_pixels',
+    'overlay_alpha', 'jpeg_quality', 'max_image_age',
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_node():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def make(**values):
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        nodes.append(rclpy.create_node('n', context=context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_the_parameters_are_those_of_the_contract_each_with_a_description(make_node):
+    node = make_node()
+    declare_parameters(node)
+    assert set(PARAMETERS) == CONTRACT
+    for name, spec in PARAMETERS.items():
+        descriptor = node.describe_parameter(name)
+        assert len(descriptor.description) > 10
+        assert descriptor.description.endswith('(live)') == (name in LIVE)
+        numeric = isinstance(spec.default, int | float) and not isinstance(spec.default, bool)
+        ranges = len(descriptor.integer_range) + len(descriptor.floating_point_range)
+        assert bool(ranges or descriptor.additional_constraints) >= numeric
+    assert read_parameters(node) == Parameters()
+
+
+def test_only_live_ones_and_those_that_take_effect_later_may_change_while_running():
+    changeable = {
+        n for n, s in PARAMETERS.items() if first_fixed([Parameter(n, value=s.default)]) is None
+    }
+    assert changeable == LIVE | {'weights', 'autostart'}
+    assert first_fixed([Parameter('use_sim_time', value=True)]) is None
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('threshold', -0.1), ('min_area', -1), ('max_rocks', 0), ('jpeg_quality', 101)],
+)
+def test_a_given_value_out_of_range_is_refused_at_start(make_node, name, value):
+    with pytest.raises(InvalidParameterValueException, match=name):
+        declare_parameters(make_node(**{name: value}))
+
+
+def test_a_given_value_of_the_wrong_type_is_refused_at_start(make_node):
+    with pytest.raises(InvalidParameterTypeException, match='max_rate'):
+        declare_parameters(make_node(max_rate='fast'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('precision', 'fp8'), ('backend', 'tf'), ('image_transport', 'x'), ('output_stride', 4)],
+)
+def test_a_value_that_is_no_choice_is_refused_naming_it_and_the_choices(make_node, name, value):
+    node = make_node()
+    declare_parameters(node)
+    with pytest.raises(ValueError, match=f'{name} is {value!r}; legal is one of') as refusal:
+        read_parameters(node, [Parameter(name, value=value)])
+    assert '\n' not in str(refusal.value)

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node on real DDS."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from geometry_msgs.msg import PolygonInstanceStamped
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from safetensors.torch import save_file
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_srvs.srv import Trigger
+
+from rock_seg_ros.node.images import fill, to_message
+from rock_seg_ros.node.outputs import OUTPUTS, ROCK_POINT, Rocks
+from rock_seg_ros.node.seg_node import load_segmenter
+from rock_seg_ros.perception.overlay import TINT
+
+MASK = '/rock_seg/mask'
+ROCKS = '/rock_seg/rocks'
+
+
+def pixels(message):
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
+
+
+def rows(cloud):
+    return np.frombuffer(cloud.data, ROCK_POINT)
+
+
+def watch_mask(bench):
+    bench.listen(Image, MASK)
+    bench.wait_active('~/mask')
+
+
+def masks(bench, count):
+    return bench.wait(
+        lambda: len(bench.received[MASK]) >= count and bench.received[MASK], f'{count} masks'
+    )
+
+
+def set_parameter(bench, name, value):
+    return bench.node.set_parameters([Parameter(name, value=value)])[0]
+
+
+def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_picture(bench, scene):
+    bench.start(min_area=1)
+    kinds = {output.topic: output.message_type for output in OUTPUTS}
+    for topic, kind in kinds.items():
+        bench.listen(kind, topic.replace('~', '/rock_seg'), QoSProfile(depth=50))
+    bench.wait_active(*kinds)
+    sent = bench.send(scene)
+    for topic in kinds:
+        name = topic.replace('~', '/rock_seg')
+        message = bench.wait(lambda name=name: bench.received[name], name)[0]
+        assert message.header == sent.header, topic
+        if isinstance(message, Image):
+            assert (message.height, message.width) == scene.shape[:2], topic
+    assert pixels(bench.received['/rock_seg/class_ids'][0]).sum() == 20 * 10 + 10 * 12
+    assert np.all(pixels(bench.received['/rock_seg/confidence'][0]) == 200)
+    coded = np.frombuffer(bench.received['/rock_seg/overlay/compressed'][0].data, np.uint8)
+    overlay = pixels(bench.received['/rock_seg/overlay'][0]).astype(int)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB).astype(int)
+    assert decoded.shape == scene.shape
+    assert np.abs(decoded - overlay).mean() < 10
+
+
+def test_the_mask_is_255_on_rock_and_0_elsewhere(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.send(scene)
+    mask = pixels(masks(bench, 1)[0])[..., 0]
+    assert np.array_equal(mask, np.where(scene[..., 0] > 127, 255, 0))
+
+
+def test_rocks_tell_place_box_area_and_score_and_metres_are_nan(bench, scene):
+    bench.start(min_area=1)
+    bench.listen(PointCloud2, ROCKS)
+    bench.wait_active('~/rocks')
+    bench.send(scene)
+    cloud = bench.wait(lambda: bench.received[ROCKS], ROCKS)[0]
+    assert [f.name for f in cloud.fields] == list(ROCK_POINT.names)
+    assert (cloud.width, cloud.height, cloud.point_step) == (2, 1, ROCK_POINT.itemsize)
+    first, second = rows(cloud)
+    assert (first['id'], second['id']) == (1, 2)
+    assert (first['u'], first['v']) == (17.5, 8.5)
+    assert (first['width'], first['height'], first['area']) == (20, 10, 200)
+    assert (second['u'], second['v'], second['area']) == (44.5, 35.5, 120)
+    assert first['score'] == pytest.approx(200 / 255)
+    assert first['class_id'] == 1
+    assert all(np.isnan(first[name]) for name in ('x', 'y', 'z', 'diameter'))
+    assert not cloud.is_dense
+
+
+def test_a_picture_without_rocks_gives_empty_rocks_and_empty_polygon_points(bench):
+    bench.start()
+    bench.listen(PointCloud2, ROCKS)
+    bench.listen(PointCloud2, '/rock_seg/polygon_points')
+    bench.wait_active('~/rocks', '~/polygon_points')
+    bench.send(np.zeros((32, 40, 3), np.uint8))
+    for topic in (ROCKS, '/rock_seg/polygon_points'):
+        cloud = bench.wait(lambda topic=topic: bench.received[topic], topic)[0]
+        assert (cloud.width, len(cloud.data)) == (0, 0)
+
+
+def test_polygons_come_one_message_a_rock_and_equal_polygon_points(bench, scene):
+    bench.start(min_area=1)
+    topics = ('/rock_seg/polygons', '/rock_seg/polygon_points')
+    bench.listen(PolygonInstanceStamped, topics[0], 50)
+    bench.listen(PointCloud2, topics[1])
+    bench.wait_active('~/polygons', '~/polygon_points')
+    bench.send(scene)
+    polygons = bench.wait(
+        lambda: len(bench.received[topics[0]]) == 2 and bench.received[topics[0]], 'two polygons'
+    )
+    cloud = bench.wait(lambda: bench.received[topics[1]], 'polygon_points')[0]
+    kind = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('id', 'u4')])
+    points = np.frombuffer(cloud.data, kind)
+    told = [
+        (p.x, p.y, p.z, polygon.polygon.id)
+        for polygon in polygons
+        for p in polygon.polygon.polygon.points
+    ]
+    assert told == points.tolist()
+    assert {(x, y) for x, y, _, number in told if number == 1} == {
+        (8, 4),
+        (27, 4),
+        (27, 13),
+        (8, 13),
+    }
+
+
+def test_rocks_go_out_last(bench, scene):
+    assert OUTPUTS[-1] is Rocks
+    bench.start()
+    order = []
+    bench.wait(lambda: bench.node.state == 'active', 'active')
+    for output in OUTPUTS:
+        bench.listen(output.message_type, output.topic.replace('~', '/rock_seg'), 50)
+    bench.wait_active(*(output.topic for output in OUTPUTS))
+    for output in bench.node._outputs:
+        send = output.publish
+        output.publish = lambda *a, o=output, send=send: (order.append(type(o)), send(*a))
+    bench.send(scene)
+    bench.wait(lambda: bench.received[ROCKS], ROCKS)
+    assert order == list(OUTPUTS)
+
+
+def test_nothing_is_computed_for_a_picture_whose_results_nobody_wants(bench, scene):
+    bench.start()
+    bench.wait_active()
+    bench.send(scene)
+    bench.diagnosed('frames dropped', '1')
+    assert bench.segmenter.pictures == []
+
+
+def test_the_newest_picture_wins_while_the_network_is_busy_and_the_rest_are_counted(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.segmenter.go.clear()
+    bench.send(scene, stamp=1)
+    bench.wait(lambda: bench.segmenter.pictures, 'the first picture to be in work')
+    for stamp in range(2, 7):
+        bench.send(scene, stamp=stamp)
+        bench.diagnosed('frames in', str(stamp))
+    bench.segmenter.go.set()
+    stamps = [m.header.stamp.sec for m in masks(bench, 2)]
+    assert stamps == [1, 6]
+    values = bench.diagnosed('frames out', '2')
+    assert (values['frames in'], values['frames dropped']) == ('6', '4')
+
+
+def bad_pictures(scene):
+    good = to_message(scene, 'rgb8', Image().header)
+    unknown, step, short, empty = (to_message(scene, 'rgb8', Image().header) for _ in range(4))
+    unknown.encoding = 'nonsense'
+    step.step = good.step - 1
+    del short.data[-1:]
+    empty.width = 0
+    return {
+        'unknown encoding': unknown,
+        'wrong step': step,
+        'short data': short,
+        'zero size': empty,
+    }
+
+
+@pytest.mark.parametrize('reason', ['unknown encoding', 'wrong step', 'short data', 'zero size'])
+def test_a_bad_picture_is_refused_and_counted_and_the_node_goes_on(bench, scene, reason):
+    bench.start()
+    watch_mask(bench)
+    bench.send(bad_pictures(scene)[reason])
+    values = bench.diagnosed(f'refused: {reason}', '1')
+    assert values['frames refused'] == '1'
+    bench.send(scene)
+    masks(bench, 1)
+
+
+def test_a_picture_above_max_pixels_is_refused_until_the_limit_is_raised(bench, scene):
+    bench.start(max_pixels=100)
+    watch_mask(bench)
+    bench.send(scene)
+    bench.diagnosed('refused: too large', '1')
+    assert set_parameter(bench, 'max_pixels', 10_000).successful
+    bench.send(scene)
+    masks(bench, 1)
+
+
+def test_a_picture_older_than_max_image_age_is_refused(bench, scene):
+    bench.start(max_image_age=60.0)
+    watch_mask(bench)
+    bench.send(scene, stamp=1)
+    bench.diagnosed('refused: too old', '1')
+    bench.send(scene, stamp=bench.tester.get_clock().now().to_msg().sec)
+    masks(bench, 1)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('boom'), torch.cuda.OutOfMemoryError('CUDA oom')])
+def test_an_error_in_one_picture_costs_this_picture_only(bench, scene, error):
+    bench.start()
+    watch_mask(bench)
+    bench.segmenter.error = error
+    bench.send(scene, stamp=1)
+    bench.diagnosed('frames failed', '1')
+    bench.send(scene, stamp=2)
+    assert masks(bench, 1)[0].header.stamp.sec == 2
+
+
+def test_ignored_pixels_are_never_rock(bench, scene, tmp_path):
+    keep = np.full(scene.shape[:2], 255, np.uint8)
+    keep[:20] = 0
+    cv2.imwrite(str(tmp_path / 'deck.png'), keep)
+    bench.start(ignore_mask=str(tmp_path / 'deck.png'))
+    watch_mask(bench)
+    bench.send(scene)
+    mask = pixels(masks(bench, 1)[0])[..., 0]
+    assert mask.sum() == 255 * 10 * 12
+    bench.send(scene[:40])
+    bench.diagnosed('refused: not the size of ignore_mask', '1')
+
+
+def test_max_rate_spaces_the_pictures_that_are_worked_on(bench, scene):
+    bench.start(max_rate=4.0)
+    watch_mask(bench)
+    for stamp in range(1, 4):
+        bench.send(scene, stamp=stamp)
+        masks(bench, stamp)
+    assert np.diff(bench.segmenter.starts).min() >= 0.24
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'rock_pixels', 'rocks'),
+    [
+        ('threshold', 0.88, 120, 1),
+        ('threshold', 0.95, 0, 0),
+        ('min_area', 150, 320, 1),
+        ('max_rocks', 1, 320, 1),
+    ],
+)
+def test_a_live_parameter_holds_from_the_next_picture(
+    bench, scene, name, value, rock_pixels, rocks
+):
+    bench.start(min_area=1)
+    bench.listen(PointCloud2, ROCKS)
+    watch_mask(bench)
+    bench.wait_active('~/rocks')
+    assert set_parameter(bench, name, value).successful
+    bench.send(scene)
+    assert pixels(masks(bench, 1)[0]).sum() == 255 * rock_pixels
+    assert bench.wait(lambda: bench.received[ROCKS], ROCKS)[0].width == rocks
+
+
+def test_overlay_alpha_and_jpeg_quality_are_live(bench, scene):
+    bench.start(overlay_alpha=0.0)
+    bench.listen(Image, '/rock_seg/overlay')
+    bench.listen(CompressedImage, '/rock_seg/overlay/compressed')
+    bench.wait_active('~/overlay', '~/overlay/compressed')
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    overlays, coded = (bench.received[f'/rock_seg/overlay{end}'] for end in ('', '/compressed'))
+    bench.send(noise)
+    bench.wait(lambda: overlays and coded, 'the first overlay')
+    assert set_parameter(bench, 'overlay_alpha', 1.0).successful
+    assert set_parameter(bench, 'jpeg_quality', 5).successful
+    bench.send(noise)
+    bench.wait(lambda: len(overlays) == len(coded) == 2, 'the second overlay')
+    rock = noise[..., 0] > 127
+    tinted = [(pixels(overlay)[rock] == TINT).all(axis=1).mean() for overlay in overlays]
+    assert tinted[0] < 0.01
+    assert tinted[1] > 0.5
+    assert len(coded[1].data) < len(coded[0].data) / 3
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('threshold', 1.5, 'threshold'),
+        ('jpeg_quality', 0, 'jpeg_quality'),
+        ('device', 'cpu', 'device cannot change while active'),
+        ('image_transport', 'raw', 'image_transport cannot change while active'),
+    ],
+)
+def test_a_parameter_out_of_range_or_fixed_is_refused_with_a_reason(bench, name, value, reason):
+    bench.start()
+    bench.wait_active()
+    result = set_parameter(bench, name, value)
+    assert not result.successful
+    assert reason in result.reason
+    assert '\n' not in result.reason
+
+
+def test_a_value_that_is_no_choice_keeps_the_node_unconfigured_until_it_is_mended(bench):
+    bench.start(image_transport='pigeon')
+    assert bench.get_state() == 'unconfigured'
+    result = set_parameter(bench, 'image_transport', 'post')
+    assert "image_transport is 'post'; legal is one of 'raw', 'compressed'" in result.reason
+    assert set_parameter(bench, 'image_transport', 'raw').successful
+    assert bench.change_state('configure')
+
+
+def broken_weights(tmp_path):
+    good = {'weight': torch.zeros(2)}
+    save_file(good, tmp_path / 'foreign.safetensors')
+    save_file(good, tmp_path / 'future.safetensors', {'card': json.dumps({'format_version': 99})})
+    whole = (tmp_path / 'foreign.safetensors').read_bytes()
+    (tmp_path / 'truncated.safetensors').write_bytes(whole[:-3])
+    (tmp_path / 'text.safetensors').write_text('this is no weights file')
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('missing', 'no such file'),
+        ('truncated', 'not a whole safetensors file'),
+        ('text', 'not a whole safetensors file'),
+        ('foreign', 'no card'),
+        ('future', 'format_version is 99'),
+    ],
+)
+def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_configured_again(
+    bench, capfd, tmp_path, name, reason
+):
+    broken_weights(tmp_path)
+    path = tmp_path / f'{name}.safetensors'
+
+    def load(parameters):
+        return load_segmenter(parameters) if parameters.weights else bench.segmenter
+
+    bench.start(load=load, weights=str(path), autostart=False)
+    assert not bench.change_state('configure')
+    assert bench.get_state() == 'unconfigured'
+    lines = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
+    assert len(lines) == 1
+    assert str(path) in lines[0]
+    assert reason in lines[0]
+    assert set_parameter(bench, 'weights', '').successful
+    assert bench.change_state('configure')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
+def test_device_cuda_without_cuda_fails_configure(bench):
+    bench.start(load=load_segmenter, device='cuda', autostart=False)
+    assert not bench.change_state('configure')
+    assert bench.get_state() == 'unconfigured'
+
+
+def test_autostart_goes_to_active_and_without_it_the_node_waits(bench):
+    bench.start(autostart=False)
+    assert bench.get_state() == 'unconfigured'
+    assert bench.change_state('configure')
+    assert bench.get_state() == 'inactive'
+    assert bench.change_state('activate')
+    assert bench.get_state() == 'active'
+
+
+@pytest.mark.parametrize(
+    ('label', 'number'), [('configure', 0), ('', 3), ('', 250), ('nonsense', 0), ('cleanup', 0)]
+)
+def test_a_transition_that_is_not_possible_is_answered_and_does_not_end_the_node(
+    bench, label, number
+):
+    bench.start()
+    bench.wait_active()
+    assert not bench.change_state(label, number)
+    assert bench.get_state() == 'active'
+
+
+def test_deactivate_pauses_without_unloading_and_the_whole_circle_can_be_gone_again(bench, scene):
+    loads = []
+    bench.start(load=lambda _: loads.append(1) or bench.segmenter)
+    watch_mask(bench)
+    assert bench.change_state('deactivate')
+    bench.wait(lambda: not bench.publisher.get_subscription_count(), 'the subscription to go')
+    assert bench.change_state('activate')
+    watch_mask(bench)
+    bench.send(scene)
+    masks(bench, 1)
+    assert len(loads) == 1
+    assert bench.change_state('deactivate')
+    assert bench.change_state('cleanup')
+    assert bench.change_state('configure')
+    assert bench.change_state('activate')
+    assert len(loads) == 2
+    watch_mask(bench)
+    bench.send(scene)
+    masks(bench, 2)
+
+
+def test_deactivate_waits_for_the_picture_in_work(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.segmenter.go.clear()
+    bench.send(scene)
+    bench.wait(lambda: bench.segmenter.pictures, 'the picture to be in work')
+    threading.Timer(0.2, bench.segmenter.go.set).start()
+    assert bench.change_state('deactivate')
+    assert bench.segmenter.go.is_set()
+
+
+def test_compressed_transport_listens_beside_the_remapped_image_topic(bench, scene):
+    bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
+    bench.publisher = bench.tester.create_publisher(
+        CompressedImage, '/camera/image_raw/compressed', 1
+    )
+    watch_mask(bench)
+    message = CompressedImage(format='png')
+    fill(message, cv2.imencode('.png', scene[..., ::-1])[1])
+    bench.send(message)
+    mask = pixels(masks(bench, 1)[0])[..., 0]
+    assert np.array_equal(mask > 0, scene[..., 0] > 127)
+    bench.send(CompressedImage(format='jpeg', data=b'\xff\xd8 no picture'))
+    bench.diagnosed('refused: not decodable', '1')
+
+
+def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, scene):
+    fresh = type(bench.segmenter)()
+    answers = [bench.segmenter, ValueError('w.safetensors: no such file'), fresh]
+
+    def load(_):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    bench.start(load=load)
+    watch_mask(bench)
+    reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    assert not reply.success
+    assert 'w.safetensors: no such file' in reply.message
+    bench.send(scene)
+    masks(bench, 1)
+    assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
+    bench.send(scene)
+    masks(bench, 2)
+    assert (len(bench.segmenter.pictures), len(fresh.pictures)) == (1, 1)
+
+
+def test_reload_weights_while_unconfigured_says_so(bench):
+    bench.start(autostart=False)
+    reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    assert not reply.success
+    assert 'unconfigured' in reply.message
+
+
+def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.send(scene)
+    masks(bench, 1)
+    values = bench.diagnosed('frames out', '1')
+    assert values['state'] == 'active'
+    assert (values['device'], values['precision'], values['weights']) == ('cpu', 'fp32', 'embedded')
+    for stage in ('wait', 'read', 'network', 'publish', 'total'):
+        assert float(values[f'latency {stage} p50 ms']) <= float(values[f'latency {stage} p99 ms'])
+    assert float(values['latency total p95 ms']) > 0
+    assert float(values['image age s']) > 0
+
+
+def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
+    bench.start()
+    bench.wait_active()
+    for output in bench.node._outputs:
+        qos = output._publisher.qos_profile
+        assert qos.reliability.name == 'RELIABLE', output.topic
+        assert qos.durability.name == 'VOLATILE', output.topic
+        assert qos.depth >= (2000 if output.topic == '~/polygons' else 5)
+
+
+def test_qos_of_every_topic_can_be_overridden_from_outside(bench, scene):
+    bench.start(
+        '-p', 'qos_overrides./image.subscription.reliability:=reliable',
+        '-p', 'qos_overrides./rock_seg/mask.publisher.depth:=2',
+    )  # fmt: skip
+    watch_mask(bench)
+    assert bench.node._image_subscription.qos_profile.reliability.name == 'RELIABLE'
+    assert bench.node._outputs[0]._publisher.qos_profile.depth == 2
+    bench.send(scene)
+    masks(bench, 1)
+
+
+def test_the_image_subscription_is_best_effort_of_depth_1(bench):
+    bench.start()
+    bench.wait_active()
+    qos = bench.node._image_subscription.qos_profile
+    assert (qos.reliability.name, qos.depth) == ('BEST_EFFORT', 1)
