@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m rock_seg_ros.node`: the node without an installed command."""
 
-import sys
-
 from rock_seg_ros.entry_points import seg_node
 
-sys.exit(seg_node())
+seg_node()

@@ -75,12 +75,13 @@ class Health:
             for stage, seconds in latencies.items():
                 self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
 
-    def status(self, name: str, about: dict[str, str]) -> DiagnosticStatus:
+    def status(self, name: str, about: dict[str, str], trouble: str = '') -> DiagnosticStatus:
         """Returns the diagnostic status: a warning if pictures were lost to trouble since the last.
 
         Args:
             name: Of the status.
-            about: More keys and values, put first.
+            about: More keys and values, put first; 'state' among them.
+            trouble: Why the node does not work at all, which is an error; empty if it does.
         """
         with self._lock:
             values = dict(about)
@@ -94,8 +95,12 @@ class Health:
                     values[f'latency {stage} p{percent} ms'] = f'{value * 1000:.1f}'
             values['image age s'] = f'{self._age:.3f}'
             troubles, self._troubles = self._troubles, 0
-        status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, message='working')
-        if troubles:
+        message = about.get('state', '')
+        status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, message=message)
+        if trouble:
+            status.level = DiagnosticStatus.ERROR
+            status.message = trouble
+        elif troubles:
             status.level = DiagnosticStatus.WARN
             status.message = f'{troubles} pictures refused or failed since the last report'
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]

@@ -106,6 +106,8 @@ class SegNode(LifecycleNode):
         self._health = Health()
         self._reader = ImageReader()
         self._segmenter: Segmenter | None = None
+        self._loaded = ''
+        self._trouble = ''
         self._keep: NDArray[np.uint8] | None = None
         self._outputs: list[Output] = []
         self._label_info: Any = None
@@ -137,27 +139,24 @@ class SegNode(LifecycleNode):
         try:
             self._parameters_view = parameters = read_parameters(self)
             self._keep = read_ignore_mask(parameters.ignore_mask)
-            self._segmenter = self._load(parameters)
+            self._take_network(parameters)
+            for kind in OUTPUTS:
+                self._outputs.append(kind(self))
         except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
-            self.get_logger().error(f'cannot be configured: {_one_line(error)}')
-            return TransitionCallbackReturn.FAILURE
-        self._outputs = [kind(self) for kind in OUTPUTS]
-        self._announce()
+            self._unload()
+            return self._fail('cannot be configured', error)
+        self._trouble = ''
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribes to the camera and starts the worker."""
-        self._worker = Worker(self._work, self._shortest_period)
-        self._health.new_subscription()
-        compressed = self._parameters_view.image_transport == 'compressed'
-        topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
-        self._image_subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            topic,
-            self._on_image,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        """Starts the worker and subscribes to the camera."""
+        try:
+            self._worker = Worker(self._work, self._shortest_period)
+            topic = self._subscribe()
+        except Exception as error:  # noqa: BLE001  (such as a QoS override that is none)
+            self._pause()
+            return self._fail('cannot be activated', error)
+        self._trouble = ''
         self.get_logger().info(f'active: pictures from {topic}')
         return super().on_activate(state)
 
@@ -185,6 +184,25 @@ class SegNode(LifecycleNode):
         """Ends the worker before the node's handles go."""
         self._pause()
         super().destroy_node()
+
+    def _fail(self, what: str, error: Exception) -> TransitionCallbackReturn:
+        self._trouble = f'{what}: {_one_line(error)}'
+        self.get_logger().error(self._trouble)
+        return TransitionCallbackReturn.FAILURE
+
+    def _subscribe(self) -> str:
+        """Subscribes to the camera; returns the topic's full name."""
+        self._health.new_subscription()
+        compressed = self._parameters_view.image_transport == 'compressed'
+        topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
+        self._image_subscription = self.create_subscription(
+            CompressedImage if compressed else Image,
+            topic,
+            self._on_image,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        return topic
 
     def _pause(self) -> None:
         if self._image_subscription is not None:
@@ -250,26 +268,25 @@ class SegNode(LifecycleNode):
             response.message = f'nothing is loaded while {self.state}; configure first'
             return response
         try:
-            self._segmenter = self._load(self._parameters_view)
+            self._take_network(self._parameters_view)
         except Exception as error:  # noqa: BLE001  (the running network stays, whatever it is)
             response.message = f'the running weights stay: {_one_line(error)}'
             return response
-        self._announce()
         response.success = True
-        response.message = f'now: {self._about()["weights"]}'
+        response.message = f'now: {self._loaded}'
         return response
 
-    def _announce(self) -> None:
-        """Tells the log and label_info what is loaded."""
-        segmenter = self._segmenter
-        assert segmenter is not None
+    def _take_network(self, parameters: Parameters) -> None:
+        """Loads the network beside the running one, swaps, and tells the log and label_info."""
+        segmenter = self._load(parameters)
+        self._segmenter = segmenter
+        self._loaded = parameters.weights or 'embedded'
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
-        threshold = self._parameters_view.threshold or segmenter.card.threshold
+        threshold = parameters.threshold or segmenter.card.threshold
         self._label_info = publish_label_info(self, segmenter.card, threshold)
-        about = self._about()
         self.get_logger().info(
-            f'weights {about["weights"]} on {about["device"]}, {about["precision"]}'
+            f'weights {self._loaded} on {segmenter.device}, {segmenter.precision}'
         )
 
     # Pictures
@@ -357,14 +374,16 @@ class SegNode(LifecycleNode):
             about['device'] = str(self._segmenter.device)
             about['precision'] = self._segmenter.precision
             about['backend'] = self._segmenter.backend
-            about['weights'] = self._parameters_view.weights or 'embedded'
+            about['weights'] = self._loaded
         return about
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
-        message.status = [self._health.status(f'{name}: rock segmentation', self._about())]
+        message.status = [
+            self._health.status(f'{name}: rock segmentation', self._about(), self._trouble)
+        ]
         self._diagnostics.publish(message)
 
 

@@ -70,3 +70,9 @@ def test_latencies_are_percentiles_in_ms_of_the_last_pictures():
     assert float(values['latency total p95 ms']) == pytest.approx(474.05, abs=0.1)
     assert values['image age s'] == '0.250'
     assert values['frames out'] == str(2 * WINDOW)
+
+
+def test_a_node_that_cannot_work_is_an_error_with_its_reason():
+    status = Health().status('node', {'state': 'unconfigured'}, 'cannot be configured: no file')
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == 'cannot be configured: no file'

@@ -449,14 +449,17 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
 
     bench.start(load=load)
     watch_mask(bench)
+    assert set_parameter(bench, 'weights', 'w.safetensors').successful
     reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     assert not reply.success
     assert 'w.safetensors: no such file' in reply.message
     bench.send(scene)
     masks(bench, 1)
+    assert bench.diagnosed('frames out', '1')['weights'] == 'embedded'
     assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
     bench.send(scene)
     masks(bench, 2)
+    assert bench.diagnosed('frames out', '2')['weights'] == 'w.safetensors'
     assert (len(bench.segmenter.pictures), len(fresh.pictures)) == (1, 1)
 
 
@@ -508,3 +511,20 @@ def test_the_image_subscription_is_best_effort_of_depth_1(bench):
     bench.wait_active()
     qos = bench.node._image_subscription.qos_profile
     assert (qos.reliability.name, qos.depth) == ('BEST_EFFORT', 1)
+
+
+@pytest.mark.parametrize('when', ['configure', 'activate'])
+def test_a_qos_override_that_is_none_fails_the_transition_with_its_reason(bench, when):
+    topic = {'configure': '/rock_seg/mask.publisher', 'activate': '/image.subscription'}[when]
+    bench.start('-p', f'qos_overrides.{topic}.reliability:=perhaps', autostart=False)
+    assert bench.change_state('configure') == (when == 'activate')
+    if when == 'activate':
+        assert not bench.change_state('activate')
+    assert bench.get_state() == ('inactive' if when == 'activate' else 'unconfigured')
+    status = bench.wait(
+        lambda: [
+            r.status[0] for r in bench.received['/diagnostics'] if r.status[0].level == b'\x02'
+        ],
+        'an error in /diagnostics',
+    )[0]
+    assert status.message.startswith(f'cannot be {when}')
