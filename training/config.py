@@ -84,6 +84,8 @@ class TrainingConfig:
                 f'the stages add up to {self.steps} steps, which is no multiple of'
                 f' steps_per_epoch ({self.steps_per_epoch})'
             )
+        if self.batch_size < 2:
+            raise ValueError(f'batch_size must be at least 2 (batch norm), not {self.batch_size}')
         legal = {*range(len(self.classes)), 255}
         for value, class_id in self.mask_values.items():
             if class_id not in legal:
@@ -91,6 +93,9 @@ class TrainingConfig:
                     f'mask_values maps {value} to class {class_id}; legal is'
                     f' 0 to {len(self.classes) - 1}, or 255 to ignore'
                 )
+            if not 0 <= value <= 255:
+                raise ValueError(f'mask_values has the grey value {value}; legal is 0 to 255')
+        self.card()  # refuses what the card would refuse, before the training instead of after
 
     @property
     def steps(self) -> int:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
+from typing_extensions import override
 
 from training.config import TrainingConfig
 from training.transforms import training_transform
@@ -68,7 +70,10 @@ def _members(folder: Path, names: list[str], split: str, val_fraction: float) ->
     manifest = folder / 'manifest.csv'
     if manifest.exists():
         with manifest.open(newline='') as file:
-            return {row['id'] for row in csv.DictReader(file) if row['split'] == split}
+            rows = csv.DictReader(file)
+            if not {'id', 'split'} <= set(rows.fieldnames or ()):
+                raise DataError(f'{manifest}: needs the columns id and split')
+            return {row['id'] for row in rows if row['split'] == split}
     shuffled = list(names)
     random.Random(0).shuffle(shuffled)
     held_out = max(1, round(val_fraction * len(shuffled)))
@@ -153,12 +158,12 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochOfDraws(Sampler[int]):
-    """The draws of one epoch after another; Lightning calls `set_epoch`, also on resuming."""
+    """The draws of one epoch after another; Lightning calls `set_epoch` before the next."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        """Takes steps an epoch and crops a step from the configuration."""
+    def __init__(self, config: TrainingConfig, epoch: int = 0) -> None:
+        """Takes steps an epoch and crops a step from the configuration, and the first epoch."""
         self.size = config.steps_per_epoch * config.batch_size
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose draws come next, counted from 0."""
@@ -171,3 +176,41 @@ class EpochOfDraws(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Counts through the epoch's draws."""
         return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+
+
+class CropsAndPictures(pl.LightningDataModule):
+    """Random crops of the train split, whole pictures of the val split."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Reads every file once, so that a bad one shows before the training, not within.
+
+        Raises:
+            DataError: The data cannot be trained on.
+        """
+        super().__init__()
+        self.config = config
+        folder = Path(config.data)
+        self._train = find_samples(folder, 'train', config.val_fraction)
+        self._val = find_samples(folder, 'val', config.val_fraction)
+        for sample in self._train + self._val:
+            read_sample(sample, config.mask_values)
+
+    @override
+    def train_dataloader(self) -> DataLoader:
+        """Returns batches of crops from the trainer's step on.
+
+        Lightning fetches a resumed run's first batches before it sets the sampler's epoch.
+        """
+        steps_done = self.trainer.global_step if self.trainer else 0
+        return DataLoader(
+            RandomCrops(self._train, self.config),
+            self.config.batch_size,
+            sampler=EpochOfDraws(self.config, steps_done // self.config.steps_per_epoch),
+            num_workers=self.config.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @override
+    def val_dataloader(self) -> DataLoader:
+        """Returns one picture a batch, as their sizes differ."""
+        return DataLoader(Pictures(self._val, self.config.mask_values), batch_size=1)

@@ -31,6 +31,7 @@ def dice_loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def segmentation_loss(scores: Tensor, targets: Tensor, dice_weight: float) -> Tensor:
-    """Cross-entropy plus weighted Dice; arguments as for `dice_loss`."""
-    entropy = functional.cross_entropy(scores, targets, ignore_index=IGNORE)
-    return entropy + dice_weight * dice_loss(scores, targets)
+    """Returns cross-entropy plus weighted Dice; arguments as for `dice_loss`."""
+    entropy = functional.cross_entropy(scores, targets, ignore_index=IGNORE, reduction='sum')
+    counted = (targets != IGNORE).sum().clamp(min=1)  # a batch may be ignored as a whole
+    return entropy / counted + dice_weight * dice_loss(scores, targets)

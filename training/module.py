@@ -8,31 +8,15 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    BinaryJaccardIndex,
-    BinaryPrecision,
-    BinaryRecall,
-)
+from typing_extensions import override
 
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
+from rock_seg_ros.perception.segmenter import classify
 from training.config import TrainingConfig
 from training.datasets import IGNORE
 from training.losses import segmentation_loss
-from training.pretrained import load_pretrained
-
-
-def rock_metrics(prefix: str = '') -> MetricCollection:
-    """Returns IoU, precision and recall of rock pixels, pooled over all pictures."""
-    return MetricCollection(
-        {
-            'iou': BinaryJaccardIndex(ignore_index=IGNORE),
-            'precision': BinaryPrecision(ignore_index=IGNORE),
-            'recall': BinaryRecall(ignore_index=IGNORE),
-        },
-        prefix=prefix,
-    )
+from training.metrics import rock_metrics
 
 
 class RockSegmentation(pl.LightningModule):
@@ -45,36 +29,34 @@ class RockSegmentation(pl.LightningModule):
         self.config = config
         self.card = config.card()
         self.model = build(self.card, aux=True)
-        if config.pretrained:
-            load_pretrained(self.model)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.metrics = rock_metrics('val_')
 
-    def on_train_epoch_start(self) -> None:
-        """Seeds dropout by the epoch, so that a resumed run repeats it."""
-        torch.manual_seed(self.config.seed + self.current_epoch)
-
+    @override
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Returns the loss of a batch of N×3×H×W uint8 crops and N×H×W class ids."""
+        torch.manual_seed(self.config.seed + self.global_step)  # dropout, alike when resumed
         pictures, targets = batch
         prepared = normalize(pictures, self.card).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
         loss = segmentation_loss(scores['out'], targets, self.config.dice_weight)
-        self.log('loss', loss, prog_bar=True)
         aux = segmentation_loss(scores['aux'], targets, self.config.dice_weight)
+        self.log_dict({'loss': loss, 'lr': self.optimizers().param_groups[0]['lr']})
         return loss + self.config.aux_weight * aux
 
+    @override
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Counts rock pixels found, missed and invented."""
+        """Counts rock pixels found, missed and invented in a batch of one picture."""
         pictures, targets = batch
-        class_ids = self.model(normalize(pictures, self.card))['out'].argmax(dim=1)
+        scores = self.model(normalize(pictures, self.card))['out'].float()
+        class_ids, _ = classify(scores[0], self.card, self.card.threshold)
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
-        truth = torch.where(targets == IGNORE, IGNORE, torch.isin(targets, rock).long())
+        truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         self.metrics.update(torch.isin(class_ids, rock).long(), truth)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures of all validation pictures together."""
-        self.log_dict(self.metrics.compute(), prog_bar=True)
+        self.log_dict(self.metrics.compute())
         self.metrics.reset()
 
     def configure_optimizers(self) -> Any:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import re
 import socket
+from http.client import HTTPException
 
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
@@ -26,7 +29,7 @@ def load_pretrained(model: DeepLabV3) -> bool:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         state = DeepLabV3_ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         logging.getLogger(__name__).warning(
             "training starts from random weights: torchvision's cannot be had (%s)", error
         )
@@ -35,9 +38,10 @@ def load_pretrained(model: DeepLabV3) -> bool:
         socket.setdefaulttimeout(before)
     own = model.state_dict()
     if model.decoder == 'skip':
-        state = {name.replace('classifier.0.', 'classifier.aspp.', 1)
-                 if name.startswith('classifier.0.') else name: tensor
-                 for name, tensor in state.items()}  # fmt: skip
+        state = {
+            re.sub(r'^classifier\.0\.', 'classifier.aspp.', name): tensor
+            for name, tensor in state.items()
+        }
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     model.load_state_dict({**own, **fitting})
     return True

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m training.train --config config/training.yaml`: trains, and resumes exactly."""
+"""Trains a network on a folder of pictures and masks, and goes on exactly where it stopped."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,25 +13,15 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.callbacks import (
-    EMAWeightAveraging,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
+from training.checkpoints import AtomicCheckpointIO, checkpoint_callback, last_checkpoint
 from training.config import TrainingConfig
-from training.datasets import (
-    DataError,
-    EpochOfDraws,
-    Pictures,
-    RandomCrops,
-    find_samples,
-    read_sample,
-)
+from training.datasets import CropsAndPictures, DataError
 from training.module import RockSegmentation
+from training.pretrained import load_pretrained
+from training.progress import WholeRunBar
 
 
 def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> Path:
@@ -44,16 +36,12 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         The last checkpoint, whose weights are the averaged ones.
 
     Raises:
-        DataError: The data cannot be trained on, or there is nothing to resume from.
+        DataError: The data cannot be trained on, there is nothing to resume from, or a run
+            would be written over.
     """
-    samples = {
-        split: find_samples(Path(config.data), split, config.val_fraction)
-        for split in ('train', 'val')
-    }
-    for sample in samples['train'] + samples['val']:
-        read_sample(sample, config.mask_values)
+    data = CropsAndPictures(config)
     run = Path(config.run)
-    last = run / 'checkpoints' / 'last.ckpt'
+    last = last_checkpoint(run)
     if resume and not last.exists():
         raise DataError(f'{last}: nothing to resume from')
     if last.exists() and not resume:
@@ -61,36 +49,44 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     run.mkdir(parents=True, exist_ok=True)
     (run / 'config.yaml').write_text(yaml.safe_dump(asdict(config), sort_keys=False))
 
+    module = RockSegmentation(config)
+    if config.pretrained and not resume:
+        load_pretrained(module.model)
+    _trainer(config, stop_after).fit(
+        module, data, ckpt_path=str(last) if resume else None, weights_only=True
+    )
+    return last
+
+
+def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     cuda = torch.cuda.is_available()
-    trainer = pl.Trainer(
+    run = Path(config.run)
+    return pl.Trainer(
         max_epochs=stop_after or config.steps // config.steps_per_epoch,
         accelerator='gpu' if cuda else 'cpu',
+        devices=1,
         precision='16-mixed' if cuda else '32-true',
         gradient_clip_val=5.0,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=TensorBoardLogger(str(run), name='', version='tensorboard'),
         callbacks=[
-            EMAWeightAveraging(decay=config.ema_decay),
-            LearningRateMonitor('step'),
-            ModelCheckpoint(run / 'checkpoints', save_last=True, save_top_k=0),
-            TQDMProgressBar(),
+            EMAWeightAveraging(device='cuda' if cuda else 'cpu', decay=config.ema_decay),
+            checkpoint_callback(run),
+            WholeRunBar(config.steps),
         ],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    trainer.fit(
-        RockSegmentation(config),
-        DataLoader(
-            RandomCrops(samples['train'], config),
-            config.batch_size,
-            sampler=EpochOfDraws(config),
-            num_workers=config.workers,
-            pin_memory=cuda,
-        ),
-        DataLoader(Pictures(samples['val'], config.mask_values), batch_size=1),
-        ckpt_path=str(last) if resume else None,
-        weights_only=False,
-    )
-    return last
+
+
+def _be_quiet() -> None:
+    """Leaves the terminal to the progress bar: no tips, no advice on loader processes."""
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    warnings.filterwarnings('ignore', module=r'lightning\..*', category=FutureWarning)
+    for advice in ('does not have many workers', 'exists and is not empty'):
+        warnings.filterwarnings('ignore', message=f'.*{advice}.*')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,13 +100,16 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = parser.parse_args(arguments)
     resume = parsed.pop('resume')
     parsed.pop('config')
+    _be_quiet()
     try:
-        train(TrainingConfig(**parser.instantiate_classes(parsed).as_dict()), resume)
+        last = train(TrainingConfig(**parser.instantiate(parsed).as_dict()), resume)
     except (DataError, ValueError) as error:
         print(f'training.train: {error}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
+        print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)
         return 130
+    print(f'{last}: trained; next: python -m training.export --checkpoint {last} -o NAME')
     return 0
 
 

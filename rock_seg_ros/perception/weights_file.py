@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,16 @@ def save_weights(
     write_beside(path, lambda temporary: save_file(stored, temporary, {'card': card.to_json()}))
 
 
-def write_beside(path: str | os.PathLike[str], write: Any) -> None:
+def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Calls `write(temporary_path)` and renames the result to `path`; all or nothing."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.writing-') as folder:
         temporary = Path(folder) / target.name
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner reads
         temporary.replace(target)
 
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One progress bar for the whole training, with the time that is left."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from tqdm import tqdm
+from typing_extensions import override
+
+
+class WholeRunBar(pl.Callback):
+    """Counts optimizer steps to the end of the run; writes a line after each validation."""
+
+    def __init__(self, steps: int) -> None:
+        """Takes the steps of the whole run, those before a resumption among them."""
+        self._steps = steps
+        self._bar: tqdm | None = None
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the bar where the run stands."""
+        self._bar = tqdm(
+            total=self._steps,
+            initial=trainer.global_step,
+            unit='step',
+            desc='training',
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Moves on by a step."""
+        if self._bar is not None:
+            loss = float(trainer.callback_metrics['loss'])
+            self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
+            self._bar.update()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the validation's figures above the bar."""
+        figures = (f'{n} {float(v):.3f}' for n, v in trainer.callback_metrics.items())
+        tqdm.write(f'step {trainer.global_step}: {", ".join(figures)}')
+        sys.stdout.flush()
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Closes the bar, so that what follows has its own line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
