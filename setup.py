@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Iterable
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'rock_seg_ros'
+
+
+def shared(paths: Iterable[Path]) -> list[tuple[str, list[str]]]:
+    """Pairs each folder under `share/rock_seg_ros` with the files that belong into it."""
+    folders: dict[Path, list[str]] = {}
+    for path in sorted(paths):
+        if path.is_file():
+            folders.setdefault(path.parent, []).append(str(path))
+    return [(f'share/{NAME}/{folder}', files) for folder, files in folders.items()]
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Finds rocks in camera pictures with DeepLabV3, as a ROS 2 node',
+    license='Apache-2.0',
+    maintainer='rock_seg_ros maintainers',
+    maintainer_email='maintainers@rock-seg-ros.invalid',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['py.typed'], f'{NAME}.weights': ['*.safetensors']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        *shared(Path('launch').glob('*.launch.py')),
+        *shared(Path('config').glob('seg.*')),
+        *shared(path for path in Path('demo').rglob('*') if path.suffix not in ('.py', '.pyc')),
+    ],
+    python_requires='>=3.11',
+    install_requires=[
+        'av',
+        'numpy',
+        'opencv-python-headless',
+        'PyYAML',
+        'rosbags',
+        'safetensors',
+        'torch',
+        'torchvision',
+        'tqdm',
+    ],
+    extras_require={'onnx': ['onnxruntime'], 'test': ['pytest']},
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            'seg_node = rock_seg_ros.entry_points:seg_node',
+            'rock_seg = rock_seg_ros.entry_points:rock_seg',
+        ],
+    },
+)
