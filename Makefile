@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo and make test set themselves up; PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+# Set by the ROS wheels for the interpreter that they started; ours must start anew.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: demo test lint environment clean
+
+demo: environment
+	$(VENV)/bin/rock_seg demo
+
+test: environment
+	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m pytest
+
+lint: environment
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+environment:
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh
+
+clean:
+	rm -rf .venv build install log demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
