@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the node, and RViz if asked. Passes on what is given, repeats no default of the node's.
+
+The node activates itself (parameter `autostart`); no lifecycle transition is sent from here, so
+that a respawned node is active again by itself. Hence a plain Node action, no LifecycleNode.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+PACKAGE = 'rock_seg_ros'
+NODE = 'rock_seg'
+RESPAWN_DELAY = 1.0
+
+TOPICS = {
+    'image': 'topic of the pictures (sensor_msgs/Image)',
+    'camera_info': "topic of the camera's intrinsics",
+    'depth': 'topic of the depth pictures, registered to the image',
+}
+PARAMETERS = {
+    'weights': (str, 'weights file (.safetensors, .onnx, .pth)'),
+    'device': (str, 'auto, cpu, cuda or cuda:N'),
+    'image_transport': (str, 'raw or compressed'),
+    'autostart': (bool, 'whether the node goes to active by itself'),
+    'use_sim_time': (bool, 'whether time comes from /clock'),
+}
+NOT_GIVEN = "; empty: the node's own"
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declares the arguments; what becomes of them waits until their values are known."""
+    config = Path(get_package_share_directory(PACKAGE)) / 'config'
+    arguments = [
+        *((name, '', about + NOT_GIVEN) for name, about in TOPICS.items()),
+        *((name, '', about + NOT_GIVEN) for name, (_, about) in PARAMETERS.items()),
+        ('params_file', str(config / 'seg.yaml'), 'YAML file of parameters'),
+        ('namespace', '', 'namespace of the node and of its topics'),
+        ('log_level', '', 'debug, info, warn, error or fatal, or LOGGER:=LEVEL' + NOT_GIVEN),
+        ('respawn', 'false', 'whether the node is started again when it dies'),
+        ('rviz', 'false', 'whether RViz is started too'),
+    ]
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=about)
+                for name, default, about in arguments
+            ),
+            OpaqueFunction(function=seg_node),
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                namespace=LaunchConfiguration('namespace'),
+                arguments=['-d', str(config / 'seg.rviz')],
+                # Relative targets, so that the absolute topics of seg.rviz follow the namespace.
+                remappings=[(f'/{NODE}/{name}', f'{NODE}/{name}') for name in ('overlay', 'mask')],
+                condition=IfCondition(LaunchConfiguration('rviz')),
+            ),
+        ]
+    )
+
+
+def seg_node(context: LaunchContext) -> list[Node]:
+    """Builds the node from the arguments that were given."""
+    given = {name: value for name, value in context.launch_configurations.items() if value != ''}
+    parameters = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (kind, _) in PARAMETERS.items()
+        if name in given
+    }
+    return [
+        Node(
+            package=PACKAGE,
+            executable='seg_node',
+            name=NODE,
+            namespace=given.get('namespace', ''),
+            parameters=[given['params_file'], parameters],
+            remappings=[(name, given[name]) for name in TOPICS if name in given],
+            ros_arguments=['--log-level', given['log_level']] if 'log_level' in given else None,
+            respawn=LaunchConfiguration('respawn'),
+            respawn_delay=RESPAWN_DELAY,
+            output='screen',
+        )
+    ]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+from rclpy.node import Node
+
+from rock_seg_ros.node.parameters import PARAMETERS, declare_parameters, read_parameters
+
+FILE = Path(__file__).parents[2] / 'config' / 'seg.yaml'
+COMMENTED = re.compile(r'^    # (?P<line>(?P<name>[a-z_]+): \S+)$', re.MULTILINE)
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context = Context()
+    yield context
+    context.try_shutdown()
+
+
+def node_with(file: Path, context: Context) -> Node:
+    rclpy.init(args=['--ros-args', '--params-file', str(file)], context=context)
+    node = Node('anything', namespace='/any/where', context=context)
+    declare_parameters(node)
+    return node
+
+
+def test_every_parameter_is_documented_once_and_nothing_else_is() -> None:
+    documented = [match['name'] for match in COMMENTED.finditer(FILE.read_text())]
+    assert sorted(documented) == sorted(PARAMETERS)
+
+
+def test_the_file_as_it_is_leaves_every_parameter_at_its_default(context: Context) -> None:
+    node = node_with(FILE, context)
+    assert asdict(read_parameters(node)) == {n: spec.default for n, spec in PARAMETERS.items()}
+
+
+def test_every_line_is_legal_and_takes_effect_when_its_comment_sign_goes(
+    context: Context, tmp_path: Path
+) -> None:
+    text = COMMENTED.sub(r'    \g<line>', FILE.read_text())
+    (tmp_path / 'all.yaml').write_text(text)
+    node = node_with(tmp_path / 'all.yaml', context)
+    chosen = yaml.safe_load(text)['/**']['ros__parameters']
+    del chosen['start_type_description_service']
+    assert asdict(read_parameters(node)) == chosen
+    assert not [name for name, spec in PARAMETERS.items() if spec.default == chosen[name]]
+
+
+def test_a_live_parameter_is_marked_so() -> None:
+    explained = dict.fromkeys(PARAMETERS, '')
+    explanation = ''
+    for line in FILE.read_text().splitlines():
+        match = COMMENTED.match(line)
+        if match:
+            explained[match['name']] = explanation
+        else:
+            explanation = explanation + line if line.strip() else ''
+    live = {name for name, text in explained.items() if text.endswith('Live.')}
+    assert live == {name for name, spec in PARAMETERS.items() if spec.metadata['live']}

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / 'launch' / 'seg.launch.py'
+ARGUMENTS = {
+    'image', 'camera_info', 'depth', 'weights', 'params_file', 'device', 'image_transport',
+    'namespace', 'autostart', 'use_sim_time', 'rviz', 'log_level', 'respawn',
+}  # fmt: skip
+
+NODE = """#!/usr/bin/env python3
+import sys
+from rock_seg_ros.entry_points import seg_node
+sys.exit(seg_node())
+"""
+# Writes down how it was called instead.
+TELLTALE = """#!/usr/bin/env python3
+import json, os, sys
+from pathlib import Path
+files = [Path(word).read_text() for word in sys.argv[1:] if Path(word).is_file()]
+Path(os.environ['TOLD']).write_text(json.dumps({'arguments': sys.argv[1:], 'files': files}))
+"""
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An install prefix with the package's launch and config files."""
+    prefix = tmp_path / 'prefix'
+    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    (index / 'rock_seg_ros').touch()
+    shutil.copytree(ROOT / 'config', prefix / 'share' / 'rock_seg_ros' / 'config')
+    others = os.environ.get('AMENT_PREFIX_PATH', sys.prefix)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'{prefix}{os.pathsep}{others}')
+    return prefix
+
+
+def load_launch_file() -> Any:
+    spec = importlib.util.spec_from_file_location('seg_launch', FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Recorded:
+    """Any class of launch or launch_ros: keeps what it was made of."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.arguments = arguments
+        self.options = options
+
+
+@pytest.fixture
+def launch_file(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The launch file on recording stand-ins, so that it is read where no launch_ros is."""
+    names = {
+        'launch': ['LaunchContext', 'LaunchDescription'],
+        'launch.actions': ['DeclareLaunchArgument', 'OpaqueFunction'],
+        'launch.conditions': ['IfCondition'],
+        'launch.substitutions': ['LaunchConfiguration'],
+        'launch_ros': [],
+        'launch_ros.actions': ['Node'],
+        'launch_ros.parameter_descriptions': ['ParameterValue'],
+    }
+    for module_name, classes in names.items():
+        module = ModuleType(module_name)
+        for name in classes:
+            setattr(module, name, type(name, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, module_name, module)
+    return load_launch_file()
+
+
+def declared(launch_file: Any) -> dict[str, str]:
+    """Names and default values of the declared arguments."""
+    (entities,) = launch_file.generate_launch_description().arguments
+    return {
+        entity.arguments[0]: entity.options['default_value']
+        for entity in entities
+        if type(entity).__name__ == 'DeclareLaunchArgument'
+    }
+
+
+def started(launch_file: Any, **given: str) -> dict[str, Any]:
+    """What the node is started with when these arguments are given."""
+    context = SimpleNamespace(launch_configurations=declared(launch_file) | given)
+    (node,) = launch_file.seg_node(context)
+    return node.options
+
+
+def test_the_documented_arguments_are_declared(launch_file: Any) -> None:
+    assert set(declared(launch_file)) == ARGUMENTS
+
+
+def test_an_argument_that_is_not_given_repeats_no_default(launch_file: Any, prefix: Path) -> None:
+    node = started(launch_file)
+    config = prefix / 'share' / 'rock_seg_ros' / 'config'
+    assert node['parameters'] == [str(config / 'seg.yaml'), {}]
+    assert node['remappings'] == []
+    assert node['ros_arguments'] is None
+
+
+def test_every_given_parameter_is_a_parameter_of_the_node_in_its_type(launch_file: Any) -> None:
+    from rock_seg_ros.node.parameters import PARAMETERS
+
+    given = {name: 'x' for name in ARGUMENTS if name in PARAMETERS}
+    assert sorted(given) == ['autostart', 'device', 'image_transport', 'weights']
+    _, parameters = started(launch_file, **given)['parameters']
+    types = {name: value.options['value_type'] for name, value in parameters.items()}
+    assert types == {name: type(PARAMETERS[name].default) for name in given}
+
+
+def test_rviz_follows_the_namespace(launch_file: Any) -> None:
+    (entities,) = launch_file.generate_launch_description().arguments
+    (rviz,) = (entity for entity in entities if type(entity).__name__ == 'Node')
+    config = Path(rviz.options['arguments'][1]).read_text()
+    for absolute, relative in rviz.options['remappings']:
+        assert f'Value: {absolute}\n' in config
+        assert absolute == f'/{relative}'
+    assert config.count('Value: /') == len(rviz.options['remappings'])
+
+
+def install(prefix: Path, program: str) -> None:
+    command = prefix / 'lib' / 'rock_seg_ros' / 'seg_node'
+    command.parent.mkdir(parents=True)
+    command.write_text(program)
+    command.chmod(0o755)
+
+
+def service_for(**given: str) -> tuple[Any, Any]:
+    """A launch service with the launch file in it, and launch itself."""
+    pytest.importorskip('launch_ros', reason='launch_ros is not installed here')
+    import launch
+    from launch.actions import IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(FILE))
+    service = launch.LaunchService(noninteractive=True)
+    service.include_launch_description(
+        launch.LaunchDescription([IncludeLaunchDescription(source, launch_arguments=given.items())])
+    )
+    return service, launch
+
+
+def test_ros2_launch_passes_on_what_is_given(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yaml
+
+    install(prefix, TELLTALE)
+    monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('TOLD', str(tmp_path / 'told.json'))
+    service, _ = service_for(
+        image='/camera/image_raw', weights='1', autostart='False', namespace='rover',
+        use_sim_time='true', log_level='debug',
+    )  # fmt: skip
+    assert service.run() == 0
+    told = json.loads((tmp_path / 'told.json').read_text())
+    words = told['arguments']
+    for pair in (('--log-level', 'debug'), ('-r', 'image:=/camera/image_raw')):
+        assert pair in list(pairwise(words))
+    assert {'__node:=rock_seg', '__ns:=/rover'} <= set(words)
+    (block,) = yaml.safe_load(told['files'][-1]).values()
+    assert block == {'ros__parameters': {'weights': '1', 'autostart': False, 'use_sim_time': True}}
+
+
+def test_a_respawned_node_is_active_again_by_itself(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, launch = service_for(
+        respawn='true', device='cpu', weights=str(small_weights(tmp_path))
+    )
+    install(prefix, NODE)
+    monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
+    started_pids: list[int] = []
+    activations = []
+    service.include_launch_description(
+        launch.LaunchDescription(
+            [
+                launch.actions.RegisterEventHandler(
+                    launch.event_handlers.OnProcessStart(
+                        on_start=lambda event, _: started_pids.append(event.pid)
+                    )
+                )
+            ]
+        )
+    )
+
+    def play() -> None:
+        try:
+            activations.append(wait_until_active())
+            os.kill(started_pids[0], signal.SIGKILL)
+            activations.append(wait_until_active())
+        finally:
+            service.shutdown()
+
+    player = threading.Thread(target=play)
+    player.start()
+    service.run()
+    player.join()
+    assert activations == [True, True]
+    assert len(started_pids) == 2
+
+
+def small_weights(folder: Path) -> Path:
+    from rock_seg_ros.perception.card import Card
+    from rock_seg_ros.perception.model import build
+    from rock_seg_ros.perception.weights_file import save_weights
+
+    path = folder / 'untrained.safetensors'
+    save_weights(path, build(Card()).state_dict(), Card())
+    return path
+
+
+def wait_until_active(timeout: float = 120.0) -> bool:
+    """Asks the node for its state until it is active; False when it does not become so in time."""
+    import rclpy
+    from lifecycle_msgs.msg import State
+    from lifecycle_msgs.srv import GetState
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('watcher', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    client = node.create_client(GetState, '/rock_seg/get_state')
+    deadline = time.monotonic() + timeout
+    state = None
+    while state != State.PRIMARY_STATE_ACTIVE and time.monotonic() < deadline:
+        asked = client.call_async(GetState.Request())
+        executor.spin_until_future_complete(asked, 1.0)
+        state = asked.result().current_state.id if asked.done() else None
+    node.destroy_node()
+    context.try_shutdown()
+    return state == State.PRIMARY_STATE_ACTIVE
