@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PINS = re.compile(r'^([\w-]+)(?:\[\w+\])?==(\S+)$', re.MULTILINE)
+
+# An interpreter as far as create.sh asks for one. MODULES are those it has; `pip` may be told to
+# fail, as if it had been interrupted, and writes down what it was asked for.
+FAKE_PYTHON = r"""#!/bin/sh
+case "$*" in
+  *_base_executable*) echo "$0" ;;
+  *version_info*) echo "$VERSION $VERSION.1 $PREFIX" ;;
+  '-c import '*) case " $MODULES " in *" ${2#import } "*) ;; *) exit 1 ;; esac ;;
+  '-m venv '*)
+    for folder in "$@"; do :; done
+    mkdir -p "$folder/bin" && touch "$folder/pyvenv.cfg" && cp "$0" "$folder/bin/python"
+    echo "$*" >>"$LOG" ;;
+  '-m pip '*) echo "$*" >>"$LOG"; exit "${PIP_STATUS:-0}" ;;
+esac
+"""
+
+
+class SetUp:
+    """A checkout's set-up with a stand-in for Python, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = folder / 'checkout' / 'environment'
+        shutil.copytree(ROOT / 'environment', self.environment)
+        self.venv = folder / 'checkout' / '.venv'
+        self.python = folder / 'python'
+        self.python.write_text(FAKE_PYTHON)
+        self.python.chmod(0o755)
+        self.log = folder / 'log'
+
+    def run(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        variables = {
+            'PATH': os.environ['PATH'],
+            'PYTHON': str(self.python),
+            'VERSION': '3 12 3.12',
+            'PREFIX': '/usr',
+            'MODULES': 'ensurepip rclpy',
+            'LOG': str(self.log),
+        }
+        return subprocess.run(
+            [self.environment / 'create.sh', *arguments],
+            env=variables | changes,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def key(self, **changes: str) -> str:
+        result = self.run('--key', **changes)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def set_up(tmp_path: Path) -> SetUp:
+    return SetUp(tmp_path)
+
+
+def refusal(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a refused set-up says."""
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_the_key_changes_with_each_of_its_inputs(set_up: SetUp) -> None:
+    keys = [
+        set_up.key(),
+        set_up.key(VERSION='3 13 3.13'),
+        set_up.key(PREFIX='/opt/python'),
+        set_up.key(ROS_DISTRO='jazzy'),
+        set_up.key(ROS_DISTRO='kilted'),
+        set_up.key(VENV=str(set_up.folder / 'elsewhere')),
+    ]
+    for pins in sorted(set_up.environment.glob('*.txt')):
+        pins.write_text(pins.read_text() + 'another==1.0\n')
+        keys.append(set_up.key())
+    assert len(set(keys)) == len(keys) == 9
+
+
+def test_the_same_inputs_give_the_same_key(set_up: SetUp) -> None:
+    assert set_up.key() == set_up.key()
+
+
+@pytest.mark.parametrize('distro', ['humble', 'iron', 'foxy', 'noetic'])
+def test_an_old_ros_is_refused_with_the_way_out_on_a_jetson(set_up: SetUp, distro: str) -> None:
+    line = refusal(set_up.run(ROS_DISTRO=distro))
+    assert distro in line
+    assert 'Jetson' in line
+    assert 'ros:jazzy' in line
+
+
+@pytest.mark.parametrize('version', ['2 7', '3 10', '3 14'])
+def test_an_unsupported_python_is_refused(set_up: SetUp, version: str) -> None:
+    line = refusal(set_up.run(VERSION=f'{version} {version}'))
+    assert version.replace(' ', '.') in line
+    assert '3.11 to 3.13' in line
+
+
+@pytest.mark.parametrize('version', ['3 11', '3 12', '3 13'])
+def test_a_supported_python_is_taken(set_up: SetUp, version: str) -> None:
+    assert set_up.key(VERSION=f'{version} {version}')
+
+
+def test_what_is_no_python_is_refused(set_up: SetUp) -> None:
+    assert 'no-such-python is no Python' in refusal(set_up.run(PYTHON='no-such-python'))
+
+
+def test_a_python_without_venv_is_refused(set_up: SetUp) -> None:
+    assert 'python3-venv' in refusal(set_up.run(MODULES=''))
+
+
+def test_a_python_that_is_not_the_sourced_ros_s_is_refused(set_up: SetUp) -> None:
+    line = refusal(set_up.run(ROS_DISTRO='jazzy', MODULES='ensurepip'))
+    assert 'no rclpy' in line
+
+
+def test_without_ros_it_comes_from_pypi(set_up: SetUp) -> None:
+    assert set_up.run().returncode == 0
+    made, pins, package = set_up.calls()
+    assert '--system-site-packages' not in made
+    assert 'requirements-ros.txt' in pins
+    assert package.endswith(f'-e {set_up.environment.parent}')
+
+
+def test_a_sourced_ros_is_used(set_up: SetUp) -> None:
+    assert set_up.run(ROS_DISTRO='jazzy').returncode == 0
+    made, pins, _ = set_up.calls()
+    assert '--system-site-packages' in made
+    assert 'requirements-ros.txt' not in pins
+
+
+def test_what_is_set_up_is_used_again(set_up: SetUp) -> None:
+    set_up.run()
+    first = set_up.calls()
+    assert set_up.run().returncode == 0
+    assert set_up.calls() == first
+
+
+def test_another_key_builds_from_scratch(set_up: SetUp) -> None:
+    set_up.run()
+    (set_up.venv / 'left-over').touch()
+    first = set_up.calls()
+    assert set_up.run(ROS_DISTRO='jazzy').returncode == 0
+    assert not (set_up.venv / 'left-over').exists()
+    assert len(set_up.calls()) == 2 * len(first)
+
+
+def test_an_interrupted_set_up_is_not_taken_for_whole(set_up: SetUp) -> None:
+    assert set_up.run(PIP_STATUS='130').returncode != 0
+    interrupted = set_up.calls()
+    assert set_up.run().returncode == 0
+    assert len(set_up.calls()) == len(interrupted) + 3
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(set_up: SetUp) -> None:
+    precious = set_up.folder / 'home'
+    precious.mkdir()
+    (precious / 'letter').touch()
+    assert 'in the way' in refusal(set_up.run(VENV=str(precious)))
+    assert (precious / 'letter').exists()
+
+
+def test_every_direct_requirement_is_pinned() -> None:
+    for file in (ROOT / 'environment').glob('*.txt'):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith('#')]
+        assert len(PINS.findall(file.read_text())) == len(lines) > 0, file.name
+
+
+def test_pytest_stays_under_9_for_launch_testing() -> None:
+    pins = dict(PINS.findall((ROOT / 'environment' / 'requirements-test.txt').read_text()))
+    assert int(pins['pytest'].split('.')[0]) < 9
+
+
+def test_torch_and_torchvision_match() -> None:
+    pins = dict(PINS.findall((ROOT / 'environment' / 'requirements.txt').read_text()))
+    for name in ('torch', 'torchvision'):
+        assert importlib.metadata.version(name) == pins[name]
+    wanted = map(Requirement, importlib.metadata.requires('torchvision') or [])
+    assert [r.specifier.contains(pins['torch']) for r in wanted if r.name == 'torch'] == [True]
+
+
+def test_torchvision_s_compiled_operators_work_with_torch() -> None:
+    import torch
+    from torchvision.ops import nms
+
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 1.0, 9.0, 9.0], [20.0, 20.0, 30.0, 30.0]])
+    assert nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolist() == [1, 2]
+
+
+@pytest.mark.skipif('ROS_DISTRO' in os.environ, reason='a sourced ROS brings its own variables')
+def test_rclpy_works_with_nothing_exported() -> None:
+    kept = ('HOME', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID')
+    program = (
+        'import rclpy; from sensor_msgs.msg import Image; rclpy.init();'
+        'n = rclpy.create_node("alone"); n.create_publisher(Image, "image", 1); print("published")'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', program],
+        env={name: os.environ[name] for name in kept},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == 'published\n', result.stderr
