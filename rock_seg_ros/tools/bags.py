@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags: any rosbag read, a rosbag2 with mcap storage written. Messages stay serialized (CDR)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rosbags.convert.converter import is_same_wireformat
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag1 import ReaderError as Rosbag1Error
+from rosbags.rosbag2 import ReaderError as Rosbag2Error
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_typestore
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+_READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError)
+_NO_TIME = QosTime(0, 0)
+
+
+class BagError(ValueError):
+    """A bag that cannot be read; the message is one line naming bag and reason."""
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic of a bag.
+
+    Attributes:
+        name: Topic name.
+        type: ROS 2 message type, such as 'sensor_msgs/msg/Image'.
+        count: Messages in the bag.
+        qos: What the recorded publisher offered; ROS 1's latching is transient local; None when
+            the bag does not tell.
+        connections: The bag's own records of it.
+    """
+
+    name: str
+    type: str
+    count: int
+    qos: Qos | None
+    connections: tuple[Connection, ...] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """A message of a bag.
+
+    Attributes:
+        topic: Topic name.
+        stamp: When it was recorded, ns since the epoch.
+        data: The message in CDR.
+    """
+
+    topic: str
+    stamp: int
+    data: bytes
+
+
+class Bag:
+    """A bag that is open for reading: a rosbag2 folder (mcap, sqlite3) or a rosbag1 file."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Opens the bag.
+
+        Args:
+            path: Folder with metadata.yaml, or a `.bag` file.
+
+        Raises:
+            BagError: There is no such bag, or it is damaged.
+        """
+        self.path = Path(path)
+        try:
+            self._reader = AnyReader([self.path], default_typestore=TYPES)
+            self._reader.open()
+        except FileNotFoundError:
+            raise BagError(f'{self.path}: no such bag') from None
+        except (*_READ_ERRORS, OSError) as error:
+            raise BagError(f'{self.path}: {_line(error)}') from None
+        self.topics = [
+            _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
+        ]
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first message to the last."""
+        return max(0, self._reader.end_time - 1 - self._reader.start_time) * 1e-9
+
+    def has_ros2_form(self, topic: BagTopic) -> bool:
+        """Whether the topic's messages can be had as ROS 2 CDR."""
+        if self._reader.is2:
+            extra = topic.connections[0].ext
+            return isinstance(extra, ConnectionExtRosbag2) and extra.serialization_format == 'cdr'
+        return topic.type in TYPES.fielddefs and is_same_wireformat(
+            self._reader.typestore, TYPES, topic.type, topic.type
+        )
+
+    def messages(self, topics: Collection[BagTopic]) -> Iterator[BagMessage]:
+        """Reads the messages of some topics in the order of their stamps.
+
+        Raises:
+            BagError: The bag is damaged.
+        """
+        connections = [connection for topic in topics for connection in topic.connections]
+        if not connections:
+            return
+        try:
+            for connection, stamp, data in self._reader.messages(connections):
+                if not self._reader.is2:
+                    data = bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
+                yield BagMessage(connection.topic, stamp, data)
+        except _READ_ERRORS as error:
+            raise BagError(f'{self.path}: {_line(error)}') from None
+
+
+class BagWriter:
+    """Writes a new rosbag2 folder with mcap storage.
+
+    Used as a context manager; leaving it with an error leaves a bag without metadata, which no
+    reader takes for a whole one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Makes the folder.
+
+        Raises:
+            BagError: There is such a folder already.
+        """
+        if Path(path).exists():
+            raise BagError(f'{path}: exists already')
+        self._writer = Writer(
+            path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
+        )
+        self._connections: dict[str, Connection] = {}
+
+    def __enter__(self) -> BagWriter:
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def add_topic(self, name: str, message_type: str, qos: Qos | None = None) -> None:
+        """Adds a topic.
+
+        Args:
+            name: Topic name.
+            message_type: One of ROS 2's own, such as 'sensor_msgs/msg/Image'.
+            qos: What a player shall offer; None = reliable, the last ten, volatile.
+        """
+        self._connections[name] = self._writer.add_connection(
+            name, message_type, typestore=TYPES, offered_qos_profiles=[qos or RELIABLE]
+        )
+
+    def write(self, topic: str, stamp: int, data: bytes) -> None:
+        """Writes one CDR message of an added topic; `stamp` in ns since the epoch."""
+        self._writer.write(self._connections[topic], stamp, data)
+
+    def write_message(self, topic: str, stamp: int, message: Any) -> None:
+        """Writes one message made of the classes of `TYPES`."""
+        message_type = self._connections[topic].msgtype
+        self.write(topic, stamp, bytes(TYPES.serialize_cdr(message, message_type)))
+
+
+RELIABLE = Qos(
+    QosHistory.KEEP_LAST,
+    10,
+    QosReliability.RELIABLE,
+    QosDurability.VOLATILE,
+    _NO_TIME,
+    _NO_TIME,
+    QosLiveliness.AUTOMATIC,
+    _NO_TIME,
+    False,
+)
+
+
+def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
+    return BagTopic(
+        name,
+        connections[0].msgtype,
+        sum(connection.msgcount for connection in connections),
+        next(filter(None, map(_offered, connections)), None),
+        tuple(connections),
+    )
+
+
+def _offered(connection: Connection) -> Qos | None:
+    if isinstance(connection.ext, ConnectionExtRosbag2):
+        return next(iter(connection.ext.offered_qos_profiles), None)
+    latched = RELIABLE._replace(depth=1, durability=QosDurability.TRANSIENT_LOCAL)
+    return latched if connection.ext.latching else None
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rock_seg info`: what a weights file says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rock_seg_ros.perception.weights_file import load_weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `rock_seg info`."""
+    parser.add_argument(
+        'weights', nargs='?', type=Path, metavar='WEIGHTS',
+        help='weights file (default: those that come with the package)',
+    )  # fmt: skip
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints card, parameters and file size."""
+    facts = describe(arguments.weights or '')
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f'{name:<{width}}  {_spoken(value)}')
+    return 0
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """Reads a weights file.
+
+    Returns:
+        'file', 'bytes', 'parameters' (None where the file holds a graph), then the card's own.
+
+    Raises:
+        WeightsError: The file cannot be used.
+    """
+    weights = load_weights(path)
+    counts = [tensor.numel() for name, tensor in weights.state.items() if _is_learnt(name)]
+    return {
+        'file': str(weights.path),
+        'bytes': weights.path.stat().st_size,
+        'parameters': sum(counts) if counts else None,
+        **asdict(weights.card),
+    }
+
+
+def _is_learnt(name: str) -> bool:
+    return not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {figure}' for name, figure in value.items()) or '-'
+    if isinstance(value, (tuple, list)):
+        return ', '.join(map(str, value))
+    return f'{value:,}' if isinstance(value, int) else str('-' if value in (None, '') else value)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `rock_seg` command: one subcommand a file, loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+# A subcommand is a module of this name in this folder, and one line here.
+COMMANDS = {
+    'images': 'find rocks in picture files',
+    'video': 'draw the rocks onto a video',
+    'play': "publish a bag's messages, where there is no `ros2 bag play`",
+    'info': 'show what a weights file says of itself',
+    'demo': 'run the node on the demo bag and measure it',
+}
+FAILED = 1
+WRONG_USE = 2
+INTERRUPTED = 130
+
+
+class Command(Protocol):
+    """What the module of a subcommand has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the subcommand's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does the work; returns the exit status.
+
+        Raises:
+            ValueError: An input is bad; the message is one line naming it and the reason.
+            OSError: A file cannot be read or written.
+        """
+
+
+class UsageError(ValueError):
+    """Arguments that do not go together."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+        arguments: The command line without the program's name; None = this process's.
+
+    Returns:
+        Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong use, 130 Ctrl-C.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as leaving:  # argparse's way out
+        return leaving.code if isinstance(leaving.code, int) else WRONG_USE
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    name, rest = _command_line().parse_known_args(arguments[:1])[0].command, arguments[1:]
+    prog = f'rock_seg {name}'
+    try:
+        with _leaving_at_once():
+            command: Command = importlib.import_module(f'rock_seg_ros.tools.{name}')
+        parser = argparse.ArgumentParser(prog=prog, description=COMMANDS[name])
+        command.add_arguments(parser)
+        return command.run(parser.parse_args(rest))
+    except UsageError as error:
+        print(f'{prog}: {reason(error)}', file=sys.stderr)
+        return WRONG_USE
+    except ImportError as error:
+        print(f'{prog}: needs {error.name or error}, not to be had here', file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f'{prog}: {reason(error)}', file=sys.stderr)
+    return FAILED
+
+
+def _command_line() -> argparse.ArgumentParser:
+    listed = '\n'.join(f'  {name:<8} {told}' for name, told in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog='rock_seg',
+        usage='rock_seg [-h] COMMAND ...',
+        description=f'Finds rocks in pictures.\n\ncommands:\n{listed}',
+        epilog='`rock_seg COMMAND --help` tells more.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of the above')
+    return parser
+
+
+def reason(error: BaseException) -> str:
+    """Returns one line that says what was wrong with what."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ends the process quietly on Ctrl-C: an import that is broken off tells long stories."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that say which network to ask, and how. No default is typed here."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.analysis import Settings
+from rock_seg_ros.perception.card import OUTPUT_STRIDES
+from rock_seg_ros.perception.rocks import RockSettings
+from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
+from rock_seg_ros.perception.weights_file import load_weights
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `segmenter_of` and `settings_of` read."""
+    network = _defaults(Segmenter)
+    settings, rocks = _defaults(Settings), _defaults(RockSettings)
+
+    def add(name: str, default: Any, told: str, none: str = '', **more: Any) -> None:
+        spoken = ' '.join(map(str, default)) if isinstance(default, tuple) else default
+        told = f'{told} (default: {none if default is None else spoken})'
+        parser.add_argument(name, default=default, help=told, **more)
+
+    add('--weights', None, 'weights file', "the package's own", type=Path, metavar='FILE')
+    add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
+    add('--precision', network['precision'], 'of the arithmetic', choices=PRECISIONS)
+    add('--backend', network['backend'], 'what runs the network', choices=('auto', *BACKENDS))
+    add(
+        '--output-stride',
+        network['output_stride'],
+        '0 = as trained',
+        type=int,
+        choices=(0, *OUTPUT_STRIDES),
+    )
+    add(
+        '--input-size',
+        network['input_size'],
+        'what the network sees; 0 = the own',
+        nargs=2,
+        type=int,
+        metavar=('WIDTH', 'HEIGHT'),
+    )
+    add(
+        '--threshold',
+        settings['threshold'],
+        'probability from which a pixel is rock',
+        "the weights' own",
+        type=_fraction,
+        metavar='P',
+    )
+    add('--min-area', rocks['min_area'], 'smaller rocks are left out, px', type=_count, metavar='N')
+    add('--max-rocks', rocks['max_rocks'], 'at most so many are told', type=_count, metavar='N')
+    add(
+        '--polygon-tolerance',
+        rocks['polygon_tolerance'],
+        'of the outlines, px',
+        type=_positive,
+        metavar='PX',
+    )
+    add(
+        '--ignore-mask',
+        settings['keep'],
+        'PNG that is 0 where there is never rock',
+        'none',
+        type=Path,
+        metavar='FILE',
+    )
+    add(
+        '--alpha',
+        settings['overlay_alpha'],
+        "strength of the overlay's tint",
+        type=_fraction,
+        metavar='A',
+    )
+
+
+def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
+    """Loads the network that the options name.
+
+    Raises:
+        ValueError: The weights cannot be used, or an option does not go with this machine.
+    """
+    return Segmenter(
+        load_weights(arguments.weights or ''),
+        arguments.device,
+        arguments.precision,
+        arguments.backend,
+        arguments.output_stride,
+        tuple(arguments.input_size),
+    )
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Reads the settings out of the options.
+
+    Raises:
+        ValueError: The ignore mask is no picture.
+    """
+    return Settings(
+        arguments.threshold,
+        RockSettings(arguments.min_area, arguments.max_rocks, arguments.polygon_tolerance),
+        arguments.alpha,
+        None if arguments.ignore_mask is None else _ignore_mask(arguments.ignore_mask),
+    )
+
+
+def _ignore_mask(path: Path) -> NDArray[np.uint8]:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if mask is None:
+        raise ValueError(f'{path}: no picture that can be read')
+    return mask  # type: ignore[return-value]
+
+
+def _defaults(of: Any) -> dict[str, Any]:
+    return {
+        name: None if parameter.default is inspect.Parameter.empty else parameter.default
+        for name, parameter in inspect.signature(of).parameters.items()
+    }
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'must be 0 to 1, not {text}')
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
+    return value

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rock_seg video`: the rocks drawn onto a video."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.tools.main import UsageError
+from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
+from rock_seg_ros.tools.picture_files import picture_record, write_json
+
+QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
+FALLBACK_RATE = Fraction(25)
+
+
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Attributes:
+        stamp: Time, ticks.
+        duration: How long it is seen, ticks.
+        picture: H×W×3 uint8 RGB, upright.
+    """
+
+    stamp: int
+    duration: int
+    picture: NDArray[np.uint8]
+
+
+class VideoError(ValueError):
+    """A video that cannot be read; the message is one line naming file and reason."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `rock_seg video`."""
+    parser.add_argument('input', type=Path, metavar='IN', help='video file')
+    parser.add_argument(
+        '-o', '--output', type=Path, required=True, metavar='OUT.mp4',
+        help='H.264 video without sound; what was found goes into OUT.json',
+    )  # fmt: skip
+    add_network_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Works on every frame."""
+    if arguments.output.suffix.lower() != '.mp4':
+        raise UsageError(f'{arguments.output}: the name must end in .mp4')
+    if arguments.output.resolve() == arguments.input.resolve():
+        raise UsageError(f'{arguments.output}: is the input, too')
+    with Video(arguments.input) as video:
+        settings = settings_of(arguments)
+        segmenter = segmenter_of(arguments)
+        records: list[dict[str, Any]] = []
+        write_beside(
+            arguments.output,
+            lambda temporary: records.extend(_draw(video, temporary, segmenter, settings)),
+        )
+    record = {'video': arguments.input.name, 'frames': records}
+    write_json(arguments.output.with_suffix('.json'), record)
+    return 0
+
+
+class Video:
+    """A video file that is open for reading.
+
+    Attributes:
+        path: The file.
+        rate: Its mean frame rate, Hz.
+        time_base: Seconds a tick of its time stamps.
+        count: How many frames there are; 0 = not known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file.
+
+        Raises:
+            VideoError: It is no video.
+            OSError: It cannot be read.
+        """
+        self.path = path
+        with path.open('rb'):  # a missing file and missing rights have good messages of their own
+            pass
+        try:
+            self._container = av.open(str(path))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(f'{path}: no video ({_line(error)})') from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise VideoError(f'{path}: has no video stream')
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = 'AUTO'
+        self.rate = Fraction(self._stream.average_rate or FALLBACK_RATE)
+        self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
+        self.count = self._stream.frames
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+
+    def frames(self) -> Iterator[Frame]:
+        """Yields the frames, whose stamps rise.
+
+        Raises:
+            VideoError: The file has no frame that decodes, or breaks off within the stream.
+        """
+        last: int | None = None
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        try:
+            for frame in self._container.decode(self._stream):
+                expected = 0 if last is None else last + step
+                stamp = expected if frame.pts is None else frame.pts
+                last = stamp if last is None else max(stamp, last + 1)
+                picture = np.rot90(frame.to_ndarray(format='rgb24'), _turns(frame.rotation))
+                yield Frame(last, frame.duration or step, picture)
+        except av.error.FFmpegError as error:
+            raise VideoError(f'{self.path}: a frame does not decode ({_line(error)})') from None
+        if last is None:
+            raise VideoError(f'{self.path}: has no frame that decodes')
+
+
+def _draw(
+    video: Video, output: Path, segmenter: Segmenter, settings: Settings
+) -> list[dict[str, Any]]:
+    """Writes the overlay video; returns a record a frame."""
+    records = []
+    frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
+    with OverlayVideo(output, video.rate, video.time_base) as drawn:
+        for frame in frames:
+            analysis = Analysis(frame.picture, segmenter, settings)
+            drawn.write(frame._replace(picture=analysis.overlay))
+            record = picture_record(video.path.name, analysis)
+            records.append({**record, 'time': float(frame.stamp * video.time_base)})
+    return records
+
+
+class OverlayVideo:
+    """An H.264 file that browsers play: yuv420p, index first."""
+
+    def __init__(self, path: Path, rate: Fraction, time_base: Fraction) -> None:
+        """Opens the file; `rate` in Hz, `time_base` in seconds a tick."""
+        self._container = av.open(str(path), 'w', format='mp4', options={'movflags': '+faststart'})
+        self._rate, self._time_base = rate, time_base
+        self._stream: Any = None
+        self._durations: dict[int, int] = {}
+
+    def __enter__(self) -> OverlayVideo:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream is not None and error[0] is None:
+            self._encode(None)
+        self._container.close()
+
+    def write(self, frame: Frame) -> None:
+        """Adds a frame; an odd side gets its last pixels twice, since yuv420p colours pairs."""
+        height, width = frame.picture.shape[:2]
+        even = cv2.copyMakeBorder(frame.picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if self._stream is None:
+            self._open_stream(even.shape[1], even.shape[0])
+        coded = av.VideoFrame.from_ndarray(even, format='rgb24')
+        coded.pts, coded.time_base = frame.stamp, self._time_base
+        self._durations[frame.stamp] = frame.duration
+        self._encode(coded)
+
+    def _encode(self, coded: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(coded):
+            packet.duration = self._durations.pop(packet.pts)  # the encoder forgets it
+            self._container.mux(packet)
+
+    def _open_stream(self, width: int, height: int) -> None:
+        self._stream = self._container.add_stream('libx264', rate=self._rate)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = 'yuv420p'
+        self._stream.time_base = self._stream.codec_context.time_base = self._time_base
+
+
+def _turns(rotation: float) -> int:
+    """Returns the quarter turns counterclockwise that set a frame upright."""
+    return QUARTER_TURNS.get(round(rotation), 0)
+
+
+def _line(error: Exception) -> str:
+    strerror = getattr(error, 'strerror', None)
+    return strerror or str(error).splitlines()[0]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network that takes bright pixels for rock, and a small bag and samples that suit it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.tools.bags import TYPES, BagWriter
+
+IMAGE = 'sensor_msgs/msg/CompressedImage'
+START = 1_391_040_000
+
+
+class BrightSegmenter:
+    """Takes pixels with red above 127 for rock."""
+
+    card = Card(output_stride=16)
+    device = 'cpu'
+    precision = 'fp32'
+    backend = 'torch'
+
+    def segment(self, picture, threshold=None):
+        rock = picture[..., 0] > 255 * (0.5 if threshold is None else threshold)
+        return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
+
+
+@pytest.fixture
+def segmenter():
+    return BrightSegmenter()
+
+
+@pytest.fixture
+def scene():
+    """48×64 RGB: a bright 20×10 rock with its corner at (8, 4), and a 10×12 one at (40, 30)."""
+    picture = np.full((48, 64, 3), 60, np.uint8)
+    picture[4:14, 8:28] = 220
+    picture[30:42, 40:50] = 230
+    return picture
+
+
+def compressed(picture, stamp, frame_id='camera_optical_frame', suffix='.png'):
+    """A CompressedImage of rosbags' classes; `stamp` in ns."""
+    make = TYPES.types
+    time = make['builtin_interfaces/msg/Time'](*divmod(stamp, 10**9))
+    header = make['std_msgs/msg/Header'](time, frame_id)
+    coded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].ravel()
+    return make[IMAGE](header, suffix[1:], coded)
+
+
+@pytest.fixture
+def demo_data(tmp_path, scene):
+    """A folder like demo/: a bag of 12 small pictures, 20 Hz, and two samples."""
+    folder = tmp_path / 'data'
+    with BagWriter(folder / 'mars_drive') as writer:
+        topic = '/camera/image_raw/compressed'
+        writer.add_topic(topic, IMAGE)
+        for number in range(12):
+            stamp = START * 10**9 + number * 50_000_000
+            writer.write_message(topic, stamp, compressed(np.roll(scene, number, 1), stamp))
+    for kind in ('images', 'masks'):
+        (folder / 'samples' / kind).mkdir(parents=True)
+    truth = np.where(scene[..., 0] > 127, 255, 0).astype(np.uint8)
+    cv2.imwrite(str(folder / 'samples/images/same.png'), scene)
+    cv2.imwrite(str(folder / 'samples/masks/same.png'), truth)
+    cv2.imwrite(str(folder / 'samples/images/half.png'), scene)
+    truth[:, 32:] = 0
+    cv2.imwrite(str(folder / 'samples/masks/half.png'), truth)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def weights_file(tmp_path_factory) -> Path:
+    """Weights of a whole network that has learnt nothing."""
+    from rock_seg_ros.perception.model import build
+    from rock_seg_ros.perception.weights_file import save_weights
+
+    card = Card(output_stride=16, data='nothing')
+    path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
+    save_weights(path, build(card).state_dict(), card)
+    return path
+
+
+@pytest.fixture
+def make_compressed():
+    return SimpleNamespace(type=IMAGE, message=compressed)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from rosbags.typesys import Stores, get_typestore
+
+from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagWriter
+
+STAMPS = (1_000, 2_000, 5_000)
+
+
+@pytest.fixture
+def serialized(make_compressed, scene):
+    """Three messages in CDR."""
+    messages = [make_compressed.message(scene, stamp) for stamp in STAMPS]
+    return [bytes(TYPES.serialize_cdr(message, make_compressed.type)) for message in messages]
+
+
+@pytest.fixture
+def written(tmp_path, serialized, make_compressed):
+    with BagWriter(tmp_path / 'bag') as writer:
+        writer.add_topic('/b', make_compressed.type)
+        writer.add_topic('/a', make_compressed.type)
+        for stamp, data in zip(STAMPS, serialized, strict=True):
+            writer.write('/b', stamp, data)
+    return tmp_path / 'bag'
+
+
+def test_messages_come_back_as_they_were_written(written, serialized):
+    with Bag(written) as bag:
+        messages = list(bag.messages(bag.topics))
+        assert bag.duration == pytest.approx(4e-6)
+    assert [message.data for message in messages] == serialized
+    assert [message.stamp for message in messages] == list(STAMPS)
+    assert {message.topic for message in messages} == {'/b'}
+
+
+def test_topics_are_told_with_type_count_and_quality_of_service(written, make_compressed):
+    with Bag(written) as bag:
+        told = [(topic.name, topic.type, topic.count, topic.qos) for topic in bag.topics]
+    assert told == [
+        ('/a', make_compressed.type, 0, RELIABLE),
+        ('/b', make_compressed.type, 3, RELIABLE),
+    ]
+
+
+def test_a_topic_without_messages_gives_none(written):
+    with Bag(written) as bag:
+        assert list(bag.messages(bag.topics[:1])) == []
+        assert list(bag.messages([])) == []
+
+
+def test_a_bag_is_never_written_over(written):
+    with pytest.raises(BagError, match='exists already'):
+        BagWriter(written)
+
+
+def test_a_bag_whose_writing_broke_off_is_refused(tmp_path, make_compressed):
+    def interrupted():
+        with BagWriter(tmp_path / 'half') as writer:
+            writer.add_topic('/a', make_compressed.type)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(BagError, match='half'):
+        Bag(tmp_path / 'half')
+
+
+def test_sqlite3_bags_are_read(tmp_path, serialized, make_compressed):
+    path = tmp_path / 'bag'
+    with Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+        writer.write(connection, 7, serialized[0])
+    with Bag(path) as bag:
+        (message,) = bag.messages(bag.topics)
+        assert bag.topics[0].qos is None
+    assert message.data == serialized[0]
+
+
+@pytest.fixture
+def rosbag1(tmp_path, scene):
+    """A ROS 1 bag with a latched picture, and a type of its own."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    make = store.types
+    time = make['builtin_interfaces/msg/Time'](12, 34)
+    header = make['std_msgs/msg/Header'](5, time, 'camera')
+    data = np.ascontiguousarray(scene).ravel()
+    image = make['sensor_msgs/msg/Image'](header, 48, 64, 'rgb8', 0, 64 * 3, data)
+    path = tmp_path / 'old.bag'
+    with Rosbag1Writer(path) as writer:
+        pictures = writer.add_connection(
+            '/image', 'sensor_msgs/msg/Image', typestore=store, latching=1
+        )
+        writer.write(pictures, 9, store.serialize_ros1(image, 'sensor_msgs/msg/Image'))
+        logs = writer.add_connection('/rosout', 'rosgraph_msgs/msg/Log', typestore=store)
+        entry = make['rosgraph_msgs/msg/Log'](header, 1, 'n', 'm', 'f', 'x', 1, [])
+        writer.write(logs, 10, store.serialize_ros1(entry, 'rosgraph_msgs/msg/Log'))
+    return path
+
+
+def test_ros_1_pictures_become_ros_2_messages(rosbag1, scene):
+    with Bag(rosbag1) as bag:
+        image, log = bag.topics
+        assert bag.has_ros2_form(image)
+        assert not bag.has_ros2_form(log)
+        (message,) = bag.messages([image])
+    picture = TYPES.deserialize_cdr(message.data, image.type)
+    assert (picture.header.stamp.sec, picture.header.stamp.nanosec) == (12, 34)
+    assert picture.header.frame_id == 'camera'
+    np.testing.assert_array_equal(picture.data.reshape(48, 64, 3), scene)
+
+
+def test_a_latched_ros_1_topic_is_transient_local(rosbag1):
+    with Bag(rosbag1) as bag:
+        assert bag.topics[0].qos.durability == QosDurability.TRANSIENT_LOCAL
+        assert bag.topics[1].qos is None
+
+
+def test_a_bag_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(BagError, match='none: no such bag'):
+        Bag(tmp_path / 'none')
+
+
+def test_a_damaged_bag_is_refused_by_name(written):
+    (storage,) = written.glob('*.mcap')
+    storage.write_bytes(storage.read_bytes()[:200])
+    with pytest.raises(BagError, match=r'bag: \S'), Bag(written) as bag:
+        list(bag.messages(bag.topics))
+
+
+def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path):
+    (tmp_path / 'x.bag').write_text('nonsense')
+    with pytest.raises(BagError, match=r'x\.bag: '):
+        Bag(tmp_path / 'x.bag')

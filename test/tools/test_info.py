@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rock_seg_ros.perception import weights_file
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.weights_file import save_weights
+from rock_seg_ros.tools.main import main
+
+
+@pytest.fixture
+def weights(tmp_path):
+    state = {
+        'layer.weight': torch.ones(4, 3),
+        'norm.weight': torch.ones(4),
+        'norm.running_mean': torch.zeros(4),
+        'norm.running_var': torch.ones(4),
+    }
+    card = Card(classes=('sand', 'rock'), metrics={'val_iou': 0.5}, data='sand pictures')
+    path = tmp_path / 'w.safetensors'
+    save_weights(path, state, card, int8=True)
+    return path
+
+
+def test_json_has_the_card_the_size_and_the_learnt_parameters(weights, capsys):
+    assert main(['info', str(weights), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['parameters'] == 16
+    assert facts['bytes'] == weights.stat().st_size
+    assert facts['classes'] == ['sand', 'rock']
+    assert facts['metrics'] == {'val_iou': 0.5}
+    assert facts['data'] == 'sand pictures'
+
+
+def test_people_get_a_line_a_fact(weights, capsys):
+    assert main(['info', str(weights)]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines['file'] == str(weights)
+    assert lines['parameters'] == '16'
+    assert lines['classes'] == 'sand, rock'
+    assert lines['metrics'] == 'val_iou 0.5'
+    assert lines['licence'] == '-'
+
+
+def test_without_a_file_it_tells_of_the_weights_of_the_package(weights, monkeypatch, capsys):
+    monkeypatch.setattr(weights_file, 'embedded_path', lambda: weights)
+    assert main(['info', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['file'] == str(weights)
+
+
+def test_a_file_that_is_no_weights_is_one_line(tmp_path, capsys):
+    (tmp_path / 'w.safetensors').write_bytes(b'nonsense')
+    assert main(['info', str(tmp_path / 'w.safetensors')]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f'rock_seg info: {tmp_path / "w.safetensors"}: ')
+    assert error.count('\n') == 1

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from rock_seg_ros.tools import main as command_line
+from rock_seg_ros.tools.main import COMMANDS, UsageError, main
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Adds a command `try` that does what it is told."""
+
+    def add(run):
+        module = SimpleNamespace(
+            add_arguments=lambda parser: parser.add_argument('--number', type=int, default=0),
+            run=run,
+        )
+        monkeypatch.setitem(COMMANDS, 'try', 'for tests')
+        monkeypatch.setitem(sys.modules, 'rock_seg_ros.tools.try', module)
+
+    return add
+
+
+def raising(error):
+    def run(arguments):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_listed_command_has_a_module_that_tells_its_arguments(name, capsys):
+    importlib.import_module(f'rock_seg_ros.tools.{name}')
+    assert main([name, '--help']) == 0
+    assert f'usage: rock_seg {name}' in capsys.readouterr().out
+
+
+def test_help_lists_all_commands_without_loading_torch_or_ros():
+    check = (
+        'import sys; from rock_seg_ros.tools.main import main; status = main(["--help"]);'
+        'print({"torch", "rclpy", "cv2"} & set(sys.modules), status)'
+    )
+    output = subprocess.run([sys.executable, '-c', check], capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == 'set() 0'
+    assert all(f'  {name}' in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize('arguments', [[], ['nonsense'], ['try', '--number', 'x'], ['try', '-q']])
+def test_wrong_use_is_status_2_with_the_usage(arguments, command, capsys):
+    command(lambda _: 0)
+    assert main(arguments) == 2
+    assert 'usage: rock_seg' in capsys.readouterr().err
+
+
+def test_the_status_of_the_command_is_returned_and_its_arguments_are_parsed(command):
+    command(lambda arguments: arguments.number)
+    assert main(['try', '--number', '1']) == 1
+    assert main(['try']) == 0
+
+
+@pytest.mark.parametrize(
+    ('error', 'told'),
+    [
+        (ValueError('x.pth: holds no state dict\nmore'), 'x.pth: holds no state dict'),
+        (FileNotFoundError(2, 'No such file', 'a.png'), 'a.png: No such file'),
+        (ImportError('no', name='rclpy'), 'needs rclpy, not to be had here'),
+    ],
+)
+def test_an_error_is_one_line_and_status_1(error, told, command, capsys):
+    command(raising(error))
+    assert main(['try']) == 1
+    assert capsys.readouterr().err == f'rock_seg try: {told}\n'
+
+
+def test_arguments_that_do_not_go_together_are_status_2(command, capsys):
+    command(raising(UsageError('no')))
+    assert main(['try']) == 2
+    assert capsys.readouterr().err == 'rock_seg try: no\n'
+
+
+def test_ctrl_c_is_status_130_and_says_nothing(command, capsys):
+    command(raising(KeyboardInterrupt()))
+    assert main(['try']) == 130
+    assert capsys.readouterr().err == ''
+
+
+def test_ctrl_c_while_a_command_is_loaded_ends_the_process_quietly():
+    check = (
+        'import importlib, os, signal\n'
+        'import rock_seg_ros.tools.main as m\n'
+        'm.importlib.import_module = lambda _: os.kill(os.getpid(), signal.SIGINT)\n'
+        'm.main(["info"])\n'
+    )
+    done = subprocess.run([sys.executable, '-c', check], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, '')
+
+
+def test_the_handler_of_ctrl_c_is_given_back(command):
+    before = command_line.signal.getsignal(command_line.signal.SIGINT)
+    command(lambda _: 0)
+    main(['try'])
+    assert command_line.signal.getsignal(command_line.signal.SIGINT) is before

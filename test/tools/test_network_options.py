@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import inspect
+
+import cv2
+import numpy as np
+import pytest
+
+from rock_seg_ros.perception.analysis import Settings
+from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.weights_file import WeightsError
+from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
+
+
+@pytest.fixture
+def parse():
+    parser = argparse.ArgumentParser()
+    add_network_options(parser)
+    return lambda *arguments: parser.parse_args(arguments)
+
+
+def test_without_options_the_settings_are_those_of_perception(parse):
+    assert settings_of(parse()) == Settings()
+
+
+def test_without_options_the_network_is_asked_for_as_perception_would(parse):
+    given = vars(parse())
+    for name, parameter in inspect.signature(Segmenter).parameters.items():
+        if name != 'weights':
+            assert given[name] == parameter.default
+
+
+def test_options_reach_the_settings(parse, tmp_path):
+    mask = np.eye(4, 6, dtype=np.uint8) * 255
+    cv2.imwrite(str(tmp_path / 'keep.png'), mask)
+    settings = settings_of(
+        parse(
+            '--threshold=0.3', '--min-area=7', '--max-rocks=9', '--polygon-tolerance=2.5',
+            '--alpha=0.1', f'--ignore-mask={tmp_path / "keep.png"}',
+        )
+    )  # fmt: skip
+    assert (settings.threshold, settings.overlay_alpha) == (0.3, 0.1)
+    rocks = settings.rocks
+    assert (rocks.min_area, rocks.max_rocks, rocks.polygon_tolerance) == (7, 9, 2.5)
+    np.testing.assert_array_equal(settings.keep, mask)
+
+
+@pytest.mark.parametrize(
+    'option',
+    ['--threshold=1.5', '--threshold=nan', '--alpha=-1', '--min-area=-1', '--output-stride=7',
+     '--precision=fp64', '--polygon-tolerance=inf', '--max-rocks=x'],
+)  # fmt: skip
+def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parse(option)
+    assert leaving.value.code == 2
+    assert option.split('=')[0] in capsys.readouterr().err
+
+
+def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
+    (tmp_path / 'keep.png').write_text('no picture')
+    with pytest.raises(ValueError, match=r'keep\.png: no picture'):
+        settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
+
+
+def test_weights_that_are_not_there_are_refused_by_name(parse):
+    with pytest.raises(WeightsError, match=r'none\.safetensors: no such file'):
+        segmenter_of(parse('--weights=none.safetensors'))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.tools import picture_files
+from rock_seg_ros.tools.picture_files import (
+    PictureError,
+    find_pictures,
+    picture_record,
+    read_picture,
+    write_picture,
+    write_results,
+)
+
+
+@pytest.fixture
+def colours():
+    """32×48 RGB with a different colour in each quarter."""
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24], picture[:16, 24:] = (200, 40, 40), (40, 200, 40)
+    picture[16:, :24], picture[16:, 24:] = (40, 40, 200), (200, 200, 200)
+    return picture
+
+
+def test_a_png_is_read_as_rgb(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_picture(tmp_path / 'a.png'), colours)
+
+
+def test_a_picture_is_turned_upright_as_its_exif_data_say(tmp_path, colours):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(colours).save(tmp_path / 'a.jpg', exif=exif, quality=95, subsampling=0)
+    upright = read_picture(tmp_path / 'a.jpg')
+    assert upright.shape == (48, 32, 3)
+    np.testing.assert_allclose(upright, np.rot90(colours, -1), atol=12)
+
+
+def test_a_grey_picture_has_three_equal_channels(tmp_path, colours):
+    cv2.imwrite(str(tmp_path / 'a.png'), colours[..., 0])
+    np.testing.assert_array_equal(read_picture(tmp_path / 'a.png'), colours[..., [0, 0, 0]])
+
+
+def test_16_bits_become_8(tmp_path, colours):
+    cv2.imwrite(str(tmp_path / 'a.png'), colours[..., ::-1].astype(np.uint16) * 256)
+    np.testing.assert_array_equal(read_picture(tmp_path / 'a.png'), colours)
+
+
+def test_alpha_is_left_out(tmp_path, colours):
+    Image.fromarray(np.dstack([colours, colours[..., 0]])).save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_picture(tmp_path / 'a.png'), colours)
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xd8garbage', b'\x89PNG\r\n\x1a\n'])
+def test_a_file_that_does_not_decode_is_refused_by_name(tmp_path, content):
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(PictureError, match=r'a\.png: does not decode'):
+        read_picture(tmp_path / 'a.png')
+
+
+def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
+    for name in ('b.PNG', 'a.jpg', 'notes.txt', 'c.tiff'):
+        (tmp_path / name).touch()
+    given = [str(tmp_path / 'c.tiff'), str(tmp_path), str(tmp_path / '*.jpg'), 'missing.png']
+    found = [path.name for path in find_pictures(given)]
+    assert found == ['c.tiff', 'a.jpg', 'b.PNG', 'missing.png']
+
+
+@pytest.mark.parametrize('given', ['', '*.png'])
+def test_a_folder_or_glob_without_pictures_is_refused(tmp_path, given):
+    with pytest.raises(PictureError, match='no pictures there'):
+        find_pictures([str(tmp_path / given)])
+
+
+def test_the_record_is_what_programs_read(scene, segmenter):
+    record = json.loads(json.dumps(picture_record('a.png', Analysis(scene, segmenter))))
+    assert list(record) == ['image', 'width', 'height', 'rocks']
+    assert (record['image'], record['width'], record['height']) == ('a.png', 64, 48)
+    assert record['rocks'][0] == {
+        'id': 1,
+        'class': 'rock',
+        'score': pytest.approx(200 / 255, abs=1e-4),
+        'area': 200,
+        'bbox': [8, 4, 20, 10],
+        'polygon': record['rocks'][0]['polygon'],
+    }
+    corners = {tuple(point) for point in record['rocks'][0]['polygon']}
+    assert corners == {(8, 4), (27, 4), (27, 13), (8, 13)}
+    assert len(record['rocks']) == 2
+
+
+def test_mask_overlay_and_record_have_the_pictures_size(tmp_path, scene, segmenter):
+    write_results(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
+    files = sorted(path.name for path in (tmp_path / 'new').iterdir())
+    assert files == ['a.b.json', 'a.b_mask.png', 'a.b_overlay.jpg']
+    mask = cv2.imread(str(tmp_path / 'new/a.b_mask.png'), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, np.where(scene[..., 0] > 127, 255, 0))
+    assert cv2.imread(str(tmp_path / 'new/a.b_overlay.jpg')).shape == scene.shape
+
+
+def test_a_colour_picture_is_written_as_it_is_seen(tmp_path, colours):
+    write_picture(tmp_path / 'a.png', colours)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), colours)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, colours):
+    class Interrupted:
+        def tobytes(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture_files.cv2, 'imencode', lambda *_: (True, Interrupted()))
+    with pytest.raises(KeyboardInterrupt):
+        write_picture(tmp_path / 'a.png', colours)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from rock_seg_ros.tools import video
+from rock_seg_ros.tools.main import main
+from rock_seg_ros.tools.video import OverlayVideo, Video, VideoError
+
+TIMES = (0, 1, 2, 5, 6)  # fifths of a second: the camera paused once
+
+
+@pytest.fixture
+def find_rocks(monkeypatch, segmenter):
+    """Runs `rock_seg video` with the network for tests."""
+    monkeypatch.setattr(video, 'segmenter_of', lambda _: segmenter)
+    return lambda *given: main(['video', *map(str, given)])
+
+
+@pytest.fixture
+def filmed(tmp_path, scene):
+    """A lossless video of the scene without its last row and column: 63×47, odd."""
+    path = tmp_path / 'in.mp4'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264rgb', rate=Fraction(5), options={'qp': '0'})
+        stream.width, stream.height, stream.pix_fmt = 63, 47, 'rgb24'
+        for time in TIMES:
+            frame = av.VideoFrame.from_ndarray(scene[:47, :63].copy(), format='rgb24')
+            frame.pts, frame.time_base = time, Fraction(1, 5)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_the_overlay_video_is_what_browsers_play(find_rocks, filmed, tmp_path):
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0
+    with av.open(str(tmp_path / 'out.mp4')) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ('h264', 'yuv420p')
+        assert len(container.streams) == 1
+    content = (tmp_path / 'out.mp4').read_bytes()
+    assert 0 < content.find(b'moov') < content.find(b'mdat')
+
+
+def test_the_overlay_video_keeps_the_times_and_an_odd_size_gains_a_pixel(
+    find_rocks, filmed, tmp_path
+):
+    find_rocks(filmed, '-o', tmp_path / 'out.mp4')
+    with Video(tmp_path / 'out.mp4') as drawn:
+        frames = list(drawn.frames())
+        times = [frame.stamp * drawn.time_base for frame in frames]
+    assert times == [Fraction(time, 5) for time in TIMES]
+    assert frames[0].picture.shape == (48, 64, 3)
+    with av.open(str(filmed)) as before, av.open(str(tmp_path / 'out.mp4')) as after:
+        assert after.duration == before.duration == 1_400_000
+
+
+def test_the_record_has_the_rocks_and_the_time_of_every_frame(find_rocks, filmed, tmp_path):
+    find_rocks(filmed, '-o', tmp_path / 'out.mp4')
+    record = json.loads((tmp_path / 'out.json').read_text())
+    assert record['video'] == 'in.mp4'
+    assert [frame['time'] for frame in record['frames']] == [time / 5 for time in TIMES]
+    for frame in record['frames']:
+        assert (frame['image'], frame['width'], frame['height']) == ('in.mp4', 63, 47)
+        assert [rock['area'] for rock in frame['rocks']] == [200, 120]
+
+
+def test_the_pictures_come_as_they_were_filmed(filmed, scene):
+    with Video(filmed) as opened:
+        for frame in opened.frames():
+            np.testing.assert_array_equal(frame.picture, scene[:47, :63])
+
+
+@pytest.mark.parametrize(('rotation', 'turns'), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
+def test_a_frame_that_was_filmed_sideways_is_set_upright(rotation, turns):
+    assert video._turns(float(rotation)) == turns
+
+
+@pytest.fixture
+def sound(tmp_path):
+    with av.open(str(tmp_path / 'sound.wav'), 'w') as container:
+        stream = container.add_stream('pcm_s16le', rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), 's16', 'mono')
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    return tmp_path / 'sound.wav'
+
+
+def test_a_file_without_pictures_is_refused(sound):
+    with pytest.raises(VideoError, match=r'sound\.wav: has no video stream'):
+        Video(sound)
+
+
+def test_a_file_that_is_no_video_is_one_line(find_rocks, tmp_path, capsys):
+    (tmp_path / 'in.mp4').write_text('no video')
+    assert find_rocks(tmp_path / 'in.mp4', '-o', tmp_path / 'out.mp4') == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f'rock_seg video: {tmp_path / "in.mp4"}: no video (')
+    assert error.count('\n') == 1
+
+
+def test_a_video_that_is_not_there_is_one_line(find_rocks, tmp_path, capsys):
+    assert find_rocks('no.mp4', '-o', tmp_path / 'out.mp4') == 1
+    assert capsys.readouterr().err == 'rock_seg video: no.mp4: No such file or directory\n'
+
+
+@pytest.mark.parametrize('output', ['in.mp4', 'out.avi'])
+def test_an_output_that_is_the_input_or_no_mp4_is_wrong_use(find_rocks, filmed, output, capsys):
+    assert find_rocks(filmed, '-o', filmed.with_name(output)) == 2
+    assert output in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_no_half_video(find_rocks, filmed, tmp_path, monkeypatch):
+    def interrupt(self, frame):
+        write(self, frame)
+        raise KeyboardInterrupt
+
+    write = OverlayVideo.write
+    monkeypatch.setattr(OverlayVideo, 'write', interrupt)
+    assert find_rocks(filmed, '-o', tmp_path / 'new' / 'out.mp4') == 130
+    assert list((tmp_path / 'new').iterdir()) == []
