@@ -4,6 +4,38 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+
+
+@pytest.fixture(scope='session')
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the default network, int8, with a card; stride 16 is the quicker one."""
+    import torch
+
+    from rock_seg_ros.perception.card import Card
+    from rock_seg_ros.perception.model import build
+    from rock_seg_ros.perception.weights_file import save_weights
+
+    file = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    card = Card(output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_weights(file, build(card).state_dict(), card, int8=True)
+    return file
+
+
+@pytest.fixture(scope='session')
+def small_picture() -> NDArray[np.uint8]:
+    """64×80×3 uint8 RGB: noise on a slope, so that every pixel and every flip differs."""
+    chance = np.random.default_rng(0)
+    slope = np.linspace(0, 180, 80)[None, :, None] + np.linspace(0, 40, 64)[:, None, None]
+    picture = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
+    picture.flags.writeable = False
+    return picture

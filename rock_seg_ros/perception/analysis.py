@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.overlay import draw_overlay
 from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks
-from rock_seg_ros.perception.segmenter import Segmentation, Segmenter, suppress
+from rock_seg_ros.perception.segmenter import Segmentation, Segmenter, check_size, suppress
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Analysis:
     segmenter: Segmenter
     settings: Settings = field(default_factory=Settings)
     header: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuses an ignore mask of another size before any work is done, with SizeError."""
+        if self.settings.keep is not None:
+            check_size(self.settings.keep, self.picture.shape[:2])
 
     @cached_property
     def segmentation(self) -> Segmentation:

@@ -64,6 +64,10 @@ class Card:
         _one_of('decoder', self.decoder, DECODERS)
         _one_of('activation', self.activation, ACTIVATIONS)
         _one_of('output_stride', self.output_stride, OUTPUT_STRIDES)
+        for name in ('classes', 'rock_classes'):
+            names = getattr(self, name)
+            if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
+                raise CardError(f'card {name} must be a list of names, not {names!r}')
         if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
             raise CardError(f'card classes must be 2 to 255 different names, not {self.classes!r}')
         strangers = set(self.rock_classes) - set(self.classes)
@@ -76,7 +80,8 @@ class Card:
             raise CardError(f'a sigmoid card has two classes, not {len(self.classes)}')
         if not 0.0 < self.threshold < 1.0:
             raise CardError(f'card threshold must be between 0 and 1, not {self.threshold}')
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = all(isinstance(n, int | float) for n in (*self.mean, *self.std))
+        if not numbers or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise CardError(
                 f'card mean and std must be three numbers, std above 0, not {self.mean}, {self.std}'
             )
@@ -114,7 +119,7 @@ class Card:
                 f'card format_version is {version!r}; this version reads {FORMAT_VERSION}'
             )
         known = {f.name for f in fields(cls)}
-        kept = {
+        kept: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
             if name in known

@@ -100,16 +100,23 @@ def outer_polygon(
         tolerance: Largest distance of a contour point from the polygon, px.
 
     Returns:
-        V×2 float32, V at least 3, clockwise as seen; a component too thin for a polygon gives the
-        four corners of its pixels' outline.
+        V×2 float32, V at least 3, clockwise as seen; a component too thin for a polygon gives a
+        box around it, 1 px wide.
     """
     contours, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    polygon = cv2.approxPolyDP(contours[0], tolerance, closed=True).reshape(-1, 2)
+    simple = cv2.approxPolyDP(contours[0], tolerance, closed=True)
+    polygon = simple.reshape(-1, 2).astype(np.float32)
     if len(polygon) < 3:
-        height, width = component.shape
-        corners = [(0, 0), (width, 0), (width, height), (0, height)]
-        polygon = np.array(corners, np.float32) - 0.5
-    polygon = polygon.astype(np.float32)
+        polygon = _thin_box(polygon[0], polygon[-1])
     if cv2.contourArea(polygon, oriented=True) < 0:
         polygon = polygon[::-1]
     return np.ascontiguousarray(polygon + np.float32(offset))
+
+
+def _thin_box(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the 4×2 corners of the box half a pixel around a line."""
+    length = float(np.hypot(*(end - start)))
+    along = (end - start) / (2 * length) if length else np.array([0.5, 0], np.float32)
+    across = np.array([-along[1], along[0]], np.float32)
+    corners = [start - along, end + along]
+    return np.array([*(c - across for c in corners), *(c + across for c in corners[::-1])])

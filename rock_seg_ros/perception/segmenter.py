@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,12 +68,12 @@ def choose_device(name: str) -> torch.device:
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    kind, _, number = name.partition(':')
-    if kind not in ('cpu', 'cuda') or (number and not (kind == 'cuda' and number.isdecimal())):
+    legal = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
+    if not legal:
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {name!r}")
-    if kind == 'cuda':
+    if name != 'cpu':
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
+        if int(legal[1] or 0) >= count:
             raise DeviceError(f'device is {name!r}, but this machine has {count} CUDA devices')
     return torch.device(name)
 
@@ -147,7 +148,7 @@ class Segmenter:
         if not height or not width:
             raise SizeError(f'the picture is {width}×{height}; both must be at least 1')
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)
+            pixels = torch.from_numpy(np.require(picture, None, ['C', 'W'])).to(self.device)
             prepared = normalize(pixels.permute(2, 0, 1).unsqueeze(0), self.card)
             wanted = (self._input_size[1] or height, self._input_size[0] or width)
             scores = self._runner.scores(_resize(prepared, wanted))
@@ -200,11 +201,7 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
     Raises:
         SizeError: The sizes differ.
     """
-    if keep.shape != segmentation.class_ids.shape:
-        raise SizeError(
-            f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the picture'
-            f' {segmentation.class_ids.shape[1]}×{segmentation.class_ids.shape[0]}'
-        )
+    check_size(keep, segmentation.class_ids.shape)
     never = (keep == 0) & (segmentation.mask() > 0)
     background = next(i for i in range(256) if i not in segmentation.rock_ids)
     return Segmentation(
@@ -212,6 +209,14 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
         np.where(never, np.uint8(255), segmentation.confidence),
         segmentation.rock_ids,
     )
+
+
+def check_size(keep: NDArray[np.uint8], size: tuple[int, ...]) -> None:
+    """Raises SizeError if an ignore mask has another height and width than the picture."""
+    if keep.shape != tuple(size):
+        raise SizeError(
+            f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the picture {size[1]}×{size[0]}'
+        )
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -127,13 +127,17 @@ def _read_safetensors(file: Path) -> Weights:
             if 'card' not in metadata:
                 raise WeightsError(f'{file}: has no card in its metadata (key "card")')
             card = Card.from_json(metadata['card'])
-            stored = {name: opened.get_tensor(name) for name in opened.keys()}
+            stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{file}: not a whole safetensors file ({error})') from None
-    return Weights(file, card, _dequantize(stored))
+        raise WeightsError(f'{file}: not a whole safetensors file ({_first_line(error)})') from None
+    return Weights(file, card, _dequantize(stored, file))
 
 
-def _dequantize(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _dequantize(stored: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     state = {}
     for name, tensor in stored.items():
         if name.endswith(SCALE_SUFFIX):
@@ -141,6 +145,8 @@ def _dequantize(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = stored.get(name + SCALE_SUFFIX)
         tensor = tensor.float()
         if scale is not None:
+            if tensor.ndim < 1 or scale.shape != tensor.shape[:1]:
+                raise WeightsError(f'{file}: {name} and its int8 scale do not fit each other')
             tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
         state[name] = tensor
     return state
@@ -153,9 +159,8 @@ def _read_onnx(file: Path) -> Weights:
         metadata = onnx_backend.read_metadata(file)
     except ImportError:
         raise WeightsError(f'{file}: reading ONNX needs onnxruntime, not installed here') from None
-    except Exception as error:
-        line = str(error).splitlines()[0]
-        raise WeightsError(f'{file}: not a whole ONNX file ({line})') from None
+    except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no class in common)
+        raise WeightsError(f'{file}: not a whole ONNX file ({_first_line(error)})') from None
     if 'card' not in metadata:
         raise WeightsError(f'{file}: has no card in its metadata (key "card")')
     return Weights(file, Card.from_json(metadata['card']), {})
@@ -165,11 +170,11 @@ def _read_checkpoint(file: Path) -> Weights:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded: Any = torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (a damaged file makes torch raise anything)
         if 'weights_only' in str(error):
             reason = 'holds more than tensors, and nothing else is unpickled'
         else:
-            reason = f'not a whole torch checkpoint ({str(error).splitlines()[0]})'
+            reason = f'not a whole torch checkpoint ({_first_line(error)})'
         raise WeightsError(f'{file}: {reason}') from None
     inner = loaded
     for wrapper in ('model', 'state_dict'):
@@ -180,7 +185,10 @@ def _read_checkpoint(file: Path) -> Weights:
     state = {name.removeprefix('module.').removeprefix('model.'): t for name, t in inner.items()}
     card_file = file.with_suffix('.json')
     if card_file.exists():
-        described = card_file.read_text()
+        try:
+            described = card_file.read_text('utf-8')
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f'{card_file}: cannot be read ({_first_line(error)})') from None
     elif isinstance(loaded, dict) and isinstance(loaded.get('card'), str):
         described = loaded['card']
     else:

@@ -24,7 +24,9 @@ def read_metadata(file: Path) -> dict[str, str]:
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
     return dict(session.get_modelmeta().custom_metadata_map)
 
 
@@ -69,10 +71,12 @@ class OnnxBackend:
         self._session = onnxruntime.InferenceSession(
             str(weights.path), options, providers=[provider]
         )
-        self.device = torch.device('cpu')
+        if self._session.get_providers()[0] != wanted:  # it falls to the CPU without a word
+            raise WeightsError(f'{weights.path}: ONNX Runtime could not start {wanted}')
+        self.device = device
         self.precision = 'fp32'
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        result = self._session.run([OUTPUT], {INPUT: pictures.contiguous().numpy()})
-        return torch.from_numpy(result[0])
+        result = self._session.run([OUTPUT], {INPUT: pictures.cpu().contiguous().numpy()})
+        return torch.from_numpy(result[0]).to(self.device)
