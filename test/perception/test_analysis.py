@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception import analysis as module
+from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.segmenter import Segmentation, SizeError
+
+
+class CountingSegmenter:
+    """Says that the left half is rock, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[float | None] = []
+
+    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        self.asked.append(threshold)
+        ids = np.zeros(picture.shape[:2], np.uint8)
+        ids[:, : ids.shape[1] // 2] = 1
+        return Segmentation(ids, np.full_like(ids, 200), (1,))
+
+
+def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
+    small_picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        original: Any = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a: calls.append(name) or original(*a))
+
+    counted('find_rocks')
+    counted('draw_overlay')
+    segmenter = CountingSegmenter()
+    analysis = Analysis(small_picture, segmenter, Settings(threshold=0.3))  # type: ignore[arg-type]
+    assert segmenter.asked == []
+    assert analysis.mask is analysis.mask
+    assert segmenter.asked == [0.3]
+    assert calls == []
+    assert analysis.rocks is analysis.rocks
+    assert calls == ['find_rocks']
+    assert analysis.overlay is analysis.overlay
+    assert calls == ['find_rocks', 'draw_overlay']
+    assert segmenter.asked == [0.3]
+
+
+def test_ignored_pixels_are_in_no_output(small_picture: NDArray[np.uint8]) -> None:
+    keep = np.ones((64, 80), np.uint8)
+    keep[32:] = 0
+    analysis = Analysis(small_picture, CountingSegmenter(), Settings(keep=keep))  # type: ignore[arg-type]
+    assert analysis.mask[:32, :40].all()
+    assert not analysis.mask[32:].any()
+    (rock,) = analysis.rocks
+    assert rock.box == (0, 0, 40, 32)
+    assert np.array_equal(analysis.overlay[34:], small_picture[34:])
+
+
+def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
+    small_picture: NDArray[np.uint8],
+) -> None:
+    segmenter = CountingSegmenter()
+    with pytest.raises(SizeError, match='10×10'):
+        Analysis(small_picture, segmenter, Settings(keep=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
+    assert segmenter.asked == []

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.overlay import TINT, draw_overlay
+from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks
+from rock_seg_ros.perception.segmenter import Segmentation
+
+
+@pytest.fixture
+def mask() -> NDArray[np.uint8]:
+    mask = np.zeros((64, 80), np.uint8)
+    mask[10:50, 20:60] = 255
+    return mask
+
+
+def rocks_in(mask: NDArray[np.uint8]) -> list[Rock]:
+    return find_rocks(Segmentation(mask // 255, mask, (1,)), RockSettings())
+
+
+def test_the_picture_stays_as_it_is(
+    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    given = small_picture.copy()
+    drawn = draw_overlay(given, mask, rocks_in(mask), 0.5)
+    assert np.array_equal(given, small_picture)
+    assert drawn.shape == given.shape
+    assert drawn.flags.c_contiguous
+    assert not np.shares_memory(drawn, given)
+
+
+def test_pixels_away_from_rocks_are_unchanged(
+    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    drawn = draw_overlay(small_picture, mask, rocks_in(mask), 0.5)
+    away = np.ones_like(mask, bool)
+    away[9:51, 19:61] = False
+    assert np.array_equal(drawn[away], small_picture[away])
+
+
+def test_the_tint_is_as_strong_as_asked(
+    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    assert np.array_equal(draw_overlay(small_picture, mask, [], 0.0), small_picture)
+    opaque = draw_overlay(small_picture, mask, [], 1.0)
+    assert (opaque[mask > 0] == TINT).all()
+    half = draw_overlay(small_picture, mask, [], 0.5)[mask > 0].astype(float)
+    expected = (small_picture[mask > 0].astype(float) + TINT) / 2
+    assert np.abs(half - expected).max() <= 0.5
+
+
+def test_outline_and_number_are_drawn(
+    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    drawn = draw_overlay(small_picture, mask, rocks_in(mask), 0.0)
+    changed = (drawn != small_picture).any(axis=2)
+    assert changed[10, 20:60].all()
+    assert changed[10:50, 59].all()
+    assert changed[25:36, 35:46].any()
+
+
+def test_a_flipped_view_is_drawn_on_like_its_copy(
+    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    view = small_picture[:, ::-1]
+    one, two = (draw_overlay(p, mask, rocks_in(mask), 0.4) for p in (view, view.copy()))
+    assert np.array_equal(one, two)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Known shapes give known measures; a polygon holds every pixel within the tolerance."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks, outer_polygon
+from rock_seg_ros.perception.segmenter import Segmentation
+
+ALL = RockSettings(min_area=1)
+
+
+def rocks_of(
+    class_ids: NDArray[np.uint8], settings: RockSettings = ALL, rock_ids: tuple[int, ...] = (1,)
+) -> list[Rock]:
+    confidence = np.full_like(class_ids, 204)
+    return find_rocks(Segmentation(class_ids, confidence, rock_ids), settings)
+
+
+def signed_area(polygon: NDArray[np.float32]) -> float:
+    """Shoelace formula; above 0 is clockwise as seen, y being down."""
+    x, y = polygon.astype(np.float64).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def blobs(seed: int) -> NDArray[np.uint8]:
+    chance = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(chance.random((60, 80)), (0, 0), 3)
+    return (noise > np.quantile(noise, 0.7)).astype(np.uint8)
+
+
+def test_a_rectangle_has_its_measures() -> None:
+    ids = np.zeros((40, 50), np.uint8)
+    ids[10:20, 5:35] = 1
+    (rock,) = rocks_of(ids)
+    assert (rock.id, rock.class_id, rock.area, rock.box) == (1, 1, 300, (5, 10, 30, 10))
+    assert rock.score == pytest.approx(0.8)
+    assert rock.centroid == pytest.approx((19.5, 14.5))
+    assert rock.polygon.dtype == np.float32
+    assert sorted(map(tuple, rock.polygon)) == [(5, 10), (5, 19), (34, 10), (34, 19)]
+
+
+def test_the_score_is_the_mean_of_the_rocks_own_pixels() -> None:
+    ids = np.zeros((9, 9), np.uint8)
+    ids[2:4, 2] = 1
+    confidence = np.full((9, 9), 10, np.uint8)
+    confidence[2, 2], confidence[3, 2] = 255, 153
+    (rock,) = find_rocks(Segmentation(ids, confidence, (1,)), ALL)
+    assert rock.score == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_polygons_are_clockwise_as_seen(seed: int) -> None:
+    found = rocks_of(blobs(seed), RockSettings(min_area=10))
+    assert len(found) > 3
+    assert all(signed_area(rock.polygon) > 0 for rock in found)
+
+
+@pytest.mark.parametrize('tolerance', [0.0, 1.0, 3.0])
+@pytest.mark.parametrize('seed', range(4))
+def test_a_filled_polygon_covers_its_rock_within_the_tolerance(seed: int, tolerance: float) -> None:
+    ids = blobs(seed)
+    _, labels = cv2.connectedComponents(ids, connectivity=8)
+    for rock in rocks_of(ids, RockSettings(min_area=20, polygon_tolerance=tolerance)):
+        filled = np.zeros_like(ids)
+        cv2.fillPoly(filled, [np.rint(rock.polygon).astype(np.int32)], 1)
+        away = cv2.distanceTransform(1 - filled, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        assert away[own_pixels(labels, rock)].max() <= tolerance + 0.75
+
+
+def own_pixels(labels: NDArray[np.int32], rock: Rock) -> NDArray[np.bool_]:
+    for label in range(1, int(labels.max()) + 1):
+        ys, xs = np.nonzero(labels == label)
+        if len(ys) == rock.area and (xs.min(), ys.min()) == rock.box[:2]:
+            return labels == label
+    raise AssertionError(f'no component is {rock}')
+
+
+def test_a_larger_tolerance_gives_fewer_vertices() -> None:
+    ids = blobs(0)
+    fine, coarse = (
+        sum(len(r.polygon) for r in rocks_of(ids, RockSettings(20, polygon_tolerance=t)))
+        for t in (0.0, 3.0)
+    )
+    assert coarse < fine / 2
+
+
+def test_a_rock_in_the_hole_of_another_is_a_rock_of_its_own() -> None:
+    ids = np.zeros((30, 30), np.uint8)
+    ids[2:28, 2:28] = 1
+    ids[8:22, 8:22] = 0
+    ids[13:17, 13:17] = 1
+    ring, stone = rocks_of(ids)
+    assert (ring.area, stone.area) == (26 * 26 - 14 * 14, 16)
+    assert ring.box == (2, 2, 26, 26)
+    assert sorted(map(tuple, ring.polygon)) == [(2, 2), (2, 27), (27, 2), (27, 27)]
+
+
+def test_diagonal_neighbours_are_one_rock() -> None:
+    ids = np.eye(12, dtype=np.uint8)
+    (rock,) = rocks_of(ids)
+    assert rock.area == 12
+    assert abs(signed_area(rock.polygon)) < 20, 'a thin rock has a thin polygon'
+    assert signed_area(rock.polygon) > 0
+
+
+@pytest.mark.parametrize(
+    ('box', 'corners'),
+    [
+        ((4, 3, 1, 1), {(3.5, 2.5), (4.5, 2.5), (4.5, 3.5), (3.5, 3.5)}),
+        ((4, 3, 6, 1), {(3.5, 2.5), (9.5, 2.5), (9.5, 3.5), (3.5, 3.5)}),
+        ((4, 3, 1, 5), {(3.5, 2.5), (4.5, 2.5), (4.5, 7.5), (3.5, 7.5)}),
+    ],
+)
+def test_a_rock_one_pixel_thin_gets_its_pixels_outline(
+    box: tuple[int, int, int, int], corners: set[tuple[float, float]]
+) -> None:
+    x, y, width, height = box
+    ids = np.zeros((12, 14), np.uint8)
+    ids[y : y + height, x : x + width] = 1
+    (rock,) = rocks_of(ids)
+    assert rock.box == box
+    assert set(map(tuple, rock.polygon.tolist())) == corners
+    assert signed_area(rock.polygon) == pytest.approx(width * height)
+
+
+def test_the_largest_come_first_and_no_more_than_asked_for() -> None:
+    ids = np.zeros((20, 60), np.uint8)
+    for number, side in enumerate((3, 9, 5, 7)):
+        ids[2 : 2 + side, 15 * number : 15 * number + side] = 1
+    assert [r.area for r in rocks_of(ids)] == [81, 49, 25, 9]
+    assert [(r.id, r.area) for r in rocks_of(ids, RockSettings(1, 2))] == [(1, 81), (2, 49)]
+    assert [r.area for r in rocks_of(ids, RockSettings(25))] == [81, 49, 25]
+    assert [r.area for r in rocks_of(ids, RockSettings(26))] == [81, 49]
+
+
+def test_touching_rocks_of_two_classes_are_two() -> None:
+    ids = np.zeros((10, 20), np.uint8)
+    ids[2:8, 2:8] = 2
+    ids[2:8, 8:18] = 5
+    found = rocks_of(ids, rock_ids=(2, 5))
+    assert [(r.id, r.class_id, r.area) for r in found] == [(1, 5, 60), (2, 2, 36)]
+
+
+def test_no_rock_gives_none_and_all_rock_one() -> None:
+    assert rocks_of(np.zeros((8, 9), np.uint8)) == []
+    (rock,) = rocks_of(np.ones((8, 9), np.uint8))
+    assert (rock.area, rock.box) == (72, (0, 0, 9, 8))
+
+
+def test_the_offset_is_added() -> None:
+    square = np.ones((3, 3), np.uint8)
+    moved = outer_polygon(square, (100, 7), 0.0) - outer_polygon(square, (0, 0), 0.0)
+    assert np.array_equal(np.unique(moved, axis=0), [[100, 7]])
