@@ -32,4 +32,11 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope='session')
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures that nobody may change."""
     return write_pictures(tmp_path_factory.mktemp('discs'), 6)
+
+
+@pytest.fixture
+def own_discs(tmp_path: Path) -> Path:
+    """Five pictures of a test's own."""
+    return write_pictures(tmp_path / 'data', 5)
