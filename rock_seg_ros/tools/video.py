@@ -184,7 +184,8 @@ class OverlayVideo:
             self._container.mux(packet)
 
     def _open_stream(self, width: int, height: int) -> None:
-        self._stream = self._container.add_stream('libx264', rate=self._rate)
+        # Without B-frames, the file's length is right even where the frame rate changes.
+        self._stream = self._container.add_stream('libx264', rate=self._rate, options={'bf': '0'})
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = 'yuv420p'
         self._stream.time_base = self._stream.codec_context.time_base = self._time_base

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -73,18 +72,6 @@ def demo_data(tmp_path, scene):
     truth[:, 32:] = 0
     cv2.imwrite(str(folder / 'samples/masks/half.png'), truth)
     return folder
-
-
-@pytest.fixture(scope='session')
-def weights_file(tmp_path_factory) -> Path:
-    """Weights of a whole network that has learnt nothing."""
-    from rock_seg_ros.perception.model import build
-    from rock_seg_ros.perception.weights_file import save_weights
-
-    card = Card(output_stride=16, data='nothing')
-    path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
-    save_weights(path, build(card).state_dict(), card)
-    return path
 
 
 @pytest.fixture

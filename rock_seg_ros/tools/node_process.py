@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process of its own, which ends with the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import rock_seg_ros
+
+LAST_LINES = 5
+STOP_TIMEOUT = 20.0
+
+
+class NodeProcess:
+    """A running node. Used as a context manager: leaving it ends the process."""
+
+    def __init__(
+        self, parameters: Mapping[str, str], remappings: Mapping[str, str], log: Path
+    ) -> None:
+        """Starts the node in this process's environment.
+
+        Args:
+            parameters: Name → value, as one types it after `-p`.
+            remappings: Name → name.
+            log: File for what it prints.
+
+        Raises:
+            OSError: The log cannot be written.
+        """
+        self._log = log
+        command = [sys.executable, '-m', 'rock_seg_ros.node', '--ros-args']
+        for name, value in parameters.items():
+            command += ['-p', f'{name}:={value}']
+        for name, value in remappings.items():
+            command += ['-r', f'{name}:={value}']
+        # Found where this process found it, whatever the working directory is.
+        root = str(Path(rock_seg_ros.__file__).parents[1])
+        paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+            )
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def status(self) -> int | None:
+        """Returns the exit status; None while it runs."""
+        return self._process.poll()
+
+    def last_lines(self) -> str:
+        """Returns the end of its log, as one line."""
+        lines = self._log.read_text(errors='replace').splitlines()
+        return ' | '.join(line.strip() for line in lines[-LAST_LINES:] if line.strip())
+
+    def stop(self) -> None:
+        """Interrupts it and waits for the forward pass in hand; one that hangs is killed."""
+        try:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGINT)
+                self._process.wait(STOP_TIMEOUT)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            self._process.kill()
+            self._process.wait()

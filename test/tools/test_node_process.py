@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from rock_seg_ros.tools import node_process
+from rock_seg_ros.tools.node_process import NodeProcess
+
+PATIENCE = 120.0
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, process.last_lines()
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_node_that_cannot_start_leaves_its_status_and_its_words(tmp_path):
+    with NodeProcess({'min_area': 'many'}, {}, tmp_path / 'log') as process:
+        wait_for(lambda: process.status() is not None, process)
+        assert process.status() == 1
+        assert 'min_area' in process.last_lines()
+
+
+def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
+    parameters = {'weights': str(weights_file), 'device': 'cpu'}
+    with NodeProcess(parameters, {'image': '/eye'}, tmp_path / 'log') as process:
+        wait_for(lambda: 'active: pictures from /eye' in process.last_lines(), process)
+        assert process.status() is None
+    assert process.status() == 0
+    assert not alive(process.pid)
+    assert 'Traceback' not in (tmp_path / 'log').read_text()
+
+
+@pytest.fixture
+def stubborn(tmp_path, monkeypatch):
+    """A process that heeds no SIGINT in place of the node."""
+    script = tmp_path / 'python'
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=1)"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}; time.sleep(600)"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(node_process.sys, 'executable', str(script))
+    monkeypatch.setattr(node_process, 'STOP_TIMEOUT', 0.2)
+
+
+@pytest.mark.usefixtures('stubborn')
+def test_a_process_that_does_not_heed_the_interrupt_is_killed(tmp_path):
+    with NodeProcess({}, {}, tmp_path / 'log') as process:
+        wait_for(lambda: process.last_lines() == 'up', process)
+    assert process.status() == -signal.SIGKILL
+
+
+def test_only_the_last_lines_are_told_and_on_one_line(tmp_path):
+    with NodeProcess({'min_area': 'many'}, {}, tmp_path / 'log') as process:
+        process.stop()
+        (tmp_path / 'log').write_text('\n'.join(f'line {n}' for n in range(9)))
+        assert process.last_lines() == 'line 4 | line 5 | line 6 | line 7 | line 8'
