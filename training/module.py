@@ -29,7 +29,7 @@ class RockSegmentation(pl.LightningModule):
         self.config = config
         self.card = config.card()
         self.model = build(self.card, aux=True)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self.metrics = rock_metrics('val_')
 
     @override
@@ -41,7 +41,8 @@ class RockSegmentation(pl.LightningModule):
         scores = self.model(prepared)
         loss = segmentation_loss(scores['out'], targets, self.config.dice_weight)
         aux = segmentation_loss(scores['aux'], targets, self.config.dice_weight)
-        self.log_dict({'loss': loss, 'lr': self.optimizers().param_groups[0]['lr']})
+        rate = self.trainer.optimizers[0].param_groups[0]['lr']
+        self.log_dict({'loss': loss, 'lr': rate})
         return loss + self.config.aux_weight * aux
 
     @override

@@ -60,7 +60,7 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     """
     found: list[Rock] = []
     for class_id in segmentation.rock_ids:
-        mask = cv2.compare(segmentation.class_ids, float(class_id), cv2.CMP_EQ)
+        mask = (segmentation.class_ids == class_id).view(np.uint8)
         found.extend(_components(mask, class_id, segmentation.confidence, settings))
     found.sort(key=lambda rock: -rock.area)
     return [
@@ -110,7 +110,7 @@ def outer_polygon(
         polygon = _thin_box(polygon[0], polygon[-1])
     if cv2.contourArea(polygon, oriented=True) < 0:
         polygon = polygon[::-1]
-    return np.ascontiguousarray(polygon + np.float32(offset))
+    return np.ascontiguousarray(polygon + np.asarray(offset, np.float32))
 
 
 def _thin_box(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:
