@@ -161,14 +161,13 @@ def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TI
         DemoError: It could not be configured, ended, or took longer than `timeout` s.
     """
     recorder = camera.recorder
-    # Its first report comes after its first try to configure; a second one makes sure.
     recorder.wait_for(
-        lambda: recorder.health.get('state') == 'active' or recorder.reports > 1, timeout
+        lambda: recorder.health.get('state') == 'active' or bool(recorder.trouble), timeout
     )
-    state = recorder.health.get('state')
-    if state != 'active':
-        told = f'is {state}' if state else f'said nothing for {timeout:.0f} s'
-        raise DemoError(f'the node {told}: {process.last_lines()}')
+    if recorder.trouble:
+        raise DemoError(f'the node is {recorder.health.get("state")}: {recorder.trouble}')
+    if recorder.health.get('state') != 'active':
+        raise DemoError(f'the node is not active after {timeout:.0f} s: {process.last_lines()}')
     if not recorder.wait_for(camera.connected, REPORT_TIMEOUT):
         raise DemoError(f'the node does not subscribe to {COMPRESSED} or publishes too little')
 

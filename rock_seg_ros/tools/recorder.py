@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -70,6 +70,7 @@ class Recorder:
     Attributes:
         results: Stamp (s, ns) of a picture → what was said of it.
         health: The newest diagnostics' keys and values; empty before the first.
+        trouble: Why the node does not work at all; empty if it does, or has said nothing yet.
         reports: How many diagnostics came.
     """
 
@@ -84,6 +85,7 @@ class Recorder:
         """
         self.results: dict[Stamp, Result] = {}
         self.health: dict[str, str] = {}
+        self.trouble = ''
         self.reports = 0
         self._source = source
         self._bag = bag
@@ -141,4 +143,5 @@ class Recorder:
         for status in deserialize_message(data, DiagnosticArray).status:
             if status.name.startswith(self._source.lstrip('/') + ':'):
                 self.health = {value.key: value.value for value in status.values}
+                self.trouble = status.message if status.level == DiagnosticStatus.ERROR else ''
                 self.reports += 1

@@ -124,5 +124,6 @@ def test_installed_data_are_found(monkeypatch, tmp_path):
     index = tmp_path / 'share/ament_index/resource_index/packages'
     index.mkdir(parents=True)
     (index / 'rock_seg_ros').touch()
+    (tmp_path / 'share/rock_seg_ros').mkdir()
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     assert find_data() == tmp_path / 'share/rock_seg_ros/demo'
