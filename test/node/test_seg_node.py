@@ -528,3 +528,16 @@ def test_a_qos_override_that_is_none_fails_the_transition_with_its_reason(bench,
         'an error in /diagnostics',
     )[0]
     assert status.message.startswith(f'cannot be {when}')
+
+
+def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
+    bench.start()
+    watch_mask(bench)
+    bench.send(np.zeros((8, 8, 3), np.uint8), stamp=1)
+    masks(bench, 1)
+    for stamp in range(2, 202):
+        bench.send(np.zeros((8, 8, 3), np.uint8), stamp=stamp)
+    values = bench.diagnosed('frames in', '201')
+    done = len(bench.segmenter.pictures)
+    assert int(values['frames dropped']) == 201 - done
+    assert done < 201
