@@ -14,6 +14,7 @@ from pathlib import Path
 import rock_seg_ros
 from rock_seg_ros.tools.bags import Bag, BagWriter
 from rock_seg_ros.tools.demo_drive import (
+    COMPRESSED,
     IMAGE,
     await_active,
     drive_past,
@@ -46,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     data = arguments.data or find_data()
     output: Path = arguments.output
     clear(output)
-    parameters = {'image_transport': 'compressed'}
+    # By best effort, DDS loses most messages above half a megabyte, as the samples are.
+    reliability = f'qos_overrides.{COMPRESSED}.subscription.reliability'
+    parameters = {'image_transport': 'compressed', reliability: 'reliable'}
     if arguments.weights:
         parameters['weights'] = str(arguments.weights.resolve())
     if arguments.device:

@@ -117,7 +117,9 @@ class Camera:
         """
         stamp = self._note(picture)
         results = self.recorder.results
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
+            if attempt:
+                tqdm.write('no answer to a picture, asking again', file=sys.stderr)
             self._publisher.publish(picture)
             if self.recorder.wait_for(
                 lambda: stamp in results and results[stamp].complete, patience

@@ -44,6 +44,8 @@ def test_the_demo_runs_the_node_and_leaves_figures_pictures_and_a_recording(
     tmp_path, demo_data, weights_file
 ):
     output = tmp_path / 'demo_out'
+    large = demo_data / 'samples/images/same.png'  # above what DDS carries without asking again
+    large.write_bytes(large.read_bytes() + bytes(900_000))
     process = start('-o', output, '--data', demo_data, '--weights', weights_file)
     told, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
@@ -53,6 +55,7 @@ def test_the_demo_runs_the_node_and_leaves_figures_pictures_and_a_recording(
     assert summary['frames_out'] >= 1
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
     assert 0 <= summary['iou'] <= 1
+    assert 'asking again' not in error
     assert summary['weights'] == str(weights_file)
     assert len(list(output.glob('overlay_[0-9]*.jpg'))) == summary['frames_out']
     assert (output / 'contact_sheet.jpg').stat().st_size > 0
