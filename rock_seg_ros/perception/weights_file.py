@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rock_seg_ros.perception.card import FORMAT_VERSION, Card, CardError
+from rock_seg_ros.perception.errors import first_line
 
 EMBEDDED = 'default.safetensors'
 SCALE_SUFFIX = '.int8_scale'
@@ -129,12 +130,8 @@ def _read_safetensors(file: Path) -> Weights:
             card = Card.from_json(metadata['card'])
             stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{file}: not a whole safetensors file ({_first_line(error)})') from None
+        raise WeightsError(f'{file}: not a whole safetensors file ({first_line(error)})') from None
     return Weights(file, card, _dequantize(stored, file))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _dequantize(stored: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
@@ -160,7 +157,7 @@ def _read_onnx(file: Path) -> Weights:
     except ImportError:
         raise WeightsError(f'{file}: reading ONNX needs onnxruntime, not installed here') from None
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no class in common)
-        raise WeightsError(f'{file}: not a whole ONNX file ({_first_line(error)})') from None
+        raise WeightsError(f'{file}: not a whole ONNX file ({first_line(error)})') from None
     if 'card' not in metadata:
         raise WeightsError(f'{file}: has no card in its metadata (key "card")')
     return Weights(file, Card.from_json(metadata['card']), {})
@@ -174,7 +171,7 @@ def _read_checkpoint(file: Path) -> Weights:
         if 'weights_only' in str(error):
             reason = 'holds more than tensors, and nothing else is unpickled'
         else:
-            reason = f'not a whole torch checkpoint ({_first_line(error)})'
+            reason = f'not a whole torch checkpoint ({first_line(error)})'
         raise WeightsError(f'{file}: {reason}') from None
     inner = loaded
     for wrapper in ('model', 'state_dict'):
@@ -188,7 +185,7 @@ def _read_checkpoint(file: Path) -> Weights:
         try:
             described = card_file.read_text('utf-8')
         except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f'{card_file}: cannot be read ({_first_line(error)})') from None
+            raise WeightsError(f'{card_file}: cannot be read ({first_line(error)})') from None
     elif isinstance(loaded, dict) and isinstance(loaded.get('card'), str):
         described = loaded['card']
     else:
