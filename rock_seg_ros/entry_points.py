@@ -8,12 +8,10 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
-
 
 def seg_node() -> NoReturn:
     """Runs the node and ends the process with its exit status."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler in Python: loading torch may hold it
     from rock_seg_ros.node.seg_node import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +20,7 @@ def seg_node() -> NoReturn:
 
 def rock_seg() -> NoReturn:
     """Runs the `rock_seg` command and ends the process with its exit status."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler in Python: loading torch may hold it
     from rock_seg_ros.tools.main import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

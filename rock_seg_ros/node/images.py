@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+
+from rock_seg_ros.perception.decoding import PictureError, decode_rgb
+from rock_seg_ros.perception.errors import first_line
 
 
 class PictureRefused(ValueError):  # noqa: N818  (it is the picture that is at fault, not the node)
@@ -53,33 +56,37 @@ CONVERTED: dict[str, tuple[int, int, int | None]] = {
 }
 
 
-def find_cv_bridge() -> Any:
+def find_cv_bridge(warn: Callable[[str], object]) -> Any:
     """Returns a CvBridge that converts a pixel correctly, or None.
 
-    The apt build of ROS 2 Jazzy fails with NumPy 2; then one line in the log says so.
+    Args:
+        warn: Told in one line why an installed one is not used: the apt build of ROS 2 Jazzy
+            fails with NumPy 2.
     """
     try:
         from cv_bridge import CvBridge
-    except ImportError:
-        return None
-    try:
-        bridge = CvBridge()
+
         pixel = Image(height=1, width=1, encoding='bgra8', step=4, data=[3, 2, 1, 255])
+        bridge = CvBridge()
         if bridge.imgmsg_to_cv2(pixel, 'rgb8').tolist() == [[[1, 2, 3]]]:
             return bridge
         reason = 'it converts a pixel wrongly'
-    except Exception as error:  # noqa: BLE001  (a broken binding raises anything)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    logging.getLogger(__name__).warning('cv_bridge does not work here (%s); OpenCV is used', reason)
+    except ModuleNotFoundError as error:
+        if error.name == 'cv_bridge':
+            return None
+        reason = first_line(error)
+    except Exception as error:  # noqa: BLE001  (a broken binding raises anything, also on import)
+        reason = first_line(error)
+    warn(f'cv_bridge does not work here ({reason}); OpenCV is used')
     return None
 
 
 class ImageReader:
     """Turns image messages into H×W×3 RGB arrays."""
 
-    def __init__(self) -> None:
-        """Looks for a cv_bridge that works."""
-        self._bridge = find_cv_bridge()
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        """Looks for a cv_bridge that works; `warn` is told if an installed one does not."""
+        self._bridge = find_cv_bridge(warn)
 
     def read(self, message: Image) -> NDArray[np.uint8]:
         """Reads an Image.
@@ -111,26 +118,20 @@ class ImageReader:
                 return self._bridge.imgmsg_to_cv2(message, 'rgb8')
             return _convert(stored, code)
         except Exception as error:  # noqa: BLE001  (cv2.error and cv_bridge's own)
-            line = str(error).strip().splitlines()[0]
-            raise PictureRefused('not convertible', f'{message.encoding}: {line}') from None
+            detail = f'{message.encoding}: {first_line(error)}'
+            raise PictureRefused('not convertible', detail) from None
 
 
 def decode(message: CompressedImage) -> NDArray[np.uint8]:
     """Decodes a CompressedImage (JPEG, PNG and what else OpenCV reads) to H×W×3 uint8 RGB.
 
     Raises:
-        PictureRefused: The data is empty or does not decode.
+        PictureRefused: The data does not decode.
     """
-    if not len(message.data):
-        raise PictureRefused('short data', 'no bytes')
-    coded = np.frombuffer(message.data, np.uint8)
     try:
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise PictureRefused('not decodable', f'{len(coded)} bytes, format {message.format!r}')
-    return picture  # type: ignore[return-value]
+        return decode_rgb(message.data, upright=False)
+    except PictureError as error:
+        raise PictureRefused('not decodable', f'format {message.format!r}: {error}') from None
 
 
 def to_message(array: NDArray[np.uint8], encoding: str, header: Header) -> Image:

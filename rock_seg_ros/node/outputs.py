@@ -137,7 +137,9 @@ class OverlayCompressed(Output):
     def messages(self, analysis: Analysis, parameters: Parameters) -> list[Any]:
         """One CompressedImage."""
         bgr = cv2.cvtColor(analysis.overlay, cv2.COLOR_RGB2BGR)
-        _, coded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality])
+        done, coded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality])
+        if not done:
+            raise ValueError(f'JPEG cannot hold {bgr.shape[1]}×{bgr.shape[0]} pixels')
         message = CompressedImage(header=analysis.header, format='rgb8; jpeg compressed bgr8')
         fill(message, coded)
         return [message]
@@ -275,7 +277,12 @@ def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
-    publisher = node.create_publisher(vision_msgs.LabelInfo, '~/label_info', latched)
+    publisher = node.create_publisher(
+        vision_msgs.LabelInfo,
+        '~/label_info',
+        latched,
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+    )
     message = vision_msgs.LabelInfo(threshold=threshold)
     message.header.stamp = node.get_clock().now().to_msg()
     message.class_map = [

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,13 +17,13 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -32,6 +31,7 @@ from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
 from rock_seg_ros.node.outputs import OUTPUTS, Output, publish_label_info
 from rock_seg_ros.node.parameters import (
+    PARAMETERS,
     Parameters,
     declare_parameters,
     first_fixed,
@@ -39,6 +39,8 @@ from rock_seg_ros.node.parameters import (
 )
 from rock_seg_ros.node.worker import Worker
 from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmenter, SizeError
 from rock_seg_ros.perception.weights_file import load_weights
@@ -73,20 +75,6 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     return segmenter
 
 
-def read_ignore_mask(path: str) -> NDArray[np.uint8] | None:
-    """Reads the PNG of `ignore_mask`: H×W uint8; None for an empty path.
-
-    Raises:
-        ValueError: There is no such picture.
-    """
-    if not path:
-        return None
-    mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f'ignore_mask {path}: no such file, or no picture')
-    return mask  # type: ignore[return-value]
-
-
 class SegNode(LifecycleNode):
     """Subscribes to a camera and publishes its rocks."""
 
@@ -104,7 +92,7 @@ class SegNode(LifecycleNode):
         declare_parameters(self)
         self._load = load
         self._health = Health()
-        self._reader = ImageReader()
+        self._reader = ImageReader(self.get_logger().warning)
         self._segmenter: Segmenter | None = None
         self._loaded = ''
         self._trouble = ''
@@ -117,10 +105,17 @@ class SegNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._take_parameters)
         self._parameters_view = Parameters()
         self.create_service(Trigger, '~/reload_weights', self._on_reload_weights)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_timer(1.0, self._publish_diagnostics)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray,
+            '/diagnostics',
+            10,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        # Steady, since simulated time may stand still or not have begun.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         if self.get_parameter('autostart').value:
-            self._autostart_timer = self.create_timer(0.0, self._autostart)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
 
     @property
     def state(self) -> str:
@@ -138,7 +133,7 @@ class SegNode(LifecycleNode):
         """Loads the network; on any failure the node stays unconfigured."""
         try:
             self._parameters_view = parameters = read_parameters(self)
-            self._keep = read_ignore_mask(parameters.ignore_mask)
+            self._keep = read_grey(parameters.ignore_mask) if parameters.ignore_mask else None
             self._take_network(parameters)
             for kind in OUTPUTS:
                 self._outputs.append(kind(self))
@@ -168,6 +163,7 @@ class SegNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets the network and the topics go."""
         self._unload()
+        self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -186,7 +182,7 @@ class SegNode(LifecycleNode):
         super().destroy_node()
 
     def _fail(self, what: str, error: Exception) -> TransitionCallbackReturn:
-        self._trouble = f'{what}: {_one_line(error)}'
+        self._trouble = f'{what}: {first_line(error)}'
         self.get_logger().error(self._trouble)
         return TransitionCallbackReturn.FAILURE
 
@@ -209,7 +205,8 @@ class SegNode(LifecycleNode):
             self.destroy_subscription(self._image_subscription)
             self._image_subscription = None
         if self._worker is not None:
-            self._worker.stop()
+            if self._worker.stop():
+                self._health.dropped()
             self._worker = None
 
     def _unload(self) -> None:
@@ -244,6 +241,8 @@ class SegNode(LifecycleNode):
     # Parameters
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        if not _concerns(changed):
+            return SetParametersResult(successful=True)
         fixed = first_fixed(changed)
         if fixed and self._state_machine.current_state[0] != State.PRIMARY_STATE_UNCONFIGURED:
             reason = f'{fixed} cannot change while {self.state}; deactivate and clean up first'
@@ -255,7 +254,11 @@ class SegNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
-        self._parameters_view = read_parameters(self)
+        if not _concerns(changed):
+            return
+        before, self._parameters_view = self._parameters_view, read_parameters(self)
+        if self._segmenter is not None and before.threshold != self._parameters_view.threshold:
+            self._tell_labels(self._segmenter)
 
     def _shortest_period(self) -> float:
         rate = self._parameters_view.max_rate
@@ -270,7 +273,7 @@ class SegNode(LifecycleNode):
         try:
             self._take_network(self._parameters_view)
         except Exception as error:  # noqa: BLE001  (the running network stays, whatever it is)
-            response.message = f'the running weights stay: {_one_line(error)}'
+            response.message = f'the running weights stay: {first_line(error)}'
             return response
         response.success = True
         response.message = f'now: {self._loaded}'
@@ -281,13 +284,17 @@ class SegNode(LifecycleNode):
         segmenter = self._load(parameters)
         self._segmenter = segmenter
         self._loaded = parameters.weights or 'embedded'
-        if self._label_info is not None:
-            self.destroy_publisher(self._label_info)
-        threshold = parameters.threshold or segmenter.card.threshold
-        self._label_info = publish_label_info(self, segmenter.card, threshold)
+        self._tell_labels(segmenter)
         self.get_logger().info(
             f'weights {self._loaded} on {segmenter.device}, {segmenter.precision}'
         )
+
+    def _tell_labels(self, segmenter: Segmenter) -> None:
+        """Publishes label_info anew."""
+        if self._label_info is not None:
+            self.destroy_publisher(self._label_info)
+        threshold = self._parameters_view.threshold or segmenter.card.threshold
+        self._label_info = publish_label_info(self, segmenter.card, threshold)
 
     # Pictures
 
@@ -309,7 +316,7 @@ class SegNode(LifecycleNode):
             if not self.context.ok() or isinstance(error, InvalidHandle):
                 return
             self._health.failed()
-            self.get_logger().error(f'picture lost, {_one_line(error)}', throttle_duration_sec=1.0)
+            self.get_logger().error(f'picture lost, {first_line(error)}', throttle_duration_sec=1.0)
 
     def _process(self, arrival: Arrival) -> None:
         parameters = self._parameters_view
@@ -363,8 +370,8 @@ class SegNode(LifecycleNode):
 
     def _age(self, header: Any) -> float:
         """Returns seconds since the header's stamp."""
-        now: int = self.get_clock().now().nanoseconds
-        return (now - Time.from_msg(header.stamp).nanoseconds) / 1e9
+        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec  # rclpy's Time takes none below 0
+        return float(self.get_clock().now().nanoseconds - stamp) / 1e9
 
     # Diagnostics
 
@@ -387,34 +394,44 @@ class SegNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
+def _concerns(changed: list[Parameter]) -> bool:
+    """Whether one of the parameters is the node's own, no QoS override or use_sim_time."""
+    return any(parameter.name in PARAMETERS for parameter in changed)
+
+
 def _limit(width: int, height: int, most: int) -> None:
     if width * height > most:
         raise PictureRefused('too large', f'{width}×{height}, max_pixels is {most}')
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit status."""
     try:
-        rclpy.init(args=arguments)
-        node = SegNode()
-    except ParameterException as error:
-        print(f'seg_node: {_one_line(error)}', file=sys.stderr)  # noqa: T201
-        return 1
+        try:
+            rclpy.init(args=arguments)
+            node = SegNode()
+        except (ParameterException, RuntimeError) as error:
+            print(f'seg_node: {first_line(error)}', file=sys.stderr)  # noqa: T201
+            return 1
+        try:
+            _spin(node)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            node.destroy_node()
+            rclpy.try_shutdown()
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
+
+
+def _spin(node: SegNode) -> None:
+    """Spins until somebody shuts the context down."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    except RuntimeError:  # a transition that a shutdown cut short
+        if node.context.ok():
+            raise

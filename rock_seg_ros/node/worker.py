@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
+ASK_AGAIN = 0.2
 
 
 class Mailbox(Generic[Item]):
@@ -28,20 +29,21 @@ class Mailbox(Generic[Item]):
             self._changed.notify()
             return lost
 
-    def wait(self, not_before: float = 0.0) -> Item | None:
+    def wait(self, not_before: Callable[[], float]) -> Item | None:
         """Waits for an item and takes it out.
 
         Args:
-            not_before: `time.monotonic()` before which nothing is taken; the newest item then is.
+            not_before: Tells the `time.monotonic()` before which nothing is taken; asked again
+                now and then, since it may change. The newest item is taken then.
 
         Returns:
             The item; None once the mailbox is closed.
         """
         with self._changed:
             while not self._closed:
-                delay = not_before - time.monotonic()
+                delay = not_before() - time.monotonic()
                 if delay > 0:
-                    self._changed.wait(delay)
+                    self._changed.wait(min(delay, ASK_AGAIN))
                 elif self._item is None:
                     self._changed.wait()
                 else:
@@ -49,11 +51,12 @@ class Mailbox(Generic[Item]):
                     return item
             return None
 
-    def close(self) -> None:
-        """Lets the one who waits go, with None."""
+    def close(self) -> bool:
+        """Lets the one who waits go, with None; returns whether an item was left."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            return self._item is not None
 
 
 class Worker(Generic[Item]):
@@ -69,16 +72,20 @@ class Worker(Generic[Item]):
         self.mailbox: Mailbox[Item] = Mailbox()
         self._work = work
         self._pause = pause
+        self._started = float('-inf')
         self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread as soon as the work in hand is done."""
-        self.mailbox.close()
+    def stop(self) -> bool:
+        """Ends the thread as soon as the work in hand is done; returns whether an item was left."""
+        left = self.mailbox.close()
         self._thread.join()
+        return left
+
+    def _due(self) -> float:
+        return self._started + self._pause()
 
     def _run(self) -> None:
-        started = float('-inf')
-        while (item := self.mailbox.wait(started + self._pause())) is not None:
-            started = time.monotonic()
+        while (item := self.mailbox.wait(self._due)) is not None:
+            self._started = time.monotonic()
             self._work(item)

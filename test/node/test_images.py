@@ -28,6 +28,10 @@ except ImportError:
     cv_bridge = None
 
 
+def make_reader():
+    return ImageReader(lambda told: None)
+
+
 def message_of(array, encoding, padding=0, big_endian=False):
     """Makes an Image of an H×W×C array, with `padding` bytes after each row."""
     height, width = array.shape[:2]
@@ -49,7 +53,7 @@ def rgb():
 @pytest.mark.parametrize(('encoding', 'order'), [('rgb8', 1), ('bgr8', -1), ('8UC3', -1)])
 def test_plain_colour_is_a_view_of_the_messages_own_data(rgb, encoding, order, padding):
     message = message_of(rgb[..., ::order], encoding, padding)
-    picture = ImageReader().read(message)
+    picture = make_reader().read(message)
     assert np.array_equal(picture, rgb)
     assert np.shares_memory(picture, np.frombuffer(message.data, np.uint8))
 
@@ -57,7 +61,7 @@ def test_plain_colour_is_a_view_of_the_messages_own_data(rgb, encoding, order, p
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
 def test_plain_grey_is_a_view_of_the_messages_own_data(rgb, encoding):
     message = message_of(rgb[..., :1], encoding, padding=3)
-    picture = ImageReader().read(message)
+    picture = make_reader().read(message)
     assert picture.shape == (6, 8, 3)
     assert all(np.array_equal(picture[..., i], rgb[..., 0]) for i in range(3))
     assert np.shares_memory(picture, np.frombuffer(message.data, np.uint8))
@@ -65,7 +69,7 @@ def test_plain_grey_is_a_view_of_the_messages_own_data(rgb, encoding):
 
 def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
     alpha = np.full((6, 8, 1), 9, np.uint8)
-    reader = ImageReader()
+    reader = make_reader()
     for encoding, stored in (('rgba8', rgb), ('bgra8', rgb[..., ::-1])):
         message = message_of(np.concatenate([stored, alpha], axis=2), encoding)
         assert np.array_equal(reader.read(message), rgb)
@@ -74,7 +78,7 @@ def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
 @pytest.mark.parametrize('big_endian', [False, True])
 def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(big_endian):
     deep = np.array([[[0], [128], [129], [257], [32768], [65535]]], np.uint16)
-    picture = ImageReader().read(message_of(deep, 'mono16', big_endian=big_endian))
+    picture = make_reader().read(message_of(deep, 'mono16', big_endian=big_endian))
     assert picture[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
     assert picture.dtype == np.uint8
 
@@ -89,7 +93,7 @@ def test_a_bayer_mosaic_of_one_colour_gives_that_colour(pattern, tile, depth):
     scale = 1 if depth == 8 else 257
     cell = np.array([colour[c] * scale for c in tile]).reshape(2, 2)
     mosaic = np.tile(cell, (6, 8)).astype(np.uint8 if depth == 8 else np.uint16)[..., None]
-    picture = ImageReader().read(message_of(mosaic, f'bayer_{pattern}{depth}'))
+    picture = make_reader().read(message_of(mosaic, f'bayer_{pattern}{depth}'))
     assert np.all(picture[2:-2, 2:-2] == (200, 120, 40))
 
 
@@ -101,19 +105,19 @@ def test_yuv_422_of_one_colour_gives_that_colour(encoding, order):
     luma, blue, red = 82, 90, 240  # red in BT.601, studio range
     pair = [{'Y': luma, 'U': blue, 'V': red}[c] for c in order]
     stored = np.tile(np.array(pair, np.uint8), (4, 5)).reshape(4, 10, 2)
-    picture = ImageReader().read(message_of(stored, encoding))
+    picture = make_reader().read(message_of(stored, encoding))
     assert np.abs(picture.astype(int) - (255, 0, 0)).max() <= 3
 
 
 @pytest.mark.skipif(cv_bridge is None, reason='cv_bridge is not installed')
 @pytest.mark.parametrize('encoding', sorted(CONVERTED))
 def test_opencv_and_cv_bridge_give_equal_pixels(encoding, monkeypatch):
-    if find_cv_bridge() is None:
+    if find_cv_bridge(lambda told: None) is None:
         pytest.skip('the cv_bridge installed here does not convert')
     channels, depth, _ = CONVERTED[encoding]
     kind = np.uint8 if depth == 1 else np.uint16
     stored = np.random.default_rng(2).integers(0, np.iinfo(kind).max, (6, 8, channels), kind, True)
-    through_bridge, through_opencv = ImageReader(), ImageReader()
+    through_bridge, through_opencv = make_reader(), make_reader()
     monkeypatch.setattr(through_opencv, '_bridge', None)
     message = message_of(stored, encoding)
     assert np.array_equal(through_bridge.read(message), through_opencv.read(message))
@@ -133,33 +137,61 @@ def test_a_cv_bridge_that_converts_a_pixel_is_used_for_what_is_not_plain(monkeyp
         return np.array([[[1, 2, 3]]], np.uint8)
 
     install_bridge(monkeypatch, convert)
-    reader = ImageReader()
+    reader = make_reader()
     reader.read(message_of(rgb, 'rgb8'))
     reader.read(message_of(rgb[..., :1].astype(np.uint16), 'mono16'))
     assert calls == ['bgra8', 'mono16']
 
 
-@pytest.mark.parametrize(
-    'convert',
-    [
-        lambda self, message, encoding: np.array([[[3, 2, 1]]], np.uint8),
-        lambda self, message, encoding: np.no_such_array_api,
-    ],
-)
-def test_a_cv_bridge_that_fails_is_told_once_and_opencv_is_used(monkeypatch, caplog, rgb, convert):
+BROKEN_BRIDGES = {
+    'wrong': lambda self, message, encoding: np.array([[[3, 2, 1]]], np.uint8),
+    'raises': lambda self, message, encoding: np.no_such_array_api,
+}
+
+
+@pytest.mark.parametrize('convert', BROKEN_BRIDGES.values(), ids=BROKEN_BRIDGES)
+def test_a_cv_bridge_that_fails_is_told_once_and_opencv_is_used(monkeypatch, rgb, convert):
     install_bridge(monkeypatch, convert)
-    reader = ImageReader()
-    assert len(caplog.records) == 1
-    assert 'cv_bridge does not work here' in caplog.text
+    told = []
+    reader = ImageReader(told.append)
+    assert len(told) == 1
+    assert 'cv_bridge does not work here' in told[0]
     deep = np.concatenate([rgb[..., ::-1], rgb[..., :1]], axis=2)
     assert np.array_equal(reader.read(message_of(deep, 'bgra8')), rgb)
-    assert len(caplog.records) == 1
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ('line', 'told'),
+    [
+        ('raise SystemError("initialization of cv_bridge_boost raised")', 1),
+        ('raise ImportError("libopencv_imgproc.so.406: cannot open")', 1),
+        ('import no_such_part_of_it', 1),
+    ],
+)
+def test_a_cv_bridge_whose_import_breaks_is_told_once_and_does_not_end_the_node(
+    monkeypatch, tmp_path, rgb, line, told
+):
+    (tmp_path / 'cv_bridge.py').write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'cv_bridge', raising=False)
+    warnings = []
+    reader = ImageReader(warnings.append)
+    assert len(warnings) == told
+    assert np.array_equal(reader.read(message_of(rgb, 'rgb8')), rgb)
+
+
+def test_without_cv_bridge_nothing_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+    warnings = []
+    ImageReader(warnings.append)
+    assert warnings == []
 
 
 @pytest.mark.parametrize('encoding', ['', 'rgb9', '32FC1', 'nv21', '8UC2'])
 def test_an_unknown_encoding_is_refused(rgb, encoding):
     with pytest.raises(PictureRefused, match='unknown encoding') as refusal:
-        ImageReader().read(message_of(rgb, encoding))
+        make_reader().read(message_of(rgb, encoding))
     assert refusal.value.reason == 'unknown encoding'
 
 
@@ -184,13 +216,13 @@ def test_a_message_whose_numbers_do_not_fit_is_refused(encoding, break_it, reaso
     message = message_of(np.zeros((6, 8, channels), kind), encoding)
     break_it(message)
     with pytest.raises(PictureRefused) as refusal:
-        ImageReader().read(message)
+        make_reader().read(message)
     assert refusal.value.reason == reason
 
 
 def test_a_mosaic_that_opencv_cannot_convert_is_refused():
     with pytest.raises(PictureRefused) as refusal:
-        ImageReader().read(message_of(np.zeros((4, 5, 2), np.uint8), 'uyvy'))
+        make_reader().read(message_of(np.zeros((4, 5, 2), np.uint8), 'uyvy'))
     assert refusal.value.reason == 'not convertible'
 
 
@@ -211,4 +243,14 @@ def test_an_array_becomes_a_message_of_equal_pixels_and_the_same_header(rgb):
     message = to_message(rgb[:, ::-1], 'rgb8', header)
     assert message.header is header
     assert (message.height, message.width, message.step) == (6, 8, 24)
-    assert np.array_equal(ImageReader().read(message), rgb[:, ::-1])
+    assert np.array_equal(make_reader().read(message), rgb[:, ::-1])
+
+
+def test_a_compressed_picture_stays_as_the_camera_took_it_whatever_exif_says():
+    upright = np.zeros((8, 16, 3), np.uint8)
+    _, coded = cv2.imencode('.jpg', upright)
+    turned = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    app1 = b'\xff\xe1' + (len(turned) + 2).to_bytes(2, 'big') + turned
+    data = coded.tobytes()[:2] + app1 + coded.tobytes()[2:]
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (16, 8, 3)
+    assert decode(CompressedImage(format='jpeg', data=data)).shape == (8, 16, 3)

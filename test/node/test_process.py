@@ -84,7 +84,7 @@ def test_ctrl_c_during_imports_ends_the_node_without_a_traceback():
     finally:
         process.kill()
     assert seconds < 2.0
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT  # a shell tells it as 130
     assert 'Traceback' not in output
 
 
@@ -96,6 +96,17 @@ def test_a_node_that_was_killed_is_active_again_by_itself_after_a_respawn(wait_s
         finally:
             process.kill()
             process.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    'ros_args', [('-p', 'weights'), ('--params-file', '/no/such/file.yaml'), ('--no-such-flag',)]
+)
+def test_ros_arguments_that_are_none_end_the_start_with_one_line(ros_args):
+    process = start(*ros_args)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert len([line for line in output.splitlines() if line.startswith('seg_node: ')]) == 1
+    assert 'Traceback' not in output
 
 
 @pytest.mark.parametrize(
