@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning.pytorch as pl
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from rock_seg_ros.perception.decoding import PictureError, read_grey, read_rgb
 from training.config import TrainingConfig
 from training.transforms import training_transform
 
@@ -38,7 +38,9 @@ class Sample:
     mask: Path
 
 
-def find_samples(folder: Path, split: str, val_fraction: float = 0.2) -> list[Sample]:
+def find_samples(
+    folder: Path, split: str, val_fraction: float = TrainingConfig.val_fraction
+) -> list[Sample]:
     """Finds the pictures of a split that have a mask.
 
     Args:
@@ -90,12 +92,10 @@ def read_sample(sample: Sample, mask_values: dict[int, int]) -> tuple[np.ndarray
         DataError: A file does not decode, the sizes differ, or the mask has a value that
             `mask_values` does not name.
     """
-    picture = cv2.imread(str(sample.picture), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise DataError(f'{sample.picture}: cannot be decoded as a picture')
-    mask = cv2.imread(str(sample.mask), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DataError(f'{sample.mask}: cannot be decoded as a mask')
+    try:
+        picture, mask = read_rgb(sample.picture), read_grey(sample.mask)
+    except (PictureError, OSError) as error:
+        raise DataError(str(error)) from None
     if mask.shape != picture.shape[:2]:
         raise DataError(
             f'{sample.mask}: is {mask.shape[1]}×{mask.shape[0]},'

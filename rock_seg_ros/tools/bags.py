@@ -27,6 +27,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
+from rock_seg_ros.perception.errors import first_line
+
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError)
 _NO_TIME = QosTime(0, 0)
@@ -90,7 +92,7 @@ class Bag:
         except FileNotFoundError:
             raise BagError(f'{self.path}: no such bag') from None
         except (*_READ_ERRORS, OSError) as error:
-            raise BagError(f'{self.path}: {_line(error)}') from None
+            raise BagError(f'{self.path}: {first_line(error)}') from None
         self.topics = [
             _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
         ]
@@ -130,7 +132,7 @@ class Bag:
                     data = bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
                 yield BagMessage(connection.topic, stamp, data)
         except _READ_ERRORS as error:
-            raise BagError(f'{self.path}: {_line(error)}') from None
+            raise BagError(f'{self.path}: {first_line(error)}') from None
 
 
 class BagWriter:
@@ -215,7 +217,3 @@ def _offered(connection: Connection) -> Qos | None:
         return next(iter(connection.ext.offered_qos_profiles), None)
     latched = RELIABLE._replace(depth=1, durability=QosDurability.TRANSIENT_LOCAL)
     return latched if connection.ext.latching else None
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -8,18 +8,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.decoding import read_rgb
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.tools.main import FAILED, UsageError, reason
 from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
 from rock_seg_ros.tools.picture_files import (
     find_pictures,
-    read_picture,
     result_paths,
     write_results,
 )
+
+# RuntimeError: torch has no memory left.
+_PICTURE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _work_on(path: Path, output: Path, segmenter: Segmenter, settings: Settings) -> bool:
     try:
-        analysis = Analysis(read_picture(path), segmenter, settings)
+        analysis = Analysis(read_rgb(path), segmenter, settings)
         write_results(output / path.stem, path.name, analysis)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: out of memory
+    except _PICTURE_ERRORS as error:
         told = reason(error)
         told = told if str(path) in told else f'{path}: {told}'
         tqdm.write(f'rock_seg images: {told}', file=sys.stderr)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from rock_seg_ros.perception.errors import first_line
+
 # A subcommand is a module of this name in this folder, and one line here.
 COMMANDS = {
     'images': 'find rocks in picture files',
@@ -97,7 +99,7 @@ def reason(error: BaseException) -> str:
     """Returns one line that says what was wrong with what."""
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 @contextmanager

@@ -8,12 +8,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.card import OUTPUT_STRIDES
+from rock_seg_ros.perception.decoding import read_grey
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
@@ -108,16 +105,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         arguments.threshold,
         RockSettings(arguments.min_area, arguments.max_rocks, arguments.polygon_tolerance),
         arguments.alpha,
-        None if arguments.ignore_mask is None else _ignore_mask(arguments.ignore_mask),
+        None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
     )
-
-
-def _ignore_mask(path: Path) -> NDArray[np.uint8]:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if mask is None:
-        raise ValueError(f'{path}: no picture that can be read')
-    return mask  # type: ignore[return-value]
 
 
 def _defaults(of: Any) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files read, and what was found in a picture written; a file is whole or not there."""
+"""Picture files found, and what was found in a picture written; a file is whole or not there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.decoding import PictureError
 from rock_seg_ros.perception.weights_file import write_beside
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
-
-
-class PictureError(ValueError):
-    """A file that is no picture; the message is one line naming file and reason."""
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
@@ -48,26 +45,6 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
             raise PictureError(f'{given}: no pictures there')
         found.update(dict.fromkeys(files))
     return list(found)
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Reads a picture, turned upright as its EXIF data say; 16 bits become 8, alpha is left out.
-
-    Returns:
-        H×W×3 uint8 RGB.
-
-    Raises:
-        PictureError: The file does not decode.
-        OSError: The file cannot be read.
-    """
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise PictureError(f'{path}: does not decode as a picture')
-    return picture  # type: ignore[return-value]
 
 
 def picture_record(name: str, analysis: Analysis) -> dict[str, Any]:

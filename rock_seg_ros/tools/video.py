@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.weights_file import write_beside
 from rock_seg_ros.tools.main import UsageError
@@ -197,5 +198,4 @@ def _turns(rotation: float) -> int:
 
 
 def _line(error: Exception) -> str:
-    strerror = getattr(error, 'strerror', None)
-    return strerror or str(error).splitlines()[0]
+    return getattr(error, 'strerror', None) or first_line(error)

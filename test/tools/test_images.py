@@ -47,7 +47,7 @@ def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(
     assert find_rocks(pictures, pictures / 'missing.png') == 1
     told = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg images' in line]
     assert told == [
-        f'rock_seg images: {bad}: does not decode as a picture',
+        f'rock_seg images: {bad}: does not decode as a picture (10 bytes)',
         f'rock_seg images: {pictures / "missing.png"}: No such file or directory',
     ]
     assert len(names(tmp_path / 'out')) == 6
@@ -61,6 +61,31 @@ def test_a_failure_on_one_picture_names_it(find_rocks, pictures, tmp_path, capsy
     error = capsys.readouterr().err
     assert f'{tmp_path / "small.png"}: the ignore mask is 64×48, the picture 8×8' in error
     assert (tmp_path / 'out/a.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('error', 'told'),
+    [
+        (MemoryError(), 'MemoryError'),
+        (cv2.error('too large\nat line 7'), 'too large'),
+        (RuntimeError('out of memory\ntrace'), 'out of memory'),
+    ],
+)
+def test_an_error_on_one_picture_is_one_line_and_the_others_go_on(
+    find_rocks, pictures, tmp_path, capsys, segmenter, monkeypatch, error, told
+):
+    segment, errors = segmenter.segment, [error]
+
+    def fail_once(picture, threshold=None):
+        if errors:
+            raise errors.pop()
+        return segment(picture, threshold)
+
+    monkeypatch.setattr(segmenter, 'segment', fail_once)
+    assert find_rocks(pictures) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg images' in line]
+    assert lines == [f'rock_seg images: {pictures / "a.png"}: {told}']
+    assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
 
 
 def test_options_are_heeded(find_rocks, pictures, tmp_path):

@@ -61,7 +61,7 @@ def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
 
 def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
     (tmp_path / 'keep.png').write_text('no picture')
-    with pytest.raises(ValueError, match=r'keep\.png: no picture'):
+    with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
 
 

@@ -73,10 +73,10 @@ def test_data_that_is_not_there_is_told_by_name(tmp_path: Path, own_discs: Path)
 def test_a_file_that_does_not_decode_is_told_by_name(own_discs: Path) -> None:
     sample = Sample(own_discs / 'images/0.png', own_discs / 'masks/0.png')
     sample.mask.write_bytes(b'no picture')
-    with pytest.raises(DataError, match=r'masks/0\.png: cannot be decoded'):
+    with pytest.raises(DataError, match=r'masks/0\.png: does not decode'):
         read_sample(sample, TWO)
     sample.picture.write_bytes(b'')
-    with pytest.raises(DataError, match=r'images/0\.png: cannot be decoded'):
+    with pytest.raises(DataError, match=r'images/0\.png: does not decode'):
         read_sample(sample, TWO)
 
 
