@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import rock_seg_ros
 
 LAST_LINES = 5
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 STOP_TIMEOUT = 20.0
 
 
@@ -47,6 +50,8 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # a terminal's Ctrl-C is for this process, which stops the node
+                preexec_fn=_end_with_parent,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
             )
 
@@ -79,3 +84,8 @@ class NodeProcess:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """Has Linux interrupt the node however the process that started it ends, see prctl(2)."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)

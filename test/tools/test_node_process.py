@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,10 +51,8 @@ def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
 @pytest.fixture
 def stubborn(tmp_path, monkeypatch):
     """A process that heeds no SIGINT in place of the node."""
-    script = tmp_path / 'python'
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=1)"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}; time.sleep(600)"\n')
-    script.chmod(0o755)
+    script = script_of(tmp_path, f'{code}; time.sleep(600)')
     monkeypatch.setattr(node_process.sys, 'executable', str(script))
     monkeypatch.setattr(node_process, 'STOP_TIMEOUT', 0.2)
 
@@ -62,6 +62,53 @@ def test_a_process_that_does_not_heed_the_interrupt_is_killed(tmp_path):
     with NodeProcess({}, {}, tmp_path / 'log') as process:
         wait_for(lambda: process.last_lines() == 'up', process)
     assert process.status() == -signal.SIGKILL
+
+
+def script_of(tmp_path, code):
+    """An executable that runs Python code in place of the node."""
+    script = tmp_path / 'python'
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def idle(tmp_path):
+    return script_of(tmp_path, 'import time; time.sleep(600)')
+
+
+def test_a_terminals_ctrl_c_does_not_reach_the_node_itself(tmp_path, idle, monkeypatch):
+    monkeypatch.setattr(node_process.sys, 'executable', str(idle))
+    with NodeProcess({}, {}, tmp_path / 'log') as process:
+        assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_the_node_ends_when_the_process_that_started_it_is_killed(tmp_path, idle, number):
+    code = (
+        'import sys, time, pathlib\n'
+        'from rock_seg_ros.tools.node_process import NodeProcess\n'
+        'sys.executable = sys.argv[1]\n'
+        "process = NodeProcess({}, {}, pathlib.Path(sys.argv[1] + '.log'))\n"
+        'print(process.pid, flush=True)\n'
+        'time.sleep(600)\n'
+    )
+    command = [sys.executable, '-c', code, str(idle)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        node = int(parent.stdout.readline())
+        parent.send_signal(number)
+    deadline = time.monotonic() + PATIENCE
+    while running(node):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(pid):
+    """Whether a process is there and no zombie that waits for its new parent."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
 
 
 def test_only_the_last_lines_are_told_and_on_one_line(tmp_path):
