@@ -24,6 +24,7 @@ from rock_seg_ros.tools.demo_drive import (
     warm_up,
 )
 from rock_seg_ros.tools.demo_report import table, write_report
+from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.node_process import NodeProcess
 
 
@@ -91,12 +92,21 @@ def find_data() -> Path:
 
 
 def clear(output: Path) -> None:
-    """Makes the folder and takes away what an earlier demo left, so that nothing stale stays."""
+    """Makes the folder and takes away what an earlier demo left, so that nothing stale stays.
+
+    Raises:
+        UsageError: The folder is not empty, and not an earlier demo's.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(output / 'recording', ignore_errors=True)
+    recording = output / 'recording'
+    marked = (output / 'node.log').is_file() and recording.is_dir()
+    if not marked and any(output.iterdir()):
+        raise UsageError(f'{output}: is not empty and not of an earlier demo; give another -o')
     for pattern in ('overlay_*.jpg', 'contact_sheet.jpg', 'summary.json', 'node.log'):
         for stale in output.glob(pattern):
             stale.unlink()
+    if marked:
+        shutil.rmtree(recording)
 
 
 def keep_to_this_machine() -> None:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
@@ -22,10 +21,11 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from tqdm import tqdm
 
+from rock_seg_ros.perception.decoding import decode_rgb, read_grey
 from rock_seg_ros.tools.bags import Bag, BagTopic, BagWriter
 from rock_seg_ros.tools.node_process import NodeProcess
 from rock_seg_ros.tools.play import Player
-from rock_seg_ros.tools.recorder import OUTPUTS, Recorder, Result, Stamp
+from rock_seg_ros.tools.recorder import Recorder, Result, Stamp
 
 NODE = '/rock_seg'
 IMAGE = '/camera/image_raw'
@@ -34,6 +34,7 @@ START_TIMEOUT = 300.0
 REPORT_TIMEOUT = 30.0
 LEAST_PATIENCE = 20.0
 MOST_PATIENCE = 60.0
+OVERTAKING = 0.5
 WARM_UP_PICTURES = 3
 WANTED_MASKS = 10
 MARGIN = 1.4
@@ -95,11 +96,8 @@ class Camera:
         self._publisher = node.create_publisher(CompressedImage, COMPRESSED, 1)
 
     def connected(self) -> bool:
-        """Whether the node subscribes to the pictures, and its outputs are there."""
-        topics = [f'{NODE}/{output}' for output in OUTPUTS]
-        return self._publisher.get_subscription_count() > 0 and all(
-            self.node.count_publishers(topic) for topic in topics
-        )
+        """Whether the node subscribes to the pictures, and its outputs come here."""
+        return self._publisher.get_subscription_count() > 0 and self.recorder.connected()
 
     def played(self, data: bytes) -> Stamp:
         """Notes a picture that somebody published, in CDR; returns its stamp."""
@@ -110,24 +108,34 @@ class Camera:
 
         Args:
             picture: With a stamp that was not used before.
-            patience: Seconds to wait each time.
+            patience: Most seconds to wait each time, which is while the node has pictures in hand.
 
         Raises:
             DemoError: There is no answer.
         """
         stamp = self._note(picture)
-        results = self.recorder.results
         for attempt in range(TRIES):
             if attempt:
                 tqdm.write('no answer to a picture, asking again', file=sys.stderr)
             self._publisher.publish(picture)
-            if self.recorder.wait_for(
-                lambda: stamp in results and results[stamp].complete, patience
-            ):
-                check_result(picture, results[stamp])
-                return results[stamp]
+            if self._answered(stamp, patience):
+                result = self.recorder.results[stamp]
+                check_result(picture, result)
+                return result
         health = ', '.join(f'{name} {value}' for name, value in self.recorder.health.items())
         raise DemoError(f'the node published nothing for a picture; its diagnostics: {health}')
+
+    def _answered(self, stamp: Stamp, patience: float) -> bool:
+        recorder, before = self.recorder, self.recorder.reports
+
+        def whole() -> bool:
+            return stamp in recorder.results and recorder.results[stamp].complete
+
+        def idle() -> bool:  # the next report may have been written before the picture came
+            return recorder.reports > before + 1 and pictures_in_hand(recorder.health) == 0
+
+        recorder.wait_for(lambda: whole() or idle(), patience)
+        return recorder.wait_for(whole, OVERTAKING)  # a report may overtake a large result
 
     def _note(self, picture: CompressedImage) -> Stamp:
         stamp = (picture.header.stamp.sec, picture.header.stamp.nanosec)
@@ -235,6 +243,8 @@ def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
     results = arrived(recorder, played, counts['frames out'])
     for stamp, result in results.items():
         check_result(camera.sent[stamp], result)
+    if len(results) < WANTED_MASKS:
+        print(f'only {len(results)} masks came out, not {WANTED_MASKS}', file=sys.stderr)
     return Drive(rate, len(played), results, counts, after)
 
 
@@ -265,20 +275,20 @@ def settled_health(recorder: Recorder) -> dict[str, str]:
     Raises:
         DemoError: There are no diagnostics, or pictures stay in hand.
     """
-    names = ('out', 'dropped', 'failed', 'refused')
-
-    def settled() -> bool:
-        counts = [int(recorder.health.get(f'frames {name}', 0)) for name in names]
-        return int(recorder.health['frames in']) == sum(counts)
-
     recorder.wait_for_report(REPORT_TIMEOUT)  # the next may have been written before this call
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if not recorder.wait_for_report(REPORT_TIMEOUT):
             raise DemoError(f'the node sent no diagnostics for {REPORT_TIMEOUT:.0f} s')
-        if settled():
+        if pictures_in_hand(recorder.health) == 0:
             return dict(recorder.health)
     raise DemoError(f'the node did not finish its pictures within {START_TIMEOUT:.0f} s')
+
+
+def pictures_in_hand(health: Mapping[str, str]) -> int:
+    """Returns how many pictures came to the node that its diagnostics do not account for yet."""
+    done = ('out', 'dropped', 'failed', 'refused')
+    return int(health['frames in']) - sum(int(health[f'frames {name}']) for name in done)
 
 
 def check_result(picture: CompressedImage, result: Result) -> None:
@@ -305,6 +315,7 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
 
     Raises:
         DemoError: The node gives no answer, or there are no pictures.
+        PictureError, OSError: A mask cannot be read.
     """
     samples = []
     paths = sorted((folder / 'images').glob('*.png'))
@@ -316,16 +327,14 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
         )
         picture.data.frombytes(path.read_bytes())
         result = camera.ask(picture, max(LEAST_PATIENCE, 5 * seconds))
-        truth = cv2.imread(str(folder / 'masks' / path.name), cv2.IMREAD_GRAYSCALE)
-        if truth is None:
-            raise DemoError(f'{folder / "masks" / path.name}: no picture')
-        samples.append(Sample(path.stem, truth, result))  # type: ignore[arg-type]
+        truth = read_grey(folder / 'masks' / path.name)
+        samples.append(Sample(path.stem, truth, result))
     return samples
 
 
 def decode(message: CompressedImage) -> NDArray[np.uint8]:
-    """Decodes a picture that came or went well before to H×W×3 uint8 RGB."""
-    return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]
+    """Decodes a picture as the node does, not turned: H×W×3 uint8 RGB."""
+    return decode_rgb(message.data, upright=False)
 
 
 def _header(second: int, frame_id: str) -> Header:

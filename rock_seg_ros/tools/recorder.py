@@ -40,11 +40,9 @@ class Result:
 
     Attributes:
         messages: Topic of `OUTPUTS` → message.
-        arrived: `time.monotonic()` of the last of them.
     """
 
     messages: dict[str, Any]
-    arrived: float
 
     @property
     def complete(self) -> bool:
@@ -92,15 +90,22 @@ class Recorder:
         self._check = check
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
+        self._subscriptions: list[Any] = []
         for output, (name, kind) in OUTPUTS.items():
             topic = f'{source}/{output}'
             bag.add_topic(topic, name)
             take = partial(self._on_output, output, topic, kind)
-            node.create_subscription(kind, topic, take, QoSProfile(depth=DEPTH), raw=True)
+            self._subscriptions.append(
+                node.create_subscription(kind, topic, take, QoSProfile(depth=DEPTH), raw=True)
+            )
         bag.add_topic(DIAGNOSTICS, 'diagnostic_msgs/msg/DiagnosticArray')
         node.create_subscription(
             DiagnosticArray, DIAGNOSTICS, self._on_diagnostics, QoSProfile(depth=DEPTH), raw=True
         )
+
+    def connected(self) -> bool:
+        """Whether every subscription to an output has found its publisher."""
+        return all(found.get_publisher_count() for found in self._subscriptions)
 
     def spin_until(self, moment: float) -> None:
         """Takes what comes until `time.monotonic()` is `moment`."""
@@ -134,9 +139,7 @@ class Recorder:
         self._bag.write(topic, time.time_ns(), data)
         message = deserialize_message(data, kind)
         stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
-        result = self.results.setdefault(stamp, Result({}, 0.0))
-        result.messages[output] = message
-        result.arrived = time.monotonic()
+        self.results.setdefault(stamp, Result({})).messages[output] = message
 
     def _on_diagnostics(self, data: bytes) -> None:
         self._bag.write(DIAGNOSTICS, time.time_ns(), data)

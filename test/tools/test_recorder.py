@@ -12,13 +12,13 @@ from rock_seg_ros.tools.recorder import OUTPUTS, Result
 def test_a_mask_is_read_without_the_padding_of_its_rows():
     message = Image(height=2, width=3, step=4)
     message.data.frombytes(bytes([1, 2, 3, 99, 4, 5, 6, 99]))
-    np.testing.assert_array_equal(Result({'mask': message}, 0.0).mask, [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(Result({'mask': message}).mask, [[1, 2, 3], [4, 5, 6]])
 
 
 def test_a_result_is_complete_with_its_last_output():
     messages = {}
     for output in OUTPUTS:
-        assert not Result(messages, 0.0).complete
+        assert not Result(messages).complete
         messages[output] = PointCloud2(width=7)
-    assert Result(messages, 0.0).complete
-    assert Result(messages, 0.0).rocks == 7
+    assert Result(messages).complete
+    assert Result(messages).rocks == 7
