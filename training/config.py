@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from rock_seg_ros.perception.card import IMAGENET_MEAN, IMAGENET_STD, Card
 
+MASK_VALUES = {0: 0, 255: 1}
+# Kept in checkpoints, so that export measures on what was not trained on.
+DATA_SETTINGS = ('val_fraction', 'mask_values')
+
 
 @dataclass
 class Stage:
@@ -55,7 +59,7 @@ class TrainingConfig:
     data: str
     run: str
     stages: list[Stage]
-    mask_values: dict[int, int] = field(default_factory=lambda: {0: 0, 255: 1})
+    mask_values: dict[int, int] = field(default_factory=lambda: dict(MASK_VALUES))
     classes: list[str] = field(default_factory=lambda: ['background', 'rock'])
     rock_classes: list[str] = field(default_factory=lambda: ['rock'])
     val_fraction: float = 0.2

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,9 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
+from training.config import MASK_VALUES, TrainingConfig
 from training.datasets import IGNORE, DataError, Sample, find_samples, read_sample
 from training.metrics import rock_metrics
-
-MASK_VALUES = {0: 0, 255: 1}
 
 
 def evaluate(
@@ -82,13 +82,16 @@ def _parser() -> argparse.ArgumentParser:
         '--split', choices=('val', 'train', 'all'), help='pictures to measure on (default: val)'
     )
     parser.add_argument(
-        '--val-fraction', type=float, default=0.2, help='share that is val without a manifest'
+        '--val-fraction',
+        type=float,
+        default=TrainingConfig.val_fraction,
+        help='share that is val without a manifest (default: %(default)s)',
     )
     parser.add_argument(
         '--mask-values', type=read_mask_values, default=MASK_VALUES, help='{grey: class id, ...}'
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
+    parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--output-stride', type=int, help='8 or 16; 0 = as trained')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.set_defaults(split='val')
     return parser
@@ -98,9 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     given = _parser().parse_args(arguments)
     try:
-        segmenter = Segmenter(
-            load_weights(given.weights), given.device, output_stride=given.output_stride
-        )
+        asked = {name: getattr(given, name) for name in ('device', 'output_stride')}
+        how: Any = {name: value for name, value in asked.items() if value is not None}
+        segmenter = Segmenter(load_weights(given.weights), **how)
         samples = find_samples(given.data, given.split, given.val_fraction)
         figures = evaluate(segmenter, samples, given.mask_values)
     except (DataError, DeviceError, WeightsError, ValueError) as error:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,9 @@ from rock_seg_ros.perception.weights_file import (
     save_weights,
     write_beside,
 )
+from training.config import DATA_SETTINGS, MASK_VALUES, TrainingConfig
 from training.datasets import DataError, find_samples
-from training.evaluate import MASK_VALUES, evaluate, read_mask_values
+from training.evaluate import evaluate, read_mask_values
 
 ONNX_OPSET = 18
 
@@ -86,8 +89,25 @@ def _write_onnx(model: nn.Module, card: str, file: Path) -> None:
     program.save(file)
 
 
+def data_settings(checkpoint: Path) -> dict[str, Any]:
+    """Returns what a checkpoint says of `DATA_SETTINGS`; what it does not say has its default."""
+    settings = {'val_fraction': TrainingConfig.val_fraction, 'mask_values': MASK_VALUES}
+    if checkpoint.suffix == '.ckpt':
+        try:
+            kept = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
+        except (RuntimeError, pickle.UnpicklingError):  # of another making, such as a legacy file
+            kept = {}
+        settings.update({name: kept[name] for name in DATA_SETTINGS if name in kept})
+    return settings
+
+
 def measured(
-    weights: Weights, target: Path, data: Path, mask_values: dict[int, int], **how: int
+    weights: Weights,
+    target: Path,
+    data: Path,
+    val_fraction: float,
+    mask_values: dict[int, int],
+    **how: int,
 ) -> Weights:
     """Returns the weights with figures in their card, measured on the file that they become.
 
@@ -95,13 +115,14 @@ def measured(
         weights: As for `export`.
         target: Tells the kind of file.
         data: A data set; its val split is measured on.
+        val_fraction: Of the training, as for `find_samples`.
         mask_values: As for `evaluate`.
         how: `int8` and `output_stride` of `export`.
 
     Raises:
         DataError, WeightsError: As for `evaluate` and `export`.
     """
-    samples = find_samples(data, 'val')
+    samples = find_samples(data, 'val', val_fraction)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         export(weights, trial, bool(how['int8']), how['output_stride'])
@@ -120,7 +141,9 @@ def _parser() -> argparse.ArgumentParser:
         '--data', type=Path, help="measure on this data set's val split, figures into the card"
     )
     parser.add_argument(
-        '--mask-values', type=read_mask_values, default=MASK_VALUES, help='{grey: class id, ...}'
+        '--mask-values',
+        type=read_mask_values,
+        help="{grey: class id, ...} (default: the training's)",
     )
     return parser
 
@@ -132,7 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
         weights = load_weights(given.checkpoint)
         how = {'int8': given.int8, 'output_stride': given.output_stride}
         if given.data:
-            weights = measured(weights, given.output, given.data, given.mask_values, **how)
+            settings = data_settings(weights.path)
+            if given.mask_values is not None:
+                settings['mask_values'] = given.mask_values
+            weights = measured(weights, given.output, given.data, **settings, **how)
         export(weights, given.output, **how)
     except (DataError, WeightsError, ValueError, OSError) as error:
         print(f'training.export: {error}', file=sys.stderr)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
 from rock_seg_ros.perception.segmenter import classify
-from training.config import TrainingConfig
+from training.config import DATA_SETTINGS, TrainingConfig
 from training.datasets import IGNORE
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics
@@ -84,5 +84,7 @@ class RockSegmentation(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts the card into the checkpoint, so that export needs nothing else."""
+        """Puts in the card and how the data are read, so that export needs nothing else."""
         checkpoint['card'] = self.card.to_json()
+        for name in DATA_SETTINGS:
+            checkpoint[name] = getattr(self.config, name)

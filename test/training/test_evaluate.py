@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
+from training.config import MASK_VALUES
 from training.datasets import Sample, find_samples, read_sample
-from training.evaluate import MASK_VALUES, evaluate, main, read_mask_values
+from training.evaluate import evaluate, main, read_mask_values
 
 
 class Oracle:

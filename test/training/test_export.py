@@ -15,7 +15,9 @@ from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
-from training.export import main
+from training.config import MASK_VALUES
+from training.datasets import Sample, find_samples
+from training.export import data_settings, main
 
 CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
 
@@ -59,6 +61,46 @@ def test_an_int8_file_fits_the_package_and_carries_measured_figures(
         'earlier', 'data_val_iou', 'data_val_precision', 'data_val_recall', 'data_val_mean_iou'
     }  # fmt: skip
     assert metrics['earlier'] == 0.5
+
+
+@pytest.mark.parametrize(('kept', 'held_out'), [({'val_fraction': 0.6}, 3), ({}, 1)])
+def test_figures_are_measured_on_what_the_training_held_out(
+    kept: dict[str, float],
+    held_out: int,
+    checkpoint: Path,
+    own_discs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured_on: list[list[Sample]] = []
+
+    def note(segmenter: object, samples: list[Sample], mask_values: object) -> dict[str, float]:
+        measured_on.append(samples)
+        return {'iou': 0.5}
+
+    monkeypatch.setattr('training.export.evaluate', note)
+    own = tmp_path / 'own.ckpt'
+    torch.save(torch.load(checkpoint, weights_only=True) | kept, own)
+    target = tmp_path / 'w.safetensors'
+    assert main(['--checkpoint', str(own), '-o', str(target), '--data', str(own_discs)]) == 0
+    assert measured_on == [find_samples(own_discs, 'val', kept.get('val_fraction', 0.2))]
+    assert len(measured_on[0]) == held_out
+
+
+def test_masks_are_read_as_the_training_read_them_unless_told_otherwise(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / 'own.ckpt'
+    torch.save({'mask_values': {0: 0, 9: 1}, 'val_fraction': 0.3}, own)
+    assert data_settings(own) == {'mask_values': {0: 0, 9: 1}, 'val_fraction': 0.3}
+    assert data_settings(checkpoint) == {'mask_values': MASK_VALUES, 'val_fraction': 0.2}
+
+
+def test_a_checkpoint_of_another_making_says_nothing_of_its_data(tmp_path: Path) -> None:
+    legacy = tmp_path / 'legacy.ckpt'
+    torch.save({'val_fraction': 0.3}, legacy, _use_new_zipfile_serialization=False)
+    assert data_settings(legacy)['val_fraction'] == 0.2
+    assert data_settings(tmp_path / 'w.pth')['val_fraction'] == 0.2
 
 
 def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(

@@ -118,6 +118,13 @@ def test_a_checkpoint_holds_the_averaged_weights_beside_the_current_ones(whole_r
     assert checkpoint['averaging_state']['n_averaged'] == 4
 
 
+def test_a_checkpoint_tells_how_its_data_were_read(discs: Path, tmp_path: Path) -> None:
+    train(small(discs, tmp_path, val_fraction=0.5), stop_after=1)
+    checkpoint = torch.load(tmp_path / 'checkpoints/last.ckpt', weights_only=True)
+    assert checkpoint['val_fraction'] == 0.5
+    assert checkpoint['mask_values'] == {0: 0, 255: 1}
+
+
 def test_the_auxiliary_head_learns(whole_run: Path) -> None:
     torch.manual_seed(0)
     fresh = Tiny().state_dict()['aux.weight']
@@ -185,6 +192,31 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     for setting in dataclasses.fields(TrainingConfig):
         assert f'--{setting.name}' in told
     assert 'Peak of the learning rate' in told
+
+
+def test_the_worked_example_trains_ones_own_pictures_under_ones_own_licence(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[TrainingConfig] = []
+
+    def note(config: TrainingConfig, resume: bool) -> Path:
+        configs.append(config)
+        return tmp_path
+
+    monkeypatch.setattr('training.train.train', note)
+    given = ['--config', str(ROOT / 'config/training.yaml'), '--data', str(discs)]
+    given += ['--run', str(tmp_path), '--data_description', 'my quarry', '--licence', 'all mine']
+    assert main(given) == 0
+    (config,) = configs
+    assert (config.data, config.stage_at(0).crop) == (str(discs), 160)
+    assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
+
+
+def test_the_worked_example_repeats_no_default() -> None:
+    example = yaml.safe_load((ROOT / 'config/training.yaml').read_text())
+    stages = [Stage(**stage) for stage in example['stages']]
+    plain = dataclasses.asdict(TrainingConfig('', '', stages))
+    assert [n for n, v in example.items() if n != 'stages' and v == plain[n]] == []
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_a_resumed_run_goes_on_from(
