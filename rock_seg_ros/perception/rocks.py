@@ -100,8 +100,8 @@ def outer_polygon(
         tolerance: Largest distance of a contour point from the polygon, px.
 
     Returns:
-        V×2 float32, V at least 3, clockwise as seen; a component too thin for a polygon gives a
-        box around it, 1 px wide.
+        V×2 float32, V at least 3, clockwise as seen; a straight line gives a box around it, 1 px
+        wide, a bent one its line there and back.
     """
     contours, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     simple = cv2.approxPolyDP(contours[0], tolerance, closed=True)
