@@ -19,6 +19,7 @@ from rock_seg_ros.tools.demo_drive import (
     COMPRESSED,
     IMAGE,
     MARGIN,
+    NODE,
     WANTED_MASKS,
     DemoError,
     await_active,
@@ -31,6 +32,7 @@ from rock_seg_ros.tools.demo_drive import (
     warm_up,
 )
 from rock_seg_ros.tools.demo_report import overlap, pooled_iou
+from rock_seg_ros.tools.recorder import OUTPUTS
 
 
 class Process:
@@ -139,13 +141,15 @@ def test_a_picture_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
     assert capsys.readouterr().err.count('asking again') == 1
 
 
-def test_both_sides_are_connected_only_once_every_output_has_found_its_subscriber(
-    camera, process, start_node, segmenter
-):
-    assert not camera.connected()
-    start_node(lambda _: segmenter)
-    await_active(camera, process)
-    assert camera.recorder.connected()
+def test_the_recorder_is_connected_only_once_each_output_has_found_it(camera):
+    *first, last = (f'{NODE}/{output}' for output in OUTPUTS)
+    kinds = {f'{NODE}/{output}': kind for output, (_, kind) in OUTPUTS.items()}
+    for topic in first:
+        camera.node.create_publisher(kinds[topic], topic, 1)
+    recorder = camera.recorder
+    assert not recorder.wait_for(recorder.connected, 0.3)
+    camera.node.create_publisher(kinds[last], last, 1)
+    assert recorder.wait_for(recorder.connected, 10)
 
 
 def test_what_came_is_recorded(process, start_node, segmenter, demo_data, tmp_path):

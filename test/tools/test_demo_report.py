@@ -31,7 +31,7 @@ def result(mask, rocks):
     picture = np.full((*mask.shape, 3), 90, np.uint8)
     overlay.data.frombytes(cv2.imencode('.jpg', picture)[1].tobytes())
     messages = {'mask': image, 'overlay/compressed': overlay, 'rocks': PointCloud2(width=rocks)}
-    return Result(messages, 0.0)
+    return Result(messages)
 
 
 @pytest.fixture
