@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, ROCK_POINT, Rocks
 from rock_seg_ros.node.seg_node import load_segmenter
+from rock_seg_ros.perception.decoding import decode_rgb
 from rock_seg_ros.perception.overlay import TINT
 
 MASK = '/rock_seg/mask'
@@ -66,7 +67,7 @@ def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_picture
     assert np.all(pixels(bench.received['/rock_seg/confidence'][0]) == 200)
     coded = np.frombuffer(bench.received['/rock_seg/overlay/compressed'][0].data, np.uint8)
     overlay = pixels(bench.received['/rock_seg/overlay'][0]).astype(int)
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB).astype(int)
+    decoded = decode_rgb(coded).astype(int)
     assert decoded.shape == scene.shape
     assert np.abs(decoded - overlay).mean() < 10
 
