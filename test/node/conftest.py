@@ -121,9 +121,17 @@ class Bench:
         self.publisher.publish(message)
         return message
 
+    def _client(self, kind: Any, name: str) -> Any:
+        """Returns a client that found its service; DDS does not always match the first one."""
+        for _ in range(4):
+            client = self.tester.create_client(kind, name)
+            if client.wait_for_service(PATIENCE / 4):
+                return client
+            self.tester.destroy_client(client)
+        raise AssertionError(f'{name} was not found')
+
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        client = self.tester.create_client(kind, name)
-        assert client.wait_for_service(PATIENCE)
+        client = self._client(kind, name)
         future = client.call_async(request)
         return self.wait(lambda: future.done() and future.result(), name)
 
