@@ -21,8 +21,8 @@ RESPAWN_DELAY = 1.0
 
 TOPICS = {
     'image': 'topic of the pictures (sensor_msgs/Image)',
-    'camera_info': "topic of the camera's intrinsics",
-    'depth': 'topic of the depth pictures, registered to the image',
+    'camera_info': "topic of the camera's intrinsics (this version takes none)",
+    'depth': 'topic of the depth pictures, registered to the image (this version takes none)',
 }
 PARAMETERS = {
     'weights': (str, 'weights file (.safetensors, .onnx, .pth)'),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 
 import numpy as np
@@ -25,6 +26,7 @@ class Health:
         self._age = float('nan')
         self._troubles = 0
         self._last_sequence: int | None = None
+        self._heard = time.monotonic()
 
     def received(self, sequence: int | None) -> None:
         """Counts a picture that came, and those that were lost before it.
@@ -35,6 +37,7 @@ class Health:
         """
         with self._lock:
             self._frames['in'] += 1
+            self._heard = time.monotonic()
             last, self._last_sequence = self._last_sequence, sequence
             if sequence is not None and last is not None and sequence > last:
                 self._frames['in'] += sequence - last - 1
@@ -44,6 +47,7 @@ class Health:
         """Forgets the last sequence number: what was missed while not subscribed is not lost."""
         with self._lock:
             self._last_sequence = None
+            self._heard = time.monotonic()
 
     def dropped(self) -> None:
         """Counts a picture that a newer one replaced, or that nobody wanted the results of."""
@@ -75,13 +79,21 @@ class Health:
             for stage, seconds in latencies.items():
                 self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
 
-    def status(self, name: str, about: dict[str, str], trouble: str = '') -> DiagnosticStatus:
+    def silence(self) -> float:
+        """Returns seconds since the last picture came, or since the subscription."""
+        with self._lock:
+            return time.monotonic() - self._heard
+
+    def status(
+        self, name: str, about: dict[str, str], trouble: str = '', silence: str = ''
+    ) -> DiagnosticStatus:
         """Returns the diagnostic status: a warning if pictures were lost to trouble since the last.
 
         Args:
             name: Of the status.
             about: More keys and values, put first; 'state' among them.
             trouble: Why the node does not work at all, which is an error; empty if it does.
+            silence: Why no pictures come, which is a warning; empty if they do.
         """
         with self._lock:
             values = dict(about)
@@ -100,6 +112,9 @@ class Health:
         if trouble:
             status.level = DiagnosticStatus.ERROR
             status.message = trouble
+        elif silence:
+            status.level = DiagnosticStatus.WARN
+            status.message = silence
         elif troubles:
             status.level = DiagnosticStatus.WARN
             status.message = f'{troubles} pictures refused or failed since the last report'

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -47,6 +49,7 @@ from rock_seg_ros.perception.weights_file import load_weights
 
 Loader = Callable[[Parameters], Segmenter]
 WARM_UP_SIDE = 64
+SILENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class SegNode(LifecycleNode):
         self._segmenter: Segmenter | None = None
         self._loaded = ''
         self._trouble = ''
+        self._silence = ''
         self._keep: NDArray[np.uint8] | None = None
         self._outputs: list[Output] = []
         self._label_info: Any = None
@@ -388,10 +392,35 @@ class SegNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
+        before, self._silence = self._silence, self._why_silent()
+        if self._silence and not before:
+            self.get_logger().warning(self._silence)
         message.status = [
-            self._health.status(f'{name}: rock segmentation', self._about(), self._trouble)
+            self._health.status(
+                f'{name}: rock segmentation', self._about(), self._trouble, self._silence
+            )
         ]
         self._diagnostics.publish(message)
+
+    def _why_silent(self) -> str:
+        """Returns why no pictures come, as far as the graph tells; empty while they do."""
+        subscription = self._image_subscription
+        if subscription is None or self._health.silence() < SILENCE:
+            return ''
+        topic = subscription.topic_name
+        publishers = self.get_publishers_info_by_topic(topic)
+        own = 'sensor_msgs/msg/' + subscription.msg_type.__name__
+        if not publishers:
+            return f'no pictures: nobody publishes {topic}'
+        if all(publisher.topic_type != own for publisher in publishers):
+            return (
+                f'no pictures: {topic} is {publishers[0].topic_type}, but image_transport'
+                f' {self._parameters_view.image_transport} wants {own}'
+            )
+        return (
+            f'no pictures from {topic}, though it has a publisher: where they are large, DDS may'
+            f' lose all of them on best effort; see qos_overrides.{topic}.subscription.reliability'
+        )
 
 
 def _concerns(changed: list[Parameter]) -> bool:
@@ -406,9 +435,17 @@ def _limit(width: int, height: int, most: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit status."""
+    given = sys.argv if arguments is None else ['seg_node', *arguments]
+    parser = argparse.ArgumentParser(
+        prog='seg_node',
+        usage='seg_node [-h] [--ros-args -p PARAMETER:=VALUE -r image:=TOPIC ...]',
+        description='Finds rocks in the pictures of a topic and publishes masks and polygons.',
+        epilog='Parameters: ros2 param describe, config/seg.yaml, README.',
+    )
     try:
         try:
-            rclpy.init(args=arguments)
+            parser.parse_args(remove_ros_args(given)[1:])
+            rclpy.init(args=given)
             node = SegNode()
         except (ParameterException, RuntimeError) as error:
             print(f'seg_node: {first_line(error)}', file=sys.stderr)  # noqa: T201

@@ -125,3 +125,19 @@ def test_a_parameter_that_is_not_legal_ends_the_start_with_one_line(assignment, 
     assert len(lines) == 1
     assert named in lines[0]
     assert 'Traceback' not in output
+
+
+def test_an_argument_that_is_neither_ros_nor_help_is_refused():
+    for arguments, status, told in (
+        (['--threshold', '0.5'], 2, 'unrecognized arguments: --threshold 0.5'),
+        (['--help'], 0, '--ros-args -p PARAMETER:=VALUE'),
+    ):
+        ended = subprocess.run(
+            [sys.executable, '-m', 'rock_seg_ros.node', *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert ended.returncode == status
+        assert told in ended.stdout + ended.stderr

@@ -9,6 +9,7 @@ import threading
 import cv2
 import numpy as np
 import pytest
+import rclpy
 import torch
 from geometry_msgs.msg import PolygonInstanceStamped
 from rclpy.parameter import Parameter
@@ -576,3 +577,48 @@ def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
     counts = bench.wait(settled, 'a picture after the burst to be counted')
     assert counts['in'] <= 201 + bench.sent_last
     assert counts['dropped'] >= 100
+
+
+def silence_told(bench, monkeypatch):
+    """Shortens the wait for the first warning and returns it."""
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.SILENCE', 0.5)
+
+    def warned():
+        statuses = [report.status[0] for report in bench.received['/diagnostics']]
+        return [s.message for s in statuses if s.level == b'\x01' and 'no pictures' in s.message]
+
+    return bench.wait(warned, 'a warning in /diagnostics')[-1]
+
+
+def test_a_topic_that_nobody_publishes_is_told(bench, monkeypatch):
+    bench.start('-r', 'image:=/nobody/here')
+    assert silence_told(bench, monkeypatch) == 'no pictures: nobody publishes /nobody/here'
+
+
+def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
+    context = rclpy.Context()  # one participant cannot have two types on one topic
+    rclpy.init(context=context)
+    camera = rclpy.create_node('camera', context=context)
+    try:
+        camera.create_publisher(CompressedImage, '/camera/compressed', 1)
+        bench.start('-r', 'image:=/camera/compressed')
+        bench.wait(
+            lambda: bench.node.get_publishers_info_by_topic('/camera/compressed'), 'the publisher'
+        )
+        told = silence_told(bench, monkeypatch)
+    finally:
+        camera.destroy_node()
+        rclpy.shutdown(context=context)
+    assert 'is sensor_msgs/msg/CompressedImage' in told
+    assert 'image_transport raw wants sensor_msgs/msg/Image' in told
+
+
+def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, scene):
+    bench.start()
+    watch_mask(bench)
+    assert 'qos_overrides./image.subscription.reliability' in silence_told(bench, monkeypatch)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.SILENCE', 60.0)
+    bench.send(scene)
+    masks(bench, 1)
+    bench.diagnosed('frames out', '1')
+    bench.wait(lambda: bench.received['/diagnostics'][-1].status[0].level == b'\x00', 'all well')
