@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 import time
 from collections import defaultdict
@@ -25,6 +27,7 @@ from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
 
 PATIENCE = 20.0
+NUMBERS = itertools.count()
 
 
 class BrightSegmenter:
@@ -57,8 +60,10 @@ class Bench:
     """A node under test and a node that tests it, each spinning in a thread of its own."""
 
     def __init__(self) -> None:
+        # A domain of its own: what a former test's node left in the graph is not seen here.
+        self.domain = 1 + (os.getpid() + 7 * next(NUMBERS)) % 100
         self.context = rclpy.Context()
-        rclpy.init(context=self.context)
+        rclpy.init(context=self.context, domain_id=self.domain)
         self.tester = rclpy.create_node('tester', context=self.context)
         self.executors = [self._spin(self.tester)]
         self.received: dict[str, list[Any]] = defaultdict(list)
@@ -130,15 +135,22 @@ class Bench:
             self.tester.destroy_client(client)
         raise AssertionError(f'{name} was not found')
 
+    def ask(self, kind: Any, name: str, request: Any) -> Any:
+        """Sends a request; returns the future of its answer."""
+        return self._client(kind, name).call_async(request)
+
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        client = self._client(kind, name)
-        future = client.call_async(request)
+        future = self.ask(kind, name, request)
         return self.wait(lambda: future.done() and future.result(), name)
 
-    def change_state(self, label: str = '', number: int = 0) -> bool:
+    def ask_for_state(self, label: str = '', number: int = 0) -> Any:
         request = ChangeState.Request()
         request.transition.label, request.transition.id = label, number
-        return self.call(ChangeState, '/rock_seg/change_state', request).success
+        return self.ask(ChangeState, '/rock_seg/change_state', request)
+
+    def change_state(self, label: str = '', number: int = 0) -> bool:
+        future = self.ask_for_state(label, number)
+        return self.wait(lambda: future.done() and future.result(), 'change_state').success
 
     def get_state(self) -> str:
         return self.call(GetState, '/rock_seg/get_state', GetState.Request()).current_state.label

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import cv2
 import numpy as np
@@ -421,14 +420,11 @@ def test_deactivate_waits_for_the_picture_in_work_and_counts_the_one_that_waits(
     bench.wait(lambda: bench.segmenter.pictures, 'the picture to be in work')
     bench.send(scene, stamp=2)
     bench.diagnosed('frames in', '2')
-    answers = []
-    asking = threading.Thread(target=lambda: answers.append(bench.change_state('deactivate')))
-    asking.start()
+    answer = bench.ask_for_state('deactivate')
     bench.wait(lambda: bench.node._image_subscription is None, 'deactivate to begin')
-    assert answers == []
+    assert not answer.done()
     bench.segmenter.go.set()
-    asking.join(20)
-    assert answers == [True]
+    assert bench.wait(lambda: answer.done() and answer.result(), 'the answer').success
     values = bench.diagnosed('state', 'inactive')
     assert (values['frames out'], values['frames dropped']) == ('1', '1')
 
@@ -597,7 +593,7 @@ def test_a_topic_that_nobody_publishes_is_told(bench, monkeypatch):
 
 def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
     context = rclpy.Context()  # one participant cannot have two types on one topic
-    rclpy.init(context=context)
+    rclpy.init(context=context, domain_id=bench.domain)
     camera = rclpy.create_node('camera', context=context)
     try:
         camera.create_publisher(CompressedImage, '/camera/compressed', 1)
