@@ -42,3 +42,12 @@ def small_picture() -> NDArray[np.uint8]:
     picture = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
     picture.flags.writeable = False
     return picture
+
+
+@pytest.fixture
+def colours() -> NDArray[np.uint8]:
+    """32×48 RGB with a different colour in each quarter."""
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24], picture[:16, 24:] = (200, 40, 40), (40, 200, 40)
+    picture[16:, :24], picture[16:, 24:] = (40, 40, 200), (200, 200, 200)
+    return picture

@@ -9,15 +9,6 @@ from PIL import Image
 from rock_seg_ros.perception.decoding import PictureError, decode_rgb, read_grey, read_rgb
 
 
-@pytest.fixture
-def colours():
-    """32×48 RGB with a different colour in each quarter."""
-    picture = np.zeros((32, 48, 3), np.uint8)
-    picture[:16, :24], picture[:16, 24:] = (200, 40, 40), (40, 200, 40)
-    picture[16:, :24], picture[16:, 24:] = (40, 40, 200), (200, 200, 200)
-    return picture
-
-
 def test_a_png_is_read_as_rgb(tmp_path, colours):
     Image.fromarray(colours).save(tmp_path / 'a.png')
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours)

@@ -19,15 +19,6 @@ from rock_seg_ros.tools.picture_files import (
 )
 
 
-@pytest.fixture
-def colours():
-    """32×48 RGB with a different colour in each quarter."""
-    picture = np.zeros((32, 48, 3), np.uint8)
-    picture[:16, :24], picture[:16, 24:] = (200, 40, 40), (40, 200, 40)
-    picture[16:, :24], picture[16:, 24:] = (40, 40, 200), (200, 200, 200)
-    return picture
-
-
 def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
     for name in ('b.PNG', 'a.jpg', 'notes.txt', 'c.tiff'):
         (tmp_path / name).touch()
