@@ -44,8 +44,8 @@ class Listener:
 
     def listen(self, kind, topic, raw=True):
         got = []
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.node.create_subscription(kind, topic, got.append, newest, raw=raw)
+        every = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(kind, topic, got.append, every, raw=raw)
         return got
 
     def spin_until(self, moment):
