@@ -33,7 +33,10 @@ refuse_python() {
 }
 
 build() {
-  local options=() pins=(-r "$here/requirements.txt" -r "$here/requirements-test.txt")
+  local options=() pins=() file
+  for file in requirements.txt requirements-training.txt requirements-test.txt; do
+    pins+=(-r "$here/$file")
+  done
   if [[ -n $distro ]]; then
     "$python" -c 'import rclpy' 2>/dev/null || fail "ROS $distro is sourced, but $python has no rclpy; name ROS's own with PYTHON=/usr/bin/python3"
     options+=(--system-site-packages)
