@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mask folders: grey values become classes, and every broken file is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.sources import IGNORE, DataError, Sample, SourceConfig
+
+Finder = Callable[..., list[Sample]]
+
+
+def write_picture(path: Path, pixels: NDArray[Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), pixels)
+
+
+def test_255_is_rock_and_0_background_without_a_map(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    (sample,) = find('masks')
+    labelled = sample.read()
+    assert labelled.classes[0].tolist() == [1] * 6 + [0] * 6
+    assert labelled.picture.shape == (10, 12, 3)
+    assert labelled.instances is None
+
+
+def test_the_class_map_renames_and_ignores_grey_values(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    classes = ('background', 'rock', 'boulder')
+    (sample,) = find('masks', classes=classes, class_map={'0': 'ignore', '255': 'boulder'})
+    assert sample.read().classes[0].tolist() == [2] * 6 + [IGNORE] * 6
+
+
+def test_a_map_with_unquoted_numbers_is_as_good(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    (sample,) = find('masks', class_map={0: 'rock', 255: 'background'})
+    assert sample.read().classes[0].tolist() == [0] * 6 + [1] * 6
+
+
+def test_pictures_are_read_as_rgb(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    blue = np.zeros((10, 12, 3), np.uint8)
+    blue[:, :, 0] = 200  # OpenCV writes BGR
+    write_picture(tmp_path / 'images/a.png', blue)
+    assert find('masks')[0].read().picture[0, 0].tolist() == [0, 0, 200]
+
+
+def test_sixteen_bit_instance_numbers_are_kept_whole(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    numbers = np.zeros((10, 12), np.uint16)
+    numbers[3, 4], numbers[4, 5] = 1, 60000
+    write_picture(tmp_path / 'instances/a.png', numbers)
+    instances = find('masks')[0].read().instances
+    assert instances is not None
+    assert instances.dtype == np.int32
+    assert (instances[3, 4], instances[4, 5], instances.sum()) == (1, 60000, 60001)
+
+
+def test_pictures_without_a_mask_and_other_files_are_left_out(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a', 'b')
+    (tmp_path / 'masks/b.png').unlink()
+    (tmp_path / 'images/notes.txt').write_text('hello')
+    assert [sample.name for sample in find('masks')] == ['a']
+
+
+def broken_picture(folder: Path) -> None:
+    (folder / 'images/a.png').write_bytes(b'no picture')
+
+
+def broken_mask(folder: Path) -> None:
+    (folder / 'masks/a.png').write_bytes(b'')
+
+
+def mask_of_another_size(folder: Path) -> None:
+    write_picture(folder / 'masks/a.png', np.zeros((10, 9), np.uint8))
+
+
+def strange_grey(folder: Path) -> None:
+    mask = np.zeros((10, 12), np.uint8)
+    mask[3, 4] = 7
+    write_picture(folder / 'masks/a.png', mask)
+
+
+def instances_of_another_size(folder: Path) -> None:
+    write_picture(folder / 'instances/a.png', np.zeros((9, 12), np.uint16))
+
+
+def coloured_instances(folder: Path) -> None:
+    write_picture(folder / 'instances/a.png', np.zeros((10, 12, 3), np.uint8))
+
+
+def broken_instances(folder: Path) -> None:
+    (folder / 'instances').mkdir()
+    (folder / 'instances/a.png').write_bytes(b'\x89PNG')
+
+
+def no_picture(folder: Path) -> None:
+    (folder / 'images/a.png').unlink()
+
+
+def two_pictures(folder: Path) -> None:
+    write_picture(folder / 'images/a.jpg', np.zeros((10, 12, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('harm', 'message'),
+    [
+        (broken_picture, r'images/a\.png: does not decode as a picture \(10 bytes\)'),
+        (broken_mask, r'masks/a\.png: does not decode'),
+        (mask_of_another_size, r'masks/a\.png: is 9×10, its picture 12×10'),
+        (strange_grey, r'masks/a\.png: has the grey value 7; legal is 0, 255'),
+        (instances_of_another_size, r'instances/a\.png: is 12×9, its picture 12×10'),
+        (coloured_instances, r'instances/a\.png: has 3 channels'),
+        (broken_instances, r'instances/a\.png: does not decode'),
+        (no_picture, r'masks/a\.png: no picture of that name in images/'),
+        (two_pictures, r'masks/a\.png: two pictures, a\.jpg and a\.png'),
+    ],
+)
+def test_a_broken_file_is_named_with_its_reason(
+    find: Finder,
+    write_masks: Callable[..., None],
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    message: str,
+) -> None:
+    write_masks('a')
+    harm(tmp_path)
+    (sample,) = find('masks')
+    with pytest.raises(DataError, match=message) as told:
+        sample.read()
+    assert '\n' not in str(told.value)
+
+
+def test_a_picture_that_goes_away_is_named(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    (sample,) = find('masks')
+    (tmp_path / 'images/a.png').unlink()
+    with pytest.raises(DataError, match=r'images/a\.png: no such file'):
+        sample.read()
+
+
+def test_a_folder_that_is_none_is_named(find: Finder, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='nowhere: no folder with images/ and masks/'):
+        find('masks', path='nowhere')
+    (tmp_path / 'masks').mkdir()
+    with pytest.raises(DataError, match='no folder with images/ and masks/'):
+        find('masks')
+
+
+def test_a_grey_value_that_cannot_be_is_refused_with_the_configuration() -> None:
+    with pytest.raises(ValueError, match="grey value 'rock'; legal is 0 to 255"):
+        SourceConfig('data', class_map={'rock': 'rock'})
+    with pytest.raises(ValueError, match="grey value '256'"):
+        SourceConfig('data', class_map={'256': 'rock'})
+
+
+def test_a_map_to_a_class_that_is_not_there_is_refused(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    with pytest.raises(
+        DataError, match="'stone' is not among the classes; legal is background, rock"
+    ):
+        find('masks', class_map={'0': 'background', '255': 'stone'})
+
+
+def test_jpeg_pictures_are_found_in_any_case(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    picture = cv2.imread(str(tmp_path / 'images/a.png'))
+    (tmp_path / 'images/a.png').unlink()
+    write_picture(tmp_path / 'images/a.JPG', picture)
+    assert find('masks')[0].read().picture.shape == (10, 12, 3)

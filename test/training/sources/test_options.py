@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source's settings are told on the command line as a configuration tells them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.sources import SourceConfig
+from training.sources.options import add_source_options, read_class_map, source_of
+
+
+@pytest.mark.parametrize(
+    'text', ['{0: background, 128: ignore}', '{"0": "background", "128": "ignore"}']
+)
+def test_a_class_map_is_yaml_or_json(text: str) -> None:
+    assert read_class_map(text) == {'0': 'background', '128': 'ignore'}
+
+
+@pytest.mark.parametrize('text', ['rock', '[rock]', '{rock: 1}', '{', ''])
+def test_what_is_no_class_map_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match='must be like'):
+        read_class_map(text)
+
+
+def test_what_is_not_given_is_guessed_or_as_configured(
+    write_coco: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_coco({})
+    parser = argparse.ArgumentParser()
+    add_source_options(parser)
+    assert source_of(tmp_path, parser.parse_args([])) == SourceConfig(str(tmp_path), 'coco')
+    given = ['--format', 'masks', '--class-map', '{9: rock}', '--unlabelled', 'ignore']
+    given += ['--val-fraction', '0.5', '--group', '(a)']
+    expected = SourceConfig(str(tmp_path), 'masks', {'9': 'rock'}, 'ignore', 0.5, '(a)')
+    assert source_of(tmp_path, parser.parse_args(given)) == expected

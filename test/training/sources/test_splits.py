@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No scene is on both sides, and more pictures leave the others where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.sources import DataError, Sample, SourceConfig
+from training.sources.splits import draw
+
+Finder = Callable[..., list[Sample]]
+Writer = Callable[..., None]
+
+
+def names(samples: list[Sample]) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+def test_a_manifest_says_which_picture_is_in_which_split(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    write_masks('0', '1', '2', '3', '4')
+    rows = ['id,sol,split', '0,9,train', '1,9,val', '2,9,train', '3,9,elsewhere']
+    (tmp_path / 'manifest.csv').write_text('\n'.join(rows))
+    assert names(find('masks', 'train')) == ['0', '2']
+    assert names(find('masks', 'val')) == ['1']
+    assert names(find('masks', 'all')) == ['0', '1', '2', '3', '4']
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('name,set\n0,train\n', 'needs the columns id and split'),
+        ('id,split\n0,train\n9,val\n', "names '9', of which there is no labelled picture"),
+        ('id,split\n0,train\n0,val\n', "names '0' twice"),
+        ('id,split,group\n0,train,x\n1,val,x\n', 'has x in train and in val'),
+    ],
+)
+def test_a_manifest_that_does_not_hold_is_named(
+    find: Finder, write_masks: Writer, tmp_path: Path, text: str, message: str
+) -> None:
+    write_masks('0', '1')
+    (tmp_path / 'manifest.csv').write_text(text)
+    with pytest.raises(DataError, match=rf'manifest\.csv: {message}'):
+        find('masks')
+
+
+def test_a_manifest_written_by_a_spreadsheet_is_read(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    write_masks('0', '1')
+    (tmp_path / 'manifest.csv').write_bytes(b'\xef\xbb\xbfid,split\r\n0,train\r\n1,val\r\n')
+    assert names(find('masks', 'val')) == ['1']
+
+
+def test_a_manifest_in_another_encoding_is_named(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    write_masks('0')
+    (tmp_path / 'manifest.csv').write_bytes(b'id,split\n\xff,train\n')
+    with pytest.raises(DataError, match=r'manifest\.csv: cannot be read'):
+        find('masks')
+
+
+def test_the_regular_expression_names_the_scene(find: Finder, write_masks: Writer) -> None:
+    write_masks(*(f'{sol}_{picture}' for sol in ('12', '7', '30', '41') for picture in 'abc'))
+    train, val = (find('masks', split, group=r'^(\d+)_') for split in ('train', 'val'))
+    assert {sample.group for sample in train + val} == {'12', '7', '30', '41'}
+    assert not {s.group for s in train} & {s.group for s in val}
+    assert len(train) + len(val) == 12
+
+
+def test_the_regular_expression_holds_against_the_manifest(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    write_masks('12_a', '12_b')
+    (tmp_path / 'manifest.csv').write_text('id,split\n12_a,train\n12_b,val\n')
+    assert len(find('masks')) == 2
+    with pytest.raises(DataError, match='has 12 in train and in val'):
+        find('masks', group=r'^(\d+)_')
+
+
+def test_a_name_without_a_scene_is_told(find: Finder, write_masks: Writer) -> None:
+    write_masks('quarry')
+    with pytest.raises(DataError, match="names no scene in 'quarry'"):
+        find('masks', group=r'^(\d+)_')
+
+
+def test_the_draw_is_always_the_same_and_near_the_fraction() -> None:
+    groups = [str(number) for number in range(1000)]
+    held_out = draw(groups, 0.2)
+    assert draw(reversed(groups), 0.2) == held_out
+    assert 150 < len(held_out) < 250
+    assert sorted(held_out)[:3] == ['101', '105', '109']  # on any machine, in any version
+
+
+def test_further_groups_leave_the_others_where_they_were() -> None:
+    groups = [str(number) for number in range(100)]
+    more = [*groups, *(f'new {number}' for number in range(50))]
+    assert draw(more, 0.3) & set(groups) == draw(groups, 0.3)
+
+
+@pytest.mark.parametrize('fraction', [1e-9, 0.5, 1 - 1e-9])
+def test_of_two_groups_one_is_on_each_side(fraction: float) -> None:
+    assert len(draw(['a', 'b'], fraction)) == 1
+
+
+def test_without_a_fraction_all_is_training(find: Finder, write_masks: Writer) -> None:
+    write_masks('0', '1', '2')
+    assert names(find('masks', 'train', val_fraction=0)) == ['0', '1', '2']
+    assert find('masks', 'val', val_fraction=0) == []
+    assert names(find('masks', 'val', val_fraction=1)) == ['0', '1', '2']
+    assert find('masks', 'train', val_fraction=1) == []
+
+
+def test_an_empty_split_is_told(find: Finder, write_masks: Writer, tmp_path: Path) -> None:
+    write_masks('0')
+    with pytest.raises(DataError, match="no labelled picture in split 'val'"):
+        find('masks', 'val')
+    (tmp_path / 'masks/0.png').unlink()
+    for split in ('train', 'val', 'all'):
+        with pytest.raises(DataError, match=f"no labelled picture in split '{split}'"):
+            find('masks', split, val_fraction=0)
+
+
+def test_a_split_that_nobody_knows_is_refused(find: Finder) -> None:
+    with pytest.raises(ValueError, match="split 'test' is unknown; legal is train, val, all"):
+        find('masks', 'test')
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'format': 'voc'}, "format 'voc' is unknown; legal is masks, coco, labelme, unlabelled"),
+        ({'val_fraction': 1.5}, 'val_fraction must be 0 to 1, not 1.5'),
+        ({'val_fraction': float('nan')}, 'val_fraction must be 0 to 1, not nan'),
+        ({'group': '('}, r"group '\(' is no regular expression"),
+        ({'group': 'sol'}, "group 'sol' needs a bracket"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SourceConfig('data', **settings)  # type: ignore[arg-type]

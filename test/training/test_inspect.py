@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is there is counted and drawn, what is broken is named, and the exit status says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from training.inspect import main
+from training.sources import Labelled
+from training.sources.contact_sheet import OUTLINE, pages, thumbnail
+from training.sources.statistics import Statistics
+from training.sources.unlabelled import UnlabelledSample
+
+OUTLINES = [[10, 10, 40, 10, 40, 30, 10, 30], [40, 10, 60, 10, 60, 30, 40, 30]]
+
+
+@pytest.fixture
+def belt(tmp_path: Path) -> Path:
+    """Five pictures of 96×80 px with two stones of 600 and 400 px each on a belt."""
+    folder = tmp_path / 'belt'
+    (folder / 'images').mkdir(parents=True)
+    annotations: list[dict[str, Any]] = []
+    for number in range(5):
+        cv2.imwrite(str(folder / 'images' / f'{number}.png'), np.full((80, 96, 3), 90, np.uint8))
+        annotations += [
+            {'id': 10 * number + part, 'image_id': number, 'category_id': 1, 'segmentation': [flat]}
+            for part, flat in enumerate(OUTLINES)
+        ]
+    data = {
+        'images': [{'id': n, 'file_name': f'{n}.png'} for n in range(5)],
+        'categories': [{'id': 1, 'name': 'stone'}, {'id': 2, 'name': 'unused'}],
+        'annotations': annotations,
+    }
+    (folder / 'annotations.coco.json').write_text(json.dumps(data))
+    return folder
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((out / 'summary.json').read_text())
+    return summary
+
+
+def test_pictures_pixels_and_rocks_are_counted(belt: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    rows = ['id,split,group', '0,train,x', '1,train,x', '2,train,y', '3,val,z', '4,,']
+    (belt / 'manifest.csv').write_text('\n'.join(rows))
+    assert main([str(belt), '--class-map', '{stone: rock}', '-o', str(out)]) == 0
+    summary = summary_of(out)
+    assert summary['classes'] == ['background', 'rock']
+    (source,) = summary['sources']
+    assert source['problems'] == []
+    assert (source['format'], set(source['splits'])) == ('coco', {'train', 'val', ''})
+    train = source['splits']['train']
+    assert (train['pictures'], train['groups']) == (3, 2)
+    assert (train['width']['min'], train['height']['max']) == (96, 80)
+    share = 1000 / (96 * 80)
+    assert train['share'] == pytest.approx({'background': 1 - share, 'rock': share, 'ignored': 0})
+    rocks = train['instances']['rock']
+    assert (rocks['count'], rocks['area']['min'], rocks['area']['max']) == (6, 400, 600)
+
+
+def test_without_a_map_the_labels_of_the_files_are_the_classes(belt: Path, tmp_path: Path) -> None:
+    assert main([str(belt), '-o', str(tmp_path / 'out')]) == 0
+    assert summary_of(tmp_path / 'out')['classes'] == ['background', 'rock', 'stone']
+
+
+def test_several_sources_are_told_together(
+    belt: Path, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(belt), str(discs)]) == 0
+    told = capsys.readouterr().out
+    assert f'belt: {belt} (coco)\n' in told
+    assert f'{discs} (masks)\n' in told
+    assert 'rocks are not told apart' in told
+    assert told.count('  problems: 0\n') == 2
+
+
+def test_sources_of_one_name_have_sheets_of_their_own(belt: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    (belt / 'manifest.csv').write_text('id,split\n0,val\n1,val\n2,val\n3,val\n4,val\n')
+    assert main([str(belt), str(belt), '-o', str(out)]) == 0
+    names = sorted(file.name for file in out.glob('*.jpg'))
+    assert names == ['belt_2_val_1.jpg', 'belt_val_1.jpg']
+
+
+def test_the_sources_of_a_training_are_inspected_as_it_maps_them(
+    belt: Path, discs: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / 'training.yaml'
+    ore = {'path': str(belt), 'format': 'coco', 'class_map': {'stone': 'pebble'}}
+    settings = {
+        'sources': {'ore': ore, 'discs': {'path': str(discs)}},
+        'classes': ['background', 'rock', 'pebble'],
+        'rock_classes': ['rock', 'pebble'],
+        'run': 'unused',
+        'stages': [{'steps': 100, 'crop': 32, 'area': [0.5, 1.0]}],
+    }
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert main(['--config', str(config), '-o', str(tmp_path / 'out')]) == 0
+    told = summary_of(tmp_path / 'out')
+    assert [source['name'] for source in told['sources']] == ['ore', 'discs']
+    assert told['sources'][0]['splits']['train']['instances'].keys() == {'pebble'}
+    assert (tmp_path / 'out/ore_train_1.jpg').exists()
+
+
+def test_all_broken_files_are_named_and_the_others_counted(
+    own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_discs / 'images/1.png').write_bytes(b'')
+    (own_discs / 'masks/3.png').write_bytes(b'')
+    (own_discs / 'images/9.png').write_bytes(b'')
+    out = tmp_path / 'out'
+    assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
+    told = capsys.readouterr().out
+    assert 'train: 3 pictures, 3 groups\n' in told
+    assert 'left out: 1 pictures without labels' in told
+    assert 'problems: 2\n' in told
+    assert 'images/1.png: does not decode' in told
+    assert 'masks/3.png: does not decode' in told
+    (source,) = summary_of(out)['sources']
+    assert [problem['name'] for problem in source['problems']] == ['1', '3']
+
+
+def test_a_source_that_cannot_be_used_does_not_hide_the_next(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / 'nowhere'), str(discs)]) == 1
+    told = capsys.readouterr().out
+    assert 'nowhere: no folder with images/ and masks/' in told
+    assert f'{discs} (masks)\n  train: ' in told
+    assert 'problems: 1\n' in told
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        [],
+        ['data', '--format', 'voc'],
+        ['data', '--class-map', 'rock'],
+        ['data', '--class-map', '{'],
+        ['data', '--val-fraction', '2'],
+        ['data', '--group', '('],
+        ['data', '--pictures', '-1'],
+        ['data', '--config', 'training.yaml'],
+    ],
+)
+def test_wrong_use_is_told_apart_from_bad_data(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        main(arguments)
+    assert 'python -m training.inspect: error: ' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'out').write_text('a file')
+    assert main([str(discs), '-o', str(tmp_path / 'out')]) == 1
+    assert "training.inspect: [Errno 17] File exists: '" in capsys.readouterr().err
+
+
+def test_sheets_show_the_pictures_of_each_split(belt: Path, tmp_path: Path) -> None:
+    (belt / 'manifest.csv').write_text('id,split\n0,train\n1,train\n2,train\n3,train\n4,val\n')
+    assert main([str(belt), '-o', str(tmp_path / 'out')]) == 0
+    names = sorted(file.name for file in (tmp_path / 'out').glob('*.jpg'))
+    assert names == ['belt_train_1.jpg', 'belt_val_1.jpg']
+    sheet = cv2.imread(str(tmp_path / 'out/belt_train_1.jpg'))
+    assert sheet is not None
+    assert sheet.std() > 10
+
+
+@pytest.mark.parametrize(('most', 'drawn'), [(0, 5), (2, 2), (9, 5)])
+def test_no_more_pictures_are_drawn_than_asked_for(
+    belt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, drawn: int
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(
+        'training.inspect.thumbnail',
+        lambda labelled, name: names.append(name) or thumbnail(labelled, name),
+    )
+    main([str(belt), '--val-fraction', '0', '--pictures', str(most), '-o', str(tmp_path / 'out')])
+    assert len(set(names)) == len(names) == drawn
+
+
+def labelled_of(classes: np.ndarray, instances: np.ndarray | None = None) -> Labelled:
+    picture = np.full((*classes.shape, 3), 100, np.uint8)
+    return Labelled(picture, classes.astype(np.uint8), instances)
+
+
+def test_a_thumbnail_tints_rock_and_outlines_each_one_of_touching_rocks() -> None:
+    classes = np.zeros((316, 316), np.uint8)
+    classes[100:200, 100:300] = 1
+    instances = classes.astype(np.int32)
+    instances[:, 200:] *= 2
+    plain, apart = (thumbnail(labelled_of(classes, numbers), 'a') for numbers in (None, instances))
+    assert plain[50, 50].tolist() == [100, 100, 100]
+    assert plain[150, 150].tolist() != [100, 100, 100]
+    border = (apart[150, 195:205] == OUTLINE).all(axis=1)
+    assert border.any()
+    assert not (plain[150, 195:205] == OUTLINE).all(axis=1).any()
+
+
+def test_a_picture_of_which_nothing_is_known_is_shown_as_it_is() -> None:
+    unknown = thumbnail(labelled_of(np.full((50, 100), 255)), 'a')
+    assert unknown[50, 50].tolist() == [100, 100, 100]
+    half = np.full((50, 100), 255)
+    half[:, 50:] = 0
+    assert thumbnail(labelled_of(half), 'a')[50, 50].tolist() != [100, 100, 100]
+
+
+def test_pages_are_full_but_the_last() -> None:
+    cells = [np.full((3, 2, 3), number, np.uint8) for number in range(1, 23)]
+    first, last = pages(cells)
+    assert first.shape == (15, 8, 3)
+    assert last.shape == (3, 8, 3)
+    assert first[3, 2].tolist() == [6, 6, 6]
+    assert last[0].max(axis=1).tolist() == [21, 21, 22, 22, 0, 0, 0, 0]
+
+
+def test_rocks_under_ignored_pixels_are_not_counted() -> None:
+    classes = np.zeros((4, 6), np.uint8)
+    classes[:, :2], classes[:, 4:] = 255, 1
+    instances = np.zeros((4, 6), np.int32)
+    instances[:, :2], instances[:, 4:] = 1, 2
+    statistics = Statistics(['background', 'rock'])
+    sample = UnlabelledSample(source='s', name='a', picture=Path('a.png'), group='g')
+    statistics.add(sample, labelled_of(classes, instances))
+    figures = statistics.figures()
+    assert figures['instances'].keys() == {'rock'}
+    assert figures['instances']['rock']['count'] == 1
+    assert figures['share'] == pytest.approx({'background': 1 / 3, 'rock': 1 / 3, 'ignored': 1 / 3})

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled pictures from mask folders, COCO, labelme and plain folders, in one shape."""
+
+from training.sources.checking import Problem, check, fingerprint, read_all
+from training.sources.config import SourceConfig
+from training.sources.finding import find_samples
+from training.sources.formats import guess_format
+from training.sources.sample import IGNORE, DataError, Labelled, Sample
+
+__all__ = [
+    'IGNORE',
+    'DataError',
+    'Labelled',
+    'Problem',
+    'Sample',
+    'SourceConfig',
+    'check',
+    'find_samples',
+    'fingerprint',
+    'guess_format',
+    'read_all',
+]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages of small pictures with their labels drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.sources.sample import IGNORE, Labelled
+
+SIDE = 320
+GAP = 4
+COLUMNS, ROWS = 4, 5
+CAPTION = 18
+ALPHA = 0.35
+OUTLINE = (255, 220, 0)
+LABEL = (255, 255, 255)
+# By class id - 1, over and over; background stays as it is.
+TINTS = ((0, 200, 255), (0, 200, 80), (255, 140, 0), (200, 90, 255), (255, 80, 80))
+IGNORED_TINT = (255, 0, 255)
+
+
+def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
+    """Draws a labelled picture small.
+
+    Classes are tinted, ignored pixels magenta unless all are; numbered rocks are outlined one by
+    one, others as their class is.
+
+    Args:
+        labelled: The picture.
+        name: Written below.
+
+    Returns:
+        (SIDE + CAPTION)×SIDE×3 uint8 RGB.
+    """
+    height, width = labelled.classes.shape
+    scale = (SIDE - GAP) / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = cv2.resize(labelled.picture, size, interpolation=cv2.INTER_AREA)
+    numbers = labelled.classes if labelled.instances is None else labelled.instances
+    # OpenCV scales no int32; float32 holds every number that a picture can have.
+    small = [
+        cv2.resize(part.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+        for part in (labelled.classes, numbers)
+    ]
+    drawn = _draw(picture, small[0].astype(np.uint8), small[1])  # type: ignore[arg-type]
+    cell = np.zeros((SIDE + CAPTION, SIDE, 3), np.uint8)
+    cell[: size[1], : size[0]] = drawn
+    place = (2, SIDE + CAPTION - 5)
+    cv2.putText(cell, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, LABEL, 1, cv2.LINE_AA)
+    return cell
+
+
+def pages(cells: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Lays thumbnails out in rows, COLUMNS×ROWS a page; pages are H×W×3 uint8 RGB."""
+    for start in range(0, len(cells), COLUMNS * ROWS):
+        page = list(cells[start : start + COLUMNS * ROWS])
+        page += [np.zeros_like(page[0])] * (-len(page) % COLUMNS)
+        yield np.vstack([np.hstack(page[n : n + COLUMNS]) for n in range(0, len(page), COLUMNS)])
+
+
+def _draw(
+    picture: NDArray[np.uint8], classes: NDArray[np.uint8], numbers: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    palette = np.zeros((256, 3), np.uint8)
+    palette[1:] = [TINTS[place % len(TINTS)] for place in range(255)]
+    palette[IGNORE] = IGNORED_TINT
+    tinted = cv2.addWeighted(picture, 1 - ALPHA, palette[classes], ALPHA, 0)
+    known = classes if (classes != IGNORE).any() else np.zeros_like(classes)
+    drawn = np.where(known[..., None] > 0, tinted, picture)
+    edges = cv2.morphologyEx(numbers, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
+    drawn[edges] = OUTLINE
+    return drawn

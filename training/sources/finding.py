@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source's configuration → its pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.sources.config import SourceConfig
+from training.sources.formats import FORMATS
+from training.sources.labels import Labels
+from training.sources.sample import DataError, Sample
+from training.sources.splits import SPLITS, with_splits
+
+
+def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> list[Sample]:
+    """Finds the pictures of a split, without reading them.
+
+    Args:
+        config: The source.
+        split: 'train', 'val' or 'all'.
+        classes: Class names; the place is the class id.
+
+    Returns:
+        Sorted as the source has them; empty only where `val_fraction` is 0 and 'val' is asked
+        for, or 1 and 'train'.
+
+    Raises:
+        DataError: There is no such source, its split does not hold, or a split is empty.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
+    path = Path(config.path)
+    labels = Labels(tuple(classes), config.class_map, config.unlabelled)
+    found = FORMATS[config.format].find(path, labels)
+    twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
+    if twice:
+        raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')
+    folder = path if path.is_dir() else path.parent
+    found = with_splits(found, folder, config.group, config.val_fraction)
+    chosen = [sample for sample in found if split in ('all', sample.split)]
+    asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
+    if not chosen and (not found or not asked_for_none):
+        kind = 'picture' if config.format == 'unlabelled' else 'labelled picture'
+        raise DataError(f'{path}: no {kind} in split {split!r}')
+    return chosen

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pictures are trained on and which are held out: whole scenes, by manifest or by draw."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.sources.sample import DataError, Sample
+
+SPLITS = ('train', 'val', 'all')
+Row = dict[str, str]
+
+
+def with_splits(
+    samples: Sequence[Sample], folder: Path, group: str, val_fraction: float
+) -> list[Sample]:
+    """Returns samples with their group and split.
+
+    Args:
+        samples: Of one source.
+        folder: Where `manifest.csv` may lie.
+        group: As in `SourceConfig`.
+        val_fraction: As in `SourceConfig`.
+
+    Raises:
+        DataError: The manifest does not hold, or has a group in both splits.
+    """
+    manifest = folder / 'manifest.csv'
+    rows = _read_manifest(manifest, {s.name for s in samples}) if manifest.exists() else {}
+    groups = [_group(sample.name, rows, group) for sample in samples]
+    if manifest.exists():
+        splits = [rows.get(sample.name, {}).get('split', '') for sample in samples]
+        _refuse_overlap(manifest, groups, splits)
+    else:
+        held_out = draw(groups, val_fraction)
+        splits = ['val' if name in held_out else 'train' for name in groups]
+    return [
+        replace(sample, group=name, split=split)
+        for sample, name, split in zip(samples, groups, splits, strict=True)
+    ]
+
+
+def draw(groups: Iterable[str], fraction: float) -> set[str]:
+    """Draws the groups that are held out, each by the hash of its name.
+
+    So the draw is always the same, and further groups do not change it. Of two groups or more,
+    at least one is on each side, unless the fraction is 0 or 1.
+
+    Args:
+        groups: Names of groups, repeated as you like.
+        fraction: Share that is held out on average, 0 to 1.
+    """
+    ranked = sorted((_chance(name), name) for name in set(groups))
+    count = sum(chance < fraction for chance, _ in ranked)
+    if 0 < fraction < 1 and len(ranked) > 1:
+        count = min(max(count, 1), len(ranked) - 1)
+    return {name for _, name in ranked[:count]}
+
+
+def _chance(name: str) -> float:
+    """Returns a number from 0 to below 1 that depends on nothing but the name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
+
+
+def _read_manifest(path: Path, names: set[str]) -> dict[str, Row]:
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file)
+            rows = [{key: value or '' for key, value in row.items() if key} for row in reader]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: cannot be read: {error}') from None
+    if not {'id', 'split'} <= set(reader.fieldnames or ()):
+        raise DataError(f'{path}: needs the columns id and split')
+    by_name: dict[str, Row] = {}
+    for row in rows:
+        if row['id'] not in names:
+            raise DataError(f'{path}: names {row["id"]!r}, of which there is no labelled picture')
+        if row['id'] in by_name:
+            raise DataError(f'{path}: names {row["id"]!r} twice')
+        by_name[row['id']] = row
+    return by_name
+
+
+def _group(name: str, rows: Mapping[str, Row], group: str) -> str:
+    if not group:
+        return rows.get(name, {}).get('group', '') or name
+    found = re.search(group, name)
+    if not found or not found[1]:
+        raise DataError(f'group {group!r} names no scene in {name!r}')
+    return found[1]
+
+
+def _refuse_overlap(manifest: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
+    members = {
+        split: {group for group, own in zip(groups, splits, strict=True) if own == split}
+        for split in ('train', 'val')
+    }
+    both = sorted(members['train'] & members['val'])
+    if both:
+        raise DataError(f'{manifest}: has {", ".join(both)} in train and in val')

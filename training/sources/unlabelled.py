@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures without labels, for self-training and for looking at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.sources.labels import Labels
+from training.sources.sample import IGNORE, DataError, Sample, picture_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledSample(Sample):
+    """A picture of which nothing is known."""
+
+    def read_labels(
+        self, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+        """Returns that every pixel is ignored."""
+        return np.full((height, width), IGNORE, np.uint8), None
+
+    def label_files(self) -> tuple[Path, ...]:
+        """Returns no file."""
+        return ()
+
+
+def find_unlabelled(path: Path, _labels: Labels) -> list[Sample]:
+    """Finds the pictures of a folder, or of `images/` in it.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    if not path.is_dir():
+        raise DataError(f'{path}: no such folder')
+    return [
+        UnlabelledSample(source=str(path), name=picture.stem, picture=picture)
+        for picture in picture_files(path) or picture_files(path / 'images')
+    ]
