@@ -1,31 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training does to a picture and, alike, to its mask."""
+"""What a training does to a picture and, alike, to its labels.
+
+A picture is tv_tensors.Image, 3×H×W uint8 RGB; its labels are one tv_tensors.Mask, 2×H×W int32:
+class ids (255 = ignored) and rock numbers (0 = none). All chance is torch's global generator.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from training.config import Stage
+from training.augmentation import AugmentationConfig
+from training.sources import IGNORE
+
+Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
+
+OUTSIDE = {tv_tensors.Image: 0, tv_tensors.Mask: [IGNORE, 0]}
 
 
-def training_transform(stage: Stage) -> v2.Compose:
-    """Returns the joint transform of a stage.
+class _ResizedCrop(v2.RandomResizedCrop):
+    """Torchvision's, with masks where their picture is: its own lie half a pixel beside."""
 
-    A crop of random size and shape is scaled to the stage's, perhaps mirrored; brightness,
-    contrast, saturation and hue vary, some crops are grey and some are blurred.
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crops and scales a picture or its labels; called by torchvision."""
+        if not isinstance(inpt, tv_tensors.Mask):
+            return super().transform(inpt, params)
+        nearest = v2.InterpolationMode.NEAREST_EXACT
+        plain = inpt.as_subclass(Tensor)
+        return tv_tensors.Mask(
+            v2.functional.resized_crop(plain, **params, size=self.size, interpolation=nearest)
+        )
+
+
+def shape_transform(
+    crop: int, area: tuple[float, float], augmentation: AugmentationConfig
+) -> Transform:
+    """Returns what moves pixels: crop, scale, flips, rotation, perspective.
+
+    What comes from outside the picture is black, ignored, and no rock.
 
     Args:
-        stage: Gives the crop's side and the range of its area in the picture.
+        crop: Side of the square result, px.
+        area: Smallest and largest share of the picture's area that is cut out, above 0 to 1.
+        augmentation: How often and how far everything is changed.
 
     Returns:
-        A transform of (tv_tensors.Image uint8, tv_tensors.Mask int64).
+        A transform of (picture, labels) of one size into (picture, labels) of crop × crop.
     """
+    a = augmentation
+    turn = v2.RandomRotation(a.rotation, v2.InterpolationMode.BILINEAR, fill=OUTSIDE)
     return v2.Compose(
         [
-            v2.RandomResizedCrop(stage.crop, scale=stage.area, ratio=(3 / 4, 4 / 3)),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.04),
-            v2.RandomGrayscale(0.15),
-            v2.RandomApply([v2.GaussianBlur(5, sigma=(0.3, 1.5))], p=0.15),
+            _ResizedCrop(crop, scale=area, ratio=a.aspect),
+            v2.RandomHorizontalFlip(a.horizontal_flip_p),
+            v2.RandomVerticalFlip(a.vertical_flip_p),
+            v2.RandomApply([turn], a.rotation_p),
+            v2.RandomPerspective(a.perspective, a.perspective_p, fill=OUTSIDE),
         ]
     )
+
+
+def look_transform(augmentation: AugmentationConfig) -> Transform:
+    """Returns what changes grey values, in the order of a camera: light, lens, sensor, file.
+
+    It comes after rocks were pasted, so that they are seen by the same camera.
+    """
+    a = augmentation
+    return v2.Compose(
+        [
+            v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue),
+            _sometimes(partial(_white_balance, limits=a.white_balance), a.white_balance_p),
+            _sometimes(partial(_gamma, limits=a.gamma), a.gamma_p),
+            _sometimes(partial(_exposure, limits=a.exposure), a.exposure_p),
+            v2.RandomApply([v2.GaussianBlur(_window(a.blur[1]), a.blur)], a.blur_p),
+            _sometimes(partial(_resolution, limits=a.resolution), a.resolution_p),
+            _sometimes(partial(_noise, largest=a.noise), a.noise_p),
+            v2.RandomGrayscale(a.grey_p),
+            _sometimes(partial(_jpeg, limits=a.jpeg), a.jpeg_p),
+        ]
+    )
+
+
+def log_uniform(limits: tuple[float, float], count: int = 1) -> Tensor:
+    """Draws `count` factors between two limits above 0; halving is as likely as doubling."""
+    low, high = math.log(limits[0]), math.log(limits[1])
+    return torch.empty(count).uniform_(low, high).exp()
+
+
+def _sometimes(change: Callable[[Tensor], Tensor], probability: float) -> v2.RandomApply:
+    return v2.RandomApply([v2.Lambda(change, tv_tensors.Image)], probability)
+
+
+def _window(sigma: float) -> int:
+    """Returns an odd width in px that holds two standard deviations to either side."""
+    return 2 * math.ceil(2 * sigma) + 1
+
+
+def _white_balance(picture: Tensor, limits: tuple[float, float]) -> Tensor:
+    return _scaled(picture, log_uniform(limits, 3).view(3, 1, 1))
+
+
+def _exposure(picture: Tensor, limits: tuple[float, float]) -> Tensor:
+    return _scaled(picture, log_uniform(limits))
+
+
+def _scaled(picture: Tensor, factor: Tensor) -> Tensor:
+    return tv_tensors.Image((picture * factor).clamp_(0, 255).to(torch.uint8))
+
+
+def _gamma(picture: Tensor, limits: tuple[float, float]) -> Tensor:
+    return v2.functional.adjust_gamma(picture, log_uniform(limits).item())
+
+
+def _noise(picture: Tensor, largest: float) -> Tensor:
+    sigma = torch.rand(()).item() * largest / 255
+    return v2.functional.gaussian_noise(picture, sigma=sigma)
+
+
+def _resolution(picture: Tensor, limits: tuple[float, float]) -> Tensor:
+    height, width = picture.shape[-2:]
+    share = torch.empty(()).uniform_(*limits).item()
+    small = [max(1, round(height * share)), max(1, round(width * share))]
+    return v2.functional.resize(v2.functional.resize(picture, small), [height, width])
+
+
+def _jpeg(picture: Tensor, limits: tuple[int, int]) -> Tensor:
+    """Goes through JPEG and back; by OpenCV, as torchvision is about to drop its own."""
+    quality = int(torch.randint(limits[0], limits[1] + 1, ()))
+    pixels = np.ascontiguousarray(picture.permute(1, 2, 0).flip(2).numpy())  # BGR
+    _, file = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
+    return tv_tensors.Image(torch.from_numpy(decoded).permute(2, 0, 1).contiguous())

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pasted rocks come whole, with labels where they are seen and numbers of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from training.augmentation import AugmentationConfig
+from training.copy_paste import paste_rocks
+
+AS_THEY_ARE = AugmentationConfig(
+    paste_count=8, paste_scale=(1.0, 1.0), paste_softness=(0.8, 0.8), paste_tint_p=0.0
+)
+SAND, ROCK, BOULDER = 0, 1, 2
+
+
+def ground(grey: int = 50, side: int = 96) -> tuple[Tensor, Tensor]:
+    picture = torch.full((3, side, side), grey, dtype=torch.uint8)
+    return picture, torch.zeros(2, side, side, dtype=torch.int32)
+
+
+def with_rocks(*boxes: tuple[int, int, int, int], numbered: bool = True) -> tuple[Tensor, Tensor]:
+    """Rocks (top, left, height, width) of grey 200 on black."""
+    picture, labels = ground(0)
+    for number, (top, left, height, width) in enumerate(boxes, start=11):
+        box = (slice(None), slice(top, top + height), slice(left, left + width))
+        picture[box] = 200
+        labels[box] = torch.tensor([ROCK, number if numbered else 0]).view(2, 1, 1).int()
+    return picture, labels
+
+
+def pasted(
+    target: tuple[Tensor, Tensor],
+    other: tuple[Tensor, Tensor],
+    seed: int = 0,
+    config: AugmentationConfig = AS_THEY_ARE,
+) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    return paste_rocks(*target, *other, [ROCK, BOULDER], config)
+
+
+def test_labels_are_where_the_pasted_rock_is_seen() -> None:
+    other = with_rocks((30, 30, 20, 26))
+    for seed in range(10):
+        picture, labels = pasted(ground(50), other, seed)
+        rock = labels[0] == ROCK
+        assert 100 <= rock.sum() <= 20 * 26  # the border may cut it
+        # Grey goes 50 → 200 (inside) and 50 → 0 (soft ground around it).
+        assert picture[:, rock].float().mean() > 170
+        assert torch.equal(labels[1] > 0, rock)
+        assert picture[0][rock].min() > 90
+
+
+def test_the_border_is_soft_and_the_rest_is_left_as_it_was() -> None:
+    picture, labels = pasted(ground(50), with_rocks((30, 30, 30, 30)), 3)
+    rock = (labels[0] == ROCK).float()[None, None]
+    near = torch.nn.functional.max_pool2d(rock, 9, stride=1, padding=4)[0, 0] > 0
+    assert (picture[0][~near] == 50).all()
+    assert len(picture[0][near].unique()) > 5
+
+
+def test_a_rock_over_the_upper_border_loses_its_upper_part() -> None:
+    other = with_rocks((30, 30, 32, 32))
+    other[0][:, 30:62] = torch.linspace(100, 224, 32).to(torch.uint8).view(1, 32, 1)
+    cut = 0
+    for seed in range(40):
+        picture, labels = pasted(ground(0), other, seed)
+        rows = (labels[0] == ROCK).any(1).nonzero().flatten().tolist()
+        if rows[0] == 0 and 8 < len(rows) < 30:
+            cut += 1
+            middle = picture[0, : len(rows)][labels[0, : len(rows)] == ROCK].float().mean()
+            assert middle == pytest.approx(224 - 2 * len(rows), abs=15)
+    assert cut
+
+
+@pytest.mark.parametrize('as_decoded', [False, True])
+def test_neither_picture_is_changed(as_decoded: bool) -> None:
+    target, other = ground(), with_rocks((30, 30, 20, 20))
+    if as_decoded:  # a view of H×W×3 memory
+        target = (target[0].permute(1, 2, 0).contiguous().permute(2, 0, 1), target[1])
+    copies = [part.clone() for part in (*target, *other)]
+    pasted(target, other)
+    assert all(torch.equal(a, b) for a, b in zip(copies, (*target, *other), strict=True))
+
+
+def test_pasted_rocks_get_new_numbers_and_a_covered_one_shrinks() -> None:
+    target = with_rocks((5, 5, 86, 86))
+    before = int((target[1][1] == 11).sum())
+    labels = pasted(target, with_rocks((10, 10, 12, 12), (40, 40, 12, 12)), 2)[1]
+    numbers = set(labels[1].unique().tolist()) - {0}
+    assert 11 in numbers
+    assert numbers - {11} <= {12, 13}
+    assert len(numbers) >= 2
+    assert 0 < (labels[1] == 11).sum() < before
+
+
+def test_rocks_without_numbers_are_connected_components() -> None:
+    boxes = [(10, 10, 12, 12), (10, 40, 12, 12), (50, 30, 12, 12)]
+    most = 0
+    for seed in range(12):
+        labels = pasted(ground(), with_rocks(*boxes, numbered=False), seed)[1]
+        assert labels[0].sum() <= 3 * 144
+        most = max(most, int(labels[1].max()))
+    assert most == 3
+
+
+def test_a_random_subset_up_to_the_largest_count_is_pasted() -> None:
+    other = with_rocks(*[(top, left, 9, 9) for top in (5, 35, 65) for left in (5, 35, 65)])
+    config = replace(AS_THEY_ARE, paste_count=4)
+    counts = {int(pasted(ground(), other, seed, config)[1][1].max()) for seed in range(40)}
+    assert counts == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize('box', [(0, 30, 20, 20), (76, 30, 20, 20), (30, 0, 20, 20)])
+def test_a_rock_that_the_border_cuts_is_not_pasted(box: tuple[int, int, int, int]) -> None:
+    target = ground()
+    picture, labels = pasted(target, with_rocks(box))
+    assert torch.equal(picture, target[0])
+    assert torch.equal(labels, target[1])
+
+
+def test_a_rock_beside_ignored_pixels_or_a_tiny_one_is_not_pasted() -> None:
+    other = with_rocks((30, 30, 20, 20), (70, 70, 3, 3))
+    other[1][0, 20:60, 50:] = 255
+    assert not pasted(ground(), other)[1].any()
+
+
+def test_what_is_no_rock_is_not_pasted() -> None:
+    other = with_rocks((30, 30, 20, 20))
+    other[1][0][other[1][0] == ROCK] = 7
+    assert not pasted(ground(), other)[1].any()
+    assert not pasted(ground(), ground(20))[1].any()
+
+
+def test_a_rock_keeps_its_class_and_two_classes_their_places() -> None:
+    other = with_rocks((30, 30, 24, 24))
+    other[1][0, 30:54, 42:54] = BOULDER
+    labels = pasted(ground(), other, 1)[1]
+    assert set(labels[0].unique().tolist()) == {SAND, ROCK, BOULDER}
+    shares = [(labels[0] == class_id).sum() / (labels[1] > 0).sum() for class_id in (ROCK, BOULDER)]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_the_scale_is_drawn_from_its_range() -> None:
+    config = replace(AS_THEY_ARE, paste_scale=(0.5, 1.5))
+    other = with_rocks((38, 38, 20, 20))
+    areas = [int(pasted(ground(), other, seed, config)[1][0].sum()) for seed in range(60)]
+    assert max(areas) <= 1.1 * 30 * 30
+    assert max(areas) > 1.5 * 400
+    assert min(area for area in areas if area) < 0.6 * 400
+
+
+def test_a_tinted_rock_is_nearer_to_the_ground_it_lands_on() -> None:
+    other = with_rocks((38, 38, 20, 20))
+    tinted = replace(AS_THEY_ARE, paste_tint_p=1.0)
+    means = []
+    for seed in range(12):
+        picture, labels = pasted(ground(50), other, seed, tinted)
+        means.append(float(picture[0][labels[0] == ROCK].float().mean()))
+    assert max(means) <= 200
+    assert min(means) > 45
+    assert min(means) < 100
+    assert np.mean(means) < 170
+
+
+def test_a_rock_on_ignored_ground_is_a_rock() -> None:
+    target = ground(0)
+    target[1][0] = 255
+    labels = pasted(target, with_rocks((38, 38, 20, 20)), 0, replace(AS_THEY_ARE, paste_tint_p=1))[
+        1
+    ]
+    assert torch.equal(labels[0] == ROCK, labels[1] > 0)
+    assert set(labels[0].unique().tolist()) == {ROCK, 255}
+
+
+def test_the_other_picture_may_have_another_size() -> None:
+    picture, labels = ground(50, 40)
+    new_picture, new_labels = pasted((picture, labels), with_rocks((10, 10, 60, 60)))
+    assert new_picture.shape == picture.shape
+    assert new_labels.shape == labels.shape
+    assert new_labels[0].any()
+
+
+def test_the_seed_alone_decides_what_is_pasted_where() -> None:
+    other = with_rocks((10, 10, 12, 12), (40, 40, 20, 12), (70, 20, 12, 30))
+    for seed in range(6):
+        one, two = (pasted(ground(), other, seed, AugmentationConfig()) for _ in range(2))
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
+    assert not torch.equal(pasted(ground(), other, 0)[1], pasted(ground(), other, 1)[1])

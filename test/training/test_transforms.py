@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels go where their pixels go; a look changes no label; the seed alone decides."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from training.augmentation import AugmentationConfig
+from training.transforms import look_transform, shape_transform
+
+OFF = AugmentationConfig(
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    **{f.name: 0.0 for f in fields(AugmentationConfig) if f.name.endswith('_p')},  # type: ignore[arg-type]
+)
+AREA = (0.2, 0.9)
+
+
+def coded(height: int = 120, width: int = 140) -> tuple[Any, Any]:
+    """A picture whose grey value tells class and rock number of each pixel: 100·class + number."""
+    labels = torch.zeros(2, height, width, dtype=torch.int32)
+    for number, (top, left) in enumerate([(5, 10), (40, 60), (70, 20), (60, 95)], start=1):
+        labels[0, top : top + 40, left : left + 35] = 1
+        labels[1, top : top + 40, left : left + 35] = 30 * number
+    grey = (40 + 80 * labels[0] + labels[1]).to(torch.uint8)
+    return tv_tensors.Image(grey.expand(3, -1, -1).clone()), tv_tensors.Mask(labels)
+
+
+def noisy(side: int = 48) -> tuple[Any, Any]:
+    picture = torch.randint(60, 200, (3, side, side), dtype=torch.uint8)
+    labels = torch.randint(0, 2, (2, side, side), dtype=torch.int32)
+    return tv_tensors.Image(picture), tv_tensors.Mask(labels)
+
+
+def everything(crop: int) -> Any:
+    config = AugmentationConfig()
+    return v2.Compose([shape_transform(crop, AREA, config), look_transform(config)])
+
+
+def drawn(transform: Any, pair: tuple[Any, Any], seed: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    return transform(*pair)
+
+
+def test_the_result_is_a_square_of_bytes_with_labels_of_both_kinds() -> None:
+    picture, labels = drawn(everything(64), coded(), 0)
+    assert (picture.shape, picture.dtype) == ((3, 64, 64), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((2, 64, 64), torch.int32)
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {},
+        {'horizontal_flip_p': 1.0},
+        {'vertical_flip_p': 1.0},
+        {'rotation_p': 1.0, 'rotation': 40.0},
+        {'perspective_p': 1.0, 'perspective': 0.5},
+        {'horizontal_flip_p': 0.5, 'rotation_p': 1.0, 'perspective_p': 1.0},
+    ],
+)
+def test_labels_follow_their_pixels_through_every_shape(changed: dict[str, float]) -> None:
+    transform = shape_transform(64, AREA, replace(OFF, **changed))  # type: ignore[arg-type]
+    right = seen = 0
+    for seed in range(8):
+        picture, labels = drawn(transform, coded(), seed)
+        counted = labels[0] != 255
+        code = torch.where(counted, 40 + 80 * labels[0] + labels[1], 0).float()[None]
+        # An edge pixel is interpolated, perhaps twice: between the values around it.
+        low, high = (sign * max_pool2d(sign * code, 5, 1, 2)[0] for sign in (-1, 1))
+        right += int(((picture[0] >= low - 3) & (picture[0] <= high + 3))[counted].sum())
+        seen += int(counted.sum())
+    assert right > 0.995 * seen
+
+
+@pytest.mark.parametrize('changed', [{}, {'rotation_p': 1.0}, {'perspective_p': 1.0}])
+def test_labels_do_not_lie_half_a_pixel_beside_their_picture(changed: dict[str, float]) -> None:
+    down, right = torch.meshgrid(torch.arange(120.0), torch.arange(140.0), indexing='ij')
+    disc = ((down - 60).hypot(right - 70) < 25).int()
+    pair = (
+        tv_tensors.Image((200 * disc).to(torch.uint8).expand(3, -1, -1).clone()),
+        tv_tensors.Mask(torch.stack([disc, disc])),
+    )
+    transform = shape_transform(128, (0.9, 1.0), replace(OFF, **changed))  # type: ignore[arg-type]
+
+    def middle(weights: Tensor) -> Tensor:
+        return torch.stack(
+            [line @ torch.arange(128.0) for line in (weights.sum(1), weights.sum(0))]
+        )
+
+    apart = torch.zeros(2)
+    for seed in range(10):
+        picture, labels = drawn(transform, pair, seed)
+        seen, marked = picture[0].float(), labels[1].float()
+        apart += (middle(marked) / marked.sum() - middle(seen) / seen.sum()) / 10
+    assert apart.abs().max() < 0.15
+
+
+@pytest.mark.parametrize('name', ['horizontal_flip_p', 'vertical_flip_p'])
+def test_a_flip_mirrors_and_a_probability_of_nought_does_not(name: str) -> None:
+    way = -1 if name.startswith('horizontal') else -2
+    plain = drawn(shape_transform(64, (1.0, 1.0), OFF), coded(), 3)
+    flipped = drawn(shape_transform(64, (1.0, 1.0), replace(OFF, **{name: 1.0})), coded(), 3)
+    assert torch.equal(flipped[0], plain[0].flip(way))
+    assert torch.equal(flipped[1], plain[1].flip(way))
+
+
+def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
+    turning = replace(OFF, rotation_p=1.0, rotation=45.0, perspective_p=1.0)
+    picture, labels = drawn(shape_transform(64, (0.9, 0.9), turning), coded(), 1)
+    outside = labels[0] == 255
+    assert 0.02 < outside.float().mean() < 0.6
+    assert set(labels[0].unique().tolist()) <= {0, 1, 255}
+    assert not labels[1][outside].any()
+    assert picture[:, outside].float().mean() < 5  # black but for interpolated edges
+    assert picture[:, ~outside].float().mean() > 40
+
+
+@pytest.mark.parametrize(
+    ('changed', 'told'),
+    [
+        ({'brightness': 0.5}, 'brighter or darker'),
+        ({'contrast': 0.9}, 'flatter or steeper'),
+        ({'saturation': 0.9}, 'paler or stronger'),
+        ({'hue': 0.3}, 'another hue'),
+        ({'exposure_p': 1.0, 'exposure': (0.2, 0.3)}, 'dark'),
+        ({'gamma_p': 1.0, 'gamma': (1.5, 1.7)}, 'another gamma'),
+        ({'white_balance_p': 1.0}, 'another white balance'),
+        ({'blur_p': 1.0}, 'blurred'),
+        ({'resolution_p': 1.0}, 'fewer pixels'),
+        ({'noise_p': 1.0}, 'noisy'),
+        ({'grey_p': 1.0}, 'grey'),
+        ({'jpeg_p': 1.0}, 'through JPEG'),
+    ],
+)
+def test_each_look_changes_the_picture_and_no_label(changed: dict[str, Any], told: str) -> None:
+    torch.manual_seed(9)
+    pair = noisy()
+    picture, labels = drawn(look_transform(replace(OFF, **changed)), pair, 0)
+    assert not torch.equal(picture, pair[0]), told
+    assert (picture.shape, picture.dtype) == (pair[0].shape, torch.uint8)
+    assert torch.equal(labels, pair[1])
+    assert torch.equal(drawn(look_transform(OFF), pair, 0)[0], pair[0])
+
+
+def test_a_low_exposure_is_a_dark_picture_and_a_high_one_saturates() -> None:
+    pair = noisy()
+    dark = replace(OFF, exposure_p=1.0, exposure=(0.25, 0.25))
+    expected = (pair[0].float() * 0.25).to(torch.uint8)
+    assert torch.equal(drawn(look_transform(dark), pair, 0)[0], expected)
+    bright = replace(OFF, exposure_p=1.0, exposure=(3.0, 3.0))
+    picture = drawn(look_transform(bright), pair, 0)[0]
+    assert torch.equal(picture == 255, pair[0] >= 85)  # 85 × 3 = 255: no value wraps around
+
+
+def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
+    transform = look_transform(replace(OFF, exposure_p=1.0, exposure=(0.25, 1.0)))
+    flat = (
+        tv_tensors.Image(torch.full((3, 2, 2), 200, dtype=torch.uint8)),
+        tv_tensors.Mask(torch.zeros(2, 2, 2, dtype=torch.int32)),
+    )
+    values = [int(drawn(transform, flat, seed)[0][0, 0, 0]) for seed in range(200)]
+    assert 45 < min(values) < 60
+    assert 180 < max(values) <= 200
+    assert 70 < sum(value < 100 for value in values) < 130
+
+
+def test_white_balance_scales_each_channel_on_its_own() -> None:
+    pair = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8)), noisy(4)[1]
+    changed = replace(OFF, white_balance_p=1.0, white_balance=(0.5, 2.0))
+    picture = drawn(look_transform(changed), pair, 4)[0]
+    assert picture.amax((1, 2)).equal(picture.amin((1, 2)))
+    assert len(picture[:, 0, 0].unique()) == 3
+    assert picture.min() >= 50
+    assert picture.max() <= 200
+
+
+def test_noise_stays_within_its_strength_and_on_dark_pictures() -> None:
+    flat = tv_tensors.Image(torch.full((3, 64, 64), 30, dtype=torch.uint8)), noisy(64)[1]
+    transform = look_transform(replace(OFF, noise_p=1.0, noise=10.0))
+    spreads = [float(drawn(transform, flat, seed)[0].float().std()) for seed in range(20)]
+    assert max(spreads) < 10.5
+    assert max(spreads) > 6
+    assert min(spreads) < 4
+
+
+def test_a_grey_picture_is_grey_also_where_it_is_noisy() -> None:
+    changed = replace(OFF, grey_p=1.0, noise_p=1.0)
+    picture = drawn(look_transform(changed), noisy(), 0)[0]
+    assert torch.equal(picture[0], picture[1])
+    assert torch.equal(picture[0], picture[2])
+
+
+def test_jpeg_keeps_the_colours_apart() -> None:
+    flat = torch.tensor([200, 100, 30], dtype=torch.uint8).view(3, 1, 1).expand(3, 16, 16)
+    transform = look_transform(replace(OFF, jpeg_p=1.0, jpeg=(90, 95)))
+    picture = drawn(transform, (tv_tensors.Image(flat), noisy(16)[1]), 0)[0]
+    assert (picture.int() - flat).abs().max() <= 4
+
+
+def test_the_torch_seed_alone_decides_a_draw() -> None:
+    transform = everything(48)
+    for seed in range(12):
+        random.seed(1)
+        np.random.seed(1)
+        one = drawn(transform, coded(), seed)
+        random.seed(2)
+        np.random.seed(2)
+        two = drawn(transform, coded(), seed)
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
+    assert not torch.equal(drawn(transform, coded(), 0)[0], drawn(transform, coded(), 1)[0])
+
+
+def test_a_transform_reaches_a_loader_that_is_spawned() -> None:
+    transform = everything(48)
+    copy = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(drawn(copy, coded(), 5)[0], drawn(transform, coded(), 5)[0])
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'grey_p': 1.5}, 'grey_p is 1.5; legal is 0 to 1'),
+        ({'noise': -1.0}, 'noise is -1.0; legal is 0 to 255'),
+        ({'hue': 0.6}, 'hue is 0.6; legal is 0 to 0.5'),
+        ({'paste_count': 0}, 'paste_count is 0; legal is 1 to inf'),
+        ({'blur_p': float('nan')}, 'blur_p is nan; legal is 0 to 1'),
+        ({'gamma': (1.7, 0.6)}, r'gamma is \[1.7, 0.6\]; legal is a smaller and a larger value'),
+        ({'jpeg': (0, 90)}, r'jpeg is \[0, 90\]; .* from 1 to 100'),
+        ({'exposure': (0.0, 1.0)}, r'exposure is \[0.0, 1.0\]; .* from 0.001 to 1000'),
+    ],
+)
+def test_an_illegal_setting_is_named_with_what_is_legal(
+    changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        AugmentationConfig(**changed)
