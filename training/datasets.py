@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled pictures from disk, and the random crops that a training sees of them."""
+"""What a training sees: random crops of the sources, and whole pictures to validate on."""
 
 from __future__ import annotations
 
-import csv
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,106 +15,27 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from rock_seg_ros.perception.decoding import PictureError, read_grey, read_rgb
-from training.config import TrainingConfig
-from training.transforms import training_transform
-
-IGNORE = 255
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
-
-
-class DataError(ValueError):
-    """A data set that cannot be trained on; the message names the file and the reason."""
+from training.config import RIM, TrainingConfig
+from training.copy_paste import paste_rocks
+from training.rims import mark_rims
+from training.self_training import label_sources
+from training.sources import IGNORE, DataError, Labelled, Sample, check, find_samples
+from training.transforms import look_transform, shape_transform
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A picture file and its mask file."""
+class Readable(Protocol):
+    """A picture with labels, not read yet."""
 
-    picture: Path
-    mask: Path
-
-
-def find_samples(
-    folder: Path, split: str, val_fraction: float = TrainingConfig.val_fraction
-) -> list[Sample]:
-    """Finds the pictures of a split that have a mask.
-
-    Args:
-        folder: Holds `images/ID.jpg|png`, `masks/ID.png` and perhaps `manifest.csv` with the
-            columns id and split.
-        split: 'train', 'val' or 'all'.
-        val_fraction: Share that is 'val' when there is no manifest; the draw is always the same.
-
-    Raises:
-        DataError: There is no such folder, or it has no picture of that split.
-    """
-    if not (folder / 'images').is_dir() or not (folder / 'masks').is_dir():
-        raise DataError(f'{folder}: no folder with images/ and masks/ in it')
-    found = [
-        Sample(picture, folder / 'masks' / f'{picture.stem}.png')
-        for picture in sorted((folder / 'images').iterdir())
-        if picture.suffix.lower() in PICTURE_SUFFIXES
-        and (folder / 'masks' / f'{picture.stem}.png').exists()
-    ]
-    if split != 'all':
-        members = _members(folder, [sample.picture.stem for sample in found], split, val_fraction)
-        found = [sample for sample in found if sample.picture.stem in members]
-    if not found:
-        raise DataError(f'{folder}: no picture with a mask in split {split!r}')
-    return found
-
-
-def _members(folder: Path, names: list[str], split: str, val_fraction: float) -> set[str]:
-    manifest = folder / 'manifest.csv'
-    if manifest.exists():
-        with manifest.open(newline='') as file:
-            rows = csv.DictReader(file)
-            if not {'id', 'split'} <= set(rows.fieldnames or ()):
-                raise DataError(f'{manifest}: needs the columns id and split')
-            return {row['id'] for row in rows if row['split'] == split}
-    shuffled = list(names)
-    random.Random(0).shuffle(shuffled)
-    held_out = max(1, round(val_fraction * len(shuffled)))
-    return set(shuffled[:held_out] if split == 'val' else shuffled[held_out:])
-
-
-def read_sample(sample: Sample, mask_values: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a picture and its class ids.
-
-    Returns:
-        H×W×3 uint8 RGB, and H×W uint8 class ids (255 = ignored).
-
-    Raises:
-        DataError: A file does not decode, the sizes differ, or the mask has a value that
-            `mask_values` does not name.
-    """
-    try:
-        picture, mask = read_rgb(sample.picture), read_grey(sample.mask)
-    except (PictureError, OSError) as error:
-        raise DataError(str(error)) from None
-    if mask.shape != picture.shape[:2]:
-        raise DataError(
-            f'{sample.mask}: is {mask.shape[1]}×{mask.shape[0]},'
-            f' its picture {picture.shape[1]}×{picture.shape[0]}'
-        )
-    table = np.full(256, -1, np.int16)
-    for value, class_id in mask_values.items():
-        table[value] = class_id
-    targets = table[mask]
-    if targets.min() < 0:
-        stranger = int(mask[targets < 0][0])
-        raise DataError(f'{sample.mask}: has the value {stranger}; legal is {sorted(mask_values)}')
-    return picture, targets.astype(np.uint8)
+    def read(self) -> Labelled:
+        """Reads it."""
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
-    """Whole pictures: 3×H×W uint8 and H×W int64 class ids."""
+    """Whole pictures: 3×H×W uint8 and H×W int64 class ids, rims not marked."""
 
-    def __init__(self, samples: list[Sample], mask_values: dict[int, int]) -> None:
+    def __init__(self, samples: Sequence[Readable]) -> None:
         """Takes the samples in the order given."""
         self.samples = samples
-        self.mask_values = mask_values
 
     def __len__(self) -> int:
         """Returns the number of pictures."""
@@ -125,20 +43,44 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Reads a picture."""
-        picture, targets = read_sample(self.samples[index], self.mask_values)
-        return torch.from_numpy(picture).permute(2, 0, 1), torch.from_numpy(targets).long()
+        read = self.samples[index].read()
+        picture = torch.from_numpy(read.picture).permute(2, 0, 1)
+        return picture, torch.from_numpy(read.classes).long()
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """A picture of which every pixel is ignored, for a process that no other is left for."""
+
+    sample: Readable
+
+    def read(self) -> Labelled:
+        """Reads the sample and ignores its labels."""
+        read = self.sample.read()
+        return Labelled(read.picture, np.full_like(read.classes, IGNORE), None)
 
 
 class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Random crops of pictures, each fixed by the seed and its number in the whole training.
+    """Random crops of a stage, each fixed by the seed and its number in the whole training.
 
-    So a run that is killed and resumed sees what it would have seen, with any number of workers.
+    So a run that is killed and resumed sees what it would have seen, with any number of workers
+    and processes.
     """
 
-    def __init__(self, samples: list[Sample], config: TrainingConfig) -> None:
-        """Takes the samples; the stages of the configuration tell the crop size of each step."""
-        self.pictures = Pictures(samples, config.mask_values)
+    def __init__(
+        self, sources: Mapping[str, Sequence[Readable]], config: TrainingConfig, stage: int
+    ) -> None:
+        """Takes the train samples of each source, and the stage's number, from 0."""
+        here = config.stages[stage]
+        shares = stage_shares(sources, config, stage)
+        self.sources = [sources[name] for name in shares]
+        self.shares = torch.tensor(list(shares.values()), dtype=torch.float)
         self.config = config
+        self.shape = shape_transform(here.crop, here.area, config.augmentation)
+        self.look = look_transform(config.augmentation)
+        card = config.card()
+        self.rock_ids = card.rock_ids
+        self.rim_id = card.classes.index(RIM) if RIM in card.classes else None
 
     def __len__(self) -> int:
         """Returns the number of draws in the whole training."""
@@ -146,71 +88,163 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, draw: int) -> tuple[Tensor, Tensor]:
         """Makes a crop: 3×crop×crop uint8 and crop×crop int64 class ids."""
-        count = len(self.pictures)
-        order = torch.Generator().manual_seed(self.config.seed + draw // count)
-        index = int(torch.randperm(count, generator=order)[draw % count])
-        picture, targets = self.pictures[index]
-        transform = training_transform(self.config.stage_at(draw // self.config.batch_size))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.config.seed << 32) + draw)
-            crop: Any = transform(tv_tensors.Image(picture), tv_tensors.Mask(targets))
-        return crop[0].as_subclass(Tensor), crop[1].as_subclass(Tensor)
+            torch.manual_seed(self.config.seed_at(draw))
+            source = self.sources[int(torch.multinomial(self.shares, 1))]
+            picture, labels = self._crop(source)
+            if torch.rand(()) < self.config.augmentation.paste_p:
+                other = self.sources[int(torch.multinomial(self.shares, 1))]
+                picture, labels = paste_rocks(
+                    picture, labels, *self._crop(other), self.rock_ids, self.config.augmentation
+                )
+            seen, labels = self.look(picture, labels)
+        classes, instances = labels.numpy()
+        if self.rim_id is not None:
+            classes = mark_rims(
+                classes, instances, self.rock_ids, self.rim_id, self.config.rim_width
+            )
+        return seen.as_subclass(Tensor), torch.from_numpy(classes).long()
+
+    def _crop(self, source: Sequence[Readable]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        read = source[int(torch.randint(len(source), ()))].read()
+        classes = torch.from_numpy(read.classes).int()
+        instances = (
+            torch.zeros_like(classes)
+            if read.instances is None
+            else torch.from_numpy(read.instances).int()
+        )
+        return self.shape(
+            tv_tensors.Image(torch.from_numpy(read.picture).permute(2, 0, 1)),
+            tv_tensors.Mask(torch.stack([classes, instances])),
+        )
+
+
+def stage_shares(
+    sources: Mapping[str, Sequence[Readable]], config: TrainingConfig, stage: int
+) -> dict[str, float]:
+    """Returns name of a source → its share of a stage's crops, above 0.
+
+    Args:
+        sources: Name of a source → its train samples.
+        config: The run.
+        stage: Number of the stage, from 0.
+
+    Raises:
+        DataError: The stage has a source without train samples, or none has any.
+    """
+    here = config.stages[stage]
+    shares = here.shares or {
+        name: float(len(found))
+        for name, found in sources.items()
+        if config.sources[name].format != 'unlabelled' or name in here.self_train
+    }
+    shares = {name: share for name, share in shares.items() if share}
+    for name in shares:
+        if not sources[name]:
+            raise DataError(f'source {name}: no picture in split train; stage {stage + 1} has it')
+    if not shares:
+        raise DataError(f'stage {stage + 1}: no source has a labelled picture in split train')
+    return shares
 
 
 class EpochOfDraws(Sampler[int]):
-    """The draws of one epoch after another; Lightning calls `set_epoch` before the next."""
+    """The draws of one epoch that belong to one of several processes.
 
-    def __init__(self, config: TrainingConfig, epoch: int = 0) -> None:
-        """Takes steps an epoch and crops a step from the configuration, and the first epoch."""
-        self.size = config.steps_per_epoch * config.batch_size
-        self.epoch = epoch
+    A step's draws are the same however many processes share them.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose draws come next, counted from 0."""
-        self.epoch = epoch
+    def __init__(self, config: TrainingConfig, epoch: int, rank: int = 0, ranks: int = 1) -> None:
+        """Takes the epoch, from 0, the process's number and how many there are."""
+        self.steps = range(epoch * config.steps_per_epoch, (epoch + 1) * config.steps_per_epoch)
+        self.batch_size = config.batch_size
+        self.share = config.batch_size // ranks
+        self.rank = rank
 
     def __len__(self) -> int:
-        """Returns the number of draws in an epoch."""
-        return self.size
+        """Returns the number of this process's draws in the epoch."""
+        return len(self.steps) * self.share
 
     def __iter__(self) -> Iterator[int]:
-        """Counts through the epoch's draws."""
-        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))
+        """Counts through the process's share of each step."""
+        for step in self.steps:
+            first = step * self.batch_size + self.rank * self.share
+            yield from range(first, first + self.share)
 
 
 class CropsAndPictures(pl.LightningDataModule):
-    """Random crops of the train split, whole pictures of the val split."""
+    """Random crops of the train splits, whole pictures of the val splits.
+
+    Attributes:
+        samples: Name of a source → all its samples.
+        train: Name of a source → its train samples.
+        val: Name of a source → its val samples, only where it has labelled ones.
+    """
 
     def __init__(self, config: TrainingConfig) -> None:
-        """Reads every file once, so that a bad one shows before the training, not within.
+        """Finds the pictures, without reading them.
 
         Raises:
-            DataError: The data cannot be trained on.
+            DataError: There are too few of them.
         """
         super().__init__()
         self.config = config
-        folder = Path(config.data)
-        self._train = find_samples(folder, 'train', config.val_fraction)
-        self._val = find_samples(folder, 'val', config.val_fraction)
-        for sample in self._train + self._val:
-            read_sample(sample, config.mask_values)
+        classes = config.all_classes
+        self.samples = {
+            name: find_samples(source, 'all', classes) for name, source in config.sources.items()
+        }
+        self.train: dict[str, list[Sample]] = {}
+        self.val: dict[str, list[Sample]] = {}
+        for name, samples in self.samples.items():
+            self.train[name] = [sample for sample in samples if sample.split == 'train']
+            held_out = [sample for sample in samples if sample.split == 'val']
+            if held_out and config.sources[name].format != 'unlabelled':
+                self.val[name] = held_out
+        if not self.val:
+            raise DataError('no source has a labelled picture in split val')
+        for stage in range(len(config.stages)):
+            stage_shares(self.train, config, stage)
+
+    def check(self) -> None:
+        """Reads every file once, so that a bad one shows before the training, not within.
+
+        Raises:
+            DataError: One line for each bad file.
+        """
+        problems = check([sample for found in self.samples.values() for sample in found])
+        if problems:
+            raise DataError('\n'.join(problem.reason for problem in problems))
 
     @override
     def train_dataloader(self) -> DataLoader:
-        """Returns batches of crops from the trainer's step on.
-
-        Lightning fetches a resumed run's first batches before it sets the sampler's epoch.
-        """
-        steps_done = self.trainer.global_step if self.trainer else 0
+        """Returns batches of the epoch that the trainer stands at; asked anew for each epoch."""
+        assert self.trainer is not None
+        config, step = self.config, self.trainer.global_step
+        stage = config.stage_at(step)
+        sources: dict[str, Sequence[Readable]] = dict(self.train)
+        sources.update(label_sources(self.train, config, stage, self.trainer))
+        share = config.batch_size // self.trainer.world_size
         return DataLoader(
-            RandomCrops(self._train, self.config),
-            self.config.batch_size,
-            sampler=EpochOfDraws(self.config, steps_done // self.config.steps_per_epoch),
-            num_workers=self.config.workers,
-            pin_memory=torch.cuda.is_available(),
+            RandomCrops(sources, config, stage),
+            share // config.machine.accumulate,
+            sampler=EpochOfDraws(
+                config,
+                step // config.steps_per_epoch,
+                self.trainer.global_rank,
+                self.trainer.world_size,
+            ),
+            num_workers=config.machine.workers,
+            pin_memory=self.trainer.strategy.root_device.type == 'cuda',
         )
 
     @override
-    def val_dataloader(self) -> DataLoader:
-        """Returns one picture a batch, as their sizes differ."""
-        return DataLoader(Pictures(self._val, self.config.mask_values), batch_size=1)
+    def val_dataloader(self) -> list[DataLoader]:
+        """Returns a loader for each source in `val`; one picture a batch, as their sizes differ.
+
+        Several processes take turns with the pictures.
+        """
+        assert self.trainer is not None
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return [
+            DataLoader(Pictures(samples[rank::ranks] or [Uncounted(samples[0])]))
+            for samples in self.val.values()
+        ]

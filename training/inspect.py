@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.arguments import read_config
 from training.sources import (
     DataError,
     Problem,
@@ -169,10 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sources(given: argparse.Namespace) -> tuple[dict[str, SourceConfig], list[str]]:
     """Returns what is to be read, by name, and the classes."""
     if given.config:
-        from training.train import argument_parser, read_config  # which bring Lightning
-
-        parser = argument_parser()
-        config = read_config(parser, parser.parse_args(['--config', given.config]))
+        config = read_config(given.config)
         return config.sources, config.classes
     sources: dict[str, SourceConfig] = {}
     for path in given.data:

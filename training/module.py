@@ -3,88 +3,132 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
 from typing_extensions import override
 
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
 from rock_seg_ros.perception.segmenter import classify
-from training.config import DATA_SETTINGS, TrainingConfig
-from training.datasets import IGNORE
+from training.config import TrainingConfig
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics
+from training.schedule import learning_rate
+from training.sources import IGNORE
 
 
 class RockSegmentation(pl.LightningModule):
-    """Trains DeepLabV3 with cross-entropy, Dice and an auxiliary head."""
+    """Trains DeepLabV3 with a loss on the scores and on those of an auxiliary head."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        """Builds the network of the configuration's card."""
+    def __init__(self, config: TrainingConfig, val_names: Sequence[str] = ()) -> None:
+        """Builds the network of the configuration's card.
+
+        Args:
+            config: The run.
+            val_names: Names of the sources that are validated on, in the loaders' order.
+        """
         super().__init__()
         torch.manual_seed(config.seed)
         self.config = config
         self.card = config.card()
         self.model = build(self.card, aux=True)
         self.model.to(memory_format=torch.channels_last)
-        self.metrics = rock_metrics('val_')
+        self.val_names = list(val_names)
+        self.metrics = nn.ModuleList(rock_metrics(f'val_{name}_') for name in val_names)
+
+    def _metrics(self) -> list[MetricCollection]:
+        return [cast('MetricCollection', metrics) for metrics in self.metrics]
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Returns the loss of a batch of N×3×H×W uint8 crops and N×H×W class ids."""
-        torch.manual_seed(self.config.seed + self.global_step)  # dropout, alike when resumed
+        torch.manual_seed(self.config.seed_at(self._part(batch_index)))
         pictures, targets = batch
         prepared = normalize(pictures, self.card).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
-        loss = segmentation_loss(scores['out'], targets, self.config.dice_weight)
-        aux = segmentation_loss(scores['aux'], targets, self.config.dice_weight)
+        loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
-        self.log_dict({'loss': loss, 'lr': rate})
-        return loss + self.config.aux_weight * aux
+        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True)
+        return loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
+
+    def _part(self, batch_index: int) -> int:
+        """Numbers the parts of all steps: each drops out differently, and alike if resumed."""
+        accumulate = self.config.machine.accumulate
+        part = self.global_step * accumulate + batch_index % accumulate
+        return part * self.trainer.world_size + self.trainer.global_rank
+
+    def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        how = self.config.loss
+        return segmentation_loss(
+            scores,
+            targets,
+            how.region,
+            how.region_weight,
+            how.boundary_weight,
+            how.boundary_width,
+        )
 
     @override
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Counts rock pixels found, missed and invented in a batch of one picture."""
+    def validation_step(
+        self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Counts rock pixels found, missed and invented; returns what is found, H×W, 1 is rock.
+
+        Args:
+            batch: One picture, 1×3×H×W uint8, and its 1×H×W class ids.
+            batch_index: Its number among the source's.
+            dataloader_idx: The source's place in `val_names`.
+        """
         pictures, targets = batch
         scores = self.model(normalize(pictures, self.card))['out'].float()
         class_ids, _ = classify(scores[0], self.card, self.card.threshold)
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
-        self.metrics.update(torch.isin(class_ids, rock).long(), truth)
+        found = torch.isin(class_ids, rock).long()
+        self._metrics()[dataloader_idx].update(found, truth)
+        return found
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the figures of all validation pictures together."""
-        self.log_dict(self.metrics.compute())
-        self.metrics.reset()
+        """Logs the figures of each source, and `val_iou`, the mean IoU of those that have rock."""
+        figures: dict[str, Tensor] = {}
+        for metrics in self._metrics():
+            figures.update(metrics.compute())
+            metrics.reset()
+        ious = torch.stack([figures[f'val_{name}_iou'] for name in self.val_names])
+        has_rock = torch.stack([~figures[f'val_{name}_recall'].isnan() for name in self.val_names])
+        self.log_dict({**figures, 'val_iou': (ious * has_rock).sum() / has_rock.sum().clamp(min=1)})
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and polynomial decay (power 0.9), stepped every step."""
-        config = self.config
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        rest = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {'params': decayed, 'weight_decay': config.weight_decay},
-                {'params': rest, 'weight_decay': 0.0},
-            ],
-            lr=config.learning_rate,
+        """Returns the optimizer, and a schedule that is stepped every step."""
+        how = self.config.optimizer
+        parameters = [
+            {
+                'params': [p for p in self.model.parameters() if p.ndim > 1],
+                'weight_decay': how.weight_decay,
+            },
+            {'params': [p for p in self.model.parameters() if p.ndim <= 1], 'weight_decay': 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
+        if how.name == 'sgd':
+            optimizer = torch.optim.SGD(parameters, lr=1.0, momentum=0.9)
+        else:
+            optimizer = torch.optim.AdamW(parameters, lr=1.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(self.config, step)
         )
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-            return warm * max(0.0, 1 - step / config.steps) ** 0.9
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             'optimizer': optimizer,
             'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts in the card and how the data are read, so that export needs nothing else."""
+        """Puts in the card and the sources, so that export needs nothing else."""
         checkpoint['card'] = self.card.to_json()
-        for name in DATA_SETTINGS:
-            checkpoint[name] = getattr(self.config, name)
+        checkpoint['classes'] = self.config.all_classes
+        checkpoint['sources'] = [asdict(source) for source in self.config.sources.values()]

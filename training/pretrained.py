@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting from torchvision's weights, where the machine has or can get them."""
+"""Starting from weights that are there already: this package's, or torchvision's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,64 @@ import logging
 import pickle
 import re
 import socket
+from collections.abc import Mapping
 from http.client import HTTPException
 
+import torch
+from torch import Tensor
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 
 DOWNLOAD_TIMEOUT = 20.0
+TORCHVISION = 'torchvision'
+SCORES = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
+
+
+def start(model: DeepLabV3, card: Card, start_from: str) -> None:
+    """Gives a new network the weights that its training starts from.
+
+    Args:
+        model: The network, with random weights.
+        card: Its card.
+        start_from: As `TrainingConfig.start_from`.
+
+    Raises:
+        WeightsError: The file cannot be used.
+    """
+    if start_from == TORCHVISION:
+        load_pretrained(model)
+    elif start_from:
+        load_file(model, card, start_from)
+
+
+def load_file(model: DeepLabV3, card: Card, path: str) -> None:
+    """Copies every tensor of a weights file that fits, and class scores by class name.
+
+    A class that the file does not know, and an auxiliary head that it does not have, keep their
+    random weights.
+
+    Raises:
+        WeightsError: The file cannot be used, or is of another decoder or an ONNX graph.
+    """
+    weights = load_weights(path)
+    if weights.is_onnx:
+        raise WeightsError(f'{path}: a training starts from .safetensors or .ckpt, not from ONNX')
+    if weights.card.decoder != card.decoder:
+        raise WeightsError(
+            f'{path}: has decoder {weights.card.decoder!r}, the training {card.decoder!r}'
+        )
+    own = model.state_dict()
+    taken = {
+        name: _by_class(tensor, own[name], weights.card, card)
+        if name.startswith(SCORES)
+        else tensor
+        for name, tensor in weights.state.items()
+        if name in own
+    }
+    _take(model, taken)
 
 
 def load_pretrained(model: DeepLabV3) -> bool:
@@ -36,12 +87,27 @@ def load_pretrained(model: DeepLabV3) -> bool:
         return False
     finally:
         socket.setdefaulttimeout(before)
-    own = model.state_dict()
     if model.decoder == 'skip':
         state = {
             re.sub(r'^classifier\.0\.', 'classifier.aspp.', name): tensor
             for name, tensor in state.items()
         }
+    _take(model, state)
+    return True
+
+
+def _take(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:
+    own = model.state_dict()
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     model.load_state_dict({**own, **fitting})
-    return True
+
+
+def _by_class(theirs: Tensor, own: Tensor, their_card: Card, card: Card) -> Tensor:
+    """Returns the scores' weights or biases with the rows of the classes that both know taken."""
+    if their_card.channels != len(their_card.classes):  # a sigmoid: one row for two classes
+        return own
+    rows = own.clone()
+    for row, name in enumerate(card.classes):
+        if name in their_card.classes:
+            rows[row] = theirs[their_card.classes.index(name)].to(torch.float32)
+    return rows

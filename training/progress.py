@@ -29,6 +29,7 @@ class WholeRunBar(pl.Callback):
             desc='training',
             mininterval=1.0,
             dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
         )
 
     @override
@@ -40,15 +41,17 @@ class WholeRunBar(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves on by a step."""
+        """Moves on by a step, once all its parts are done."""
         if self._bar is not None:
             loss = float(trainer.callback_metrics['loss'])
             self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
-            self._bar.update()
+            self._bar.update(trainer.global_step - self._bar.n)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the validation's figures above the bar."""
+        if not trainer.is_global_zero:
+            return
         figures = (f'{n} {float(v):.3f}' for n, v in trainer.callback_metrics.items())
         tqdm.write(f'step {trainer.global_step}: {", ".join(figures)}')
         sys.stdout.flush()

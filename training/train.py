@@ -1,27 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a network on a folder of pictures and masks, and goes on exactly where it stopped."""
+"""Trains a network on labelled pictures, stage after stage, and goes on where it stopped."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
-from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
-import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
 
-from training.checkpoints import AtomicCheckpointIO, checkpoint_callback, last_checkpoint
-from training.config import TrainingConfig
-from training.datasets import CropsAndPictures, DataError
+from rock_seg_ros.perception.weights_file import WeightsError
+from training.arguments import argument_parser, to_config
+from training.checkpoints import (
+    AtomicCheckpointIO,
+    checkpoint_callbacks,
+    last_checkpoint,
+    remove_leftovers,
+)
+from training.config import Precision, TrainingConfig
+from training.datasets import CropsAndPictures
 from training.module import RockSegmentation
-from training.pretrained import load_pretrained
+from training.pretrained import start
 from training.progress import WholeRunBar
+from training.run_folder import Curves, PicturesOfProgress, describe_run
+from training.sources import DataError
 
 
 def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> Path:
@@ -38,47 +50,80 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     Raises:
         DataError: The data cannot be trained on, there is nothing to resume from, or a run
             would be written over.
+        WeightsError: The weights to start from cannot be used.
     """
-    data = CropsAndPictures(config)
     run = Path(config.run)
     last = last_checkpoint(run)
     if resume and not last.exists():
         raise DataError(f'{last}: nothing to resume from')
     if last.exists() and not resume:
         raise DataError(f'{last}: exists; give --resume to go on, or another --run')
-    run.mkdir(parents=True, exist_ok=True)
-    (run / 'config.yaml').write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-
-    module = RockSegmentation(config)
-    if config.pretrained and not resume:
-        load_pretrained(module.model)
-    _trainer(config, stop_after).fit(
-        module, data, ckpt_path=str(last) if resume else None, weights_only=True
-    )
+    trainer = _trainer(config, stop_after)
+    _check_processes(config, trainer.world_size)
+    data = CropsAndPictures(config)
+    if trainer.is_global_zero:
+        remove_leftovers(run)
+        data.check()
+        describe_run(config, data.samples, resume)
+    module = RockSegmentation(config, list(data.val))
+    if not resume:
+        start(module.model, module.card, config.start_from)
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    except BaseException:
+        _end_other_processes(trainer)
+        raise
     return last
 
 
+def _check_processes(config: TrainingConfig, processes: int) -> None:
+    parts = processes * config.machine.accumulate
+    if config.batch_size % parts or config.batch_size < 2 * parts:
+        raise ValueError(
+            f'batch_size is {config.batch_size}; it must be processes × accumulate ({processes} ×'
+            f' {config.machine.accumulate}) times 2 or more (batch norm)'
+        )
+
+
+def _end_other_processes(trainer: pl.Trainer) -> None:
+    """Ends what the first process has started; else they would wait for it for half an hour."""
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+
+
 def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
-    cuda = torch.cuda.is_available()
+    machine, cuda = config.machine, torch.cuda.is_available()
+    on_cpu = machine.accelerator == 'cpu' or not cuda
     run = Path(config.run)
+    callbacks = [*checkpoint_callbacks(run), Curves(run), PicturesOfProgress(run)]
+    if config.optimizer.ema_decay:
+        callbacks.insert(0, EMAWeightAveraging(device=None, decay=config.optimizer.ema_decay))
     return pl.Trainer(
         max_epochs=stop_after or config.steps // config.steps_per_epoch,
-        accelerator='gpu' if cuda else 'cpu',
-        devices=1,
-        precision='16-mixed' if cuda else '32-true',
-        gradient_clip_val=5.0,
+        accelerator=machine.accelerator,
+        devices=1 if on_cpu and machine.devices == 'auto' else machine.devices,
+        num_nodes=machine.nodes,
+        strategy=machine.strategy,
+        precision=_precision(machine.precision, on_cpu),
+        accumulate_grad_batches=machine.accumulate,
+        gradient_clip_val=config.optimizer.gradient_clip or None,
+        sync_batchnorm=not on_cpu,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=TensorBoardLogger(str(run), name='', version='tensorboard'),
-        callbacks=[
-            EMAWeightAveraging(device='cuda' if cuda else 'cpu', decay=config.ema_decay),
-            checkpoint_callback(run),
-            WholeRunBar(config.steps),
-        ],
+        callbacks=[*callbacks, WholeRunBar(config.steps)],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _precision(wanted: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mixed', '32-true']:
+    if wanted == 'auto':
+        return '32-true' if on_cpu else '16-mixed'
+    return wanted
 
 
 def _be_quiet() -> None:
@@ -91,25 +136,24 @@ def _be_quiet() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = ArgumentParser(description=__doc__, prog='python -m training.train')
-    parser.add_argument('--config', action='config', help='YAML file with the settings below')
-    parser.add_class_arguments(TrainingConfig, as_group=False)
+    parser = argument_parser('python -m training.train', __doc__ or '')
     parser.add_argument(
         '--resume', action='store_true', help='go on from RUN/checkpoints/last.ckpt'
     )
     parsed: Namespace = parser.parse_args(arguments)
     resume = parsed.pop('resume')
-    parsed.pop('config')
     _be_quiet()
     try:
-        last = train(TrainingConfig(**parser.instantiate(parsed).as_dict()), resume)
-    except (DataError, ValueError) as error:
+        last = train(to_config(parser, parsed), resume)
+    except (DataError, WeightsError, ValueError, OSError, MisconfigurationException) as error:
         print(f'training.train: {error}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)
         return 130
-    print(f'{last}: trained; next: python -m training.export --checkpoint {last} -o NAME')
+    rank_zero_only(print)(
+        f'{last}: trained; next: python -m training.export --checkpoint {last} -o NAME'
+    )
     return 0
 
 

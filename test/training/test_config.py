@@ -1,39 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from training.config import Stage, TrainingConfig
+from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
+from training.sources import SourceConfig
 
+SOURCES = {'mine': SourceConfig('d'), 'more': SourceConfig('u', format='unlabelled')}
+AREA = (0.1, 1.0)
 STAGES = [Stage(100, 64, (0.2, 1.0)), Stage(200, 96, (0.1, 0.5))]
+
+
+def config(**changes: object) -> TrainingConfig:
+    given: dict[str, object] = {'sources': SOURCES, 'run': 'r', 'stages': STAGES}
+    return TrainingConfig(**(given | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ('changes', 'told'),
     [
         ({'stages': []}, 'stages is empty'),
-        ({'steps_per_epoch': 70}, '300 steps, which is no multiple'),
+        ({'sources': {}}, 'sources is empty'),
+        ({'sources': {'a/b': SourceConfig('d')}}, "source 'a/b'"),
+        ({'steps_per_epoch': 70}, '100 steps, which is no multiple'),
+        ({'steps_per_epoch': 0}, 'steps_per_epoch must be 1 or more, not 0'),
         ({'batch_size': 1}, 'batch_size must be at least 2'),
-        ({'mask_values': {0: 0, 9: 2}}, 'maps 9 to class 2'),
-        ({'mask_values': {300: 0}}, 'grey value 300'),
         ({'decoder': 'unet'}, "'unet'"),
-        ({'output_stride': 4}, '4'),
+        ({'output_stride': 4}, 'output_stride is 4; legal is 8 or 16'),
         ({'rock_classes': ['stone']}, 'stone'),
+        ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds by itself'),
+        ({'rim_width': -1.0}, 'rim_width must be 0 or more'),
+        ({'sure': -0.1}, 'sure must be 0 or more'),
+        ({'stages': [Stage(100, 64, AREA, {'yours': 1})]}, "stage 1 names the source 'yours'"),
+        ({'stages': [Stage(100, 64, AREA, {'mine': 0})]}, 'must be above 0'),
+        ({'stages': [Stage(100, 64, AREA, {'mine': -1})]}, 'must be above 0'),
+        ({'stages': [Stage(100, 64, AREA, {'more': 1})]}, "'more', which has no labels"),
+        (
+            {'stages': [Stage(100, 64, AREA, self_train=['more'])]},
+            "stage 1 has self_train, and start_from 'torchvision' cannot label",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_it_starts(
     changes: dict[str, object], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
-        TrainingConfig(**({'data': 'd', 'run': 'r', 'stages': STAGES} | changes))  # type: ignore[arg-type]
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ('make', 'told'),
+    [
+        (lambda: LossConfig(region='iou'), "loss.region is 'iou'; legal is 'dice' or 'lovasz' or"),
+        (lambda: LossConfig(boundary_width=-1), 'loss.boundary_width must be 0 or more, not -1'),
+        (lambda: OptimizerConfig(name='lion'), "optimizer.name is 'lion'"),
+        (lambda: OptimizerConfig(schedule='step'), "optimizer.schedule is 'step'"),
+        (lambda: OptimizerConfig(ema_decay=1.0), 'optimizer.ema_decay'),
+        (lambda: OptimizerConfig(warmup_steps=-1), 'optimizer.warmup_steps must be 0 or more'),
+        (lambda: MachineConfig(accumulate=0), 'machine.accumulate must be 1 or more, not 0'),
+        (lambda: Stage(100, 0, AREA), 'crop must be 1 or more'),
+        (lambda: Stage(100, 64, (0.0, 1.0)), r'area is \[0.0, 1.0\]'),
+        (lambda: Stage(100, 64, (0.9, 0.2)), 'a smaller and a larger share'),
+    ],
+)
+def test_an_illegal_setting_is_named_with_what_is_legal(
+    make: Callable[[], object], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+@pytest.mark.parametrize('region', ['dice', 'lovasz', 'none'])
+def test_every_region_loss_can_be_chosen(region: str) -> None:
+    assert LossConfig(region=region).region == region
+
+
+def test_a_first_stage_may_label_with_the_weights_it_starts_from() -> None:
+    stage = Stage(100, 64, AREA, {'more': 1}, self_train=['more'])
+    assert config(stages=[stage], start_from='mine.safetensors').stages == [stage]
 
 
 def test_a_step_belongs_to_its_stage() -> None:
-    config = TrainingConfig('d', 'r', STAGES)
-    assert [config.stage_at(step).crop for step in (0, 99, 100, 299, 5000)] == [64, 64, 96, 96, 96]
+    assert [config().stage_at(step) for step in (0, 99, 100, 299, 5000)] == [0, 0, 1, 1, 1]
+    assert config().steps == 300
 
 
 def test_the_card_says_what_was_trained() -> None:
-    config = TrainingConfig('d', 'r', STAGES, output_stride=8, data_description='my quarry')
-    card = config.card()
+    card = config(output_stride=8, data_description='my quarry').card()
     assert (card.training_size, card.output_stride, card.data) == ((96, 96), 8, 'my quarry')
+    assert card.classes == ('background', 'rock')
+
+
+def test_a_rim_is_the_last_class_and_no_rock() -> None:
+    card = config(rim_width=1.5).card()
+    assert card.classes == ('background', 'rock', 'rim')
+    assert card.rock_ids == (1,)

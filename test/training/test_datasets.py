@@ -1,171 +1,194 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad data is told by file name before a training starts; draws do not depend on the loader."""
+"""Draws depend on the seed and their number alone: not on workers, processes or a kill."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from training.augmentation import AugmentationConfig
 from training.config import Stage, TrainingConfig
-from training.datasets import (
-    CropsAndPictures,
-    DataError,
-    EpochOfDraws,
-    Pictures,
-    RandomCrops,
-    Sample,
-    find_samples,
-    read_sample,
+from training.datasets import CropsAndPictures, EpochOfDraws, Pictures, RandomCrops, stage_shares
+from training.sources import IGNORE, DataError, Labelled, SourceConfig, find_samples
+
+AREA = (0.5, 1.0)
+STILL = AugmentationConfig(
+    rotation_p=0,
+    perspective_p=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    exposure_p=0,
+    gamma_p=0,
+    white_balance_p=0,
+    blur_p=0,
+    resolution_p=0,
+    noise_p=0,
+    grey_p=0,
+    jpeg_p=0,
+    paste_p=0,
 )
 
-TWO = {0: 0, 255: 1}
+
+@dataclass(frozen=True)
+class Flat:
+    """A picture of one grey value: ground, with a square rock in the middle where wanted."""
+
+    grey: int
+    rocks: int = 0
+    class_id: int = 0
+
+    def read(self) -> Labelled:
+        picture = np.full((40, 40, 3), self.grey, np.uint8)
+        classes = np.full((40, 40), self.class_id, np.uint8)
+        instances = np.zeros((40, 40), np.int32)
+        for number in range(self.rocks):  # side by side, and touching
+            at = (slice(10, 30), slice(10 + 10 * number, 20 + 10 * number))
+            picture[at], classes[at], instances[at] = 200, 1, number + 1
+        return Labelled(picture, classes, instances)
 
 
-def config_of(data: Path, **changes: object) -> TrainingConfig:
-    stages = [Stage(4, 32, (0.5, 1.0)), Stage(2, 48, (0.5, 1.0))]
-    settings: dict[str, object] = {'batch_size': 2, 'steps_per_epoch': 2, 'workers': 0}
-    return TrainingConfig(str(data), 'unused', stages, **(settings | changes))  # type: ignore[arg-type]
+def config_of(**changes: object) -> TrainingConfig:
+    given: dict[str, object] = {
+        'sources': {'one': SourceConfig('1'), 'two': SourceConfig('2')},
+        'run': 'unused',
+        'stages': [Stage(4, 32, AREA), Stage(2, 48, AREA)],
+        'batch_size': 4,
+        'steps_per_epoch': 2,
+        'augmentation': STILL,
+    }
+    return TrainingConfig(**(given | changes))  # type: ignore[arg-type]
 
 
-def names(samples: list[Sample]) -> list[str]:
-    return [sample.picture.stem for sample in samples]
-
-
-def test_a_manifest_says_which_picture_is_in_which_split(own_discs: Path) -> None:
-    lines = ['id,sol,split', '0,9,train', '1,9,val', '2,9,train', '3,9,elsewhere']
-    (own_discs / 'manifest.csv').write_text('\n'.join(lines))
-    assert names(find_samples(own_discs, 'train')) == ['0', '2']
-    assert names(find_samples(own_discs, 'val')) == ['1']
-    assert names(find_samples(own_discs, 'all')) == ['0', '1', '2', '3', '4']
-
-
-def test_without_a_manifest_the_draw_is_always_the_same_and_leaves_nothing_out(
-    own_discs: Path,
-) -> None:
-    train, val = (names(find_samples(own_discs, split, 0.4)) for split in ('train', 'val'))
-    assert (len(train), len(val)) == (3, 2)
-    assert sorted(train + val) == ['0', '1', '2', '3', '4']
-    assert names(find_samples(own_discs, 'val', 0.4)) == val
-
-
-def test_pictures_without_a_mask_and_other_files_are_left_out(own_discs: Path) -> None:
-    (own_discs / 'masks/1.png').unlink()
-    (own_discs / 'images/notes.txt').write_text('hello')
-    assert names(find_samples(own_discs, 'all')) == ['0', '2', '3', '4']
-
-
-def test_data_that_is_not_there_is_told_by_name(tmp_path: Path, own_discs: Path) -> None:
-    with pytest.raises(DataError, match='nowhere: no folder with images/ and masks/'):
-        find_samples(tmp_path / 'nowhere', 'all')
-    (own_discs / 'manifest.csv').write_text('id,split\n0,train\n')
-    with pytest.raises(DataError, match="no picture with a mask in split 'val'"):
-        find_samples(own_discs, 'val')
-    (own_discs / 'manifest.csv').write_text('name,set\n0,train\n')
-    with pytest.raises(DataError, match=r'manifest\.csv: needs the columns id and split'):
-        find_samples(own_discs, 'val')
-
-
-def test_a_file_that_does_not_decode_is_told_by_name(own_discs: Path) -> None:
-    sample = Sample(own_discs / 'images/0.png', own_discs / 'masks/0.png')
-    sample.mask.write_bytes(b'no picture')
-    with pytest.raises(DataError, match=r'masks/0\.png: does not decode'):
-        read_sample(sample, TWO)
-    sample.picture.write_bytes(b'')
-    with pytest.raises(DataError, match=r'images/0\.png: does not decode'):
-        read_sample(sample, TWO)
-
-
-def test_a_mask_of_another_size_is_refused(own_discs: Path) -> None:
-    sample = Sample(own_discs / 'images/0.png', own_discs / 'masks/0.png')
-    cv2.imwrite(str(sample.mask), np.zeros((80, 90), np.uint8))
-    with pytest.raises(DataError, match=r'masks/0\.png: is 90×80, its picture 96×80'):
-        read_sample(sample, TWO)
-
-
-def test_a_mask_value_that_nobody_named_is_refused_and_named(own_discs: Path) -> None:
-    sample = Sample(own_discs / 'images/0.png', own_discs / 'masks/0.png')
-    mask = np.zeros((80, 96), np.uint8)
-    mask[5, 5] = 7
-    cv2.imwrite(str(sample.mask), mask)
-    with pytest.raises(DataError, match=r'has the value 7; legal is \[0, 255\]'):
-        read_sample(sample, TWO)
-    _, targets = read_sample(sample, {0: 1, 7: 255})
-    assert (targets[5, 5], targets[0, 0]) == (255, 1)
-
-
-def test_a_bad_file_shows_before_the_training_and_not_within(own_discs: Path) -> None:
-    (own_discs / 'images/3.png').write_bytes(b'')
-    with pytest.raises(DataError, match=r'images/3\.png'):
-        CropsAndPictures(config_of(own_discs))
-
-
-def test_a_picture_is_read_as_rgb(own_discs: Path) -> None:
-    blue = np.zeros((80, 96, 3), np.uint8)
-    blue[:, :, 0] = 200  # OpenCV writes BGR
-    cv2.imwrite(str(own_discs / 'images/0.png'), blue)
-    picture, targets = Pictures(find_samples(own_discs, 'all'), TWO)[0]
+def test_a_picture_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
+    samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
+    picture, classes = Pictures(samples)[0]
     assert picture.shape == (3, 80, 96)
-    assert picture[:, 0, 0].tolist() == [0, 0, 200]
-    assert targets.dtype == torch.int64
+    assert picture.dtype == torch.uint8
+    assert classes.dtype == torch.int64
+    assert set(classes.unique().tolist()) == {0, 1}
+    assert picture.float().mean(dim=0)[classes == 1].mean() > 120
 
 
-def test_picture_and_mask_stay_aligned_through_the_transforms(discs: Path) -> None:
-    config = config_of(discs)
-    crops = RandomCrops(find_samples(discs, 'all'), config)
-    for draw in range(6):
-        picture, targets = crops[draw]
-        grey = picture.float().mean(dim=0)
-        rock, ground = grey[targets == 1], grey[targets == 0]
-        if len(rock) > 30 and len(ground) > 30:
-            assert rock.mean() > ground.mean() + 20
-            assert (
-                (grey > (rock.mean() + ground.mean()) / 2) == (targets == 1)
-            ).float().mean() > 0.9
+def test_picture_and_labels_stay_aligned(discs: Path) -> None:
+    samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
+    turned = replace(STILL, rotation_p=1.0, perspective_p=1.0)
+    config = config_of(augmentation=turned, sources={'one': SourceConfig(str(discs))})
+    crops = RandomCrops({'one': samples}, config, 0)
+    right = total = 0
+    for draw in range(8):
+        picture, classes = crops[draw]
+        counted = classes != IGNORE
+        bright = picture.float().mean(dim=0) > 105
+        right += int((bright == (classes == 1))[counted].sum())
+        total += int(counted.sum())
+    assert right > 0.9 * total
 
 
-def test_a_stage_gives_its_crop_size(discs: Path) -> None:
-    crops = RandomCrops(find_samples(discs, 'all'), config_of(discs))
-    assert crops[7][0].shape == (3, 32, 32)
-    assert crops[8][0].shape == (3, 48, 48)
-    assert crops[8][1].shape == (48, 48)
-    assert len(crops) == 12
+def test_a_stage_gives_its_crop_size() -> None:
+    sources = {'one': [Flat(50)], 'two': [Flat(90)]}
+    first, second = (RandomCrops(sources, config_of(), stage) for stage in (0, 1))
+    assert first[0][0].shape == (3, 32, 32)
+    assert second[0][0].shape == (3, 48, 48)
+    assert second[0][1].shape == (48, 48)
+    assert len(first) == 24
 
 
-def test_every_picture_is_drawn_before_one_is_drawn_again(
-    discs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crops = RandomCrops(find_samples(discs, 'all'), config_of(discs))
-    drawn: list[int] = []
-    original = Pictures.__getitem__
-    monkeypatch.setattr(
-        Pictures, '__getitem__', lambda self, i: drawn.append(i) or original(self, i)
+def greys(crops: RandomCrops, draws: int) -> list[int]:
+    return [int(crops[draw][0][0, 0, 0]) for draw in range(draws)]
+
+
+@pytest.mark.parametrize(
+    ('shares', 'expected'), [({'one': 3, 'two': 1}, 0.75), ({'two': 5}, 0.0), ({}, 0.25)]
+)
+def test_sources_have_their_shares_of_the_draws(shares: dict[str, float], expected: float) -> None:
+    config = config_of(stages=[Stage(100, 8, AREA, shares)])
+    sources = {'one': [Flat(50)], 'two': [Flat(90)] * 3}
+    drawn = greys(RandomCrops(sources, config, 0), 120)
+    assert drawn.count(50) / 120 == pytest.approx(expected, abs=0.12)
+    assert drawn.count(50) + drawn.count(90) == 120
+
+
+def test_every_picture_of_a_source_is_drawn() -> None:
+    config = config_of(stages=[Stage(100, 8, AREA, {'one': 1})])
+    sources = {'one': [Flat(grey) for grey in range(6)], 'two': [Flat(90)]}
+    assert set(greys(RandomCrops(sources, config, 0), 50)) == set(range(6))
+
+
+def test_rocks_of_another_picture_are_pasted_when_wanted() -> None:
+    sources = {'one': [Flat(50)], 'two': [Flat(50, rocks=1)]}
+    stages = [Stage(100, 32, (1.0, 1.0), {'one': 3, 'two': 1})]
+    rocks = {}
+    for chance in (0.0, 1.0):
+        augmentation = replace(STILL, paste_p=chance, paste_tint_p=0, paste_scale=(1.0, 1.0))
+        crops = RandomCrops(sources, config_of(stages=stages, augmentation=augmentation), 0)
+        drawn = [crops[draw] for draw in range(40)]
+        rocks[chance] = sum(bool((classes == 1).any()) for _, classes in drawn)
+        for picture, classes in drawn:
+            assert (picture[0][classes == 1] > 90).all(), 'labelled where nothing was pasted'
+    assert rocks[1.0] > rocks[0.0] + 3
+
+
+@pytest.mark.parametrize('width', [0.0, 2.0])
+def test_rims_are_between_rocks_that_touch_if_wanted(width: float) -> None:
+    config = config_of(rim_width=width, stages=[Stage(100, 40, (1.0, 1.0), {'one': 1})])
+    crops = RandomCrops({'one': [Flat(50, rocks=2)], 'two': []}, config, 0)
+    rims = [int((crops[draw][1] == 2).sum()) for draw in range(5)]
+    assert all(rims) if width else not any(rims)
+
+
+def test_one_rock_alone_has_no_rim() -> None:
+    config = config_of(rim_width=2.0, stages=[Stage(100, 40, (1.0, 1.0), {'one': 1})])
+    crops = RandomCrops({'one': [Flat(50, rocks=1)], 'two': []}, config, 0)
+    assert not any((crops[draw][1] == 2).any() for draw in range(5))
+
+
+def test_ignored_pixels_stay_ignored() -> None:
+    config = config_of(
+        rim_width=2.0,
+        stages=[Stage(100, 40, AREA, {'one': 1})],
+        augmentation=AugmentationConfig(paste_p=0),
     )
-    for draw in range(12):
-        crops[draw]
-    assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6))
-    assert drawn[:6] != drawn[6:]
+    crops = RandomCrops({'one': [Flat(50, class_id=IGNORE)], 'two': []}, config, 0)
+    assert all((crops[draw][1] == IGNORE).all() for draw in range(10))
 
 
-def test_draws_are_the_same_with_any_number_of_workers(discs: Path) -> None:
-    config = config_of(discs)
-    crops = RandomCrops(find_samples(discs, 'all'), config)
+def test_draws_are_the_same_with_any_number_of_workers() -> None:
+    config = config_of(augmentation=AugmentationConfig(paste_p=1.0))
+    crops = RandomCrops({'one': [Flat(50, rocks=1)], 'two': [Flat(90, rocks=2)]}, config, 0)
     alone, helped = (
         list(DataLoader(crops, 2, sampler=EpochOfDraws(config, 1), num_workers=workers))
         for workers in (0, 2)
     )
-    assert len(alone) == 2
+    assert len(alone) == 4
     for one, two in zip(alone, helped, strict=True):
         assert torch.equal(one[0], two[0])
         assert torch.equal(one[1], two[1])
 
 
-def test_drawing_leaves_the_random_numbers_of_others_alone(discs: Path) -> None:
-    crops = RandomCrops(find_samples(discs, 'all'), config_of(discs))
+@pytest.mark.parametrize('ranks', [1, 2, 4])
+def test_processes_share_each_step_without_gap_or_overlap(ranks: int) -> None:
+    config = config_of()
+    for epoch in range(3):
+        shares = [list(EpochOfDraws(config, epoch, rank, ranks)) for rank in range(ranks)]
+        assert [len(EpochOfDraws(config, epoch, rank, ranks)) for rank in range(ranks)] == [
+            len(share) for share in shares
+        ]
+        for step in range(2):
+            first, each = (2 * epoch + step) * 4, 4 // ranks
+            parts = [share[step * each : (step + 1) * each] for share in shares]
+            assert sorted(draw for part in parts for draw in part) == list(range(first, first + 4))
+
+
+def test_drawing_leaves_the_random_numbers_of_others_alone() -> None:
+    crops = RandomCrops({'one': [Flat(50)], 'two': [Flat(90)]}, config_of(), 0)
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
@@ -173,11 +196,51 @@ def test_drawing_leaves_the_random_numbers_of_others_alone(discs: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_epochs_follow_one_another_without_gap_or_overlap(discs: Path) -> None:
-    config = config_of(discs)
-    draws = EpochOfDraws(config)
-    seen: list[int] = []
-    for epoch in range(3):
-        draws.set_epoch(epoch)
-        seen += list(draws)
-    assert seen == list(range(12))
+def test_another_seed_makes_other_draws() -> None:
+    sources = {'one': [Flat(50, rocks=2)], 'two': [Flat(90)]}
+    one, two = (RandomCrops(sources, config_of(seed=seed), 0) for seed in (0, 1))
+    assert any(not torch.equal(one[draw][0], two[draw][0]) for draw in range(4))
+
+
+def test_a_stage_with_a_source_without_train_pictures_is_refused_before_the_training(
+    discs: Path, own_discs: Path
+) -> None:
+    sources = {
+        'one': SourceConfig(str(discs)),
+        'two': SourceConfig(str(own_discs), val_fraction=1.0),
+    }
+    stages = [Stage(2, 32, AREA, {'one': 1}), Stage(2, 32, AREA, {'one': 1, 'two': 1})]
+    with pytest.raises(DataError, match='source two: no picture in split train; stage 2 has it'):
+        CropsAndPictures(config_of(sources=sources, stages=stages))
+
+
+def test_data_without_a_picture_to_validate_on_are_refused(discs: Path) -> None:
+    sources = {'one': SourceConfig(str(discs), val_fraction=0.0)}
+    with pytest.raises(DataError, match='no source has a labelled picture in split val'):
+        CropsAndPictures(config_of(sources=sources))
+
+
+def test_pictures_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
+    sources = {'one': SourceConfig('1'), 'two': SourceConfig('2', format='unlabelled')}
+    stages = [Stage(2, 32, AREA), Stage(2, 32, AREA, self_train=['two'])]
+    config = config_of(sources=sources, stages=stages)
+    samples = {'one': [Flat(50)] * 2, 'two': [Flat(90)] * 5}
+    assert stage_shares(samples, config, 0) == {'one': 2.0}
+    assert stage_shares(samples, config, 1) == {'one': 2.0, 'two': 5.0}
+
+
+def spoil_picture(data: Path) -> None:
+    (data / 'images/3.png').write_bytes(b'')
+
+
+def spoil_mask(data: Path) -> None:
+    (data / 'masks/3.png').write_bytes(b'no picture')
+
+
+@pytest.mark.parametrize('spoil', [spoil_picture, spoil_mask])
+def test_a_bad_file_shows_in_the_check(own_discs: Path, spoil: Callable[[Path], None]) -> None:
+    data = CropsAndPictures(config_of(sources={'one': SourceConfig(str(own_discs))}))
+    data.check()
+    spoil(own_discs)
+    with pytest.raises(DataError, match=r'3\.png'):
+        data.check()

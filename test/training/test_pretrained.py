@@ -6,15 +6,19 @@ from __future__ import annotations
 import logging
 import socket
 import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import DeepLabV3
-from training.pretrained import DOWNLOAD_TIMEOUT, load_pretrained
+from rock_seg_ros.perception.weights_file import WeightsError, save_weights
+from training.pretrained import DOWNLOAD_TIMEOUT, load_file, load_pretrained, start
 
 
 @pytest.fixture(scope='module')
@@ -79,3 +83,81 @@ def test_a_download_that_fails_is_one_line_and_the_training_starts_from_random(
     assert '\n' not in record.getMessage()
     assert timeouts == [DOWNLOAD_TIMEOUT], 'a dead network must not hold the training up'
     assert socket.getdefaulttimeout() == before
+
+
+class Heads(nn.Module):
+    """The parts of a network with a skip decoder that a start treats unlike each other."""
+
+    def __init__(self, classes: int, aux: bool = True, bias: float = 0.0) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 1)
+        self.classifier = nn.ModuleDict({'score': nn.Conv2d(4, classes, 1)})
+        if aux:
+            self.aux_classifier = nn.ModuleList([nn.Identity()] * 4 + [nn.Conv2d(4, classes, 1)])
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, mean=bias)
+
+
+TWO = Card()
+RIM = Card(classes=('rim', 'rock', 'background'))
+
+
+@pytest.mark.parametrize('int8', [False, True])
+def test_class_scores_are_taken_by_the_name_of_the_class(int8: bool, tmp_path: Path) -> None:
+    old, new = Heads(2, bias=5.0), Heads(3)
+    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    save_weights(tmp_path / 'old.safetensors', old.state_dict(), TWO, int8=int8)
+    load_file(new, RIM, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
+    theirs, after = old.state_dict(), new.state_dict()
+    assert torch.allclose(after['backbone.weight'], theirs['backbone.weight'], atol=0.05)
+    for scores in ('classifier.score', 'aux_classifier.4'):
+        for name in (f'{scores}.weight', f'{scores}.bias'):
+            rim, rock, background = after[name]
+            assert torch.equal(rim, before[name][0]), 'a class that the file does not know'
+            assert torch.allclose(background, theirs[name][0], atol=0.05)
+            assert torch.allclose(rock, theirs[name][1], atol=0.05)
+
+
+def test_an_auxiliary_head_that_the_file_lacks_stays_random(tmp_path: Path) -> None:
+    new = Heads(2)
+    before = new.aux_classifier[4].weight.clone()  # type: ignore[union-attr,operator]
+    save_weights(tmp_path / 'old.safetensors', Heads(2, aux=False, bias=5.0).state_dict(), TWO)
+    load_file(new, TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
+    assert torch.equal(new.aux_classifier[4].weight, before)  # type: ignore[arg-type]
+    assert new.backbone.weight.mean() > 3
+
+
+def test_a_checkpoint_of_a_training_starts_another(tmp_path: Path) -> None:
+    old, new = Heads(2, bias=5.0), Heads(2)
+    state = {f'model.{name}': tensor for name, tensor in old.state_dict().items()}
+    file = tmp_path / 'last.ckpt'
+    torch.save({'state_dict': state, 'card': TWO.to_json()}, file)
+    start(new, TWO, str(file))  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, old.state_dict()[n]) for n, tensor in new.state_dict().items())
+
+
+def test_another_decoder_is_refused_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / 'old.safetensors'
+    save_weights(file, Heads(2).state_dict(), Card(decoder='none'))
+    with pytest.raises(WeightsError, match=r"has decoder 'none', the training 'skip'") as told:
+        start(Heads(2), TWO, str(file))  # type: ignore[arg-type]
+    assert '\n' not in str(told.value)
+
+
+def test_a_graph_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = SimpleNamespace(is_onnx=True)
+    monkeypatch.setattr('training.pretrained.load_weights', lambda path: graph)
+    with pytest.raises(WeightsError, match=r'rocks\.onnx: .* not from ONNX$'):
+        start(Heads(2), TWO, 'rocks.onnx')  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match='no such file'):
+        start(Heads(2), TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
+
+
+def test_nothing_to_start_from_leaves_random_weights() -> None:
+    new = Heads(2)
+    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    start(new, TWO, '')  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in new.state_dict().items())

@@ -3,44 +3,76 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
+import multiprocessing
+import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from training.config import Stage, TrainingConfig
-from training.datasets import DataError
+from training.arguments import read_config
+from training.augmentation import AugmentationConfig
+from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.losses import segmentation_loss
+from training.run_folder import read_curves
+from training.sources import DataError, SourceConfig
 from training.train import main, train
 
 ROOT = Path(__file__).parents[2]
-TINY = """
+CPU = MachineConfig(accelerator='cpu', workers=0)
+TWO_PROCESSES = """
+import os
 import runpy
 import sys
+from pathlib import Path
+
+import torch
+
+import training.datasets
 import training.module
-Tiny = runpy.run_path(sys.argv[1])['Tiny']
-training.module.build = lambda card, aux: Tiny()
+
+test, notes = runpy.run_path(sys.argv.pop(1)), Path(sys.argv.pop(1))
+sys.argv[1:1] = [str(test['__file__']), str(notes)]  # the second process is started with these
+rank = os.environ.get('LOCAL_RANK', '0')
+training.module.build = lambda card, aux: test['Tiny'](plain=True)
+crop = training.datasets.RandomCrops.__getitem__
+
+
+def noted(self, draw):
+    with (notes / f'draws_{rank}').open('a') as file:
+        print(draw, file=file)
+    return crop(self, draw)
+
+
+training.datasets.RandomCrops.__getitem__ = noted
+training.module.RockSegmentation.on_train_end = lambda self: torch.save(
+    self.model.state_dict(), notes / f'weights_{rank}.pt'
+)
 from training.train import main
-sys.exit(main(sys.argv[2:]))
+
+sys.exit(main(sys.argv[3:]))
 """
 
 
 class Tiny(nn.Module):
-    """A network with batch norm, dropout and an auxiliary head, that trains in no time."""
+    """A network with an auxiliary head that trains in no time; unless plain, with more in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool = False) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5)
-        )
+        more = () if plain else (nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *more)
         self.out = nn.Conv2d(8, 2, 1)
         self.aux = nn.Conv2d(8, 2, 1)
 
@@ -49,103 +81,183 @@ class Tiny(nn.Module):
         return {'out': self.out(features), 'aux': self.aux(features)}
 
 
-@pytest.fixture(scope='module', autouse=True)
-def tiny_network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('training.module.build', lambda card, aux: Tiny())
-        yield
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('training.module.build', lambda card, aux: Tiny())
+
+
+@pytest.fixture
+def plain_network(tiny_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('training.module.build', lambda card, aux: Tiny(plain=True))
 
 
 def small(data: Path, run: Path, **changes: object) -> TrainingConfig:
     config = TrainingConfig(
-        data=str(data),
+        sources={'discs': SourceConfig(str(data))},
         run=str(run),
         stages=[Stage(2, 48, (0.5, 1.0)), Stage(2, 64, (0.5, 1.0))],
-        pretrained=False,
-        batch_size=2,
-        warmup_steps=1,
+        start_from='',
+        batch_size=4,
+        optimizer=OptimizerConfig(warmup_steps=1, learning_rate=1e-2),
+        machine=CPU,
         steps_per_epoch=2,
-        workers=0,
     )
     return dataclasses.replace(config, **changes)
 
 
+def arguments(config: TrainingConfig) -> list[str]:
+    """Returns the command line of a configuration, through a file beside its run."""
+    file = Path(f'{config.run}.yaml')
+    file.write_text(json.dumps(dataclasses.asdict(config)))
+    return ['--config', str(file)]
+
+
+def load(run: Path, name: str = 'last') -> dict:
+    return torch.load(run / f'checkpoints/{name}.ckpt', weights_only=True)
+
+
 def curve(run: Path, name: str) -> list[tuple[int, float]]:
-    """Reads a scalar from all event files of a run."""
-    points: list[tuple[int, float]] = []
-    for file in sorted((run / 'tensorboard').glob('events*')):
-        events = EventAccumulator(str(file)).Reload()
-        if name in events.Tags()['scalars']:
-            points += [(event.step, event.value) for event in events.Scalars(name)]
-    return points
+    return [(step, value) for step, n, value in read_curves(run / 'curves.csv') if n == name]
+
+
+def assert_same_end(one: Path, two: Path) -> None:
+    first, second = load(one), load(two)
+    assert first['global_step'] == second['global_step'] == 4
+    for part in ('state_dict', 'current_model_state'):
+        for name, tensor in first[part].items():
+            assert torch.equal(tensor, second[part][name]), name
+    assert (one / 'curves.csv').read_text() == (two / 'curves.csv').read_text()
+
+
+def in_a_process(work: Callable[[], int]) -> int:
+    """Runs work in a process of its own; returns its exit status, negative if a signal ended it."""
+    child = multiprocessing.get_context('fork').Process(target=lambda: os._exit(work()))
+    child.start()
+    child.join(60)
+    assert child.exitcode is not None, 'it hangs'
+    return child.exitcode
 
 
 @pytest.fixture(scope='module')
 def whole_run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp('whole')
-    train(small(discs, run))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('training.module.build', lambda card, aux: Tiny())
+        train(small(discs, run))
     return run
 
 
-def test_a_resumed_run_ends_with_the_weights_of_one_in_one_go(
+def test_a_resumed_run_ends_as_one_in_one_go(discs: Path, whole_run: Path, tmp_path: Path) -> None:
+    config = small(discs, tmp_path, machine=dataclasses.replace(CPU, workers=1))
+    train(config, stop_after=1)
+    assert load(tmp_path)['global_step'] == 2
+    train(config, resume=True)
+    assert_same_end(tmp_path, whole_run)
+
+
+def kill_in_the_middle_of_an_epoch(patch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))  # two a step: scores and auxiliary scores
+
+    def loss(*given: object) -> Tensor:
+        if next(calls) == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return segmentation_loss(*given)  # type: ignore[arg-type]
+
+    patch.setattr('training.module.segmentation_loss', loss)
+
+
+def kill_in_the_middle_of_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    saves, save = iter(range(100)), torch.save
+
+    def save_half(checkpoint: object, file: Path) -> None:
+        save(checkpoint, file)
+        if next(saves) == 3:  # after best and last of the first epoch, best of the second
+            os.truncate(file, file.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    patch.setattr(torch, 'save', save_half)
+
+
+@pytest.mark.parametrize(
+    'kill', [kill_in_the_middle_of_an_epoch, kill_in_the_middle_of_a_checkpoint]
+)
+def test_a_killed_run_goes_on_as_if_it_never_was(
+    kill: Callable[[pytest.MonkeyPatch], None],
+    discs: Path,
+    whole_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = small(discs, tmp_path)
+    with monkeypatch.context() as patch:
+        kill(patch)
+        assert in_a_process(lambda: train(config) and 0) == -signal.SIGKILL
+    assert load(tmp_path)['global_step'] == 2
+    train(config, resume=True)
+    assert_same_end(tmp_path, whole_run)
+    assert list(tmp_path.rglob('.writing-*')) == [], 'what the kill left is cleaned away'
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(
+    discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = small(discs, tmp_path / 'run')
+    train(config, stop_after=1)
+    size = (tmp_path / 'run/checkpoints/last.ckpt').stat().st_size
+    given = [*arguments(config), '--resume']
+
+    def work() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+        return main(given)
+
+    capfd.readouterr()
+    assert in_a_process(work) == 1
+    errors = [line for line in capfd.readouterr().err.splitlines() if 'training.train' in line]
+    assert len(errors) == 1
+    assert 'ckpt' in errors[0]
+    assert load(tmp_path / 'run')['global_step'] == 2
+    assert list((tmp_path / 'run').rglob('.writing-*')) == []
+
+
+def test_ctrl_c_says_how_to_go_on(
+    discs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    calls = iter(range(100))
+
+    def loss(*given: object) -> Tensor:
+        if next(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return segmentation_loss(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr('training.module.segmentation_loss', loss)
+    given = arguments(small(discs, tmp_path / 'run'))
+    assert in_a_process(lambda: main(given)) == 130
+    errors = capfd.readouterr().err
+    assert 'Traceback' not in errors
+    assert errors.count('--resume') == 1
+    assert load(tmp_path / 'run')['global_step'] == 2
+
+
+def test_resuming_a_finished_run_changes_nothing(
     discs: Path, whole_run: Path, tmp_path: Path
 ) -> None:
-    config = small(discs, tmp_path, workers=1)
-    train(config, stop_after=1)
+    config = small(discs, tmp_path)
+    train(config)
     train(config, resume=True)
-    one = torch.load(whole_run / 'checkpoints/last.ckpt', weights_only=True)
-    two = torch.load(tmp_path / 'checkpoints/last.ckpt', weights_only=True)
-    assert two['global_step'] == one['global_step'] == 4
-    for part in ('state_dict', 'current_model_state'):
-        for name, tensor in one[part].items():
-            assert torch.equal(tensor, two[part][name]), name
-    assert curve(tmp_path, 'loss') == curve(whole_run, 'loss')
-    assert curve(tmp_path, 'val_iou') == curve(whole_run, 'val_iou')
+    assert_same_end(tmp_path, whole_run)
 
 
-def test_the_curves_hold_loss_learning_rate_and_validation_iou(whole_run: Path) -> None:
-    assert [step for step, _ in curve(whole_run, 'loss')] == [0, 1, 2, 3]
-    rates = [rate for _, rate in curve(whole_run, 'lr')]
-    assert rates == pytest.approx([1e-3 * (1 - step / 4) ** 0.9 for step in range(4)])
-    assert len(curve(whole_run, 'val_iou')) == 2
-
-
-def test_a_checkpoint_holds_the_averaged_weights_beside_the_current_ones(whole_run: Path) -> None:
-    checkpoint = torch.load(whole_run / 'checkpoints/last.ckpt', weights_only=True)
-    averaged, current = checkpoint['state_dict'], checkpoint['current_model_state']
-    assert averaged.keys() == current.keys()
-    assert not torch.equal(averaged['model.out.weight'], current['model.out.weight'])
-    assert checkpoint['averaging_state']['n_averaged'] == 4
-
-
-def test_a_checkpoint_tells_how_its_data_were_read(discs: Path, tmp_path: Path) -> None:
-    train(small(discs, tmp_path, val_fraction=0.5), stop_after=1)
-    checkpoint = torch.load(tmp_path / 'checkpoints/last.ckpt', weights_only=True)
-    assert checkpoint['val_fraction'] == 0.5
-    assert checkpoint['mask_values'] == {0: 0, 255: 1}
-
-
-def test_the_auxiliary_head_learns(whole_run: Path) -> None:
-    torch.manual_seed(0)
-    fresh = Tiny().state_dict()['aux.weight']
-    checkpoint = torch.load(whole_run / 'checkpoints/last.ckpt', weights_only=True)
-    assert not torch.equal(checkpoint['current_model_state']['model.aux.weight'], fresh)
-
-
-def test_a_checkpoint_appears_after_the_first_epoch_and_not_only_at_the_end(
-    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError('the third step fails')
-
-    monkeypatch.setattr(
-        'training.module.segmentation_loss',
-        lambda *a: fail() if (tmp_path / 'checkpoints').exists() else segmentation_loss(*a),
-    )
-    with pytest.raises(RuntimeError, match='third step'):
-        train(small(discs, tmp_path))
-    checkpoint = torch.load(tmp_path / 'checkpoints/last.ckpt', weights_only=True)
-    assert checkpoint['global_step'] == 2
+def test_resuming_with_other_data_is_refused(own_discs: Path, tmp_path: Path) -> None:
+    config = small(own_discs, tmp_path / 'run')
+    train(config, stop_after=1)
+    picture = cv2.imread(str(own_discs / 'images/0.png'))
+    cv2.imwrite(str(own_discs / 'images/0.png'), picture // 2)
+    with pytest.raises(DataError, match='run: source discs is not what the run began with'):
+        train(config, resume=True)
+    assert load(tmp_path / 'run')['global_step'] == 2
 
 
 def test_a_run_is_never_written_over(discs: Path, whole_run: Path) -> None:
@@ -160,38 +272,309 @@ def test_resuming_what_never_ran_is_an_error(discs: Path, tmp_path: Path) -> Non
         train(small(discs, tmp_path), resume=True)
 
 
-def test_the_copied_configuration_starts_the_same_run(whole_run: Path) -> None:
-    copy = yaml.safe_load((whole_run / 'config.yaml').read_text())
-    copy['stages'] = [Stage(**stage) for stage in copy['stages']]
-    assert TrainingConfig(**copy).stage_at(3).crop == 64
+def test_the_curves_hold_loss_learning_rate_and_validation(whole_run: Path) -> None:
+    assert [step for step, _ in curve(whole_run, 'loss')] == [1, 2, 3, 4]
+    assert [step for step, _ in curve(whole_run, 'val_iou')] == [2, 4]
+    assert curve(whole_run, 'val_iou') == curve(whole_run, 'val_discs_iou')
+    events = EventAccumulator(str(whole_run / 'tensorboard')).Reload()
+    rates = [event.value for event in events.Scalars('lr')]
+    assert rates == pytest.approx([1e-2 * (1 - step / 4) ** 0.9 for step in range(4)])
+    losses = [event.value for event in events.Scalars('loss')]
+    assert losses == pytest.approx([value for _, value in curve(whole_run, 'loss')])
+
+
+def test_a_checkpoint_holds_the_averaged_weights_beside_the_current_ones(whole_run: Path) -> None:
+    checkpoint = load(whole_run)
+    averaged, current = checkpoint['state_dict'], checkpoint['current_model_state']
+    assert averaged.keys() == current.keys()
+    assert not torch.equal(averaged['model.out.weight'], current['model.out.weight'])
+    assert checkpoint['averaging_state']['n_averaged'] == 4
+
+
+def test_without_averaging_the_current_weights_are_the_weights(discs: Path, tmp_path: Path) -> None:
+    plain = OptimizerConfig(ema_decay=0, warmup_steps=1)
+    config = small(discs, tmp_path, optimizer=plain)
+    train(config, stop_after=1)
+    train(config, resume=True)
+    assert 'averaging_state' not in load(tmp_path)
+    assert load(tmp_path)['global_step'] == 4
+
+
+@pytest.mark.parametrize(('name', 'state'), [('sgd', 'momentum_buffer'), ('adamw', 'exp_avg')])
+def test_the_optimizer_is_the_one_that_was_named(
+    name: str, state: str, discs: Path, tmp_path: Path
+) -> None:
+    how = OptimizerConfig(name=name, schedule='cosine', learning_rate=1e-2, warmup_steps=0)
+    train(small(discs, tmp_path, optimizer=how))
+    (optimizer,) = load(tmp_path)['optimizer_states']
+    assert state in optimizer['state'][0]
+    losses = [value for _, value in curve(tmp_path, 'loss')]
+    assert len(losses) == 4
+    assert all(value < 5 for value in losses)
+
+
+def test_a_checkpoint_tells_how_its_data_were_read(whole_run: Path, discs: Path) -> None:
+    checkpoint = load(whole_run)
+    (source,) = checkpoint['sources']
+    assert SourceConfig(**source) == SourceConfig(str(discs))
+    assert checkpoint['classes'] == ['background', 'rock']
+
+
+def test_the_auxiliary_head_learns(whole_run: Path) -> None:
+    torch.manual_seed(0)
+    fresh = Tiny().state_dict()['aux.weight']
+    assert not torch.equal(load(whole_run)['current_model_state']['model.aux.weight'], fresh)
+
+
+def test_a_checkpoint_appears_after_the_first_epoch_and_not_only_at_the_end(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError('the third step fails')
+
+    monkeypatch.setattr(
+        'training.module.segmentation_loss',
+        lambda *a: fail() if (tmp_path / 'checkpoints').exists() else segmentation_loss(*a),
+    )
+    with pytest.raises(RuntimeError, match='third step'):
+        train(small(discs, tmp_path))
+    assert load(tmp_path)['global_step'] == 2
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_validation(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ious = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr(
+        'training.module.RockSegmentation.on_validation_epoch_end',
+        lambda self: self.log('val_iou', torch.tensor(next(ious))),
+    )
+    config = small(discs, tmp_path, stages=[Stage(6, 48, (0.5, 1.0))])
+    train(config, stop_after=2)
+    train(config, resume=True)
+    assert (load(tmp_path, 'best')['global_step'], load(tmp_path)['global_step']) == (4, 6)
+    assert sorted(f.name for f in (tmp_path / 'checkpoints').iterdir()) == [
+        'best.ckpt',
+        'last.ckpt',
+    ]
+
+
+def test_a_stage_can_label_its_pictures_itself(
+    discs: Path, tmp_path: Path, own_discs: Path
+) -> None:
+    made: list[object] = []
+
+    def segmenter(*_: object) -> object:
+        made.append(None)
+        return object()
+
+    sources = {
+        'discs': SourceConfig(str(discs)),
+        'more': SourceConfig(str(own_discs / 'images'), format='unlabelled', val_fraction=0),
+    }
+    last = Stage(2, 48, (0.5, 1.0), {'more': 1}, self_train=['more'])
+    config = small(discs, tmp_path, sources=sources, stages=[Stage(2, 48, (0.5, 1.0)), last])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('training.self_training.load_weights', lambda path: path)
+        patch.setattr('training.self_training.Segmenter', segmenter)
+        patch.setattr(
+            'training.self_training.sure_labels',
+            lambda _, picture, sure: (picture[..., 0] > 100).astype('uint8'),
+        )
+        train(config, stop_after=1)
+        assert made == []
+        train(config, resume=True)
+    assert len(made) == 1
+    labels = cv2.imread(str(tmp_path / 'self_training/stage_1/more/3.png'), cv2.IMREAD_GRAYSCALE)
+    mask = cv2.imread(str(own_discs / 'masks/3.png'), cv2.IMREAD_GRAYSCALE)
+    assert (labels == mask // 255).all()
+
+
+def settle(config: TrainingConfig) -> TrainingConfig:
+    """Takes out what makes the loss of a batch another than the mean of its parts' losses."""
+    return dataclasses.replace(
+        config,
+        loss=LossConfig(region='none'),
+        augmentation=AugmentationConfig(rotation_p=0, perspective_p=0),
+    )
+
+
+@pytest.fixture
+def plain_run(discs: Path, tmp_path: Path, plain_network: None) -> Path:
+    run = tmp_path / 'plain'
+    train(settle(small(discs, run)))
+    return run
+
+
+def assert_close_end(one: Path, two: Path) -> None:
+    for name, tensor in load(one)['current_model_state'].items():
+        assert torch.allclose(tensor, load(two)['current_model_state'][name], atol=1e-5), name
+    assert curve(one, 'loss') == [(n, pytest.approx(v, abs=1e-5)) for n, v in curve(two, 'loss')]
+    assert curve(one, 'val_iou') == [
+        (n, pytest.approx(v, abs=0.01)) for n, v in curve(two, 'val_iou')
+    ]
+
+
+def test_a_step_in_two_parts_is_the_same_step(discs: Path, plain_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / 'parts'
+    train(settle(small(discs, run, machine=dataclasses.replace(CPU, accumulate=2))))
+    assert load(run)['global_step'] == 4
+    assert_close_end(run, plain_run)
+
+
+def test_two_processes_make_the_steps_of_one_and_say_everything_once(
+    discs: Path, plain_run: Path, tmp_path: Path
+) -> None:
+    run, script = tmp_path / 'two', tmp_path / 'script.py'
+    script.write_text(TWO_PROCESSES)
+    given = arguments(settle(small(discs, run)))
+    given += ['--machine.devices=2', '--machine.strategy=ddp']
+    done = subprocess.run(
+        [sys.executable, str(script), __file__, str(tmp_path), *given],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(':')[0] for line in done.stdout.splitlines()[:2]] == ['step 2', 'step 4']
+    assert done.stdout.count('\n') == 3
+    assert len([line for line in done.stderr.splitlines() if 'reading' in line]) == 1
+    draws = [
+        {int(line) for line in (tmp_path / f'draws_{rank}').read_text().split()} for rank in (0, 1)
+    ]
+    assert draws == [{0, 1, 4, 5, 8, 9, 12, 13}, {2, 3, 6, 7, 10, 11, 14, 15}]
+    first, second = (torch.load(tmp_path / f'weights_{rank}.pt') for rank in (0, 1))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert_close_end(run, plain_run)
+
+
+@pytest.mark.parametrize(('devices', 'accumulate', 'told'), [(1, 3, '1 × 3'), (2, 2, '2 × 2')])
+def test_a_batch_that_cannot_be_shared_is_refused(
+    devices: int, accumulate: int, told: str, discs: Path, tmp_path: Path
+) -> None:
+    machine = dataclasses.replace(CPU, devices=devices, accumulate=accumulate)
+    with pytest.raises(ValueError, match=rf'batch_size is 4; .*{told}'):
+        train(small(discs, tmp_path, machine=machine))
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_bad_file_is_told_in_a_line_before_the_training(
+    own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_discs / 'images/1.png').write_bytes(b'')
+    (own_discs / 'masks/3.png').write_bytes(b'no picture')
+    assert main(arguments(small(own_discs, tmp_path / 'run'))) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if 'does not decode' in line]
+    assert len(told) == 2
+    assert 'images/1.png' in told[0]
+    assert 'masks/3.png' in told[1]
+    assert not (tmp_path / 'run').exists()
+
+
+def test_one_bar_counts_the_steps_of_the_whole_run(
+    discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = small(discs, tmp_path, machine=dataclasses.replace(CPU, accumulate=2))
+    train(config, stop_after=1)
+    capfd.readouterr()
+    train(config, resume=True)
+    told = capfd.readouterr()
+    assert '4/4' in told.err
+    assert 'Epoch' not in told.err
+    assert told.out.startswith('step 4: ')
+    assert told.out.count('\n') == 1
 
 
 def test_a_bad_setting_is_one_line_and_status_1(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f'--data={discs}', f'--run={tmp_path}', '--decoder=skipp']
+    given = [f'--sources={{"mine": {{"path": "{discs}"}}}}', f'--run={tmp_path}']
     stages = '--stages=[{"steps": 100, "crop": 64, "area": [0.5, 1.0]}]'
-    assert main([*given, stages]) == 1
+    assert main([*given, '--decoder=skipp', stages]) == 1
     error = capsys.readouterr().err.strip()
     assert "'skipp'" in error
     assert error.count('\n') == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='has a GPU')
+def test_a_machine_without_the_device_is_one_line(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = dataclasses.replace(CPU, accelerator='gpu')
+    assert main(arguments(small(discs, tmp_path / 'run', machine=machine))) == 1
+    assert capsys.readouterr().err.strip().count('\n') == 0
 
 
 def test_missing_settings_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
-    assert 'data' in capsys.readouterr().err
+    assert 'sources' in capsys.readouterr().err
 
 
-def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def told_by(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as left:
-        main(['--help'])
+        main([argument])
     assert left.value.code == 0
-    told = capsys.readouterr().out
-    for setting in dataclasses.fields(TrainingConfig):
-        assert f'--{setting.name}' in told
-    assert 'Peak of the learning rate' in told
+    return ' '.join(capsys.readouterr().out.split()).replace('- ', '-')  # it breaks at hyphens
+
+
+def explained(settings: type) -> Iterator[str]:
+    """Returns the first words of the explanation of each setting of a configuration."""
+    text = (settings.__doc__ or '').split('Attributes:')[1]
+    for setting in dataclasses.fields(settings):
+        first = text.split(f' {setting.name}: ')[1].split('\n')[0]
+        yield first.split(';')[0].strip(' .').replace('- ', '-')
+
+
+@pytest.mark.parametrize(
+    ('argument', 'prefix', 'settings'),
+    [
+        ('--help', '--', TrainingConfig),
+        ('--help', '--optimizer.', OptimizerConfig),
+        ('--help', '--loss.', LossConfig),
+        ('--help', '--augmentation.', AugmentationConfig),
+        ('--help', '--machine.', MachineConfig),
+        ('--sources.help', '', SourceConfig),
+        ('--stages.help', '', Stage),
+    ],
+)
+def test_help_explains_every_setting(
+    argument: str, prefix: str, settings: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_by(argument, capsys)
+    assert [s.name for s in dataclasses.fields(settings) if f'{prefix}{s.name}' not in told] == []
+    assert [words for words in explained(settings) if words not in told] == []
+
+
+def test_the_copied_configuration_is_the_same_run(whole_run: Path, discs: Path) -> None:
+    copy = read_config(str(whole_run / 'config.yaml'))
+    assert copy == small(discs, whole_run)
+
+
+@pytest.mark.parametrize('name', ['training.yaml', 'training/default.yaml'])
+def test_a_configuration_of_the_package_is_read_and_repeats_no_default(name: str) -> None:
+    file = ROOT / 'config' / name
+    config = read_config(str(file))
+    assert config.steps > 0
+    example = yaml.safe_load(file.read_text())
+    bare = TrainingConfig({'x': SourceConfig('')}, '', [Stage(100, 64, (0.5, 1.0))])
+    assert repeated(example, dataclasses.asdict(bare)) == []
+
+
+def repeated(given: dict, defaults: dict) -> list[str]:
+    """Returns the settings that a file gives as they would be without it; words for cards apart."""
+    names = []
+    for name, value in given.items():
+        if name in ('sources', 'stages', 'run', 'data_description', 'licence'):
+            continue
+        if isinstance(value, dict):
+            names += [f'{name}.{inner}' for inner in repeated(value, defaults[name])]
+        elif value == defaults[name]:
+            names.append(name)
+    return names
 
 
 def test_the_worked_example_trains_ones_own_pictures_under_ones_own_licence(
@@ -204,37 +587,18 @@ def test_the_worked_example_trains_ones_own_pictures_under_ones_own_licence(
         return tmp_path
 
     monkeypatch.setattr('training.train.train', note)
-    given = ['--config', str(ROOT / 'config/training.yaml'), '--data', str(discs)]
-    given += ['--run', str(tmp_path), '--data_description', 'my quarry', '--licence', 'all mine']
+    given = ['--config', str(ROOT / 'config/training.yaml')]
+    given += ['--sources', f'{{mine: {{path: {discs}}}}}', '--run', str(tmp_path)]
+    given += ['--data_description', 'my quarry', '--licence', 'all mine']
     assert main(given) == 0
     (config,) = configs
-    assert (config.data, config.stage_at(0).crop) == (str(discs), 160)
+    assert config.sources == {'mine': SourceConfig(str(discs))}
     assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
 
 
-def test_the_worked_example_repeats_no_default() -> None:
-    example = yaml.safe_load((ROOT / 'config/training.yaml').read_text())
-    stages = [Stage(**stage) for stage in example['stages']]
-    plain = dataclasses.asdict(TrainingConfig('', '', stages))
-    assert [n for n, v in example.items() if n != 'stages' and v == plain[n]] == []
-
-
-def test_ctrl_c_leaves_a_checkpoint_that_a_resumed_run_goes_on_from(
-    discs: Path, tmp_path: Path
-) -> None:
-    stages = '--stages=[{"steps": 100000, "crop": 48, "area": [0.5, 1.0]}]'
-    command = [sys.executable, '-c', TINY, __file__, f'--data={discs}', f'--run={tmp_path}', stages]
-    command += ['--steps_per_epoch=2', '--batch_size=2', '--pretrained=false', '--workers=0']
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith('step 2:')
-        assert process.stdout.readline().startswith('step 4:')
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert 'Traceback' not in errors
-    assert '--resume' in errors
-    checkpoint = torch.load(tmp_path / 'checkpoints/last.ckpt', weights_only=True)
-    assert checkpoint['global_step'] >= 2
+def test_the_run_folder_has_a_picture_and_a_description(whole_run: Path) -> None:
+    assert cv2.imread(str(whole_run / 'pictures/step_000004.jpg')) is not None
+    described = json.loads((whole_run / 'run.json').read_text())
+    assert len(described['sources']['discs']['sha256']) == 64
+    with (whole_run / 'curves.csv').open() as file:
+        assert next(csv.reader(file)) == ['step', 'name', 'value']

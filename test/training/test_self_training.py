@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+
+from rock_seg_ros.perception.weights_file import WeightsError
+from training.config import Stage, TrainingConfig
+from training.self_training import SelfLabelled, label_sources, sure_labels
+from training.sources import IGNORE, Sample, SourceConfig, find_samples
+
+AREA = (0.5, 1.0)
+
+
+@dataclass
+class Bright:
+    """Calls bright pixels rock; confident by what the red channel says beyond grey."""
+
+    asymmetric: bool = False
+    asked: int = 0
+
+    def segment(self, picture: np.ndarray) -> SimpleNamespace:
+        self.asked += 1
+        class_ids = (picture[..., 1] > 100).astype(np.uint8)
+        if self.asymmetric:
+            class_ids[:, 0] = 1
+        return SimpleNamespace(class_ids=class_ids, confidence=picture[..., 0])
+
+
+def test_labels_are_only_where_the_network_is_sure() -> None:
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[0:2, :, 1] = 200
+    picture[..., 0] = 240
+    picture[1, 2, 0] = picture[3, 4, 0] = 220
+    labels = sure_labels(Bright(), picture, 0.9)  # type: ignore[arg-type]
+    assert labels.dtype == np.uint8
+    assert labels[1, 2] == labels[3, 4] == IGNORE
+    assert (labels == IGNORE).sum() == 2
+    assert (labels[0] == 1).all()
+    assert (labels[2] == 0).all()
+
+
+def test_labels_are_only_where_the_mirror_image_agrees() -> None:
+    picture = np.full((4, 6, 3), (255, 0, 0), np.uint8)
+    labels = sure_labels(Bright(asymmetric=True), picture, 0.9)  # type: ignore[arg-type]
+    assert (labels[:, [0, -1]] == IGNORE).all()
+    assert (labels[:, 1:-1] == 0).all()
+
+
+def samples_of(data: Path) -> list[Sample]:
+    greys = {'0': 'ignore', '255': 'rock'}
+    return find_samples(SourceConfig(str(data), class_map=greys), 'all', ['background', 'rock'])
+
+
+def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> None:
+    sample = samples_of(own_discs)[0]
+    before = sample.read()
+    labels = np.zeros_like(before.classes)
+    labels[:40] = IGNORE
+    cv2.imwrite(str(tmp_path / 'labels.png'), labels)
+    after = SelfLabelled(sample, tmp_path / 'labels.png').read()
+    rock = before.classes == 1
+    assert rock.any()
+    assert (after.classes[rock] == 1).all()
+    assert (after.classes[40:][~rock[40:]] == 0).all()
+    assert (after.classes[:40][~rock[:40]] == IGNORE).all()
+    assert (after.picture == before.picture).all()
+
+
+@pytest.fixture
+def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
+    return TrainingConfig(
+        {'mine': SourceConfig(str(own_discs))},
+        str(tmp_path / 'run'),
+        [Stage(100, 32, AREA), Stage(100, 32, AREA, self_train=['mine'])],
+        start_from='start.safetensors',
+    )
+
+
+@pytest.fixture
+def labeller(monkeypatch: pytest.MonkeyPatch) -> Bright:
+    bright = Bright()
+    monkeypatch.setattr('training.self_training.load_weights', lambda path: path)
+    monkeypatch.setattr('training.self_training.Segmenter', lambda _: bright)
+    return bright
+
+
+def label(config: TrainingConfig, data: Path, stage: int = 1) -> dict:
+    trainer = pl.Trainer(accelerator='cpu', devices=1, logger=False, enable_checkpointing=False)
+    return label_sources({'mine': samples_of(data)}, config, stage, trainer)
+
+
+def test_a_stage_without_self_training_labels_nothing(
+    config: TrainingConfig, own_discs: Path, labeller: Bright
+) -> None:
+    assert label(config, own_discs, stage=0) == {}
+    assert not Path(config.run).exists()
+
+
+def test_labels_are_made_once(config: TrainingConfig, own_discs: Path, labeller: Bright) -> None:
+    config.sure = 0.0
+    first = label(config, own_discs)
+    assert labeller.asked == 2 * 5
+    second = label(config, own_discs)
+    assert labeller.asked == 2 * 5
+    assert [s.labels for s in first['mine']] == [s.labels for s in second['mine']]
+    truth = replace(samples_of(own_discs)[2], greys={0: 0, 255: 1}).read().classes  # type: ignore[call-arg]
+    assert (second['mine'][2].read().classes == truth).mean() > 0.99
+
+
+def test_labels_that_a_kill_left_half_made_are_made_again(
+    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        if labeller.asked >= 6:
+            raise KeyboardInterrupt
+        return plain(*_)
+
+    plain = sure_labels
+    with monkeypatch.context() as patch:
+        patch.setattr('training.self_training.sure_labels', killed)
+        with pytest.raises(KeyboardInterrupt):
+            label(config, own_discs)
+    folder = Path(config.run) / 'self_training'
+    assert not (folder / 'stage_1').exists()
+    label(config, own_discs)
+    assert len(list((folder / 'stage_1/mine').iterdir())) == 5
+    assert [f.name for f in folder.iterdir()] == ['stage_1']
+
+
+def test_the_last_checkpoint_labels_where_there_is_one(
+    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[str] = []
+    monkeypatch.setattr(
+        'training.self_training.load_weights', lambda path: asked_for.append(str(path))
+    )
+    label(config, own_discs)
+    last = Path(config.run) / 'checkpoints/last.ckpt'
+    last.parent.mkdir()
+    last.touch()
+    (Path(config.run) / 'self_training/stage_1').rename(Path(config.run) / 'away')
+    label(config, own_discs)
+    assert asked_for == ['start.safetensors', str(last)]
+
+
+def test_weights_that_cannot_be_read_are_told(config: TrainingConfig, own_discs: Path) -> None:
+    with pytest.raises(WeightsError, match=r'start\.safetensors: no such file'):
+        label(config, own_discs)

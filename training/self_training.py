@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-training: a network labels the pictures that its next stage learns from.
+
+As in Noisy Student (Xie et al. 2020, arXiv:1911.04252): the labels come from the averaged weights
+and clean pictures, the training sees them augmented.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.weights_file import load_weights
+from training.checkpoints import last_checkpoint
+from training.config import TrainingConfig
+from training.sources import IGNORE, Labelled, Sample
+
+
+@dataclass(frozen=True)
+class SelfLabelled:
+    """A sample whose ignored pixels a network has labelled, in a file of class ids."""
+
+    sample: Sample
+    labels: Path
+
+    def read(self) -> Labelled:
+        """Reads the sample and fills in its ignored pixels; rocks are not told apart in them."""
+        read = self.sample.read()
+        classes = np.where(read.classes == IGNORE, read_grey(self.labels), read.classes)
+        return Labelled(read.picture, classes, read.instances)
+
+
+def label_sources(
+    samples: dict[str, list[Sample]],
+    config: TrainingConfig,
+    stage: int,
+    trainer: pl.Trainer,
+) -> dict[str, Sequence[SelfLabelled]]:
+    """Labels the sources that a stage wants labelled, or finds the labels that are there already.
+
+    They lie in `RUN/self_training/stage_N/SOURCE/`; a run that goes on after a kill finds them
+    whole or makes them again.
+
+    Args:
+        samples: Name of a source → its train samples.
+        config: The run; its last checkpoint, or what it starts from, does the labelling.
+        stage: Number of the stage, from 0.
+        trainer: Of its processes the first does the work, and the others wait.
+
+    Raises:
+        WeightsError: The weights cannot be used.
+        OSError: The labels cannot be written.
+    """
+    wanted = config.stages[stage].self_train
+    if not wanted:
+        return {}
+    folder = Path(config.run) / 'self_training' / f'stage_{stage}'
+    if trainer.is_global_zero and not folder.exists():
+        _label({name: samples[name] for name in wanted}, config, folder)
+    trainer.strategy.barrier()
+    return {
+        name: [SelfLabelled(s, folder / name / f'{s.name}.png') for s in samples[name]]
+        for name in wanted
+    }
+
+
+def _label(samples: dict[str, list[Sample]], config: TrainingConfig, folder: Path) -> None:
+    last = last_checkpoint(Path(config.run))
+    segmenter = Segmenter(load_weights(last if last.exists() else config.start_from))
+    beside = folder.with_name(f'{folder.name}.part')
+    shutil.rmtree(beside, ignore_errors=True)
+    for name, found in samples.items():
+        (beside / name).mkdir(parents=True)
+        for sample in tqdm(found, desc=f'labelling {name}', unit='picture'):
+            labels = sure_labels(segmenter, sample.read().picture, config.sure)
+            _, file = cv2.imencode('.png', labels)  # imwrite is silent where the disk is full
+            (beside / name / f'{sample.name}.png').write_bytes(file.tobytes())
+    beside.rename(folder)
+
+
+def sure_labels(segmenter: Segmenter, picture: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
+    """Labels a picture where the network is sure of it and of its mirror image.
+
+    Args:
+        segmenter: The network.
+        picture: H×W×3 uint8 RGB.
+        sure: Least confidence, 0 to 1.
+
+    Returns:
+        H×W uint8 class ids; 255 where it is not sure.
+    """
+    plain = segmenter.segment(picture)
+    mirrored = segmenter.segment(np.ascontiguousarray(picture[:, ::-1]))
+    alike = plain.class_ids == mirrored.class_ids[:, ::-1]
+    confidence = np.minimum(plain.confidence, mirrored.confidence[:, ::-1])
+    return np.where(alike & (confidence >= 255 * sure), plain.class_ids, np.uint8(IGNORE))
