@@ -5,117 +5,246 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
-import yaml
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
-from training.config import MASK_VALUES, TrainingConfig
-from training.datasets import IGNORE, DataError, Sample, find_samples, read_sample
-from training.metrics import rock_metrics
+from training.metrics import Counts, count, stack, summarize
+from training.sources import DataError, Sample, find_samples
+from training.sources.options import add_source_options, source_of
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is done to a picture before the network sees it.
+
+    Attributes:
+        grey: Turn it grey.
+        scale: Scale width and height; what is found is scaled back and judged at the label's size.
+        gain: Multiply its values, and clip them at 255.
+    """
+
+    grey: bool = False
+    scale: float = 1.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses what no picture could be made of, with ValueError."""
+        for name in ('scale', 'gain'):
+            if not 0 < getattr(self, name) <= 16:
+                raise ValueError(f'{name} must be above 0, at most 16, not {getattr(self, name)}')
+
+    def __str__(self) -> str:
+        """Says what is done, '' if nothing: 'grey, scale 0.5'."""
+        changed = [f'{name} {getattr(self, name):g}' for name in ('scale', 'gain')]
+        told = ['grey'] * self.grey + [text for text in changed if not text.endswith(' 1')]
+        return ', '.join(told)
+
+    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns the picture, H×W×3 uint8 RGB, as the network is to see it."""
+        if self.grey:
+            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]
+        if self.gain != 1:
+            picture = cv2.convertScaleAbs(picture, alpha=self.gain)  # type: ignore[assignment]
+        if self.scale != 1:
+            height, width = (max(1, round(side * self.scale)) for side in picture.shape[:2])
+            how = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
+            picture = cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[assignment]
+        return picture
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A picture that was measured on.
+
+    Attributes:
+        sample: The picture.
+        counts: Of what was found in it.
+        mask: H×W bool, where rock was found.
+    """
+
+    sample: Sample
+    counts: Counts
+    mask: NDArray[np.bool_]
+
+    @property
+    def iou(self) -> float | None:
+        """IoU of rock pixels, None where rock is neither true nor found."""
+        value, told = self.counts.iou
+        return float(value) if told else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a measurement gave.
+
+    Attributes:
+        name: Of the data and the conditions, for people.
+        conditions: Under which it was made.
+        pictures: What was measured on.
+    """
+
+    name: str
+    conditions: Conditions
+    pictures: list[Judged]
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The counts of all pictures, P×…."""
+        return stack([judged.counts for judged in self.pictures])
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What `summarize` tells, and the conditions."""
+        return summarize(self.counts) | {'conditions': asdict(self.conditions)}
 
 
 def evaluate(
-    segmenter: Segmenter, samples: Sequence[Sample], mask_values: dict[int, int]
-) -> dict[str, float]:
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    conditions: Conditions | None = None,
+    threshold: float | None = None,
+    name: str = '',
+) -> Result:
     """Measures a network on whole pictures.
 
     Args:
         segmenter: The network.
-        samples: The labelled pictures.
-        mask_values: Grey value in the mask files → class id of the card; 255 as id is ignored.
-
-    Returns:
-        images: Number of pictures.
-        iou, precision, recall: Of rock pixels, pooled over all pictures, 0 to 1.
-        mean_iou: IoU of rock pixels, averaged over the pictures that have any, in truth or found.
+        samples: The labelled pictures, at least one.
+        conditions: What is done to the pictures; None = nothing.
+        threshold: Probability from which a pixel is rock, 0 to 1; None = the card's.
+        name: Of the result.
 
     Raises:
-        DataError: A file does not decode or does not fit its picture.
+        DataError: There is no picture, or a file does not decode or does not fit its picture.
+        ValueError: The threshold is not legal.
     """
-    pooled, single = rock_metrics(), rock_metrics()
-    ious = []
+    if not samples:
+        raise DataError(f'{name or "data"}: no pictures to measure on')
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f'threshold must be between 0 and 1, not {threshold:g}')
+    conditions = conditions or Conditions()
+    judged = []
     for sample in tqdm(samples, unit='picture', desc='evaluating'):
-        picture, targets = read_sample(sample, mask_values)
-        found = torch.from_numpy(segmenter.segment(picture).mask()) // 255
-        rock = np.isin(targets, segmenter.card.rock_ids)
-        truth = torch.from_numpy(np.where(targets == IGNORE, IGNORE, rock).astype(np.int64))
-        pooled.update(found.long(), truth)
-        if rock.any() or found.any():
-            ious.append(float(single(found.long(), truth)['iou']))
-            single.reset()
-    figures = {name: float(value) for name, value in pooled.compute().items()}
-    return {'images': len(samples), **figures, 'mean_iou': float(np.mean(ious)) if ious else 0.0}
+        label = sample.read()
+        found = segment_under(segmenter, label.picture, conditions, threshold)
+        counts = count(label.classes, label.instances, found)
+        judged.append(Judged(sample, counts, found.mask() > 0))
+    return Result(name, conditions, judged)
 
 
-def read_mask_values(text: str) -> dict[int, int]:
-    """Reads '{GREY: CLASS_ID, ...}', as the training's configuration writes it.
+def segment_under(
+    segmenter: Segmenter,
+    picture: NDArray[np.uint8],
+    conditions: Conditions,
+    threshold: float | None = None,
+) -> Segmentation:
+    """Segments a picture, H×W×3 uint8 RGB, under conditions; the result has the picture's size."""
+    found = segmenter.segment(conditions.apply(picture), threshold)
+    height, width = picture.shape[:2]
+    if found.class_ids.shape == (height, width):
+        return found
+    ids, confidence = (
+        cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        for plane in (found.class_ids, found.confidence)
+    )
+    return Segmentation(ids, confidence, found.rock_ids)  # type: ignore[arg-type]
 
-    Raises:
-        argparse.ArgumentTypeError: It is no such mapping, or a number is not 0 to 255.
+
+def lines(figures: dict[str, Any], intervals: dict[str, Any], path: str = '') -> Iterator[str]:
+    """Yields figures for people, one a line, with their intervals.
+
+    Args:
+        figures: Of `summarize`, without `intervals`.
+        intervals: Of the same names.
+        path: Goes before each name.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        values = None
-    if not isinstance(values, dict) or not all(
-        isinstance(n, int) and 0 <= n <= 255 for pair in values.items() for n in pair
-    ):
-        raise argparse.ArgumentTypeError(f"must be like '{{0: 0, 255: 1}}', not {text!r}")
-    return values
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from lines(value, intervals.get(name, {}), f'{path}{name}.')
+            continue
+        bounds = intervals.get(name)
+        told = '-' if value is None else f'{value:.4g}'
+        between = f'  {bounds[0]:.4g} to {bounds[1]:.4g}' if bounds else ''
+        yield f'{path + name:22} {told:>8}{between}'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.evaluate', description=__doc__)
     parser.add_argument('--weights', required=True, help='weights file')
-    parser.add_argument(
-        '--data', required=True, type=Path, help='folder with images/, masks/, manifest.csv'
-    )
+    parser.add_argument('--data', required=True, type=Path, help='folder or annotation file')
     parser.add_argument(
         '--split', choices=('val', 'train', 'all'), help='pictures to measure on (default: val)'
     )
-    parser.add_argument(
-        '--val-fraction',
-        type=float,
-        default=TrainingConfig.val_fraction,
-        help='share that is val without a manifest (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--mask-values', type=read_mask_values, default=MASK_VALUES, help='{grey: class id, ...}'
-    )
+    add_source_options(parser)
+    parser.add_argument('--grey', action='store_true', help='turn the pictures grey')
+    parser.add_argument('--scale', type=float, help='scale the pictures; judged at label size')
+    parser.add_argument('--gain', type=float, help="multiply the pictures' values")
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output-stride', type=int, help='8 or 16; 0 = as trained')
+    parser.add_argument(
+        '--threshold', type=float, help="probability from which a pixel is rock (default: card's)"
+    )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
-    parser.set_defaults(split='val')
+    parser.add_argument('--report', type=Path, metavar='OUT.html', help='write a report, too')
+    parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
+    parser.add_argument(
+        '--worst', type=int, default=12, help='pictures shown in the report (default: %(default)s)'
+    )
+    parser.set_defaults(split='val', scale=1.0, gain=1.0)
     return parser
+
+
+def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
+    asked = {name: getattr(given, name) for name in ('device', 'output_stride')}
+    how: Any = {name: value for name, value in asked.items() if value is not None}
+    conditions = Conditions(given.grey, given.scale, given.gain)
+    segmenter = Segmenter(load_weights(given.weights), **how)
+    samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
+    parts = (given.data.resolve().name, given.split, str(conditions))
+    name = ', '.join(part for part in parts if part)
+    return evaluate(segmenter, samples, conditions, given.threshold, name), segmenter.card
+
+
+def _measure_and_report(given: argparse.Namespace, command: str) -> Result:
+    from training.report import read_curves, write_report  # which import this module
+
+    curves = read_curves(given.run) if given.run else None
+    result, card = _measure(given)
+    write_report(given.report, [result], card, command, curves, given.worst)
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = _parser().parse_args(words)
+    command = shlex.join(['python', '-m', 'training.evaluate', *words])
     try:
-        asked = {name: getattr(given, name) for name in ('device', 'output_stride')}
-        how: Any = {name: value for name, value in asked.items() if value is not None}
-        segmenter = Segmenter(load_weights(given.weights), **how)
-        samples = find_samples(given.data, given.split, given.val_fraction)
-        figures = evaluate(segmenter, samples, given.mask_values)
-    except (DataError, DeviceError, WeightsError, ValueError) as error:
+        result = _measure_and_report(given, command) if given.report else _measure(given)[0]
+    except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.evaluate: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    figures = result.figures
     if given.json:
         print(json.dumps(figures))
     else:
-        for name, value in figures.items():
-            print(f'{name:10} {value:.4g}')
+        shown = {name: v for name, v in figures.items() if name not in ('intervals', 'conditions')}
+        print('\n'.join(lines(shown, figures['intervals'])))
     return 0
 
 

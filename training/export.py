@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a training's checkpoint into a weights file with its card."""
+"""Turns a checkpoint into a weights file with its card, and refuses one that finds other rocks."""
 
 from __future__ import annotations
 
 import argparse
 import pickle
 import sys
-import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rock_seg_ros.perception.backends.onnx_backend import INPUT, OUTPUT
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build, load_state
-from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import (
     Weights,
     WeightsError,
@@ -24,11 +26,25 @@ from rock_seg_ros.perception.weights_file import (
     save_weights,
     write_beside,
 )
-from training.config import DATA_SETTINGS, MASK_VALUES, TrainingConfig
-from training.datasets import DataError, find_samples
-from training.evaluate import evaluate, read_mask_values
+from training.evaluate import Result, evaluate
+from training.sources import DataError, Sample, SourceConfig, find_samples
+from training.sources.options import add_source_options, source_of
 
 ONNX_OPSET = 18
+MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's
+MOST_IOU_CHANGE = 0.002  # int8: difference of rock IoU from the checkpoint's, on any source
+PICTURES = 8
+METRICS = (
+    'iou',
+    'mean_iou',
+    'precision',
+    'recall',
+    'boundary_iou',
+    'false_rock',
+    'false_rock_on_empty',
+    'ece',
+)
+ROCK_METRICS = ('precision', 'recall', 'mean_iou')
 
 
 class ScoresOnly(nn.Module):
@@ -44,17 +60,36 @@ class ScoresOnly(nn.Module):
         return self.model(pictures)['out']
 
 
-def export(weights: Weights, target: Path, int8: bool = False, output_stride: int = 0) -> None:
-    """Writes a weights file without the auxiliary head.
+def export(
+    weights: Weights,
+    target: Path,
+    samples: Sequence[Sample],
+    int8: bool = False,
+    output_stride: int = 0,
+    device: str = 'auto',
+    measure: bool = False,
+) -> Card:
+    """Writes a weights file without the auxiliary head; the target appears only if it holds.
+
+    The file is run with the node's code, in fp32, beside the weights that it comes from.
 
     Args:
         weights: Of a checkpoint: the averaged weights of a training.
         target: `.safetensors` (fp16, or weight-only int8) or `.onnx` (fp32, any size and batch).
+        samples: Pictures to check on; none = unchecked. int8 needs labelled ones.
         int8: Weight-only int8; `.safetensors` only.
         output_stride: Of the file, 8 or 16; 0 = as trained.
+        device: To check on: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        measure: Put the figures of the file on the samples into its card.
+
+    Returns:
+        The card of the file, with what the check gave among its metrics.
 
     Raises:
-        WeightsError: The weights do not fit, or the target cannot be what is asked.
+        DataError: A picture to check on cannot be read.
+        DeviceError: This machine has no such device.
+        WeightsError: The weights do not fit, the target cannot be what is asked, or the file finds
+            too much else than the checkpoint.
     """
     if target.suffix not in ('.safetensors', '.onnx'):
         raise WeightsError(f'{target}: the name must end in .safetensors or .onnx')
@@ -66,13 +101,32 @@ def export(weights: Weights, target: Path, int8: bool = False, output_stride: in
         load_state(model, weights.state)
     except ValueError as error:
         raise WeightsError(f'{weights.path}: {error}') from None
-    if target.suffix == '.onnx':
-        write_beside(target, lambda temporary: _write_onnx(model, card.to_json(), temporary))
-    else:
-        save_weights(target, model.state_dict(), card, int8)
+    write = _onnx_writer(model) if target.suffix == '.onnx' else _safetensors_writer(model, int8)
+    if not samples:
+        write_beside(target, lambda temporary: write(temporary, card))
+        return card
+    if target.suffix == '.onnx' and device == 'auto':
+        device = 'cpu'  # ONNX Runtime's CUDA is a package of its own
+    theirs = _run(replace(weights, card=card), samples, device)
+
+    def write_what_holds(temporary: Path) -> None:
+        nonlocal card
+        write(temporary, card)
+        ours = _run(load_weights(temporary), samples, device)
+        card = replace(card, metrics=card.metrics | compare(target, ours, theirs, int8))
+        if measure:
+            card = replace(card, metrics=card.metrics | figures_of(ours))
+        write(temporary, card)
+
+    write_beside(target, write_what_holds)
+    return card
 
 
-def _write_onnx(model: nn.Module, card: str, file: Path) -> None:
+def _safetensors_writer(model: nn.Module, int8: bool) -> Callable[[Path, Card], None]:
+    return lambda file, card: save_weights(file, model.state_dict(), card, int8)
+
+
+def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         ScoresOnly(model).eval(),
@@ -85,50 +139,127 @@ def _write_onnx(model: nn.Module, card: str, file: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props['card'] = card
-    program.save(file)
+
+    def write(file: Path, card: Card) -> None:
+        program.model.metadata_props['card'] = card.to_json()
+        program.save(file)
+
+    return write
 
 
-def data_settings(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of `DATA_SETTINGS`; what it does not say has its default."""
-    settings = {'val_fraction': TrainingConfig.val_fraction, 'mask_values': MASK_VALUES}
+def _run(weights: Weights, samples: Sequence[Sample], device: str) -> dict[str, Result]:
+    """Measures weights, in fp32, on each source of the samples."""
+    segmenter = Segmenter(weights, device, 'fp32')
+    by_source: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_source.setdefault(sample.source, []).append(sample)
+    return {source: evaluate(segmenter, own, name=source) for source, own in by_source.items()}
+
+
+def compare(
+    target: Path, ours: dict[str, Result], theirs: dict[str, Result], int8: bool
+) -> dict[str, float]:
+    """Compares what a file finds with what the checkpoint finds, by source.
+
+    Args:
+        target: Is named in the error.
+        ours: Of the file.
+        theirs: Of the checkpoint, on the same pictures.
+        int8: Judge by the change of rock IoU instead of by pixels.
+
+    Returns:
+        export_pixels_differ: Share of the mask pixels that differ, 0 to 1.
+        export_iou_change: Largest change of rock IoU on a source that has labelled rock; is
+            missing where none has.
+
+    Raises:
+        WeightsError: The file finds too much else, or int8 cannot be judged without labels.
+    """
+    pairs = [(ours[source], theirs[source]) for source in ours]
+    masks = [
+        (one.mask, other.mask)
+        for our, their in pairs
+        for one, other in zip(our.pictures, their.pictures, strict=True)
+    ]
+    differing = sum(np.count_nonzero(one != other) for one, other in masks)
+    share = differing / sum(one.size for one, _ in masks)
+    changes = [
+        abs(our.figures['iou'] - their.figures['iou'])
+        for our, their in pairs
+        if our.counts.pixels[:, 1].any()
+    ]
+    if int8 and not changes:
+        raise WeightsError(f'{target}: int8 is judged by IoU, and no picture has labelled rock')
+    if int8 and max(changes) > MOST_IOU_CHANGE:
+        raise WeightsError(
+            f"{target}: refused, its IoU is {100 * max(changes):.2f} points off the checkpoint's"
+            f' on {len(masks)} pictures; at most {100 * MOST_IOU_CHANGE:.1f} may be'
+        )
+    if not int8 and share > MOST_PIXELS:
+        raise WeightsError(
+            f"{target}: refused, {share:.2%} of its mask pixels differ from the checkpoint's"
+            f' on {len(masks)} pictures; at most {MOST_PIXELS:.1%} may'
+        )
+    change = {'export_iou_change': max(changes)} if changes else {}
+    return {'export_pixels_differ': share, **change}
+
+
+def figures_of(results: dict[str, Result]) -> dict[str, float]:
+    """Returns the known main figures of each source as a card's metrics: 'NAME_val_iou' and so on.
+
+    Args:
+        results: Path of a source → what was measured on its val split.
+    """
+    metrics: dict[str, float | None] = {}
+    for source, result in results.items():
+        path = Path(source).resolve()
+        name = f'{path.stem if path.is_file() else path.name}_val'
+        told = result.figures
+        metrics |= {f'{name}_{figure}': told[figure] for figure in METRICS}
+        metrics |= {f'{name}_rocks_{figure}': told['rocks'][figure] for figure in ROCK_METRICS}
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def trained_on(checkpoint: Path) -> list[SourceConfig]:
+    """Returns the labelled sources that a checkpoint names; empty if it names none.
+
+    Raises:
+        WeightsError: What it names is no source to this version.
+    """
+    kept: dict[str, Any] = {}
     if checkpoint.suffix == '.ckpt':
         try:
             kept = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
         except (RuntimeError, pickle.UnpicklingError):  # of another making, such as a legacy file
-            kept = {}
-        settings.update({name: kept[name] for name in DATA_SETTINGS if name in kept})
-    return settings
+            return []
+    try:
+        sources = [SourceConfig(**fields) for fields in kept.get('sources', [])]
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f'{checkpoint}: its sources cannot be used ({error})') from None
+    return [source for source in sources if source.format != 'unlabelled']
 
 
-def measured(
-    weights: Weights,
-    target: Path,
-    data: Path,
-    val_fraction: float,
-    mask_values: dict[int, int],
-    **how: int,
-) -> Weights:
-    """Returns the weights with figures in their card, measured on the file that they become.
+def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
+    """Returns the pictures to check on: all with --int8 or --measure, else some of each source."""
+    if given.no_check:
+        return []
+    checkpoint = Path(given.checkpoint)
+    sources = [source_of(given.check_on, given)] if given.check_on else trained_on(checkpoint)
+    found = [find_samples(source, 'val', card.classes) for source in sources]
+    if not any(found):
+        raise DataError(
+            f'{checkpoint}: names no pictures to check on; give --check-on DATA or --no-check'
+        )
+    if given.int8 or given.measure:
+        return [sample for own in found for sample in own]
+    each = -(-given.pictures // sum(map(bool, found)))
+    return [sample for own in found for sample in _spread(own, each)]
 
-    Args:
-        weights: As for `export`.
-        target: Tells the kind of file.
-        data: A data set; its val split is measured on.
-        val_fraction: Of the training, as for `find_samples`.
-        mask_values: As for `evaluate`.
-        how: `int8` and `output_stride` of `export`.
 
-    Raises:
-        DataError, WeightsError: As for `evaluate` and `export`.
-    """
-    samples = find_samples(data, 'val', val_fraction)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / target.name
-        export(weights, trial, bool(how['int8']), how['output_stride'])
-        figures = evaluate(Segmenter(load_weights(trial)), samples, mask_values)
-    named = {f'{data.resolve().name}_val_{n}': v for n, v in figures.items() if n != 'images'}
-    return replace(weights, card=replace(weights.card, metrics=weights.card.metrics | named))
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Returns `count` of the samples, evenly spread; all if there are no more."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[place] for place in places]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,37 +268,53 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--output', required=True, type=Path, help='.safetensors or .onnx')
     parser.add_argument('--int8', action='store_true', help='weight-only int8 (.safetensors)')
     parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
-    parser.add_argument(
-        '--data', type=Path, help="measure on this data set's val split, figures into the card"
+    checking = parser.add_mutually_exclusive_group()
+    checking.add_argument(
+        '--check-on',
+        type=Path,
+        metavar='DATA',
+        help="check on this data set's val split (default: what the checkpoint was trained on)",
     )
+    checking.add_argument('--no-check', action='store_true', help='write without a check')
+    add_source_options(parser)
     parser.add_argument(
-        '--mask-values',
-        type=read_mask_values,
-        help="{grey: class id, ...} (default: the training's)",
+        '--pictures',
+        type=int,
+        default=PICTURES,
+        help='to check masks on, about (default: %(default)s); --int8 and --measure take all',
     )
+    parser.add_argument('--measure', action='store_true', help='put figures into the card')
+    parser.add_argument('--device', default='auto', help='to check on: auto, cpu, cuda or cuda:N')
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.pictures < 1:
+        parser.error(f'--pictures must be at least 1, not {given.pictures}; see --no-check')
     try:
         weights = load_weights(given.checkpoint)
-        how = {'int8': given.int8, 'output_stride': given.output_stride}
-        if given.data:
-            settings = data_settings(weights.path)
-            if given.mask_values is not None:
-                settings['mask_values'] = given.mask_values
-            weights = measured(weights, given.output, given.data, **settings, **how)
-        export(weights, given.output, **how)
-    except (DataError, WeightsError, ValueError, OSError) as error:
+        samples = _samples(given, weights.card)
+        card = export(
+            weights,
+            given.output,
+            samples,
+            given.int8,
+            given.output_stride,
+            given.device,
+            given.measure,
+        )
+    except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.export: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    for name, value in weights.card.metrics.items():
-        print(f'{name} {value:.4f}')
-    print(f'{given.output}: written, {given.output.stat().st_size / 1e6:.1f} MB')
+    for name, value in card.metrics.items():
+        print(f'{name} {value:.4g}')
+    checked = f'checked on {len(samples)} pictures' if samples else 'not checked'
+    print(f'{given.output}: written, {given.output.stat().st_size / 1e6:.1f} MB, {checked}')
     return 0
 
 

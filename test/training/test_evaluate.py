@@ -3,27 +3,33 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
-from training.config import MASK_VALUES
-from training.datasets import Sample, find_samples, read_sample
-from training.evaluate import evaluate, main, read_mask_values
+from training.evaluate import Conditions, evaluate, main, segment_under
+from training.sources import DataError, Sample, SourceConfig, find_samples
+
+CLASSES = ('background', 'rock')
+
+
+def all_of(folder: Path, **settings: str) -> list[Sample]:
+    return find_samples(SourceConfig(str(folder), **settings), 'all', CLASSES)  # type: ignore[arg-type]
 
 
 class Oracle:
     """Finds the truth but for its top rows, which it calls rock."""
 
-    def __init__(self, samples: list[Sample], rows: int) -> None:
+    def __init__(self, samples: Sequence[Sample], rows: int = 0) -> None:
         self.card = Card()
-        self.truths = [read_sample(sample, MASK_VALUES)[1] for sample in samples]
+        self.truths = [sample.read().classes for sample in samples]
         self.rows = rows
 
     def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
@@ -32,16 +38,34 @@ class Oracle:
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
+class BrightIsRock:
+    """Finds what is bright, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.card = Card()
+        self.shown: list[NDArray[np.uint8]] = []
+
+    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        self.shown.append(picture)
+        ids = (picture[..., 1] > 105).astype(np.uint8)
+        return Segmentation(ids, np.full_like(ids, 255), (1,))
+
+
 def test_the_truth_scores_one(discs: Path) -> None:
-    samples = find_samples(discs, 'all')
-    figures = evaluate(Oracle(samples, 0), samples, MASK_VALUES)  # type: ignore[arg-type]
-    assert figures == {'images': 6, 'iou': 1, 'precision': 1, 'recall': 1, 'mean_iou': 1}
+    samples = all_of(discs)
+    figures = evaluate(Oracle(samples), samples).figures  # type: ignore[arg-type]
+    ones = ('iou', 'precision', 'recall', 'mean_iou', 'boundary_iou')
+    assert {figures[name] for name in ones} == {1.0}
+    assert (figures['images'], figures['false_rock'], figures['ece']) == (6, 0, 0)
+    told = figures['rocks']
+    assert [told[name] for name in ('precision', 'recall', 'mean_iou')] == [1, 1, 1]
+    assert 6 <= told['true'] == told['found'] <= 18
 
 
 def test_invented_rock_costs_precision_and_iou_as_counted_by_hand(discs: Path) -> None:
-    samples = find_samples(discs, 'all')
-    truths = [read_sample(sample, MASK_VALUES)[1] > 0 for sample in samples]
-    figures = evaluate(Oracle(samples, 7), samples, MASK_VALUES)  # type: ignore[arg-type]
+    samples = all_of(discs)
+    truths = [sample.read().classes > 0 for sample in samples]
+    figures = evaluate(Oracle(samples, 7), samples).figures  # type: ignore[arg-type]
     rock = [int(truth.sum()) for truth in truths]
     found = [int(truth[7:].sum()) + 7 * 96 for truth in truths]
     assert figures['recall'] == 1
@@ -52,23 +76,86 @@ def test_invented_rock_costs_precision_and_iou_as_counted_by_hand(discs: Path) -
     assert figures['mean_iou'] != pytest.approx(figures['iou'], abs=1e-6)
 
 
-def test_ignored_pixels_are_not_counted(own_discs: Path) -> None:
-    samples = find_samples(own_discs, 'all')
-    oracle = Oracle(samples, 0)
-    figures = evaluate(oracle, samples, {0: 0, 255: 255})  # type: ignore[arg-type]
+def test_ignored_pixels_are_not_counted(discs: Path) -> None:
+    samples = find_samples(
+        SourceConfig(str(discs), class_map={'0': 'background', '255': 'ignore'}), 'all', CLASSES
+    )
+    figures = evaluate(Oracle(samples, 80), samples).figures  # type: ignore[arg-type]
+    assert figures['false_rock'] == 1
     assert figures['precision'] == 0, 'no rock is left in the truth'
-    assert figures['iou'] == 0
+    assert figures['recall'] is None
+
+
+def test_a_result_keeps_each_pictures_counts_and_mask(discs: Path) -> None:
+    samples = all_of(discs)
+    result = evaluate(Oracle(samples, 7), samples, name='discs')  # type: ignore[arg-type]
+    assert [judged.sample for judged in result.pictures] == samples
+    assert all(judged.mask[:7].all() for judged in result.pictures)
+    ious = [judged.iou for judged in result.pictures]
+    assert np.mean(ious) == pytest.approx(result.figures['mean_iou'])  # type: ignore[arg-type]
+
+
+def test_nothing_to_measure_on_is_an_error() -> None:
+    with pytest.raises(DataError, match='discs: no pictures'):
+        evaluate(Oracle([]), [], name='discs')  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('scale', [0.5, 2.0])
+def test_a_scaled_picture_is_judged_at_the_labels_size(scale: float, discs: Path) -> None:
+    samples, network = all_of(discs), BrightIsRock()
+    conditions = Conditions(scale=scale)
+    figures = evaluate(network, samples, conditions).figures  # type: ignore[arg-type]
+    assert {picture.shape for picture in network.shown} == {(80 * scale, 96 * scale, 3)}
+    assert 0.9 < figures['iou'] < 1
+    assert figures['conditions'] == {'grey': False, 'scale': scale, 'gain': 1.0}
+
+
+def test_scaling_back_moves_nothing() -> None:
+    picture = np.zeros((80, 96, 3), np.uint8)
+    picture[20:60, 10:50] = 200
+    for scale in (0.5, 2.0):
+        found = segment_under(BrightIsRock(), picture, Conditions(scale=scale))  # type: ignore[arg-type]
+        assert np.array_equal(found.mask() > 0, picture[..., 0] > 0)
+
+
+def test_conditions_combine_and_say_what_they_are() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    conditions = Conditions(grey=True, scale=0.5, gain=2.0)
+    seen = conditions.apply(picture)
+    assert seen.shape == (20, 30, 3)
+    assert (seen[..., 0] == seen[..., 2]).all()
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(float)
+    assert seen.mean() == pytest.approx(np.minimum(2 * grey, 255).mean(), abs=1)
+    assert str(conditions) == 'grey, scale 0.5, gain 2'
+    assert Conditions().apply(picture) is picture
+    assert not str(Conditions())
 
 
 def test_the_command_prints_one_json_object(
     weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ['--weights', str(weights_file), '--data', str(own_discs)]
-    assert main([*given, '--json', '--output-stride', '16']) == 0
+    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
+    assert main([*given, '--json', '--output-stride', '16', '--scale', '0.5']) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures['images'] == 1
-    assert {'iou', 'precision', 'recall'} <= figures.keys()
-    assert all(0 <= figures[name] <= 1 for name in ('iou', 'precision', 'recall', 'mean_iou'))
+    assert figures['images'] == 5
+    assert figures['conditions']['scale'] == 0.5
+    assert {'iou', 'precision', 'recall', 'mean_iou', 'boundary_iou'} <= figures.keys()
+    assert {'precision', 'recall', 'mean_iou', 'small'} <= figures['rocks'].keys()
+    low, high = figures['intervals']['false_rock']
+    assert 0 <= low <= figures['false_rock'] <= high <= 1
+
+
+def test_the_command_prints_a_table_and_takes_a_class_map_and_a_threshold(
+    weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
+    classes = ['--class-map', '{0: background, 255: ignore}']
+    for threshold, told in (('0.0001', '1'), ('0.9999', '0')):
+        assert main([*given, *classes, '--threshold', threshold]) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ['images', '5'] in rows
+        assert ['false_rock', told, told, 'to', told] in rows
+        assert ['recall', '-'] in rows
 
 
 @pytest.mark.parametrize(
@@ -78,7 +165,9 @@ def test_the_command_prints_one_json_object(
         (('--data', 'nowhere'), 'nowhere: no folder'),
         (('--output-stride', '9'), '9'),
         (('--device', 'tpu'), "'tpu'"),
-        (('--mask-values', '{255: 1}'), 'has the value 0'),
+        (('--class-map', '{255: rock}'), 'grey value 0'),
+        (('--scale', '0'), 'scale must be above 0'),
+        (('--threshold', '7'), 'threshold must be between 0 and 1, not 7'),
     ],
 )
 def test_an_error_is_one_line_and_status_1(
@@ -99,10 +188,3 @@ def test_missing_arguments_are_status_2() -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
-
-
-def test_mask_values_are_read_and_nonsense_is_refused() -> None:
-    assert read_mask_values('{0: 0, 128: 255}') == {0: 0, 128: 255}
-    for text in ('7', '{0: rock}', '{0: 300}', '{'):
-        with pytest.raises(argparse.ArgumentTypeError):
-            read_mask_values(text)

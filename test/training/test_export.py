@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint becomes a weights file that the node reads, with the same results."""
+"""A checkpoint becomes a weights file that the node reads, with the same results, or none."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,94 +16,190 @@ from torch import Tensor
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights
-from training.config import MASK_VALUES
-from training.datasets import Sample, find_samples
-from training.export import data_settings, main
+from rock_seg_ros.perception.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.weights_file import WeightsError, load_weights, save_weights
+from training.evaluate import Result, evaluate
+from training.export import compare, export, figures_of, main, trained_on
+from training.sources import Sample, SourceConfig, find_samples
 
 CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
     """What a training leaves, with random weights."""
     torch.manual_seed(2)
     state = build(CARD, aux=True).state_dict()
     file = tmp_path_factory.mktemp('run') / 'last.ckpt'
     wrapped = {f'model.{name}': tensor for name, tensor in state.items()}
-    torch.save({'state_dict': wrapped, 'card': CARD.to_json(), 'global_step': 7}, file)
+    sources = [asdict(SourceConfig(str(discs), val_fraction=0.5))]
+    torch.save(
+        {'state_dict': wrapped, 'card': CARD.to_json(), 'sources': sources, 'global_step': 7}, file
+    )
     return file
 
 
-def stored(checkpoint: Path) -> dict[str, Tensor]:
-    return load_weights(checkpoint).state
+def samples_of(folder: Path, split: str = 'all') -> list[Sample]:
+    return find_samples(SourceConfig(str(folder)), split, CARD.classes)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
+    """Makes the writer of safetensors multiply a tensor."""
+
+    def save(file: Path, state: Mapping[str, Tensor], *rest: Any) -> None:
+        save_weights(file, {**state, name: state[name] * factor}, *rest)
+
+    monkeypatch.setattr('training.export.save_weights', save)
+
+
+class Finds:
+    """Finds one mask in every picture."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.card = CARD
+        self.ids = mask.astype(np.uint8)
+
+    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        return Segmentation(self.ids, np.full_like(self.ids, 255), (1,))
+
+
+def found(samples: list[Sample], pixels: int) -> dict[str, Result]:
+    """Rock in so many pixels of the 96×80 of each picture, from the first on."""
+    mask = np.arange(80 * 96).reshape(80, 96) < pixels
+    return {'discs': evaluate(Finds(mask), samples)}  # type: ignore[arg-type]
 
 
 def test_a_safetensors_file_has_the_checkpoints_weights_and_card(
-    checkpoint: Path, tmp_path: Path
+    checkpoint: Path, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
+    held_out = find_samples(SourceConfig(str(discs), val_fraction=0.5), 'val', CARD.classes)
+    assert f'checked on {len(held_out)} pictures' in capsys.readouterr().out
     weights = load_weights(target)
-    assert weights.card == CARD
+    metrics = weights.card.metrics
+    assert metrics.keys() == {'earlier', 'export_pixels_differ', 'export_iou_change'}
+    assert 0 <= metrics['export_pixels_differ'] <= 0.001
+    assert weights.card.to_json() == Card(**{**asdict(CARD), 'metrics': metrics}).to_json()
     assert not any(name.startswith('aux_classifier') for name in weights.state)
-    name = 'classifier.refine.0.weight'
-    torch.testing.assert_close(weights.state[name], stored(checkpoint)[name], rtol=1e-3, atol=1e-6)
+    name, stored = 'classifier.refine.0.weight', load_weights(checkpoint).state
+    torch.testing.assert_close(weights.state[name], stored[name], rtol=1e-3, atol=1e-6)
 
 
 def test_an_int8_file_fits_the_package_and_carries_measured_figures(
     checkpoint: Path, own_discs: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / 'w.safetensors'
-    given = ['--checkpoint', str(checkpoint), '-o', str(target), '--int8']
-    assert main([*given, '--data', str(own_discs)]) == 0
+    given = ['--checkpoint', str(checkpoint), '-o', str(target), '--int8', '--measure']
+    assert main([*given, '--check-on', str(own_discs), '--val-fraction', '0.6']) == 0
     assert target.stat().st_size <= 41.5e6
     metrics = load_weights(target).card.metrics
-    assert metrics.keys() == {
-        'earlier', 'data_val_iou', 'data_val_precision', 'data_val_recall', 'data_val_mean_iou'
-    }  # fmt: skip
+    assert metrics['export_iou_change'] <= 0.002
     assert metrics['earlier'] == 0.5
+    samples = find_samples(SourceConfig(str(own_discs), val_fraction=0.6), 'val', CARD.classes)
+    assert 1 < len(samples) < 5
+    told = evaluate(Segmenter(load_weights(target), 'cpu'), samples)
+    wanted = figures_of({str(own_discs): told})
+    assert {name: metrics[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+    assert 'data_val_iou' in wanted
 
 
-@pytest.mark.parametrize(('kept', 'held_out'), [({'val_fraction': 0.6}, 3), ({}, 1)])
-def test_figures_are_measured_on_what_the_training_held_out(
-    kept: dict[str, float],
-    held_out: int,
+def test_masks_that_differ_in_a_thousandth_of_the_pixels_are_refused(discs: Path) -> None:
+    samples = samples_of(discs)
+    size = 80 * 96
+    near = compare(Path('w'), found(samples, size - 7), found(samples, size), int8=False)
+    assert near['export_pixels_differ'] == pytest.approx(7 / size)
+    with pytest.raises(WeightsError, match=r'w: refused, 0\.10% .* 6 pictures; at most 0\.1%'):
+        compare(Path('w'), found(samples, size - 8), found(samples, size), int8=False)
+
+
+def test_int8_is_refused_by_the_change_of_iou_not_by_pixels(discs: Path) -> None:
+    samples = samples_of(discs)
+    size = 80 * 96
+    theirs = found(samples, size)
+    told = compare(Path('w'), found(samples, size - 70), theirs, int8=True)
+    assert told['export_pixels_differ'] > 0.001
+    assert 0 < told['export_iou_change'] < 0.002
+    with pytest.raises(WeightsError, match='points off the checkpoint'):
+        compare(Path('w'), found(samples, size - 200), theirs, int8=True)
+
+
+def test_int8_cannot_be_judged_without_labelled_rock(discs: Path) -> None:
+    config = SourceConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
+    ours = found(find_samples(config, 'all', CARD.classes), 10)
+    with pytest.raises(WeightsError, match='no picture has labelled rock'):
+        compare(Path('w'), ours, ours, int8=True)
+    assert compare(Path('w'), ours, ours, int8=False) == {'export_pixels_differ': 0}
+
+
+@pytest.mark.parametrize('flags', [[], ['--int8']])
+def test_a_file_that_finds_other_rocks_is_not_left_there(
+    flags: list[str],
     checkpoint: Path,
-    own_discs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    measured_on: list[list[Sample]] = []
-
-    def note(segmenter: object, samples: list[Sample], mask_values: object) -> dict[str, float]:
-        measured_on.append(samples)
-        return {'iou': 0.5}
-
-    monkeypatch.setattr('training.export.evaluate', note)
-    own = tmp_path / 'own.ckpt'
-    torch.save(torch.load(checkpoint, weights_only=True) | kept, own)
+    spoil(monkeypatch, 'classifier.score.weight', -1)
     target = tmp_path / 'w.safetensors'
-    assert main(['--checkpoint', str(own), '-o', str(target), '--data', str(own_discs)]) == 0
-    assert measured_on == [find_samples(own_discs, 'val', kept.get('val_fraction', 0.2))]
-    assert len(measured_on[0]) == held_out
+    target.write_text('old')
+    assert main(['--checkpoint', str(checkpoint), '-o', str(target), *flags]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f'training.export: {target}: refused')
+    assert target.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [target]
 
 
-def test_masks_are_read_as_the_training_read_them_unless_told_otherwise(
-    checkpoint: Path, tmp_path: Path
+def test_without_a_check_a_file_is_written_as_it_is(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    spoil(monkeypatch, 'classifier.score.weight', -1)
+    target = tmp_path / 'w.safetensors'
+    assert main(['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']) == 0
+    assert 'not checked' in capsys.readouterr().out
+    assert load_weights(target).card == CARD
+
+
+def test_a_checkpoint_names_the_labelled_sources_it_was_trained_on(
+    checkpoint: Path, discs: Path, tmp_path: Path
+) -> None:
+    assert trained_on(checkpoint) == [SourceConfig(str(discs), val_fraction=0.5)]
     own = tmp_path / 'own.ckpt'
-    torch.save({'mask_values': {0: 0, 9: 1}, 'val_fraction': 0.3}, own)
-    assert data_settings(own) == {'mask_values': {0: 0, 9: 1}, 'val_fraction': 0.3}
-    assert data_settings(checkpoint) == {'mask_values': MASK_VALUES, 'val_fraction': 0.2}
+    kept = [SourceConfig('a', 'coco', {'stone': 'rock'}), SourceConfig('b', 'unlabelled')]
+    torch.save({'sources': [asdict(source) for source in kept]}, own)
+    assert trained_on(own) == kept[:1]
+    torch.save({'sources': [{'folder': 'a'}]}, own)
+    with pytest.raises(WeightsError, match=r'own\.ckpt: its sources cannot be used'):
+        trained_on(own)
 
 
-def test_a_checkpoint_of_another_making_says_nothing_of_its_data(tmp_path: Path) -> None:
-    legacy = tmp_path / 'legacy.ckpt'
-    torch.save({'val_fraction': 0.3}, legacy, _use_new_zipfile_serialization=False)
-    assert data_settings(legacy)['val_fraction'] == 0.2
-    assert data_settings(tmp_path / 'w.pth')['val_fraction'] == 0.2
+def test_files_of_another_making_name_no_pictures_and_are_not_exported_unchecked(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = torch.load(checkpoint, weights_only=True)
+    del kept['sources']
+    for name, legacy in (('w.pth', False), ('legacy.ckpt', True)):
+        other = tmp_path / name
+        torch.save(kept, other, _use_new_zipfile_serialization=not legacy)
+        target = tmp_path / 'w.safetensors'
+        assert main(['--checkpoint', str(other), '-o', str(target)]) == 1
+        assert 'names no pictures to check on; give --check-on' in capsys.readouterr().err
+        assert not target.exists()
+
+
+def test_a_plain_torchvision_state_and_a_weights_file_can_be_exported_too(
+    checkpoint: Path, own_discs: Path, tmp_path: Path
+) -> None:
+    plain, once, twice = (tmp_path / name for name in ('p.pth', 'a.safetensors', 'b.safetensors'))
+    kept = torch.load(checkpoint, weights_only=True)
+    torch.save({'model': kept['state_dict'], 'card': kept['card']}, plain)
+    for source, target in ((plain, once), (once, twice)):
+        given = ['--checkpoint', str(source), '-o', str(target), '--check-on', str(own_discs)]
+        assert main(given) == 0
+    assert load_weights(twice).card.metrics['export_pixels_differ'] == 0
 
 
 def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
@@ -111,7 +210,8 @@ def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
     target = tmp_path / 'w.onnx'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
     weights = load_weights(target)
-    assert weights.card == CARD
+    assert weights.card.metrics['export_pixels_differ'] <= 0.001
+    assert weights.card.data == CARD.data
     onnx = Segmenter(weights, 'cpu')
     plain = Segmenter(load_weights(checkpoint), 'cpu')
     assert (onnx.backend, onnx.precision, onnx.device.type) == ('onnx', 'fp32', 'cpu')
@@ -131,13 +231,24 @@ def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
             Segmenter(weights, 'cpu', **arguments)  # type: ignore[arg-type]
 
 
+def test_a_file_of_another_output_stride_is_checked_at_that_stride(
+    checkpoint: Path, discs: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / 'w.safetensors'
+    card = export(load_weights(checkpoint), target, samples_of(discs)[:1], output_stride=8)
+    assert card.output_stride == 8
+    assert card.metrics['export_pixels_differ'] <= 0.001
+    assert load_weights(target).card == card
+
+
 @pytest.mark.parametrize(
     ('change', 'told'),
     [
         (('--checkpoint', 'none.ckpt'), 'none.ckpt: no such file'),
         (('-o', 'w.pth'), 'w.pth: the name must end in .safetensors or .onnx'),
-        (('--data', 'nowhere'), 'nowhere: no folder'),
+        (('--check-on', 'nowhere'), 'nowhere: no folder'),
         (('--output-stride', '4'), '4'),
+        (('--device', 'tpu'), "'tpu'"),
     ],
 )
 def test_an_error_is_one_line_status_1_and_leaves_the_old_file(
@@ -165,3 +276,10 @@ def test_int8_onnx_is_refused(
     assert main(['--checkpoint', str(checkpoint), '-o', str(target), '--int8']) == 1
     assert '--int8 is for .safetensors' in capsys.readouterr().err
     assert not target.exists()
+
+
+@pytest.mark.parametrize('wrong', [['--pictures', '0'], ['--no-check', '--check-on', 'data']])
+def test_wrong_use_is_status_2(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(['--checkpoint', 'c.ckpt', '-o', 'w.safetensors', *wrong])
+    assert left.value.code == 2

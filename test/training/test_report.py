@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report is one file that needs no other, and its figures are those that were measured."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.segmenter import Segmentation
+from training.evaluate import Conditions, Result, evaluate, main
+from training.report import (
+    FOUND,
+    INVENTED,
+    MISSED,
+    draw_errors,
+    read_curves,
+    worst_of,
+    write_report,
+)
+from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples, fingerprint
+
+CARD = Card(data='<discs> & more', metrics={'discs_val_iou': 0.75})
+VOID = {'meta', 'img', 'br'}
+
+
+class Page(HTMLParser):
+    """Reads a page, and holds that its elements close as they open."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[str] = []
+        self.text = ''
+        self.feed(file.read_text('utf-8'))
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if tag == 'img' and name == 'src':
+                self.pictures.append(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if 'style' not in self.open:
+            self.text += data
+
+
+class BrightIsRock:
+    """Finds what is bright, and the more of the ground the higher its limit is not."""
+
+    def __init__(self, limit: int = 105) -> None:
+        self.card = CARD
+        self.limit = limit
+
+    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        ids = (picture[..., 1] > self.limit).astype(np.uint8)
+        return Segmentation(ids, np.full_like(ids, 230), (1,))
+
+
+@pytest.fixture(scope='module')
+def samples(discs: Path) -> list[Sample]:
+    return find_samples(SourceConfig(str(discs)), 'all', CARD.classes)
+
+
+@pytest.fixture(scope='module')
+def result(samples: list[Sample]) -> Result:
+    return evaluate(BrightIsRock(50), samples, name='discs, all')  # type: ignore[arg-type]
+
+
+def test_a_report_is_whole_html_that_refers_to_nothing_outside(
+    result: Result, tmp_path: Path
+) -> None:
+    file = tmp_path / 'new' / 'report.html'
+    write_report(file, [result], CARD, 'python -m training.evaluate --data x', worst=4)
+    page = Page(file)
+    kinds = [re.match(r'data:image/([a-z+]+);base64,', uri) for uri in page.pictures]
+    assert [kind and kind[1] for kind in kinds] == ['svg+xml'] * 3 + ['jpeg'] * 8
+    assert not re.search(r'(src|href)="(?!data:)', file.read_text())
+    for uri in page.pictures:
+        content = base64.b64decode(uri.partition(',')[2])
+        if uri.startswith('data:image/jpeg'):
+            assert cv2.imdecode(np.frombuffer(content, np.uint8), -1).shape == (80, 96, 3)
+        else:
+            assert content.rstrip().endswith(b'</svg>')
+
+
+def test_a_report_tells_figures_intervals_card_command_and_data(
+    result: Result, samples: list[Sample], tmp_path: Path
+) -> None:
+    file = tmp_path / 'report.html'
+    write_report(file, [result], CARD, 'python -m training.evaluate --data "a<b"')
+    text = Page(file).text
+    told = result.figures
+    for name in ('iou', 'boundary_iou', 'ece'):
+        low, high = told['intervals'][name]
+        assert f'{told[name]:.3f}{low:.3f} to {high:.3f}' in text
+    assert f'{told["rocks"]["recall"]:.3f}' in text
+    for part in ('<discs> & more', '0.7500', '--data "a<b"', fingerprint(samples), 'discs, all'):
+        assert part in text
+    assert 'Training' not in text
+    assert 'Overview' not in text
+
+
+def test_several_results_have_an_overview(
+    result: Result, samples: list[Sample], tmp_path: Path
+) -> None:
+    grey = evaluate(BrightIsRock(), samples, Conditions(grey=True), name='discs, grey')  # type: ignore[arg-type]
+    file = tmp_path / 'report.html'
+    write_report(file, [result, grey], CARD, 'x')
+    text = Page(file).text
+    assert 'Overview' in text
+    assert text.count('discs, grey') == 2
+
+
+def test_without_pictures_no_pixel_of_the_data_goes_in(result: Result, tmp_path: Path) -> None:
+    file = tmp_path / 'report.html'
+    write_report(file, [result], CARD, 'x', worst=0)
+    assert all(uri.startswith('data:image/svg+xml') for uri in Page(file).pictures)
+    assert 'worst' not in Page(file).text
+
+
+def test_the_worst_pictures_come_first(result: Result) -> None:
+    worst = worst_of(result.pictures, 3)
+    ious = sorted(judged.iou for judged in result.pictures if judged.iou is not None)
+    assert [judged.iou for judged in worst] == ious[:3]
+    assert ious[0] < ious[-1]
+
+
+def test_errors_are_drawn_in_their_colours_on_grey() -> None:
+    picture = np.full((10, 40, 3), (200, 100, 50), np.uint8)
+    classes = np.zeros((10, 40), np.uint8)
+    classes[:, :20], classes[:5, 30:] = 1, 255
+    found = np.zeros((10, 40), bool)
+    found[:, 10:30] = True
+    drawn = draw_errors(Labelled(picture, classes, None), found, (1,)).astype(int)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[0, 0]
+    for column, colour in ((15, FOUND), (5, MISSED), (25, INVENTED)):
+        wanted = 0.4 * grey + 0.6 * np.array(colour)
+        assert np.abs(drawn[:, column] - wanted).max() <= 1
+    assert (drawn[9, 35] == grey).all()
+    assert (drawn[0, 35] < 0.5 * grey).all()
+
+
+def test_curves_are_read_and_shown(result: Result, tmp_path: Path) -> None:
+    (tmp_path / 'curves.csv').write_text('step,name,value\n1,loss,0.9\n1,val_iou,0.2\n2,loss,0.5\n')
+    curves = read_curves(tmp_path)
+    assert curves == {'loss': ([1, 2], [0.9, 0.5]), 'val_iou': ([1], [0.2])}
+    file = tmp_path / 'report.html'
+    write_report(file, [result], CARD, 'x', curves, worst=0)
+    page = Page(file)
+    assert 'Training' in page.text
+    assert len(page.pictures) == 4
+
+
+@pytest.mark.parametrize(
+    'content', ['a,b\n1,2\n', 'step,name,value\n1,loss\n', 'step,name,value\nx,y,1']
+)
+def test_a_damaged_curves_file_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / 'curves.csv').write_text(content)
+    with pytest.raises(DataError, match=r'curves\.csv: is no table'):
+        read_curves(tmp_path)
+
+
+def test_evaluate_writes_a_report_and_tells_of_a_missing_run_before_it_measures(
+    weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / 'report.html'
+    given = ['--weights', str(weights_file), '--data', str(own_discs), '--report', str(file)]
+    assert main([*given, '--run', str(tmp_path)]) == 1
+    assert 'curves.csv: cannot be read' in capsys.readouterr().err
+    assert not file.exists()
+    assert main([*given, '--worst', '1']) == 0
+    text = Page(file).text
+    assert f'python -m training.evaluate --weights {weights_file}' in text
+    assert 'data, val' in text

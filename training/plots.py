@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report's plots, each as a data URI of an SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from training.metrics import calibration_bins
+
+SIZE = (4.2, 3.4)
+BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'
+CURVE_COLUMNS = 3
+STYLE: Any = {
+    'font.size': 9,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'svg.hashsalt': '0',  # so that the same figures make the same file
+}
+
+Curves = dict[str, tuple[list[float], list[float]]]
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Returns content as a URI that holds it; `kind` is its media type, as 'image/jpeg'."""
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def plot_reliability(levels: NDArray[np.float64]) -> str:
+    """Plots how often what is called rock with a probability is rock, and how many pixels are.
+
+    Args:
+        levels: 2×256 as in `Counts`.
+    """
+    pixels, chance, rock = calibration_bins(levels)
+    known = pixels > 0
+    width = 1 / len(pixels)
+    figure, axes = _axes('Reliability', 'probability of rock', 'share that is rock')
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle='--', label='ideal')
+    axes.plot(
+        chance[known] / pixels[known],
+        rock[known] / pixels[known],
+        color=BLUE,
+        marker='o',
+        markersize=4,
+        label='measured',
+    )
+    middles = (np.arange(len(pixels)) + 0.5) * width
+    share = pixels / max(1.0, pixels.sum())
+    axes.bar(middles, share, width * 0.9, color=ORANGE, alpha=0.4, label='share of the pixels')
+    axes.legend(frameon=False, loc='upper left')
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return _svg(figure)
+
+
+def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float | None]) -> str:
+    """Plots precision over recall of rock pixels for every threshold.
+
+    Args:
+        levels: 2×256 as in `Counts`.
+        at: Precision and recall that were measured, which are marked.
+    """
+    invented, right = np.cumsum(levels[:, ::-1], axis=1)
+    called = right + invented
+    known = called > 0
+    figure, axes = _axes('Precision and recall over threshold', 'recall', 'precision')
+    if right[-1]:
+        axes.plot(right[known] / right[-1], right[known] / called[known], color=BLUE)
+    precision, recall = at
+    if precision is not None and recall is not None:
+        axes.plot(recall, precision, color=ORANGE, marker='o', linestyle='', label='as measured')
+        axes.legend(frameon=False, loc='lower left')
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    return _svg(figure)
+
+
+def plot_ious(ious: Sequence[float]) -> str:
+    """Plots how many pictures have which IoU."""
+    figure, axes = _axes('IoU of each picture', 'IoU of rock pixels', 'pictures')
+    axes.hist(ious, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor='white')
+    if len(ious):
+        axes.axvline(float(np.mean(ious)), color=ORANGE, label=f'mean {np.mean(ious):.3f}')
+        axes.legend(frameon=False, loc='upper left')
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    return _svg(figure)
+
+
+def plot_curves(curves: Curves) -> str:
+    """Plots a training's values over its steps, each name in a field of its own."""
+    rows = -(-len(curves) // CURVE_COLUMNS)
+    with mpl.rc_context(STYLE):
+        figure = Figure((CURVE_COLUMNS * SIZE[0], rows * 2.2), layout='constrained')
+        fields = figure.subplots(rows, CURVE_COLUMNS, squeeze=False).ravel()
+    for axes in fields[len(curves) :]:
+        axes.remove()
+    for axes, (name, (steps, values)) in zip(fields, curves.items(), strict=False):
+        axes.plot(steps, values, color=BLUE, linewidth=1)
+        axes.set(title=name, xlabel='step')
+    return _svg(figure)
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(SIZE, layout='constrained')
+        axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format='svg', metadata={'Date': None})
+    return data_uri(file.getvalue(), 'image/svg+xml')

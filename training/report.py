@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A measurement as one HTML file that needs no other: figures, plots, and the worst pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.weights_file import write_beside
+from training.evaluate import Judged, Result
+from training.matching import SIZES
+from training.plots import (
+    Curves,
+    data_uri,
+    plot_curves,
+    plot_ious,
+    plot_reliability,
+    plot_thresholds,
+)
+from training.sources import IGNORE, DataError, Labelled, fingerprint
+
+TEMPLATE = 'report.html.jinja'
+CURVES = 'curves.csv'
+WORST = 12
+# Okabe and Ito's, which colour-blind people tell apart too.
+FOUND, MISSED, INVENTED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+LEGEND = {'found': FOUND, 'missed': MISSED, 'invented': INVENTED}
+TINT = 0.6
+SHOWN_WIDTH = 480
+JPEG_QUALITY = 80
+FIGURES = {
+    'iou': 'IoU of rock pixels, pooled',
+    'mean_iou': 'IoU of rock pixels, mean over pictures',
+    'precision': 'precision of rock pixels',
+    'recall': 'recall of rock pixels',
+    'boundary_iou': 'boundary IoU (2 % of the diagonal)',
+    'false_rock': 'share of other pixels called rock',
+    'false_rock_on_empty': 'the same in pictures without rock',
+    'ece': 'calibration error (ECE, 15 bins)',
+}
+ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean IoU of those found'}
+
+
+def write_report(
+    output: Path,
+    results: Sequence[Result],
+    card: Card,
+    command: str,
+    curves: Curves | None = None,
+    worst: int = WORST,
+) -> None:
+    """Writes a report, beside the target first and then renamed.
+
+    Args:
+        output: The HTML file.
+        results: Of one set of weights, at least one, the main one first.
+        card: Of the weights.
+        command: That makes the report again.
+        curves: Of the training, from `read_curves`.
+        worst: Number of pictures of each result that are shown, lowest IoU first. With 0 no pixel
+            of the data goes into the file: for reports on data that may not be passed on.
+
+    Raises:
+        DataError: A picture can no longer be read.
+        OSError: The file cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(TEMPLATE).render(
+        results=[_section(result, card, worst) for result in results],
+        figures=FIGURES,
+        rock_figures=ROCK_FIGURES,
+        card=asdict(card),
+        curves=plot_curves(curves) if curves else '',
+        legend={name: '#{:02x}{:02x}{:02x}'.format(*colour) for name, colour in LEGEND.items()},
+        command=command,
+        approximate=len(card.classes) > 2,
+    )
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
+
+
+def read_curves(run: Path) -> Curves:
+    """Reads a training's curves: name → steps and values.
+
+    Raises:
+        DataError: RUN/curves.csv is missing, or no table of step, name and value.
+    """
+    file = run / CURVES
+    curves: Curves = {}
+    try:
+        with file.open(newline='', encoding='utf-8') as opened:
+            for row in csv.DictReader(opened):
+                steps, values = curves.setdefault(row['name'], ([], []))
+                steps.append(float(row['step']))
+                values.append(float(row['value']))
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read: {error.strerror}') from None
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f'{file}: is no table with the columns step, name and value') from None
+    return curves
+
+
+def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:
+    """Returns what the template shows of a result."""
+    told = result.figures
+    rocks, intervals = told['rocks'], told['intervals']
+    levels = result.counts.levels.sum(axis=0)
+    ious = [judged.iou for judged in result.pictures if judged.iou is not None]
+    return {
+        'name': result.name,
+        'images': told['images'],
+        'fingerprint': fingerprint([judged.sample for judged in result.pictures]),
+        'figures': _cells(told, intervals, FIGURES),
+        'sizes': {
+            'all': rocks | _cells(rocks, intervals['rocks'], ROCK_FIGURES),
+            **{
+                size: rocks[size] | _cells(rocks[size], intervals['rocks'][size], ROCK_FIGURES)
+                for size in SIZES
+            },
+        },
+        'plots': [
+            plot_ious(ious),
+            plot_thresholds(levels, (told['precision'], told['recall'])),
+            plot_reliability(levels),
+        ],
+        'worst': [_shown(judged, card) for judged in worst_of(result.pictures, worst)],
+    }
+
+
+def _cells(
+    figures: Mapping[str, Any], intervals: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Returns value and interval of each name as text, '–' and '' for what is not known."""
+    cells = {}
+    for name in names:
+        value, bounds = figures[name], intervals[name]
+        cells[name] = (
+            '–' if value is None else f'{value:.3f}',
+            f'{bounds[0]:.3f} to {bounds[1]:.3f}' if bounds else '',
+        )
+    return cells
+
+
+def worst_of(pictures: Sequence[Judged], count: int) -> list[Judged]:
+    """Returns the pictures of lowest IoU, the worst first; of equal ones that with more errors.
+
+    Pictures in which rock is neither true nor found are never among them.
+    """
+
+    def badness(judged: Judged) -> tuple[float, float]:
+        (_, invented), (missed, _) = judged.counts.pixels
+        return judged.iou or 0.0, -invented - missed
+
+    judgeable = [judged for judged in pictures if judged.iou is not None]
+    return sorted(judgeable, key=badness)[:count]
+
+
+def _shown(judged: Judged, card: Card) -> dict[str, Any]:
+    label = judged.sample.read()
+    (_, invented), (missed, found) = judged.counts.pixels
+    return {
+        'name': judged.sample.name,
+        'iou': f'{judged.iou:.3f}',
+        'found': int(found),
+        'missed': int(missed),
+        'invented': int(invented),
+        'picture': _jpeg(label.picture),
+        'errors': _jpeg(draw_errors(label, judged.mask, card.rock_ids)),
+    }
+
+
+def draw_errors(
+    label: Labelled, found: NDArray[np.bool_], rock_ids: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Tints a grey copy of a picture where rock was found, missed and invented; ignored is dark.
+
+    Args:
+        label: The picture and its classes.
+        found: H×W, where the network says rock.
+        rock_ids: The class ids that are rock.
+
+    Returns:
+        H×W×3 uint8 RGB.
+    """
+    grey = cv2.cvtColor(label.picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    canvas = np.repeat(grey[..., None], 3, axis=2)
+    counted = label.classes != IGNORE
+    rock = np.isin(label.classes, rock_ids)
+    canvas[~counted] *= 0.4
+    for where, colour in (
+        (rock & found, FOUND),
+        (rock & ~found, MISSED),
+        (~rock & found & counted, INVENTED),
+    ):
+        canvas[where] = (1 - TINT) * canvas[where] + TINT * np.asarray(colour, np.float32)
+    return np.rint(canvas).astype(np.uint8)
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    height, width = picture.shape[:2]
+    if width > SHOWN_WIDTH:
+        size = (SHOWN_WIDTH, max(1, round(height * SHOWN_WIDTH / width)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    turned = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode('.jpg', turned, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return data_uri(encoded.tobytes(), 'image/jpeg')
