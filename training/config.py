@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rock_seg_ros.perception.card import IMAGENET_MEAN, IMAGENET_STD, OUTPUT_STRIDES, Card
+from rock_seg_ros.perception.card import IMAGENET_MEAN, IMAGENET_STD, OUTPUT_STRIDES, RIM, Card
 from training.augmentation import AugmentationConfig
 from training.losses import REGION_LOSSES
 from training.sources import SourceConfig
 
-RIM = 'rim'
 OPTIMIZERS = ('adamw', 'sgd')
 SCHEDULES = ('poly', 'cosine')
 Precision = Literal['auto', '16-mixed', 'bf16-mixed', '32-true']

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from training.config import RIM, TrainingConfig
+from training.config import TrainingConfig
 from training.copy_paste import paste_rocks
 from training.rims import mark_rims
 from training.self_training import label_sources
@@ -80,7 +80,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
         self.look = look_transform(config.augmentation)
         card = config.card()
         self.rock_ids = card.rock_ids
-        self.rim_id = card.classes.index(RIM) if RIM in card.classes else None
+        self.rim_id = card.rim_id
 
     def __len__(self) -> int:
         """Returns the number of draws in the whole training."""

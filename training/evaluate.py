@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,11 @@ def segment_under(
         cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         for plane in (found.class_ids, found.confidence)
     )
-    return Segmentation(ids, confidence, found.rock_ids)  # type: ignore[arg-type]
+    return replace(
+        found,
+        class_ids=ids.astype(np.uint8, copy=False),
+        confidence=confidence.astype(np.uint8, copy=False),
+    )
 
 
 def lines(figures: dict[str, Any], intervals: dict[str, Any], path: str = '') -> Iterator[str]:

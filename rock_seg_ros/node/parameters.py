@@ -90,6 +90,11 @@ class Parameters:
         100.0,
         live=True,
     )
+    split_touching: bool = _parameter(
+        RockSettings.split_touching,
+        'cut rocks apart that touch, where the weights know rims between rocks',
+        live=True,
+    )
     ignore_mask: str = _parameter(
         '', "PNG in the picture's shape; where it is 0 there is never rock; empty: none"
     )

@@ -362,7 +362,10 @@ class SegNode(LifecycleNode):
         settings = Settings(
             threshold=parameters.threshold or None,
             rocks=RockSettings(
-                parameters.min_area, parameters.max_rocks, parameters.polygon_tolerance
+                parameters.min_area,
+                parameters.max_rocks,
+                parameters.polygon_tolerance,
+                parameters.split_touching,
             ),
             overlay_alpha=parameters.overlay_alpha,
             keep=self._keep,

@@ -12,6 +12,7 @@ ARCHITECTURE = 'deeplabv3_resnet50'
 DECODERS = ('skip', 'none')
 ACTIVATIONS = ('softmax', 'sigmoid')
 OUTPUT_STRIDES = (8, 16)
+RIM = 'rim'
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -95,6 +96,11 @@ class Card:
     def rock_ids(self) -> tuple[int, ...]:
         """Class ids that are rock, ascending."""
         return tuple(i for i, name in enumerate(self.classes) if name in self.rock_classes)
+
+    @property
+    def rim_id(self) -> int | None:
+        """Id of the class 'rim' between touching rocks; None where there is none."""
+        return self.classes.index(RIM) if RIM in self.classes else None
 
     def to_json(self) -> str:
         """Returns the card as one JSON object."""

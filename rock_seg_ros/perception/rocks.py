@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.splitting import cut_apart
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,28 @@ class RockSettings:
         min_area: Smaller ones are left out, px.
         max_rocks: Only the largest so many are told.
         polygon_tolerance: Largest distance of a contour point from its polygon, px.
+        split_touching: Whether rocks that touch are cut apart, where the network saw rims.
     """
 
     min_area: int = 50
     max_rocks: int = 200
     polygon_tolerance: float = 1.0
+    split_touching: bool = True
 
 
 def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
-    """Finds the 8-connected components of each rock class, largest first.
+    """Finds the 8-connected components of each rock class, cut apart where wanted, largest first.
 
     Returns:
         At most `max_rocks` rocks, numbered from 1 in that order.
     """
     found: list[Rock] = []
     for class_id in segmentation.rock_ids:
-        mask = (segmentation.class_ids == class_id).view(np.uint8)
+        rock = segmentation.class_ids == class_id
+        if settings.split_touching and segmentation.rim_id is not None:
+            rim = segmentation.class_ids == segmentation.rim_id
+            rock = cut_apart(rock, rim, segmentation.confidence, settings.min_area)
+        mask = rock.view(np.uint8)
         found.extend(_components(mask, class_id, segmentation.confidence, settings))
     found.sort(key=lambda rock: -rock.area)
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -45,11 +45,13 @@ class Segmentation:
         class_ids: H×W uint8, the class of each pixel.
         confidence: H×W uint8, 0 to 255, the probability of that class.
         rock_ids: The class ids that are rock.
+        rim_id: The class id of the rim between touching rocks; None where the network knows none.
     """
 
     class_ids: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     rock_ids: tuple[int, ...]
+    rim_id: int | None = None
 
     def mask(self) -> NDArray[np.uint8]:
         """Returns H×W uint8: 255 rock, 0 not."""
@@ -157,7 +159,10 @@ class Segmenter:
                 scores, self.card, self.card.threshold if threshold is None else threshold
             )
             return Segmentation(
-                class_ids.cpu().numpy(), confidence.cpu().numpy(), self.card.rock_ids
+                class_ids.cpu().numpy(),
+                confidence.cpu().numpy(),
+                self.card.rock_ids,
+                self.card.rim_id,
             )
 
 
@@ -204,10 +209,10 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
     check_size(keep, segmentation.class_ids.shape)
     never = (keep == 0) & (segmentation.mask() > 0)
     background = next(i for i in range(256) if i not in segmentation.rock_ids)
-    return Segmentation(
-        np.where(never, np.uint8(background), segmentation.class_ids),
-        np.where(never, np.uint8(255), segmentation.confidence),
-        segmentation.rock_ids,
+    return replace(
+        segmentation,
+        class_ids=np.where(never, np.uint8(background), segmentation.class_ids),
+        confidence=np.where(never, np.uint8(255), segmentation.confidence),
     )
 
 

@@ -63,6 +63,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar='PX',
     )
     add(
+        '--split-touching',
+        rocks['split_touching'],
+        'cut rocks apart that touch, where the weights know rims',
+        action=argparse.BooleanOptionalAction,
+    )
+    add(
         '--ignore-mask',
         settings['keep'],
         'PNG that is 0 where there is never rock',
@@ -103,7 +109,12 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     """
     return Settings(
         arguments.threshold,
-        RockSettings(arguments.min_area, arguments.max_rocks, arguments.polygon_tolerance),
+        RockSettings(
+            arguments.min_area,
+            arguments.max_rocks,
+            arguments.polygon_tolerance,
+            arguments.split_touching,
+        ),
         arguments.alpha,
         None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
     )

@@ -18,12 +18,13 @@ from rock_seg_ros.node.parameters import (
 
 CONTRACT = {
     'weights', 'device', 'precision', 'backend', 'output_stride', 'input_width', 'input_height',
-    'image_transport', 'threshold', 'min_area', 'max_rocks', 'polygon_tolerance', 'ignore_mask',
-    'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality', 'max_image_age', 'autostart',
+    'image_transport', 'threshold', 'min_area', 'max_rocks', 'polygon_tolerance',
+    'split_touching', 'ignore_mask', 'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality',
+    'max_image_age', 'autostart',
 }  # fmt: skip
 LIVE = {
-    'threshold', 'min_area', 'max_rocks', 'polygon_tolerance', 'max_rate', 'max_pixels',
-    'overlay_alpha', 'jpeg_quality', 'max_image_age',
+    'threshold', 'min_area', 'max_rocks', 'polygon_tolerance', 'split_touching', 'max_rate',
+    'max_pixels', 'overlay_alpha', 'jpeg_quality', 'max_image_age',
 }  # fmt: skip
 
 

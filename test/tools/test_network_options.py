@@ -38,12 +38,13 @@ def test_options_reach_the_settings(parse, tmp_path):
     settings = settings_of(
         parse(
             '--threshold=0.3', '--min-area=7', '--max-rocks=9', '--polygon-tolerance=2.5',
-            '--alpha=0.1', f'--ignore-mask={tmp_path / "keep.png"}',
+            '--alpha=0.1', '--no-split-touching', f'--ignore-mask={tmp_path / "keep.png"}',
         )
     )  # fmt: skip
     assert (settings.threshold, settings.overlay_alpha) == (0.3, 0.1)
     rocks = settings.rocks
     assert (rocks.min_area, rocks.max_rocks, rocks.polygon_tolerance) == (7, 9, 2.5)
+    assert not rocks.split_touching
     np.testing.assert_array_equal(settings.keep, mask)
 
 
