@@ -7,7 +7,7 @@ VENV ?= .venv
 # Set by the ROS wheels for the interpreter that they started; ours must start anew.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test lint environment clean
+.PHONY: demo test lint weights environment clean
 
 demo: environment
 	$(VENV)/bin/rock_seg demo
@@ -19,6 +19,13 @@ lint: environment
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# The embedded weights, from the data that config/training/default.yaml names: hours on a CPU.
+weights: environment
+	$(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330
+	$(VENV)/bin/python -m training.train --config config/training/default.yaml
+	$(VENV)/bin/python -m training.export --checkpoint runs/default/checkpoints/last.ckpt --int8 \
+	  --measure -o rock_seg_ros/weights/default.safetensors
 
 environment:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh
