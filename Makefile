@@ -22,10 +22,11 @@ lint: environment
 
 # The embedded weights, from the data that config/training/default.yaml names: hours on a CPU.
 weights: environment
-	$(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330
+	$(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330 --val-fraction 0
 	$(VENV)/bin/python -m training.train --config config/training/default.yaml
 	$(VENV)/bin/python -m training.export --checkpoint runs/default/checkpoints/last.ckpt --int8 \
 	  --measure -o rock_seg_ros/weights/default.safetensors
+	$(VENV)/bin/python -m training.benchmark --config config/training/benchmark.yaml --report docs/weights.html
 
 environment:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh

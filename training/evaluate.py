@@ -94,11 +94,13 @@ class Result:
         name: Of the data and the conditions, for people.
         conditions: Under which it was made.
         pictures: What was measured on.
+        shown: Whether a report may show them.
     """
 
     name: str
     conditions: Conditions
     pictures: list[Judged]
+    shown: bool = True
 
     @cached_property
     def counts(self) -> Counts:
@@ -117,6 +119,7 @@ def evaluate(
     conditions: Conditions | None = None,
     threshold: float | None = None,
     name: str = '',
+    shown: bool = True,
 ) -> Result:
     """Measures a network on whole pictures.
 
@@ -126,6 +129,7 @@ def evaluate(
         conditions: What is done to the pictures; None = nothing.
         threshold: Probability from which a pixel is rock, 0 to 1; None = the card's.
         name: Of the result.
+        shown: Whether a report may show the pictures.
 
     Raises:
         DataError: There is no picture, or a file does not decode or does not fit its picture.
@@ -142,7 +146,7 @@ def evaluate(
         found = segment_under(segmenter, label.picture, conditions, threshold)
         counts = count(label.classes, label.instances, found)
         judged.append(Judged(sample, counts, found.mask() > 0))
-    return Result(name, conditions, judged)
+    return Result(name, conditions, judged, shown)
 
 
 def segment_under(

@@ -137,7 +137,10 @@ def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:
             plot_thresholds(levels, (told['precision'], told['recall'])),
             plot_reliability(levels),
         ],
-        'worst': [_shown(judged, card) for judged in worst_of(result.pictures, worst)],
+        'worst': [
+            _shown(judged, card)
+            for judged in worst_of(result.pictures, worst if result.shown else 0)
+        ],
     }
 
 

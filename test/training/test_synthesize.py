@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+import training.synthesize
+from training.synthesize import main
+from training.synthetic.bag import FRAME_ID, TYPES
+
+SMALL = ['--size', '64', '48', '--look', 'mars']
+
+
+def test_a_folder_holds_pictures_and_their_truth_whatever_the_workers(tmp_path: Path) -> None:
+    for workers in ('1', '2'):
+        out = ['-o', str(tmp_path / workers), '--workers', workers]
+        assert main([*out, '--count', '3', '--per-scene', '2', '--seed', '5', *SMALL]) == 0
+    one, two = (
+        {p.relative_to(tmp_path / w): p.read_bytes() for p in (tmp_path / w).rglob('*.*')}
+        for w in ('1', '2')
+    )
+    assert one == two
+    with (tmp_path / '1' / 'manifest.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['group'] for row in rows] == ['0', '0', '1']
+    assert [row['split'] for row in rows] == ['train', 'train', 'val']
+    lines = (tmp_path / '1' / 'scenes.jsonl').read_text().splitlines()
+    described = json.loads(lines[0])
+    assert described['name'] == rows[0]['id']
+    name = f'{rows[0]["id"]}.png'
+    instances = cv2.imread(str(tmp_path / '1' / 'instances' / name), cv2.IMREAD_UNCHANGED)
+    depth = cv2.imread(str(tmp_path / '1' / 'depth' / name), cv2.IMREAD_UNCHANGED)
+    assert instances.dtype == depth.dtype == np.uint16
+    assert {rock['id'] for rock in described['rocks']} == set(np.unique(instances).tolist()) - {0}
+
+
+def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -> None:
+    out, bag = tmp_path / 'out', tmp_path / 'bag'
+    drive = ['--drive', '--seconds', '1', '--rate', '2', '--bag', str(bag), '--workers', '1']
+    assert main(['-o', str(out), *drive, *SMALL]) == 0
+    found: dict[str, list] = {}
+    with AnyReader([bag], default_typestore=TYPES) as reader:
+        for connection, _, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append(message)
+    stamps = {
+        topic: [(m.header.stamp.sec, m.header.stamp.nanosec, m.header.frame_id) for m in messages]
+        for topic, messages in found.items()
+    }
+    pictures = '/camera/image_raw/compressed'
+    assert set(stamps) == {pictures, '/camera/camera_info', '/camera/depth'}
+    assert len({tuple(each) for each in stamps.values()}) == 1
+    (first, then) = stamps[pictures]
+    assert first[2] == FRAME_ID
+    assert then[0] * 10**9 + then[1] - first[0] * 10**9 - first[1] == 500_000_000
+    metres = found['/camera/depth'][0].data.view('<f4').reshape(48, 64)
+    written = cv2.imread(str(out / 'depth' / '000000.png'), cv2.IMREAD_UNCHANGED) / 1000
+    near = (metres < 60) & (written > 0)
+    assert near.any()
+    np.testing.assert_allclose(metres[near], written[near], atol=6e-4)
+    described = json.loads((out / 'scenes.jsonl').read_text().splitlines()[0])
+    np.testing.assert_allclose(
+        found['/camera/camera_info'][0].k.reshape(3, 3), np.array(described['K'])
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'line'),
+    [
+        (['--look', 'venus'], "look is 'venus'; legal is mars, moon, quarry, belt or mix"),
+        (['--count', '0'], 'count is 0; legal is 1 or more'),
+        (['--size', '8', '8'], 'size is (8, 8); legal is 32 to 4096 px a side'),
+        (['--bag', 'b'], '--bag b needs --drive'),
+        (['--drive', '--look', 'belt'], "look is 'belt'; legal for a drive is mars, moon, quarry"),
+        (['--val-fraction', '1'], 'val_fraction is 1.0; legal is 0 to below 1'),
+        (['--drive', '--rate', '0'], 'rate is 0.0; legal is above 0, below 10000'),
+    ],
+)
+def test_a_bad_argument_is_told_in_one_line(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['-o', str(tmp_path / 'out'), *arguments]) == 1
+    assert capsys.readouterr().err == f'training.synthesize: {line}\n'
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'mine.txt').write_text('mine')
+    assert main(['-o', str(tmp_path), '--count', '1']) == 1
+    assert capsys.readouterr().err.endswith('is not empty; give a new folder\n')
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    out = ['-o', str(tmp_path / 'out'), '--count', '1', '--workers', '1']
+    assert main([*out, *SMALL]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('training.synthesize: ')
+    assert last.endswith('.jpg: No space left on device')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_driving_leaves_neither_folder_nor_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.synthesize, 'write_tables', interrupted)
+    drive = ['--drive', '--seconds', '1', '--rate', '1', '--bag', str(tmp_path / 'bag')]
+    assert main(['-o', str(tmp_path / 'out'), *drive, '--workers', '1', *SMALL]) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'out.partial').mkdir()
+    assert main(['-o', str(tmp_path / 'out'), '--count', '1', *SMALL]) == 1
+    assert 'out.partial: a run was killed or still goes on; remove it' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_interrupting_the_workers_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'training.synthesize', '-o', str(tmp_path / 'out')]
+    command += ['--count', '4000', '--per-scene', '1', '--workers', '2', *SMALL]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        shown = ''
+        while ' 1/4000' not in shown:
+            piece = running.stderr.read(1)
+            assert piece, shown
+            shown += piece
+        running.send_signal(signal.SIGINT)
+        shown += running.stderr.read()  # ends when no worker holds it any more
+    assert running.returncode == 130
+    assert 'Traceback' not in shown
+    assert list(tmp_path.iterdir()) == []

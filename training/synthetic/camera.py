@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pinhole camera in the world, and a drive along a path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion.
+
+    Attributes:
+        intrinsics: K, 3×3 float64, px; the centre of the upper left pixel is at 0, 0.
+        size: Width and height, px.
+        pose: Camera in world, 4×4 float64, metres. World: x east, y north, z up. Camera: REP 103's
+            optical frame, x right, y down, z forward.
+    """
+
+    intrinsics: NDArray[np.float64]
+    size: tuple[int, int]
+    pose: NDArray[np.float64]
+
+    @classmethod
+    def aimed(
+        cls,
+        position: tuple[float, float, float],
+        heading: float,
+        tilt: float,
+        field_of_view: float,
+        size: tuple[int, int],
+        roll: float = 0.0,
+    ) -> Camera:
+        """Makes a camera from where it stands and looks.
+
+        Args:
+            position: x, y, z in the world, metres.
+            heading: Of the optical axis, from x towards y, rad.
+            tilt: Of the optical axis below the horizontal, rad; π/2 looks straight down.
+            field_of_view: Horizontal, rad.
+            size: Width and height, px.
+            roll: About the optical axis, rad.
+        """
+        width, height = size
+        focal = width / 2 / np.tan(field_of_view / 2)
+        intrinsics = np.array(
+            [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]]
+        )
+        right = np.array([np.sin(heading), -np.cos(heading), 0.0])
+        level = np.array([np.cos(heading), np.sin(heading), 0.0])
+        forward = np.cos(tilt) * level - np.sin(tilt) * np.array([0, 0, 1.0])
+        down = np.cross(forward, right)
+        pose = np.eye(4)
+        pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
+        pose[:3, 1] = np.cos(roll) * down - np.sin(roll) * right
+        pose[:3, 2] = forward
+        pose[:3, 3] = position
+        return cls(intrinsics, size, pose)
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """Where the camera is in the world, metres."""
+        return self.pose[:3, 3]
+
+    @property
+    def focal_length(self) -> float:
+        """Horizontal focal length, px."""
+        return float(self.intrinsics[0, 0])
+
+    @property
+    def field_of_view(self) -> tuple[float, float]:
+        """Horizontal and vertical field of view, rad."""
+        width, height = self.size
+        focal = self.intrinsics[[0, 1], [0, 1]]
+        across, up = 2 * np.arctan(np.array([width, height]) / 2 / focal)
+        return float(across), float(up)
+
+    def directions(self) -> NDArray[np.float32]:
+        """Returns H×W×3 ray directions in the world, each one metre long along the optical axis."""
+        width, height = self.size
+        u, v = np.meshgrid(np.arange(width), np.arange(height))
+        rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(self.intrinsics).T
+        return (rays @ self.pose[:3, :3].T).astype(np.float32)
+
+    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Projects N×3 world points (m) to N×3: u, v (px) and depth (m, negative behind)."""
+        seen = (points - self.position) @ self.pose[:3, :3]
+        image = seen @ self.intrinsics.T
+        return np.column_stack([image[:, :2] / image[:, 2:], seen[:, 2]])

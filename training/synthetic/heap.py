@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stones and fines dropped onto a belt: they come to rest on what lies there already."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.synthetic.noise import noise_2d
+from training.synthetic.rocks import Shape, rotation_about_z
+
+
+class Heap:
+    """The upper surface of a heap as a raster, m."""
+
+    def __init__(self, extent: float, cells: int = 320) -> None:
+        """Starts with a level belt.
+
+        Args:
+            extent: Side of the square about the origin, m.
+            cells: Of the raster along a side.
+        """
+        self.extent = extent
+        self.cells = cells
+        self.cell = extent / cells
+        self.surface = np.zeros((cells, cells))
+
+    def points(self) -> NDArray[np.float64]:
+        """Returns cells×cells×2: x and y of the cells, m; the first axis is x."""
+        axis = (np.arange(self.cells) + 0.5) * self.cell - self.extent / 2
+        return np.stack(np.meshgrid(axis, axis, indexing='ij'), axis=-1)
+
+    def fines(
+        self, chance: Generator, thickness: float, lump: float, edges: tuple[float, float]
+    ) -> NDArray[np.float64]:
+        """Makes a lumpy bed of fines between two lines along the belt.
+
+        Args:
+            chance: Where the randomness comes from.
+            thickness: Of the bed, m.
+            lump: Size of its lumps, m.
+            edges: Where the bed begins and ends across the belt, m.
+
+        Returns:
+            cells×cells heights, m; below 0 where the belt is bare.
+        """
+        points = self.points()
+        shift = chance.uniform(0, 100, 2)
+        height = np.zeros((self.cells, self.cells))
+        for octave in range(5):
+            wavelength = lump * 4 / 2.0**octave
+            height += 0.1 * wavelength * noise_2d((points + shift) / wavelength, octave)[..., 0]
+        across = points[..., 0] + 2 * lump * noise_2d((points + shift) / (6 * lump), 9)[..., 0]
+        slope = np.minimum(across - edges[0], edges[1] - across)
+        return np.minimum(thickness, slope * 0.6) + np.where(slope > 0, height, -lump)
+
+    def drop(
+        self,
+        chance: Generator,
+        shape: Shape,
+        diameter: float,
+        turn: float,
+        within: tuple[float, float],
+        tries: int = 6,
+    ) -> tuple[float, float, float] | None:
+        """Lets a stone fall where it comes to rest lowest among a few places.
+
+        Args:
+            chance: Where the randomness comes from.
+            shape: Of the stone.
+            diameter: Of the stone, m.
+            turn: About the vertical, rad.
+            within: Range across the belt, m.
+            tries: Places that are tried.
+
+        Returns:
+            The position of the stone's middle, m; None where it would stick out of the raster.
+        """
+        upper, lower = self._profile(shape, diameter, turn)
+        best: tuple[float, int, int] | None = None
+        side = upper.shape[0]
+        for _ in range(tries):
+            x = chance.uniform(*within)
+            row = int((x + self.extent / 2) / self.cell) - side // 2
+            column = int(chance.integers(0, max(1, self.cells - side)))
+            if row < 0 or row + side > self.cells or column + side > self.cells:
+                continue
+            patch = self.surface[row : row + side, column : column + side]
+            rest = float(np.max(np.where(np.isfinite(lower), patch - lower, -np.inf)))
+            if best is None or rest < best[0]:
+                best = (rest, row, column)
+        if best is None:
+            return None
+        # Stones settle a little into each other's gaps, which a raster without tilting cannot show.
+        rest, row, column = best[0] - 0.18 * diameter, best[1], best[2]
+        patch = self.surface[row : row + side, column : column + side]
+        np.maximum(patch, np.where(np.isfinite(upper), upper + rest, -np.inf), out=patch)
+        half = side / 2
+        return (
+            (row + half) * self.cell - self.extent / 2,
+            (column + half) * self.cell - self.extent / 2,
+            max(rest, float(-np.nanmin(np.where(np.isfinite(lower), lower, np.nan)) * 0.8)),
+        )
+
+    def _profile(
+        self, shape: Shape, diameter: float, turn: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns a stone's upper and lower surface on the raster; infinite beside it."""
+        vertices, _ = shape.body(3)
+        vertices = diameter * vertices @ rotation_about_z(turn).T
+        side = int(np.ceil(diameter / self.cell)) | 1
+        index = np.clip(np.floor(vertices[:, :2] / self.cell + side / 2).astype(int), 0, side - 1)
+        upper = np.full((side, side), -np.inf)
+        lower = np.full((side, side), np.inf)
+        np.maximum.at(upper, (index[:, 0], index[:, 1]), vertices[:, 2])
+        np.minimum.at(lower, (index[:, 0], index[:, 1]), vertices[:, 2])
+        return upper, lower

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What surfaces are made of: colour and small slopes at each point, as fine as the pixel sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.synthetic.noise import GRAVEL_RADII, gravel, gravel_height, noise_2d, noise_3d
+
+Floats = NDArray[np.float32]
+Colour = tuple[float, float, float]
+
+
+class Ground(Protocol):
+    """A surface that is no rock.
+
+    Attributes:
+        colour: Linear albedo, also of the dust that lies on rocks.
+    """
+
+    @property
+    def colour(self) -> Colour:
+        """Linear albedo."""
+        ...  # pragma: no cover
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes.
+
+        Args:
+            points: N×3, world, metres.
+            footprint: N, width of a pixel on the surface, metres.
+            sun: Unit vector towards the sun.
+
+        Returns:
+            N×2 slopes dz/dx, dz/dy, and N×3 linear albedo.
+        """
+        ...  # pragma: no cover
+
+
+def octaves(footprint: Floats, longest: float) -> Iterator[tuple[int, float, NDArray, Floats]]:
+    """Yields the octaves that pixels can resolve, short ones first.
+
+    Args:
+        footprint: N, width of a pixel on the surface, metres.
+        longest: Longest wavelength, metres.
+
+    Yields:
+        Octave number, wavelength (m), the indices of the points where it shows, and its weight
+        there (0 to 1, fading out towards two pixels a wavelength).
+    """
+    if not len(footprint):
+        return
+    finest = np.log2(np.float32(1.5) * footprint)
+    for octave in range(int(np.floor(finest.min())), int(np.ceil(np.log2(longest))) + 1):
+        shown = np.flatnonzero(finest < octave)
+        if len(shown):
+            yield octave, 2.0**octave, shown, np.minimum(octave - finest[shown], 1)
+
+
+@dataclass(frozen=True)
+class Soil:
+    """Sand, gravel and what lies between.
+
+    Attributes:
+        colour: Linear albedo.
+        patch: Linear albedo of its patches.
+        patches: Share of the ground that patches take, 0 to 1.
+        pebbles: Linear albedos of the gravel.
+        grain: Slope of each octave of its roughness.
+        mottle: Relative deviation of the albedo, each octave.
+        gravel_cover: Share of the ground where gravel lies, 0 to 1.
+        texel: Size of the finest gravel tile's texel, m.
+        ripple: Slope of the ripples.
+        ripple_length: Their wavelength, m.
+        ripple_direction: Across their crests, rad.
+        track: Distance of wheel tracks from the origin, m, or 0 for none.
+        track_width: Of each wheel, m.
+    """
+
+    colour: Colour
+    patch: Colour
+    patches: float
+    pebbles: tuple[Colour, ...]
+    grain: float
+    mottle: float
+    gravel_cover: float
+    texel: float
+    ripple: float = 0.0
+    ripple_length: float = 1.0
+    ripple_direction: float = 0.0
+    track: float = 0.0
+    track_width: float = 0.4
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes; see `Ground`."""
+        place = points[:, :2]
+        slope = np.zeros((len(points), 2), np.float32)
+        tint = np.zeros(len(points), np.float32)
+        low = np.zeros(len(points), np.float32)
+        longest = 600 * self.texel
+        for octave, wavelength, shown, weight in octaves(footprint, longest):
+            found = noise_2d(place[shown] / wavelength, octave)
+            slope[shown] += (self.grain / (2 * np.pi) * weight)[:, None] * found[:, 1:]
+            tint[shown] += self.mottle * weight * found[:, 0]
+            if wavelength > longest / 16:
+                low[shown] += 0.5 * weight * found[:, 0]
+        share = 1 / (1 + np.exp(-4 * (low + np.float32(3 * (self.patches - 0.5)))))
+        albedo = np.array(self.colour, np.float32) + share[:, None] * (
+            np.array(self.patch, np.float32) - np.array(self.colour, np.float32)
+        )
+        albedo *= np.maximum(1 + tint, 0.2)[:, None]
+        self._ripples(place, footprint, slope, low)
+        for level in range(2):
+            self._gravel(level, place, footprint, sun, (slope, albedo, low))
+        if self.track:
+            self._tracks(place, footprint, slope, albedo)
+        return slope, albedo.astype(np.float32)
+
+    def _ripples(self, place: Floats, footprint: Floats, slope: Floats, low: Floats) -> None:
+        if self.ripple <= 0:
+            return
+        across = np.array([np.cos(self.ripple_direction), np.sin(self.ripple_direction)])
+        warp = noise_2d(place / (7 * self.ripple_length), 31)
+        fine = noise_2d(place / (2.5 * self.ripple_length), 32)
+        phase = 2 * np.pi * (place @ across) / self.ripple_length + 2.2 * warp[:, 0] + fine[:, 0]
+        fade = np.clip(self.ripple_length / (3 * footprint) - 0.5, 0, 1)
+        strength = self.ripple * fade * np.clip(0.7 + 0.6 * warp[:, 1] / 3, 0, 1.5)
+        steep = np.cos(phase) + 0.35 * np.cos(2 * phase + 0.8)
+        slope += (strength * steep)[:, None].astype(np.float32) * across.astype(np.float32)
+
+    def _gravel(
+        self,
+        level: int,
+        place: Floats,
+        footprint: Floats,
+        sun: Floats,
+        into: tuple[Floats, Floats, Floats],
+    ) -> None:
+        """Lays a gravel tile over the soil, with its small shadows."""
+        slope, albedo, low = into
+        texel = self.texel * 3.5**level
+        fade = np.clip(1.7 * GRAVEL_RADII[1] * texel / (2 * footprint) - 0.6, 0, 1)
+        cover = self.gravel_cover * (1, 0.6)[level]
+        shown = np.flatnonzero((fade > 0) & (low + 2.4 * (cover - 0.5) > -0.6))
+        if not len(shown) or cover <= 0:
+            return
+        at = place[shown] / texel
+        found = gravel(at, level)
+        # Gravel thins out at the rim of its patches: only the higher pebbles stay.
+        needed = 7 * np.clip(0.35 - low[shown] - 2.4 * (cover - 0.5), 0, 1)
+        here = found[:, 0] > np.maximum(needed, 0.3)
+        reach = sun[:2] / max(float(np.hypot(*sun[:2])), 1e-6)
+        rise = sun[2] / max(float(np.hypot(*sun[:2])), 1e-6)
+        towards = gravel_height(at + 5 * reach, level)
+        above = np.where(towards > np.maximum(needed, 0.3), towards, 0) - here * found[:, 0]
+        shadow = np.clip(above - 5 * rise, 0, 1)
+        palette = np.array(self.pebbles, np.float32)
+        pick = np.clip(((found[:, 3] + 1) / 2 * len(palette)).astype(int), 0, len(palette) - 1)
+        strength = fade[shown].astype(np.float32)
+        blend = (strength * here)[:, None]
+        shade = np.mod(found[:, 3] * 37.0, 1.0)[:, None]
+        albedo[shown] += blend * (palette[pick] * (0.75 + 0.5 * shade) - albedo[shown])
+        albedo[shown] *= 1 - 0.65 * (strength * shadow)[:, None]
+        slope[shown] += 0.8 * blend * np.clip(found[:, 1:3], -1.2, 1.2)
+
+    def _tracks(self, place: Floats, footprint: Floats, slope: Floats, albedo: Floats) -> None:
+        """Presses two wheel tracks with cleats into the soil."""
+        across = np.array([np.cos(self.ripple_direction), np.sin(self.ripple_direction)])
+        along = np.array([-across[1], across[0]])
+        wander = 0.2 * self.track_width * noise_2d(place / (9 * self.track_width), 41)[:, 0]
+        side = np.abs(place @ across + wander) - self.track
+        inside = np.clip(1 - np.abs(side) / (self.track_width / 2), 0, 1)
+        cleat = self.track_width / 4
+        phase = 2 * np.pi * (place @ along) / cleat
+        fade = (
+            np.clip(cleat / (3 * footprint) - 0.5, 0, 1) * (inside > 0) * np.minimum(3 * inside, 1)
+        )
+        slope += (0.35 * fade * np.cos(phase))[:, None].astype(np.float32) * along.astype(
+            np.float32
+        )
+        albedo *= (1 - 0.15 * np.minimum(4 * inside, 1))[:, None]
+
+
+@dataclass(frozen=True)
+class Rubber:
+    """A conveyor belt that runs along y: streaked, scratched, stained, dusty.
+
+    Attributes:
+        colour: Linear albedo of the rubber.
+        stain: Linear albedo of what sticks to it.
+        stains: Share of it that is stained, 0 to 1.
+        streaks: Relative deviation of the albedo across the belt.
+        width: Metres that a picture sees of it.
+        shift: Moves the pattern, in widths.
+    """
+
+    colour: Colour
+    stain: Colour
+    stains: float
+    streaks: float
+    width: float
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes; see `Ground`."""
+        place = points[:, :2] / self.width + np.array(self.shift, np.float32)
+        stretched = place * np.array([1.0, 0.04])
+        lines = np.zeros(len(points), np.float32)
+        blots = np.zeros(len(points), np.float32)
+        for octave, wavelength in enumerate((0.5, 0.2, 0.08, 0.03, 0.012)):
+            lines += noise_2d(stretched / wavelength, octave)[:, 0]
+            blot = noise_2d(place * np.array([1.0, 0.5]) / wavelength, 7 + octave)[:, 0]
+            blots += blot * (0.8, 0.7, 0.5, 0.45, 0.4)[octave]
+        band = noise_2d(place * np.array([1.0, 0.02]) / 0.6, 17)[:, 0]
+        cover = 1 / (1 + np.exp(-5 * (blots + 1.2 * band + 3.5 * (self.stains - 0.6))))
+        scratch = np.clip(noise_2d(stretched / 0.016, 19)[:, 0] - 2.0, 0, 1)
+        albedo = np.array(self.colour, np.float32) * np.maximum(
+            1 + self.streaks * lines + 1.5 * scratch, 0.3
+        ).reshape(-1, 1)
+        mottled = np.array(self.stain, np.float32) * np.maximum(1 + 0.25 * blots, 0.2)[:, None]
+        albedo += cover[:, None] * (mottled - albedo)
+        slope = 0.03 * np.stack([noise_2d(place / 0.02, 23)[:, 1], np.zeros(len(points))], -1) / 6
+        return slope.astype(np.float32), albedo.astype(np.float32)
+
+
+def dot(one: Floats, other: Floats) -> Floats:
+    """Returns the dot products of N×3 and N×3 vectors: N float32."""
+    return np.einsum('ij,ij->i', one, other)
+
+
+def length(vectors: Floats) -> Floats:
+    """Returns the lengths of N×3 vectors, as N×1."""
+    return np.sqrt(dot(vectors, vectors))[:, None]
+
+
+def rock_surface(
+    points: Floats,
+    normals: Floats,
+    footprint: Floats,
+    bedding: Floats,
+    colour: Floats,
+    roughness: Floats,
+    longest: float,
+) -> tuple[Floats, Floats, Floats]:
+    """Gives stone its grain, layers and mottle.
+
+    Args:
+        points: N×3, relative to the middle of the rock, metres.
+        normals: N×3, unit length.
+        footprint: N, width of a pixel on the surface, metres.
+        bedding: N×3; its direction is across the layers, its length how much finer they are.
+        colour: N×3 linear albedo of the rock.
+        roughness: N, slope of each octave.
+        longest: Longest wavelength, metres.
+
+    Returns:
+        N×3 unit normals with the grain in them, N×3 linear albedo, and N the coarse noise, about
+        −1 to 1.
+    """
+    finer = length(bedding)
+    axis = np.divide(bedding, np.maximum(finer, 1e-6), dtype=np.float32)
+    stretch = finer - 1
+    along = dot(points, axis)[:, None]
+    place = points + stretch * along * axis
+    bump = np.zeros_like(points)
+    tint = np.zeros(len(points), np.float32)
+    coarse = np.zeros(len(points), np.float32)
+    for octave, wavelength, shown, weight in octaves(footprint, longest):
+        found = noise_3d(place[shown] / wavelength, octave)
+        gradient = found[:, 1:] * (roughness[shown] * weight / (2 * np.pi))[:, None]
+        # The chain rule of `place`, so that layers bend the normal across and not along them.
+        lean = dot(gradient, axis[shown])[:, None]
+        bump[shown] += gradient + np.minimum(stretch[shown], 1.5) * lean * axis[shown]
+        tint[shown] += 0.09 * weight * found[:, 0]
+        if wavelength > longest / 8:
+            coarse[shown] += 0.5 * weight * found[:, 0]
+    bump -= dot(bump, normals)[:, None] * normals
+    bent = normals - bump
+    bent /= length(bent)
+    return bent, colour * np.maximum(1 + tint, 0.25)[:, None], coarse

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smooth noise of one wavelength with its gradient, and a tile of gravel; both repeat seamlessly.
+
+An octave is looked up at position/wavelength; sums of octaves are fractals (spectral synthesis,
+Saupe 1988, in The Science of Fractal Images).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+TEXELS = 8  # per wavelength
+PLANE = 512  # side of the noise tile, texels
+VOLUME = 64
+GRAVEL = 1024  # side of the gravel tile, texels
+GRAVEL_RADII = (2.0, 13.0)  # of its pebbles, texels
+
+
+def noise_2d(points: NDArray[np.floating], octave: int) -> Floats:
+    """Looks noise up in the plane.
+
+    Args:
+        points: …×2, in wavelengths.
+        octave: Turns and shifts the tile, so that octaves do not line up.
+
+    Returns:
+        …×3 float32: value (mean 0, deviation 1) and its gradient by `points`.
+    """
+    angle = 0.73 * octave + 0.3
+    turned = points @ _turn(angle).astype(points.dtype) + 0.37 * octave
+    found = _lookup(_plane(), TEXELS * turned)
+    found[..., 1:] = found[..., 1:] @ _turn(-angle).astype(np.float32)
+    return found
+
+
+def _turn(angle: float) -> NDArray[np.float64]:
+    """Returns the 2×2 matrix that turns row vectors."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def noise_3d(points: NDArray[np.floating], octave: int) -> Floats:
+    """Looks noise up in space.
+
+    Args:
+        points: N×3, in wavelengths.
+        octave: Shifts the tile.
+
+    Returns:
+        N×4 float32: value (mean 0, deviation 1) and its gradient by `points`.
+    """
+    return _between_slices(_slices(), points, octave)
+
+
+def noise_3d_value(points: NDArray[np.floating], octave: int) -> Floats:
+    """Looks up what `noise_3d` has in its first channel, faster: N float32."""
+    return _between_slices(_slices_of_values(), points, octave)[:, 0]
+
+
+def _between_slices(slices: Floats, points: NDArray[np.floating], octave: int) -> Floats:
+    """Interpolates in two neighbouring slices of the volume, and between them."""
+    at = TEXELS * points + 11.3 * octave
+    at = (at - VOLUME * np.floor(at / VOLUME)).astype(np.float32)
+    below = at[:, 0].astype(np.int32)
+    part = (at[:, 0] - below)[:, None]
+    below &= VOLUME - 1
+    above = (below + 1) & (VOLUME - 1)
+    side = VOLUME + 1
+    low, high = (_remap(slices, at[:, 2], at[:, 1] + side * slice_) for slice_ in (below, above))
+    high -= low
+    high *= part
+    low += high
+    return low
+
+
+def gravel(points: NDArray[np.floating], variant: int) -> Floats:
+    """Looks the gravel tile up.
+
+    Args:
+        points: …×2, in texels.
+        variant: Turns the tile.
+
+    Returns:
+        …×4 float32: height in texels (0 = no pebble), its gradient, and the pebble's tint, −1 to 1.
+    """
+    angle = 1.1 * variant
+    found = _lookup(_gravel(), points @ _turn(angle).astype(points.dtype))
+    found[..., 1:3] = found[..., 1:3] @ _turn(-angle).astype(np.float32)
+    return found
+
+
+def gravel_height(points: NDArray[np.floating], variant: int) -> Floats:
+    """Looks up what `gravel` has in its first channel, faster: … float32."""
+    turned = points @ _turn(1.1 * variant).astype(points.dtype)
+    return _lookup(_gravel_height(), turned)[..., 0]
+
+
+def _lookup(tile: Floats, at: NDArray[np.floating]) -> Floats:
+    """Interpolates a tile that repeats; `at` is …×2 in texels, x first."""
+    size = tile.shape[0]
+    flat = at.reshape(-1, 2)
+    place = (flat - size * np.floor(flat / size)).astype(np.float32)
+    found = _remap(tile, place[:, 0], place[:, 1])
+    return found.reshape(*at.shape[:-1], found.shape[1])
+
+
+def _remap(tile: Floats, x: Floats, y: Floats) -> Floats:
+    """Interpolates H×W×C at N places (texels); returns N×C."""
+    count = len(x)
+    channels = tile.shape[2] if tile.ndim == 3 else 1
+    if not count:
+        return np.zeros((0, channels), np.float32)
+    # OpenCV refuses pictures wider than 32767, so a list of points becomes rows.
+    width = min(4096, count)
+    rows = -(-count // width)
+    place = np.zeros((2, rows * width), np.float32)
+    place[0, :count] = x
+    place[1, :count] = y
+    across, down = place.reshape(2, rows, width)
+    found = cv2.remap(tile, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(found, np.float32).reshape(rows * width, channels)[:count]
+
+
+def _band(shape: tuple[int, ...], seed: int) -> list[NDArray[np.float64]]:
+    """Makes periodic noise around one wavelength: value and gradient by wavelengths."""
+    white = np.random.default_rng(seed).standard_normal(shape)
+    axes = np.meshgrid(*[np.fft.fftfreq(side) * TEXELS for side in shape], indexing='ij')
+    frequency = np.sqrt(sum(axis**2 for axis in axes))
+    band = np.exp(-0.5 * (np.log2(np.maximum(frequency, 1e-6)) / 0.6) ** 2)
+    spectrum = np.fft.fftn(white) * band
+    value = np.fft.ifftn(spectrum).real
+    parts = [value] + [np.fft.ifftn(2j * np.pi * axis * spectrum).real for axis in axes]
+    return [part / value.std() for part in parts]
+
+
+@cache
+def _plane() -> Floats:
+    value, by_row, by_column = _band((PLANE, PLANE), 1)
+    return np.stack([value, by_column, by_row], axis=-1).astype(np.float32)
+
+
+@cache
+def _slices() -> Floats:
+    """Makes the volume as slices one below the other, each with its first row and column again."""
+    volume = np.stack(_band((VOLUME,) * 3, 2), axis=-1).astype(np.float32)
+    padded = np.pad(volume, ((0, 0), (0, 1), (0, 1), (0, 0)), mode='wrap')
+    return padded.reshape(VOLUME * (VOLUME + 1), VOLUME + 1, 4)
+
+
+@cache
+def _slices_of_values() -> Floats:
+    return np.ascontiguousarray(_slices()[..., 0])
+
+
+@cache
+def _gravel() -> Floats:
+    """Drops half ellipsoids onto the tile, the small ones between the large ones."""
+    chance = np.random.default_rng(3)
+    height = np.zeros((GRAVEL, GRAVEL), np.float32)
+    tint = np.zeros_like(height)
+    low, high = GRAVEL_RADII
+    count = 5200
+    # Radii follow a power law with exponent −2.2 in the cumulative number.
+    draw = chance.uniform(size=count)
+    radii = (low**-2.2 + draw * (high**-2.2 - low**-2.2)) ** (-1 / 2.2)
+    for radius in np.sort(radii)[::-1]:
+        reach = int(np.ceil(radius))
+        centre = chance.integers(0, GRAVEL, 2)
+        rows = np.arange(-reach, reach + 1)
+        y, x = np.meshgrid(rows, rows, indexing='ij')
+        angle = chance.uniform(0, np.pi)
+        along, across = (
+            np.cos(angle) * x + np.sin(angle) * y,
+            np.cos(angle) * y - np.sin(angle) * x,
+        )
+        squeeze = chance.uniform(0.55, 0.95)
+        power = chance.uniform(2.0, 4.0)
+        reachness = (np.abs(along) ** power + np.abs(across / squeeze) ** power) / radius**power
+        tilt = chance.normal(0, 0.25, 2)
+        body = radius * chance.uniform(0.4, 0.8) * np.sqrt(np.maximum(1 - reachness, 0))
+        body = np.where(body > 0, body + 0.5 * (tilt[0] * x + tilt[1] * y), 0).astype(np.float32)
+        place = np.ix_((centre[0] + rows) % GRAVEL, (centre[1] + rows) % GRAVEL)
+        over = body > height[place]
+        height[place] = np.where(over, body, height[place])
+        tint[place] = np.where(over, chance.uniform(-1, 1), tint[place])
+    by_column = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / 2
+    by_row = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / 2
+    return np.stack([height, by_column, by_row, tint], axis=-1)
+
+
+@cache
+def _gravel_height() -> Floats:
+    return np.ascontiguousarray(_gravel()[..., 0])

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Casts rays from a camera through a world (Embree) and shades what they hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.synthetic.camera import Camera
+from training.synthetic.materials import (
+    Colour,
+    Floats,
+    Ground,
+    dot,
+    length,
+    rock_surface,
+)
+from training.synthetic.rocks import Rock, bake
+from training.synthetic.sensor import Sensor
+from training.synthetic.terrain import Mesh
+
+BACKGROUND, IGNORED, SHADOW, ROCK = 0, 64, 128, 255
+SKY_RAYS = 2
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun, sky and air.
+
+    Attributes:
+        sun: Unit vector towards the sun.
+        sun_colour: Irradiance of a surface that faces the sun.
+        sky_colour: Irradiance of a surface that faces the whole sky.
+        horizon: Radiance of the sky at the horizon.
+        zenith: Radiance of the sky overhead.
+        haze: Radiance of the air far off.
+        visibility: Distance at which 1/e of the contrast is left, m.
+    """
+
+    sun: tuple[float, float, float]
+    sun_colour: Colour
+    sky_colour: Colour
+    horizon: Colour
+    zenith: Colour
+    haze: Colour
+    visibility: float
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A picture and the truth about it.
+
+    Attributes:
+        picture: H×W×3 uint8 RGB.
+        classes: H×W uint8: 0 ground, belt and sky; 255 rock; 128 ground in a rock's cast shadow;
+            64 rocks too small to be told for sure.
+        instances: H×W uint16, the number of the rock where `classes` is 255 or 64, else 0. A rock
+            keeps its number in all pictures of a scene.
+        depth: H×W float32, metres along the optical axis; NaN where nothing was hit.
+        pose: Camera in world, 4×4 float64; see `Camera`.
+        intrinsics: K, 3×3 float64, px.
+    """
+
+    picture: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    instances: NDArray[np.uint16]
+    depth: NDArray[np.float32]
+    pose: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """First hits of N rays: which mesh (−1 none), which rock (0 none), depth, place and normal."""
+
+    mesh: NDArray[np.int32]
+    rock: NDArray[np.int32]
+    distance: Floats
+    points: Floats
+    normals: Floats
+    flat: Floats
+
+
+class World:
+    """Ground and rocks, ready for rays."""
+
+    def __init__(
+        self,
+        grounds: Sequence[tuple[Mesh, Ground]],
+        rocks: Sequence[Rock] = (),
+        details: Sequence[int] = (),
+        roughness: float = 0.2,
+    ) -> None:
+        """Builds the ray caster.
+
+        Args:
+            grounds: Meshes that are no rock, and what they are made of.
+            rocks: Numbered from 1 in this order.
+            details: Subdivisions of each rock's body.
+            roughness: Slope of each octave of the stone's grain.
+        """
+        self.rocks = list(rocks)
+        self.roughness = roughness
+        self.grounds = [ground for _, ground in grounds]
+        mesh, self._owner = bake(self.rocks, list(details))
+        self._meshes = [mesh for mesh, _ in grounds] + [mesh]
+        self._scene = EmbreeScene()
+        for each in self._meshes:
+            if len(each.faces):
+                TriangleMesh(self._scene, each.vertices, each.faces)
+        self._centres = np.array([(0, 0, 0), *(rock.position for rock in rocks)], np.float32)
+        self._colours = np.array([(0, 0, 0), *(rock.colour for rock in rocks)], np.float32)
+        self._bedding = np.array([(0, 0, 1), *(rock.bedding for rock in rocks)], np.float32)
+        self._dust = np.array([0, *(rock.dust for rock in rocks)], np.float32)
+        self._diameters = np.array([0, *(rock.diameter for rock in rocks)], np.float32)
+
+    def render(
+        self,
+        camera: Camera,
+        light: Light,
+        sensor: Sensor,
+        chance: Generator,
+        smallest: tuple[float, float] = (8.0, 14.0),
+        gain: float | None = None,
+    ) -> Rendering:
+        """Takes a picture.
+
+        Args:
+            camera: Where from.
+            light: Sun, sky and air.
+            sensor: What the camera makes of it.
+            chance: Of the sensor's noise and of the directions of the sky rays.
+            smallest: A rock whose visible part has less than the first diameter (px, of the disc
+                of its area) is ground, as are pebbles in MarsData; below the second, ignored.
+            gain: Exposure; None meters each picture.
+        """
+        width, height = camera.size
+        rays = camera.directions().reshape(-1, 3)
+        origins = np.tile(camera.position.astype(np.float32), (len(rays), 1))
+        hits = self._first_hits(origins, rays)
+        seen = np.flatnonzero(hits.mesh >= 0)
+        casters = self._casters(hits, seen, light)
+        radiance = np.zeros_like(rays)
+        radiance[hits.mesh < 0] = _sky(rays[hits.mesh < 0], light)
+        radiance[seen] = self._shade(camera, hits, seen, casters, light, rays, chance)
+        picture = sensor.expose(radiance.reshape(height, width, 3), chance, gain)
+        classes, instances = self._labels(camera, hits, casters, smallest)
+        depth = np.where(hits.mesh >= 0, hits.distance, np.nan).astype(np.float32)
+        return Rendering(
+            picture,
+            classes.reshape(height, width),
+            instances.reshape(height, width),
+            depth.reshape(height, width),
+            camera.pose,
+            camera.intrinsics,
+        )
+
+    def _first_hits(self, origins: Floats, rays: Floats) -> _Hits:
+        found = self._scene.run(origins, rays, output=1)
+        mesh = found['geomID']
+        face = found['primID']
+        normals = np.zeros_like(rays)
+        for number, each in enumerate(self._meshes):
+            of = np.flatnonzero(mesh == number)
+            if len(of):
+                corners = each.normals[each.faces[face[of]]]
+                u, v = found['u'][of, None], found['v'][of, None]
+                mixed = (1 - u - v) * corners[:, 0] + u * corners[:, 1] + v * corners[:, 2]
+                normals[of] = mixed / length(mixed)
+        flat = found['Ng']
+        flat = flat / np.maximum(length(flat), 1e-30)
+        flat *= -np.sign(dot(flat, rays))[:, None]
+        rock = np.zeros(len(rays), np.int32)
+        of_rock = mesh == len(self._meshes) - 1
+        rock[of_rock] = self._owner[face[of_rock]]
+        points = origins + found['tfar'][:, None] * rays
+        points[mesh < 0] = 0
+        return _Hits(mesh, rock, found['tfar'], points, normals, flat)
+
+    def _casters(self, hits: _Hits, seen: NDArray[np.intp], light: Light) -> NDArray[np.int32]:
+        """Finds what keeps the sun from each pixel: −1 nothing, 0 ground, else a rock's number."""
+        casters = np.full(len(hits.mesh), -1, np.int32)
+        sun = np.array(light.sun, np.float32)
+        faces_sun = hits.flat[seen] @ sun > 0
+        casters[seen[~faces_sun]] = 0
+        of_rock = hits.rock[seen] > 0
+        # Only on the ground does it matter whose shadow it is.
+        some = seen[faces_sun & of_rock]
+        blocked = self._scene.run(self._lifted(hits, some), _all(sun, some), query='OCCLUDED') >= 0
+        casters[some[blocked]] = 0
+        some = seen[faces_sun & ~of_rock]
+        found = self._scene.run(self._lifted(hits, some), _all(sun, some), output=1)
+        rock = found['geomID'] == len(self._meshes) - 1
+        casters[some] = np.where(found['geomID'] < 0, -1, 0)
+        casters[some[rock]] = self._owner[found['primID'][rock]]
+        return casters
+
+    def _lifted(self, hits: _Hits, seen: NDArray[np.intp]) -> Floats:
+        """Returns the hit points, lifted off the surface by more than float32's error."""
+        lift = 1e-4 * hits.distance[seen, None] + 1e-5
+        return hits.points[seen] + lift * hits.flat[seen]
+
+    def _openness(
+        self, camera: Camera, hits: _Hits, seen: NDArray[np.intp], chance: Generator
+    ) -> Floats:
+        """Estimates the share of the sky that each pixel sees, 0 to 1, with a few random rays."""
+        width, height = camera.size
+        # Every second pixel of every second row is enough: the light of the sky is soft.
+        grid = np.zeros((height, width), bool)
+        grid[::2, ::2] = True
+        some = seen[grid.ravel()[seen]]
+        start = self._lifted(hits, some)
+        open_sky = np.zeros(len(some), np.float32)
+        for _ in range(SKY_RAYS):
+            way = chance.standard_normal((len(some), 3), np.float32)
+            way /= length(way)
+            way += np.float32(1.01) * hits.normals[some]  # cosine-weighted about the normal
+            open_sky += self._scene.run(start, way, query='OCCLUDED') < 0
+        result = np.zeros(height * width, np.float32)
+        of_rock = hits.rock > 0
+        for kind in (True, False):
+            members = of_rock[some] == kind
+            share = np.zeros((height * width, 2), np.float32)
+            share[some[members], 0] = open_sky[members] / SKY_RAYS
+            share[some[members], 1] = 1
+            smooth = cv2.blur(share.reshape(height, width, 2), (9, 9)).reshape(-1, 2)
+            wanted = seen[of_rock[seen] == kind]
+            # A speck with no ray of its own sees half the sky.
+            result[wanted] = (smooth[wanted, 0] + 1e-4) / (smooth[wanted, 1] + 2e-4)
+        return result[seen]
+
+    def _shade(
+        self,
+        camera: Camera,
+        hits: _Hits,
+        seen: NDArray[np.intp],
+        casters: NDArray[np.int32],
+        light: Light,
+        rays: Floats,
+        chance: Generator,
+    ) -> Floats:
+        """Returns the radiance (n×3) of the pixels that see something."""
+        normals = hits.normals.copy()
+        albedo = np.zeros_like(rays)
+        sun = np.array(light.sun, np.float32)
+        facing = np.abs(dot(hits.flat[seen], rays[seen])) / length(rays[seen])[:, 0]
+        footprint = np.zeros(len(rays), np.float32)
+        footprint[seen] = (
+            hits.distance[seen] / camera.focal_length / np.sqrt(np.maximum(facing, 0.04))
+        )
+        for number, ground in enumerate(self.grounds):
+            of = np.flatnonzero(hits.mesh == number)
+            slope, albedo[of] = ground.surface(hits.points[of], footprint[of], sun)
+            bent = normals[of] - np.column_stack([slope, np.zeros(len(of), np.float32)])
+            normals[of] = bent / length(bent)
+        of = np.flatnonzero(hits.rock > 0)
+        if len(of):
+            normals[of], albedo[of] = self._stone(hits, of, footprint[of])
+        return self._lit(camera, hits, seen, casters, light, (normals[seen], albedo[seen]), chance)
+
+    def _stone(self, hits: _Hits, of: NDArray[np.intp], footprint: Floats) -> tuple[Floats, Floats]:
+        """Returns normals and albedo of rock pixels, with soil on the upper sides."""
+        rock = hits.rock[of]
+        place = hits.points[of] - self._centres[rock]
+        normals, albedo, coarse = rock_surface(
+            place + 0.7 * np.mod(rock, 97)[:, None].astype(np.float32),
+            hits.normals[of],
+            footprint,
+            self._bedding[rock],
+            self._colours[rock],
+            np.full(len(of), self.roughness, np.float32),
+            float(np.percentile(self._diameters[rock], 90)),
+        )
+        upward = np.clip((normals[:, 2] - 0.55 + 0.25 * coarse) / 0.3, 0, 1)
+        dust = (self._dust[rock] * upward)[:, None]
+        soil = np.array(self.grounds[-1].colour, np.float32) * (1 + 0.1 * coarse)[:, None]
+        return normals, (albedo + dust * (soil - albedo)).astype(np.float32)
+
+    def _lit(
+        self,
+        camera: Camera,
+        hits: _Hits,
+        seen: NDArray[np.intp],
+        casters: NDArray[np.int32],
+        light: Light,
+        surface: tuple[Floats, Floats],
+        chance: Generator,
+    ) -> Floats:
+        """Lights a surface by sun, sky and ground, and hangs the air before it."""
+        normals, albedo = surface
+        sun = np.array(light.sun, np.float32)
+        direct = np.clip(normals @ sun, 0, None) * (casters[seen] < 0)
+        direct *= np.clip(20 * (hits.flat[seen] @ sun), 0, 1)
+        up = 0.5 + 0.5 * normals[:, 2]
+        sky = self._openness(camera, hits, seen, chance) * up
+        ground = albedo[hits.rock[seen] == 0]
+        bounce = (ground.mean(0) if len(ground) else albedo.mean(0)) * max(light.sun[2], 0)
+        energy = (
+            direct[:, None] * np.array(light.sun_colour, np.float32)
+            + sky[:, None] * np.array(light.sky_colour, np.float32)
+            + ((1 - up) * 0.7)[:, None] * bounce * np.array(light.sun_colour, np.float32)
+        )
+        clear = np.exp(-hits.distance[seen] / light.visibility)[:, None].astype(np.float32)
+        return clear * albedo * energy + (1 - clear) * np.array(light.haze, np.float32)
+
+    def _labels(
+        self,
+        camera: Camera,
+        hits: _Hits,
+        casters: NDArray[np.int32],
+        smallest: tuple[float, float],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Returns class and rock number of each pixel."""
+        pixels = np.bincount(hits.rock, minlength=len(self.rocks) + 1)
+        across = 2 * np.sqrt(pixels / np.pi)
+        of_rock = np.full(len(across), ROCK, np.uint8)
+        of_rock[across < smallest[1]] = IGNORED
+        of_rock[across < smallest[0]] = BACKGROUND
+        of_rock[0] = BACKGROUND
+        classes = of_rock[hits.rock]
+        away = np.linalg.norm(self._centres - camera.position, axis=1)
+        casts = self._diameters * camera.focal_length / np.maximum(away, 1e-6) >= smallest[0]
+        casts[0] = False
+        shaded = (hits.rock == 0) & (hits.mesh >= 0) & casts[np.maximum(casters, 0)]
+        classes[shaded] = SHADOW
+        instances = np.where((classes == ROCK) | (classes == IGNORED), hits.rock, 0)
+        return classes, instances.astype(np.uint16)
+
+
+def _all(direction: Floats, origins: NDArray[np.intp]) -> Floats:
+    """Returns the same direction for each origin."""
+    return np.tile(direction, (len(origins), 1))
+
+
+def _sky(rays: Floats, light: Light) -> Floats:
+    """Returns the sky's radiance (N×3) in each direction; below the horizon it is haze."""
+    height = rays[:, 2] / length(rays)[:, 0]
+    rise = np.clip(height, 0, 1)[:, None] ** 0.6
+    horizon, zenith = np.array(light.horizon, np.float32), np.array(light.zenith, np.float32)
+    return np.where(
+        height[:, None] < 0, np.array(light.haze, np.float32), horizon + rise * (zenith - horizon)
+    ).astype(np.float32)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rocks: how many of which size, where they lie, and their bodies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+import trimesh
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.synthetic.noise import noise_3d_value
+from training.synthetic.terrain import Mesh, vertex_normals
+
+KINDS = ('angular', 'rounded', 'layered', 'slab', 'pitted', 'plate')
+
+
+def cover(diameter: NDArray[np.floating] | float, abundance: float) -> NDArray[np.float64]:
+    """Returns the share of the ground that rocks of at least this diameter (m) cover.
+
+    F(D) = k exp(−q D) with q = 1.79 + 0.152 / k (Golombek and Rapp 1997,
+    doi:10.1029/96JE03319); k is the abundance, the share that all rocks cover.
+    """
+    return abundance * np.exp(-(1.79 + 0.152 / abundance) * np.asarray(diameter, np.float64))
+
+
+def draw_diameters(
+    chance: Generator, abundance: float, area: float, smallest: float, largest: float
+) -> NDArray[np.float64]:
+    """Draws the diameters of the rocks on a piece of ground, largest first.
+
+    Args:
+        chance: Where the randomness comes from.
+        abundance: k of the law, above 0, below 1.
+        area: Of the ground, m².
+        smallest: Least diameter, m.
+        largest: Greatest diameter, m.
+    """
+    if largest <= smallest or area <= 0:
+        return np.zeros(0)
+    edges = np.geomspace(smallest, largest, 257)
+    covered = cover(edges, abundance)
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    expected = area * (covered[:-1] - covered[1:]) / (np.pi / 4 * middle**2)
+    cumulative = np.concatenate([[0.0], np.cumsum(expected)])
+    count = chance.poisson(cumulative[-1])
+    draw = np.interp(chance.uniform(0, cumulative[-1], count), cumulative, edges)
+    return np.sort(draw)[::-1]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What makes a body: directions go in, a surface comes out.
+
+    Attributes:
+        kind: One of `KINDS`.
+        seed: Of the body's randomness.
+    """
+
+    kind: str
+    seed: int
+
+    @lru_cache(maxsize=96)  # noqa: B019 - a shape is a value, and scenes share a dozen of them
+    def body(self, detail: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Makes the body, one metre across.
+
+        Args:
+            detail: Subdivisions of the icosphere it starts from, 1 to 6.
+
+        Returns:
+            V×3 vertices about the middle of the bounding box, and F×3 faces.
+        """
+        directions, faces = _icosphere(detail)
+        chance = np.random.default_rng(self.seed)
+        radius = self._facets(directions, chance)
+        shift = chance.uniform(0, 64, 3)
+        rough = {'rounded': 0.04, 'pitted': 0.09, 'slab': 0.06, 'plate': 0.1}.get(self.kind, 0.05)
+        octaves = range(2 * detail - 3)
+        for octave in octaves:
+            wavelength = 1.6 / 1.7**octave
+            noise = noise_3d_value(directions * radius[:, None] / wavelength + shift, octave)
+            radius = radius + rough * wavelength * noise
+            if self.kind == 'pitted':
+                radius = radius - 0.08 * wavelength * np.maximum(noise - 0.6, 0)
+        vertices = directions * np.maximum(radius, 0.15)[:, None]
+        vertices = self._shaped(vertices, chance)
+        vertices -= (vertices.max(0) + vertices.min(0)) / 2
+        across = 2 * np.hypot(vertices[:, 0], vertices[:, 1]).max()
+        return vertices / across, faces
+
+    def _facets(self, directions: NDArray[np.float64], chance: Generator) -> NDArray[np.float64]:
+        """Cuts the unit sphere by planes; returns the radius in each direction."""
+        radius = np.ones(len(directions))
+        if self.kind in ('rounded', 'pitted'):
+            count, near, far = int(chance.integers(3, 7)), 0.75, 0.97
+        else:
+            count, near, far = int(chance.integers(7, 15)), 0.45, 0.9
+        planes = chance.standard_normal((count, 3))
+        if self.kind in ('slab', 'plate'):
+            planes[:, 2] *= 0.3
+        planes /= np.linalg.norm(planes, axis=1, keepdims=True)
+        for plane, distance in zip(planes, chance.uniform(near, far, count), strict=True):
+            along = directions @ plane
+            radius = np.minimum(radius, distance / np.maximum(along, 1e-6))
+        return radius
+
+    def _shaped(self, vertices: NDArray[np.float64], chance: Generator) -> NDArray[np.float64]:
+        """Gives layers their steps, and each kind its proportions."""
+        if self.kind == 'layered':
+            tilt = np.append(chance.normal(0, 0.25, 2), 1.0)
+            level = vertices @ (tilt / np.linalg.norm(tilt))
+            beside = np.full_like(level, 0.3)
+            place = [level * 1.4 + chance.uniform(0, 8), beside, beside]
+            layer = noise_3d_value(np.column_stack(place), 0)
+            vertices = vertices * (1 + 0.07 * np.tanh(3 * layer))[:, None]
+        flat = {
+            'slab': (0.12, 0.4),
+            'plate': (0.08, 0.2),
+            'rounded': (0.5, 0.95),
+            'layered': (0.35, 0.8),
+        }
+        scale = np.array(
+            [1.0, chance.uniform(0.55, 1.0), chance.uniform(*flat.get(self.kind, (0.45, 1.0)))]
+        )
+        vertices = vertices * scale
+        if self.kind in ('slab', 'plate'):
+            top = chance.uniform(0.5, 0.9) * vertices[:, 2].max()
+            vertices[:, 2] = np.minimum(vertices[:, 2], top + 0.15 * (vertices[:, 2] - top))
+        spread = {'slab': 0.12, 'plate': 0.04}.get(self.kind, 0.5)
+        lean = trimesh.transformations.euler_matrix(*chance.normal(0, spread, 2), 0)[:3, :3]
+        return vertices @ lean.T
+
+
+@cache
+def _icosphere(detail: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    sphere = trimesh.creation.icosphere(subdivisions=detail)
+    return np.asarray(sphere.vertices, np.float64), np.asarray(sphere.faces, np.int32)
+
+
+@dataclass(frozen=True)
+class Rock:
+    """A rock in its place.
+
+    Attributes:
+        shape: Its body.
+        diameter: Greatest horizontal diameter, m.
+        position: x, y, z of the middle of its bounding box in the world, m.
+        turn: About the vertical, rad.
+        colour: Linear albedo, three numbers from 0 to 1.
+        bedding: Direction across its layers, unit length; longer than 1 for finer layers.
+        dust: Share of its upper side that soil covers, 0 to 1.
+    """
+
+    shape: Shape
+    diameter: float
+    position: tuple[float, float, float]
+    turn: float
+    colour: tuple[float, float, float]
+    bedding: tuple[float, float, float]
+    dust: float
+
+
+def rotation_about_z(angle: float) -> NDArray[np.float64]:
+    """Returns the 3×3 rotation about the vertical, angle in rad."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+
+
+def detail_for(pixels: float) -> int:
+    """Returns the subdivisions that a rock of this apparent diameter (px) needs."""
+    return int(np.clip(np.ceil(np.log2(max(pixels, 1.0)) - 3.3), 1 if pixels < 14 else 2, 5))
+
+
+def bake(rocks: list[Rock], details: list[int]) -> tuple[Mesh, NDArray[np.int32]]:
+    """Makes one mesh of all rocks.
+
+    Args:
+        rocks: In the order of their numbers, which count from 1.
+        details: Subdivisions of each.
+
+    Returns:
+        The mesh, and for each face the number of its rock (int32).
+    """
+    parts: list[tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float32]]] = []
+    made: dict[tuple[Shape, int], tuple] = {}
+    owner, start = [], 0
+    for number, (rock, detail) in enumerate(zip(rocks, details, strict=True), 1):
+        key = (rock.shape, detail)
+        if key not in made:
+            vertices, faces = rock.shape.body(detail)
+            made[key] = (vertices, faces, vertex_normals(vertices, faces))
+        vertices, faces, normals = made[key]
+        turn = rotation_about_z(rock.turn)
+        parts.append(
+            (
+                rock.diameter * vertices @ turn.T + np.array(rock.position),
+                faces + np.int32(start),
+                normals @ turn.T.astype(np.float32),
+            )
+        )
+        start += len(vertices)
+        owner.append(np.full(len(faces), number, np.int32))
+    if not parts:
+        empty = np.zeros((0, 3), np.float32)
+        return Mesh(empty, np.zeros((0, 3), np.int32), empty), np.zeros(0, np.int32)
+    vertices, faces, normals = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Mesh(vertices.astype(np.float32), faces, normals), np.concatenate(owner)
+
+
+def spread_out(
+    chance: Generator,
+    points: NDArray[np.float64],
+    radii: NDArray[np.float64],
+    retries: int = 12,
+) -> NDArray[np.bool_]:
+    """Moves discs until none touches a larger one.
+
+    Args:
+        chance: Where the randomness comes from.
+        points: N×2, m, largest disc first; changed in place.
+        radii: N, m.
+        retries: Moves that a disc may try.
+
+    Returns:
+        Which discs found a place, N bool.
+    """
+    placed = np.zeros(len(points), bool)
+    for number in range(len(points)):
+        for attempt in range(retries + 1):
+            gap = np.hypot(*(points[:number] - points[number]).T) - radii[:number] - radii[number]
+            if not np.any(placed[:number] & (gap < 0)):
+                placed[number] = True
+                break
+            points[number] += chance.normal(0, (1 + attempt) * radii[number], 2)
+    return placed

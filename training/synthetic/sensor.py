@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a camera makes of the light: exposure, colour, optics, noise, eight bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A camera's behaviour.
+
+    Attributes:
+        brightness: Mean of the exposed picture in linear light, 0 to 1.
+        white_balance: Gain of red, green and blue.
+        vignetting: Loss of light in the corners, 0 to 1.
+        veil: Stray light, added everywhere, as a share of the mean.
+        blur: Deviation of the point spread function, px.
+        shot_noise: Deviation at full scale from counting photons; grows with the root of the light.
+        read_noise: Deviation in the dark, of full scale.
+        monochrome: A grey picture, three times the same.
+        saturation: 1 keeps the colours, 0 is grey.
+    """
+
+    brightness: float = 0.22
+    white_balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    vignetting: float = 0.0
+    veil: float = 0.0
+    blur: float = 0.6
+    shot_noise: float = 0.01
+    read_noise: float = 0.003
+    monochrome: bool = False
+    saturation: float = 1.0
+
+    def expose(
+        self, light: NDArray[np.float32], chance: Generator, gain: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Takes the picture.
+
+        Args:
+            light: H×W×3 float32, linear radiance.
+            chance: Where the noise comes from.
+            gain: Exposure; None meters this picture by `brightness`.
+
+        Returns:
+            H×W×3 uint8 RGB, sRGB-coded.
+        """
+        image = cv2.GaussianBlur(light, (0, 0), self.blur) if self.blur > 0.2 else light
+        image = image * (
+            (self.gain(light) if gain is None else gain) * np.array(self.white_balance, np.float32)
+        )
+        height, width = light.shape[:2]
+        if self.vignetting > 0:
+            y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+            x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+            image *= (1 - self.vignetting * (x**2 + y**2) / 2)[..., None]
+        if self.saturation != 1 or self.monochrome:
+            grey = image @ np.array([0.30, 0.59, 0.11], np.float32)
+            keep = 0.0 if self.monochrome else self.saturation
+            image = grey[..., None] + keep * (image - grey[..., None])
+        image = image + self.veil * self.brightness
+        channels = 1 if self.monochrome else 3
+        noise = chance.standard_normal((height, width, channels), np.float32)
+        image += noise * np.sqrt(
+            self.read_noise**2 + self.shot_noise**2 * np.clip(image[..., :channels], 0, 1)
+        )
+        return _SRGB[np.clip(image * (len(_SRGB) - 1), 0, len(_SRGB) - 1).astype(np.int32)]
+
+    def gain(self, light: NDArray[np.float32]) -> float:
+        """Meters a picture: the gain that brings its mean to `brightness`."""
+        return self.brightness / max(float(np.minimum(light, 4 * light.mean()).mean()), 1e-6)
+
+
+def _srgb(size: int) -> NDArray[np.uint8]:
+    linear = np.linspace(0, 1, size)
+    coded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * coded).astype(np.uint8)
+
+
+_SRGB = _srgb(8192)
