@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import RockSettings, find_rocks
+from rock_seg_ros.perception.rocks import RockSettings, find_rocks, rock_pixels
 from rock_seg_ros.perception.segmenter import Segmentation
 
 SIZES = ('small', 'medium', 'large')
 SIZE_LIMITS = (32**2, 96**2)  # COCO's: small below the first, large from the second on, px
 MATCH_IOU = 0.5
+NO_ROCK = 255  # no class has this id
 EVERY_ROCK = RockSettings(min_area=1, max_rocks=1_000_000, polygon_tolerance=0.0)
 
 
@@ -21,12 +22,17 @@ def rock_labels(segmentation: Segmentation, settings: RockSettings) -> NDArray[n
 
     Args:
         segmentation: Of a picture.
-        settings: `min_area` and `max_rocks` count; contours are always exact.
+        settings: All but `polygon_tolerance` count; contours are always exact.
 
     Returns:
         H×W, 0 where there is none of these rocks, else its number, 1 the largest.
     """
-    labels = np.zeros(segmentation.class_ids.shape, np.int32)
+    ids = segmentation.class_ids.copy()
+    for rock_id in segmentation.rock_ids:
+        kept = rock_pixels(segmentation, rock_id, settings)
+        ids[(ids == rock_id) & ~kept] = NO_ROCK
+    segmentation = Segmentation(ids, segmentation.confidence, segmentation.rock_ids)
+    labels = np.zeros(ids.shape, np.int32)
     rocks = find_rocks(segmentation, EVERY_ROCK)
     # Outer contours hide what lies in a rock's holes, so the enclosing rock is drawn first.
     for rock in sorted(rocks, key=lambda rock: -rock.box[2] * rock.box[3]):

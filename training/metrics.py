@@ -31,13 +31,13 @@ def rock_metrics(prefix: str = '') -> MetricCollection:
     """Returns IoU, precision and recall of rock pixels, pooled over all pictures.
 
     Its `update` takes int tensors of equal shape: 1 rock, 0 not; in the truth 255 is ignored.
-    Recall is NaN where there is no rock to find.
+    Recall is 1 where there is no rock to find.
     """
     return MetricCollection(
         {
             'iou': BinaryJaccardIndex(ignore_index=IGNORE),
             'precision': BinaryPrecision(ignore_index=IGNORE),
-            'recall': BinaryRecall(ignore_index=IGNORE, zero_division=float('nan')),
+            'recall': BinaryRecall(ignore_index=IGNORE, zero_division=1),
         },
         prefix=prefix,
     )

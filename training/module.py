@@ -101,7 +101,8 @@ class RockSegmentation(pl.LightningModule):
             figures.update(metrics.compute())
             metrics.reset()
         ious = torch.stack([figures[f'val_{name}_iou'] for name in self.val_names])
-        has_rock = torch.stack([~figures[f'val_{name}_recall'].isnan() for name in self.val_names])
+        recalls = torch.stack([figures[f'val_{name}_recall'] for name in self.val_names])
+        has_rock = (ious > 0) | (recalls < 1)
         self.log_dict({**figures, 'val_iou': (ious * has_rock).sum() / has_rock.sum().clamp(min=1)})
 
     def configure_optimizers(self) -> Any:

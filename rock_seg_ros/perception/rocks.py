@@ -63,17 +63,24 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     """
     found: list[Rock] = []
     for class_id in segmentation.rock_ids:
-        rock = segmentation.class_ids == class_id
-        if settings.split_touching and segmentation.rim_id is not None:
-            rim = segmentation.class_ids == segmentation.rim_id
-            rock = cut_apart(rock, rim, segmentation.confidence, settings.min_area)
-        mask = rock.view(np.uint8)
+        mask = rock_pixels(segmentation, class_id, settings).view(np.uint8)
         found.extend(_components(mask, class_id, segmentation.confidence, settings))
     found.sort(key=lambda rock: -rock.area)
     return [
         Rock(number, r.class_id, r.score, r.area, r.box, r.centroid, r.polygon)
         for number, r in enumerate(found[: settings.max_rocks], start=1)
     ]
+
+
+def rock_pixels(
+    segmentation: Segmentation, class_id: int, settings: RockSettings
+) -> NDArray[np.bool_]:
+    """Returns H×W, where a rock class is; without the cuts between rocks where they are wanted."""
+    rock = segmentation.class_ids == class_id
+    if not settings.split_touching or segmentation.rim_id is None:
+        return rock
+    rim = segmentation.class_ids == segmentation.rim_id
+    return cut_apart(rock, rim, segmentation.confidence, settings.min_area)
 
 
 def _components(

@@ -35,28 +35,34 @@ def cut_apart(
     Returns:
         H×W: the rock without the pixels of the cuts; 8-connected parts are rocks.
     """
-    heap = _heaps(rock, rim)
-    if not heap.any():
+    heaps = _heaps(rock, rim)
+    if not heaps.any():
         return rock
-    tops = _tops(_relief(heap, confidence), smallest)
+    tops = _tops(_relief(heaps > 0, confidence), smallest)
     if not tops.any():
         return rock
     _, nearest = cv2.distanceTransformWithLabels(
         (tops == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    number_of = np.zeros(int(nearest.max()) + 1, np.float32)
-    number_of[nearest[tops > 0]] = tops[tops > 0]
-    numbers = np.where(heap, number_of[nearest], 0)
-    return rock & ~(heap & (cv2.dilate(numbers, np.ones((3, 3), np.uint8)) > numbers))
+    top = tops > 0
+    number_of, heap_of = np.zeros((2, int(nearest.max()) + 1), np.float32)
+    number_of[nearest[top]], heap_of[nearest[top]] = tops[top], heaps[top]
+    # A top of another heap may be nearer than any of the own; it has no say here.
+    numbers = np.where((heaps > 0) & (heap_of[nearest] == heaps), number_of[nearest], 0)
+    return rock & ~((numbers > 0) & (cv2.dilate(numbers, np.ones((3, 3), np.uint8)) > numbers))
 
 
-def _heaps(rock: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Returns the rock in connected parts of which a share of `RIM_SHARE` or more is rim."""
+def _heaps(rock: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Numbers the rock in connected parts of which a share of `RIM_SHARE` or more is rim.
+
+    Returns:
+        H×W, 0 where there is no rock of a heap.
+    """
     _, parts = cv2.connectedComponents((rock | rim).view(np.uint8), connectivity=8)
     pixels = np.bincount(parts.ravel())
     crowded = np.bincount(parts[rim], minlength=len(pixels)) >= RIM_SHARE * pixels
     crowded[0] = False
-    return crowded[parts] & rock
+    return np.where(crowded[parts] & rock, parts, 0)
 
 
 def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -97,6 +97,29 @@ def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
     assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == 1
 
 
+def test_heaps_do_not_cut_each_other() -> None:
+    rock, rim = heap()
+    wide = np.zeros((180, 140), bool)
+    wide[:80], wide[82:162] = rock, rock
+    wide[74:80, 4:136], wide[82:100, 4:136] = False, True  # a slab close to the upper heap
+    rims = np.zeros_like(wide)
+    rims[:80], rims[82:162] = rim, rim
+    upper = cut_apart(wide, rims, sure(wide), smallest=50)[:74]
+    alone = cut_apart(wide[:78], rims[:78], sure(wide[:78]), smallest=50)[:74]
+    np.testing.assert_array_equal(upper, alone)
+
+
+def test_a_heap_without_a_top_is_left_as_it_is() -> None:
+    rock, rim = heap()
+    thin = np.zeros_like(rock)
+    thin[70, 4:40] = True
+    rims = rim.copy()
+    rims[70, 20:22], thin[70, 20:22] = True, False
+    cut = cut_apart(rock | thin, rims, sure(rock), smallest=50)
+    np.testing.assert_array_equal(cut[66:], (rock | thin)[66:])
+    assert parts(cut[:66]) == 3
+
+
 def test_no_rock_at_all_is_no_trouble() -> None:
     nothing = np.zeros((20, 30), bool)
     assert not cut_apart(nothing, nothing, sure(nothing), 50).any()

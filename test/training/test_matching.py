@@ -45,6 +45,19 @@ def test_labels_are_the_components_of_which_the_rocks_are_told() -> None:
     assert labels.max() == 30
 
 
+def test_labels_of_touching_rocks_are_cut_as_the_node_cuts_them() -> None:
+    ids = np.zeros((80, 140), np.uint8)
+    for x in (30, 68, 106):
+        cv2.circle(ids, (x, 40), 20, 1, -1)
+    ids[40:52, 48:51] = ids[40:52, 86:89] = 2
+    found = Segmentation(ids, np.full_like(ids, 250), (1,), 2)
+    for settings in (RockSettings(), RockSettings(split_touching=False)):
+        labels = rock_labels(found, settings)
+        rocks = find_rocks(found, settings)
+        assert [int((labels == rock.id).sum()) for rock in rocks] == [rock.area for rock in rocks]
+        assert labels.max() == len(rocks) == (3 if settings.split_touching else 1)
+
+
 def test_a_rock_in_anothers_hole_and_a_speck_beside_it_keep_their_own_pixels() -> None:
     mask = np.zeros((100, 100), np.uint8)
     cv2.rectangle(mask, (10, 10), (89, 89), 1, 2)
