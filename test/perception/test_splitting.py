@@ -98,15 +98,15 @@ def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
 
 
 def test_heaps_do_not_cut_each_other() -> None:
-    rock, rim = heap()
-    wide = np.zeros((180, 140), bool)
-    wide[:80], wide[82:162] = rock, rock
-    wide[74:80, 4:136], wide[82:100, 4:136] = False, True  # a slab close to the upper heap
-    rims = np.zeros_like(wide)
-    rims[:80], rims[82:162] = rim, rim
-    upper = cut_apart(wide, rims, sure(wide), smallest=50)[:74]
-    alone = cut_apart(wide[:78], rims[:78], sure(wide[:78]), smallest=50)[:74]
-    np.testing.assert_array_equal(upper, alone)
+    rock, rim = np.zeros((2, 60, 120), bool)
+    rock[40:52, 5:105] = True
+    rock[20:37, 75:110] = True  # as near to the bar's end as the bar's own top is far
+    rim[44:48, 8:12], rim[28:30, 90:94] = True, True
+    rock &= ~rim
+    confidence = sure(rock)
+    confidence[40:52, 50:] = 140
+    cut = cut_apart(rock, rim, confidence, smallest=50)
+    np.testing.assert_array_equal(cut[40:], rock[40:])
 
 
 def test_a_heap_without_a_top_is_left_as_it_is() -> None:
