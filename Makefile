@@ -21,12 +21,15 @@ lint: environment
 	$(VENV)/bin/mypy
 
 # The embedded weights, from the data that config/training/default.yaml names: hours on a CPU.
+# Goes on where it was interrupted.
 weights: environment
-	$(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330 --val-fraction 0
-	$(VENV)/bin/python -m training.train --config config/training/default.yaml
+	[ -d runs/scenes ] || $(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330 --val-fraction 0
+	$(VENV)/bin/python -m training.train --config config/training/default.yaml \
+	  $(if $(wildcard runs/default/checkpoints/last.ckpt),--resume)
 	$(VENV)/bin/python -m training.export --checkpoint runs/default/checkpoints/last.ckpt --int8 \
 	  --measure -o rock_seg_ros/weights/default.safetensors
-	$(VENV)/bin/python -m training.benchmark --config config/training/benchmark.yaml --report docs/weights.html
+	$(VENV)/bin/python -m training.benchmark --config config/training/benchmark.yaml --run runs/default \
+	  --report docs/weights.html
 
 environment:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh

@@ -201,13 +201,14 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
 
     Args:
         segmentation: Of the picture.
-        keep: H×W uint8; where it is 0, rock becomes background with full confidence.
+        keep: H×W uint8; where it is 0, rock and rims become background with full confidence.
 
     Raises:
         SizeError: The sizes differ.
     """
     check_size(keep, segmentation.class_ids.shape)
-    never = (keep == 0) & (segmentation.mask() > 0)
+    rims = segmentation.class_ids == segmentation.rim_id if segmentation.rim_id else False
+    never = (keep == 0) & ((segmentation.mask() > 0) | rims)
     background = next(i for i in range(256) if i not in segmentation.rock_ids)
     return replace(
         segmentation,

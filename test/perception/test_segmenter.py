@@ -206,6 +206,11 @@ def test_suppressed_pixels_become_background_and_others_stay() -> None:
     assert found.class_ids.tolist() == [[1, 1, 0]]
 
 
+def test_suppressed_rims_become_background_too() -> None:
+    found = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
+    assert suppress(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
+
+
 def test_a_suppressed_pixel_never_becomes_another_rock_class() -> None:
     found = Segmentation(np.array([[1]], np.uint8), np.array([[9]], np.uint8), (0, 1))
     assert suppress(found, np.zeros((1, 1), np.uint8)).class_ids.item() == 2
