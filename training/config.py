@@ -28,7 +28,8 @@ class Stage:
         shares: Name of a source → its share of the crops (any positive numbers); empty = each
             source by its number of pictures.
         self_train: Sources whose ignored pixels the network labels, where it is sure, as the stage
-            begins; with the averaged weights of that moment.
+            begins; with the averaged weights of that moment. Each needs a share, where there are
+            shares.
         learning_rate: Peak of a new warm-up and decay that begin with this stage; 0 = those that
             run go on.
     """
@@ -157,6 +158,8 @@ class TrainingConfig:
             can be downloaded; empty = random weights.
         decoder: 'skip' or 'none'.
         output_stride: 8 or 16.
+        smallest_side: For the card: pictures with a shorter side, px, are enlarged for the network.
+        threshold: For the card: rock probability, 0 to 1, from which a pixel is rock.
         batch_size: Crops a step, all processes together.
         optimizer: How the weights move.
         loss: What for.
@@ -178,6 +181,8 @@ class TrainingConfig:
     start_from: str = 'torchvision'
     decoder: str = 'skip'
     output_stride: int = 16
+    smallest_side: int = 0
+    threshold: float = 0.5
     batch_size: int = 8
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -200,9 +205,11 @@ class TrainingConfig:
                 raise ValueError(f'source {name!r}: legal are letters, digits, ".", "-" and "_"')
         _at_least('steps_per_epoch', self.steps_per_epoch, 1)
         _at_least('rim_width', self.rim_width, 0)
-        _at_least('sure', self.sure, 0)
+        if not 0 <= self.sure <= 1:
+            raise ValueError(f'sure must be 0 to 1, not {self.sure}')
         for number, stage in enumerate(self.stages, start=1):
             self._check_stage(number, stage)
+            self._check_blur(number, stage)
             self._check_unlabelled(number, stage)
         if self.batch_size < 2:
             raise ValueError(f'batch_size must be at least 2 (batch norm), not {self.batch_size}')
@@ -227,12 +234,25 @@ class TrainingConfig:
         ):
             raise ValueError(f'stage {number} has the shares {stage.shares}; they must be above 0')
 
+    def _check_blur(self, number: int, stage: Stage) -> None:
+        largest = (stage.crop - 1) / 2  # two standard deviations are mirrored at a crop's border
+        if self.augmentation.blur_p and self.augmentation.blur[1] > largest:
+            raise ValueError(
+                f'augmentation.blur is up to {self.augmentation.blur[1]:g} px; stage {number} with'
+                f' a crop of {stage.crop} px allows at most {largest:g}'
+            )
+
     def _check_unlabelled(self, number: int, stage: Stage) -> None:
         if number == 1 and stage.self_train and self.start_from in ('', 'torchvision'):
             raise ValueError(
                 f'stage 1 has self_train, and start_from {self.start_from!r} cannot label;'
                 ' let a stage come first'
             )
+        for name in stage.self_train:
+            if stage.shares and not stage.shares.get(name):
+                raise ValueError(
+                    f'stage {number} has self_train {name!r}, of which its shares have nothing'
+                )
         for name, share in stage.shares.items():
             unlabelled = self.sources[name].format == 'unlabelled'
             if share and unlabelled and name not in stage.self_train:
@@ -278,6 +298,8 @@ class TrainingConfig:
             std=IMAGENET_STD,
             training_size=(crop, crop),
             output_stride=self.output_stride,
+            smallest_side=self.smallest_side,
+            threshold=self.threshold,
             data=self.data_description,
             licence=self.licence,
         )

@@ -63,10 +63,16 @@ class Parameters:
         0, 'of the backbone: 8 (finer), 16 (faster), 0 = as trained', choices=(0, *OUTPUT_STRIDES)
     )
     input_width: int = _parameter(
-        0, "width that the network sees, px; 0 = the picture's own", 0, LARGEST_SIDE
+        0,
+        "width that the network sees, px; 0 = the picture's own, or larger if the weights say so",
+        0,
+        LARGEST_SIDE,
     )
     input_height: int = _parameter(
-        0, "height that the network sees, px; 0 = the picture's own", 0, LARGEST_SIDE
+        0,
+        "height that the network sees, px; 0 = the picture's own, or larger if the weights say so",
+        0,
+        LARGEST_SIDE,
     )
     image_transport: str = _parameter(
         'raw',

@@ -34,6 +34,8 @@ class Card:
         std: Per-channel RGB standard deviation that it is then divided by.
         training_size: Width and height of the training crops, in px; (0, 0) when unknown.
         output_stride: Output stride of the backbone in training, 8 or 16.
+        smallest_side: A picture whose shorter side has fewer px is enlarged to it for the network,
+            at most twofold; 0 = never.
         threshold: Rock probability, 0 to 1, from which a pixel is rock.
         metrics: Measured figures by name, such as {'marsdata_val_iou': 0.69}.
         data: What the weights were trained on, in words.
@@ -48,6 +50,7 @@ class Card:
     std: tuple[float, float, float] = IMAGENET_STD
     training_size: tuple[int, int] = (0, 0)
     output_stride: int = 8
+    smallest_side: int = 0
     threshold: float = 0.5
     metrics: dict[str, float] = field(default_factory=dict)
     data: str = ''
@@ -79,6 +82,8 @@ class Card:
             )
         if self.activation == 'sigmoid' and len(self.classes) != 2:
             raise CardError(f'a sigmoid card has two classes, not {len(self.classes)}')
+        if not isinstance(self.smallest_side, int) or self.smallest_side < 0:
+            raise CardError(f'card smallest_side must be 0 or more, not {self.smallest_side!r}')
         if not 0.0 < self.threshold < 1.0:
             raise CardError(f'card threshold must be between 0 and 1, not {self.threshold}')
         numbers = all(isinstance(n, int | float) for n in (*self.mean, *self.std))

@@ -27,6 +27,7 @@ BACKENDS: dict[str, Callable[[Weights, torch.device, str, int], Backend]] = {
 }
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 SMALLEST_SIDE = 32
+MOST_ENLARGED = 2.0
 
 
 class DeviceError(ValueError):
@@ -107,7 +108,8 @@ class Segmenter:
             precision: 'auto' (fp16 on CUDA, else fp32), 'fp32', 'fp16' or 'bf16'.
             backend: 'auto' (by the kind of file), 'torch' or 'onnx'.
             output_stride: 8 or 16; 0 = as trained.
-            input_size: Width and height in px that the network sees; 0 = the picture's own.
+            input_size: Width and height in px that the network sees; 0 = the picture's own; both 0:
+                enlarged where the card wants it.
 
         Raises:
             DeviceError: This machine has no such device.
@@ -133,6 +135,13 @@ class Segmenter:
         self.precision = self._runner.precision
         self._input_size = input_size
 
+    def _seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns height and width that the network sees of a picture."""
+        if any(self._input_size):
+            return self._input_size[1] or height, self._input_size[0] or width
+        scale = enlargement(height, width, self.card)
+        return round(height * scale), round(width * scale)
+
     def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         """Finds the class of every pixel.
 
@@ -152,8 +161,7 @@ class Segmenter:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.require(picture, None, ['C', 'W'])).to(self.device)
             prepared = normalize(pixels.permute(2, 0, 1).unsqueeze(0), self.card)
-            wanted = (self._input_size[1] or height, self._input_size[0] or width)
-            scores = self._runner.scores(_resize(prepared, wanted))
+            scores = self._runner.scores(_resize(prepared, self._seen_size(height, width)))
             scores = _resize(scores, (height, width))[0]
             class_ids, confidence = classify(
                 scores, self.card, self.card.threshold if threshold is None else threshold
@@ -164,6 +172,11 @@ class Segmenter:
                 self.card.rock_ids,
                 self.card.rim_id,
             )
+
+
+def enlargement(height: int, width: int, card: Card) -> float:
+    """Returns by how much a picture is enlarged for the network of a card, 1 to 2."""
+    return min(MOST_ENLARGED, max(1.0, card.smallest_side / min(height, width)))
 
 
 def classify(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception import segmenter as segmenter_module
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.segmenter import (
@@ -20,9 +21,10 @@ from rock_seg_ros.perception.segmenter import (
     SizeError,
     choose_device,
     classify,
+    enlargement,
     suppress,
 )
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights, save_weights
+from rock_seg_ros.perception.weights_file import Weights, WeightsError, load_weights, save_weights
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
 
@@ -230,3 +232,40 @@ def test_a_sigmoid_network_runs_from_its_file(
     found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_picture)
     assert found.class_ids.shape == (64, 80)
     assert found.confidence.min() >= 127
+
+
+@pytest.mark.parametrize(
+    ('size', 'seen'),
+    [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
+)
+def test_a_picture_smaller_than_the_card_says_is_enlarged_at_most_twofold(
+    size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    card = Card(smallest_side=96)
+    height, width = size
+    scale = enlargement(height, width, card)
+    assert (round(height * scale), round(width * scale)) == seen
+    assert enlargement(height, width, Card()) == 1
+
+
+def test_the_network_sees_the_enlarged_picture_unless_a_size_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    class Runner:
+        device, precision = torch.device('cpu'), 'fp32'
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def scores(self, pictures: torch.Tensor) -> torch.Tensor:
+            sizes.append(tuple(pictures.shape[-2:]))
+            return torch.zeros(1, 2, *pictures.shape[-2:])
+
+    monkeypatch.setitem(segmenter_module.BACKENDS, 'torch', Runner)
+    weights = Weights(Path('w.safetensors'), Card(smallest_side=96), {})
+    picture = np.zeros((60, 80, 3), np.uint8)
+    assert Segmenter(weights).segment(picture).class_ids.shape == (60, 80)
+    Segmenter(weights, input_size=(64, 0)).segment(picture)
+    assert sizes == [(96, 128), (60, 64)]
