@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -171,6 +171,22 @@ class EpochOfDraws(Sampler[int]):
             yield from range(first, first + self.share)
 
 
+class CropLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A loader whose processes tell a bad file in the line that this process would."""
+
+    @override
+    def __iter__(self) -> Any:
+        """Gives the batches.
+
+        Raises:
+            DataError: A file cannot be read; without the traceback that torch makes of it.
+        """
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            raise DataError(str(error).rpartition('DataError: ')[2].strip()) from None
+
+
 class CropsAndPictures(pl.LightningDataModule):
     """Random crops of the train splits, whole pictures of the val splits.
 
@@ -223,7 +239,7 @@ class CropsAndPictures(pl.LightningDataModule):
         sources: dict[str, Sequence[Readable]] = dict(self.train)
         sources.update(label_sources(self.train, config, stage, self.trainer))
         share = config.batch_size // self.trainer.world_size
-        return DataLoader(
+        return CropLoader(
             RandomCrops(sources, config, stage),
             share // config.machine.accumulate,
             sampler=EpochOfDraws(

@@ -28,6 +28,7 @@ from rock_seg_ros.perception.weights_file import (
 )
 from training.evaluate import Result, evaluate
 from training.sources import DataError, Sample, SourceConfig, find_samples
+from training.sources.choosing import evenly
 from training.sources.options import add_source_options, source_of
 
 ONNX_OPSET = 18
@@ -244,8 +245,12 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
     if given.no_check:
         return []
     checkpoint = Path(given.checkpoint)
-    sources = [source_of(given.check_on, given)] if given.check_on else trained_on(checkpoint)
-    found = [find_samples(source, 'val', card.classes) for source in sources]
+    if given.check_on:
+        found = [find_samples(source_of(given.check_on, given), 'val', card.classes)]
+    else:  # a source that holds nothing out was good enough for the training
+        sources = trained_on(checkpoint)
+        all_of = [find_samples(source, 'all', card.classes) for source in sources]
+        found = [[sample for sample in own if sample.split == 'val'] for own in all_of]
     if not any(found):
         raise DataError(
             f'{checkpoint}: names no pictures to check on; give --check-on DATA or --no-check'
@@ -253,13 +258,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
     if given.int8 or given.measure:
         return [sample for own in found for sample in own]
     each = -(-given.pictures // sum(map(bool, found)))
-    return [sample for own in found for sample in _spread(own, each)]
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Returns `count` of the samples, evenly spread; all if there are no more."""
-    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[place] for place in places]
+    return [sample for own in found for sample in evenly(own, each)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +22,14 @@ from training.sources import (
     find_samples,
     read_all,
 )
+from training.sources.choosing import evenly
 from training.sources.contact_sheet import pages, thumbnail
 from training.sources.formats import FORMATS
 from training.sources.labels import BACKGROUND, IGNORED
 from training.sources.options import add_source_options, source_of
 from training.sources.sample import picture_files
 from training.sources.statistics import Statistics
+from training.writing import write_picture, write_whole
 
 Summary = dict[str, Any]
 
@@ -61,7 +62,8 @@ def inspect(
         told.append({**head, **_inspect_source(name, source, classes, out, most)})
     summary = {'classes': list(classes), 'sources': told}
     if out is not None:
-        (out / 'summary.json').write_text(json.dumps(summary, indent=2, ensure_ascii=False))
+        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        write_whole(out / 'summary.json', text.encode())
     return summary
 
 
@@ -76,12 +78,12 @@ def _inspect_source(
     splits, problems = {}, []
     for split in sorted({sample.split for sample in samples}):
         own = [sample for sample in samples if sample.split == split]
-        drawn = set() if out is None else _spread(len(own), most)
+        drawn = set() if out is None else set(evenly(range(len(own)), most or len(own)))
         splits[split], found, cells = _inspect_split(own, classes, drawn)
         problems += found
         for number, page in enumerate(pages(cells), start=1):
             if out is not None:
-                _write(out / f'{name}_{split or "none"}_{number}.jpg', page)
+                write_picture(out / f'{name}_{split or "none"}_{number}.jpg', page)
     return {'left_out': _left_out(samples), 'splits': splits, 'problems': problems}
 
 
@@ -97,16 +99,6 @@ def _inspect_split(
         if place in drawn:
             cells.append(thumbnail(found, sample.name))
     return statistics.figures(), problems, cells
-
-
-def _spread(count: int, most: int) -> set[int]:
-    """Returns at most so many places, evenly spread from 0 to below the count; 0 = all."""
-    return {number * count // most for number in range(most)} if most else set(range(count))
-
-
-def _write(path: Path, page: Any) -> None:
-    coded = cv2.imencode('.jpg', cv2.cvtColor(page, cv2.COLOR_RGB2BGR))[1]
-    path.write_bytes(coded.tobytes())
 
 
 def _left_out(samples: Sequence[Sample]) -> int:
@@ -171,7 +163,7 @@ def _sources(given: argparse.Namespace) -> tuple[dict[str, SourceConfig], list[s
     """Returns what is to be read, by name, and the classes."""
     if given.config:
         config = read_config(given.config)
-        return config.sources, config.classes
+        return config.sources, config.all_classes
     sources: dict[str, SourceConfig] = {}
     for path in given.data:
         name = path.resolve().stem

@@ -24,6 +24,7 @@ STYLE: Any = {
     'font.size': 9,
     'axes.spines.top': False,
     'axes.spines.right': False,
+    'svg.fonttype': 'none',  # letters as letters, a quarter of the size
     'svg.hashsalt': '0',  # so that the same figures make the same file
 }
 

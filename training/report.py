@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.weights_file import write_beside
+from training.curves import read_curves as read_curves
 from training.evaluate import Judged, Result
 from training.matching import SIZES
 from training.plots import (
@@ -26,10 +26,9 @@ from training.plots import (
     plot_reliability,
     plot_thresholds,
 )
-from training.sources import IGNORE, DataError, Labelled, fingerprint
+from training.sources import IGNORE, Labelled, fingerprint
 
 TEMPLATE = 'report.html.jinja'
-CURVES = 'curves.csv'
 WORST = 12
 # Okabe and Ito's, which colour-blind people tell apart too.
 FOUND, MISSED, INVENTED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
@@ -91,27 +90,6 @@ def write_report(
         approximate=len(card.classes) > 2,
     )
     write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
-
-
-def read_curves(run: Path) -> Curves:
-    """Reads a training's curves: name → steps and values.
-
-    Raises:
-        DataError: RUN/curves.csv is missing, or no table of step, name and value.
-    """
-    file = run / CURVES
-    curves: Curves = {}
-    try:
-        with file.open(newline='', encoding='utf-8') as opened:
-            for row in csv.DictReader(opened):
-                steps, values = curves.setdefault(row['name'], ([], []))
-                steps.append(float(row['step']))
-                values.append(float(row['value']))
-    except OSError as error:
-        raise DataError(f'{file}: cannot be read: {error.strerror}') from None
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f'{file}: is no table with the columns step, name and value') from None
-    return curves
 
 
 def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:

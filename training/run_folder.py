@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +20,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from rock_seg_ros.perception.overlay import draw_overlay
-from rock_seg_ros.perception.weights_file import write_beside
 from training.config import TrainingConfig
+from training.curves import FILE_NAME, Row, read_rows, write_rows
 from training.sources import DataError, Sample, fingerprint
+from training.sources.json_file import read_json
+from training.writing import write_picture, write_whole
 
 PACKAGES = ('torch', 'torchvision', 'lightning', 'numpy', 'opencv-python-headless')
 SHEET_PICTURES = 2
@@ -38,28 +39,71 @@ def describe_run(
     Args:
         config: The run.
         samples: Name of a source → all its samples.
-        resume: Whether the run goes on; its data must be those that it began with.
+        resume: Whether the run goes on; then its data and its settings must be those that it
+            began with, but for `machine` and paths, and the code version is added to
+            `resumed_with` in run.json.
 
     Raises:
         DataError: They are not.
+        OSError: A file cannot be written.
     """
     run = Path(config.run)
+    settings = _plain(asdict(config))
+    if resume:
+        _refuse_other_settings(run / 'config.yaml', settings)
     sources = {name: _describe(found) for name, found in samples.items()}
-    description = {
+    description: dict[str, Any] = {
         'code': code_version(),
         'packages': {name: version(name) for name in PACKAGES},
         'sources': sources,
     }
     file = run / 'run.json'
     if resume and file.exists():
-        before = json.loads(file.read_text())['sources']
-        for name in sorted(before.keys() | sources.keys()):
-            if before.get(name) != sources.get(name):
-                raise DataError(f'{run}: source {name} is not what the run began with')
+        description = read_json(file)
+        _refuse_other_data(run, description['sources'], sources)
+        description.setdefault('resumed_with', []).append(code_version())
+    write_whole(run / 'config.yaml', yaml.safe_dump(settings, sort_keys=False).encode())
+    write_whole(file, (json.dumps(description, indent=2) + '\n').encode())
+
+
+def _refuse_other_data(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise DataError(f'{run}: source {name} is not what the run began with')
+
+
+def _refuse_other_settings(file: Path, settings: dict[str, Any]) -> None:
+    """Compares what a run began with, if it is still told, with what it is to go on with."""
+    if not file.exists():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / 'config.yaml').write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-    file.write_text(json.dumps(description, indent=2) + '\n')
+    try:
+        before = _lasting(yaml.safe_load(file.read_text('utf-8')))
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        raise DataError(f'{file}: is no configuration that a run began with') from None
+    now = _lasting(settings)
+    for name in [*now, *(name for name in before if name not in now)]:
+        if before.get(name) != now.get(name):
+            raise DataError(
+                f'{file}: {name} is {before.get(name)!r}; the run cannot go on with'
+                f' {now.get(name)!r}'
+            )
+
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns by name what may not change as a run goes on: all but machine and places."""
+    sources = {name: {**source, 'path': ''} for name, source in settings['sources'].items()}
+    return dict(_walk({**settings, 'sources': sources, 'machine': {}, 'run': ''}))
+
+
+def _walk(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Walks through settings: 'stages.1.crop' and its value, and so on."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = dict(enumerate(value, start=1))
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for inner, part in value.items():
+        yield from _walk(part, f'{name}.{inner}' if name else str(inner))
 
 
 def code_version() -> str:
@@ -96,16 +140,15 @@ class Curves(pl.Callback):
 
     def __init__(self, run: Path) -> None:
         """Takes the run folder."""
-        self._file = run / 'curves.csv'
-        self._rows: list[tuple[int, str, float]] = []
+        self._run = run
+        self._rows: list[Row] = []
         self._parts: list[float] = []
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes over the rows up to where the run goes on."""
-        if trainer.global_step and self._file.exists():
-            rows = (row for row in read_curves(self._file) if row[0] <= trainer.global_step)
-            self._rows = list(rows)
+        if trainer.global_step and (self._run / FILE_NAME).exists():
+            self._rows = [row for row in read_rows(self._run) if row[0] <= trainer.global_step]
 
     @override
     def on_train_batch_end(
@@ -123,18 +166,7 @@ class Curves(pl.Callback):
         figures = {n: float(v) for n, v in trainer.callback_metrics.items() if n != 'loss'}
         self._rows.extend((trainer.global_step, name, value) for name, value in figures.items())
         if trainer.is_global_zero:
-            write_beside(self._file, lambda file: _write_rows(file, self._rows))
-
-
-def _write_rows(file: Path, rows: Iterable[tuple[int, str, float]]) -> None:
-    with file.open('w', newline='') as opened:
-        csv.writer(opened).writerows([('step', 'name', 'value'), *rows])
-
-
-def read_curves(file: Path) -> list[tuple[int, str, float]]:
-    """Reads (step, name, value) from a run's `curves.csv`."""
-    with file.open(newline='') as opened:
-        return [(int(r['step']), r['name'], float(r['value'])) for r in csv.DictReader(opened)]
+            write_rows(self._run, self._rows)
 
 
 class PicturesOfProgress(pl.Callback):
@@ -167,9 +199,7 @@ class PicturesOfProgress(pl.Callback):
         """Writes the pictures side by side."""
         if not self._drawn:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         height = min(len(picture) for picture in self._drawn)
         row = [cv2.resize(p, (p.shape[1] * height // len(p), height)) for p in self._drawn]
-        sheet = cv2.cvtColor(np.hstack(row), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(self._folder / f'step_{trainer.global_step:06}.jpg'), sheet)
+        write_picture(self._folder / f'step_{trainer.global_step:06}.jpg', np.hstack(row))
         self._drawn = []

@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.decoding import PictureError, read_grey
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
 from training.checkpoints import last_checkpoint
 from training.config import TrainingConfig
-from training.sources import IGNORE, Labelled, Sample
+from training.sources import IGNORE, DataError, Labelled, Sample
+from training.writing import write_picture
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,17 @@ class SelfLabelled:
     labels: Path
 
     def read(self) -> Labelled:
-        """Reads the sample and fills in its ignored pixels; rocks are not told apart in them."""
+        """Reads the sample and fills in its ignored pixels; rocks are not told apart in them.
+
+        Raises:
+            DataError: A file is missing or does not decode.
+        """
         read = self.sample.read()
-        classes = np.where(read.classes == IGNORE, read_grey(self.labels), read.classes)
+        try:
+            labels = read_grey(self.labels)
+        except (PictureError, OSError) as error:
+            raise DataError(str(error)) from None
+        classes = np.where(read.classes == IGNORE, labels, read.classes)
         return Labelled(read.picture, classes, read.instances)
 
 
@@ -64,7 +73,7 @@ def label_sources(
     wanted = config.stages[stage].self_train
     if not wanted:
         return {}
-    folder = Path(config.run) / 'self_training' / f'stage_{stage}'
+    folder = _folder(Path(config.run)) / f'stage_{stage}'
     if trainer.is_global_zero and not folder.exists():
         _label({name: samples[name] for name in wanted}, config, folder)
     trainer.strategy.barrier()
@@ -74,18 +83,47 @@ def label_sources(
     }
 
 
+def remove_labels(run: Path) -> None:
+    """Removes the labels that an earlier run has left in a run's folder."""
+    if _folder(run).exists():
+        shutil.rmtree(_folder(run))
+
+
+def _folder(run: Path) -> Path:
+    return run / 'self_training'
+
+
 def _label(samples: dict[str, list[Sample]], config: TrainingConfig, folder: Path) -> None:
     last = last_checkpoint(Path(config.run))
-    segmenter = Segmenter(load_weights(last if last.exists() else config.start_from))
+    weights = load_weights(last if last.exists() else config.start_from)
+    segmenter = Segmenter(weights)
+    ids = ids_by_name(weights.card, config.all_classes)
     beside = folder.with_name(f'{folder.name}.part')
     shutil.rmtree(beside, ignore_errors=True)
     for name, found in samples.items():
         (beside / name).mkdir(parents=True)
         for sample in tqdm(found, desc=f'labelling {name}', unit='picture'):
-            labels = sure_labels(segmenter, sample.read().picture, config.sure)
-            _, file = cv2.imencode('.png', labels)  # imwrite is silent where the disk is full
-            (beside / name / f'{sample.name}.png').write_bytes(file.tobytes())
+            labels = ids[sure_labels(segmenter, sample.read().picture, config.sure)]
+            write_picture(beside / name / f'{sample.name}.png', labels)
     beside.rename(folder)
+
+
+def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Returns the class ids of a training for those of a card.
+
+    Args:
+        card: Of the weights that label.
+        classes: Class names of the training; the place is the class id.
+
+    Returns:
+        256 uint8: at a class id of the card, the id of the class of that name; 255 where the
+        training has no such class.
+    """
+    ids = np.full(256, IGNORE, np.uint8)
+    for class_id, name in enumerate(card.classes):
+        if name in classes:
+            ids[class_id] = classes.index(name)
+    return ids
 
 
 def sure_labels(segmenter: Segmenter, picture: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
@@ -97,7 +135,7 @@ def sure_labels(segmenter: Segmenter, picture: NDArray[np.uint8], sure: float) -
         sure: Least confidence, 0 to 1.
 
     Returns:
-        H×W uint8 class ids; 255 where it is not sure.
+        H×W uint8 class ids of the network's card; 255 where it is not sure.
     """
     plain = segmenter.segment(picture)
     mirrored = segmenter.segment(np.ascontiguousarray(picture[:, ::-1]))

@@ -273,6 +273,12 @@ def _check(parsed: argparse.Namespace) -> None:
             raise ValueError(f'{name} is {getattr(parsed, name)}; legal is above 0, below 10000')
     if parsed.bag and not parsed.drive:
         raise ValueError(f'--bag {parsed.bag} needs --drive')
+    if parsed.bag and _overlap(parsed.bag.resolve(), parsed.out.resolve()):
+        raise ValueError(f'--bag {parsed.bag} and --out {parsed.out} must not lie in each other')
+
+
+def _overlap(one: Path, two: Path) -> bool:
+    return one.is_relative_to(two) or two.is_relative_to(one)
 
 
 if __name__ == '__main__':

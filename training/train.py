@@ -33,6 +33,7 @@ from training.module import RockSegmentation
 from training.pretrained import start
 from training.progress import WholeRunBar
 from training.run_folder import Curves, PicturesOfProgress, describe_run
+from training.self_training import remove_labels
 from training.sources import DataError
 
 
@@ -48,8 +49,9 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         The last checkpoint, whose weights are the averaged ones.
 
     Raises:
-        DataError: The data cannot be trained on, there is nothing to resume from, or a run
-            would be written over.
+        DataError: The data cannot be trained on, there is nothing to resume from, a run would be
+            written over, or goes on with other settings or data.
+        ValueError: The batch cannot be shared by the processes.
         WeightsError: The weights to start from cannot be used.
     """
     run = Path(config.run)
@@ -65,6 +67,8 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         remove_leftovers(run)
         data.check()
         describe_run(config, data.samples, resume)
+        if not resume:
+            remove_labels(run)
     module = RockSegmentation(config, list(data.val))
     if not resume:
         start(module.model, module.card, config.start_from)

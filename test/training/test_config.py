@@ -4,13 +4,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
+from torchvision import tv_tensors
 
+from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.sources import SourceConfig
+from training.transforms import look_transform
 
 SOURCES = {'mine': SourceConfig('d'), 'more': SourceConfig('u', format='unlabelled')}
 AREA = (0.1, 1.0)
 STAGES = [Stage(100, 64, (0.2, 1.0)), Stage(200, 96, (0.1, 0.5))]
+
+
+def blurred(sigma: float, chance: float = 1.0) -> AugmentationConfig:
+    return AugmentationConfig(blur=(sigma, sigma), blur_p=chance)
 
 
 def config(**changes: object) -> TrainingConfig:
@@ -32,11 +40,24 @@ def config(**changes: object) -> TrainingConfig:
         ({'rock_classes': ['stone']}, 'stone'),
         ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds by itself'),
         ({'rim_width': -1.0}, 'rim_width must be 0 or more'),
-        ({'sure': -0.1}, 'sure must be 0 or more'),
+        ({'sure': -0.1}, 'sure must be 0 to 1, not -0.1'),
+        ({'sure': 90.0}, 'sure must be 0 to 1, not 90.0'),
+        (
+            {'stages': [STAGES[0], Stage(100, 16, AREA)], 'augmentation': blurred(7.6)},
+            r'augmentation\.blur is up to 7.6 px; stage 2 with a crop of 16 px allows at most 7.5',
+        ),
         ({'stages': [Stage(100, 64, AREA, {'yours': 1})]}, "stage 1 names the source 'yours'"),
         ({'stages': [Stage(100, 64, AREA, {'mine': 0})]}, 'must be above 0'),
         ({'stages': [Stage(100, 64, AREA, {'mine': -1})]}, 'must be above 0'),
         ({'stages': [Stage(100, 64, AREA, {'more': 1})]}, "'more', which has no labels"),
+        (
+            {'stages': [STAGES[0], Stage(100, 64, AREA, {'mine': 1}, self_train=['more'])]},
+            "stage 2 has self_train 'more', of which its shares have nothing",
+        ),
+        (
+            {'stages': [STAGES[0], Stage(100, 64, AREA, {'mine': 1, 'more': 0}, ['more'])]},
+            "stage 2 has self_train 'more', of which its shares have nothing",
+        ),
         (
             {'stages': [Stage(100, 64, AREA, self_train=['more'])]},
             "stage 1 has self_train, and start_from 'torchvision' cannot label",
@@ -75,6 +96,15 @@ def test_an_illegal_setting_is_named_with_what_is_legal(
 @pytest.mark.parametrize('region', ['dice', 'lovasz', 'none'])
 def test_every_region_loss_can_be_chosen(region: str) -> None:
     assert LossConfig(region=region).region == region
+
+
+def test_the_largest_blur_that_is_legal_fits_the_crop() -> None:
+    stages = [Stage(100, 16, AREA)]
+    config(stages=stages, augmentation=blurred(100, chance=0))
+    augmentation = config(stages=stages, augmentation=blurred(7.5)).augmentation
+    picture = tv_tensors.Image(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    labels = tv_tensors.Mask(torch.zeros(2, 16, 16, dtype=torch.int32))
+    assert look_transform(augmentation)(picture, labels)[0].shape == (3, 16, 16)
 
 
 def test_a_first_stage_may_label_with_the_weights_it_starts_from() -> None:

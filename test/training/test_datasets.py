@@ -14,7 +14,14 @@ from torch.utils.data import DataLoader
 
 from training.augmentation import AugmentationConfig
 from training.config import Stage, TrainingConfig
-from training.datasets import CropsAndPictures, EpochOfDraws, Pictures, RandomCrops, stage_shares
+from training.datasets import (
+    CropLoader,
+    CropsAndPictures,
+    EpochOfDraws,
+    Pictures,
+    RandomCrops,
+    stage_shares,
+)
 from training.sources import IGNORE, DataError, Labelled, SourceConfig, find_samples
 
 AREA = (0.5, 1.0)
@@ -171,6 +178,22 @@ def test_draws_are_the_same_with_any_number_of_workers() -> None:
     for one, two in zip(alone, helped, strict=True):
         assert torch.equal(one[0], two[0])
         assert torch.equal(one[1], two[1])
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A picture that does not decode any more."""
+
+    def read(self) -> Labelled:
+        raise DataError('images/3.png: does not decode as a picture (0 bytes)')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_file_that_breaks_within_a_training_is_told_in_one_line(workers: int) -> None:
+    crops = RandomCrops({'one': [Broken()], 'two': [Broken()]}, config_of(), 0)
+    with pytest.raises(DataError) as told:
+        list(CropLoader(crops, 2, sampler=EpochOfDraws(config_of(), 0), num_workers=workers))
+    assert str(told.value) == 'images/3.png: does not decode as a picture (0 bytes)'
 
 
 @pytest.mark.parametrize('ranks', [1, 2, 4])

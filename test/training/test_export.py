@@ -176,6 +176,20 @@ def test_a_checkpoint_names_the_labelled_sources_it_was_trained_on(
         trained_on(own)
 
 
+def test_a_source_that_holds_nothing_out_does_not_hinder_the_check_on_the_others(
+    checkpoint: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ''.join(f'{number},train\n' for number in range(5))
+    (own_discs / 'manifest.csv').write_text('id,split\n' + rows)
+    kept = torch.load(checkpoint, weights_only=True)
+    kept['sources'].append(asdict(SourceConfig(str(own_discs))))
+    own, target = tmp_path / 'own.ckpt', tmp_path / 'w.safetensors'
+    torch.save(kept, own)
+    assert main(['--checkpoint', str(own), '-o', str(target)]) == 0
+    held_out = find_samples(SourceConfig(**kept['sources'][0]), 'val', CARD.classes)
+    assert f'checked on {len(held_out)} pictures' in capsys.readouterr().out
+
+
 def test_files_of_another_making_name_no_pictures_and_are_not_exported_unchecked(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,20 @@ def test_the_sources_of_a_training_are_inspected_as_it_maps_them(
     assert (tmp_path / 'out/ore_train_1.jpg').exists()
 
 
+def test_a_source_may_name_the_rim_as_in_the_training(own_discs: Path, tmp_path: Path) -> None:
+    config = tmp_path / 'training.yaml'
+    mine = {'path': str(own_discs), 'class_map': {'0': 'background', '255': 'rim'}}
+    settings = {
+        'sources': {'mine': mine},
+        'rim_width': 2.0,
+        'run': 'unused',
+        'stages': [{'steps': 100, 'crop': 32, 'area': [0.5, 1.0]}],
+    }
+    config.write_text(yaml.safe_dump(settings))
+    assert main(['--config', str(config), '-o', str(tmp_path / 'out')]) == 0
+    assert summary_of(tmp_path / 'out')['classes'] == ['background', 'rock', 'rim']
+
+
 def test_all_broken_files_are_named_and_the_others_counted(
     own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

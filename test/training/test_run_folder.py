@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +15,28 @@ import pytest
 import torch
 import yaml
 
-from training.config import Stage, TrainingConfig
+from training.config import (
+    LossConfig,
+    MachineConfig,
+    Stage,
+    TrainingConfig,
+)
+from training.curves import read_rows
 from training.run_folder import (
     Curves,
     PicturesOfProgress,
     code_version,
     describe_run,
-    read_curves,
 )
 from training.sources import DataError, Sample, SourceConfig, find_samples
+
+AREA = (0.5, 1.0)
 
 
 @pytest.fixture
 def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
     source = SourceConfig(str(own_discs), val_fraction=0.4)
-    return TrainingConfig({'mine': source}, str(tmp_path / 'run'), [Stage(100, 32, (0.5, 1.0))])
+    return TrainingConfig({'mine': source}, str(tmp_path / 'run'), [Stage(100, 32, AREA)])
 
 
 def samples(config: TrainingConfig) -> dict[str, list[Sample]]:
@@ -62,6 +71,99 @@ def test_the_code_version_tells_of_changes(tmp_path: Path, monkeypatch: pytest.M
     assert code_version() == commit
     (tmp_path / 'run_folder.py').write_text('new')
     assert code_version() == f'{commit}-dirty'
+
+
+def test_code_and_machine_that_a_run_goes_on_with_are_told(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    describe_run(config, samples(config), resume=False)
+    began = code_version()
+    Path(config.sources['mine'].path).rename(tmp_path / 'moved')
+    moved = replace(config, sources={'mine': replace(config.sources['mine'], path='moved')})
+    monkeypatch.chdir(tmp_path)
+    for code, workers in (('b', 2), ('c', 0)):
+        monkeypatch.setattr('training.run_folder.code_version', lambda told=code: told)
+        elsewhere = replace(moved, machine=MachineConfig(workers=workers), run='./run')
+        describe_run(elsewhere, samples(elsewhere), resume=True)
+    described = json.loads((Path(config.run) / 'run.json').read_text())
+    assert (described['code'], described['resumed_with']) == (began, ['b', 'c'])
+    written = yaml.safe_load((Path(config.run) / 'config.yaml').read_text())
+    assert (written['machine']['workers'], written['sources']['mine']['path']) == (0, 'moved')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'told'),
+    [
+        ({'loss': LossConfig(aux_weight=0.2)}, 'loss.aux_weight is 0.4; .* go on with 0.2'),
+        ({'stages': [Stage(100, 48, AREA)]}, 'stages.1.crop is 32; .* 48'),
+        ({'stages': [Stage(100, 32, (0.1, 1.0))]}, r'stages.1.area is \[0.5, 1.0\]; .* \[0.1,'),
+        ({'stages': [Stage(100, 32, AREA, {'mine': 1})]}, r'stages.1.shares.mine is None; .* 1$'),
+        ({'stages': [Stage(100, 32, AREA)] * 2}, 'stages.2.steps is None; .* 100'),
+        ({'seed': 1}, 'seed is 0; .* 1'),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(
+    changes: dict[str, Any], told: str, config: TrainingConfig
+) -> None:
+    describe_run(config, samples(config), resume=False)
+    describe_run(config, samples(config), resume=True)
+    before = (Path(config.run) / 'config.yaml').read_text()
+    with pytest.raises(DataError, match=rf'run/config\.yaml: {told}'):
+        describe_run(replace(config, **changes), samples(config), resume=True)
+    assert (Path(config.run) / 'config.yaml').read_text() == before
+
+
+def test_a_run_does_not_go_on_with_another_class_map(config: TrainingConfig) -> None:
+    describe_run(config, samples(config), resume=False)
+    greys = {'0': 'background', '255': 'ignore'}
+    other = replace(config, sources={'mine': replace(config.sources['mine'], class_map=greys)})
+    with pytest.raises(DataError, match=r'sources\.mine\.class_map\.0 is None'):
+        describe_run(other, samples(other), resume=True)
+
+
+@pytest.mark.parametrize('text', ['{', 'a list', 'sources: 3', 'run: r'])
+def test_a_damaged_configuration_is_named(text: str, config: TrainingConfig) -> None:
+    describe_run(config, samples(config), resume=False)
+    (Path(config.run) / 'config.yaml').write_text(text)
+    with pytest.raises(DataError, match=r'config\.yaml: is no configuration'):
+        describe_run(config, samples(config), resume=True)
+
+
+def test_a_full_disk_leaves_the_description_as_it_was(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: Any, *_: Any, **__: Any) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    describe_run(config, samples(config), resume=False)
+    before = {file: file.read_bytes() for file in Path(config.run).iterdir()}
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    monkeypatch.setattr(Path, 'write_text', full)
+    for resume in (False, True):
+        with pytest.raises(OSError, match='cannot be written: No space left'):
+            describe_run(config, samples(config), resume=resume)
+        assert {file: file.read_bytes() for file in Path(config.run).iterdir()} == before
+
+
+def swap_the_split(data: Path) -> None:
+    manifest = data / 'manifest.csv'
+    swapped = {'train': 'val', 'val': 'train'}
+    rows = [row.split(',') for row in manifest.read_text().splitlines()]
+    changed = [f'{name},{swapped.get(split, split)}' for name, split in rows]
+    manifest.write_text('\n'.join(changed))
+
+
+def test_a_run_does_not_go_on_with_as_many_pictures_in_another_split(
+    config: TrainingConfig,
+) -> None:
+    data = Path(config.sources['mine'].path)
+    rows = ['id,split', '0,train', '1,train', '2,val', '3,val', '4,']
+    (data / 'manifest.csv').write_text('\n'.join(rows))
+    describe_run(config, samples(config), resume=False)
+    swap_the_split(data)
+    with pytest.raises(DataError, match='source mine is not what the run began with'):
+        describe_run(config, samples(config), resume=True)
 
 
 def change_a_mask(data: Path) -> None:
@@ -108,7 +210,7 @@ def test_a_step_in_parts_has_one_loss_the_mean(tmp_path: Path) -> None:
         now = trainer(step, callback_metrics=figures, accumulate_grad_batches=2)
         curves.on_train_batch_end(now, None)  # type: ignore[arg-type]
     curves.on_train_epoch_end(trainer(2, callback_metrics={}), None)  # type: ignore[arg-type]
-    assert read_curves(tmp_path / 'curves.csv') == [(1, 'loss', 2.0), (2, 'loss', 3.5)]
+    assert read_rows(tmp_path) == [(1, 'loss', 2.0), (2, 'loss', 3.5)]
 
 
 def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
@@ -121,7 +223,7 @@ def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
 
     run(Curves(tmp_path), 1, 4)  # killed before the checkpoint that belongs to step 4
     run(Curves(tmp_path), 3, 6)
-    rows = read_curves(tmp_path / 'curves.csv')
+    rows = read_rows(tmp_path)
     assert [step for step, name, _ in rows if name == 'loss'] == [1, 2, 3, 4, 5, 6]
     assert [step for step, name, _ in rows if name == 'lr'] == [6]
 
@@ -144,3 +246,14 @@ def test_pictures_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
     sheet = cv2.imread(str(tmp_path / 'pictures/step_000007.jpg'))
     assert sheet.shape == (20, 2 * 30 + 2 * 50, 3)
     assert len(list((tmp_path / 'pictures').iterdir())) == 1
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'pictures').mkdir()
+    (tmp_path / 'pictures/step_000007.jpg').mkdir()
+    pictures = PicturesOfProgress(tmp_path)
+    batch = (torch.full((1, 3, 20, 30), 90, dtype=torch.uint8), None)
+    found = torch.ones(20, 30, dtype=torch.long)
+    pictures.on_validation_batch_end(trainer(7), None, found, batch, 0)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=r'step_000007\.jpg: cannot be written: Is a directory'):
+        pictures.on_validation_end(trainer(7), None)  # type: ignore[arg-type]

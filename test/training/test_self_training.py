@@ -10,10 +10,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
-from training.self_training import SelfLabelled, label_sources, sure_labels
-from training.sources import IGNORE, Sample, SourceConfig, find_samples
+from training.self_training import SelfLabelled, label_sources, remove_labels, sure_labels
+from training.sources import IGNORE, DataError, Sample, SourceConfig, find_samples
 
 AREA = (0.5, 1.0)
 
@@ -86,7 +87,8 @@ def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
 @pytest.fixture
 def labeller(monkeypatch: pytest.MonkeyPatch) -> Bright:
     bright = Bright()
-    monkeypatch.setattr('training.self_training.load_weights', lambda path: path)
+    weights = SimpleNamespace(card=Card())
+    monkeypatch.setattr('training.self_training.load_weights', lambda path: weights)
     monkeypatch.setattr('training.self_training.Segmenter', lambda _: bright)
     return bright
 
@@ -114,6 +116,35 @@ def test_labels_are_made_once(config: TrainingConfig, own_discs: Path, labeller:
     assert (second['mine'][2].read().classes == truth).mean() > 0.99
 
 
+def test_labels_are_those_of_the_classes_of_that_name(
+    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.sure = 0.0
+    for theirs, ids in (
+        (('rock', 'background', 'sky'), (1, 0)),
+        (('sky', 'rock', 'background'), (IGNORE, 1)),
+    ):
+        weights = SimpleNamespace(card=Card(classes=theirs))
+        monkeypatch.setattr('training.self_training.load_weights', lambda _, w=weights: w)
+        found = label(config, own_discs)['mine'][2].labels
+        written = cv2.imread(str(found), cv2.IMREAD_GRAYSCALE)
+        bright = cv2.imread(str(own_discs / 'images/2.png'))[..., 1] > 100
+        assert (written == np.where(bright, ids[1], ids[0])).all()
+        remove_labels(Path(config.run))
+
+
+def test_labels_that_are_gone_are_told_by_name(
+    config: TrainingConfig, own_discs: Path, labeller: Bright
+) -> None:
+    sample = label(config, own_discs)['mine'][0]
+    sample.labels.write_bytes(b'')
+    with pytest.raises(DataError, match=r'stage_1/mine/0\.png: does not decode'):
+        sample.read()
+    sample.labels.unlink()
+    with pytest.raises(DataError, match=r'stage_1/mine/0\.png'):
+        sample.read()
+
+
 def test_labels_that_a_kill_left_half_made_are_made_again(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,9 +169,12 @@ def test_the_last_checkpoint_labels_where_there_is_one(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked_for: list[str] = []
-    monkeypatch.setattr(
-        'training.self_training.load_weights', lambda path: asked_for.append(str(path))
-    )
+
+    def load(path: object) -> SimpleNamespace:
+        asked_for.append(str(path))
+        return SimpleNamespace(card=Card())
+
+    monkeypatch.setattr('training.self_training.load_weights', load)
     label(config, own_discs)
     last = Path(config.run) / 'checkpoints/last.ckpt'
     last.parent.mkdir()

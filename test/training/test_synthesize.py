@@ -94,6 +94,25 @@ def test_a_bad_argument_is_told_in_one_line(
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    ('out', 'bag'), [('out', 'out/bag'), ('out', 'out'), ('out', 'else/../out/a/b'), ('b/out', 'b')]
+)
+def test_a_bag_within_the_folder_or_around_it_is_refused_at_once(
+    out: str,
+    bag: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training.synthesize, 'synthesize_drive', lambda *_: pytest.fail('begun'))
+    given = ['-o', str(tmp_path / out), '--drive', '--bag', str(tmp_path / bag)]
+    assert main([*given, *SMALL]) == 1
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1
+    assert told.endswith(f'--out {tmp_path / out} must not lie in each other\n')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_something_in_it_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,12 +8,14 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -25,8 +27,9 @@ from torch import Tensor, nn
 from training.arguments import read_config
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
+from training.curves import read_rows
+from training.datasets import CropsAndPictures
 from training.losses import segmentation_loss
-from training.run_folder import read_curves
 from training.sources import DataError, SourceConfig
 from training.train import main, train
 
@@ -117,7 +120,7 @@ def load(run: Path, name: str = 'last') -> dict:
 
 
 def curve(run: Path, name: str) -> list[tuple[int, float]]:
-    return [(step, value) for step, n, value in read_curves(run / 'curves.csv') if n == name]
+    return [(step, value) for step, n, value in read_rows(run) if n == name]
 
 
 def assert_same_end(one: Path, two: Path) -> None:
@@ -260,6 +263,23 @@ def test_resuming_with_other_data_is_refused(own_discs: Path, tmp_path: Path) ->
     assert load(tmp_path / 'run')['global_step'] == 2
 
 
+def test_resuming_with_other_settings_is_one_line_that_names_the_setting(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(discs, tmp_path / 'run')
+    train(config, stop_after=1)
+    given = [*arguments(config), '--resume']
+    capsys.readouterr()
+    assert main([*given, '--optimizer.learning_rate=0.1']) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if 'training.train' in line]
+    assert told.endswith(
+        'config.yaml: optimizer.learning_rate is 0.01; the run cannot go on with 0.1'
+    )
+    assert load(tmp_path / 'run')['global_step'] == 2
+    assert main([*given, '--machine.workers=1']) == 0
+    assert load(tmp_path / 'run')['global_step'] == 4
+
+
 def test_a_run_is_never_written_over(discs: Path, whole_run: Path) -> None:
     before = (whole_run / 'checkpoints/last.ckpt').stat()
     with pytest.raises(DataError, match='--resume'):
@@ -375,13 +395,18 @@ def test_a_stage_can_label_its_pictures_itself(
     last = Stage(2, 48, (0.5, 1.0), {'more': 1}, self_train=['more'])
     config = small(discs, tmp_path, sources=sources, stages=[Stage(2, 48, (0.5, 1.0)), last])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('training.self_training.load_weights', lambda path: path)
+        weights = SimpleNamespace(card=config.card())
+        patch.setattr('training.self_training.load_weights', lambda path: weights)
         patch.setattr('training.self_training.Segmenter', segmenter)
         patch.setattr(
             'training.self_training.sure_labels',
             lambda _, picture, sure: (picture[..., 0] > 100).astype('uint8'),
         )
+        of_an_earlier_run = tmp_path / 'self_training/stage_1/more/3.png'
+        of_an_earlier_run.parent.mkdir(parents=True)
+        of_an_earlier_run.touch()
         train(config, stop_after=1)
+        assert not of_an_earlier_run.exists()
         assert made == []
         train(config, resume=True)
     assert len(made) == 1
@@ -440,7 +465,7 @@ def test_two_processes_make_the_steps_of_one_and_say_everything_once(
     assert done.returncode == 0, done.stderr
     assert [line.split(':')[0] for line in done.stdout.splitlines()[:2]] == ['step 2', 'step 4']
     assert done.stdout.count('\n') == 3
-    assert len([line for line in done.stderr.splitlines() if 'reading' in line]) == 1
+    assert done.stderr.count('reading:   0%|') == 1
     draws = [
         {int(line) for line in (tmp_path / f'draws_{rank}').read_text().split()} for rank in (0, 1)
     ]
@@ -471,6 +496,26 @@ def test_every_bad_file_is_told_in_a_line_before_the_training(
     assert 'images/1.png' in told[0]
     assert 'masks/3.png' in told[1]
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_file_that_goes_after_the_check_is_told_in_one_line(
+    own_discs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check_and_lose(data: CropsAndPictures) -> None:
+        for sample in data.train['discs']:
+            sample.picture.unlink()
+
+    monkeypatch.setattr(CropsAndPictures, 'check', check_and_lose)
+    monkeypatch.setattr('training.train.describe_run', lambda *_: None)
+    config = small(own_discs, tmp_path / 'run', machine=dataclasses.replace(CPU, workers=1))
+    assert main(arguments(config)) == 1
+    told = capsys.readouterr().err
+    assert 'Traceback' not in told
+    (line,) = [line for line in told.splitlines() if 'training.train: ' in line]
+    assert re.search(r'training\.train: .*images/\d\.png: no such file$', line)
 
 
 def test_one_bar_counts_the_steps_of_the_whole_run(

@@ -44,7 +44,7 @@ def check(samples: Sequence[Sample]) -> list[Problem]:
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Returns a SHA-256 over the samples' names, pictures and label files.
+    """Returns a SHA-256 over the samples' names, splits, pictures and label files.
 
     It depends neither on the order of the samples nor on where the files lie.
 
@@ -55,7 +55,7 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     lines = []
     for sample in samples:
         files = (sample.picture, *sample.label_files())
-        lines.append(' '.join((sample.name, *(digest_of(file) for file in files))))
+        lines.append(' '.join((sample.name, sample.split, *(digest_of(file) for file in files))))
     return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()
 
 

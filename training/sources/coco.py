@@ -10,7 +10,7 @@ from typing import Any
 from training.sources.json_file import read_json
 from training.sources.labels import Labels
 from training.sources.outlines import OutlinedSample, Region, decompress, polygon
-from training.sources.sample import DataError, Sample
+from training.sources.sample import IGNORE, DataError, Sample
 
 FILE_NAME = 'annotations.coco.json'
 LISTS = ('images', 'annotations', 'categories')
@@ -18,6 +18,9 @@ LISTS = ('images', 'annotations', 'categories')
 
 def find_coco(path: Path, labels: Labels) -> list[Sample]:
     """Finds the pictures that a COCO file tells of, those without annotations among them.
+
+    A crowd (`iscrowd`) is several things in one outline, and nobody knows how many: as in COCO's
+    own measures its pixels are ignored, unless it is of background.
 
     Args:
         path: The JSON file, or its folder. Pictures lie beside it, in `images/` there, or in
@@ -142,9 +145,11 @@ def _region(
     if annotation['category_id'] not in names:
         raise DataError(f'names category {annotation["category_id"]}; legal is {list(names)}')
     class_id = labels.id_of(names[annotation['category_id']])
-    # A crowd is several rocks in one outline, so no rock of its own.
-    numbered = labels.is_numbered(class_id) and not annotation.get('iscrowd')
-    what, number = f'annotation {annotation["id"]}', number if numbered else 0
+    if not labels.is_numbered(class_id):
+        number = 0
+    elif annotation.get('iscrowd'):
+        class_id, number = IGNORE, 0
+    what = f'annotation {annotation["id"]}'
     outline = annotation.get('segmentation')
     if not outline:
         raise DataError('has an empty segmentation')

@@ -71,6 +71,18 @@ def test_the_fingerprint_is_that_of_names_pictures_and_labels(
     assert fingerprint(samples) == before
 
 
+def test_the_fingerprint_tells_which_picture_is_in_which_split(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a', 'b')
+    told = []
+    for splits in (('train', 'val'), ('val', 'train')):
+        rows = [f'{name},{split}' for name, split in zip('ab', splits, strict=True)]
+        (tmp_path / 'manifest.csv').write_text('\n'.join(['id,split', *rows]))
+        told.append(fingerprint(find('masks')))
+    assert told[0] != told[1]
+
+
 def test_a_file_without_a_fingerprint_is_named(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -123,12 +123,24 @@ def test_long_compressed_runs_are_read_as_they_were_written(
     assert (read(find).classes == truth).all()
 
 
-def test_a_crowd_is_no_rock_of_its_own(find: Finder, write_coco: Writer) -> None:
-    write_coco({'segmentation': {'size': [10, 12], 'counts': [0, 20, 100]}, 'iscrowd': 1})
+def test_a_crowd_is_ignored_but_a_rock_that_lies_on_it(find: Finder, write_coco: Writer) -> None:
+    crowd = {'segmentation': {'size': [10, 12], 'counts': [0, 60, 60]}, 'iscrowd': 1}
+    write_coco(crowd, {})
     labelled = read(find)
     assert labelled.instances is not None
-    assert labelled.classes[:, :2].sum() == 20
-    assert labelled.instances.max() == 0
+    crowded = np.zeros((10, 12), bool)
+    crowded[:, :5] = True
+    crowded[SQUARE] = False
+    assert (labelled.classes[crowded] == IGNORE).all()
+    assert (labelled.instances[crowded] == 0).all()
+    assert (labelled.classes[SQUARE] == 1).all()
+    assert (labelled.instances[SQUARE] == 2).all()
+    assert (labelled.classes[:, 6:] == 0).all()
+
+
+def test_a_crowd_of_background_is_background(find: Finder, write_coco: Writer) -> None:
+    write_coco({'category_id': 3, 'segmentation': [WHOLE], 'iscrowd': 1})
+    assert (read(find, unlabelled='ignore').classes == 0).all()
 
 
 def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) -> None:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there whole or not at all, and are named where they cannot be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.weights_file import write_beside
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and renames it; its folder is made.
+
+    Raises:
+        OSError: It cannot be written; the message names the file and the reason.
+    """
+    try:
+        write_beside(path, lambda temporary: temporary.write_bytes(content))
+    except OSError as error:
+        raise OSError(f'{path}: cannot be written: {error.strerror}') from None
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Writes a picture as `write_whole` does; OpenCV's own writer is silent on a full disk.
+
+    Args:
+        path: Its suffix says how the picture is coded.
+        picture: H×W×3 uint8 RGB, or H×W uint8 grey.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    colours = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    write_whole(path, cv2.imencode(path.suffix, colours)[1].tobytes())
