@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
-from training.evaluate import Conditions, Result, evaluate
 from training.curves import read_curves
+from training.evaluate import Conditions, Result, evaluate
 from training.report import write_report
 from training.sources import DataError, SourceConfig, find_samples
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
+from training.curves import read_curves
 from training.metrics import Counts, count, stack, summarize
 from training.sources import DataError, Sample, find_samples
 from training.sources.options import add_source_options, source_of
@@ -227,7 +228,7 @@ def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
 
 
 def _measure_and_report(given: argparse.Namespace, command: str) -> Result:
-    from training.report import read_curves, write_report  # which import this module
+    from training.report import write_report  # which imports this module
 
     curves = read_curves(given.run) if given.run else None
     result, card = _measure(given)

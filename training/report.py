@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.weights_file import write_beside
-from training.curves import read_curves as read_curves
 from training.evaluate import Judged, Result
 from training.matching import SIZES
 from training.plots import (

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
+from training.curves import read_curves
 from training.evaluate import Conditions, Result, evaluate, main
 from training.report import (
     FOUND,
     INVENTED,
     MISSED,
     draw_errors,
-    read_curves,
     worst_of,
     write_report,
 )
