@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -132,13 +131,20 @@ def assert_same_end(one: Path, two: Path) -> None:
     assert (one / 'curves.csv').read_text() == (two / 'curves.csv').read_text()
 
 
-def in_a_process(work: Callable[[], int]) -> int:
-    """Runs work in a process of its own; returns its exit status, negative if a signal ended it."""
-    child = multiprocessing.get_context('fork').Process(target=lambda: os._exit(work()))
-    child.start()
-    child.join(60)
-    assert child.exitcode is not None, 'it hangs'
-    return child.exitcode
+def in_a_process(trouble: Callable[[pytest.MonkeyPatch], None], given: list[str]) -> int:
+    """Trains in a process of its own; returns its exit status, negative if a signal ended it."""
+    script = 'import runpy, sys; runpy.run_path(sys.argv[1])["train_in_trouble"](*sys.argv[2:])'
+    command = [sys.executable, '-c', script, __file__, trouble.__name__, *given]
+    return subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
+
+
+def train_in_trouble(trouble: str, *given: str) -> None:
+    """What that process does."""
+    torch.set_num_threads(1)  # as in the tests: sums depend on it
+    patch = pytest.MonkeyPatch()
+    patch.setattr('training.module.build', lambda card, aux: Tiny())
+    globals()[trouble](patch)
+    sys.exit(main(list(given)))
 
 
 @pytest.fixture(scope='module')
@@ -189,32 +195,33 @@ def test_a_killed_run_goes_on_as_if_it_never_was(
     discs: Path,
     whole_run: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = small(discs, tmp_path)
-    with monkeypatch.context() as patch:
-        kill(patch)
-        assert in_a_process(lambda: train(config) and 0) == -signal.SIGKILL
-    assert load(tmp_path)['global_step'] == 2
+    run = tmp_path / 'run'
+    config = small(discs, run)
+    assert in_a_process(kill, arguments(config)) == -signal.SIGKILL
+    assert load(run)['global_step'] == 2
     train(config, resume=True)
-    assert_same_end(tmp_path, whole_run)
+    assert_same_end(run, whole_run)
     assert list(tmp_path.rglob('.writing-*')) == [], 'what the kill left is cleaned away'
 
 
+def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
+    most = int(os.environ['LARGEST_FILE'])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(
-    discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    discs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     config = small(discs, tmp_path / 'run')
     train(config, stop_after=1)
     size = (tmp_path / 'run/checkpoints/last.ckpt').stat().st_size
-    given = [*arguments(config), '--resume']
-
-    def work() -> int:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
-        return main(given)
-
+    monkeypatch.setenv('LARGEST_FILE', str(size // 2))
     capfd.readouterr()
-    assert in_a_process(work) == 1
+    assert in_a_process(fill_the_disk, [*arguments(config), '--resume']) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if 'training.train' in line]
     assert len(errors) == 1
     assert 'ckpt' in errors[0]
@@ -222,12 +229,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(
     assert list((tmp_path / 'run').rglob('.writing-*')) == []
 
 
-def test_ctrl_c_says_how_to_go_on(
-    discs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def press_ctrl_c(patch: pytest.MonkeyPatch) -> None:
     calls = iter(range(100))
 
     def loss(*given: object) -> Tensor:
@@ -235,9 +237,14 @@ def test_ctrl_c_says_how_to_go_on(
             os.kill(os.getpid(), signal.SIGINT)
         return segmentation_loss(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr('training.module.segmentation_loss', loss)
+    patch.setattr('training.module.segmentation_loss', loss)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     given = arguments(small(discs, tmp_path / 'run'))
-    assert in_a_process(lambda: main(given)) == 130
+    assert in_a_process(press_ctrl_c, given) == 130
     errors = capfd.readouterr().err
     assert 'Traceback' not in errors
     assert errors.count('--resume') == 1
