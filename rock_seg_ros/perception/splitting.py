@@ -35,6 +35,8 @@ def cut_apart(
     Returns:
         H×W: the rock without the pixels of the cuts; 8-connected parts are rocks.
     """
+    if not rim.any():
+        return rock
     heaps = _heaps(rock, rim)
     if not heaps.any():
         return rock
