@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ STYLE: Any = {
     'axes.spines.top': False,
     'axes.spines.right': False,
     'svg.fonttype': 'none',  # letters as letters, a quarter of the size
+    'font.sans-serif': ['DejaVu Sans'],  # each label repeats the list
     'svg.hashsalt': '0',  # so that the same figures make the same file
 }
 
@@ -122,4 +124,5 @@ def _svg(figure: Figure) -> str:
     file = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(file, format='svg', metadata={'Date': None})
-    return data_uri(file.getvalue(), 'image/svg+xml')
+    rounded = re.sub(rb'(\d\.\d\d)\d+', rb'\1', file.getvalue())  # a hundredth of a point is enough
+    return data_uri(rounded, 'image/svg+xml')
