@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from training.synthetic.bag import DriveBag
 from training.synthetic.looks import LOOKS
 from training.synthetic.render import Rendering
 from training.synthetic.scene import DRIVES, Scene, make_drive, make_scene
@@ -127,6 +126,9 @@ def synthesize_drive(
         FileExistsError: There is something in the folder, or such a bag.
         ValueError: The look has no ground to drive on.
     """
+    # Its message types take long to load, and only drives need them.
+    from training.synthetic.bag import DriveBag
+
     jobs = [(seed, look, size, drive, frame) for frame in range(drive.frames)]
     scene = _drive(*jobs[0][:4])
     with ExitStack() as stack:
@@ -166,6 +168,8 @@ def _results(
     if processes == 1:
         yield map(work, jobs)
         return
+    # Workers inherit it: threads of their own would only wait for each other's cores.
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _start_worker)
     # Workers inherit that Ctrl-C is none of their business: this process tells them to end.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

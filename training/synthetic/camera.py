@@ -78,12 +78,36 @@ class Camera:
         across, up = 2 * np.arctan(np.array([width, height]) / 2 / focal)
         return float(across), float(up)
 
-    def directions(self) -> NDArray[np.float32]:
-        """Returns H×W×3 ray directions in the world, each one metre long along the optical axis."""
-        width, height = self.size
-        u, v = np.meshgrid(np.arange(width), np.arange(height))
+    def directions(self, corners: bool = False) -> NDArray[np.float32]:
+        """Returns ray directions in the world, each one metre long along the optical axis.
+
+        Args:
+            corners: Only those of the corner pixels.
+
+        Returns:
+            H×W×3, or 2×2×3 of the corners.
+        """
+        step = np.array(self.size) - 1 if corners else (1, 1)
+        u, v = np.meshgrid(
+            *(np.arange(0, side, by) for side, by in zip(self.size, step, strict=True))
+        )
         rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(self.intrinsics).T
         return (rays @ self.pose[:3, :3].T).astype(np.float32)
+
+    def sees(self, centres: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tells which balls are in the picture; a few beside its corners count as in it.
+
+        Args:
+            centres: N×3, world, m.
+            radii: N, m.
+        """
+        x, y, depth = ((centres - self.position) @ self.pose[:3, :3]).T
+        across, up = np.tan(np.array(self.field_of_view) / 2)
+        return (
+            (np.abs(x) - across * depth <= radii * np.hypot(1, across))
+            & (np.abs(y) - up * depth <= radii * np.hypot(1, up))
+            & (depth > -radii)
+        )
 
     def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Projects N×3 world points (m) to N×3: u, v (px) and depth (m, negative behind)."""

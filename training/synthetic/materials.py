@@ -42,7 +42,9 @@ class Ground(Protocol):
         ...  # pragma: no cover
 
 
-def octaves(footprint: Floats, longest: float) -> Iterator[tuple[int, float, NDArray, Floats]]:
+def octaves(
+    footprint: Floats, longest: float
+) -> Iterator[tuple[int, float, NDArray[np.intp] | slice, Floats]]:
     """Yields the octaves that pixels can resolve, short ones first.
 
     Args:
@@ -50,15 +52,17 @@ def octaves(footprint: Floats, longest: float) -> Iterator[tuple[int, float, NDA
         longest: Longest wavelength, metres.
 
     Yields:
-        Octave number, wavelength (m), the indices of the points where it shows, and its weight
-        there (0 to 1, fading out towards two pixels a wavelength).
+        Octave number, wavelength (m), the indices of the points where it shows (a slice where it
+        shows in all, as that copies nothing), and its weight there (0 to 1, fading out towards two
+        pixels a wavelength).
     """
     if not len(footprint):
         return
     finest = np.log2(np.float32(1.5) * footprint)
+    everywhere = float(finest.max())
     for octave in range(int(np.floor(finest.min())), int(np.ceil(np.log2(longest))) + 1):
-        shown = np.flatnonzero(finest < octave)
-        if len(shown):
+        shown = slice(None) if everywhere < octave else np.flatnonzero(finest < octave)
+        if isinstance(shown, slice) or len(shown):
             yield octave, 2.0**octave, shown, np.minimum(octave - finest[shown], 1)
 
 
@@ -104,7 +108,7 @@ class Soil:
         low = np.zeros(len(points), np.float32)
         longest = 600 * self.texel
         for octave, wavelength, shown, weight in octaves(footprint, longest):
-            found = noise_2d(place[shown] / wavelength, octave)
+            found = noise_2d(place[shown] * np.float32(1 / wavelength), octave)
             slope[shown] += (self.grain / (2 * np.pi) * weight)[:, None] * found[:, 1:]
             tint[shown] += self.mottle * weight * found[:, 0]
             if wavelength > longest / 16:
@@ -149,7 +153,7 @@ class Soil:
         shown = np.flatnonzero((fade > 0) & (low + 2.4 * (cover - 0.5) > -0.6))
         if not len(shown) or cover <= 0:
             return
-        at = place[shown] / texel
+        at = place.take(shown, 0) / texel
         found = gravel(at, level)
         # Gravel thins out at the rim of its patches: only the higher pebbles stay.
         needed = 7 * np.clip(0.35 - low[shown] - 2.4 * (cover - 0.5), 0, 1)
@@ -164,8 +168,9 @@ class Soil:
         strength = fade[shown].astype(np.float32)
         blend = (strength * here)[:, None]
         shade = np.mod(found[:, 3] * 37.0, 1.0)[:, None]
-        albedo[shown] += blend * (palette[pick] * (0.75 + 0.5 * shade) - albedo[shown])
-        albedo[shown] *= 1 - 0.65 * (strength * shadow)[:, None]
+        bare = albedo.take(shown, 0)
+        stony = bare + blend * (palette.take(pick, 0) * (0.75 + 0.5 * shade) - bare)
+        albedo[shown] = stony * (1 - 0.65 * (strength * shadow)[:, None])
         slope[shown] += 0.8 * blend * np.clip(found[:, 1:3], -1.2, 1.2)
 
     def _tracks(self, place: Floats, footprint: Floats, slope: Floats, albedo: Floats) -> None:
@@ -271,7 +276,7 @@ def rock_surface(
     tint = np.zeros(len(points), np.float32)
     coarse = np.zeros(len(points), np.float32)
     for octave, wavelength, shown, weight in octaves(footprint, longest):
-        found = noise_3d(place[shown] / wavelength, octave)
+        found = noise_3d(place[shown] * np.float32(1 / wavelength), octave)
         gradient = found[:, 1:] * (roughness[shown] * weight / (2 * np.pi))[:, None]
         # The chain rule of `place`, so that layers bend the normal across and not along them.
         lean = dot(gradient, axis[shown])[:, None]

@@ -32,8 +32,9 @@ def noise_2d(points: NDArray[np.floating], octave: int) -> Floats:
         …×3 float32: value (mean 0, deviation 1) and its gradient by `points`.
     """
     angle = 0.73 * octave + 0.3
-    turned = points @ _turn(angle).astype(points.dtype) + 0.37 * octave
-    found = _lookup(_plane(), TEXELS * turned)
+    at = points @ (TEXELS * _turn(angle)).astype(points.dtype)
+    at += TEXELS * 0.37 * octave
+    found = _lookup(_plane(), at)
     found[..., 1:] = found[..., 1:] @ _turn(-angle).astype(np.float32)
     return found
 
@@ -63,14 +64,17 @@ def noise_3d_value(points: NDArray[np.floating], octave: int) -> Floats:
 
 def _between_slices(slices: Floats, points: NDArray[np.floating], octave: int) -> Floats:
     """Interpolates in two neighbouring slices of the volume, and between them."""
-    at = TEXELS * points + 11.3 * octave
-    at = (at - VOLUME * np.floor(at / VOLUME)).astype(np.float32)
+    at = _wrap(TEXELS * points + 11.3 * octave, VOLUME)
     below = at[:, 0].astype(np.int32)
     part = (at[:, 0] - below)[:, None]
     below &= VOLUME - 1
     above = (below + 1) & (VOLUME - 1)
-    side = VOLUME + 1
-    low, high = (_remap(slices, at[:, 2], at[:, 1] + side * slice_) for slice_ in (below, above))
+    place = np.empty((len(at), 2), np.float32)
+    place[:, 0] = at[:, 2]
+    place[:, 1] = at[:, 1] + (VOLUME + 1) * below
+    low = _remap(slices, place)
+    place[:, 1] = at[:, 1] + (VOLUME + 1) * above
+    high = _remap(slices, place)
     high -= low
     high *= part
     low += high
@@ -101,27 +105,34 @@ def gravel_height(points: NDArray[np.floating], variant: int) -> Floats:
 
 def _lookup(tile: Floats, at: NDArray[np.floating]) -> Floats:
     """Interpolates a tile that repeats; `at` is …×2 in texels, x first."""
-    size = tile.shape[0]
-    flat = at.reshape(-1, 2)
-    place = (flat - size * np.floor(flat / size)).astype(np.float32)
-    found = _remap(tile, place[:, 0], place[:, 1])
+    found = _remap(tile, _wrap(at.reshape(-1, 2), tile.shape[0]))
     return found.reshape(*at.shape[:-1], found.shape[1])
 
 
-def _remap(tile: Floats, x: Floats, y: Floats) -> Floats:
-    """Interpolates H×W×C at N places (texels); returns N×C."""
-    count = len(x)
+def _wrap(at: NDArray[np.floating], size: int) -> Floats:
+    """Returns the remainders by the size of a tile."""
+    return (at - size * np.floor(at * (1 / size))).astype(np.float32, copy=False)
+
+
+def _remap(tile: Floats, place: Floats) -> Floats:
+    """Interpolates H×W×C at N×2 places (texels, x first); returns N×C."""
+    count = len(place)
     channels = tile.shape[2] if tile.ndim == 3 else 1
     if not count:
         return np.zeros((0, channels), np.float32)
-    # OpenCV refuses pictures wider than 32767, so a list of points becomes rows.
-    width = min(4096, count)
-    rows = -(-count // width)
-    place = np.zeros((2, rows * width), np.float32)
-    place[0, :count] = x
-    place[1, :count] = y
-    across, down = place.reshape(2, rows, width)
-    found = cv2.remap(tile, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    # OpenCV refuses pictures wider than 32766, so a long list of points becomes rows.
+    rows = -(-count // 16384)
+    width = -(-count // rows)
+    if rows * width > count:
+        place = np.concatenate([place, np.zeros((rows * width - count, 2), np.float32)])
+    across = place.reshape(rows, width, 2)
+    found = cv2.remap(
+        tile,
+        across,
+        None,  # type: ignore[call-overload]
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
     return np.asarray(found, np.float32).reshape(rows * width, channels)[:count]
 
 
@@ -170,8 +181,8 @@ def _gravel() -> Floats:
     for radius in np.sort(radii)[::-1]:
         reach = int(np.ceil(radius))
         centre = chance.integers(0, GRAVEL, 2)
-        rows = np.arange(-reach, reach + 1)
-        y, x = np.meshgrid(rows, rows, indexing='ij')
+        x = np.arange(-reach, reach + 1)
+        y = x[:, None]
         angle = chance.uniform(0, np.pi)
         along, across = (
             np.cos(angle) * x + np.sin(angle) * y,
@@ -183,7 +194,7 @@ def _gravel() -> Floats:
         tilt = chance.normal(0, 0.25, 2)
         body = radius * chance.uniform(0.4, 0.8) * np.sqrt(np.maximum(1 - reachness, 0))
         body = np.where(body > 0, body + 0.5 * (tilt[0] * x + tilt[1] * y), 0).astype(np.float32)
-        place = np.ix_((centre[0] + rows) % GRAVEL, (centre[1] + rows) % GRAVEL)
+        place = (centre[0] + y) % GRAVEL, (centre[1] + x) % GRAVEL
         over = body > height[place]
         height[place] = np.where(over, body, height[place])
         tint[place] = np.where(over, chance.uniform(-1, 1), tint[place])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,6 +28,7 @@ from training.synthetic.terrain import Mesh
 
 BACKGROUND, IGNORED, SHADOW, ROCK = 0, 64, 128, 255
 SKY_RAYS = 2
+CHUNK = 16384  # points shaded at once, so that their numbers stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,11 @@ class World:
         for number, each in enumerate(self._meshes):
             of = np.flatnonzero(mesh == number)
             if len(of):
-                corners = each.normals[each.faces[face[of]]]
+                first, second, third = each.faces.take(face[of], 0).T
                 u, v = found['u'][of, None], found['v'][of, None]
-                mixed = (1 - u - v) * corners[:, 0] + u * corners[:, 1] + v * corners[:, 2]
+                mixed = (1 - u - v) * each.normals.take(first, 0)
+                mixed += u * each.normals.take(second, 0)
+                mixed += v * each.normals.take(third, 0)
                 normals[of] = mixed / length(mixed)
         flat = found['Ng']
         flat = flat / np.maximum(length(flat), 1e-30)
@@ -193,10 +196,10 @@ class World:
         of_rock = hits.rock[seen] > 0
         # Only on the ground does it matter whose shadow it is.
         some = seen[faces_sun & of_rock]
-        blocked = self._scene.run(self._lifted(hits, some), _all(sun, some), query='OCCLUDED') >= 0
+        blocked = self._scene.run(self._lifted(hits, some), sun[None], query='OCCLUDED') >= 0
         casters[some[blocked]] = 0
         some = seen[faces_sun & ~of_rock]
-        found = self._scene.run(self._lifted(hits, some), _all(sun, some), output=1)
+        found = self._scene.run(self._lifted(hits, some), sun[None], output=1)
         rock = found['geomID'] == len(self._meshes) - 1
         casters[some] = np.where(found['geomID'] < 0, -1, 0)
         casters[some[rock]] = self._owner[found['primID'][rock]]
@@ -204,8 +207,8 @@ class World:
 
     def _lifted(self, hits: _Hits, seen: NDArray[np.intp]) -> Floats:
         """Returns the hit points, lifted off the surface by more than float32's error."""
-        lift = 1e-4 * hits.distance[seen, None] + 1e-5
-        return hits.points[seen] + lift * hits.flat[seen]
+        lift = 1e-4 * hits.distance.take(seen)[:, None] + 1e-5
+        return hits.points.take(seen, 0) + lift * hits.flat.take(seen, 0)
 
     def _openness(
         self, camera: Camera, hits: _Hits, seen: NDArray[np.intp], chance: Generator
@@ -250,33 +253,37 @@ class World:
         normals = hits.normals.copy()
         albedo = np.zeros_like(rays)
         sun = np.array(light.sun, np.float32)
-        facing = np.abs(dot(hits.flat[seen], rays[seen])) / length(rays[seen])[:, 0]
-        footprint = np.zeros(len(rays), np.float32)
-        footprint[seen] = (
-            hits.distance[seen] / camera.focal_length / np.sqrt(np.maximum(facing, 0.04))
-        )
+        facing = np.abs(dot(hits.flat, rays)) / length(rays)[:, 0]
+        steep = np.sqrt(np.maximum(facing, 0.04))
+        footprint = (hits.distance / camera.focal_length / steep).astype(np.float32, copy=False)
         for number, ground in enumerate(self.grounds):
-            of = np.flatnonzero(hits.mesh == number)
-            slope, albedo[of] = ground.surface(hits.points[of], footprint[of], sun)
-            bent = normals[of] - np.column_stack([slope, np.zeros(len(of), np.float32)])
-            normals[of] = bent / length(bent)
-        of = np.flatnonzero(hits.rock > 0)
-        if len(of):
-            normals[of], albedo[of] = self._stone(hits, of, footprint[of])
-        return self._lit(camera, hits, seen, casters, light, (normals[seen], albedo[seen]), chance)
+            for of in _chunks(hits.mesh == number):
+                slope, albedo[of] = ground.surface(hits.points.take(of, 0), footprint[of], sun)
+                bent = normals.take(of, 0)
+                bent[:, :2] -= slope
+                normals[of] = bent / length(bent)
+        stone = hits.rock > 0
+        if stone.any():
+            longest = float(np.percentile(self._diameters[hits.rock[stone]], 90))
+            for of in _chunks(stone):
+                normals[of], albedo[of] = self._stone(hits, of, footprint[of], longest)
+        surface = normals.take(seen, 0), albedo.take(seen, 0)
+        return self._lit(camera, hits, seen, casters, light, surface, chance)
 
-    def _stone(self, hits: _Hits, of: NDArray[np.intp], footprint: Floats) -> tuple[Floats, Floats]:
+    def _stone(
+        self, hits: _Hits, of: NDArray[np.intp], footprint: Floats, longest: float
+    ) -> tuple[Floats, Floats]:
         """Returns normals and albedo of rock pixels, with soil on the upper sides."""
         rock = hits.rock[of]
-        place = hits.points[of] - self._centres[rock]
+        place = hits.points.take(of, 0) - self._centres.take(rock, 0)
         normals, albedo, coarse = rock_surface(
             place + 0.7 * np.mod(rock, 97)[:, None].astype(np.float32),
-            hits.normals[of],
+            hits.normals.take(of, 0),
             footprint,
-            self._bedding[rock],
-            self._colours[rock],
+            self._bedding.take(rock, 0),
+            self._colours.take(rock, 0),
             np.full(len(of), self.roughness, np.float32),
-            float(np.percentile(self._diameters[rock], 90)),
+            longest,
         )
         upward = np.clip((normals[:, 2] - 0.55 + 0.25 * coarse) / 0.3, 0, 1)
         dust = (self._dust[rock] * upward)[:, None]
@@ -334,9 +341,11 @@ class World:
         return classes, instances.astype(np.uint16)
 
 
-def _all(direction: Floats, origins: NDArray[np.intp]) -> Floats:
-    """Returns the same direction for each origin."""
-    return np.tile(direction, (len(origins), 1))
+def _chunks(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
+    """Yields the indices of the True entries, some at a time."""
+    of = np.flatnonzero(mask)
+    for start in range(0, len(of), CHUNK):
+        yield of[start : start + CHUNK]
 
 
 def _sky(rays: Floats, light: Light) -> Floats:

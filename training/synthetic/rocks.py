@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -170,7 +171,8 @@ def rotation_about_z(angle: float) -> NDArray[np.float64]:
 
 def detail_for(pixels: float) -> int:
     """Returns the subdivisions that a rock of this apparent diameter (px) needs."""
-    return int(np.clip(np.ceil(np.log2(max(pixels, 1.0)) - 3.3), 1 if pixels < 14 else 2, 5))
+    needed = math.ceil(math.log2(max(pixels, 1.0)) - 3.3)
+    return min(max(needed, 1 if pixels < 14 else 2), 5)
 
 
 def bake(rocks: list[Rock], details: list[int]) -> tuple[Mesh, NDArray[np.int32]]:
@@ -227,11 +229,15 @@ def spread_out(
         Which discs found a place, N bool.
     """
     placed = np.zeros(len(points), bool)
+    # Discs without a place are infinitely far away.
+    x, y = np.full((2, len(points)), np.inf)
     for number in range(len(points)):
+        reach = (radii[:number] + radii[number]) ** 2
         for attempt in range(retries + 1):
-            gap = np.hypot(*(points[:number] - points[number]).T) - radii[:number] - radii[number]
-            if not np.any(placed[:number] & (gap < 0)):
+            across, along = x[:number] - points[number, 0], y[:number] - points[number, 1]
+            if not (across * across + along * along < reach).any():
                 placed[number] = True
+                x[number], y[number] = points[number]
                 break
             points[number] += chance.normal(0, (1 + attempt) * radii[number], 2)
     return placed

@@ -8,6 +8,7 @@ more than 0.1 % in depth: vector units round differently.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -33,6 +34,7 @@ from training.synthetic.terrain import Terrain, draw_craters, grid_mesh
 REACH = 3000.0  # of the terrain, m
 DRIVES = ('mars', 'moon', 'quarry')
 MOST_ROCKS = 2500
+UNSEEN_COARSER = 2  # subdivisions that rocks need less where only their shadows are seen
 SMALLEST = 5.0  # apparent diameter of the smallest rocks that are bodies, px
 
 
@@ -213,6 +215,12 @@ def land_world(
         shape = _shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
         rocks.append(_rock(look, chance, shape, diameter, (*point, ground)))
         details.append(detail_for(apparent))
+    centres = np.array([rock.position for rock in rocks]).reshape(-1, 3)
+    seen = np.any([camera.sees(centres, diameters) for camera in cameras], axis=0)
+    details = [
+        detail if shown else max(1, detail - UNSEEN_COARSER)
+        for detail, shown in zip(details, seen, strict=True)
+    ]
     soil = _soil(look, chance, pixel)
     return World([(mesh, soil)], rocks, details, look.roughness)
 
@@ -259,10 +267,13 @@ def _rock(
     """Draws colour, turn and burial of a rock."""
     half = diameter * _half_height(shape)
     buried = chance.beta(1.5, 3.0) * (0.9 if shape.kind == 'slab' else 0.7)
-    colour = np.array(look.stones[chance.integers(len(look.stones))])
-    colour = colour * np.exp(chance.normal(0, 0.13) + chance.normal(0, 0.02, 3))
-    axis = np.append(chance.normal(0, 0.2, 2), 1.0)
-    axis /= np.linalg.norm(axis)
+    stone = look.stones[chance.integers(len(look.stones))]
+    lighter = chance.normal(0, 0.13)
+    red, green, blue = (
+        min(max(part * math.exp(lighter + tint), 0.01), 0.9)
+        for part, tint in zip(stone, chance.normal(0, 0.02, 3).tolist(), strict=True)
+    )
+    lean = (*chance.normal(0, 0.2, 2).tolist(), 1.0)
     finer = (
         chance.uniform(2.5, 6)
         if shape.kind in ('layered', 'slab', 'plate')
@@ -273,8 +284,8 @@ def _rock(
         diameter,
         (ground[0], ground[1], float(ground[2] + half * (1 - 2 * buried))),
         float(chance.uniform(0, 2 * np.pi)),
-        tuple(float(part) for part in np.clip(colour, 0.01, 0.9)),  # type: ignore[arg-type]
-        tuple(float(part) for part in axis * finer),  # type: ignore[arg-type]
+        (red, green, blue),
+        tuple(part * finer / math.hypot(*lean) for part in lean),
         float(look.dust * chance.uniform(0.3, 1.0)),
     )
 
@@ -308,7 +319,7 @@ def _sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float
 
 def _widest(camera: Camera) -> float:
     """Returns the range of headings (rad) that a picture spans, more than its field of view."""
-    corners = camera.directions()[[0, 0, -1, -1], [0, -1, 0, -1]]
+    corners = camera.directions(corners=True).reshape(4, 3)
     level = (
         corners[:, :2]
         @ np.array(
