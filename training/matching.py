@@ -30,7 +30,7 @@ def rock_labels(segmentation: Segmentation, settings: RockSettings) -> NDArray[n
     ids = segmentation.class_ids.copy()
     for rock_id in segmentation.rock_ids:
         kept = rock_pixels(segmentation, rock_id, settings)
-        ids[(ids == rock_id) & ~kept] = NO_ROCK
+        ids[(ids == rock_id) & (kept == 0)] = NO_ROCK
     segmentation = Segmentation(ids, segmentation.confidence, segmentation.rock_ids)
     labels = np.zeros(ids.shape, np.int32)
     rocks = find_rocks(segmentation, EVERY_ROCK)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any, ClassVar
 
 import cv2
@@ -55,11 +56,16 @@ class Output(ABC):
     message_type: ClassVar[Any]
     depth: ClassVar[int] = 5
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Creates the publisher, whose QoS parameters may override."""
+    def __init__(self, node: LifecycleNode, camera: str = '') -> None:
+        """Creates the publisher, whose QoS parameters may override.
+
+        Args:
+            node: That it belongs to.
+            camera: Comes into the topic's name, `~/CAMERA/mask`; '' for none.
+        """
         self._publisher = node.create_lifecycle_publisher(
             self.message_type,
-            self.topic,
+            self.topic.replace('~', f'~/{camera}' if camera else '~'),
             QoSProfile(depth=self.depth, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -215,14 +221,13 @@ class Rocks(Output):
 
     def messages(self, analysis: Analysis, parameters: Parameters) -> list[Any]:
         """One PointCloud2; metres are NaN where they are not known."""
-        points = np.zeros(len(analysis.rocks), ROCK_POINT)
-        for name in ('x', 'y', 'z', 'diameter'):
-            points[name] = np.nan
-        for point, rock in zip(points, analysis.rocks, strict=True):
-            point['u'], point['v'] = rock.centroid
-            point['width'], point['height'] = rock.box[2:]
-            point['area'], point['score'] = rock.area, rock.score
-            point['class_id'], point['id'] = rock.class_id, rock.id
+        unknown = (np.nan, np.nan, np.nan)
+        values = [
+            (*unknown, *r.centroid, *r.box[2:], r.area, np.nan, r.score, r.class_id, r.id)
+            for r in analysis.rocks
+        ]
+        points = np.zeros(len(values), ROCK_POINT)  # what lies between the fields, too
+        points[:] = values
         return [to_cloud(points, analysis.header, dense=not len(points))]
 
 
@@ -247,11 +252,18 @@ def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> Point
         header: Put into the message as it is.
         dense: Whether no value is NaN.
     """
-    kind = points.dtype
     message = PointCloud2(header=header, height=1, width=len(points), is_dense=dense)
-    message.point_step = kind.itemsize
+    message.point_step = points.dtype.itemsize
     message.row_step = points.nbytes
-    message.fields = [
+    message.fields = _point_fields(points.dtype)
+    fill(message, points.view(np.uint8))
+    return message
+
+
+@cache
+def _point_fields(kind: Any) -> list[PointField]:
+    """Returns the description of a structured dtype; messages share it, nobody changes it."""
+    return [
         PointField(
             name=name,
             offset=kind.fields[name][1],
@@ -260,8 +272,6 @@ def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> Point
         )
         for name in kind.names or ()
     ]
-    fill(message, points.view(np.uint8))
-    return message
 
 
 def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any:

@@ -14,6 +14,7 @@ from rock_seg_ros.perception.rocks import Rock
 TINT = (0, 200, 255)
 OUTLINE = (255, 220, 0)
 LABEL = (255, 255, 255)
+BAND = 64  # rows
 
 
 def draw_overlay(
@@ -31,13 +32,22 @@ def draw_overlay(
         H×W×3 uint8 RGB, contiguous.
     """
     canvas = np.array(picture, order='C')
-    tinted = cv2.addWeighted(canvas, 1 - alpha, np.full_like(canvas, TINT), alpha, 0)
-    cv2.copyTo(tinted, mask, canvas)
+    _tint(canvas, mask, alpha)
     outlines = [np.rint(rock.polygon).astype(np.int32) for rock in rocks]
     cv2.polylines(canvas, outlines, True, OUTLINE, 1, cv2.LINE_AA)
     for rock in rocks:
         _write_id(canvas, rock)
     return canvas
+
+
+def _tint(canvas: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float) -> None:
+    """Tints the canvas in place, a band of rows at a time, which stays in the cache."""
+    row = np.full((canvas.shape[1], 3), TINT, np.uint8)
+    tint = np.repeat(row[None], BAND, axis=0)
+    for top in range(0, len(canvas), BAND):
+        band, rock = canvas[top : top + BAND], mask[top : top + BAND]
+        if cv2.countNonZero(rock):
+            cv2.copyTo(cv2.addWeighted(band, 1 - alpha, tint[: len(band)], alpha, 0), rock, band)
 
 
 def _write_id(canvas: NDArray[np.uint8], rock: Rock) -> None:

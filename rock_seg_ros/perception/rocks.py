@@ -61,70 +61,116 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     Returns:
         At most `max_rocks` rocks, numbered from 1 in that order.
     """
-    found: list[Rock] = []
+    found: list[Component] = []
     for class_id in segmentation.rock_ids:
-        mask = rock_pixels(segmentation, class_id, settings).view(np.uint8)
-        found.extend(_components(mask, class_id, segmentation.confidence, settings))
-    found.sort(key=lambda rock: -rock.area)
+        mask = rock_pixels(segmentation, class_id, settings)
+        found.extend(_components(mask, class_id, settings))
+    found.sort(key=lambda component: -component.area)
     return [
-        Rock(number, r.class_id, r.score, r.area, r.box, r.centroid, r.polygon)
-        for number, r in enumerate(found[: settings.max_rocks], start=1)
+        _measure(number, component, segmentation.confidence, settings.polygon_tolerance)
+        for number, component in enumerate(found[: settings.max_rocks], start=1)
     ]
 
 
 def rock_pixels(
     segmentation: Segmentation, class_id: int, settings: RockSettings
-) -> NDArray[np.bool_]:
-    """Returns H×W, where a rock class is; without the cuts between rocks where they are wanted."""
-    rock = segmentation.class_ids == class_id
+) -> NDArray[np.uint8]:
+    """Returns H×W, not 0 where a rock class is, without the cuts between rocks if wanted."""
+    rock = _pixels_of(segmentation, class_id)
     if not settings.split_touching or segmentation.rim_id is None:
         return rock
-    rim = segmentation.class_ids == segmentation.rim_id
-    return cut_apart(rock, rim, segmentation.confidence, settings.min_area)
+    rim = _pixels_of(segmentation, segmentation.rim_id)
+    if not cv2.countNonZero(rim):
+        return rock
+    cut = cut_apart(rock > 0, rim > 0, segmentation.confidence, settings.min_area)
+    return cut.view(np.uint8)
 
 
-def _components(
-    mask: NDArray[np.uint8], class_id: int, confidence: NDArray[np.uint8], settings: RockSettings
-) -> list[Rock]:
-    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = np.flatnonzero(areas >= max(1, settings.min_area)) + 1
-    kept = kept[np.argsort(-stats[kept, cv2.CC_STAT_AREA], kind='stable')][: settings.max_rocks]
-    rocks = []
-    for label in kept:
-        x, y, width, height, area = (int(value) for value in stats[label])
-        own = labels[y : y + height, x : x + width] == label
-        score = float(confidence[y : y + height, x : x + width][own].mean()) / 255
-        u, v = centroids[label]
-        polygon = outer_polygon(own.astype(np.uint8), (x, y), settings.polygon_tolerance)
-        rocks.append(
-            Rock(0, class_id, score, area, (x, y, width, height), (float(u), float(v)), polygon)
-        )
-    return rocks
+def _pixels_of(segmentation: Segmentation, class_id: int) -> NDArray[np.uint8]:
+    """Returns H×W, 255 where a class is; several times as fast as NumPy's comparison."""
+    return cv2.inRange(segmentation.class_ids, class_id, class_id)  # type: ignore
 
 
-def outer_polygon(
-    component: NDArray[np.uint8], offset: tuple[int, int], tolerance: float
-) -> NDArray[np.float32]:
-    """Returns the simplified outer contour of one component (Douglas and Peucker 1973).
+@dataclass(frozen=True)
+class Component:
+    """One 8-connected component of a mask.
+
+    Attributes:
+        class_id: Its class.
+        area: Pixels.
+        mask: H×W, the mask that it is part of; all its pixels have one value above 0.
+        contours: Its outer contour and those of its holes, V×1×2 int32, all through its own pixels.
+    """
+
+    class_id: int
+    area: int
+    mask: NDArray[np.uint8]
+    contours: list[NDArray[np.int32]]
+
+    def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
+        """Returns its box (x, y, width, height) and a mask of the box's size, 1 where it is."""
+        x, y, width, height = cv2.boundingRect(self.contours[0])
+        own = self.mask[y : y + height, x : x + width]
+        if cv2.countNonZero(own) != self.area:  # others reach into the box
+            own = np.zeros((height, width), np.uint8)
+            cv2.fillPoly(own, self.contours, 1, offset=(-x, -y))
+        return (x, y, width, height), own
+
+
+def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) -> list[Component]:
+    """Finds the components of a mask that are large enough, the largest `max_rocks` of them."""
+    contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return []
+    parents = tree[0, :, 3].astype(np.intp)
+    outer = parents < 0
+    # Pick's theorem: the pixels on and within a contour, of a hole those within.
+    enclosed = np.array([cv2.contourArea(contour) for contour in contours])
+    steps = np.array([len(contour) if len(contour) > 1 else 0 for contour in contours])
+    areas = np.where(outer, enclosed + steps / 2 + 1, 0)
+    np.subtract.at(areas, parents[~outer], (enclosed - steps / 2 + 1)[~outer])
+    order = np.argsort(-areas, kind='stable')
+    kept = order[areas[order] >= max(1, settings.min_area)][: settings.max_rocks].tolist()
+    members = {number: [contours[number]] for number in kept}
+    for number in np.flatnonzero(np.isin(parents, kept)).tolist():
+        members[int(parents[number])].append(contours[number])
+    return [Component(class_id, int(areas[n]), mask, members[n]) for n in kept]
+
+
+def _measure(
+    number: int, component: Component, confidence: NDArray[np.uint8], tolerance: float
+) -> Rock:
+    box, own = component.cut_out()
+    x, y, width, height = box
+    moments = cv2.moments(own)  # its values are all the same: as for a binary image, and quicker
+    return Rock(
+        id=number,
+        class_id=component.class_id,
+        score=cv2.mean(confidence[y : y + height, x : x + width], own)[0] / 255,
+        area=component.area,
+        box=box,
+        centroid=(x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']),
+        polygon=simplified(component.contours[0], tolerance),
+    )
+
+
+def simplified(contour: NDArray[np.int32], tolerance: float) -> NDArray[np.float32]:
+    """Returns the polygon of a contour with fewer vertices (Douglas and Peucker 1973).
 
     Args:
-        component: H×W, not 0 where the component is; one component only.
-        offset: x and y that are added to the result, px.
+        contour: V×1×2, every pixel of the contour in order, px.
         tolerance: Largest distance of a contour point from the polygon, px.
 
     Returns:
         V×2 float32, V at least 3, clockwise as seen; a straight line gives a box around it, 1 px
         wide, a bent one its line there and back.
     """
-    contours, _ = cv2.findContours(component, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    simple = cv2.approxPolyDP(contours[0], tolerance, closed=True)
-    polygon = simple.reshape(-1, 2).astype(np.float32)
+    polygon = cv2.approxPolyDP(contour, tolerance, closed=True).reshape(-1, 2).astype(np.float32)
     if len(polygon) < 3:
         polygon = _thin_box(polygon[0], polygon[-1])
     if cv2.contourArea(polygon, oriented=True) < 0:
         polygon = polygon[::-1]
-    return np.ascontiguousarray(polygon + np.asarray(offset, np.float32))
+    return np.ascontiguousarray(polygon)
 
 
 def _thin_box(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:

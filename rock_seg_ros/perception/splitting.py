@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 RIM_SHARE = 0.01
-LEVELS = np.linspace(0.98, 0.1, 16)
-FULL_DEPTH = 8.0
-SOFTNESS = 2.5
-LEAST_RISE = 0.03
+CELLS = 270  # on the picture's shorter side, about; as few as tell the rocks of a belt apart
+SMALLEST_CELL = 2
+LEVELS = np.linspace(0.98, 0.1, 6)
+FULL_DEPTH = 4.0  # cells
+SOFTNESS = 1.25  # cells
 
 
 def cut_apart(
@@ -24,7 +27,8 @@ def cut_apart(
 
     In a heap each rock is a hill of confidence and of distance from the heap's edge; the cuts lie
     halfway between the hills' tops (a marker-controlled watershed, Meyer 1994, with the distance to
-    the markers as the relief). What has no rims stays as it is.
+    the markers as the relief). What has no rims stays as it is. The hills are looked for in square
+    cells of a few pixels, the cuts are one pixel wide.
 
     Args:
         rock: H×W, where there is rock.
@@ -37,34 +41,51 @@ def cut_apart(
     """
     if not rim.any():
         return rock
-    heaps = _heaps(rock, rim)
-    if not heaps.any():
-        return rock
-    tops = _tops(_relief(heaps > 0, confidence), smallest)
+    side = max(SMALLEST_CELL, round(min(rock.shape) / CELLS))
+    share = _shrink(rock.view(np.uint8) * np.uint8(255), side)
+    heaps = _heaps(share, _shrink(rim.view(np.uint8) * np.uint8(255), side))
+    relief = _relief((heaps > 0) & (share > 127), _shrink(confidence, side))
+    tops = _tops(relief, smallest / side**2)
     if not tops.any():
         return rock
-    _, nearest = cv2.distanceTransformWithLabels(
-        (tops == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    top = tops > 0
-    number_of, heap_of = np.zeros((2, int(nearest.max()) + 1), np.float32)
-    number_of[nearest[top]], heap_of[nearest[top]] = tops[top], heaps[top]
-    # A top of another heap may be nearer than any of the own; it has no say here.
-    numbers = np.where((heaps > 0) & (heap_of[nearest] == heaps), number_of[nearest], 0)
-    return rock & ~((numbers > 0) & (cv2.dilate(numbers, np.ones((3, 3), np.uint8)) > numbers))
+    height, width = rock.shape
+    grown = _grow(_territories(tops, heaps), side)[:height, :width]
+    numbers = cv2.copyTo(grown, rock.view(np.uint8))
+    higher = cv2.dilate(numbers, np.ones((3, 3), np.uint8))
+    return rock & ((numbers == 0) | (higher == numbers))
 
 
-def _heaps(rock: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Numbers the rock in connected parts of which a share of `RIM_SHARE` or more is rim.
+def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Returns the mean of each cell of side×side pixels."""
+    below, right = (-length % side for length in pixels.shape)
+    if below or right:
+        pixels = np.pad(pixels, ((0, below), (0, right)), 'edge')
+    size = pixels.shape[1] // side, pixels.shape[0] // side
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _grow(cells: NDArray[Any], side: int) -> NDArray[Any]:
+    """Returns side×side pixels of each cell's value."""
+    size = cells.shape[1] * side, cells.shape[0] * side
+    return cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)
+
+
+def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Numbers the connected parts of rock and rim of which `RIM_SHARE` or more is rim.
+
+    Args:
+        rock: H×W, 0 to 255, the share of rock in each cell.
+        rim: H×W, 0 to 255, the share of rim.
 
     Returns:
-        H×W, 0 where there is no rock of a heap.
+        H×W, 0 where there is no heap.
     """
-    _, parts = cv2.connectedComponents((rock | rim).view(np.uint8), connectivity=8)
-    pixels = np.bincount(parts.ravel())
-    crowded = np.bincount(parts[rim], minlength=len(pixels)) >= RIM_SHARE * pixels
+    _, parts = cv2.connectedComponents(cv2.bitwise_or(rock, rim), connectivity=8)
+    flat = parts.ravel()
+    rims, rocks = (np.bincount(flat, share.ravel()) for share in (rim, rock))
+    crowded = rims >= RIM_SHARE * (rims + rocks)
     crowded[0] = False
-    return np.where(crowded[parts] & rock, parts, 0)
+    return np.where(crowded[parts], parts, 0)
 
 
 def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,42 +96,39 @@ def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[n
     return np.where(heap, cv2.GaussianBlur(height, (0, 0), SOFTNESS), np.float32(0))
 
 
-def _tops(relief: NDArray[np.float32], smallest: int) -> NDArray[np.int32]:
-    """Finds the hills of a relief that are large enough and rise enough above the next saddle.
+def _tops(relief: NDArray[np.float32], smallest: float) -> NDArray[np.uint16]:
+    """Finds the hills of a relief: the highest parts of it that are large enough.
+
+    Args:
+        relief: H×W, 0 to 1.
+        smallest: Number of cells that are large enough.
 
     Returns:
         H×W, 0 or the number of the hill whose top this is.
     """
-    tops = np.zeros(relief.shape, np.int32)
-    peaks = [0.0]
+    tops = np.zeros(relief.size, np.uint16)
+    seeds = np.zeros(0, np.intp)  # one cell of each top
     for level in LEVELS:
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(
-            (relief >= level).astype(np.uint8), connectivity=4
-        )
-        inside = tops > 0
-        pairs = np.unique(np.stack([parts[inside], tops[inside]]), axis=1)
-        tops[np.isin(tops, _drowned(pairs, np.array(peaks), level))] = 0
-        large = stats[:, cv2.CC_STAT_AREA] >= max(1, smallest)
-        large[[0, *pairs[0]]] = False
-        number_of = np.zeros(count, np.int32)
-        number_of[large] = np.arange(len(peaks), len(peaks) + int(large.sum()))
-        peaks += [float(level)] * int(large.sum())
-        tops += number_of[parts]
-    return tops
+        _, labels = cv2.connectedComponents((relief >= level).view(np.uint8), connectivity=4)
+        parts = labels.ravel().astype(np.intp)
+        large = np.bincount(parts) >= max(1, smallest)
+        large[0] = False
+        large[parts[seeds]] = False
+        cells = np.flatnonzero(large[parts])
+        tops[cells] = (len(seeds) + np.cumsum(large))[parts[cells]]
+        seed_of = np.zeros(len(large), np.intp)
+        seed_of[parts[cells]] = cells
+        seeds = np.append(seeds, seed_of[large])
+    return tops.reshape(relief.shape)
 
 
-def _drowned(
-    pairs: NDArray[np.int32], peaks: NDArray[np.float64], level: float
-) -> NDArray[np.int32]:
-    """Returns the hills that hardly rise above a level at which they join a higher one.
-
-    Args:
-        pairs: 2×P: number of a part at this level, and of a hill in it.
-        peaks: Height of each hill, by its number.
-        level: Height of the saddle.
-    """
-    parts, hills = pairs
-    order = np.lexsort((hills, -peaks[hills], parts))
-    highest = np.zeros(len(hills), bool)
-    highest[order[np.flatnonzero(np.diff(parts[order], prepend=-1))]] = True
-    return hills[~highest & (peaks[hills] * (1 - LEAST_RISE) < level)]
+def _territories(tops: NDArray[np.uint16], heaps: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """Returns H×W, in heaps the number of the nearest top, 0 where that is in another heap."""
+    _, nearest = cv2.distanceTransformWithLabels(
+        (tops == 0).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    top = tops > 0
+    numbers = np.zeros(int(nearest.max()) + 1, np.uint16)
+    heap_of = np.zeros(len(numbers), np.int32)
+    numbers[nearest[top]], heap_of[nearest[top]] = tops[top], heaps[top]
+    return np.where((heaps > 0) & (heap_of[nearest] == heaps), numbers[nearest], np.uint16(0))

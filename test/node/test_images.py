@@ -51,20 +51,23 @@ def rgb():
 
 @pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize(('encoding', 'order'), [('rgb8', 1), ('bgr8', -1), ('8UC3', -1)])
-def test_plain_colour_is_a_view_of_the_messages_own_data(rgb, encoding, order, padding):
-    message = message_of(rgb[..., ::order], encoding, padding)
-    picture = make_reader().read(message)
+def test_colour_becomes_rgb_whatever_the_padding(rgb, encoding, order, padding):
+    picture = make_reader().read(message_of(rgb[..., ::order], encoding, padding))
     assert np.array_equal(picture, rgb)
-    assert np.shares_memory(picture, np.frombuffer(message.data, np.uint8))
+    assert picture.strides[1:] == (3, 1)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+def test_rgb_is_a_view_of_the_messages_own_data(rgb, padding):
+    message = message_of(rgb, 'rgb8', padding)
+    assert np.shares_memory(make_reader().read(message), np.frombuffer(message.data, np.uint8))
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
-def test_plain_grey_is_a_view_of_the_messages_own_data(rgb, encoding):
-    message = message_of(rgb[..., :1], encoding, padding=3)
-    picture = make_reader().read(message)
-    assert picture.shape == (6, 8, 3)
-    assert all(np.array_equal(picture[..., i], rgb[..., 0]) for i in range(3))
-    assert np.shares_memory(picture, np.frombuffer(message.data, np.uint8))
+def test_grey_becomes_three_equal_channels(rgb, encoding):
+    picture = make_reader().read(message_of(rgb[..., :1], encoding, padding=3))
+    assert np.array_equal(picture, np.repeat(rgb[..., :1], 3, axis=2))
+    assert picture.flags.c_contiguous
 
 
 def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
@@ -75,10 +78,11 @@ def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
         assert np.array_equal(reader.read(message), rgb)
 
 
+@pytest.mark.parametrize('padding', [0, 2, 5])
 @pytest.mark.parametrize('big_endian', [False, True])
-def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(big_endian):
-    deep = np.array([[[0], [128], [129], [257], [32768], [65535]]], np.uint16)
-    picture = make_reader().read(message_of(deep, 'mono16', big_endian=big_endian))
+def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(big_endian, padding):
+    deep = np.array([[[0], [128], [129], [257], [32768], [65535]]] * 3, np.uint16)
+    picture = make_reader().read(message_of(deep, 'mono16', padding, big_endian))
     assert picture[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
     assert picture.dtype == np.uint8
 

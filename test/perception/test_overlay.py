@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.overlay import TINT, draw_overlay
+from rock_seg_ros.perception.overlay import BAND, TINT, draw_overlay
 from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
 
@@ -50,6 +51,18 @@ def test_the_tint_is_as_strong_as_asked(
     half = draw_overlay(small_picture, mask, [], 0.5)[mask > 0].astype(float)
     expected = (small_picture[mask > 0].astype(float) + TINT) / 2
     assert np.abs(half - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.37, 1.0])
+@pytest.mark.parametrize('height', [1, BAND - 1, BAND, 3 * BAND + 5])
+def test_the_tint_is_that_of_the_whole_picture_at_once(height: int, alpha: float) -> None:
+    chance = np.random.default_rng(height)
+    picture = chance.integers(0, 256, (height, 40, 3), np.uint8)
+    mask = np.where(chance.random((height, 40)) < 0.3, np.uint8(255), np.uint8(0))
+    mask[BAND : 2 * BAND] = 0
+    whole = cv2.addWeighted(picture, 1 - alpha, np.full_like(picture, TINT), alpha, 0)
+    expected = np.where(mask[..., None] > 0, whole, picture)
+    assert np.array_equal(draw_overlay(picture, mask, [], alpha), expected)
 
 
 def test_outline_and_number_are_drawn(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks, outer_polygon
+from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks, simplified
 from rock_seg_ros.perception.segmenter import Segmentation
 
 ALL = RockSettings(min_area=1)
@@ -25,6 +25,23 @@ def signed_area(polygon: NDArray[np.float32]) -> float:
     """Shoelace formula; above 0 is clockwise as seen, y being down."""
     x, y = polygon.astype(np.float64).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> list[Rock]:
+    """The rocks of class 1, each looked for in the whole picture, unordered."""
+    _, labels = cv2.connectedComponents((class_ids == 1).astype(np.uint8), connectivity=8)
+    rocks = []
+    for label in range(1, int(labels.max()) + 1):
+        own = labels == label
+        ys, xs = np.nonzero(own)
+        box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        outline, _ = cv2.findContours(
+            own.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        polygon = simplified(outline[0], 1.0)
+        score = confidence[own].mean() / 255
+        rocks.append(Rock(0, 1, score, len(xs), box, (xs.mean(), ys.mean()), polygon))
+    return rocks
 
 
 def blobs(seed: int) -> NDArray[np.uint8]:
@@ -51,6 +68,29 @@ def test_the_score_is_the_mean_of_the_rocks_own_pixels() -> None:
     confidence[2, 2], confidence[3, 2] = 255, 153
     (rock,) = find_rocks(Segmentation(ids, confidence, (1,)), ALL)
     assert rock.score == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize('share', [0.2, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize('softness', [0.0, 0.7, 2.0])
+def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(
+    share: float, softness: float
+) -> None:
+    chance = np.random.default_rng(int(100 * share))
+    noise = chance.random((47, 61))
+    if softness:
+        noise = cv2.GaussianBlur(noise, (0, 0), softness)
+    ids = (noise > np.quantile(noise, 1 - share)).astype(np.uint8)
+    confidence = chance.integers(0, 256, ids.shape, np.uint8)
+    found = find_rocks(Segmentation(ids, confidence, (1,)), RockSettings(1, 10_000))
+    plain = plain_rocks(ids, confidence)
+    assert len(found) == len(plain) > 0
+    found.sort(key=lambda r: (r.box, r.area))
+    plain.sort(key=lambda r: (r.box, r.area))
+    for one, other in zip(found, plain, strict=True):
+        assert (one.box, one.area) == (other.box, other.area)
+        assert one.centroid == pytest.approx(other.centroid)
+        assert one.score == pytest.approx(other.score)
+        np.testing.assert_allclose(one.polygon, other.polygon, atol=1e-4)
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -150,9 +190,3 @@ def test_no_rock_gives_none_and_all_rock_one() -> None:
     assert rocks_of(np.zeros((8, 9), np.uint8)) == []
     (rock,) = rocks_of(np.ones((8, 9), np.uint8))
     assert (rock.area, rock.box) == (72, (0, 0, 9, 8))
-
-
-def test_the_offset_is_added() -> None:
-    square = np.ones((3, 3), np.uint8)
-    moved = outer_polygon(square, (100, 7), 0.0) - outer_polygon(square, (0, 0), 0.0)
-    assert np.array_equal(np.unique(moved, axis=0), [[100, 7]])

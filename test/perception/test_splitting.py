@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.rocks import RockSettings, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
-from rock_seg_ros.perception.splitting import cut_apart
+from rock_seg_ros.perception.splitting import CELLS, cut_apart
 
 PLACES = [(30, 40), (68, 40), (106, 40)]
 RADIUS = 20
@@ -42,6 +42,21 @@ def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
     assert parts(cut) == 3
     numbers = cv2.connectedComponents(cut.astype(np.uint8))[1]
     assert len({numbers[y, x] for x, y in PLACES}) == 3
+
+
+@pytest.mark.parametrize('times', [2, 4, 5])
+def test_a_heap_in_a_picture_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(times: int) -> None:
+    shape = CELLS * times - 1, CELLS * times + 3  # no whole number of cells
+    rock, rim = np.zeros((2, *shape), bool)
+    for whole, where in zip((rock, rim), heap(), strict=True):
+        enlarged = np.repeat(np.repeat(where, times, axis=0), times, axis=1)
+        whole[-len(enlarged) :, 1 : enlarged.shape[1] + 1] = enlarged
+    cut = cut_apart(rock, rim, sure(rock), smallest=50 * times**2)
+    assert parts(cut) == 3
+    numbers = cv2.connectedComponents(cut.astype(np.uint8))[1]
+    middles = [numbers[times * (y - 80), times * x] for x, y in PLACES]
+    assert len({0, *middles}) == 4
+    assert 0 < (rock & ~cut).sum() < 60 * times
 
 
 def test_a_cut_takes_few_pixels_and_adds_none() -> None:
@@ -118,6 +133,15 @@ def test_a_heap_without_a_top_is_left_as_it_is() -> None:
     cut = cut_apart(rock | thin, rims, sure(rock), smallest=50)
     np.testing.assert_array_equal(cut[66:], (rock | thin)[66:])
     assert parts(cut[:66]) == 3
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1)])
+def test_the_smallest_pictures_are_no_trouble(shape: tuple[int, int]) -> None:
+    rim = np.zeros(shape, bool)
+    rim[0, 0] = True
+    cut = cut_apart(~rim, rim, sure(rim), 1)
+    assert cut.shape == shape
+    assert not (cut & rim).any()
 
 
 def test_no_rock_at_all_is_no_trouble() -> None:
