@@ -26,7 +26,7 @@ weights: environment
 	[ -d runs/scenes ] || $(VENV)/bin/python -m training.synthesize -o runs/scenes --count 330 --val-fraction 0
 	$(VENV)/bin/python -m training.train --config config/training/default.yaml \
 	  $(if $(wildcard runs/default/checkpoints/last.ckpt),--resume)
-	$(VENV)/bin/python -m training.export --checkpoint runs/default/checkpoints/last.ckpt --int8 \
+	$(VENV)/bin/python -m training.export --checkpoint runs/default/checkpoints/last.ckpt --int8 --calibrate \
 	  --measure -o rock_seg_ros/weights/default.safetensors
 	$(VENV)/bin/python -m training.benchmark --config config/training/benchmark.yaml --run runs/default \
 	  --report docs/weights.html

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -165,10 +165,11 @@ def segment_under(
         cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         for plane in (found.class_ids, found.confidence)
     )
-    return replace(
-        found,
-        class_ids=ids.astype(np.uint8, copy=False),
-        confidence=confidence.astype(np.uint8, copy=False),
+    return Segmentation(
+        ids.astype(np.uint8, copy=False),
+        confidence.astype(np.uint8, copy=False),
+        found.rock_ids,
+        found.rim_id,
     )
 
 

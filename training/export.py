@@ -26,6 +26,7 @@ from rock_seg_ros.perception.weights_file import (
     save_weights,
     write_beside,
 )
+from training.calibration import measure_ranges
 from training.evaluate import Result, evaluate
 from training.sources import DataError, Sample, SourceConfig, find_samples
 from training.sources.choosing import evenly
@@ -34,7 +35,9 @@ from training.sources.options import add_source_options, source_of
 ONNX_OPSET = 18
 MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's
 MOST_IOU_CHANGE = 0.002  # int8: difference of rock IoU from the checkpoint's, on any source
+MOST_IOU_LOST = 0.01  # computing in int8: loss of rock IoU against fp32, on any source
 PICTURES = 8
+CALIBRATION_PICTURES = 32
 METRICS = (
     'iou',
     'mean_iou',
@@ -117,6 +120,9 @@ def export(
         card = replace(card, metrics=card.metrics | compare(target, ours, theirs, int8))
         if measure:
             card = replace(card, metrics=card.metrics | figures_of(ours))
+        if card.activation_ranges and target.suffix != '.onnx':
+            quick = _run(load_weights(temporary), samples, 'cpu', 'int8')
+            card = replace(card, metrics=card.metrics | compare_int8(target, quick, ours))
         write(temporary, card)
 
     write_beside(target, write_what_holds)
@@ -148,9 +154,13 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
     return write
 
 
-def _run(weights: Weights, samples: Sequence[Sample], device: str) -> dict[str, Result]:
-    """Measures weights, in fp32, on each source of the samples."""
-    segmenter = Segmenter(weights, device, 'fp32')
+def _run(
+    weights: Weights, samples: Sequence[Sample], device: str, precision: str = 'fp32'
+) -> dict[str, Result]:
+    """Measures weights on each source of the samples."""
+    # For so few pictures, what OpenVINO takes to load is more than what it gains.
+    backend = 'torch' if precision == 'fp32' and not weights.is_onnx else 'auto'
+    segmenter = Segmenter(weights, device, precision, backend)
     by_source: dict[str, list[Sample]] = {}
     for sample in samples:
         by_source.setdefault(sample.source, []).append(sample)
@@ -203,6 +213,36 @@ def compare(
         )
     change = {'export_iou_change': max(changes)} if changes else {}
     return {'export_pixels_differ': share, **change}
+
+
+def compare_int8(
+    target: Path, quick: dict[str, Result], exact: dict[str, Result]
+) -> dict[str, float]:
+    """Compares what a file finds when it computes in int8 with what it finds in fp32, by source.
+
+    Args:
+        target: Is named in the error.
+        quick: In int8.
+        exact: In fp32, on the same pictures.
+
+    Returns:
+        int8_iou_lost: Largest loss of rock IoU on a source that has labelled rock (negative: none
+            loses); is missing where none has.
+
+    Raises:
+        WeightsError: A source loses too much.
+    """
+    lost = [
+        exact[source].figures['iou'] - quick[source].figures['iou']
+        for source in exact
+        if exact[source].counts.pixels[:, 1].any()
+    ]
+    if lost and max(lost) > MOST_IOU_LOST:
+        raise WeightsError(
+            f'{target}: refused, computing in int8 it loses {100 * max(lost):.2f} points of IoU;'
+            f' at most {100 * MOST_IOU_LOST:.1f} may be: calibrate it on more pictures'
+        )
+    return {'int8_iou_lost': max(lost)} if lost else {}
 
 
 def figures_of(results: dict[str, Result]) -> dict[str, float]:
@@ -261,11 +301,28 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
     return [sample for own in found for sample in evenly(own, each)]
 
 
+def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
+    """Returns the weights with the activation ranges that --calibrate asks for."""
+    sources = [source_of(path, given) for path in given.calibrate] or trained_on(weights.path)
+    found = [find_samples(source, 'train', weights.card.classes) for source in sources]
+    each = -(-CALIBRATION_PICTURES // max(1, len(found)))
+    ranges = measure_ranges(weights, [sample for own in found for sample in evenly(own, each)])
+    return replace(weights, card=replace(weights.card, activation_ranges=ranges))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.export', description=__doc__)
     parser.add_argument('--checkpoint', required=True, help='RUN/checkpoints/last.ckpt')
     parser.add_argument('-o', '--output', required=True, type=Path, help='.safetensors or .onnx')
     parser.add_argument('--int8', action='store_true', help='weight-only int8 (.safetensors)')
+    parser.add_argument(
+        '--calibrate',
+        type=Path,
+        nargs='*',
+        metavar='DATA',
+        help='measure what computing in int8 (preset fast) needs, on the train splits of these'
+        ' data (default: what the checkpoint was trained on)',
+    )
     parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
     checking = parser.add_mutually_exclusive_group()
     checking.add_argument(
@@ -295,6 +352,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f'--pictures must be at least 1, not {given.pictures}; see --no-check')
     try:
         weights = load_weights(given.checkpoint)
+        if given.calibrate is not None:
+            weights = _calibrated(given, weights)
         samples = _samples(given, weights.card)
         card = export(
             weights,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
+from rock_seg_ros.perception.classification import classify
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
-from rock_seg_ros.perception.segmenter import classify
 from training.config import TrainingConfig
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,7 +57,9 @@ class Analysis:
     @cached_property
     def segmentation(self) -> Segmentation:
         """Class ids and confidence, with the ignored pixels taken out."""
-        result = self.segmenter.segment(self.picture, self.settings.threshold)
+        return self._kept(self.segmenter.segment(self.picture, self.settings.threshold))
+
+    def _kept(self, result: Segmentation) -> Segmentation:
         return result if self.settings.keep is None else suppress(result, self.settings.keep)
 
     @cached_property
@@ -73,3 +76,16 @@ class Analysis:
     def overlay(self) -> NDArray[np.uint8]:
         """H×W×3 uint8 RGB, contiguous: the picture with the rocks drawn on."""
         return draw_overlay(self.picture, self.mask, self.rocks, self.settings.overlay_alpha)
+
+
+def segment_together(analyses: Sequence[Analysis]) -> None:
+    """Works out the segmentations of pictures in one run of the network, where they are alike.
+
+    Args:
+        analyses: At least one, of the same segmenter and threshold.
+    """
+    first = analyses[0]
+    pictures = [analysis.picture for analysis in analyses]
+    results = first.segmenter.segment_batch(pictures, first.settings.threshold)
+    for analysis, result in zip(analyses, results, strict=True):
+        analysis.segmentation = analysis._kept(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -40,6 +41,8 @@ class Card:
         metrics: Measured figures by name, such as {'marsdata_val_iou': 0.69}.
         data: What the weights were trained on, in words.
         licence: Licence of the weights.
+        activation_ranges: Name of a convolution → lowest and highest value of its input that int8
+            tells apart, measured on real pictures; empty = not calibrated for int8.
     """
 
     classes: tuple[str, ...] = ('background', 'rock')
@@ -55,6 +58,7 @@ class Card:
     metrics: dict[str, float] = field(default_factory=dict)
     data: str = ''
     licence: str = ''
+    activation_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     architecture: str = ARCHITECTURE
     format_version: int = FORMAT_VERSION
 
@@ -91,6 +95,7 @@ class Card:
             raise CardError(
                 f'card mean and std must be three numbers, std above 0, not {self.mean}, {self.std}'
             )
+        _check_ranges(self.activation_ranges)
 
     @property
     def channels(self) -> int:
@@ -135,6 +140,12 @@ class Card:
             for name, value in values.items()
             if name in known
         }
+        ranges = kept.get('activation_ranges')
+        if isinstance(ranges, dict):
+            kept['activation_ranges'] = {
+                name: tuple(pair) if isinstance(pair, list) else pair
+                for name, pair in ranges.items()
+            }
         try:
             return cls(**kept)
         except TypeError as error:
@@ -144,3 +155,12 @@ class Card:
 def _one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
     if value not in legal:
         raise CardError(f'card {name} is {value!r}; legal is {" or ".join(map(repr, legal))}')
+
+
+def _check_ranges(ranges: object) -> None:
+    if not isinstance(ranges, dict):
+        raise CardError(f'card activation_ranges must be an object, not {ranges!r}')
+    for name, pair in ranges.items():
+        numbers = isinstance(pair, tuple) and all(isinstance(n, int | float) for n in pair)
+        if not numbers or len(pair) != 2 or not -inf < pair[0] < pair[1] < inf:
+            raise CardError(f'card activation_ranges of {name} must be [low, high], not {pair!r}')

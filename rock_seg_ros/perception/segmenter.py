@@ -4,30 +4,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from rock_seg_ros.perception.backends import Backend
+from rock_seg_ros.perception.backends import Backend, openvino_backend
 from rock_seg_ros.perception.backends.onnx_backend import OnnxBackend
+from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import OUTPUT_STRIDES, Card
-from rock_seg_ros.perception.preparation import normalize
+from rock_seg_ros.perception.cuda_pipeline import CudaPipeline
+from rock_seg_ros.perception.pipeline import Classified, Pipeline, PlainPipeline
+from rock_seg_ros.perception.presets import PRESETS, resolve_preset
+from rock_seg_ros.perception.scoring import Scorer
+from rock_seg_ros.perception.tiling import Tiling, check_tiling
 from rock_seg_ros.perception.weights_file import Weights
 
 BACKENDS: dict[str, Callable[[Weights, torch.device, str, int], Backend]] = {
     'torch': TorchBackend,
     'onnx': OnnxBackend,
+    'openvino': OpenVinoBackend,
 }
-PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 SMALLEST_SIDE = 32
-MOST_ENLARGED = 2.0
 
 
 class DeviceError(ValueError):
@@ -38,21 +41,39 @@ class SizeError(ValueError):
     """A picture or mask whose size cannot be worked on."""
 
 
-@dataclass(frozen=True)
 class Segmentation:
     """What the network says of a picture.
 
     Attributes:
         class_ids: H×W uint8, the class of each pixel.
-        confidence: H×W uint8, 0 to 255, the probability of that class.
         rock_ids: The class ids that are rock.
         rim_id: The class id of the rim between touching rocks; None where the network knows none.
     """
 
-    class_ids: NDArray[np.uint8]
-    confidence: NDArray[np.uint8]
-    rock_ids: tuple[int, ...]
-    rim_id: int | None = None
+    def __init__(
+        self,
+        class_ids: NDArray[np.uint8],
+        confidence: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]],
+        rock_ids: tuple[int, ...],
+        rim_id: int | None = None,
+    ) -> None:
+        """Takes the parts in.
+
+        Args:
+            class_ids: H×W uint8.
+            confidence: H×W uint8, or what gives it, called at most once.
+            rock_ids: The class ids that are rock.
+            rim_id: The class id of the rim; None = none.
+        """
+        self.class_ids = class_ids
+        self.rock_ids = rock_ids
+        self.rim_id = rim_id
+        self._confidence = confidence
+
+    @cached_property
+    def confidence(self) -> NDArray[np.uint8]:
+        """H×W uint8, 0 to 255, the probability of each pixel's class."""
+        return self._confidence() if callable(self._confidence) else self._confidence
 
     def mask(self) -> NDArray[np.uint8]:
         """Returns H×W uint8: 255 rock, 0 not."""
@@ -81,14 +102,31 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def choose_backend(name: str, weights: Weights, device: torch.device, precision: str) -> str:
+    """Turns 'auto' into the backend that is quickest here; another name is only checked.
+
+    Raises:
+        ValueError: There is no such backend.
+    """
+    if name not in ('auto', *BACKENDS):
+        raise ValueError(f'backend must be one of auto, {", ".join(BACKENDS)}, not {name!r}')
+    if name != 'auto':
+        return name
+    if weights.is_onnx:
+        return 'onnx'
+    compiled = device.type == 'cpu' and precision in openvino_backend.HINTS
+    here = precision == 'int8' or openvino_backend.is_available()  # else it tells what is missing
+    return 'openvino' if compiled and here else 'torch'
+
+
 class Segmenter:
     """A network ready to work on pictures of any size.
 
     Attributes:
         card: The card of its weights.
         device: Where it runs.
-        precision: 'fp32', 'fp16' or 'bf16'.
-        backend: 'torch' or 'onnx'.
+        precision: 'fp32', 'fp16', 'bf16' or 'int8'.
+        backend: 'torch', 'onnx' or 'openvino'.
     """
 
     def __init__(
@@ -99,48 +137,45 @@ class Segmenter:
         backend: str = 'auto',
         output_stride: int = 0,
         input_size: tuple[int, int] = (0, 0),
+        preset: str = 'auto',
+        tile: int = 0,
+        tile_overlap: int = 64,
     ) -> None:
         """Puts the network onto the device.
 
         Args:
             weights: From `load_weights`.
             device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-            precision: 'auto' (fp16 on CUDA, else fp32), 'fp32', 'fp16' or 'bf16'.
-            backend: 'auto' (by the kind of file), 'torch' or 'onnx'.
-            output_stride: 8 or 16; 0 = as trained.
+            precision: 'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8' (on the CPU).
+            backend: 'auto' (what is quickest here), 'torch', 'onnx' or 'openvino'.
+            output_stride: 8 or 16; 0 = the preset's.
             input_size: Width and height in px that the network sees; 0 = the picture's own; both 0:
                 enlarged where the card wants it.
+            preset: 'auto' (output stride as trained), 'exact', 'balanced' or 'fast'; an ONNX file
+                has its own precision and stride.
+            tile: A larger picture is looked at in tiles of so many px, 0 = never.
+            tile_overlap: Least overlap of neighbouring tiles, px.
 
         Raises:
             DeviceError: This machine has no such device.
             WeightsError: The weights do not fit the network or the backend.
             ValueError: Another argument is not legal.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f'precision must be one of {PRECISIONS}, not {precision!r}')
-        if output_stride not in (0, *OUTPUT_STRIDES):
-            raise ValueError(f'output_stride must be 0, 8 or 16, not {output_stride}')
-        if any(side and side < SMALLEST_SIDE for side in input_size):
-            raise ValueError(
-                f'input width and height must be 0 or at least {SMALLEST_SIDE} px, not {input_size}'
+        _check_arguments(precision, output_stride, input_size, preset, tile, tile_overlap)
+        where = choose_device(device)
+        if not weights.is_onnx:
+            precision, output_stride = resolve_preset(
+                preset, where, weights.card, precision, output_stride
             )
-        if backend == 'auto':
-            backend = 'onnx' if weights.is_onnx else 'torch'
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be 'auto', 'torch' or 'onnx', not {backend!r}")
         self.card: Card = weights.card
-        self.backend = backend
-        self._runner = BACKENDS[backend](weights, choose_device(device), precision, output_stride)
+        self.backend = choose_backend(backend, weights, where, precision)
+        self._runner = BACKENDS[self.backend](weights, where, precision, output_stride)
         self.device = self._runner.device
         self.precision = self._runner.precision
-        self._input_size = input_size
-
-    def _seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns height and width that the network sees of a picture."""
-        if any(self._input_size):
-            return self._input_size[1] or height, self._input_size[0] or width
-        scale = enlargement(height, width, self.card)
-        return round(height * scale), round(width * scale)
+        scorer = Scorer(self._runner, self.card, input_size)
+        self._tiling = Tiling(scorer, tile, tile_overlap) if tile else None
+        graphs = self.device.type == 'cuda' and self.backend == 'torch'
+        self._pipeline: Pipeline = CudaPipeline(scorer) if graphs else PlainPipeline(scorer)
 
     def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         """Finds the class of every pixel.
@@ -155,58 +190,92 @@ class Segmenter:
         Raises:
             SizeError: The picture has no pixels.
         """
-        height, width = picture.shape[:2]
-        if not height or not width:
-            raise SizeError(f'the picture is {width}×{height}; both must be at least 1')
+        return self.segment_batch([picture], threshold)[0]
+
+    def segment_batch(
+        self, pictures: Sequence[NDArray[np.uint8]], threshold: float | None = None
+    ) -> list[Segmentation]:
+        """Finds the class of every pixel of several pictures.
+
+        Args:
+            pictures: H×W×3 uint8 RGB each, any strides; those of one size are run together.
+            threshold: Rock probability, 0 to 1, from which a pixel is rock; None = the card's.
+
+        Returns:
+            Class ids and confidence of each picture, in the pictures' order.
+
+        Raises:
+            SizeError: A picture has no pixels.
+        """
+        threshold = self.card.threshold if threshold is None else threshold
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, picture in enumerate(pictures):
+            if not picture.size:
+                height, width = picture.shape[:2]
+                raise SizeError(f'the picture is {width}×{height}; both must be at least 1')
+            by_shape.setdefault(picture.shape, []).append(number)
+        found: dict[int, Classified] = {}
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.require(picture, None, ['C', 'W'])).to(self.device)
-            prepared = normalize(pixels.permute(2, 0, 1).unsqueeze(0), self.card)
-            scores = self._runner.scores(_resize(prepared, self._seen_size(height, width)))
-            scores = _resize(scores, (height, width))[0]
-            class_ids, confidence = classify(
-                scores, self.card, self.card.threshold if threshold is None else threshold
-            )
-            return Segmentation(
-                class_ids.cpu().numpy(),
-                confidence.cpu().numpy(),
-                self.card.rock_ids,
-                self.card.rim_id,
-            )
+            for numbers in by_shape.values():
+                alike = self._run([pictures[number] for number in numbers], threshold)
+                found.update(zip(numbers, alike, strict=True))
+        return [
+            Segmentation(*found[number], self.card.rock_ids, self.card.rim_id)
+            for number in range(len(pictures))
+        ]
+
+    def warm(self, height: int, width: int, batch: int = 1) -> None:
+        """Makes everything ready that the first pictures of a size would otherwise wait for.
+
+        Args:
+            height: Of the pictures, px.
+            width: Of the pictures, px.
+            batch: How many are run together.
+        """
+        picture = np.zeros((height, width, 3), np.uint8)
+        if self._tiling and self._tiling.concerns(picture):
+            self.segment(picture)
+        else:
+            with torch.inference_mode():
+                self._pipeline.warm(batch, height, width)
+
+    def catch_up(self) -> None:
+        """Makes ready what pictures of a size that was not warmed would gain from.
+
+        Such pictures are worked on at once, only slower; for moments when none waits.
+        """
+        with torch.inference_mode():
+            self._pipeline.catch_up()
+
+    def _run(self, alike: list[NDArray[np.uint8]], threshold: float) -> list[Classified]:
+        """Classifies the pixels of pictures of one size."""
+        if self._tiling and self._tiling.concerns(alike[0]):
+            return [self._tiling.run(picture, threshold) for picture in alike]
+        return self._pipeline.run(alike, threshold)
 
 
-def enlargement(height: int, width: int, card: Card) -> float:
-    """Returns by how much a picture is enlarged for the network of a card, 1 to 2."""
-    return min(MOST_ENLARGED, max(1.0, card.smallest_side / min(height, width)))
-
-
-def classify(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tensor]:
-    """Turns scores into class ids and confidence.
-
-    A pixel is rock where the rock classes' probabilities add up to the threshold or more; among
-    the rock classes, or else among the others, the most probable one is chosen.
-
-    Args:
-        scores: channels×H×W logits.
-        card: Tells the activation and which classes are rock.
-        threshold: 0 to 1.
-
-    Returns:
-        H×W uint8 class ids, and H×W uint8 probability of that class, 0 to 255.
-    """
-    if card.activation == 'sigmoid':
-        rock = scores[0].sigmoid()
-        probabilities = torch.stack([1 - rock, rock])
-        if card.rock_ids == (0,):
-            probabilities = probabilities.flip(0)
-    else:
-        probabilities = scores.softmax(dim=0)
-    rock_ids = torch.tensor(card.rock_ids, device=scores.device)
-    is_rock_class = torch.zeros(len(card.classes), dtype=torch.bool, device=scores.device)
-    is_rock_class[rock_ids] = True
-    rock_pixels = probabilities[is_rock_class].sum(dim=0) >= threshold
-    allowed = torch.where(rock_pixels, is_rock_class[:, None, None], ~is_rock_class[:, None, None])
-    best = torch.where(allowed, probabilities, -1.0).max(dim=0)
-    return best.indices.to(torch.uint8), (best.values * 255).round().to(torch.uint8)
+def _check_arguments(
+    precision: str,
+    output_stride: int,
+    input_size: tuple[int, int],
+    preset: str,
+    tile: int,
+    tile_overlap: int,
+) -> None:
+    """Raises ValueError if an argument is not legal, whatever the weights and the machine."""
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, not {precision!r}')
+    if output_stride not in (0, *OUTPUT_STRIDES):
+        raise ValueError(f'output_stride must be 0, 8 or 16, not {output_stride}')
+    if preset not in PRESETS:
+        raise ValueError(f'preset must be one of {", ".join(PRESETS)}, not {preset!r}')
+    if any(side and side < SMALLEST_SIDE for side in input_size):
+        raise ValueError(
+            f'input width and height must be 0 or at least {SMALLEST_SIDE} px, not {input_size}'
+        )
+    if tile and any(input_size):
+        raise ValueError(f'tile must be 0 where the input size is {input_size}, not {tile}')
+    check_tiling(tile, tile_overlap)
 
 
 def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentation:
@@ -223,10 +292,11 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
     rims = segmentation.class_ids == segmentation.rim_id if segmentation.rim_id else False
     never = (keep == 0) & ((segmentation.mask() > 0) | rims)
     background = next(i for i in range(256) if i not in segmentation.rock_ids)
-    return replace(
-        segmentation,
-        class_ids=np.where(never, np.uint8(background), segmentation.class_ids),
-        confidence=np.where(never, np.uint8(255), segmentation.confidence),
+    return Segmentation(
+        np.where(never, np.uint8(background), segmentation.class_ids),
+        lambda: np.where(never, np.uint8(255), segmentation.confidence),
+        segmentation.rock_ids,
+        segmentation.rim_id,
     )
 
 
@@ -236,12 +306,3 @@ def check_size(keep: NDArray[np.uint8], size: tuple[int, ...]) -> None:
         raise SizeError(
             f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the picture {size[1]}×{size[0]}'
         )
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scales N×C×H×W maps bilinearly, with antialiasing where they shrink."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    return functional.interpolate(
-        maps, size=size, mode='bilinear', align_corners=False, antialias=True
-    )

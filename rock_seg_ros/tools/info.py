@@ -11,6 +11,8 @@ from typing import Any
 
 from rock_seg_ros.perception.weights_file import load_weights
 
+RANGES = 'activation_ranges'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg info`."""
@@ -29,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f'{name:<{width}}  {_spoken(value)}')
+        spoken = f'{len(value)} layers' if name == RANGES and value else _spoken(value)
+        print(f'{name:<{width}}  {spoken}')
     return 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception import analysis as module
-from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.segmenter import Segmentation, SizeError
 
 
@@ -17,6 +17,11 @@ class CountingSegmenter:
 
     def __init__(self) -> None:
         self.asked: list[float | None] = []
+
+    def segment_batch(
+        self, pictures: list[NDArray[np.uint8]], threshold: float | None = None
+    ) -> list[Segmentation]:
+        return [self.segment(picture, threshold) for picture in pictures]
 
     def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         self.asked.append(threshold)
@@ -67,3 +72,16 @@ def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
     with pytest.raises(SizeError, match='10×10'):
         Analysis(small_picture, segmenter, Settings(keep=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
     assert segmenter.asked == []
+
+
+def test_pictures_segmented_together_have_each_their_own_result_and_ignore_mask(
+    small_picture: NDArray[np.uint8],
+) -> None:
+    segmenter: Any = CountingSegmenter()
+    keep = np.zeros(small_picture.shape[:2], np.uint8)
+    plain = Analysis(small_picture, segmenter, Settings(threshold=0.3))
+    masked = Analysis(small_picture[:, ::-1], segmenter, Settings(threshold=0.3, keep=keep))
+    segment_together([plain, masked])
+    assert plain.mask.sum() == 255 * small_picture.shape[0] * (small_picture.shape[1] // 2)
+    assert masked.mask.sum() == 0
+    assert segmenter.asked == [0.3, 0.3]

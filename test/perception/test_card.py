@@ -10,7 +10,12 @@ from rock_seg_ros.perception.card import Card, CardError
 
 def test_a_card_survives_json() -> None:
     card = Card(
-        ('sky', 'sand', 'rock'), ('rock', 'sand'), 'none', threshold=0.4, metrics={'a': 1.0}
+        ('sky', 'sand', 'rock'),
+        ('rock', 'sand'),
+        'none',
+        threshold=0.4,
+        metrics={'a': 1.0},
+        activation_ranges={'a.conv': (-0.5, 2.0)},
     )
     assert Card.from_json(card.to_json()) == card
     assert card.rock_ids == (1, 2)
@@ -55,6 +60,11 @@ def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None
         ('mean', ['a', 'b', 'c']),
         ('std', [0.2, 0.0, 0.2]),
         ('std', 0.2),
+        ('activation_ranges', [0.0, 1.0]),
+        ('activation_ranges', {'a.conv': [0.0]}),
+        ('activation_ranges', {'a.conv': [1.0, 0.0]}),
+        ('activation_ranges', {'a.conv': ['a', 'b']}),
+        ('activation_ranges', {'a.conv': 1.0}),
     ],
 )
 def test_a_value_that_no_model_could_be_built_from_is_refused_by_name(

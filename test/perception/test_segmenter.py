@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from rock_seg_ros.perception.segmenter import (
     Segmentation,
     Segmenter,
     SizeError,
+    choose_backend,
     choose_device,
-    classify,
-    enlargement,
     suppress,
 )
 from rock_seg_ros.perception.weights_file import Weights, WeightsError, load_weights, save_weights
@@ -69,6 +69,10 @@ def test_cuda_gives_what_the_cpu_gives(
         ({'backend': 'tensorrt'}, 'tensorrt'),
         ({'output_stride': 32}, '32'),
         ({'input_size': (16, 0)}, '16'),
+        ({'preset': 'best'}, 'exact, balanced, fast, not .best.'),
+        ({'tile': 10}, 'at least 64 px, not 10'),
+        ({'tile': 100, 'tile_overlap': 50}, '0 to 49 px'),
+        ({'tile': 100, 'input_size': (0, 64)}, 'tile must be 0 where'),
     ],
 )
 def test_an_illegal_argument_is_named(
@@ -164,40 +168,6 @@ def test_bfloat16_is_close_to_float32(
     assert np.abs(one - two).mean() < 0.02
 
 
-def scores_of(*probabilities: float) -> torch.Tensor:
-    return torch.tensor(probabilities).log().view(-1, 1, 1)
-
-
-FOUR = Card(classes=('sky', 'sand', 'rock', 'boulder'), rock_classes=('rock', 'boulder'))
-
-
-@pytest.mark.parametrize(
-    ('probabilities', 'threshold', 'class_id', 'confidence'),
-    [
-        ((0.0, 0.4, 0.35, 0.25), 0.5, 2, 0.35),  # sand is likeliest, but rock in all is 0.6
-        ((0.0, 0.4, 0.35, 0.25), 0.7, 1, 0.4),
-        ((0.45, 0.1, 0.0, 0.45), 0.5, 0, 0.45),
-        ((0.1, 0.1, 0.1, 0.7), 0.5, 3, 0.7),
-        ((0.1, 0.1, 0.1, 0.7), 0.9, 0, 0.1),
-    ],
-)
-def test_rock_classes_are_weighed_together_and_told_apart_after(
-    probabilities: tuple[float, ...], threshold: float, class_id: int, confidence: float
-) -> None:
-    ids, sure = classify(scores_of(*probabilities), FOUR, threshold)
-    assert ids.item() == class_id
-    assert sure.item() == pytest.approx(confidence * 255, abs=0.51)
-
-
-@pytest.mark.parametrize('rock_first', [False, True])
-def test_one_channel_is_the_rocks_probability(rock_first: bool) -> None:
-    card = Card(activation='sigmoid', rock_classes=('background' if rock_first else 'rock',))
-    rock, other = (0, 1) if rock_first else (1, 0)
-    ids, sure = classify(torch.tensor([[[-9.0, 0.0, 2.0]]]), card, 0.5)
-    assert ids.tolist() == [[other, rock, rock]]
-    assert sure.tolist() == [[255, 128, 225]]
-
-
 def test_suppressed_pixels_become_background_and_others_stay() -> None:
     found = Segmentation(
         np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8), (1,)
@@ -234,38 +204,122 @@ def test_a_sigmoid_network_runs_from_its_file(
     assert found.confidence.min() >= 127
 
 
-@pytest.mark.parametrize(
-    ('size', 'seen'),
-    [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
-)
-def test_a_picture_smaller_than_the_card_says_is_enlarged_at_most_twofold(
-    size: tuple[int, int], seen: tuple[int, int]
+class Recorder:
+    """A backend that notes what it is asked: the brighter, the more it is rock."""
+
+    def __init__(self, weights: Weights, device: torch.device, *how: object) -> None:
+        self.device, self.precision, self.how = device, 'fp32', how
+        self.seen: list[tuple[int, ...]] = []
+
+    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(pictures.shape))
+        bright = pictures.mean(1, keepdim=True)
+        return torch.cat([-bright, bright], dim=1)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Segmenter]:
+    """Gives segmenters whose `_runner` is a Recorder, whichever backend is chosen."""
+    for name in segmenter_module.BACKENDS:
+        monkeypatch.setitem(segmenter_module.BACKENDS, name, Recorder)
+    weights = Weights(Path('w.safetensors'), Card(smallest_side=48), {})
+    return lambda **arguments: Segmenter(weights, 'cpu', **arguments)
+
+
+def test_pictures_of_one_shape_are_run_together_and_come_back_in_their_order(
+    recorded: Callable[..., Segmenter],
 ) -> None:
-    card = Card(smallest_side=96)
-    height, width = size
-    scale = enlargement(height, width, card)
-    assert (round(height * scale), round(width * scale)) == seen
-    assert enlargement(height, width, Card()) == 1
+    segmenter = recorded()
+    chance = np.random.default_rng(5)
+    sizes = [(50, 60), (64, 48), (50, 60), (50, 60)]
+    pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found = segmenter.segment_batch(pictures, 0.4)
+    assert segmenter._runner.seen == [(3, 3, 50, 60), (1, 3, 64, 48)]  # type: ignore[attr-defined]
+    for picture, own in zip(pictures, found, strict=True):
+        alone = segmenter.segment(picture, 0.4)
+        assert np.array_equal(own.class_ids, alone.class_ids)
+        assert np.array_equal(own.confidence, alone.confidence)
+    assert segmenter.segment_batch([]) == []
 
 
-def test_the_network_sees_the_enlarged_picture_unless_a_size_is_given(
+def test_one_picture_without_pixels_keeps_the_whole_batch_from_being_run(
+    recorded: Callable[..., Segmenter], small_picture: NDArray[np.uint8]
+) -> None:
+    segmenter = recorded()
+    with pytest.raises(SizeError, match='0×7'):
+        segmenter.segment_batch([small_picture, np.zeros((7, 0, 3), np.uint8)])
+    assert segmenter._runner.seen == []  # type: ignore[attr-defined]
+
+
+def test_warming_runs_the_network_in_that_shape(recorded: Callable[..., Segmenter]) -> None:
+    segmenter = recorded()
+    segmenter.warm(60, 80, batch=3)
+    segmenter.catch_up()
+    assert segmenter._runner.seen == [(3, 3, 60, 80)]  # type: ignore[attr-defined]
+
+
+def test_only_pictures_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmenter]) -> None:
+    tiled, plain = recorded(tile=64, tile_overlap=8), recorded()
+    for size, seen in (((64, 60), (1, 3, 64, 60)), ((64, 100), (1, 3, 64, 64))):
+        picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+        found, expected = (s.segment(picture, 0.5) for s in (tiled, plain))
+        assert tiled._runner.seen[-1] == seen  # type: ignore[attr-defined]
+        assert np.array_equal(found.class_ids, expected.class_ids)
+        assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'how'),
+    [
+        ({}, ('fp32', 8)),
+        ({'preset': 'balanced'}, ('fp32', 16)),
+        ({'preset': 'exact'}, ('fp32', 8)),
+        ({'preset': 'exact', 'output_stride': 16, 'precision': 'bf16'}, ('bf16', 16)),
+    ],
+)
+def test_a_preset_gives_what_is_not_said_beside_it(
+    recorded: Callable[..., Segmenter], arguments: dict[str, object], how: tuple[str, int]
+) -> None:
+    assert recorded(**arguments)._runner.how == how  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ('file', 'device', 'precision', 'installed', 'chosen'),
+    [
+        ('w.safetensors', 'cpu', 'fp32', True, 'openvino'),
+        ('w.safetensors', 'cpu', 'int8', True, 'openvino'),
+        ('w.safetensors', 'cpu', 'fp32', False, 'torch'),
+        ('w.safetensors', 'cpu', 'int8', False, 'openvino'),  # which says what is missing
+        ('w.safetensors', 'cpu', 'fp16', True, 'torch'),
+        ('w.safetensors', 'cuda', 'fp16', True, 'torch'),
+        ('w.onnx', 'cpu', 'auto', True, 'onnx'),
+        ('w.onnx', 'cuda', 'auto', True, 'onnx'),
+    ],
+)
+def test_auto_takes_the_quickest_backend_that_is_here(
+    file: str,
+    device: str,
+    precision: str,
+    installed: bool,
+    chosen: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(segmenter_module.openvino_backend, 'is_available', lambda: installed)
+    weights = Weights(Path(file), Card(), {})
+    assert choose_backend('auto', weights, torch.device(device), precision) == chosen
+    assert choose_backend('torch', weights, torch.device(device), precision) == 'torch'
 
-    class Runner:
-        device, precision = torch.device('cpu'), 'fp32'
 
-        def __init__(self, *_: object) -> None:
-            pass
+def test_confidence_is_fetched_once_and_only_when_asked_for() -> None:
+    fetched: list[int] = []
 
-        def scores(self, pictures: torch.Tensor) -> torch.Tensor:
-            sizes.append(tuple(pictures.shape[-2:]))
-            return torch.zeros(1, 2, *pictures.shape[-2:])
+    def fetch() -> NDArray[np.uint8]:
+        fetched.append(1)
+        return np.full((1, 2), 7, np.uint8)
 
-    monkeypatch.setitem(segmenter_module.BACKENDS, 'torch', Runner)
-    weights = Weights(Path('w.safetensors'), Card(smallest_side=96), {})
-    picture = np.zeros((60, 80, 3), np.uint8)
-    assert Segmenter(weights).segment(picture).class_ids.shape == (60, 80)
-    Segmenter(weights, input_size=(64, 0)).segment(picture)
-    assert sizes == [(96, 128), (60, 64)]
+    found = Segmentation(np.array([[1, 0]], np.uint8), fetch, (1,))
+    kept = suppress(found, np.array([[1, 0]], np.uint8))
+    assert found.mask().tolist() == kept.mask().tolist() == [[255, 0]]
+    assert fetched == []
+    assert kept.confidence.tolist() == found.confidence.tolist() == [[7, 7]]
+    assert fetched == [1]

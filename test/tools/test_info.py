@@ -20,7 +20,12 @@ def weights(tmp_path):
         'norm.running_mean': torch.zeros(4),
         'norm.running_var': torch.ones(4),
     }
-    card = Card(classes=('sand', 'rock'), metrics={'val_iou': 0.5}, data='sand pictures')
+    card = Card(
+        classes=('sand', 'rock'),
+        metrics={'val_iou': 0.5},
+        data='sand pictures',
+        activation_ranges={'backbone.conv1': (-2.0, 2.5), 'backbone.conv2': (0.0, 6.0)},
+    )
     path = tmp_path / 'w.safetensors'
     save_weights(path, state, card, int8=True)
     return path
@@ -33,6 +38,7 @@ def test_json_has_the_card_the_size_and_the_learnt_parameters(weights, capsys):
     assert facts['bytes'] == weights.stat().st_size
     assert facts['classes'] == ['sand', 'rock']
     assert facts['metrics'] == {'val_iou': 0.5}
+    assert facts['activation_ranges']['backbone.conv1'] == [-2.0, 2.5]
     assert facts['data'] == 'sand pictures'
 
 
@@ -43,6 +49,7 @@ def test_people_get_a_line_a_fact(weights, capsys):
     assert lines['parameters'] == '16'
     assert lines['classes'] == 'sand, rock'
     assert lines['metrics'] == 'val_iou 0.5'
+    assert lines['activation_ranges'] == '2 layers'
     assert lines['licence'] == '-'
 
 

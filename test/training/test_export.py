@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rock_seg_ros.perception.card import Card
@@ -19,7 +20,7 @@ from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights, save_weights
 from training.evaluate import Result, evaluate
-from training.export import compare, export, figures_of, main, trained_on
+from training.export import compare, compare_int8, export, figures_of, main, trained_on
 from training.sources import Sample, SourceConfig, find_samples
 
 CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
@@ -297,3 +298,31 @@ def test_wrong_use_is_status_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(['--checkpoint', 'c.ckpt', '-o', 'w.safetensors', *wrong])
     assert left.value.code == 2
+
+
+def test_a_calibrated_file_can_compute_in_int8_with_its_weights_bit_for_bit(
+    checkpoint: Path, discs: Path, tmp_path: Path
+) -> None:
+    plain, target = tmp_path / 'plain.safetensors', tmp_path / 'w.safetensors'
+    assert main(['--checkpoint', str(checkpoint), '-o', str(plain), '--int8', '--no-check']) == 0
+    given = ['--checkpoint', str(plain), '-o', str(target), '--int8', '--no-check']
+    assert main([*given, '--calibrate', str(discs)]) == 0
+    before, after = load_file(plain), load_file(target)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    calibrated = load_weights(target)
+    assert Segmenter(calibrated, 'cpu', preset='fast').precision == 'int8'
+    with pytest.raises(ValueError, match='not calibrated'):
+        Segmenter(load_weights(plain), 'cpu', preset='fast')
+
+
+def test_computing_in_int8_may_lose_a_point_of_iou_and_gain_any(discs: Path) -> None:
+    samples = samples_of(discs)
+    size = 80 * 96
+    exact, little, much = (found(samples, pixels) for pixels in (size, size - 70, 1))
+    iou = [result['discs'].figures['iou'] for result in (exact, little, much)]
+    told = compare_int8(Path('w'), little, exact)
+    assert told == {'int8_iou_lost': pytest.approx(iou[0] - iou[1])}
+    assert compare_int8(Path('w'), exact, much)['int8_iou_lost'] < -0.01
+    with pytest.raises(WeightsError, match=rf'loses {100 * (iou[0] - iou[2]):.2f} points of IoU'):
+        compare_int8(Path('w'), much, exact)

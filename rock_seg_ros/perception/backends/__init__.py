@@ -14,7 +14,7 @@ class Backend(Protocol):
 
     Attributes:
         device: Where the pictures have to be, and the scores are.
-        precision: 'fp32', 'fp16' or 'bf16'.
+        precision: 'fp32', 'fp16', 'bf16' or 'int8'.
     """
 
     device: torch.device

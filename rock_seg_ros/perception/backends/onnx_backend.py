@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime, on CUDA or the CPU."""
+"""ONNX Runtime: TensorRT or CUDA on a CUDA device, or the CPU."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.weights_file import Weights, WeightsError
 
 INPUT = 'pictures'
 OUTPUT = 'scores'
+CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
+Provider = tuple[str, dict[str, Any]]
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -30,8 +39,70 @@ def read_metadata(file: Path) -> dict[str, str]:
     return dict(session.get_modelmeta().custom_metadata_map)
 
 
+def choose_providers(device: torch.device, available: Sequence[str], tensorrt: bool) -> list[str]:
+    """Returns the providers to be tried, the quickest first; never the CPU for a CUDA device.
+
+    Args:
+        device: Where the network runs.
+        available: What this ONNX Runtime was built with.
+        tensorrt: Whether TensorRT's own package is installed and loaded.
+    """
+    wanted = [TENSORRT, CUDA] if device.type == 'cuda' else [CPU]
+    return [name for name in wanted if name in available and (name != TENSORRT or tensorrt)]
+
+
+def load_tensorrt() -> bool:
+    """Loads the libraries of TensorRT's package, which ONNX Runtime does not find by itself.
+
+    Returns:
+        Whether the package is there and could be loaded.
+    """
+    try:
+        importlib.import_module('tensorrt')
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def provider_options(name: str, device: torch.device, half: bool, engines: Path) -> Provider:
+    """Returns a provider with its options.
+
+    Args:
+        name: Of the provider.
+        device: Where the network runs.
+        half: Whether TensorRT may compute in fp16.
+        engines: Folder where TensorRT keeps what it built, which takes it minutes.
+    """
+    if name == CPU:
+        return name, {}
+    options: dict[str, Any] = {'device_id': device.index or 0}
+    if name == TENSORRT:
+        options |= {
+            'trt_fp16_enable': half,
+            'trt_engine_cache_enable': True,
+            'trt_engine_cache_path': str(engines),
+            'trt_timing_cache_enable': True,
+            'trt_timing_cache_path': str(engines),
+        }
+    return name, options
+
+
+def engine_folder(file: Path, shape: Sequence[int], card: str) -> Path:
+    """Returns where the engines of a graph for a picture shape on a graphics card are kept.
+
+    Args:
+        file: The ONNX file; its content counts, not its name.
+        shape: N, 3, H and W of the pictures.
+        card: Name of the graphics card.
+    """
+    base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    model = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    size = 'x'.join(map(str, shape))
+    return base / 'rock_seg_ros' / 'tensorrt' / model / re.sub(r'\W+', '-', card) / size
+
+
 class OnnxBackend:
-    """The graph of an ONNX file, whose precision and output stride are those of its export."""
+    """The graph of an ONNX file, whose output stride is that of its export."""
 
     def __init__(
         self, weights: Weights, device: torch.device, precision: str, output_stride: int
@@ -41,7 +112,7 @@ class OnnxBackend:
         Args:
             weights: Of an ONNX file.
             device: A CUDA device (with onnxruntime-gpu) or the CPU.
-            precision: 'auto' or 'fp32'.
+            precision: 'auto' (fp16 with TensorRT, else fp32), 'fp32', or 'fp16' (TensorRT only).
             output_stride: 0, or what the file was exported with.
 
         Raises:
@@ -51,10 +122,6 @@ class OnnxBackend:
             raise WeightsError(
                 f"{weights.path}: backend 'onnx' needs an .onnx file; see training.export"
             )
-        if precision not in ('auto', 'fp32'):
-            raise WeightsError(
-                f"{weights.path}: is fp32; precision must be 'auto', not {precision!r}"
-            )
         if output_stride not in (0, weights.card.output_stride):
             raise WeightsError(
                 f'{weights.path}: was exported at output stride {weights.card.output_stride},'
@@ -62,21 +129,68 @@ class OnnxBackend:
             )
         import onnxruntime
 
-        wanted = 'CUDAExecutionProvider' if device.type == 'cuda' else 'CPUExecutionProvider'
-        if wanted not in onnxruntime.get_available_providers():
+        available = onnxruntime.get_available_providers()
+        tensorrt = device.type == 'cuda' and TENSORRT in available and load_tensorrt()
+        self._providers = choose_providers(device, available, tensorrt)
+        if not self._providers:
+            wanted = CUDA if device.type == 'cuda' else CPU
             raise WeightsError(f'{weights.path}: ONNX Runtime has no {wanted} here')
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = os.cpu_count() or 1
-        provider = (wanted, {'device_id': device.index or 0}) if device.type == 'cuda' else wanted
-        self._session = onnxruntime.InferenceSession(
-            str(weights.path), options, providers=[provider]
-        )
-        if self._session.get_providers()[0] != wanted:  # it falls to the CPU without a word
-            raise WeightsError(f'{weights.path}: ONNX Runtime could not start {wanted}')
+        halves = ('auto', 'fp16') if TENSORRT in self._providers else ()
+        if precision not in ('auto', 'fp32', *halves):
+            raise WeightsError(
+                f"{weights.path}: is fp32; precision must be 'auto', not {precision!r}"
+            )
         self.device = device
-        self.precision = 'fp32'
+        self.precision = 'fp16' if precision in halves else 'fp32'
+        self._file = weights.path
+        self._channels = weights.card.channels
+        self._sessions: dict[tuple[int, ...], Any] = {}
+        self._session((1, 3, 64, 64))
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        result = self._session.run([OUTPUT], {INPUT: pictures.cpu().contiguous().numpy()})
-        return torch.from_numpy(result[0]).to(self.device)
+        pictures = pictures.contiguous()
+        shape = tuple(pictures.shape)
+        result = torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
+        session = self._session(shape)
+        binding = session.io_binding()
+        where = (self.device.type, self.device.index or 0, np.float32)
+        binding.bind_input(INPUT, *where, shape, pictures.data_ptr())
+        binding.bind_output(OUTPUT, *where, tuple(result.shape), result.data_ptr())
+        if self.device.type == 'cuda':  # ONNX Runtime works on a stream of its own
+            torch.cuda.current_stream(self.device).synchronize()
+        session.run_with_iobinding(binding)
+        return result
+
+    def _session(self, shape: tuple[int, ...]) -> Any:
+        """Returns the session of a picture shape; only TensorRT needs one for each."""
+        tensorrt = TENSORRT in self._providers
+        key = shape if tensorrt else ()
+        if key not in self._sessions:
+            engines = self._file.parent
+            if tensorrt:
+                card = torch.cuda.get_device_name(self.device)
+                engines = engine_folder(self._file, shape, card)
+                engines.mkdir(parents=True, exist_ok=True)
+            self._sessions[key] = self._open(engines)
+        return self._sessions[key]
+
+    def _open(self, engines: Path) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        # Threads that spin between pictures would take the cores that receive the next one.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        half = self.precision == 'fp16'
+        providers = [provider_options(p, self.device, half, engines) for p in self._providers]
+        try:
+            # Its fallback would be to another provider without these options, such as the device.
+            session = onnxruntime.InferenceSession(
+                str(self._file), options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # noqa: BLE001  its own errors share no base class
+            raise WeightsError(f'{self._file}: {first_line(error)}') from None
+        if session.get_providers()[0] != self._providers[0]:  # it takes the next without a word
+            raise WeightsError(f'{self._file}: ONNX Runtime could not start {self._providers[0]}')
+        return session

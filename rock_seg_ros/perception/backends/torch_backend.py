@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.model import build, load_state
+from rock_seg_ros.perception.folding import fold_batch_norm
+from rock_seg_ros.perception.model import restore
 from rock_seg_ros.perception.weights_file import Weights, WeightsError
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -27,23 +28,27 @@ class TorchBackend:
             output_stride: 8 or 16; 0 = as trained.
 
         Raises:
-            WeightsError: The state dict does not fit the card's network.
+            WeightsError: The state dict does not fit the card's network, or the precision is none
+                that PyTorch computes in.
         """
         if weights.is_onnx:
             raise WeightsError(f"{weights.path}: an ONNX file needs backend 'onnx', not 'torch'")
         if precision == 'auto':
             precision = 'fp16' if device.type == 'cuda' else 'fp32'
-        with torch.device('meta'):
-            model = build(weights.card, output_stride)
-        model = model.to_empty(device='cpu')
+        if precision not in DTYPES:
+            raise WeightsError(
+                f"{weights.path}: precision with backend 'torch' must be one of"
+                f' {", ".join(DTYPES)}, not {precision!r}'
+            )
         try:
-            load_state(model, weights.state)
+            model = restore(weights.card, weights.state, output_stride)
         except ValueError as error:
             raise WeightsError(f'{weights.path}: {error}') from None
+        fold_batch_norm(model)
         self.device = device
         self.precision = precision
         self._dtype = DTYPES[precision]
-        self._model = model.eval().to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model.to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rock_seg_ros.perception.model import DeepLabV3, restore
+from rock_seg_ros.perception.quantization import quantize
+from rock_seg_ros.perception.weights_file import Weights, WeightsError
+
+# What the parts that are not int8 are computed in.
+HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}
+
+
+def is_available() -> bool:
+    """Returns whether OpenVINO is installed; imports nothing."""
+    return importlib.util.find_spec('openvino') is not None
+
+
+class OpenVinoBackend:
+    """The network as OpenVINO compiles it, for any size and batch."""
+
+    def __init__(
+        self, weights: Weights, device: torch.device, precision: str, output_stride: int
+    ) -> None:
+        """Compiles the network.
+
+        Args:
+            weights: Not of an ONNX file.
+            device: The CPU.
+            precision: 'fp32', 'bf16' (where the CPU has it) or 'int8' (where the card has
+                activation ranges); 'auto' is fp32.
+            output_stride: 8 or 16; 0 = as trained.
+
+        Raises:
+            WeightsError: The state dict does not fit the card's network, or an argument asks for
+                what cannot be.
+        """
+        if weights.is_onnx:
+            raise WeightsError(f"{weights.path}: an ONNX file needs backend 'onnx', not 'openvino'")
+        if device.type != 'cpu':
+            raise WeightsError(
+                f"{weights.path}: backend 'openvino' is for the CPU; on {str(device)!r} use 'torch'"
+            )
+        precision = 'fp32' if precision == 'auto' else precision
+        if precision not in HINTS:
+            raise WeightsError(
+                f"{weights.path}: precision with backend 'openvino' must be one of"
+                f' {", ".join(HINTS)}, not {precision!r}'
+            )
+        try:
+            model = restore(weights.card, weights.state, output_stride)
+            if precision == 'int8':
+                quantize(model, weights.card.activation_ranges)
+        except ValueError as error:
+            raise WeightsError(f'{weights.path}: {error}') from None
+        self.device = device
+        self.precision = precision
+        self._request = _compile(model, weights, precision)
+        self._channels = weights.card.channels
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+        from openvino import Tensor as View
+
+        pictures = pictures.contiguous()
+        batch, _, height, width = pictures.shape
+        scores = torch.empty(batch, self._channels, height, width)
+        self._request.set_input_tensor(View(pictures.numpy(), shared_memory=True))
+        self._request.set_output_tensor(View(scores.numpy(), shared_memory=True))
+        self._request.infer(share_outputs=True)  # else it would return a copy of the scores
+        return scores
+
+
+class _ScoresOnly(nn.Module):
+    def __init__(self, model: DeepLabV3) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.model(pictures)['out']
+
+
+def _compile(model: DeepLabV3, weights: Weights, precision: str) -> Any:
+    """Returns an inference request for pictures of any size and batch."""
+    if not is_available():
+        raise WeightsError(
+            f"{weights.path}: backend 'openvino' needs the package openvino, not installed here"
+        )
+    # At import it would report to its maker; without this package it does not.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    import openvino
+
+    core = openvino.Core()
+    if precision == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        raise WeightsError(f"{weights.path}: this CPU has no bf16; use precision 'fp32'")
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter('ignore')
+        graph = openvino.convert_model(
+            _ScoresOnly(model).eval(),
+            example_input=torch.zeros(1, 3, 64, 64),
+            input=[[-1, 3, -1, -1]],
+        )
+    settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': HINTS[precision]}
+    return core.compile_model(graph, 'CPU', settings).create_infer_request()

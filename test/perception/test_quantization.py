@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.quantization import quantize, rounded_inputs
+
+
+@pytest.fixture
+def model() -> DeepLabV3:
+    torch.manual_seed(3)
+    return DeepLabV3(2, output_stride=16).eval()
+
+
+@pytest.mark.parametrize(
+    ('decoder', 'exact'),
+    [
+        ('skip', {'classifier.score', 'classifier.aspp.convs.4.1'}),
+        ('none', {'classifier.4', 'classifier.0.convs.4.1'}),
+    ],
+)
+def test_every_convolution_but_the_pooled_one_and_the_last_is_rounded_once(
+    decoder: str, exact: set[str]
+) -> None:
+    with torch.device('meta'):
+        model = DeepLabV3(2, decoder)
+    rounded = [conv for convs in rounded_inputs(model).values() for conv in convs]
+    assert len(rounded) == len(set(rounded))
+    every = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {name for name, conv in every.items() if conv not in set(rounded)} == exact
+
+
+def test_weights_become_at_most_255_values_a_channel_and_keep_their_largest(
+    model: DeepLabV3,
+) -> None:
+    convolution = model.backbone.layer4[0].conv2
+    before = convolution.weight.detach().clone()
+    quantize(model, dict.fromkeys(rounded_inputs(model), (0.0, 1.0)))
+    for old, new in zip(before[:4], convolution.weight[:4], strict=True):
+        assert 100 < new.unique().numel() <= 255
+        step = old.abs().max() / 127
+        assert (old - new).abs().max() <= 0.5001 * step
+        torch.testing.assert_close(new.abs().max(), old.abs().max())
+
+
+@pytest.mark.parametrize(('low', 'high'), [(0.0, 2.0), (-1.0, 2.0), (0.5, 2.0), (-2.0, -0.5)])
+def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
+    model: DeepLabV3, low: float, high: float
+) -> None:
+    ranges = dict.fromkeys(rounded_inputs(model), (0.0, 1.0)) | {'backbone.conv1': (low, high)}
+    quantize(model, ranges)
+    seen = []
+    model.backbone.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    picture = torch.linspace(-4, 4, 3 * 32 * 64).view(1, 3, 32, 64)
+    picture[..., 0, 0] = 0
+    with torch.inference_mode():
+        model(picture)
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = (high - low) / 255
+    (values,) = seen
+    assert 250 < values.unique().numel() <= 256
+    assert low - step < values.min() < values.max() < high + step
+    inside = (picture > low) & (picture < high)
+    assert (values - picture)[inside].abs().max() <= 1.001 * step
+    assert (values[..., 0, 0] == 0).all()
+
+
+@pytest.mark.parametrize('change', [{'backbone.conv1': None}, {'backbone.conv9': (0.0, 1.0)}])
+def test_ranges_of_another_network_are_refused_by_name(
+    model: DeepLabV3, change: dict[str, tuple[float, float] | None]
+) -> None:
+    ranges = dict.fromkeys(rounded_inputs(model), (0.0, 1.0)) | change
+    kept = {name: pair for name, pair in ranges.items() if pair}
+    with pytest.raises(ValueError, match=f'do not fit the network at {next(iter(change))}'):
+        quantize(model, kept)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rock_seg_ros.perception.decoding import read_rgb
+from rock_seg_ros.perception.preparation import normalize
+from rock_seg_ros.perception.weights_file import Weights, load_weights
+from training.calibration import measure_ranges
+from training.sources import DataError, Sample, SourceConfig, find_samples
+
+
+@pytest.fixture(scope='module')
+def weights(weights_file: Path) -> Weights:
+    return load_weights(weights_file)
+
+
+@pytest.fixture
+def samples(discs: Path, weights: Weights) -> list[Sample]:
+    return find_samples(SourceConfig(str(discs)), 'all', weights.card.classes)[:2]
+
+
+def test_ranges_span_what_all_pictures_together_show(
+    weights: Weights, samples: list[Sample]
+) -> None:
+    ranges = measure_ranges(weights, samples)
+    pixels = [torch.from_numpy(read_rgb(sample.picture).copy()) for sample in samples]
+    shown = [normalize(picture.permute(2, 0, 1)[None], weights.card) for picture in pixels]
+    low, high = min(float(p.min()) for p in shown), max(float(p.max()) for p in shown)
+    assert ranges['backbone.conv1'] == pytest.approx((low, high), rel=1e-4)
+    low, high = ranges['backbone.layer3.2.conv2']  # behind a ReLU
+    assert (low, 0 < high < float('inf')) == (0.0, True)
+    assert replace(weights.card, activation_ranges=ranges).activation_ranges == ranges
+
+
+def test_no_pictures_are_an_error(weights: Weights) -> None:
+    with pytest.raises(DataError, match=r'random\.safetensors: no pictures to calibrate on'):
+        measure_ranges(weights, [])
+
+
+def test_a_picture_that_cannot_be_read_is_named(weights: Weights, samples: list[Sample]) -> None:
+    gone = replace(samples[0], picture=Path('gone.png'))
+    with pytest.raises(DataError, match=r'gone\.png'):
+        measure_ranges(weights, [gone])

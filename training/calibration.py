@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures the activation ranges that int8 needs, on real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rock_seg_ros.perception.decoding import PictureError, read_rgb
+from rock_seg_ros.perception.model import DeepLabV3, restore
+from rock_seg_ros.perception.preparation import Preparation
+from rock_seg_ros.perception.presets import OUTPUT_STRIDE_OF
+from rock_seg_ros.perception.quantization import rounded_inputs
+from rock_seg_ros.perception.scoring import Scorer
+from rock_seg_ros.perception.weights_file import Weights
+from training.sources import DataError, Sample
+
+
+def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
+    """Runs the network as it is in fp32 and notes what its convolutions get to see.
+
+    Args:
+        weights: Not of an ONNX file.
+        samples: Pictures like those that the network will see; their labels are not read.
+
+    Returns:
+        Name of a module whose input int8 rounds → lowest and highest value of that input.
+
+    Raises:
+        DataError: There is no picture, or one cannot be read.
+        ValueError: The weights do not fit the network.
+    """
+    if not samples:
+        raise DataError(f'{weights.path}: no pictures to calibrate on')
+    observer = _Observer(restore(weights.card, weights.state, OUTPUT_STRIDE_OF['fast']))
+    scorer = Scorer(observer, weights.card)
+    prepare = Preparation(weights.card, observer.device)
+    for sample in tqdm(samples, 'calibrating', unit='picture', disable=None):
+        try:
+            picture = read_rgb(sample.picture)
+        except (PictureError, OSError) as error:
+            raise DataError(str(error)) from None
+        scorer.scores(prepare([picture]))
+    return observer.ranges
+
+
+class _Observer:
+    """A backend that notes the lowest and highest values at the inputs that int8 rounds."""
+
+    device = torch.device('cpu')
+    precision = 'fp32'
+
+    def __init__(self, model: DeepLabV3) -> None:
+        self.ranges: dict[str, tuple[float, float]] = {}
+        self._model = model.to(memory_format=torch.channels_last)
+        for name in rounded_inputs(model):
+            model.get_submodule(name).register_forward_pre_hook(self._note_as(name))
+
+    def _note_as(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen = inputs[0].aminmax()
+            low, high = self.ranges.get(name, (0.0, 0.0))
+            self.ranges[name] = (min(low, seen.min.item()), max(high, seen.max.item()))
+
+        return note
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self._model(pictures)['out']
