@@ -20,12 +20,13 @@ NODE = 'rock_seg'
 RESPAWN_DELAY = 1.0
 
 TOPICS = {
-    'image': 'topic of the pictures (sensor_msgs/Image)',
+    'image': 'topic of the pictures (sensor_msgs/Image); several: image_topics in params_file',
     'camera_info': "topic of the camera's intrinsics (this version takes none)",
     'depth': 'topic of the depth pictures, registered to the image (this version takes none)',
 }
 PARAMETERS = {
     'weights': (str, 'weights file (.safetensors, .onnx, .pth)'),
+    'preset': (str, 'auto, exact, balanced or fast'),
     'device': (str, 'auto, cpu, cuda or cuda:N'),
     'image_transport': (str, 'raw or compressed'),
     'autostart': (bool, 'whether the node goes to active by itself'),

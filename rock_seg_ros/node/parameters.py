@@ -9,10 +9,14 @@ from typing import Any
 
 import rclpy.parameter
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
+from rclpy.validate_topic_name import validate_topic_name
 
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.card import OUTPUT_STRIDES
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
 
@@ -51,16 +55,24 @@ class Parameters:
         '', 'weights file (.safetensors, .onnx, .pth); empty: the embedded default', always=True
     )
     device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
+    preset: str = _parameter(
+        'auto',
+        "'auto' (output stride as trained), 'exact' (8, fp32), 'balanced' (16) or 'fast'"
+        ' (16; int8 on the CPU); precision and output_stride win over it',
+        choices=PRESETS,
+    )
     precision: str = _parameter(
-        'auto', "'auto' (fp16 on CUDA, else fp32), 'fp32', 'fp16' or 'bf16'", choices=PRECISIONS
+        'auto', "'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8'", choices=PRECISIONS
     )
     backend: str = _parameter(
         'auto',
-        "'auto' (by the kind of weights file), 'torch' or 'onnx'",
+        "'auto' (what is quickest here), 'torch', 'openvino' (on the CPU) or 'onnx'",
         choices=('auto', *BACKENDS),
     )
     output_stride: int = _parameter(
-        0, 'of the backbone: 8 (finer), 16 (faster), 0 = as trained', choices=(0, *OUTPUT_STRIDES)
+        0,
+        "of the backbone: 8 (finer), 16 (faster), 0 = the preset's",
+        choices=(0, *OUTPUT_STRIDES),
     )
     input_width: int = _parameter(
         0,
@@ -73,6 +85,17 @@ class Parameters:
         "height that the network sees, px; 0 = the picture's own, or larger if the weights say so",
         0,
         LARGEST_SIDE,
+    )
+    tile: int = _parameter(
+        0, 'larger pictures are looked at in tiles of so many px; 0 = never', 0, LARGEST_SIDE
+    )
+    tile_overlap: int = _parameter(
+        64, 'least overlap of neighbouring tiles, px; less than half a tile', 0, LARGEST_SIDE
+    )
+    image_topics: tuple[str, ...] = _parameter(
+        (),
+        'topics of several cameras, whose outputs are ~/CAMERA/mask and so on, CAMERA being the'
+        ' part before the last of the topic; empty: the one topic image, and ~/mask and so on',
     )
     image_transport: str = _parameter(
         'raw',
@@ -102,10 +125,16 @@ class Parameters:
         live=True,
     )
     ignore_mask: str = _parameter(
-        '', "PNG in the picture's shape; where it is 0 there is never rock; empty: none"
+        '',
+        "PNG in the picture's shape; where it is 0 there is never rock; {camera} in it stands for"
+        " each camera's name; empty: none",
     )
     max_rate: float = _parameter(
-        0.0, 'most pictures a second that are worked on, Hz; 0 = any', 0.0, 1000.0, live=True
+        0.0,
+        'most pictures a second that are worked on of a camera, Hz; 0 = any',
+        0.0,
+        1000.0,
+        live=True,
     )
     max_pixels: int = _parameter(
         UHD_PIXELS, 'larger pictures are refused, px', 1, 1_000_000_000, live=True
@@ -120,13 +149,21 @@ class Parameters:
     autostart: bool = _parameter(True, 'go to active without being asked', always=True)
 
     def __post_init__(self) -> None:
-        """Refuses a value that is none of the choices, with ValueError."""
+        """Refuses with ValueError a value that is no choice, and topics that are none."""
         for spec in fields(self):
             choices = spec.metadata['choices']
             value = getattr(self, spec.name)
             if choices and value not in choices:
                 legal = ', '.join(repr(choice) for choice in choices)
                 raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
+        for number, topic in enumerate(self.image_topics):
+            try:
+                validate_topic_name(topic)
+            except InvalidTopicNameException as error:
+                reason = first_line(error).removeprefix('Invalid topic name: ').rstrip(':')
+                raise ValueError(f'image_topics has {topic!r}: {reason}') from None
+            if topic in self.image_topics[:number]:
+                raise ValueError(f'image_topics has {topic!r} twice')
 
 
 PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
@@ -140,17 +177,24 @@ def declare_parameters(node: Node) -> None:
             out of its range.
     """
     for name, spec in PARAMETERS.items():
-        node.declare_parameter(name, spec.default, _descriptor(spec))
+        if spec.default != ():
+            node.declare_parameter(name, spec.default, _descriptor(spec))
+            continue
+        # From an empty list rclpy guesses the type wrongly, so it is told, and the value set after.
+        kind = rclpy.parameter.Parameter.Type.STRING_ARRAY
+        if node.declare_parameter(name, kind, _descriptor(spec)).value is None:
+            node.set_parameters([rclpy.parameter.Parameter(name, kind, [])])
 
 
 def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = ()) -> Parameters:
     """Returns the node's parameters, with those `changed` that are about to be set.
 
     Raises:
-        ValueError: A value is none of its choices; the message is one line.
+        ValueError: A value is none of its choices, or a topic is none; the message is one line.
     """
-    values = {name: node.get_parameter(name).value for name in PARAMETERS}
+    values: dict[str, Any] = {name: node.get_parameter(name).value for name in PARAMETERS}
     values.update({p.name: p.value for p in changed if p.name in PARAMETERS})
+    values['image_topics'] = tuple(values['image_topics'])
     return Parameters(**values)
 
 

@@ -1,37 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node: lifecycle, subscription, the way of a picture through the house."""
+"""The node: lifecycle, parameters, services, diagnostics."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
-import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from rock_seg_ros.node.camera import Arrival, Camera, camera_names
 from rock_seg_ros.node.health import Health
-from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
-from rock_seg_ros.node.outputs import OUTPUTS, Output, publish_label_info
+from rock_seg_ros.node.outputs import publish_label_info
 from rock_seg_ros.node.parameters import (
     PARAMETERS,
     Parameters,
@@ -39,29 +35,20 @@ from rock_seg_ros.node.parameters import (
     first_fixed,
     read_parameters,
 )
-from rock_seg_ros.node.worker import Worker
-from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.node.processing import Processor
+from rock_seg_ros.node.worker import Mailbox, Worker
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import Segmenter, SizeError
+from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
 
 Loader = Callable[[Parameters], Segmenter]
-WARM_UP_SIDE = 64
-SILENCE = 5.0
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A message and the `time.monotonic()` of its receipt."""
-
-    message: Any
-    received: float
+WARM_WIDTH, WARM_HEIGHT = 640, 480
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
-    """Loads the network that the parameters name and runs it once.
+    """Loads the network that the parameters name, and warms it for VGA or its input size.
+
+    With several cameras it is warmed for as many pictures at once as may come.
 
     Raises:
         ValueError: With one line that names what is wrong.
@@ -73,13 +60,18 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         backend=parameters.backend,
         output_stride=parameters.output_stride,
         input_size=(parameters.input_width, parameters.input_height),
+        preset=parameters.preset,
+        tile=parameters.tile,
+        tile_overlap=parameters.tile_overlap,
     )
-    segmenter.segment(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8))
+    height, width = parameters.input_height or WARM_HEIGHT, parameters.input_width or WARM_WIDTH
+    for batch in range(1, max(1, len(parameters.image_topics)) + 1):
+        segmenter.warm(height, width, batch)
     return segmenter
 
 
 class SegNode(LifecycleNode):
-    """Subscribes to a camera and publishes its rocks."""
+    """Subscribes to cameras and publishes their rocks."""
 
     def __init__(self, load: Loader = load_segmenter, **node_arguments: Any) -> None:
         """Declares the parameters; nothing is loaded before configure.
@@ -94,16 +86,13 @@ class SegNode(LifecycleNode):
         super().__init__('rock_seg', **node_arguments)
         declare_parameters(self)
         self._load = load
-        self._health = Health()
-        self._reader = ImageReader(self.get_logger().warning)
+        self._healths: dict[str, Health] = defaultdict(Health)  # they outlive their cameras
+        self._cameras: list[Camera] = []
+        self._processor = Processor(self)
         self._segmenter: Segmenter | None = None
         self._loaded = ''
         self._trouble = ''
-        self._silence = ''
-        self._keep: NDArray[np.uint8] | None = None
-        self._outputs: list[Output] = []
         self._label_info: Any = None
-        self._image_subscription: Any = None
         self._worker: Worker[Arrival] | None = None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -137,10 +126,10 @@ class SegNode(LifecycleNode):
         """Loads the network; on any failure the node stays unconfigured."""
         try:
             self._parameters_view = parameters = read_parameters(self)
-            self._keep = read_grey(parameters.ignore_mask) if parameters.ignore_mask else None
+            self._cameras = self._make_cameras(parameters)
             self._take_network(parameters)
-            for kind in OUTPUTS:
-                self._outputs.append(kind(self))
+            for camera in self._cameras:
+                camera.advertise()
         except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
             self._unload()
             return self._fail('cannot be configured', error)
@@ -148,15 +137,19 @@ class SegNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Starts the worker and subscribes to the camera."""
+        """Starts the worker and subscribes to the cameras."""
         try:
-            self._worker = Worker(self._work, self._shortest_period)
-            topic = self._subscribe()
+            mailbox = Mailbox[Arrival](len(self._cameras), lambda arrival: arrival.size)
+            self._worker = Worker(mailbox, self._work, self._shortest_period, self._catch_up)
+            topics = [
+                camera.subscribe(partial(mailbox.put, number))
+                for number, camera in enumerate(self._cameras)
+            ]
         except Exception as error:  # noqa: BLE001  (such as a QoS override that is none)
             self._pause()
             return self._fail('cannot be activated', error)
         self._trouble = ''
-        self.get_logger().info(f'active: pictures from {topic}')
+        self.get_logger().info(f'active: pictures from {", ".join(topics)}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -190,38 +183,39 @@ class SegNode(LifecycleNode):
         self.get_logger().error(self._trouble)
         return TransitionCallbackReturn.FAILURE
 
-    def _subscribe(self) -> str:
-        """Subscribes to the camera; returns the topic's full name."""
-        self._health.new_subscription()
-        compressed = self._parameters_view.image_transport == 'compressed'
-        topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
-        self._image_subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            topic,
-            self._on_image,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        return topic
+    def _make_cameras(self, parameters: Parameters) -> list[Camera]:
+        """Returns the cameras of the parameters; those of `image_topics` have names."""
+        topics = [self._resolve(topic) for topic in parameters.image_topics or ('image',)]
+        names = camera_names(topics) if parameters.image_topics else ['']
+        return [
+            Camera(self, name, topic, parameters, self._healths[name])
+            for name, topic in zip(names, topics, strict=True)
+        ]
+
+    def _resolve(self, topic: str) -> str:
+        """Returns the full name of a topic, with substitutions and remappings made."""
+        try:
+            return self.resolve_topic_name(topic)
+        except RuntimeError as error:
+            reason = first_line(error).removeprefix('failed to resolve name: ')
+            raise ValueError(f'image_topics has {topic!r}: {reason.split(", at ")[0]}') from None
 
     def _pause(self) -> None:
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-            self._image_subscription = None
+        for camera in self._cameras:
+            camera.unsubscribe()
         if self._worker is not None:
-            if self._worker.stop():
-                self._health.dropped()
+            for arrival in self._worker.stop():
+                arrival.camera.health.dropped()
             self._worker = None
 
     def _unload(self) -> None:
-        for output in self._outputs:
-            output.destroy()
-        self._outputs = []
+        for camera in self._cameras:
+            camera.withdraw()
+        self._cameras = []
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
             self._label_info = None
         self._segmenter = None
-        self._keep = None
 
     def _LifecycleNodeMixin__on_change_state(  # noqa: N802  (overrides rclpy's private callback)
         self, request: ChangeState.Request, response: ChangeState.Response
@@ -302,83 +296,20 @@ class SegNode(LifecycleNode):
 
     # Pictures
 
-    def _on_image(self, message: Any, info: Any) -> None:
-        self._health.received(info.get('publication_sequence_number'))
-        if self._worker is not None and self._worker.mailbox.put(
-            Arrival(message, time.monotonic())
-        ):
-            self._health.dropped()
+    def _work(self, arrivals: list[Arrival]) -> None:
+        segmenter = self._segmenter
+        if segmenter is not None:
+            self._processor.process(arrivals, segmenter, self._parameters_view)
 
-    def _work(self, arrival: Arrival) -> None:
-        """Works on one picture; whatever goes wrong costs this picture only."""
+    def _catch_up(self) -> None:
+        """Has the network make ready what the last pictures lacked."""
         try:
-            self._process(arrival)
-        except PictureRefused as refusal:
-            self._health.refused(refusal.reason)
-            self.get_logger().warning(f'picture refused, {refusal}', throttle_duration_sec=1.0)
-        except Exception as error:  # noqa: BLE001  (the next picture may do)
-            if not self.context.ok() or isinstance(error, InvalidHandle):
-                return
-            self._health.failed()
-            self.get_logger().error(f'picture lost, {first_line(error)}', throttle_duration_sec=1.0)
-
-    def _process(self, arrival: Arrival) -> None:
-        parameters = self._parameters_view
-        wanted = [output for output in self._outputs if output.wanted]
-        if not wanted or self._segmenter is None:
-            self._health.dropped()
-            return
-        started = time.monotonic()
-        header = arrival.message.header
-        if 0 < parameters.max_image_age < (age := self._age(header)):
-            raise PictureRefused(
-                'too old', f'{age:.3f} s, max_image_age is {parameters.max_image_age} s'
+            if self._segmenter is not None:
+                self._segmenter.catch_up()
+        except Exception as error:  # noqa: BLE001  (the pictures are worked on all the same)
+            self.get_logger().warning(
+                f'pictures of this size stay slower: {first_line(error)}', throttle_duration_sec=1.0
             )
-        analysis = self._open(arrival.message, parameters, self._segmenter)
-        read = time.monotonic()
-        _ = analysis.segmentation
-        segmented = time.monotonic()
-        for output in wanted:
-            output.publish(analysis, parameters)
-        done = time.monotonic()
-        self._health.published(
-            {
-                'wait': started - arrival.received,
-                'read': read - started,
-                'network': segmented - read,
-                'publish': done - segmented,
-                'total': done - arrival.received,
-            },
-            self._age(header),
-        )
-
-    def _open(self, message: Any, parameters: Parameters, segmenter: Segmenter) -> Analysis:
-        if isinstance(message, Image):
-            _limit(message.width, message.height, parameters.max_pixels)
-            picture = self._reader.read(message)
-        else:
-            picture = decode(message)
-            _limit(picture.shape[1], picture.shape[0], parameters.max_pixels)
-        settings = Settings(
-            threshold=parameters.threshold or None,
-            rocks=RockSettings(
-                parameters.min_area,
-                parameters.max_rocks,
-                parameters.polygon_tolerance,
-                parameters.split_touching,
-            ),
-            overlay_alpha=parameters.overlay_alpha,
-            keep=self._keep,
-        )
-        try:
-            return Analysis(picture, segmenter, settings, message.header)
-        except SizeError as error:
-            raise PictureRefused('not the size of ignore_mask', str(error)) from None
-
-    def _age(self, header: Any) -> float:
-        """Returns seconds since the header's stamp."""
-        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec  # rclpy's Time takes none below 0
-        return float(self.get_clock().now().nanoseconds - stamp) / 1e9
 
     # Diagnostics
 
@@ -394,36 +325,15 @@ class SegNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        name = self.get_fully_qualified_name().lstrip('/')
-        before, self._silence = self._silence, self._why_silent()
-        if self._silence and not before:
-            self.get_logger().warning(self._silence)
+        told = f'{self.get_fully_qualified_name().lstrip("/")}: rock segmentation'
+        about = self._about()
         message.status = [
-            self._health.status(
-                f'{name}: rock segmentation', self._about(), self._trouble, self._silence
+            camera.health.status(
+                f'{told} {camera.name}'.rstrip(), about, self._trouble, camera.silence()
             )
-        ]
+            for camera in self._cameras
+        ] or [self._healths[''].status(told, about, self._trouble)]
         self._diagnostics.publish(message)
-
-    def _why_silent(self) -> str:
-        """Returns why no pictures come, as far as the graph tells; empty while they do."""
-        subscription = self._image_subscription
-        if subscription is None or self._health.silence() < SILENCE:
-            return ''
-        topic = subscription.topic_name
-        publishers = self.get_publishers_info_by_topic(topic)
-        own = 'sensor_msgs/msg/' + subscription.msg_type.__name__
-        if not publishers:
-            return f'no pictures: nobody publishes {topic}'
-        if all(publisher.topic_type != own for publisher in publishers):
-            return (
-                f'no pictures: {topic} is {publishers[0].topic_type}, but image_transport'
-                f' {self._parameters_view.image_transport} wants {own}'
-            )
-        return (
-            f'no pictures from {topic}, though it has a publisher: where they are large, DDS may'
-            f' lose all of them on best effort; see qos_overrides.{topic}.subscription.reliability'
-        )
 
 
 def _concerns(changed: list[Parameter]) -> bool:
@@ -431,12 +341,7 @@ def _concerns(changed: list[Parameter]) -> bool:
     return any(parameter.name in PARAMETERS for parameter in changed)
 
 
-def _limit(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise PictureRefused('too large', f'{width}×{height}, max_pixels is {most}')
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> int:
     """Runs the node until it is interrupted; returns the exit status."""
     given = sys.argv if arguments is None else ['seg_node', *arguments]
     parser = argparse.ArgumentParser(
@@ -449,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             parser.parse_args(remove_ros_args(given)[1:])
             rclpy.init(args=given)
-            node = SegNode()
+            node = SegNode(load)
         except (ParameterException, RuntimeError) as error:
             print(f'seg_node: {first_line(error)}', file=sys.stderr)  # noqa: T201
             return 1

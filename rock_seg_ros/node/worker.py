@@ -1,91 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one-slot mailbox, where the newest picture wins, and the thread that empties it."""
+"""The mailbox, where the newest picture of each camera wins, and the thread that empties it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
 ASK_AGAIN = 0.2
+MOST_UNRESTED = 50  # works
+NEVER = float('-inf')
 
 
 class Mailbox(Generic[Item]):
-    """Holds at most one item: a newer one takes its place."""
+    """Holds at most one item a sender: a newer one takes its place.
 
-    def __init__(self) -> None:
-        """Starts empty and open."""
-        self._item: Item | None = None
+    Those that wait together and are alike are taken together. The sender whose last item was
+    taken longest ago comes first, so that none starves however often another one sends.
+    """
+
+    def __init__(self, senders: int, kind: Callable[[Item], Hashable] = lambda _: None) -> None:
+        """Starts empty and open.
+
+        Args:
+            senders: How many there are, counted from 0.
+            kind: Of an item; those of the same kind are alike.
+        """
+        self._items: dict[int, Item] = {}
+        self._taken = [NEVER] * senders
+        self._kind = kind
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, item: Item) -> bool:
-        """Puts an item in; returns whether an older one was lost by that."""
+    def put(self, sender: int, item: Item) -> bool:
+        """Puts an item in; returns whether an older one of its sender was lost by that."""
         with self._changed:
-            lost = self._item is not None
-            self._item = item
+            lost = sender in self._items
+            self._items[sender] = item
             self._changed.notify()
             return lost
 
-    def wait(self, not_before: Callable[[], float]) -> Item | None:
-        """Waits for an item and takes it out.
+    def wait(self, pause: Callable[[], float]) -> list[Item]:
+        """Waits for items and takes out those that go together, without waiting for more.
 
         Args:
-            not_before: Tells the `time.monotonic()` before which nothing is taken; asked again
-                now and then, since it may change. The newest item is taken then.
+            pause: Shortest time between two takes from a sender, s; asked again now and then,
+                since it may change. The newest item is taken then.
 
         Returns:
-            The item; None once the mailbox is closed.
+            Items of one kind, each of another sender; none once the mailbox is closed.
         """
         with self._changed:
             while not self._closed:
-                delay = not_before() - time.monotonic()
-                if delay > 0:
-                    self._changed.wait(min(delay, ASK_AGAIN))
-                elif self._item is None:
-                    self._changed.wait()
-                else:
-                    item, self._item = self._item, None
-                    return item
-            return None
+                now, least = time.monotonic(), pause()
+                due = {sender: self._taken[sender] + least - now for sender in self._items}
+                ready = [sender for sender in due if due[sender] <= 0]
+                if ready:
+                    return self._take(ready, now)
+                self._changed.wait(min(*due.values(), ASK_AGAIN) if due else None)
+            return []
 
-    def close(self) -> bool:
-        """Lets the one who waits go, with None; returns whether an item was left."""
+    def _take(self, ready: list[int], now: float) -> list[Item]:
+        ready.sort(key=self._taken.__getitem__)
+        kind = self._kind(self._items[ready[0]])
+        together = [sender for sender in ready if self._kind(self._items[sender]) == kind]
+        for sender in together:
+            self._taken[sender] = now
+        return [self._items.pop(sender) for sender in together]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open and no item waits."""
+        return not (self._items or self._closed)
+
+    def close(self) -> list[Item]:
+        """Lets the one who waits go, with nothing; returns the items that were left."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            return self._item is not None
+            return list(self._items.values())
 
 
 class Worker(Generic[Item]):
-    """A thread that works on the newest item, one after the other."""
+    """A thread that works on what is newest, one after the other."""
 
-    def __init__(self, work: Callable[[Item], None], pause: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox[Item],
+        work: Callable[[list[Item]], None],
+        pause: Callable[[], float],
+        rest: Callable[[], None] = lambda: None,
+    ) -> None:
         """Starts the thread.
 
         Args:
-            work: Called with each item; must not raise.
-            pause: Shortest time between the starts of two works, s; asked each time.
+            mailbox: Where the items are taken from.
+            work: Called with the items that go together; must not raise.
+            pause: Shortest time between the starts of two works for a sender, s; asked each time.
+            rest: Called after a work when nothing waits, and where something always waits, now
+                and then all the same; must not raise.
         """
-        self.mailbox: Mailbox[Item] = Mailbox()
+        self.mailbox = mailbox
         self._work = work
         self._pause = pause
-        self._started = float('-inf')
+        self._rest = rest
         self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
 
-    def stop(self) -> bool:
-        """Ends the thread as soon as the work in hand is done; returns whether an item was left."""
+    def stop(self) -> list[Item]:
+        """Ends the thread as soon as the work in hand is done; returns the items that were left."""
         left = self.mailbox.close()
         self._thread.join()
         return left
 
-    def _due(self) -> float:
-        return self._started + self._pause()
-
     def _run(self) -> None:
-        while (item := self.mailbox.wait(self._due)) is not None:
-            self._started = time.monotonic()
-            self._work(item)
+        unrested = 0
+        while items := self.mailbox.wait(self._pause):
+            self._work(items)
+            unrested += 1
+            if self.mailbox.is_idle or unrested == MOST_UNRESTED:
+                self._rest()
+                unrested = 0

@@ -11,6 +11,7 @@ from typing import Any
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.card import OUTPUT_STRIDES
 from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
@@ -28,12 +29,18 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
     add('--weights', None, 'weights file', "the package's own", type=Path, metavar='FILE')
     add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
-    add('--precision', network['precision'], 'of the arithmetic', choices=PRECISIONS)
+    add('--preset', network['preset'], 'accuracy against speed', choices=PRESETS)
+    add(
+        '--precision',
+        network['precision'],
+        "of the arithmetic; auto = the preset's",
+        choices=PRECISIONS,
+    )
     add('--backend', network['backend'], 'what runs the network', choices=('auto', *BACKENDS))
     add(
         '--output-stride',
         network['output_stride'],
-        '0 = as trained',
+        "0 = the preset's",
         type=int,
         choices=(0, *OUTPUT_STRIDES),
     )
@@ -44,6 +51,20 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=int,
         metavar=('WIDTH', 'HEIGHT'),
+    )
+    add(
+        '--tile',
+        network['tile'],
+        'larger pictures are looked at in tiles of so many px; 0 = never',
+        type=_count,
+        metavar='PX',
+    )
+    add(
+        '--tile-overlap',
+        network['tile_overlap'],
+        'least overlap of neighbouring tiles',
+        type=_count,
+        metavar='PX',
     )
     add(
         '--threshold',
@@ -98,6 +119,9 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         arguments.backend,
         arguments.output_stride,
         tuple(arguments.input_size),
+        arguments.preset,
+        arguments.tile,
+        arguments.tile_overlap,
     )
 
 

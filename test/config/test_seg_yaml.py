@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rock_seg_ros.node.parameters import PARAMETERS, declare_parameters, read_parameters
 
 FILE = Path(__file__).parents[2] / 'config' / 'seg.yaml'
-COMMENTED = re.compile(r'^    # (?P<line>(?P<name>[a-z_]+): \S+)$', re.MULTILINE)
+COMMENTED = re.compile(r'^    # (?P<line>(?P<name>[a-z_]+): (\S+|\[.+\]))$', re.MULTILINE)
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_every_line_is_legal_and_takes_effect_when_its_comment_sign_goes(
     node = node_with(tmp_path / 'all.yaml', context)
     chosen = yaml.safe_load(text)['/**']['ros__parameters']
     del chosen['start_type_description_service']
+    chosen['image_topics'] = tuple(chosen['image_topics'])
     assert asdict(read_parameters(node)) == chosen
     assert not [name for name, spec in PARAMETERS.items() if spec.default == chosen[name]]
 

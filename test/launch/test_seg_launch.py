@@ -19,8 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / 'launch' / 'seg.launch.py'
 ARGUMENTS = {
-    'image', 'camera_info', 'depth', 'weights', 'params_file', 'device', 'image_transport',
-    'namespace', 'autostart', 'use_sim_time', 'rviz', 'log_level', 'respawn',
+    'image', 'camera_info', 'depth', 'weights', 'params_file', 'preset', 'device',
+    'image_transport', 'namespace', 'autostart', 'use_sim_time', 'rviz', 'log_level', 'respawn',
 }  # fmt: skip
 
 NODE = """#!/usr/bin/env python3
@@ -120,7 +120,7 @@ def test_every_given_parameter_is_a_parameter_of_the_node_in_its_type(launch_fil
     from rock_seg_ros.node.parameters import PARAMETERS
 
     given = {name: 'x' for name in ARGUMENTS if name in PARAMETERS}
-    assert sorted(given) == ['autostart', 'device', 'image_transport', 'weights']
+    assert sorted(given) == ['autostart', 'device', 'image_transport', 'preset', 'weights']
     _, parameters = started(launch_file, **given)['parameters']
     types = {name: value.options['value_type'] for name, value in parameters.items()}
     assert types == {name: type(PARAMETERS[name].default) for name in given}

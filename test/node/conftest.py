@@ -22,6 +22,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from rock_seg_ros.node.images import to_message
+from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.seg_node import SegNode
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
@@ -31,7 +32,7 @@ NUMBERS = itertools.count()
 
 
 class BrightSegmenter:
-    """Takes pixels with red above 127 for rock; can be held, and made to fail."""
+    """Takes pixels with red above 127 for rock; can be slow, be held, and made to fail."""
 
     card = Card(output_stride=16)
     device = 'cpu'
@@ -41,17 +42,35 @@ class BrightSegmenter:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
+        self.seconds = 0.0
         self.error: Exception | None = None
+        self.error_of_batch: Exception | None = None
         self.pictures: list[np.ndarray] = []
         self.starts: list[float] = []
+        self.batches: list[int] = []
 
     def segment(self, picture: np.ndarray, threshold: float | None = None) -> Segmentation:
+        return self.segment_batch([picture], threshold)[0]
+
+    def segment_batch(
+        self, pictures: list[np.ndarray], threshold: float | None = None
+    ) -> list[Segmentation]:
         self.starts.append(time.monotonic())
-        self.pictures.append(picture.copy())
+        self.batches.append(len(pictures))
+        self.pictures.extend(picture.copy() for picture in pictures)
         self.go.wait(PATIENCE)
+        time.sleep(self.seconds)
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        if len(pictures) > 1 and self.error_of_batch is not None:
+            raise self.error_of_batch
+        return [self._find(picture, threshold) for picture in pictures]
+
+    def catch_up(self) -> None:
+        pass
+
+    def _find(self, picture: np.ndarray, threshold: float | None) -> Segmentation:
         rock = picture[..., 0] > 255 * (0.5 if threshold is None else threshold)
         return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
 
@@ -111,9 +130,15 @@ class Bench:
         """Waits until the node is active and everything listened to is matched."""
         self.wait(lambda: self.node.state == 'active', 'active')
         self.wait(lambda: self.publisher.get_subscription_count(), 'the subscription to image')
-        own = {output.topic: output for output in self.node._outputs}
+        own = {output.topic: output for output in self.outputs}
         for topic in topics:
             self.wait(lambda topic=topic: own[topic].wanted, f'{topic} to be matched')
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs of the only camera."""
+        (camera,) = self.node._cameras
+        return camera.outputs
 
     def send(self, picture: np.ndarray | Image, encoding: str = 'rgb8', stamp: int = 1) -> Image:
         """Publishes a picture with this stamp (s)."""

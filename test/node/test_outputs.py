@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
@@ -10,7 +12,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.outputs import POLYGON_POINT, ROCK_POINT, OverlayCompressed, to_cloud
+from rock_seg_ros.node.outputs import (
+    POLYGON_POINT,
+    ROCK_POINT,
+    OverlayCompressed,
+    Rocks,
+    to_cloud,
+)
 from rock_seg_ros.node.parameters import Parameters
 
 try:
@@ -38,10 +46,27 @@ def test_a_cloud_tells_where_each_value_lies(kind):
         assert field.offset % form.itemsize == 0
 
 
+def test_nothing_of_the_memory_between_the_fields_of_a_rock_goes_out():
+    rock = SimpleNamespace(
+        centroid=(4.5, 3.5), box=(1, 2, 8, 4), area=32, score=0.75, class_id=1, id=7
+    )
+    analysis = SimpleNamespace(rocks=[rock] * 300, header=Header())
+    waste = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
+    del waste  # freed, and like to be what the message's points are put into
+    (cloud,) = Rocks.messages(None, analysis, Parameters())
+    points = np.frombuffer(cloud.data, ROCK_POINT)
+    assert (points['area'] == 32).all()
+    assert (points['id'] == 7).all()
+    after, following = (ROCK_POINT.fields[name][1] for name in ('class_id', 'id'))
+    padding = np.frombuffer(cloud.data, np.uint8).reshape(300, -1)[:, after + 1 : following]
+    assert padding.size
+    assert not padding.any()
+
+
 def test_an_overlay_too_large_for_jpeg_is_an_error_and_no_empty_message(bench):
-    node = bench.start(autostart=False)
+    bench.start(autostart=False)
     bench.change_state('configure')
-    output = next(o for o in node._outputs if isinstance(o, OverlayCompressed))
+    output = next(o for o in bench.outputs if isinstance(o, OverlayCompressed))
     analysis = type('Wide', (), {'overlay': np.zeros((1, 70_000, 3), np.uint8), 'header': Header()})
     with pytest.raises(ValueError, match='70000×1'):
         output.messages(analysis, Parameters())

@@ -17,8 +17,9 @@ from rock_seg_ros.node.parameters import (
 )
 
 CONTRACT = {
-    'weights', 'device', 'precision', 'backend', 'output_stride', 'input_width', 'input_height',
-    'image_transport', 'threshold', 'min_area', 'max_rocks', 'polygon_tolerance',
+    'weights', 'device', 'preset', 'precision', 'backend', 'output_stride', 'input_width',
+    'input_height', 'tile', 'tile_overlap', 'image_topics', 'image_transport', 'threshold',
+    'min_area', 'max_rocks', 'polygon_tolerance',
     'split_touching', 'ignore_mask', 'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality',
     'max_image_age', 'autostart',
 }  # fmt: skip
@@ -83,7 +84,13 @@ def test_a_given_value_of_the_wrong_type_is_refused_at_start(make_node):
 
 @pytest.mark.parametrize(
     ('name', 'value'),
-    [('precision', 'fp8'), ('backend', 'tf'), ('image_transport', 'x'), ('output_stride', 4)],
+    [
+        ('preset', 'best'),
+        ('precision', 'fp8'),
+        ('backend', 'tf'),
+        ('image_transport', 'x'),
+        ('output_stride', 4),
+    ],
 )
 def test_a_value_that_is_no_choice_is_refused_naming_it_and_the_choices(make_node, name, value):
     node = make_node()
@@ -91,3 +98,33 @@ def test_a_value_that_is_no_choice_is_refused_naming_it_and_the_choices(make_nod
     with pytest.raises(ValueError, match=f'{name} is {value!r}; legal is one of') as refusal:
         read_parameters(node, [Parameter(name, value=value)])
     assert '\n' not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('topics', 'reason'),
+    [
+        (['/front/image_raw', ''], "image_topics has '': topic name must not be empty string"),
+        (['/front image'], "image_topics has '/front image': topic name must not contain"),
+        (['/front/image_raw/'], 'must not end with a forward slash'),
+        (['/a/image', '/b/image', '/a/image'], "image_topics has '/a/image' twice"),
+    ],
+)
+def test_image_topics_that_are_none_or_twice_are_refused_by_name(make_node, topics, reason):
+    node = make_node()
+    declare_parameters(node)
+    with pytest.raises(ValueError) as refusal:
+        read_parameters(node, [Parameter('image_topics', value=topics)])
+    assert reason in str(refusal.value)
+    assert '\n' not in str(refusal.value)
+
+
+def test_image_topics_are_a_list_of_strings_and_none_where_nobody_gives_them(make_node):
+    node = make_node()
+    declare_parameters(node)
+    assert node.get_parameter('image_topics').type_ == Parameter.Type.STRING_ARRAY
+    assert read_parameters(node).image_topics == ()
+    given = make_node(image_topics=['/front/image_raw', '/rear/image_raw'])
+    declare_parameters(given)
+    assert read_parameters(given).image_topics == ('/front/image_raw', '/rear/image_raw')
+    with pytest.raises(InvalidParameterTypeException, match='image_topics'):
+        declare_parameters(make_node(image_topics='/front/image_raw'))

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -19,9 +21,11 @@ from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, ROCK_POINT, Rocks
+from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.seg_node import load_segmenter
 from rock_seg_ros.perception.decoding import decode_rgb
 from rock_seg_ros.perception.overlay import TINT
+from rock_seg_ros.perception.segmenter import Segmenter
 
 MASK = '/rock_seg/mask'
 ROCKS = '/rock_seg/rocks'
@@ -145,7 +149,7 @@ def test_rocks_go_out_last(bench, scene):
     for output in OUTPUTS:
         bench.listen(output.message_type, output.topic.replace('~', '/rock_seg'), 50)
     bench.wait_active(*(output.topic for output in OUTPUTS))
-    for output in bench.node._outputs:
+    for output in bench.outputs:
         send = output.publish
         output.publish = lambda *a, o=output, send=send: (order.append(type(o)), send(*a))
     bench.send(scene)
@@ -304,6 +308,9 @@ def test_overlay_alpha_and_jpeg_quality_are_live(bench, scene):
         ('jpeg_quality', 0, 'jpeg_quality'),
         ('device', 'cpu', 'device cannot change while active'),
         ('image_transport', 'raw', 'image_transport cannot change while active'),
+        ('preset', 'fast', 'preset cannot change while active'),
+        ('image_topics', ['/front/image'], 'image_topics cannot change while active'),
+        ('tile', 512, 'tile cannot change while active'),
     ],
 )
 def test_a_parameter_out_of_range_or_fixed_is_refused_with_a_reason(bench, name, value, reason):
@@ -421,7 +428,7 @@ def test_deactivate_waits_for_the_picture_in_work_and_counts_the_one_that_waits(
     bench.send(scene, stamp=2)
     bench.diagnosed('frames in', '2')
     answer = bench.ask_for_state('deactivate')
-    bench.wait(lambda: bench.node._image_subscription is None, 'deactivate to begin')
+    bench.wait(lambda: bench.node._cameras[0].subscription is None, 'deactivate to begin')
     assert not answer.done()
     bench.segmenter.go.set()
     assert bench.wait(lambda: answer.done() and answer.result(), 'the answer').success
@@ -507,7 +514,7 @@ def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, sc
 def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
     bench.start()
     bench.wait_active()
-    for output in bench.node._outputs:
+    for output in bench.outputs:
         qos = output._publisher.qos_profile
         assert qos.reliability.name == 'RELIABLE', output.topic
         assert qos.durability.name == 'VOLATILE', output.topic
@@ -520,8 +527,8 @@ def test_qos_of_every_topic_can_be_overridden_from_outside(bench, scene):
         '-p', 'qos_overrides./rock_seg/mask.publisher.depth:=2',
     )  # fmt: skip
     watch_mask(bench)
-    assert bench.node._image_subscription.qos_profile.reliability.name == 'RELIABLE'
-    assert bench.node._outputs[0]._publisher.qos_profile.depth == 2
+    assert bench.node._cameras[0].subscription.qos_profile.reliability.name == 'RELIABLE'
+    assert bench.outputs[0]._publisher.qos_profile.depth == 2
     bench.send(scene)
     masks(bench, 1)
 
@@ -529,7 +536,7 @@ def test_qos_of_every_topic_can_be_overridden_from_outside(bench, scene):
 def test_the_image_subscription_is_best_effort_of_depth_1(bench):
     bench.start()
     bench.wait_active()
-    qos = bench.node._image_subscription.qos_profile
+    qos = bench.node._cameras[0].subscription.qos_profile
     assert (qos.reliability.name, qos.depth) == ('BEST_EFFORT', 1)
 
 
@@ -577,7 +584,7 @@ def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
 
 def silence_told(bench, monkeypatch):
     """Shortens the wait for the first warning and returns it."""
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.SILENCE', 0.5)
+    monkeypatch.setattr('rock_seg_ros.node.camera.SILENCE', 0.5)
 
     def warned():
         statuses = [report.status[0] for report in bench.received['/diagnostics']]
@@ -613,8 +620,62 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
     bench.start()
     watch_mask(bench)
     assert 'qos_overrides./image.subscription.reliability' in silence_told(bench, monkeypatch)
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.SILENCE', 60.0)
+    monkeypatch.setattr('rock_seg_ros.node.camera.SILENCE', 60.0)
     bench.send(scene)
     masks(bench, 1)
     bench.diagnosed('frames out', '1')
     bench.wait(lambda: bench.received['/diagnostics'][-1].status[0].level == b'\x00', 'all well')
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'warmed'),
+    [
+        (Parameters(), [(480, 640, 1)]),
+        (Parameters(input_width=320, input_height=240), [(240, 320, 1)]),
+        (
+            Parameters(image_topics=('/a/image', '/b/image', '/c/image')),
+            [(480, 640, 1), (480, 640, 2), (480, 640, 3)],
+        ),
+    ],
+)
+def test_the_network_is_warm_before_the_first_picture(monkeypatch, parameters, warmed):
+    made = Mock()
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path: path)
+    load_segmenter(parameters)
+    assert [call.args for call in made.return_value.warm.call_args_list] == warmed
+    assert not made.return_value.segment.called
+
+
+def test_every_parameter_of_the_network_reaches_it(monkeypatch):
+    made = Mock()
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path: path)
+    load_segmenter(
+        Parameters(
+            weights='w', device='cpu', precision='int8', backend='openvino', output_stride=8,
+            input_width=64, input_height=32, preset='fast', tile=512, tile_overlap=100,
+        )
+    )  # fmt: skip
+    asked = inspect.signature(Segmenter).bind(*made.call_args.args, **made.call_args.kwargs)
+    assert asked.arguments == {
+        'weights': 'w', 'device': 'cpu', 'precision': 'int8', 'backend': 'openvino',
+        'output_stride': 8, 'input_size': (64, 32), 'preset': 'fast', 'tile': 512,
+        'tile_overlap': 100,
+    }  # fmt: skip
+
+
+def test_the_network_catches_up_when_nothing_waits_and_its_failure_costs_nothing(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    caught = []
+
+    def catch_up():
+        caught.append(len(bench.segmenter.pictures))
+        raise MemoryError('too little memory')
+
+    bench.segmenter.catch_up = catch_up
+    for count in (1, 2):
+        bench.send(scene)
+        masks(bench, count)
+    bench.wait(lambda: caught == [1, 2], 'the network to catch up')

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera: its subscription, its outputs, and what became of its pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.outputs import OUTPUTS, Output
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.decoding import read_grey
+
+SILENCE = 5.0
+CAMERA = '{camera}'
+
+
+def camera_names(topics: Sequence[str]) -> list[str]:
+    """Names cameras after their topics.
+
+    A camera is called by the part before the last of its topic (`/front/image_raw` is 'front',
+    `/front` too); those that would be called the same, by the whole topic with _ for /.
+
+    Args:
+        topics: Full names.
+
+    Raises:
+        ValueError: Two topics are the same, or have the same name even so.
+    """
+    parts = [topic.strip('/').split('/') for topic in topics]
+    short = [part[-2:][0] for part in parts]
+    count = Counter(short)
+    names = [
+        name if count[name] == 1 else '_'.join(part)
+        for name, part in zip(short, parts, strict=True)
+    ]
+    for number, name in enumerate(names):
+        if (first := names.index(name)) < number:
+            raise ValueError(
+                f'image_topics {topics[first]} and {topics[number]} would both be camera {name!r}'
+            )
+    return names
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message and where and when it came: `time.monotonic()`."""
+
+    camera: Camera
+    message: Any
+    received: float
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Height and width, px; of a coded picture those that the camera's last one had."""
+        if isinstance(self.message, CompressedImage):
+            return self.camera.last_size
+        return (self.message.height, self.message.width)
+
+
+class Camera:
+    """A camera that the node works for.
+
+    Attributes:
+        name: '' where `image_topics` is empty.
+        health: What became of its pictures.
+        keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
+        outputs: What is published of its pictures.
+        last_size: Height and width of its last coded picture, px.
+        subscription: While pictures are taken.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, name: str, topic: str, parameters: Parameters, health: Health
+    ) -> None:
+        """Reads its ignore mask; creates no topics yet.
+
+        Args:
+            node: That it belongs to.
+            name: Comes into the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
+            topic: Full name of its pictures' topic, image transport left out.
+            parameters: Tell the image transport and the ignore mask.
+            health: Where its pictures are counted.
+
+        Raises:
+            ValueError: The ignore mask cannot be read.
+        """
+        self.name = name
+        self.health = health
+        self.outputs: list[Output] = []
+        self.last_size: tuple[int, ...] = ()
+        self.subscription: Any = None
+        self._node = node
+        self._transport = parameters.image_transport
+        self._topic = topic + ('/compressed' if self._transport == 'compressed' else '')
+        self._silence = ''
+        self.keep: NDArray[np.uint8] | None = None
+        if parameters.ignore_mask:
+            self.keep = read_grey(parameters.ignore_mask.replace(CAMERA, name))
+
+    def advertise(self) -> None:
+        """Creates the outputs' topics; `withdraw` takes away what there is, also after an error."""
+        for kind in OUTPUTS:
+            self.outputs.append(kind(self._node, self.name))
+
+    def withdraw(self) -> None:
+        """Takes the outputs' topics away."""
+        while self.outputs:
+            self.outputs.pop().destroy()
+
+    def subscribe(self, put: Callable[[Arrival], bool]) -> str:
+        """Takes pictures from now on.
+
+        Args:
+            put: Told of each; returns whether an older one is lost by it.
+
+        Returns:
+            The topic's full name.
+        """
+
+        def receive(message: Any, info: Any) -> None:
+            self.health.received(info.get('publication_sequence_number'))
+            if put(Arrival(self, message, time.monotonic())):
+                self.health.dropped()
+
+        self.health.new_subscription()
+        self.subscription = self._node.create_subscription(
+            CompressedImage if self._transport == 'compressed' else Image,
+            self._topic,
+            receive,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        return self._topic
+
+    def unsubscribe(self) -> None:
+        """Takes no more pictures."""
+        if self.subscription is not None:
+            self._node.destroy_subscription(self.subscription)
+            self.subscription = None
+
+    def silence(self) -> str:
+        """Returns why no pictures come, empty while they do; logs it when it begins."""
+        before, self._silence = self._silence, self._why_silent()
+        if self._silence and not before:
+            self._node.get_logger().warning(self._silence)
+        return self._silence
+
+    def _why_silent(self) -> str:
+        """Returns why no pictures come, as far as the graph tells."""
+        if self.subscription is None or self.health.silence() < SILENCE:
+            return ''
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        own = 'sensor_msgs/msg/' + self.subscription.msg_type.__name__
+        if not publishers:
+            return f'no pictures: nobody publishes {self._topic}'
+        if all(publisher.topic_type != own for publisher in publishers):
+            return (
+                f'no pictures: {self._topic} is {publishers[0].topic_type}, but image_transport'
+                f' {self._transport} wants {own}'
+            )
+        return (
+            f'no pictures from {self._topic}, though it has a publisher: where they are large, DDS'
+            ' may lose all of them on best effort; see'
+            f' qos_overrides.{self._topic}.subscription.reliability'
+        )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of pictures through the house, in the worker's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.exceptions import InvalidHandle
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from rock_seg_ros.node.camera import Arrival, Camera
+from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
+from rock_seg_ros.node.outputs import Output
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.rocks import RockSettings
+from rock_seg_ros.perception.segmenter import Segmenter, SizeError
+
+
+@dataclass
+class Opened:
+    """A picture that was read, the outputs that are wanted of it, and when: `time.monotonic()`."""
+
+    arrival: Arrival
+    analysis: Analysis
+    wanted: Sequence[Output]
+    started: float
+    read: float
+
+
+class Processor:
+    """Reads pictures, asks the network, publishes."""
+
+    def __init__(self, node: Node) -> None:
+        """Takes the node's clock and log; looks for a cv_bridge that works."""
+        self._node = node
+        self._reader = ImageReader(node.get_logger().warning)
+
+    def process(
+        self, arrivals: Sequence[Arrival], segmenter: Segmenter, parameters: Parameters
+    ) -> None:
+        """Works on pictures of several cameras, in one run of the network where there are more.
+
+        Whatever goes wrong with a picture costs that picture only.
+        """
+        pictures = []
+        for arrival in arrivals:
+            with self._at_own_cost(arrival.camera):
+                if wanted := [output for output in arrival.camera.outputs if output.wanted]:
+                    pictures.append(self._open(arrival, wanted, segmenter, parameters))
+                else:
+                    arrival.camera.health.dropped()
+        begun = time.monotonic()
+        pictures = self._segment(pictures)
+        network = time.monotonic() - begun
+        for picture in pictures:
+            with self._at_own_cost(picture.arrival.camera):
+                self._publish(picture, network, parameters)
+
+    @contextmanager
+    def _at_own_cost(self, camera: Camera) -> Iterator[None]:
+        """Counts and logs what goes wrong with a picture of a camera."""
+        whose = f' of {camera.name}' if camera.name else ''
+        log = self._node.get_logger()
+        try:
+            yield
+        except PictureRefused as refusal:
+            camera.health.refused(refusal.reason)
+            log.warning(f'picture{whose} refused, {refusal}', throttle_duration_sec=1.0)
+        except Exception as error:  # noqa: BLE001  (the next picture may do)
+            if not self._node.context.ok() or isinstance(error, InvalidHandle):
+                return
+            camera.health.failed()
+            log.error(f'picture{whose} lost, {first_line(error)}', throttle_duration_sec=1.0)
+
+    def _open(
+        self,
+        arrival: Arrival,
+        wanted: Sequence[Output],
+        segmenter: Segmenter,
+        parameters: Parameters,
+    ) -> Opened:
+        started = time.monotonic()
+        message = arrival.message
+        if 0 < parameters.max_image_age < (age := self._age(message.header)):
+            raise PictureRefused(
+                'too old', f'{age:.3f} s, max_image_age is {parameters.max_image_age} s'
+            )
+        if isinstance(message, Image):
+            _limit(message.width, message.height, parameters.max_pixels)
+            pixels = self._reader.read(message)
+        else:
+            pixels = decode(message)
+            arrival.camera.last_size = pixels.shape[:2]
+            _limit(pixels.shape[1], pixels.shape[0], parameters.max_pixels)
+        settings = Settings(
+            threshold=parameters.threshold or None,
+            rocks=RockSettings(
+                parameters.min_area,
+                parameters.max_rocks,
+                parameters.polygon_tolerance,
+                parameters.split_touching,
+            ),
+            overlay_alpha=parameters.overlay_alpha,
+            keep=arrival.camera.keep,
+        )
+        try:
+            analysis = Analysis(pixels, segmenter, settings, message.header)
+        except SizeError as error:
+            raise PictureRefused('not the size of ignore_mask', str(error)) from None
+        return Opened(arrival, analysis, wanted, started, time.monotonic())
+
+    def _segment(self, pictures: list[Opened]) -> list[Opened]:
+        """Runs the network; returns the pictures that came through."""
+        if len(pictures) > 1:
+            try:
+                segment_together([picture.analysis for picture in pictures])
+            except Exception as error:  # noqa: BLE001  (such as too little memory for so many)
+                self._node.get_logger().warning(
+                    f'{len(pictures)} pictures at once: {first_line(error)}; now one by one',
+                    throttle_duration_sec=1.0,
+                )
+        through = []
+        for picture in pictures:
+            with self._at_own_cost(picture.arrival.camera):
+                _ = picture.analysis.segmentation
+                through.append(picture)
+        return through
+
+    def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
+        begun = time.monotonic()
+        for output in picture.wanted:
+            output.publish(picture.analysis, parameters)
+        done = time.monotonic()
+        received = picture.arrival.received
+        picture.arrival.camera.health.published(
+            {
+                'wait': picture.started - received,
+                'read': picture.read - picture.started,
+                'network': network,
+                'publish': done - begun,
+                'total': done - received,
+            },
+            self._age(picture.arrival.message.header),
+        )
+
+    def _age(self, header: Any) -> float:
+        """Returns seconds since the header's stamp."""
+        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec  # rclpy's Time takes none below 0
+        return float(self._node.get_clock().now().nanoseconds - stamp) / 1e9
+
+
+def _limit(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise PictureRefused('too large', f'{width}×{height}, max_pixels is {most}')

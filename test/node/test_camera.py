@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cameras are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from rock_seg_ros.node.camera import camera_names
+
+
+@pytest.mark.parametrize(
+    ('topics', 'names'),
+    [
+        (['/front/image_raw', '/rear/image_raw'], ['front', 'rear']),
+        (['/front_camera', '/rover/rear/image'], ['front_camera', 'rear']),
+        (['/left/image_raw', '/left/image_rect'], ['left_image_raw', 'left_image_rect']),
+        (
+            ['/a/color/image', '/b/color/image', '/c/image'],
+            ['a_color_image', 'b_color_image', 'c'],
+        ),
+    ],
+)
+def test_a_camera_is_called_by_the_part_before_the_last_and_by_all_where_that_is_not_enough(
+    topics, names
+):
+    assert camera_names(topics) == names
+
+
+@pytest.mark.parametrize(
+    'topics', [['/front/image', '/front/image'], ['/x/a_b', '/x_a/b', '/x/a/b', '/q/a/c', '/x_a/d']]
+)
+def test_topics_whose_cameras_would_be_called_the_same_are_refused_by_name(topics):
+    with pytest.raises(ValueError, match=r'image_topics .* would both be camera') as refusal:
+        camera_names(topics)
+    assert '\n' not in str(refusal.value)
