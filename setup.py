@@ -29,7 +29,8 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         *shared(Path('launch').glob('*.launch.py')),
-        *shared(Path('config').glob('seg.*')),
+        *shared([*Path('config').glob('seg.*'), Path('config/fastdds.xml')]),
+        *shared(Path('bench').glob('*.py')),
         *shared(path for path in Path('demo').rglob('*') if path.suffix not in ('.py', '.pyc')),
     ],
     python_requires='>=3.11',
@@ -44,7 +45,7 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={'onnx': ['onnxruntime'], 'test': ['pytest']},
+    extras_require={'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'test': ['pytest']},
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -123,11 +123,13 @@ def test_colcon_installs_the_package_and_neither_training_nor_tests(workspace: P
     assert top <= {'rock_seg_ros', '__pycache__'}
 
 
-def test_colcon_installs_launch_config_and_demo_files(workspace: Path) -> None:
+def test_colcon_installs_launch_config_bench_and_demo_files(workspace: Path) -> None:
     share = workspace / 'install' / 'rock_seg_ros' / 'share' / 'rock_seg_ros'
     assert (share / 'package.xml').exists()
     assert (share / 'launch' / 'seg.launch.py').exists()
-    assert {path.name for path in (share / 'config').iterdir()} == {'seg.yaml', 'seg.rviz'}
+    config = {path.name for path in (share / 'config').iterdir()}
+    assert config == {'fastdds.xml', 'seg.yaml', 'seg.rviz'}
+    assert (share / 'bench' / 'plain_node.py').exists()
     files = [path for path in (ROOT / 'demo').rglob('*') if path.is_file()]
     wanted = {path.relative_to(ROOT) for path in files if path.suffix not in ('.py', '.pyc')}
     found = {path.relative_to(share) for path in (share / 'demo').rglob('*') if path.is_file()}

@@ -20,7 +20,8 @@ def test_the_parameter_table_has_each_parameter_with_its_default_and_description
     spec = PARAMETERS[name]
     row = next(line for line in README.splitlines() if line.startswith(f'| `{name}`'))
     _, parameter, default, _, what, _ = (cell.strip() for cell in row.split('|'))
-    written = str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default)
+    written = '' if spec.default == () else str(spec.default)
+    written = written.lower() if isinstance(spec.default, bool) else written
     assert default == (f'`{written}`' if written else 'empty')
     assert what == spec.metadata['description']
     assert ('*live*' in parameter) == spec.metadata['live']

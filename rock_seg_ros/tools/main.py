@@ -19,6 +19,7 @@ COMMANDS = {
     'images': 'find rocks in picture files',
     'video': 'draw the rocks onto a video',
     'play': "publish a bag's messages, where there is no `ros2 bag play`",
+    'bench': "this machine's figures beside plain torchvision's",
     'info': 'show what a weights file says of itself',
     'demo': 'run the node on the demo bag and measure it',
 }

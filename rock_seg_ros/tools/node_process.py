@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import rock_seg_ros
@@ -23,7 +23,11 @@ class NodeProcess:
     """A running node. Used as a context manager: leaving it ends the process."""
 
     def __init__(
-        self, parameters: Mapping[str, str], remappings: Mapping[str, str], log: Path
+        self,
+        parameters: Mapping[str, str],
+        remappings: Mapping[str, str],
+        log: Path,
+        program: Sequence[str] = ('-m', 'rock_seg_ros.node'),
     ) -> None:
         """Starts the node in this process's environment.
 
@@ -31,12 +35,13 @@ class NodeProcess:
             parameters: Name → value, as one types it after `-p`.
             remappings: Name → name.
             log: File for what it prints.
+            program: What Python runs.
 
         Raises:
             OSError: The log cannot be written.
         """
         self._log = log
-        command = [sys.executable, '-m', 'rock_seg_ros.node', '--ros-args']
+        command = [sys.executable, *program, '--ros-args']
         for name, value in parameters.items():
             command += ['-p', f'{name}:={value}']
         for name, value in remappings.items():

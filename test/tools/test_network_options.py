@@ -51,7 +51,8 @@ def test_options_reach_the_settings(parse, tmp_path):
 @pytest.mark.parametrize(
     'option',
     ['--threshold=1.5', '--threshold=nan', '--alpha=-1', '--min-area=-1', '--output-stride=7',
-     '--precision=fp64', '--polygon-tolerance=inf', '--max-rocks=x'],
+     '--precision=fp64', '--preset=best', '--tile=-1', '--tile-overlap=x',
+     '--polygon-tolerance=inf', '--max-rocks=x'],
 )  # fmt: skip
 def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
     with pytest.raises(SystemExit) as leaving:
@@ -69,3 +70,26 @@ def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
 def test_weights_that_are_not_there_are_refused_by_name(parse):
     with pytest.raises(WeightsError, match=r'none\.safetensors: no such file'):
         segmenter_of(parse('--weights=none.safetensors'))
+
+
+def test_options_reach_the_network(parse, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path: path)
+    monkeypatch.setattr(
+        'rock_seg_ros.tools.network_options.Segmenter',
+        lambda *given: asked.append(inspect.signature(Segmenter).bind(*given).arguments),
+    )
+    segmenter_of(
+        parse(
+            f'--weights={tmp_path}', '--device=cpu', '--precision=int8', '--backend=openvino',
+            '--output-stride=8', '--input-size', '640', '480', '--preset=fast', '--tile=512',
+            '--tile-overlap=100',
+        )
+    )  # fmt: skip
+    assert asked == [
+        {
+            'weights': tmp_path, 'device': 'cpu', 'precision': 'int8', 'backend': 'openvino',
+            'output_stride': 8, 'input_size': (640, 480), 'preset': 'fast', 'tile': 512,
+            'tile_overlap': 100,
+        }
+    ]  # fmt: skip

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torchvision's DeepLabV3-ResNet50, called as its documentation shows.
+
+https://docs.pytorch.org/vision/stable/models.html#semantic-segmentation: initialise the model,
+`eval()`, preprocess, batch, `model(batch)['out']`, softmax. Two things are in its favour: pictures
+keep their size (the transforms' default enlarges to 520 px), and no gradients are recorded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.models.segmentation import deeplabv3_resnet50
+from torchvision.transforms._presets import SemanticSegmentation
+
+CLASSES = 2
+
+
+class TorchvisionCall:
+    """The eager model in fp32 at output stride 8, with random weights: they cost the same."""
+
+    precision = 'fp32'
+
+    def __init__(self, device: str = 'cpu') -> None:
+        """Initialises the model and the transforms.
+
+        Args:
+            device: 'cpu' or 'cuda'.
+        """
+        self.device = device
+        model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
+        self._model = model.eval().to(device)
+        self._preprocess = SemanticSegmentation(resize_size=None)
+
+    def batch(self, picture: NDArray[np.uint8]) -> Tensor:
+        """Preprocesses H×W×3 uint8 RGB to 1×3×H×W float32 on the device."""
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)
+        return self._preprocess(pixels).unsqueeze(0).to(self.device)
+
+    @torch.no_grad()
+    def scores(self, batch: Tensor) -> Tensor:
+        """Returns 1×2×H×W logits of a 1×3×H×W batch."""
+        return self._model(batch)['out']
+
+    def mask(self, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Returns H×W, where class 1 is, of H×W×3 uint8 RGB."""
+        normalized_masks = self.scores(self.batch(picture)).softmax(dim=1)
+        return (normalized_masks[0].argmax(dim=0) == 1).cpu().numpy()

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config/fastdds.xml, between two processes as on a robot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROFILES = Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
+PICTURES = 20
+PROGRAM = """
+import sys, time
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node(sys.argv[1], start_parameter_services=False)
+executor = SingleThreadedExecutor()
+executor.add_node(node)
+profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+came = set()
+if sys.argv[1] == 'camera':
+    publisher = node.create_publisher(Image, 'image', profile)
+    message = Image(height=480, width=640, encoding='rgb8', step=1920)
+    message.data.frombytes(bytes(480 * 1920))
+    while not publisher.get_subscription_count():
+        executor.spin_once(timeout_sec=0.1)
+    for number in range(int(sys.argv[2])):
+        message.header.frame_id = str(number)
+        publisher.publish(message)
+        time.sleep(0.05)  # a camera's rate
+else:
+    def take(picture):
+        number = int(picture.header.frame_id)
+        print(number, flush=True)
+        came.add(number)
+    subscription = node.create_subscription(Image, 'image', take, profile)
+    last = int(sys.argv[2]) - 1
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and last not in came:
+        executor.spin_once(timeout_sec=0.1)
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+def test_no_raw_picture_is_lost_on_best_effort_with_the_profile() -> None:
+    names = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+    environment = {**os.environ, **dict.fromkeys(names, str(PROFILES))}
+
+    def start(name: str) -> subprocess.Popen[str]:
+        words = [sys.executable, '-c', PROGRAM, name, str(PICTURES)]
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+
+    listener, camera = start('listener'), start('camera')
+    try:
+        came = listener.communicate(timeout=40)[0].split()
+    finally:
+        for process in (listener, camera):
+            process.kill()
+            process.communicate()
+    first = int(came[0]) if came else 0
+    assert [int(number) for number in came] == list(range(first, PICTURES))
+    assert first < PICTURES / 2
