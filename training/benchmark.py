@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 from training.curves import read_curves
@@ -74,7 +75,8 @@ def _parser() -> ArgumentParser:
         '--cases', type=dict[str, Case], required=True, help='name: what to measure'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
+    parser.add_argument('--preset', choices=PRESETS, default='auto', help='accuracy against speed')
+    parser.add_argument('--output-stride', type=int, default=0, help="8 or 16; 0 = the preset's")
     parser.add_argument('--report', type=Path, help='write a report, OUT.html')
     parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
     parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -89,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser.instantiate(parsed)
         weights = load_weights(given.weights)
-        segmenter = Segmenter(weights, given.device, output_stride=given.output_stride)
+        segmenter = Segmenter(
+            weights, given.device, output_stride=given.output_stride, preset=given.preset
+        )
         results = measure(segmenter, given.cases)
         if given.report:
             curves = read_curves(given.run) if given.run else None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 from training.curves import read_curves
@@ -203,7 +204,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--scale', type=float, help='scale the pictures; judged at label size')
     parser.add_argument('--gain', type=float, help="multiply the pictures' values")
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--output-stride', type=int, help='8 or 16; 0 = as trained')
+    parser.add_argument('--preset', choices=PRESETS, help='accuracy against speed')
+    parser.add_argument('--output-stride', type=int, help="8 or 16; 0 = the preset's")
     parser.add_argument(
         '--threshold', type=float, help="probability from which a pixel is rock (default: card's)"
     )
@@ -218,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
-    asked = {name: getattr(given, name) for name in ('device', 'output_stride')}
+    asked = {name: getattr(given, name) for name in ('device', 'preset', 'output_stride')}
     how: Any = {name: value for name, value in asked.items() if value is not None}
     conditions = Conditions(given.grey, given.scale, given.gain)
     segmenter = Segmenter(load_weights(given.weights), **how)

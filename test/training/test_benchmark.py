@@ -83,3 +83,18 @@ def test_what_the_embedded_weights_are_measured_on_shows_nothing_that_may_not_be
     cases = yaml.safe_load((ROOT / 'config/training/benchmark.yaml').read_text())['cases']
     shown = [name for name, case in cases.items() if case.get('shown')]
     assert [cases[name]['source']['path'] for name in shown] == ['demo/samples']
+
+
+def test_the_network_is_measured_at_the_preset_and_stride_that_are_asked_for(
+    cases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def segmenter(*_: object, **how: object) -> Bright:
+        asked.update(how)
+        return Bright()
+
+    monkeypatch.setattr('training.benchmark.Segmenter', segmenter)
+    words = ['--preset', 'fast', '--output-stride', '8']
+    assert main(['--config', str(cases), *words]) == 0
+    assert asked == {'preset': 'fast', 'output_stride': 8}

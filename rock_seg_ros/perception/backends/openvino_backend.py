@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -88,17 +89,29 @@ class _ScoresOnly(nn.Module):
         return self.model(pictures)['out']
 
 
+@cache
+def _core() -> Any:
+    """Returns the process's one Core, which is never let go.
+
+    It gives the thread that makes it a stack for signals; let go in another thread, it would free
+    that stack under the first one, which then dies of its next signal.
+    """
+    # At import it would report to its maker; without this package it does not.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
+
+
 def _compile(model: DeepLabV3, weights: Weights, precision: str) -> Any:
     """Returns an inference request for pictures of any size and batch."""
     if not is_available():
         raise WeightsError(
             f"{weights.path}: backend 'openvino' needs the package openvino, not installed here"
         )
-    # At import it would report to its maker; without this package it does not.
-    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    core = _core()
     import openvino
 
-    core = openvino.Core()
     if precision == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
         raise WeightsError(f"{weights.path}: this CPU has no bf16; use precision 'fp32'")
     with warnings.catch_warnings(), torch.inference_mode():

@@ -32,6 +32,18 @@ assert 'openvino' in sys.modules
 print([name for name in sys.modules if name.startswith('openvino_telemetry.')])
 """
 
+LET_GO = """
+import os, signal, sys, threading, torch
+from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
+from rock_seg_ros.perception.weights_file import load_weights
+held = [OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)]
+other = threading.Thread(target=held.clear)
+other.start()
+other.join()
+signal.signal(signal.SIGUSR1, lambda *_: print('handled'))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
 
 @pytest.fixture(scope='module')
 def weights(weights_file: Path) -> Weights:
@@ -160,3 +172,11 @@ def test_openvino_is_imported_when_it_is_used_and_reports_to_nobody(weights_file
         [sys.executable, '-c', IMPORT, weights_file], capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout) == (0, '[]\n'), said.stderr
+
+
+def test_a_signal_is_survived_after_a_network_was_let_go_in_another_thread(
+    weights_file: Path,
+) -> None:
+    words = [sys.executable, '-c', LET_GO, str(weights_file)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, 'handled\n'), said.stderr
