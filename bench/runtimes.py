@@ -46,7 +46,7 @@ def onnx_runtime(file: Path) -> Runtime:
 
 def openvino(file: Path, pictures: Tensor) -> Runtime:
     """Compiles an ONNX file for one size, for latency, in fp32."""
-    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]  (no reports)
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore  # no reports
     import openvino
 
     core = openvino.Core()
