@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ class Rock:
         box: x, y of the first pixel, width and height, px.
         centroid: Mean x and y of its pixels, px.
         polygon: V×2 float32 outer contour, V at least 3, clockwise as seen.
+        mask: Of the box's height and width, not 0 where the rock is.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Rock:
     box: tuple[int, int, int, int]
     centroid: tuple[float, float]
     polygon: NDArray[np.float32]
+    mask: NDArray[np.uint8] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,23 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
         _measure(number, component, segmentation.confidence, settings.polygon_tolerance)
         for number, component in enumerate(found[: settings.max_rocks], start=1)
     ]
+
+
+def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.uint16]:
+    """Numbers the pixels of each rock.
+
+    Args:
+        rocks: At most 65535.
+        shape: Height and width of the picture, px.
+
+    Returns:
+        H×W: 0, or the rock's place in the sequence counted from 1.
+    """
+    numbers = np.zeros(shape, np.uint16)
+    for number, rock in enumerate(rocks, start=1):
+        x, y, width, height = rock.box
+        numbers[y : y + height, x : x + width][rock.mask > 0] = number
+    return numbers
 
 
 def rock_pixels(
@@ -151,6 +171,7 @@ def _measure(
         box=box,
         centroid=(x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']),
         polygon=simplified(component.contours[0], tolerance),
+        mask=own,
     )
 
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks, simplified
+from rock_seg_ros.perception.rocks import (
+    Rock,
+    RockSettings,
+    draw_instances,
+    find_rocks,
+    simplified,
+)
 from rock_seg_ros.perception.segmenter import Segmentation
 
 ALL = RockSettings(min_area=1)
@@ -40,7 +46,9 @@ def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> 
         )
         polygon = simplified(outline[0], 1.0)
         score = confidence[own].mean() / 255
-        rocks.append(Rock(0, 1, score, len(xs), box, (xs.mean(), ys.mean()), polygon))
+        x, y, width, height = box
+        mask = own[y : y + height, x : x + width].astype(np.uint8)
+        rocks.append(Rock(0, 1, score, len(xs), box, (xs.mean(), ys.mean()), polygon, mask))
     return rocks
 
 
@@ -91,6 +99,7 @@ def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(
         assert one.centroid == pytest.approx(other.centroid)
         assert one.score == pytest.approx(other.score)
         np.testing.assert_allclose(one.polygon, other.polygon, atol=1e-4)
+        np.testing.assert_array_equal(one.mask > 0, other.mask > 0)
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -190,3 +199,32 @@ def test_no_rock_gives_none_and_all_rock_one() -> None:
     assert rocks_of(np.zeros((8, 9), np.uint8)) == []
     (rock,) = rocks_of(np.ones((8, 9), np.uint8))
     assert (rock.area, rock.box) == (72, (0, 0, 9, 8))
+
+
+def test_drawn_rocks_are_their_pixels_under_their_places_in_the_sequence() -> None:
+    ids = blobs(3)
+    ids[20:40, 30:50] = 0
+    ids[28:32, 38:42] = 1
+    found = rocks_of(ids)
+    assert len(found) > 3
+    numbers = draw_instances(found[::-1], ids.shape)
+    assert (numbers.dtype, numbers.shape) == (np.uint16, ids.shape)
+    np.testing.assert_array_equal(numbers > 0, ids > 0)
+    _, labels = cv2.connectedComponents(ids, connectivity=8)
+    for number, rock in enumerate(found[::-1], start=1):
+        np.testing.assert_array_equal(numbers == number, own_pixels(labels, rock))
+
+
+def test_a_mask_leaves_out_what_else_reaches_into_its_box() -> None:
+    ids = np.zeros((30, 30), np.uint8)
+    ids[2:28, 2:28] = 1
+    ids[8:22, 8:22] = 0
+    ids[13:17, 13:17] = 1
+    ring, stone = rocks_of(ids)
+    assert [np.count_nonzero(rock.mask) for rock in (ring, stone)] == [ring.area, stone.area]
+    assert (ring.mask.shape, stone.mask.shape) == ((26, 26), (4, 4))
+    assert not ring.mask[6:20, 6:20].any()
+
+
+def test_no_rocks_draw_nothing() -> None:
+    assert not draw_instances([], (4, 5)).any()
