@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Arrival, Camera, camera_names
 from rock_seg_ros.node.health import Health
-from rock_seg_ros.node.outputs import publish_label_info
+from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
     PARAMETERS,
     Parameters,

@@ -12,13 +12,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.outputs import (
-    POLYGON_POINT,
-    ROCK_POINT,
-    OverlayCompressed,
-    Rocks,
-    to_cloud,
-)
+from rock_seg_ros.node.outputs import OverlayCompressed, Rocks
+from rock_seg_ros.node.outputs.clouds import POLYGON_POINT, ROCK_POINT, to_cloud
 from rock_seg_ros.node.parameters import Parameters
 
 try:
@@ -53,7 +48,7 @@ def test_nothing_of_the_memory_between_the_fields_of_a_rock_goes_out():
     analysis = SimpleNamespace(rocks=[rock] * 300, header=Header())
     waste = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
     del waste  # freed, and like to be what the message's points are put into
-    (cloud,) = Rocks.messages(None, analysis, Parameters())
+    (cloud,) = Rocks.messages(analysis, Parameters())
     points = np.frombuffer(cloud.data, ROCK_POINT)
     assert (points['area'] == 32).all()
     assert (points['id'] == 7).all()

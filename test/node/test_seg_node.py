@@ -20,7 +20,8 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.images import fill, to_message
-from rock_seg_ros.node.outputs import OUTPUTS, ROCK_POINT, Rocks
+from rock_seg_ros.node.outputs import OUTPUTS, Rocks
+from rock_seg_ros.node.outputs.clouds import ROCK_POINT
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.seg_node import load_segmenter
 from rock_seg_ros.perception.decoding import decode_rgb

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node publishes: one class an output. Only what somebody subscribes to is built."""
+
+from __future__ import annotations
+
+from rock_seg_ros.node.outputs.clouds import PolygonPoints, Rocks
+from rock_seg_ros.node.outputs.output import Output
+from rock_seg_ros.node.outputs.pictures import (
+    ClassIds,
+    Confidence,
+    Mask,
+    Overlay,
+    OverlayCompressed,
+)
+from rock_seg_ros.node.outputs.shapes import Polygons
+from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
+
+# In the order of publishing: the rocks go out last and close the picture.
+OUTPUTS: tuple[type[Output], ...] = (
+    Mask,
+    ClassIds,
+    Confidence,
+    Overlay,
+    OverlayCompressed,
+    Polygons,
+    PolygonPoints,
+    *((Detections,) if vision_msgs else ()),
+    Rocks,
+)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outputs that are PointCloud2: a whole picture's rocks in one buffer."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from rock_seg_ros.node.images import fill
+from rock_seg_ros.node.outputs.output import Output
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.analysis import Analysis
+
+POINT_TYPES = {
+    'float32': PointField.FLOAT32,
+    'uint32': PointField.UINT32,
+    'uint8': PointField.UINT8,
+}
+POLYGON_POINT = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('id', 'u4')])
+ROCK_POINT = np.dtype(
+    [
+        *((name, 'f4') for name in ('x', 'y', 'z', 'u', 'v', 'width', 'height')),
+        *((name, 'f4') for name in ('area', 'diameter', 'score')),
+        ('class_id', 'u1'),
+        ('id', 'u4'),
+    ],
+    align=True,
+)
+
+
+class PolygonPoints(Output):
+    """The same polygons in one buffer, empty ones too."""
+
+    topic = '~/polygon_points'
+    message_type = PointCloud2
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One PointCloud2 of x, y (px), z (0) and id; vertices in order."""
+        counts = [len(rock.polygon) for rock in analysis.rocks]
+        points = np.zeros(sum(counts), POLYGON_POINT)
+        if counts:
+            vertices = np.concatenate([rock.polygon for rock in analysis.rocks])
+            points['x'], points['y'] = vertices.T
+            points['id'] = np.repeat([rock.id for rock in analysis.rocks], counts)
+        return [to_cloud(points, analysis.header, dense=True)]
+
+
+class Rocks(Output):
+    """One point a rock, one message a picture, empty ones too; goes out last."""
+
+    topic = '~/rocks'
+    message_type = PointCloud2
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One PointCloud2; metres are NaN where they are not known."""
+        unknown = (np.nan, np.nan, np.nan)
+        values = [
+            (*unknown, *r.centroid, *r.box[2:], r.area, np.nan, r.score, r.class_id, r.id)
+            for r in analysis.rocks
+        ]
+        points = np.zeros(len(values), ROCK_POINT)  # what lies between the fields, too
+        points[:] = values
+        return [to_cloud(points, analysis.header, dense=not len(points))]
+
+
+def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> PointCloud2:
+    """Makes a PointCloud2 of N structured points with one copy.
+
+    Args:
+        points: N, of a structured dtype of float32, uint32 and uint8 fields.
+        header: Put into the message as it is.
+        dense: Whether no value is NaN.
+    """
+    message = PointCloud2(header=header, height=1, width=len(points), is_dense=dense)
+    message.point_step = points.dtype.itemsize
+    message.row_step = points.nbytes
+    message.fields = _point_fields(points.dtype)
+    fill(message, points.view(np.uint8))
+    return message
+
+
+@cache
+def _point_fields(kind: Any) -> list[PointField]:
+    """Returns the description of a structured dtype; messages share it, nobody changes it."""
+    return [
+        PointField(
+            name=name,
+            offset=kind.fields[name][1],
+            datatype=POINT_TYPES[kind[name].name],
+            count=1,
+        )
+        for name in kind.names or ()
+    ]
