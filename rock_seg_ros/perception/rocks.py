@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +14,29 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.segmenter import Segmentation
 from rock_seg_ros.perception.splitting import cut_apart
+
+
+def _row_bounds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tells from the steps to and from a contour's pixel whether its row ends there, and starts.
+
+    A contour has the rock on its left: what it sweeps on its right between two steps is none.
+
+    Returns:
+        Two tables of 0 and 1, each 81: 9 times the step there, and the step from there; a step is
+        4 + dx + 3·dy, 4 for that of a lone pixel.
+    """
+    steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]  # clockwise
+    codes = [4 + x + 3 * y for x, y in steps]
+    tables = np.zeros((2, 81))
+    for (to, there), (away, back) in product(enumerate(codes), repeat=2):
+        swept = (to + 4 - away) % 8 or 8
+        for table, side in zip(tables, (0, 4), strict=True):  # beyond the pixel, before it
+            table[9 * there + back] = 0 < (to + 4 - side) % 8 < swept
+    tables[:, 40] = 1
+    return tables[0], tables[1]
+
+
+ROW_ENDS, ROW_STARTS = _row_bounds()
 
 
 @dataclass(frozen=True)
@@ -95,15 +120,14 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
 def rock_pixels(
     segmentation: Segmentation, class_id: int, settings: RockSettings
 ) -> NDArray[np.uint8]:
-    """Returns H×W, not 0 where a rock class is, without the cuts between rocks if wanted."""
+    """Returns H×W, 255 where a rock class is, without the cuts between rocks if wanted, else 0."""
     rock = _pixels_of(segmentation, class_id)
     if not settings.split_touching or segmentation.rim_id is None:
         return rock
     rim = _pixels_of(segmentation, segmentation.rim_id)
     if not cv2.countNonZero(rim):
         return rock
-    cut = cut_apart(rock > 0, rim > 0, segmentation.confidence, settings.min_area)
-    return cut.view(np.uint8)
+    return cut_apart(rock, rim, segmentation.confidence, settings.min_area)
 
 
 def _pixels_of(segmentation: Segmentation, class_id: int) -> NDArray[np.uint8]:
@@ -118,22 +142,25 @@ class Component:
     Attributes:
         class_id: Its class.
         area: Pixels.
-        mask: H×W, the mask that it is part of; all its pixels have one value above 0.
-        contours: Its outer contour and those of its holes, V×1×2 int32, all through its own pixels.
+        centroid: Mean x and y of its pixels, px.
+        mask: H×W, the mask that it is part of: 0 or 255.
+        contours: Its outer contour and those of its holes, V×2 int32, all through its own pixels,
+            where they bend.
     """
 
     class_id: int
     area: int
+    centroid: tuple[float, float]
     mask: NDArray[np.uint8]
     contours: list[NDArray[np.int32]]
 
     def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
-        """Returns its box (x, y, width, height) and a mask of the box's size, 1 where it is."""
+        """Returns its box (x, y, width, height) and a mask of the box's size, 255 where it is."""
         x, y, width, height = cv2.boundingRect(self.contours[0])
         own = self.mask[y : y + height, x : x + width]
         if cv2.countNonZero(own) != self.area:  # others reach into the box
             own = np.zeros((height, width), np.uint8)
-            cv2.fillPoly(own, self.contours, 1, offset=(-x, -y))
+            cv2.fillPoly(own, self.contours, 255, offset=(-x, -y))
         return (x, y, width, height), own
 
 
@@ -142,19 +169,56 @@ def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) 
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return []
+    sums, corners = _follow(contours)
     parents = tree[0, :, 3].astype(np.intp)
-    outer = parents < 0
-    # Pick's theorem: the pixels on and within a contour, of a hole those within.
-    enclosed = np.array([cv2.contourArea(contour) for contour in contours])
-    steps = np.array([len(contour) if len(contour) > 1 else 0 for contour in contours])
-    areas = np.where(outer, enclosed + steps / 2 + 1, 0)
-    np.subtract.at(areas, parents[~outer], (enclosed - steps / 2 + 1)[~outer])
-    order = np.argsort(-areas, kind='stable')
-    kept = order[areas[order] >= max(1, settings.min_area)][: settings.max_rocks].tolist()
-    members = {number: [contours[number]] for number in kept}
-    for number in np.flatnonzero(np.isin(parents, kept)).tolist():
-        members[int(parents[number])].append(contours[number])
-    return [Component(class_id, int(areas[n]), mask, members[n]) for n in kept]
+    holes = np.flatnonzero(parents >= 0)
+    np.add.at(sums, parents[holes], sums[holes])
+    sums[holes] = 0
+    order = np.argsort(-sums[:, 0], kind='stable')
+    kept = order[sums[order, 0] >= max(1, settings.min_area)][: settings.max_rocks].tolist()
+    members = {number: [corners[number]] for number in kept}
+    for number in holes[np.isin(parents[holes], kept)].tolist():
+        members[int(parents[number])].append(corners[number])
+    return [
+        Component(class_id, int(area), (x / area, y / area), mask, members[number])
+        for number, (area, x, y) in zip(kept, sums[kept].tolist(), strict=True)
+    ]
+
+
+def _follow(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
+    """Follows contours step by step, all at once.
+
+    Pixels are summed by the discrete theorem of Green (Yang and Albregtsen 1996): each row of
+    pixels from where it ends to where it starts, in whole numbers all the way.
+
+    Args:
+        contours: N, of V×1×2 int32 from cv2.findContours without approximation.
+
+    Returns:
+        N×3, the number of the pixels enclosed and the sums of their x and y, of a hole those that
+        it takes away, below 0; N contours V×2 of no pixels but their first and where they bend.
+    """
+    lengths = np.array([len(contour) for contour in contours])
+    last = np.cumsum(lengths) - 1
+    first = last - lengths + 1
+    points = np.concatenate(contours)[:, 0]
+    places = points[:, 0] + 3 * points[:, 1]
+    steps, before = np.empty_like(places), np.empty_like(places)
+    np.subtract(places[1:], places[:-1], out=steps[:-1])
+    steps[last] = places[first] - places[last]
+    before[1:] = steps[:-1]
+    before[first] = steps[last]
+    x, y = points.T.astype(np.float64)
+    ends, starts = (table.take(9 * before + steps + 40) for table in (ROW_ENDS, ROW_STARTS))
+    pixels = x * (ends - starts) + starts
+    columns = (pixels, x * (pixels + ends) / 2, y * pixels)
+    sums = np.stack([np.add.reduceat(column, first) for column in columns], axis=1)
+    bends = steps != before
+    bends[first] = True
+    numbers = np.flatnonzero(bends)
+    bounds = np.searchsorted(numbers, [*first, len(points)]).tolist()
+    corners = points.take(numbers, axis=0)
+    return sums, [corners[start:end] for start, end in pairwise(bounds)]
 
 
 def _measure(
@@ -162,14 +226,15 @@ def _measure(
 ) -> Rock:
     box, own = component.cut_out()
     x, y, width, height = box
-    moments = cv2.moments(own)  # its values are all the same: as for a binary image, and quicker
+    # With what else is there at 0, the sum of all is several times as quick as a mean with a mask.
+    sure = cv2.bitwise_and(confidence[y : y + height, x : x + width], own)
     return Rock(
         id=number,
         class_id=component.class_id,
-        score=cv2.mean(confidence[y : y + height, x : x + width], own)[0] / 255,
+        score=cv2.sumElems(sure)[0] / (255 * component.area),
         area=component.area,
         box=box,
-        centroid=(x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']),
+        centroid=component.centroid,
         polygon=simplified(component.contours[0], tolerance),
         mask=own,
     )
@@ -179,19 +244,19 @@ def simplified(contour: NDArray[np.int32], tolerance: float) -> NDArray[np.float
     """Returns the polygon of a contour with fewer vertices (Douglas and Peucker 1973).
 
     Args:
-        contour: V×1×2, every pixel of the contour in order, px.
+        contour: V×2 or V×1×2, every pixel where the contour bends, in order, px.
         tolerance: Largest distance of a contour point from the polygon, px.
 
     Returns:
         V×2 float32, V at least 3, clockwise as seen; a straight line gives a box around it, 1 px
         wide, a bent one its line there and back.
     """
-    polygon = cv2.approxPolyDP(contour, tolerance, closed=True).reshape(-1, 2).astype(np.float32)
+    polygon: NDArray[Any] = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0]
     if len(polygon) < 3:
-        polygon = _thin_box(polygon[0], polygon[-1])
+        polygon = _thin_box(*polygon[[0, -1]].astype(np.float32))
     if cv2.contourArea(polygon, oriented=True) < 0:
         polygon = polygon[::-1]
-    return np.ascontiguousarray(polygon)
+    return np.ascontiguousarray(polygon, np.float32)
 
 
 def _thin_box(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,11 +18,11 @@ SOFTNESS = 1.25  # cells
 
 
 def cut_apart(
-    rock: NDArray[np.bool_],
-    rim: NDArray[np.bool_],
+    rock: NDArray[np.uint8],
+    rim: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
     smallest: int,
-) -> NDArray[np.bool_]:
+) -> NDArray[np.uint8]:
     """Cuts the parts of a mask that the network's rims tell to be heaps of rocks.
 
     In a heap each rock is a hill of confidence and of distance from the heap's edge; the cuts lie
@@ -31,28 +31,28 @@ def cut_apart(
     cells of a few pixels, the cuts are one pixel wide.
 
     Args:
-        rock: H×W, where there is rock.
-        rim: H×W, where there is the rim between two rocks.
+        rock: H×W, 255 where there is rock, else 0.
+        rim: H×W, 255 where there is the rim between two rocks, else 0.
         confidence: H×W, 0 to 255, of the class of each pixel.
         smallest: A hill with fewer pixels is no rock of its own.
 
     Returns:
         H×W: the rock without the pixels of the cuts; 8-connected parts are rocks.
     """
-    if not rim.any():
-        return rock
     side = max(SMALLEST_CELL, round(min(rock.shape) / CELLS))
-    share = _shrink(rock.view(np.uint8) * np.uint8(255), side)
-    heaps = _heaps(share, _shrink(rim.view(np.uint8) * np.uint8(255), side))
+    share = _shrink(rock, side)
+    heaps = _heaps(share, _shrink(rim, side))
     relief = _relief((heaps > 0) & (share > 127), _shrink(confidence, side))
     tops = _tops(relief, smallest / side**2)
     if not tops.any():
         return rock
     height, width = rock.shape
     grown = _grow(_territories(tops, heaps), side)[:height, :width]
-    numbers = cv2.copyTo(grown, rock.view(np.uint8))
+    numbers = cv2.copyTo(grown, rock)
     higher = cv2.dilate(numbers, np.ones((3, 3), np.uint8))
-    return rock & ((numbers == 0) | (higher == numbers))
+    others = cv2.compare(higher, numbers, cv2.CMP_GT)
+    cuts = cv2.bitwise_and(others, cv2.compare(numbers, 0, cv2.CMP_GT))  # type: ignore[call-overload]
+    return cv2.subtract(rock, cuts)  # type: ignore[return-value]
 
 
 def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

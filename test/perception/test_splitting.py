@@ -27,6 +27,16 @@ def heap() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return (mask > 0) & (rim == 0), (mask > 0) & (rim > 0)
 
 
+def cut(
+    rock: NDArray[np.bool_], rim: NDArray[np.bool_], confidence: NDArray[np.uint8], smallest: int
+) -> NDArray[np.bool_]:
+    """What is left of the rock."""
+    masks = (where.astype(np.uint8) * np.uint8(255) for where in (rock, rim))
+    left = cut_apart(*masks, confidence, smallest)
+    assert set(np.unique(left)) <= {0, 255}
+    return left > 0
+
+
 def parts(rock: NDArray[np.bool_]) -> int:
     return cv2.connectedComponents(rock.astype(np.uint8), connectivity=8)[0] - 1
 
@@ -38,9 +48,9 @@ def sure(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
 def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
     rock, rim = heap()
     assert parts(rock) == 1
-    cut = cut_apart(rock, rim, sure(rock), smallest=50)
-    assert parts(cut) == 3
-    numbers = cv2.connectedComponents(cut.astype(np.uint8))[1]
+    left = cut(rock, rim, sure(rock), smallest=50)
+    assert parts(left) == 3
+    numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
     assert len({numbers[y, x] for x, y in PLACES}) == 3
 
 
@@ -51,25 +61,25 @@ def test_a_heap_in_a_picture_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(
     for whole, where in zip((rock, rim), heap(), strict=True):
         enlarged = np.repeat(np.repeat(where, times, axis=0), times, axis=1)
         whole[-len(enlarged) :, 1 : enlarged.shape[1] + 1] = enlarged
-    cut = cut_apart(rock, rim, sure(rock), smallest=50 * times**2)
-    assert parts(cut) == 3
-    numbers = cv2.connectedComponents(cut.astype(np.uint8))[1]
+    left = cut(rock, rim, sure(rock), smallest=50 * times**2)
+    assert parts(left) == 3
+    numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
     middles = [numbers[times * (y - 80), times * x] for x, y in PLACES]
     assert len({0, *middles}) == 4
-    assert 0 < (rock & ~cut).sum() < 60 * times
+    assert 0 < (rock & ~left).sum() < 60 * times
 
 
 def test_a_cut_takes_few_pixels_and_adds_none() -> None:
     rock, rim = heap()
-    cut = cut_apart(rock, rim, sure(rock), smallest=50)
-    assert not (cut & ~rock).any()
-    assert (rock & ~cut).sum() < 0.05 * rock.sum()
+    left = cut(rock, rim, sure(rock), smallest=50)
+    assert not (left & ~rock).any()
+    assert (rock & ~left).sum() < 0.05 * rock.sum()
 
 
 def test_without_rims_nothing_is_cut() -> None:
     rock, rim = heap()
     rock |= rim
-    assert cut_apart(rock, np.zeros_like(rock), sure(rock), smallest=50) is rock
+    np.testing.assert_array_equal(cut(rock, np.zeros_like(rock), sure(rock), 50), rock)
 
 
 def test_a_speck_of_rim_makes_no_heap() -> None:
@@ -77,7 +87,7 @@ def test_a_speck_of_rim_makes_no_heap() -> None:
     rock |= rim
     speck = np.zeros_like(rock)
     speck[40, 49:53] = True
-    np.testing.assert_array_equal(cut_apart(rock & ~speck, speck, sure(rock), 50), rock & ~speck)
+    np.testing.assert_array_equal(cut(rock & ~speck, speck, sure(rock), 50), rock & ~speck)
 
 
 def test_a_valley_of_confidence_cuts_a_heap_too() -> None:
@@ -87,20 +97,20 @@ def test_a_valley_of_confidence_cuts_a_heap_too() -> None:
     confidence[:, 56:64] = 140
     rim = np.zeros_like(rock)
     rim[10:14, 20:32] = True  # elsewhere: it only tells that this is a heap
-    assert parts(cut_apart(rock & ~rim, rim, confidence, smallest=50)) == 2
-    assert parts(cut_apart(rock & ~rim, rim, sure(rock), smallest=50)) == 1
+    assert parts(cut(rock & ~rim, rim, confidence, smallest=50)) == 2
+    assert parts(cut(rock & ~rim, rim, sure(rock), smallest=50)) == 1
 
 
 def test_a_hill_that_is_too_small_is_no_rock_of_its_own() -> None:
     rock, rim = heap()
-    assert parts(cut_apart(rock, rim, sure(rock), smallest=5000)) == 1
+    assert parts(cut(rock, rim, sure(rock), smallest=5000)) == 1
 
 
 def test_another_rock_beside_a_heap_is_left_whole() -> None:
     rock, rim = heap()
     rock[70:78, 4:30] = True
-    cut = cut_apart(rock, rim, sure(rock), smallest=50)
-    np.testing.assert_array_equal(cut[66:], rock[66:])
+    left = cut(rock, rim, sure(rock), smallest=50)
+    np.testing.assert_array_equal(left[66:], rock[66:])
 
 
 @pytest.mark.parametrize(('wanted', 'count'), [(True, 3), (False, 1)])
@@ -120,8 +130,8 @@ def test_heaps_do_not_cut_each_other() -> None:
     rock &= ~rim
     confidence = sure(rock)
     confidence[40:52, 50:] = 140
-    cut = cut_apart(rock, rim, confidence, smallest=50)
-    np.testing.assert_array_equal(cut[40:], rock[40:])
+    left = cut(rock, rim, confidence, smallest=50)
+    np.testing.assert_array_equal(left[40:], rock[40:])
 
 
 def test_a_heap_without_a_top_is_left_as_it_is() -> None:
@@ -130,21 +140,21 @@ def test_a_heap_without_a_top_is_left_as_it_is() -> None:
     thin[70, 4:40] = True
     rims = rim.copy()
     rims[70, 20:22], thin[70, 20:22] = True, False
-    cut = cut_apart(rock | thin, rims, sure(rock), smallest=50)
-    np.testing.assert_array_equal(cut[66:], (rock | thin)[66:])
-    assert parts(cut[:66]) == 3
+    left = cut(rock | thin, rims, sure(rock), smallest=50)
+    np.testing.assert_array_equal(left[66:], (rock | thin)[66:])
+    assert parts(left[:66]) == 3
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1)])
 def test_the_smallest_pictures_are_no_trouble(shape: tuple[int, int]) -> None:
     rim = np.zeros(shape, bool)
     rim[0, 0] = True
-    cut = cut_apart(~rim, rim, sure(rim), 1)
-    assert cut.shape == shape
-    assert not (cut & rim).any()
+    left = cut(~rim, rim, sure(rim), 1)
+    assert left.shape == shape
+    assert not (left & rim).any()
 
 
 def test_no_rock_at_all_is_no_trouble() -> None:
     nothing = np.zeros((20, 30), bool)
-    assert not cut_apart(nothing, nothing, sure(nothing), 50).any()
-    assert not cut_apart(nothing, ~nothing, sure(nothing), 50).any()
+    assert not cut(nothing, nothing, sure(nothing), 50).any()
+    assert not cut(nothing, ~nothing, sure(nothing), 50).any()
