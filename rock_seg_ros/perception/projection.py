@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import Rock
+from rock_seg_ros.perception.rocks import Rock, draw_instances
 
 MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
-PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-7)
-LEAST_SHARE = 0.3  # of a rock's pixels that must have depth
-CORE = 0.3  # of the mask's greatest depth in px; what is less deep may be something else
+# The default is off by 0.2 px where distortion is strong.
+PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
+SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
+WIDE_SAMPLES = 4096  # of a whole picture
+LEAST_SHARE = 0.3  # of them that must have depth
 HORIZON = 10.0  # px below it that a foot must be: there one pixel more is a tenth of the range
-BULGE = 0.5  # radii that the middle of a rock's visible surface lies behind its foot
-RING = 0.5  # of a rock's box that is looked at around it for the ground
-RING_POINTS = 12  # across and down, of the ring and the rock in it
-LEAST_RING = 12  # points that a plane needs
-FITS = 8
+RING = 0.5  # of a rock's longer side that the ground is looked at around it
+RING_LEAST = 6  # px more
+MOAT = 2  # px around rocks where depth is of neither
+FITS = 6
+TOLERANCE = 1e-3  # of 1/z, within which all points of the ground count alike
 
 # Around a box's border, in widths and heights.
 BORDER = np.array([(0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0, 0.5)])
@@ -50,6 +53,8 @@ class Intrinsics:
 
     def __post_init__(self) -> None:
         """Refuses with ValueError what is no camera, such as a camera_info of zeros."""
+        if min(self.size) < 1:
+            raise ValueError(f'the pictures must have pixels, not {self.size[0]}×{self.size[1]}')
         if self.matrix.shape != (3, 3) or not np.isfinite(self.matrix).all():
             raise ValueError('the camera matrix must be 3×3 finite numbers')
         if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
@@ -67,7 +72,7 @@ class Intrinsics:
                 f'{self.model} cannot have {self.distortion.size} distortion coefficients'
             )
 
-    def rays(self, points: NDArray[np.floating]) -> Floats:
+    def rays(self, points: NDArray[Any]) -> Floats:
         """Returns the V×3 directions (z = 1) that V×2 pixels look in, lens distortion undone."""
         flat = np.asarray(points, np.float64).reshape(-1, 1, 2)
         if not len(flat):
@@ -171,52 +176,83 @@ class Place:
 def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     """Says where rocks are and how big.
 
+    A rock's depth is the mean over its visible surface: of its pixels those that lie no farther
+    from their median than the rock is wide. Area, extent and diameter are its silhouette's at that
+    depth. The ground around it is a plane fitted to the depth of a ring of pixels that are no rock.
+
+    What depth does not tell, the known ground does: a rock is as far as the point where its lowest
+    ray meets that ground, its extent along z is not known, and its height is its silhouette's. All
+    is NaN without depth and known ground, and without depth for rocks whose foot is less than
+    `HORIZON` px below the horizon or at the picture's border.
+
     Args:
         rocks: Of one picture.
         view: Of the same picture.
 
     Returns:
         A place for each rock, in their order.
+
+    Raises:
+        ValueError: A rock reaches out of the picture.
     """
-    return [_placed(rock, view) for rock in rocks]
-
-
-def _placed(rock: Rock, view: View) -> Place:
-    z = np.nan
-    if view.depth is not None:
-        x, y, width, height = rock.box
-        depths = view.depth[y : y + height, x : x + width][rock.mask > 0]
-        depths = depths[(depths > 0) & (depths < np.inf)]
-        if len(depths) >= LEAST_SHARE * rock.area:
-            z = float(np.median(depths))
-    box = np.array(rock.box, np.float64)
-    rays = view.intrinsics.rays(box[:2] - 0.5 + BORDER * box[2:])[:, :2]
-    rolled = np.roll(rays, -1, axis=0)
-    area = abs(rays[:, 0] @ rolled[:, 1] - rays[:, 1] @ rolled[:, 0]) / 2
-    solid = area * rock.area / (box[2] * box[3])
-    position = z * view.intrinsics.rays(np.array(rock.centroid))[0]
-    across, up = (z * np.ptp(rays, axis=0)).tolist()
-    return Place(
-        tuple(position.tolist()),
-        (across, up, np.nan),
-        float(z * np.sqrt(solid * 4 / np.pi)),
-        np.nan,
-        float(np.linalg.norm(position)),
-    )
+    if not rocks:
+        return []
+    _check_boxes(rocks, view.intrinsics.size)
+    middle, spans, radius = _silhouettes(rocks, view.intrinsics)
+    points, depths = _sample([(rock.box[:2], rock.mask) for rock in rocks], view.depth)
+    depths, z = _surface(depths, radius)
+    near, far = _quantiles(depths, (0.05, 0.95))
+    seen = ~np.isnan(z)
+    if view.ground is not None:
+        z = np.where(seen, z, _standing(rocks, view.intrinsics, view.ground))
+    depths = np.where(seen[:, None], depths, z[:, None])
+    position = z[:, None] * middle
+    thick = np.where(seen, far - near, np.nan)
+    height = _height(_directions(points, view.intrinsics), depths, _grounds(rocks, view))
+    extents = np.column_stack([z[:, None] * spans, thick])
+    distance = np.linalg.norm(position, axis=1)
+    return [
+        Place(tuple(where), tuple(extent), *rest)
+        for where, extent, rest in zip(
+            position.tolist(),
+            extents.tolist(),
+            np.column_stack([2 * radius * z, height, distance]).tolist(),
+            strict=True,
+        )
+    ]
 
 
 def surface_points(rocks: Sequence[Rock], view: View, step: int) -> NDArray[np.float32]:
-    """Returns N×3 points on the rocks' surfaces, every `step`-th pixel both ways that has depth."""
-    pixels, depths = [np.zeros((0, 2))], [np.zeros(0)]
-    for rock in rocks if view.depth is not None else ():
-        x, y, width, height = rock.box
-        v, u = np.nonzero(rock.mask[::step, ::step])
-        pixels.append(np.column_stack([x + step * u, y + step * v]))
-        depths.append(view.depth[y : y + height : step, x : x + width : step][v, u])  # type: ignore
-    z = np.concatenate(depths)
-    known = (z > 0) & (z < np.inf)
-    points = view.intrinsics.rays(np.concatenate(pixels)[known]) * z[known, None]
-    return points.astype(np.float32)
+    """Finds points on the rocks' visible surfaces.
+
+    Args:
+        rocks: Of one picture.
+        view: Of the same picture.
+        step: Every so many pixels both ways one is looked at, 1 or more.
+
+    Returns:
+        N×3, m, of pixels with depth; none where there is no depth.
+
+    Raises:
+        ValueError: A rock reaches out of the picture.
+    """
+    if not rocks or view.depth is None:
+        return np.zeros((0, 3), np.float32)
+    _check_boxes(rocks, view.intrinsics.size)
+    _, _, radius = _silhouettes(rocks, view.intrinsics)
+    _, depths = _sample([(rock.box[:2], rock.mask) for rock in rocks], view.depth)
+    nearest, farthest = _bounds(depths, radius)
+    pixels = []
+    for rock in rocks:
+        x, y = (-(-first // step) * step for first in rock.box[:2])  # on one grid for all rocks
+        grid = rock.mask[y - rock.box[1] :: step, x - rock.box[0] :: step]
+        v, u = np.nonzero(grid)
+        pixels.append(np.stack([x + step * u, y + step * v], axis=1))
+    of = np.repeat(np.arange(len(rocks)), [len(each) for each in pixels])
+    points = np.concatenate(pixels)
+    z = view.depth[points[:, 1], points[:, 0]]
+    on_rock = (z >= nearest[of]) & (z <= farthest[of])
+    return (view.intrinsics.rays(points[on_rock]) * z[on_rock, None]).astype(np.float32)
 
 
 def outlines(
@@ -230,3 +266,178 @@ def outlines(
     counts = [len(rock.polygon) for rock in rocks]
     rays *= np.repeat(np.where(np.isnan(z), 1, z), counts)[:, None]
     return np.split(rays, np.cumsum(counts)[:-1])
+
+
+def fit_ground(rocks: Sequence[Rock], view: View) -> Plane | None:
+    """Fits one plane to all depth that is no rock; None where too little is known.
+
+    Args:
+        rocks: Of one picture.
+        view: Of the same picture.
+    """
+    if view.depth is None:
+        return None
+    free = draw_instances(rocks, view.depth.shape[:2]) == 0
+    points, depths = _sample([((0, 0), free)], view.depth, WIDE_SAMPLES)
+    fitted = _fit_planes(_directions(points, view.intrinsics), depths)[0]
+    length = float(np.linalg.norm(fitted))
+    return None if np.isnan(length) else Plane(-fitted / length, 1 / length)
+
+
+def _check_boxes(rocks: Sequence[Rock], size: tuple[int, int]) -> None:
+    for rock in rocks:
+        x, y, width, height = rock.box
+        if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
+            raise ValueError(
+                f'a rock at {x}, {y}, {width}×{height} px, is not in a {size[0]}×{size[1]} picture'
+            )
+
+
+def _silhouettes(rocks: Sequence[Rock], intrinsics: Intrinsics) -> tuple[Floats, Floats, Floats]:
+    """Returns R×3 rays of the middles, R×2 spans and R radii of discs of equal area, at z = 1."""
+    middle = intrinsics.rays(np.array([rock.centroid for rock in rocks]))
+    boxes = np.array([rock.box for rock in rocks], np.float64)
+    borders = boxes[:, None, :2] - 0.5 + BORDER * boxes[:, None, 2:]
+    x, y = np.moveaxis(_directions(borders, intrinsics)[..., :2], 2, 0)
+    twice = (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)
+    areas = np.array([rock.area for rock in rocks]) / (boxes[:, 2] * boxes[:, 3])
+    radius = np.sqrt(np.abs(twice) / 2 * areas / np.pi)
+    return middle, np.column_stack([np.ptp(x, axis=1), np.ptp(y, axis=1)]), radius
+
+
+def _sample(
+    regions: Sequence[tuple[tuple[int, int], NDArray[Any]]],
+    depth: NDArray[np.float32] | None,
+    count: int = SAMPLES,
+) -> tuple[NDArray[np.intp], Floats]:
+    """Takes `count` pixels of each region, spread over it, some twice where it has fewer.
+
+    Args:
+        regions: x and y of a window's first pixel, and its pixels, not 0 in the region.
+        depth: H×W, m, or None.
+        count: Of the pixels.
+
+    Returns:
+        R×S×2 px, and R×S m, NaN where depth is not known and where the region is empty.
+    """
+    places = np.zeros((len(regions), count), np.intp)
+    filled = np.zeros(len(regions), bool)
+    order = np.arange(count)
+    for row, (_, region) in enumerate(regions):
+        inside = np.flatnonzero(region)
+        if len(inside):
+            places[row] = inside[order * len(inside) // count]
+            filled[row] = True
+    width = np.array([max(1, region.shape[1]) for _, region in regions])
+    first = np.array([corner for corner, _ in regions])
+    v, u = np.divmod(places, width[:, None])
+    u, v = u + first[:, :1], v + first[:, 1:]
+    depths = np.full(u.shape, np.nan)
+    if depth is not None:
+        depths[filled] = depth[v[filled], u[filled]]
+    depths[~((depths > 0) & (depths < np.inf))] = np.nan
+    return np.stack([u, v], axis=-1), depths
+
+
+def _directions(points: NDArray[Any], intrinsics: Intrinsics) -> Floats:
+    """Returns R×S×3 rays of R×S×2 pixels."""
+    return intrinsics.rays(points.reshape(-1, 2)).reshape(*points.shape[:2], 3)
+
+
+def _quantiles(values: Floats, shares: Sequence[float]) -> list[Floats]:
+    """Returns quantiles of each row of R×S, leaving NaN out; NaN where there is nothing else."""
+    ordered = np.sort(values, axis=1)  # NaN come last
+    known = np.count_nonzero(~np.isnan(values), axis=1)
+    at = [np.rint(share * np.maximum(known - 1, 0)).astype(np.intp) for share in shares]
+    return [np.take_along_axis(ordered, each[:, None], axis=1)[:, 0] for each in at]
+
+
+def _bounds(depths: Floats, radius: Floats) -> tuple[Floats, Floats]:
+    """Returns between which R depths each rock is: as deep as it is wide, or as depth is noisy."""
+    (middle,) = _quantiles(depths, (0.5,))
+    (spread,) = _quantiles(np.abs(depths - middle[:, None]), (0.5,))
+    reach = np.maximum(2 * radius * middle, 3 * spread)
+    return middle - reach, middle + reach
+
+
+def _surface(depths: Floats, radius: Floats) -> tuple[Floats, Floats]:
+    """Returns R×S depths, NaN where not on the rock, and their R means, NaN where few are known."""
+    nearest, farthest = _bounds(depths, radius)
+    on_rock = (depths >= nearest[:, None]) & (depths <= farthest[:, None])
+    mean = np.where(on_rock, depths, 0).sum(axis=1) / np.maximum(1, on_rock.sum(axis=1))
+    known = np.count_nonzero(~np.isnan(depths), axis=1)
+    mean[known < LEAST_SHARE * depths.shape[1]] = np.nan
+    return np.where(on_rock, depths, np.nan), mean
+
+
+def _standing(rocks: Sequence[Rock], intrinsics: Intrinsics, ground: Plane) -> Floats:
+    """Returns R depths (m) of rocks that stand on the ground, NaN where it cannot tell."""
+    counts = [len(rock.polygon) for rock in rocks]
+    starts = np.cumsum([0, *counts[:-1]])
+    polygons = np.concatenate([rock.polygon for rock in rocks])
+    closeness = ground.closeness(intrinsics.rays(polygons))
+    foot = np.maximum.reduceat(closeness, starts)
+    (width, height), (x, y) = intrinsics.size, polygons.T
+    lowest = closeness >= np.repeat(foot, counts)
+    outside = (x <= 0) | (y <= 0) | (x >= width - 1) | (y >= height - 1)
+    cut = np.maximum.reduceat(lowest & outside, starts)
+    pixel = np.hypot(*ground.normal[:2]) / ground.offset / intrinsics.matrix[1, 1]
+    with np.errstate(divide='ignore'):
+        return np.where((foot > HORIZON * pixel) & ~cut, 1 / (foot + pixel / 2), np.nan)
+
+
+def _height(rays: Floats, depths: Floats, grounds: Floats) -> Floats:
+    """Returns how high (m) R rocks rise above the ground, but for the highest 5 % of their points.
+
+    Args:
+        rays: R×S×3, z = 1.
+        depths: R×S, m.
+        grounds: R×3, g with g · ray = 1/z.
+    """
+    away = depths * (rays @ grounds[..., None])[..., 0]
+    (high,) = _quantiles((1 - away) / np.linalg.norm(grounds, axis=1)[:, None], (0.95,))
+    return high
+
+
+def _grounds(rocks: Sequence[Rock], view: View) -> Floats:
+    """Returns R×3: the ground around each rock as g with g · ray = 1/z; NaN where not known."""
+    known = np.full(3, np.nan)
+    if view.ground is not None:
+        known = view.ground.normal / -view.ground.offset
+    if view.depth is None:
+        return np.tile(known, (len(rocks), 1))
+    rock = draw_instances(rocks, view.depth.shape[:2]) > 0
+    near = cv2.dilate(rock.view(np.uint8), np.ones((2 * MOAT + 1, 2 * MOAT + 1), np.uint8))
+    regions = []
+    for x, y, width, height in (rock.box for rock in rocks):
+        margin = RING_LEAST + round(RING * max(width, height))
+        left, top = max(0, x - margin), max(0, y - margin)
+        window = near[top : y + height + margin, left : x + width + margin]
+        regions.append(((left, top), window == 0))
+    points, depths = _sample(regions, view.depth)
+    fitted = _fit_planes(_directions(points, view.intrinsics), depths)
+    return np.where(np.isnan(fitted), known, fitted)
+
+
+def _fit_planes(rays: Floats, depths: Floats) -> Floats:
+    """Fits planes with the least absolute deviation of 1/z (reweighted least squares).
+
+    Args:
+        rays: R×S×3, z = 1.
+        depths: R×S, m; NaN = not known.
+
+    Returns:
+        R×3, g with g · ray = 1/z; NaN where too few depths are known.
+    """
+    there = ~np.isnan(depths)
+    target = np.where(there, 1 / depths, 0)
+    tolerance = TOLERANCE * target + np.finfo(np.float64).tiny
+    turned = np.ascontiguousarray(rays.swapaxes(1, 2))
+    weights = np.ones_like(target)
+    for _ in range(FITS):
+        weighted = turned * (weights * there)[:, None]
+        normal = weighted @ rays + 1e-12 * np.eye(3)
+        planes = np.linalg.solve(normal, weighted @ target[..., None])
+        weights = tolerance / np.maximum(np.abs(target - (rays @ planes)[..., 0]), tolerance)
+    few = np.count_nonzero(there, axis=1) < LEAST_SHARE * there.shape[1]
+    return np.where(few[:, None], np.nan, planes[..., 0])
