@@ -19,7 +19,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.node.scale import Scale
+from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.tracking import Tracker
 
 SILENCE = 5.0
 CAMERA = '{camera}'
@@ -76,12 +79,22 @@ class Camera:
         health: What became of its pictures.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
         outputs: What is published of its pictures.
+        scale: What makes metres of its pixels.
+        tracker: Knows which of its rocks is which.
+        target: Id of the rock that was its target last.
+        last: What was last found in one of its pictures.
         last_size: Height and width of its last coded picture, px.
         subscription: While pictures are taken.
     """
 
     def __init__(
-        self, node: LifecycleNode, name: str, topic: str, parameters: Parameters, health: Health
+        self,
+        node: LifecycleNode,
+        name: str,
+        topic: str,
+        parameters: Parameters,
+        health: Health,
+        scale: Scale,
     ) -> None:
         """Reads its ignore mask; creates no topics yet.
 
@@ -91,6 +104,7 @@ class Camera:
             topic: Full name of its pictures' topic, image transport left out.
             parameters: Tell the image transport and the ignore mask.
             health: Where its pictures are counted.
+            scale: What makes metres of its pixels.
 
         Raises:
             ValueError: The ignore mask cannot be read.
@@ -98,6 +112,10 @@ class Camera:
         self.name = name
         self.health = health
         self.outputs: list[Output] = []
+        self.scale = scale
+        self.tracker = Tracker()
+        self.target: int | None = None
+        self.last: Analysis | None = None
         self.last_size: tuple[int, ...] = ()
         self.subscription: Any = None
         self._node = node
@@ -133,6 +151,7 @@ class Camera:
             if put(Arrival(self, message, time.monotonic())):
                 self.health.dropped()
 
+        self.scale.subscribe()
         self.health.new_subscription()
         self.subscription = self._node.create_subscription(
             CompressedImage if self._transport == 'compressed' else Image,
@@ -144,7 +163,9 @@ class Camera:
         return self._topic
 
     def unsubscribe(self) -> None:
-        """Takes no more pictures."""
+        """Takes no more pictures, and lets the last one go."""
+        self.scale.unsubscribe()
+        self.last = None
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None

@@ -22,6 +22,7 @@ class Health:
         self._lock = threading.Lock()
         self._frames: Counter[str] = Counter({'in': 0, 'out': 0, 'dropped': 0, 'failed': 0})
         self._refused: Counter[str] = Counter()
+        self._set_aside: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
         self._age = float('nan')
         self._troubles = 0
@@ -59,6 +60,11 @@ class Health:
         with self._lock:
             self._refused[reason] += 1
             self._troubles += 1
+
+    def set_aside(self, reason: str) -> None:
+        """Counts what came with a picture and could not be used; the picture itself could."""
+        with self._lock:
+            self._set_aside[reason] += 1
 
     def failed(self) -> None:
         """Counts a picture that was lost by an error."""
@@ -100,6 +106,9 @@ class Health:
             values.update({f'frames {key}': str(count) for key, count in self._frames.items()})
             values['frames refused'] = str(self._refused.total())
             values.update({f'refused: {why}': str(n) for why, n in sorted(self._refused.items())})
+            values.update(
+                {f'set aside: {why}': str(n) for why, n in sorted(self._set_aside.items())}
+            )
             for stage, seconds in self._latencies.items():
                 for percent, value in zip(
                     PERCENTILES, np.percentile(seconds, PERCENTILES), strict=True

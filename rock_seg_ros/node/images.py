@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -131,16 +132,41 @@ def decode(message: CompressedImage) -> NDArray[np.uint8]:
         raise PictureRefused('not decodable', f'format {message.format!r}: {error}') from None
 
 
-def to_message(array: NDArray[np.uint8], encoding: str, header: Header) -> Image:
+def read_depth(message: Image) -> NDArray[np.float32]:
+    """Reads a depth image (REP 118).
+
+    Args:
+        message: 16UC1 (mm) or mono16, or 32FC1 (m).
+
+    Returns:
+        H×W float32, m; not finite or not above 0 where it is not known. Of 32FC1 a view of the
+        message's own data.
+
+    Raises:
+        PictureRefused: Unknown encoding, wrong step, short data, or zero size.
+    """
+    if not message.height or not message.width:
+        raise PictureRefused('zero size', f'{message.width}×{message.height}')
+    if message.encoding in ('16UC1', 'mono16'):
+        return np.multiply(_stored(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
+    if message.encoding != '32FC1':
+        raise PictureRefused('unknown encoding', repr(message.encoding))
+    stored = _stored(message, 1, 4)[..., 0]
+    metres = stored.view(stored.dtype.str.replace('u', 'f'))
+    return metres.astype(np.float32, copy=False)
+
+
+def to_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
     """Makes an Image with one copy.
 
     Args:
-        array: H×W or H×W×3 uint8.
-        encoding: 'mono8' or 'rgb8'.
+        array: H×W or H×W×3 uint8, or H×W uint16.
+        encoding: 'mono8', 'rgb8' or 'mono16'.
         header: Put into the message as it is.
     """
     message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
     message.step = array[0].nbytes
+    message.is_bigendian = int(sys.byteorder == 'big')
     fill(message, array)
     return message
 
@@ -162,7 +188,7 @@ def _stored(message: Image, channels: int, depth: int) -> NDArray[Any]:
     needed = message.step * (message.height - 1) + row
     if len(message.data) < needed:
         raise PictureRefused('short data', f'{len(message.data)} bytes of {needed}')
-    kind = np.dtype(np.uint8 if depth == 1 else np.uint16)
+    kind = np.dtype(f'u{depth}')
     if depth > 1:
         kind = kind.newbyteorder('>' if message.is_bigendian else '<')
     shape = (message.height, message.width, channels)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -19,10 +20,12 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
+from rock_seg_ros.perception.target import TargetRule
 
 MOST_ROCKS = 1000
 UHD_PIXELS = 3840 * 2160
 LARGEST_SIDE = 16384
+GROUND_PLANES = ('none', 'level', 'tf')
 
 
 def _parameter(
@@ -97,6 +100,11 @@ class Parameters:
         'topics of several cameras, whose outputs are ~/CAMERA/mask and so on, CAMERA being the'
         ' part before the last of the topic; empty: the one topic image, and ~/mask and so on',
     )
+    depth_topics: tuple[str, ...] = _parameter(
+        (),
+        'depth topics of the cameras in image_topics, in their order; empty: none has depth, and'
+        ' the one camera of an empty image_topics has the topic depth',
+    )
     image_transport: str = _parameter(
         'raw',
         "'raw' (sensor_msgs/Image) or 'compressed' (CompressedImage on the image topic +"
@@ -123,6 +131,57 @@ class Parameters:
         RockSettings.split_touching,
         'cut rocks apart that touch, where the weights know rims between rocks',
         live=True,
+    )
+    track: bool = _parameter(
+        True,
+        'a rock keeps its id while it is in view; else ids count from 1 in each picture',
+        live=True,
+    )
+    depth_tolerance: float = _parameter(
+        0.05,
+        'most that the stamps of a picture and its depth may differ, and most that a picture waits'
+        ' for its depth, s',
+        0.0,
+        10.0,
+        live=True,
+    )
+    rectified: bool = _parameter(
+        False, "pictures are rectified (image_rect): camera_info's P holds, without distortion"
+    )
+    ground_plane: str = _parameter(
+        'none',
+        "ground that gives metres where depth does not: 'none', 'level' (camera_height,"
+        " camera_tilt, camera_roll) or 'tf' (z = 0 of base_frame)",
+        choices=GROUND_PLANES,
+    )
+    camera_height: float = _parameter(0.0, 'of the camera above level ground, m', 0.0, 1000.0)
+    camera_tilt: float = _parameter(
+        0.0, 'of the optical axis below the horizon, rad', -math.pi / 2, math.pi / 2
+    )
+    camera_roll: float = _parameter(
+        0.0,
+        'of the camera about its optical axis, clockwise as seen from behind, rad',
+        -math.pi,
+        math.pi,
+    )
+    base_frame: str = _parameter('base_link', "frame whose z = 0 is the ground for 'tf'")
+    obstacle_step: int = _parameter(
+        4, 'px from one point of obstacles to the next, across and down', 1, 100, live=True
+    )
+    target_min_diameter: float = _parameter(
+        TargetRule.min_diameter, 'smaller rocks are no target, m', 0.0, 1000.0, live=True
+    )
+    target_max_diameter: float = _parameter(
+        TargetRule.max_diameter, 'larger rocks are no target, m', 0.0, 1000.0, live=True
+    )
+    target_min_distance: float = _parameter(
+        TargetRule.min_distance, 'nearer rocks are no target, m', 0.0, 1000.0, live=True
+    )
+    target_max_distance: float = _parameter(
+        TargetRule.max_distance, 'farther rocks are no target, m', 0.0, 1000.0, live=True
+    )
+    target_min_score: float = _parameter(
+        TargetRule.min_score, 'less sure rocks are no target', 0.0, 1.0, live=True
     )
     ignore_mask: str = _parameter(
         '',
@@ -156,14 +215,27 @@ class Parameters:
             if choices and value not in choices:
                 legal = ', '.join(repr(choice) for choice in choices)
                 raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
-        for number, topic in enumerate(self.image_topics):
-            try:
-                validate_topic_name(topic)
-            except InvalidTopicNameException as error:
-                reason = first_line(error).removeprefix('Invalid topic name: ').rstrip(':')
-                raise ValueError(f'image_topics has {topic!r}: {reason}') from None
-            if topic in self.image_topics[:number]:
-                raise ValueError(f'image_topics has {topic!r} twice')
+        _check_topics('image_topics', self.image_topics)
+        _check_topics('depth_topics', self.depth_topics)
+        if self.depth_topics and len(self.depth_topics) != len(self.image_topics):
+            raise ValueError(
+                f'depth_topics has {len(self.depth_topics)} topics; image_topics has'
+                f' {len(self.image_topics)}, and each needs one'
+            )
+        if self.ground_plane == 'level' and self.camera_height <= 0:
+            raise ValueError("camera_height is 0.0; ground_plane 'level' needs more than 0")
+
+
+def _check_topics(name: str, topics: tuple[str, ...]) -> None:
+    """Refuses with ValueError topics that are none, and the same one twice."""
+    for number, topic in enumerate(topics):
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            reason = first_line(error).removeprefix('Invalid topic name: ').rstrip(':')
+            raise ValueError(f'{name} has {topic!r}: {reason}') from None
+        if topic in topics[:number]:
+            raise ValueError(f'{name} has {topic!r} twice')
 
 
 PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
@@ -194,7 +266,8 @@ def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = (
     """
     values: dict[str, Any] = {name: node.get_parameter(name).value for name in PARAMETERS}
     values.update({p.name: p.value for p in changed if p.name in PARAMETERS})
-    values['image_topics'] = tuple(values['image_topics'])
+    for name in ('image_topics', 'depth_topics'):
+        values[name] = tuple(values[name])
     return Parameters(**values)
 
 

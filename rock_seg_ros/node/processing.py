@@ -21,6 +21,7 @@ from rock_seg_ros.perception.analysis import Analysis, Settings, segment_togethe
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmenter, SizeError
+from rock_seg_ros.perception.target import TargetRule
 
 
 @dataclass
@@ -108,10 +109,25 @@ class Processor:
                 parameters.split_touching,
             ),
             overlay_alpha=parameters.overlay_alpha,
+            target=TargetRule(
+                parameters.target_min_diameter,
+                parameters.target_max_diameter,
+                parameters.target_min_distance,
+                parameters.target_max_distance,
+                parameters.target_min_score,
+            ),
             keep=arrival.camera.keep,
         )
         try:
-            analysis = Analysis(pixels, segmenter, settings, message.header)
+            analysis = Analysis(
+                pixels,
+                segmenter,
+                settings,
+                message.header,
+                tracker=arrival.camera.tracker if parameters.track else None,
+                time=message.header.stamp.sec + message.header.stamp.nanosec * 1e-9,
+                target_before=arrival.camera.target if parameters.track else None,
+            )
         except SizeError as error:
             raise PictureRefused('not the size of ignore_mask', str(error)) from None
         return Opened(arrival, analysis, wanted, started, time.monotonic())
@@ -135,11 +151,19 @@ class Processor:
 
     def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
         begun = time.monotonic()
+        camera, analysis = picture.arrival.camera, picture.analysis
+        if any(output.metric for output in picture.wanted):
+            analysis.view = camera.scale.view(
+                analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
+            )
+            if analysis.target is not None:
+                camera.target = analysis.rocks[analysis.target].id
         for output in picture.wanted:
-            output.publish(picture.analysis, parameters)
+            output.publish(analysis, parameters)
         done = time.monotonic()
+        camera.last = analysis
         received = picture.arrival.received
-        picture.arrival.camera.health.published(
+        camera.health.published(
             {
                 'wait': picture.started - received,
                 'read': picture.read - picture.started,

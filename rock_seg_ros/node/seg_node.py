@@ -26,6 +26,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Arrival, Camera, camera_names
+from rock_seg_ros.node.ground import Ground
 from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
@@ -36,6 +37,7 @@ from rock_seg_ros.node.parameters import (
     read_parameters,
 )
 from rock_seg_ros.node.processing import Processor
+from rock_seg_ros.node.scale import Scale
 from rock_seg_ros.node.worker import Mailbox, Worker
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
@@ -93,11 +95,13 @@ class SegNode(LifecycleNode):
         self._loaded = ''
         self._trouble = ''
         self._label_info: Any = None
+        self._ground: Ground | None = None
         self._worker: Worker[Arrival] | None = None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._parameters_view = Parameters()
         self.create_service(Trigger, '~/reload_weights', self._on_reload_weights)
+        self.create_service(Trigger, '~/reset_tracks', self._on_reset_tracks)
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
             '/diagnostics',
@@ -186,10 +190,22 @@ class SegNode(LifecycleNode):
     def _make_cameras(self, parameters: Parameters) -> list[Camera]:
         """Returns the cameras of the parameters; those of `image_topics` have names."""
         topics = [self._resolve(topic) for topic in parameters.image_topics or ('image',)]
-        names = camera_names(topics) if parameters.image_topics else ['']
+        names, infos, depths = [''], ['camera_info'], ['depth']
+        if parameters.image_topics:
+            names = camera_names(topics)
+            infos = [topic.rpartition('/')[0] + '/camera_info' for topic in topics]
+            depths = list(parameters.depth_topics) or [''] * len(topics)
+        self._ground = ground = Ground(self, parameters)
         return [
-            Camera(self, name, topic, parameters, self._healths[name])
-            for name, topic in zip(names, topics, strict=True)
+            Camera(
+                self,
+                name,
+                topic,
+                parameters,
+                self._healths[name],
+                Scale(self, info, depth, parameters, ground, self._healths[name]),
+            )
+            for name, topic, info, depth in zip(names, topics, infos, depths, strict=True)
         ]
 
     def _resolve(self, topic: str) -> str:
@@ -212,6 +228,9 @@ class SegNode(LifecycleNode):
         for camera in self._cameras:
             camera.withdraw()
         self._cameras = []
+        if self._ground is not None:
+            self._ground.close()
+            self._ground = None
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
             self._label_info = None
@@ -275,6 +294,19 @@ class SegNode(LifecycleNode):
             return response
         response.success = True
         response.message = f'now: {self._loaded}'
+        return response
+
+    def _on_reset_tracks(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        for camera in self._cameras:
+            camera.tracker.reset()
+        response.success = bool(self._cameras)
+        response.message = (
+            'rocks get new ids from now on'
+            if self._cameras
+            else f'nothing is followed while {self.state}'
+        )
         return response
 
     def _take_network(self, parameters: Parameters) -> None:

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.overlay import draw_overlay
-from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks
+from rock_seg_ros.perception.projection import Place, View, locate
+from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation, Segmenter, check_size, suppress
+from rock_seg_ros.perception.target import TargetRule, choose_target
+from rock_seg_ros.perception.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Settings:
         threshold: Rock probability from which a pixel is rock; None = the card's.
         rocks: Which rocks are told.
         overlay_alpha: Strength of the overlay's tint, 0 to 1.
+        target: Which rocks suit a drill or an instrument.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
     """
 
     threshold: float | None = None
     rocks: RockSettings = field(default_factory=RockSettings)
     overlay_alpha: float = 0.4
+    target: TargetRule = field(default_factory=TargetRule)
     keep: NDArray[np.uint8] | None = None
 
 
@@ -42,12 +47,21 @@ class Analysis:
         segmenter: The network that is asked.
         settings: How it is asked.
         header: Whatever came with the picture and goes out with the results; never looked into.
+        tracker: Gives rocks the ids that they had in the pictures before; None = they are numbered
+            from 1, the largest first.
+        time: When the picture was taken, s; for the tracker.
+        view: What makes metres of pixels; None = nothing is known. May be set until first used.
+        target_before: Id of the last picture's target.
     """
 
     picture: NDArray[np.uint8]
     segmenter: Segmenter
     settings: Settings = field(default_factory=Settings)
     header: Any = None
+    tracker: Tracker | None = None
+    time: float = 0.0
+    view: View | None = None
+    target_before: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses an ignore mask of another size before any work is done, with SizeError."""
@@ -70,7 +84,30 @@ class Analysis:
     @cached_property
     def rocks(self) -> list[Rock]:
         """The rocks, largest first."""
-        return find_rocks(self.segmentation, self.settings.rocks)
+        found = find_rocks(self.segmentation, self.settings.rocks)
+        if self.tracker is None:
+            return found
+        return self.tracker.follow(self.picture, found, self.time)
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Where each rock is, and how large, in metres; NaN where that is not known."""
+        if self.view is None:
+            return [Place.unknown()] * len(self.rocks)
+        return locate(self.rocks, self.view)
+
+    @cached_property
+    def target(self) -> int | None:
+        """The place among the rocks of the one that suits a drill or an instrument best."""
+        size = self.picture.shape[:2]
+        return choose_target(
+            self.rocks, self.places, size, self.settings.target, self.target_before
+        )
+
+    @cached_property
+    def instances(self) -> NDArray[np.uint16]:
+        """H×W uint16: 0, or a rock's place among the rocks, counted from 1."""
+        return draw_instances(self.rocks, self.picture.shape[:2])
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:

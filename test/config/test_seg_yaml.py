@@ -50,7 +50,8 @@ def test_every_line_is_legal_and_takes_effect_when_its_comment_sign_goes(
     node = node_with(tmp_path / 'all.yaml', context)
     chosen = yaml.safe_load(text)['/**']['ros__parameters']
     del chosen['start_type_description_service']
-    chosen['image_topics'] = tuple(chosen['image_topics'])
+    for name in ('image_topics', 'depth_topics'):
+        chosen[name] = tuple(chosen[name])
     assert asdict(read_parameters(node)) == chosen
     assert not [name for name, spec in PARAMETERS.items() if spec.default == chosen[name]]
 

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from rock_seg_ros.node.outputs import OverlayCompressed, Rocks
 from rock_seg_ros.node.outputs.clouds import POLYGON_POINT, ROCK_POINT, to_cloud
 from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.projection import Place
 
 try:
     from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -45,14 +46,15 @@ def test_nothing_of_the_memory_between_the_fields_of_a_rock_goes_out():
     rock = SimpleNamespace(
         centroid=(4.5, 3.5), box=(1, 2, 8, 4), area=32, score=0.75, class_id=1, id=7
     )
-    analysis = SimpleNamespace(rocks=[rock] * 300, header=Header())
+    places = [Place.unknown()] * 300
+    analysis = SimpleNamespace(rocks=[rock] * 300, places=places, target=None, header=Header())
     waste = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
     del waste  # freed, and like to be what the message's points are put into
     (cloud,) = Rocks.messages(analysis, Parameters())
     points = np.frombuffer(cloud.data, ROCK_POINT)
     assert (points['area'] == 32).all()
     assert (points['id'] == 7).all()
-    after, following = (ROCK_POINT.fields[name][1] for name in ('class_id', 'id'))
+    after, following = (ROCK_POINT.fields[name][1] for name in ('target', 'id'))
     padding = np.frombuffer(cloud.data, np.uint8).reshape(300, -1)[:, after + 1 : following]
     assert padding.size
     assert not padding.any()

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from rock_seg_ros.node.outputs.clouds import PolygonPoints, Rocks
+from rock_seg_ros.node.outputs.clouds import Obstacles, PolygonPoints, Rocks
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.outputs.pictures import (
     ClassIds,
     Confidence,
+    Instances,
     Mask,
     Overlay,
     OverlayCompressed,
 )
-from rock_seg_ros.node.outputs.shapes import Polygons
+from rock_seg_ros.node.outputs.shapes import Markers, Polygons, Target
 from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
 
 # In the order of publishing: the rocks go out last and close the picture.
@@ -20,10 +21,14 @@ OUTPUTS: tuple[type[Output], ...] = (
     Mask,
     ClassIds,
     Confidence,
+    Instances,
     Overlay,
     OverlayCompressed,
     Polygons,
     PolygonPoints,
+    Markers,
+    Obstacles,
+    Target,
     *((Detections,) if vision_msgs else ()),
     Rocks,
 )

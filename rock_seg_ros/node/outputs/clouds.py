@@ -14,6 +14,7 @@ from rock_seg_ros.node.images import fill
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.projection import surface_points
 
 POINT_TYPES = {
     'float32': PointField.FLOAT32,
@@ -21,15 +22,20 @@ POINT_TYPES = {
     'uint8': PointField.UINT8,
 }
 POLYGON_POINT = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('id', 'u4')])
+ROCK_FLOATS = (
+    *('x', 'y', 'z', 'u', 'v', 'width', 'height', 'area', 'diameter', 'score'),
+    *('extent_x', 'extent_y', 'extent_z', 'height_above_ground', 'distance'),
+)
 ROCK_POINT = np.dtype(
     [
-        *((name, 'f4') for name in ('x', 'y', 'z', 'u', 'v', 'width', 'height')),
-        *((name, 'f4') for name in ('area', 'diameter', 'score')),
+        *((name, 'f4') for name in ROCK_FLOATS),
         ('class_id', 'u1'),
+        ('target', 'u1'),
         ('id', 'u4'),
     ],
     align=True,
 )
+SURFACE_POINT = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4')])
 
 
 class PolygonPoints(Output):
@@ -50,23 +56,46 @@ class PolygonPoints(Output):
         return [to_cloud(points, analysis.header, dense=True)]
 
 
+class Obstacles(Output):
+    """Points on the rocks' surfaces, for a costmap; only of pictures with depth."""
+
+    topic = '~/obstacles'
+    message_type = PointCloud2
+    metric = True
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One PointCloud2 of x, y, z (m); none without depth, for no rocks were seen to be away."""
+        if analysis.view is None or analysis.view.depth is None:
+            return []
+        points = surface_points(analysis.rocks, analysis.view, parameters.obstacle_step)
+        cloud = np.ascontiguousarray(points).view(SURFACE_POINT)[:, 0]
+        return [to_cloud(cloud, analysis.header, dense=True)]
+
+
 class Rocks(Output):
     """One point a rock, one message a picture, empty ones too; goes out last."""
 
     topic = '~/rocks'
     message_type = PointCloud2
+    metric = True
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
         """One PointCloud2; metres are NaN where they are not known."""
-        unknown = (np.nan, np.nan, np.nan)
         values = [
-            (*unknown, *r.centroid, *r.box[2:], r.area, np.nan, r.score, r.class_id, r.id)
-            for r in analysis.rocks
+            (
+                *(*p.position, *r.centroid, *r.box[2:], r.area, p.diameter, r.score),
+                *(*p.extent, p.height, p.distance, r.class_id, 0, r.id),
+            )
+            for r, p in zip(analysis.rocks, analysis.places, strict=True)
         ]
         points = np.zeros(len(values), ROCK_POINT)  # what lies between the fields, too
         points[:] = values
-        return [to_cloud(points, analysis.header, dense=not len(points))]
+        if analysis.target is not None:
+            points['target'][analysis.target] = 1
+        dense = all(np.isfinite(points[name]).all() for name in ROCK_FLOATS)
+        return [to_cloud(points, analysis.header, dense)]
 
 
 def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> PointCloud2:

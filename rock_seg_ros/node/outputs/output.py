@@ -21,11 +21,13 @@ class Output(ABC):
         topic: Its name.
         message_type: Of its messages.
         depth: Of its history.
+        metric: Whether it tells metres.
     """
 
     topic: ClassVar[str]
     message_type: ClassVar[Any]
     depth: ClassVar[int] = 5
+    metric: ClassVar[bool] = False
 
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
         """Creates the publisher, whose QoS parameters may override.

@@ -50,6 +50,18 @@ class Confidence(Output):
         return [to_message(analysis.segmentation.confidence, 'mono8', analysis.header)]
 
 
+class Instances(Output):
+    """Which rock each pixel is of: 0, or the rock's row in the rocks, counted from 1."""
+
+    topic = '~/instances'
+    message_type = Image
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One mono16 Image."""
+        return [to_message(analysis.instances, 'mono16', analysis.header)]
+
+
 class Overlay(Output):
     """The picture with the rocks drawn on."""
 

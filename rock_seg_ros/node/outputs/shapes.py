@@ -3,13 +3,35 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from geometry_msgs.msg import Point32, Polygon, PolygonInstance, PolygonInstanceStamped
+import cv2
+import numpy as np
+from geometry_msgs.msg import (
+    Point,
+    Point32,
+    PointStamped,
+    Polygon,
+    PolygonInstance,
+    PolygonInstanceStamped,
+)
+from numpy.typing import NDArray
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
 
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import MOST_ROCKS, Parameters
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.projection import Place, outlines
+from rock_seg_ros.perception.rocks import Rock
+
+# Diameters at the ends of the markers' colours.
+METRES = (0.05, 3.2)
+PIXELS = (8.0, 512.0)
+LINE_WIDTH = 0.003  # of the distance
+TEXT_HEIGHT = 0.03
+ID_MASK = 0x7FFFFFFF  # a marker's id is an int32
 
 
 class Polygons(Output):
@@ -32,3 +54,87 @@ class Polygons(Output):
             )
             for rock in analysis.rocks
         ]
+
+
+class Markers(Output):
+    """The polygons and ids for RViz, in the optical frame."""
+
+    topic = '~/markers'
+    message_type = MarkerArray
+    metric = True
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One MarkerArray: DELETEALL, then a closed LINE_STRIP and a text a rock.
+
+        They lie at the rock's depth, or on the plane z = 1 where that is not known, where RViz's
+        Camera display lays them on the picture. Without camera_info there are none.
+        """
+        message = MarkerArray(markers=[Marker(header=analysis.header, action=Marker.DELETEALL)])
+        if analysis.view is None:
+            return [message]
+        shapes = outlines(analysis.rocks, analysis.places, analysis.view.intrinsics)
+        for rock, place, shape in zip(analysis.rocks, analysis.places, shapes, strict=True):
+            colour = _colour(rock, place)
+            message.markers += [
+                _marker(analysis, rock, shape, colour),
+                _label(analysis, rock, shape, colour),
+            ]
+        return [message]
+
+
+class Target(Output):
+    """The middle of the rock that suits a drill or an instrument best; its row says `target` 1."""
+
+    topic = '~/target'
+    message_type = PointStamped
+    metric = True
+
+    @classmethod
+    def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
+        """One PointStamped (m); none where no rock is suited."""
+        if analysis.target is None:
+            return []
+        x, y, z = analysis.places[analysis.target].position
+        return [PointStamped(header=analysis.header, point=Point(x=x, y=y, z=z))]
+
+
+def _marker(
+    analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: ColorRGBA
+) -> Marker:
+    """Returns a rock's outline."""
+    marker = Marker(header=analysis.header, ns='outlines', id=rock.id & ID_MASK, color=colour)
+    marker.type = Marker.LINE_STRIP
+    marker.pose.orientation.w = 1.0
+    marker.scale.x = LINE_WIDTH * float(shape[0, 2])
+    corners = [Point(x=x, y=y, z=z) for x, y, z in shape.tolist()]
+    marker.points = [*corners, corners[0]]
+    return marker
+
+
+def _label(analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: ColorRGBA) -> Marker:
+    """Returns a rock's id, written on it."""
+    label = Marker(header=analysis.header, ns='ids', id=rock.id & ID_MASK, color=colour)
+    label.type = Marker.TEXT_VIEW_FACING
+    label.text = str(rock.id)
+    x, y, z = shape.mean(axis=0).tolist()
+    label.pose.position.x, label.pose.position.y, label.pose.position.z = x, y, z
+    label.pose.orientation.w = 1.0
+    label.scale.z = TEXT_HEIGHT * z
+    return label
+
+
+def _colour(rock: Rock, place: Place) -> ColorRGBA:
+    """Returns blue for small rocks to red for large ones."""
+    size, (low, high) = place.diameter, METRES
+    if not size > 0:
+        size, (low, high) = 2 * (rock.area / np.pi) ** 0.5, PIXELS
+    share = np.log(size / low) / np.log(high / low)
+    return _palette()[int(np.clip(share, 0, 1) * 255)]
+
+
+@cache
+def _palette() -> list[ColorRGBA]:
+    """Returns 256 colours; messages share them, nobody changes them."""
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO).reshape(-1, 3)
+    return [ColorRGBA(r=r, g=g, b=b, a=1.0) for b, g, r in (ramp / 255).tolist()]

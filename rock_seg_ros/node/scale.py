@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes metres of a camera's pixels: camera_info, depth, the ground."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from rock_seg_ros.node.ground import Ground
+from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.images import PictureRefused, read_depth
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.pairing import Pairing
+from rock_seg_ros.perception.projection import Intrinsics, View
+
+ALIVE = 1.0  # s; depth that has not come for longer is not waited for
+
+
+class SetAside(ValueError):  # noqa: N818  (the picture goes on without it)
+    """What came with a picture and cannot be used; the message is what is counted."""
+
+
+class Scale:
+    """Hears a camera's camera_info and depth, and tells what view they give of a picture."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        info_topic: str,
+        depth_topic: str,
+        parameters: Parameters,
+        ground: Ground,
+        health: Health,
+    ) -> None:
+        """Creates no topics yet.
+
+        Args:
+            node: That it belongs to.
+            info_topic: Of the camera_info.
+            depth_topic: Of the depth images, registered to the pictures; '' for none.
+            parameters: Tell whether pictures are rectified.
+            ground: That the camera is above.
+            health: Where is counted what cannot be used.
+        """
+        self._node = node
+        self._topics = [(CameraInfo, info_topic, self._on_info)]
+        if depth_topic:
+            self._topics.append((Image, depth_topic, self._on_depth))
+        self._rectified = parameters.rectified
+        self._ground = ground
+        self._health = health
+        self._info: CameraInfo | None = None
+        self._lens: tuple[CameraInfo, Intrinsics] | None = None
+        self._depths = Pairing[Image]()
+        self._changed = threading.Condition()
+        self._newest = 0
+        self._heard = float('-inf')
+        self._subscriptions: list[Any] = []
+
+    def subscribe(self) -> None:
+        """Listens from now on; `unsubscribe` ends what there is, also after an error."""
+        for kind, topic, take in self._topics:
+            self._subscriptions.append(
+                self._node.create_subscription(
+                    kind,
+                    topic,
+                    take,
+                    QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
+            )
+
+    def unsubscribe(self) -> None:
+        """Listens no more."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
+
+    def view(self, header: Header, shape: tuple[int, int], tolerance: float) -> View | None:
+        """Returns what tells metres in a picture; None where nothing does.
+
+        What came and cannot be used is counted; the rest is used without it.
+
+        Args:
+            header: Of the picture.
+            shape: Its height and width, px.
+            tolerance: Most that the stamp of its depth may differ, and most that is waited for
+                it, s.
+        """
+        if self._info is None:
+            return None
+        try:
+            lens = self._intrinsics(self._info, shape)
+        except SetAside as reason:
+            self._health.set_aside(str(reason))
+            return None
+        depth = None
+        try:
+            depth = self._depth(header, shape, tolerance)
+        except SetAside as reason:
+            self._health.set_aside(str(reason))
+        return View(lens, depth, self._ground.below(header, self._health.set_aside))
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _on_depth(self, message: Image) -> None:
+        stamp = _nanoseconds(message.header)
+        self._depths.put(stamp, message)
+        with self._changed:
+            self._newest = stamp
+            self._heard = time.monotonic()
+            self._changed.notify_all()
+
+    def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
+        """Returns the lens, worked out anew where camera_info has changed."""
+        if self._lens is None or self._lens[0] is not info:
+            if self._lens is not None and _same_lens(self._lens[0], info):
+                self._lens = (info, self._lens[1])
+            else:
+                try:
+                    self._lens = (info, read_intrinsics(info, self._rectified))
+                except ValueError as error:
+                    raise SetAside(f'camera_info: {first_line(error)}') from None
+        lens = self._lens[1]
+        if lens.size != (shape[1], shape[0]):
+            raise SetAside('camera_info of another size')
+        return lens
+
+    def _depth(self, header: Header, shape: tuple[int, int], tolerance: float) -> Any:
+        """Returns the picture's depth, H×W float32, m; None while none comes."""
+        stamp = _nanoseconds(header)
+        with self._changed:  # it may be on its way
+            if time.monotonic() - self._heard > ALIVE:
+                return None
+            self._changed.wait_for(lambda: self._newest >= stamp, tolerance)
+        message = self._depths.nearest(stamp, tolerance)
+        if message is None:
+            raise SetAside('depth of another time')
+        if (message.height, message.width) != shape:
+            raise SetAside('depth of another size')
+        if message.header.frame_id != header.frame_id:
+            raise SetAside('depth of another frame')
+        try:
+            return read_depth(message)
+        except PictureRefused as refusal:
+            raise SetAside(f'depth: {refusal.reason}') from None
+
+
+def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
+    """Reads a camera_info, with its binning and its region of interest (image_pipeline's way).
+
+    Args:
+        info: Of the pictures.
+        rectified: Whether these are rectified: P holds then, else K and D.
+
+    Raises:
+        ValueError: It is not calibrated, or has another distortion model.
+    """
+    matrix = np.array(info.p).reshape(3, 4)[:, :3] if rectified else np.array(info.k).reshape(3, 3)
+    across, down = max(1, info.binning_x), max(1, info.binning_y)
+    region = info.roi
+    matrix = matrix.astype(np.float64)
+    matrix[:2, 2] -= (region.x_offset, region.y_offset)
+    matrix[0] /= across
+    matrix[1] /= down
+    size = ((region.width or info.width) // across, (region.height or info.height) // down)
+    if rectified:
+        return Intrinsics(matrix, np.zeros(0), size=size)
+    return Intrinsics(matrix, np.array(info.d, np.float64), info.distortion_model, size)
+
+
+def _same_lens(one: CameraInfo, other: CameraInfo) -> bool:
+    names = ('width', 'height', 'distortion_model', 'd', 'binning_x', 'binning_y', 'roi')
+    return (
+        all(getattr(one, name) == getattr(other, name) for name in names)
+        and np.array_equal(one.k, other.k)
+        and np.array_equal(one.p, other.p)
+    )
+
+
+def _nanoseconds(header: Header) -> int:
+    return int(header.stamp.sec * 10**9 + header.stamp.nanosec)

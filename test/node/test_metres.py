@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metres, markers, obstacles, the target and ids, as those who subscribe get them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PointStamped
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
+
+from rock_seg_ros.node.images import fill, read_depth
+from rock_seg_ros.node.outputs import OUTPUTS
+from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
+from rock_seg_ros.node.scale import read_intrinsics
+
+ROCKS = '/rock_seg/rocks'
+FOCAL = 50.0
+FAR, NEAR = 4.0, 2.0
+LIT = 220
+
+
+def camera_info(width=64, height=48, focal=FOCAL):
+    info = CameraInfo(width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5)
+    info.k = [focal, 0.0, 31.5, 0.0, focal, 23.5, 0.0, 0.0, 1.0]
+    return info
+
+
+def depth_message(metres, frame='camera_optical_frame', encoding='32FC1'):
+    kind, scale = (np.uint16, 1000) if encoding == '16UC1' else (np.float32, 1)
+    scaled = np.ascontiguousarray(metres * scale).astype(kind)
+    message = Image(height=scaled.shape[0], width=scaled.shape[1], encoding=encoding)
+    message.step = scaled[0].nbytes
+    message.header.frame_id = frame
+    fill(message, scaled)
+    return message
+
+
+@pytest.fixture
+def depth(scene):
+    """48×64 m: the ground FAR away, the rocks of `scene` NEAR."""
+    return np.where(scene[..., 0] > 127, NEAR, FAR).astype(np.float32)
+
+
+class Sights:
+    """A camera with camera_info and depth, in front of the node of a bench."""
+
+    def __init__(self, bench, **parameters):
+        self.bench = bench
+        bench.start(min_area=1, **parameters)
+        self.infos = bench.tester.create_publisher(CameraInfo, '/camera_info', 1)
+        self.depths = bench.tester.create_publisher(Image, '/depth', 5)
+        bench.listen(PointCloud2, ROCKS)
+        bench.wait_active('~/rocks')
+        bench.wait(self.infos.get_subscription_count, 'the subscription to camera_info')
+        bench.wait(self.depths.get_subscription_count, 'the subscription to depth')
+        (camera,) = bench.node._cameras
+        self.scale = camera.scale
+
+    def tell(self, info):
+        """Publishes a camera_info and waits until the node has it."""
+        before = self.scale._info
+        self.infos.publish(info)
+        self.bench.wait(lambda: self.scale._info is not before, 'camera_info to arrive')
+
+    def show(self, picture, depth=None, stamp=1):
+        """Publishes depth, then its picture; returns the rows of ~/rocks and their cloud."""
+        if depth is not None:
+            depth.header.stamp.sec, depth.header.stamp.nanosec = stamp, 123456789
+            before = self.scale._heard
+            self.depths.publish(depth)
+            self.bench.wait(lambda: self.scale._heard > before, 'depth to arrive')
+        count = len(self.bench.received[ROCKS])
+        self.bench.send(picture, stamp=stamp)
+        self.bench.wait(lambda: len(self.bench.received[ROCKS]) > count, ROCKS)
+        cloud = self.bench.received[ROCKS][-1]
+        return np.frombuffer(cloud.data, ROCK_POINT), cloud
+
+    def counted(self, reason):
+        """Waits until the diagnostics count this."""
+        return self.bench.diagnosed(f'set aside: {reason}', '1')
+
+
+@pytest.mark.parametrize('encoding', ['32FC1', '16UC1'])
+def test_with_camera_info_and_depth_rocks_have_metres(bench, scene, depth, encoding):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    (first, second), cloud = sights.show(scene, depth_message(depth, encoding=encoding))
+    assert cloud.is_dense
+    # The 20×10 rock, whose middle is at 17.5, 8.5 px, 2 m away.
+    position = [first[name] for name in ('x', 'y', 'z')]
+    assert position == pytest.approx([(17.5 - 31.5) * 2 / 50, (8.5 - 23.5) * 2 / 50, 2], abs=0.02)
+    assert first['diameter'] == pytest.approx(2 * np.sqrt(200 / np.pi) * NEAR / FOCAL, rel=0.05)
+    assert first['extent_x'] == pytest.approx(20 * NEAR / FOCAL, rel=0.1)
+    assert first['distance'] == pytest.approx(np.linalg.norm(position), rel=0.01)
+    assert second['z'] == pytest.approx(NEAR, rel=0.01)
+
+
+def test_without_depth_metres_are_nan_and_the_cloud_says_so(bench, scene):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    rows, cloud = sights.show(scene)
+    assert not cloud.is_dense
+    for name in ('x', 'y', 'z', 'diameter', 'distance', 'height_above_ground', 'extent_z'):
+        assert np.isnan(rows[name]).all(), name
+
+
+def test_with_a_level_ground_rocks_have_metres_without_depth(bench, scene):
+    sights = Sights(bench, ground_plane='level', camera_height=1.0, camera_tilt=0.8)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene)
+    assert np.isfinite(rows['z']).all()
+    assert rows['z'][1] < rows['z'][0], 'the rock that stands lower in the picture is nearer'
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (lambda d: depth_message(d[:40]), 'depth of another size'),
+        (lambda d: depth_message(d, frame='elsewhere'), 'depth of another frame'),
+        (lambda d: depth_message(d, encoding='bgr8'), 'depth: unknown encoding'),
+    ],
+)
+def test_depth_that_does_not_belong_to_the_picture_is_counted_and_not_used(
+    bench, scene, depth, change, reason
+):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene, change(depth))
+    assert len(rows) == 2
+    assert np.isnan(rows['z']).all()
+    sights.counted(reason)
+
+
+def test_depth_of_another_time_is_counted_and_not_used(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth), stamp=10)
+    rows, _ = sights.show(scene, stamp=9)
+    assert np.isnan(rows['z']).all()
+    sights.counted('depth of another time')
+
+
+@pytest.mark.parametrize('value', [0.0, np.nan, -1.0, np.inf])
+def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene, depth_message(np.full_like(depth, value)))
+    assert len(rows) == 2
+    assert np.isnan(rows['z']).all()
+
+
+@pytest.mark.parametrize(
+    ('info', 'reason'),
+    [
+        (camera_info(focal=0.0), 'camera_info: the focal lengths must be above 0, not 0, 0'),
+        (camera_info(width=640), 'camera_info of another size'),
+    ],
+)
+def test_camera_info_that_is_none_of_the_picture_is_counted_and_not_used(
+    bench, scene, depth, info, reason
+):
+    sights = Sights(bench)
+    sights.tell(info)
+    rows, _ = sights.show(scene, depth_message(depth))
+    assert np.isnan(rows['z']).all()
+    sights.counted(reason)
+
+
+def test_a_stamp_that_jumps_back_gives_metres_again(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    for stamp in (100, 5):
+        rows, _ = sights.show(scene, depth_message(depth), stamp=stamp)
+        assert np.isfinite(rows['z']).all()
+
+
+def test_a_picture_waits_for_its_depth_while_depth_comes(bench, scene, depth):
+    sights = Sights(bench, depth_tolerance=5.0)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth), stamp=1)
+    late = depth_message(depth + 1)
+    late.header.stamp.sec, late.header.stamp.nanosec = 2, 123456789
+    bench.segmenter.go.clear()
+    bench.send(scene, stamp=2)
+    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the picture to be worked on')
+    bench.segmenter.go.set()
+    sights.depths.publish(late)
+    cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
+    assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
+
+
+def test_outputs_in_metres_carry_the_header_bit_for_bit(bench, scene, depth):
+    sights = Sights(bench, target_max_diameter=1.0, target_min_score=0.5)
+    kinds = {o.topic.replace('~', '/rock_seg'): o for o in OUTPUTS if o.metric}
+    for topic, output in kinds.items():
+        bench.listen(output.message_type, topic)
+    bench.wait_active(*(output.topic for output in kinds.values()))
+    sights.tell(camera_info())
+    _, cloud = sights.show(scene, depth_message(depth))
+    for topic in kinds:
+        message = bench.wait(lambda topic=topic: bench.received[topic], topic)[0]
+        headers = [m.header for m in getattr(message, 'markers', [message])]
+        assert headers == [cloud.header] * len(headers), topic
+    assert (cloud.header.stamp.nanosec, cloud.header.frame_id) == (
+        123456789,
+        'camera_optical_frame',
+    )
+
+
+def test_obstacles_are_the_surface_points_of_rocks(bench, scene, depth):
+    sights = Sights(bench, obstacle_step=2)
+    topic = '/rock_seg/obstacles'
+    bench.listen(PointCloud2, topic)
+    bench.wait_active('~/obstacles')
+    sights.tell(camera_info())
+    sights.show(scene)
+    sights.show(scene, depth_message(depth), stamp=2)
+    bench.wait(lambda: bench.received[topic], topic)
+    (cloud,) = bench.received[topic]  # none of the picture without depth
+    points = np.frombuffer(cloud.data, SURFACE_POINT)
+    assert len(points) == (200 + 120) / 4
+    assert np.allclose(points['z'], NEAR)
+    assert cloud.is_dense
+    assert cloud.header.stamp.sec == 2
+
+
+def test_the_target_is_a_rock_of_the_wanted_size_and_its_row_says_so(bench, scene, depth):
+    sights = Sights(bench, target_min_diameter=0.1, target_max_diameter=0.55, target_min_score=0.5)
+    topic = '/rock_seg/target'
+    bench.listen(PointStamped, topic)
+    bench.wait_active('~/target')
+    sights.tell(camera_info())
+    (first, second), cloud = sights.show(scene, depth_message(depth))
+    assert (first['target'], second['target']) == (0, 1), 'the first one is 0.64 m wide'
+    target = bench.wait(lambda: bench.received[topic], topic)[0]
+    assert target.header == cloud.header
+    point = (target.point.x, target.point.y, target.point.z)
+    assert point == pytest.approx([second[name] for name in ('x', 'y', 'z')])
+    sights.bench.node.set_parameters([Parameter('target_max_diameter', value=0.2)])
+    rows, _ = sights.show(scene, depth_message(depth), stamp=2)
+    assert not rows['target'].any()
+    assert len(bench.received[topic]) == 1
+
+
+def markers_of(bench, sights, scene, depth=None):
+    topic = '/rock_seg/markers'
+    bench.listen(MarkerArray, topic)
+    bench.wait_active('~/markers')
+    sights.show(scene, depth)
+    return bench.wait(lambda: bench.received[topic], topic)[0].markers
+
+
+def test_markers_are_closed_outlines_at_the_rocks_depth_with_ids_as_text(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    first, *rest = markers_of(bench, sights, scene, depth_message(depth))
+    assert first.action == Marker.DELETEALL
+    lines = [m for m in rest if m.type == Marker.LINE_STRIP]
+    texts = [m for m in rest if m.type == Marker.TEXT_VIEW_FACING]
+    assert (len(lines), [m.text for m in texts]) == (2, ['1', '2'])
+    assert lines[0].points[0] == lines[0].points[-1]
+    assert {round(point.z, 2) for point in lines[0].points} == {NEAR}
+    xs = [point.x for point in lines[0].points]
+    assert min(xs) == pytest.approx((8 - 31.5) * NEAR / FOCAL, abs=0.01)
+    assert max(xs) == pytest.approx((27 - 31.5) * NEAR / FOCAL, abs=0.01)
+    assert lines[0].color != lines[1].color
+    assert all(m.header.frame_id == 'camera_optical_frame' for m in rest)
+    assert len({(m.ns, m.id) for m in rest}) == len(rest)
+
+
+def test_with_camera_info_alone_markers_lie_on_the_plane_one_metre_away(bench, scene):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    _, line, *_ = markers_of(bench, sights, scene)
+    assert {point.z for point in line.points} == {1.0}
+
+
+def test_without_camera_info_markers_are_only_deleted(bench, scene):
+    (only,) = markers_of(bench, Sights(bench), scene)
+    assert only.action == Marker.DELETEALL
+
+
+def test_instances_have_the_row_of_each_rock(bench, scene):
+    sights = Sights(bench)
+    topic = '/rock_seg/instances'
+    bench.listen(Image, topic)
+    bench.wait_active('~/instances')
+    rows, _ = sights.show(scene)
+    message = bench.wait(lambda: bench.received[topic], topic)[0]
+    assert (message.encoding, message.step) == ('mono16', 128)
+    pixels = np.frombuffer(message.data, np.uint16).reshape(48, 64)
+    assert {int(n): int((pixels == n).sum()) for n in np.unique(pixels)} == {
+        0: 48 * 64 - 320, 1: rows['area'][0], 2: rows['area'][1],
+    }  # fmt: skip
+
+
+def test_a_rock_keeps_its_id_when_the_picture_moves_until_tracks_are_reset(bench):
+    chance = np.random.default_rng(5)
+    ground = textured(chance)
+    sights = Sights(bench)
+    ids = []
+    for number, shift in enumerate((0, 6, 12)):
+        picture = np.ascontiguousarray(ground[:, shift : shift + 160])
+        rows, _ = sights.show(picture, stamp=1 + number)
+        ids.append(sorted(zip(rows['area'].tolist(), rows['id'].tolist(), strict=True)))
+    assert len(ids[0]) == 2
+    assert ids[0] == ids[1] == ids[2]
+    answer = bench.call(Trigger, '/rock_seg/reset_tracks', Trigger.Request())
+    assert answer.success
+    rows, _ = sights.show(picture, stamp=4)
+    assert min(rows['id']) > max(number for _, number in ids[0])
+
+
+def test_with_track_off_ids_are_the_places_in_the_picture(bench, scene):
+    sights = Sights(bench, track=False)
+    for number in range(2):
+        rows, _ = sights.show(scene[::-1] if number else scene, stamp=1 + 20 * number)
+        assert rows['id'].tolist() == [1, 2]
+
+
+def textured(chance):
+    """120×200×3 RGB: soft texture below 128, with two bright rocks of 600 and 400 px."""
+    coarse = chance.integers(20, 100, (15, 25), np.uint8)
+    ground = np.kron(coarse, np.ones((8, 8), np.uint8))
+    picture = np.repeat(ground[..., None], 3, axis=2)
+    picture[40:60, 60:90] = LIT
+    picture[80:100, 110:130] = LIT
+    return picture
+
+
+def test_camera_info_is_read_with_its_region_and_binning():
+    info = camera_info(width=640, height=480, focal=400.0)
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 10, 4, 320, 240
+    info.binning_x = info.binning_y = 2
+    lens = read_intrinsics(info)
+    assert lens.size == (160, 120)
+    assert lens.matrix[0, 0] == 200.0
+    assert lens.matrix[:2, 2] == pytest.approx([(31.5 - 10) / 2, (23.5 - 4) / 2])
+
+
+def test_of_rectified_pictures_p_holds_and_no_distortion():
+    info = camera_info()
+    info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
+    info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert read_intrinsics(info).distortion[0] == 0.3
+    lens = read_intrinsics(info, rectified=True)
+    assert lens.matrix[0, 0] == 40.0
+    assert not lens.distortion.any()
+
+
+def test_depth_in_millimetres_and_in_another_byte_order_is_read():
+    millimetres = np.array([[1000, 0], [2500, 65535]])
+    message = depth_message(millimetres / 1000, encoding='16UC1')
+    assert read_depth(message) == pytest.approx(millimetres / 1000)
+    message = Image(height=1, width=2, encoding='32FC1', step=8, is_bigendian=1)
+    fill(message, np.array([[1.5, 2.5]], '>f4').view(np.uint8))
+    assert read_depth(message).tolist() == [[1.5, 2.5]]
