@@ -81,13 +81,18 @@ class NodeProcess:
         return ' | '.join(line.strip() for line in lines[-LAST_LINES:] if line.strip())
 
     def stop(self) -> None:
-        """Interrupts it and waits for the forward pass in hand; one that hangs is killed."""
+        """Interrupts it and waits for the forward pass in hand; one that hangs is killed.
+
+        Ctrl-C meanwhile kills it, too, and is passed on.
+        """
         try:
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGINT)
                 self._process.wait(STOP_TIMEOUT)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self._process.kill()
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._process.kill()  # does nothing to one that has ended
             self._process.wait()
 
 

@@ -64,6 +64,20 @@ def test_a_process_that_does_not_heed_the_interrupt_is_killed(tmp_path):
     assert process.status() == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures('stubborn')
+def test_ctrl_c_while_a_process_is_being_stopped_kills_it_and_is_not_lost(tmp_path, monkeypatch):
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    process = NodeProcess({}, {}, tmp_path / 'log')
+    wait_for(lambda: process.last_lines() == 'up', process)
+    monkeypatch.setattr(process._process, 'wait', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.stop()
+    assert process.status() == -signal.SIGKILL
+
+
 def script_of(tmp_path, code):
     """An executable that runs Python code in place of the node."""
     script = tmp_path / 'python'
