@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = 'rock_seg_ros'
+CONFIG = ('seg.*', 'nav2_*.yaml', 'fastdds.xml')
 
 
 def shared(paths: Iterable[Path]) -> list[tuple[str, list[str]]]:
@@ -24,18 +25,24 @@ setup(
     maintainer='rock_seg_ros maintainers',
     maintainer_email='maintainers@rock-seg-ros.invalid',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['py.typed'], f'{NAME}.weights': ['*.safetensors']},
+    package_data={
+        NAME: ['py.typed'],
+        f'{NAME}.tools': ['*.jinja'],
+        f'{NAME}.weights': ['*.safetensors'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         *shared(Path('launch').glob('*.launch.py')),
-        *shared([*Path('config').glob('seg.*'), Path('config/fastdds.xml')]),
+        *shared(p for name in CONFIG for p in Path('config').glob(name)),
         *shared(Path('bench').glob('*.py')),
         *shared(path for path in Path('demo').rglob('*') if path.suffix not in ('.py', '.pyc')),
     ],
     python_requires='>=3.11',
     install_requires=[
         'av',
+        'Jinja2',
+        'matplotlib',
         'numpy',
         'opencv-python-headless',
         'PyYAML',

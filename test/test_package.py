@@ -128,7 +128,8 @@ def test_colcon_installs_launch_config_bench_and_demo_files(workspace: Path) -> 
     assert (share / 'package.xml').exists()
     assert (share / 'launch' / 'seg.launch.py').exists()
     config = {path.name for path in (share / 'config').iterdir()}
-    assert config == {'fastdds.xml', 'seg.yaml', 'seg.rviz'}
+    nav2 = {'nav2_costmap.yaml', 'nav2_semantic_costmap.yaml'}
+    assert config == {'fastdds.xml', 'seg.yaml', 'seg.rviz'} | nav2
     assert (share / 'bench' / 'plain_node.py').exists()
     files = [path for path in (ROOT / 'demo').rglob('*') if path.is_file()]
     wanted = {path.relative_to(ROOT) for path in files if path.suffix not in ('.py', '.pyc')}

@@ -5,18 +5,37 @@ from pathlib import Path
 
 import yaml
 
+from rock_seg_ros.node.outputs import OUTPUTS
+
 FILE = Path(__file__).parents[2] / 'config' / 'seg.rviz'
 
 
-def test_rviz_shows_overlay_and_mask_as_the_node_publishes_them() -> None:
+KINDS = {
+    'Overlay': ('Image', '/rock_seg/overlay'),
+    'Mask': ('Image', '/rock_seg/mask'),
+    'Camera': ('Camera', '/camera/image_raw'),
+    'Markers': ('MarkerArray', '/rock_seg/markers'),
+    'Obstacles': ('PointCloud2', '/rock_seg/obstacles'),
+}
+
+
+def test_rviz_shows_camera_overlay_mask_markers_and_obstacles_as_they_are_published() -> None:
     displays = yaml.safe_load(FILE.read_text())['Visualization Manager']['Displays']
-    topics = {display['Name']: display['Topic'] for display in displays}
-    assert {name: topic['Value'] for name, topic in topics.items()} == {
-        'Overlay': '/rock_seg/overlay',
-        'Mask': '/rock_seg/mask',
-    }
-    assert {display['Class'] for display in displays} == {'rviz_default_plugins/Image'}
-    assert all(display['Enabled'] and display['Value'] for display in displays)
-    for topic in topics.values():
-        assert topic['Reliability Policy'] == 'Reliable'
+    shown = {d['Name']: (d['Class'].split('/')[1], d['Topic']['Value']) for d in displays}
+    assert shown == KINDS
+    published = {output.topic.replace('~', '/rock_seg') for output in OUTPUTS}
+    for display in displays:
+        topic = display['Topic']
+        assert display['Enabled']
+        assert display['Value']
+        own = topic['Value'] in published
+        assert topic['Reliability Policy'] == ('Reliable' if own else 'Best Effort')
         assert topic['Durability Policy'] == 'Volatile'
+        assert own or display['Name'] == 'Camera'
+
+
+def test_the_camera_display_lays_nothing_but_the_markers_on_the_picture() -> None:
+    displays = yaml.safe_load(FILE.read_text())['Visualization Manager']['Displays']
+    (camera,) = (display for display in displays if display['Name'] == 'Camera')
+    visible = {name for name, shown in camera['Visibility'].items() if shown}
+    assert visible == {'Value', 'Markers'}
