@@ -3,39 +3,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.figures import BLUE, GREY, ORANGE, SIZE, STYLE, new_axes, svg
 from training.metrics import calibration_bins
 
-SIZE = (4.2, 3.4)
-BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'
 CURVE_COLUMNS = 3
-STYLE: Any = {
-    'font.size': 9,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'svg.fonttype': 'none',  # letters as letters, a quarter of the size
-    'font.sans-serif': ['DejaVu Sans'],  # each label repeats the list
-    'svg.hashsalt': '0',  # so that the same figures make the same file
-}
 
 Curves = dict[str, tuple[list[float], list[float]]]
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Returns content as a URI that holds it; `kind` is its media type, as 'image/jpeg'."""
-    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def plot_reliability(levels: NDArray[np.float64]) -> str:
@@ -47,7 +28,7 @@ def plot_reliability(levels: NDArray[np.float64]) -> str:
     pixels, chance, rock = calibration_bins(levels)
     known = pixels > 0
     width = 1 / len(pixels)
-    figure, axes = _axes('Reliability', 'probability of rock', 'share that is rock')
+    figure, axes = new_axes('Reliability', 'probability of rock', 'share that is rock')
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle='--', label='ideal')
     axes.plot(
         chance[known] / pixels[known],
@@ -62,7 +43,7 @@ def plot_reliability(levels: NDArray[np.float64]) -> str:
     axes.bar(middles, share, width * 0.9, color=ORANGE, alpha=0.4, label='share of the pixels')
     axes.legend(frameon=False, loc='upper left')
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    return _svg(figure)
+    return svg(figure)
 
 
 def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float | None]) -> str:
@@ -75,7 +56,7 @@ def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float |
     invented, right = np.cumsum(levels[:, ::-1], axis=1)
     called = right + invented
     known = called > 0
-    figure, axes = _axes('Precision and recall over threshold', 'recall', 'precision')
+    figure, axes = new_axes('Precision and recall over threshold', 'recall', 'precision')
     if right[-1]:
         axes.plot(right[known] / right[-1], right[known] / called[known], color=BLUE)
     precision, recall = at
@@ -83,19 +64,19 @@ def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float |
         axes.plot(recall, precision, color=ORANGE, marker='o', linestyle='', label='as measured')
         axes.legend(frameon=False, loc='lower left')
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    return _svg(figure)
+    return svg(figure)
 
 
 def plot_ious(ious: Sequence[float]) -> str:
     """Plots how many pictures have which IoU."""
-    figure, axes = _axes('IoU of each picture', 'IoU of rock pixels', 'pictures')
+    figure, axes = new_axes('IoU of each picture', 'IoU of rock pixels', 'pictures')
     axes.hist(ious, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor='white')
     if len(ious):
         axes.axvline(float(np.mean(ious)), color=ORANGE, label=f'mean {np.mean(ious):.3f}')
         axes.legend(frameon=False, loc='upper left')
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlim=(0, 1), ylim=(0, None))
-    return _svg(figure)
+    return svg(figure)
 
 
 def plot_curves(curves: Curves) -> str:
@@ -109,20 +90,4 @@ def plot_curves(curves: Curves) -> str:
     for axes, (name, (steps, values)) in zip(fields, curves.items(), strict=False):
         axes.plot(steps, values, color=BLUE, linewidth=1)
         axes.set(title=name, xlabel='step')
-    return _svg(figure)
-
-
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(SIZE, layout='constrained')
-        axes = figure.subplots()
-    axes.set(title=title, xlabel=x, ylabel=y)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    file = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(file, format='svg', metadata={'Date': None})
-    rounded = re.sub(rb'(\d\.\d\d)\d+', rb'\1', file.getvalue())  # a hundredth of a point is enough
-    return data_uri(rounded, 'image/svg+xml')
+    return svg(figure)

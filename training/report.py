@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.weights_file import write_beside
 from training.evaluate import Judged, Result
 from training.matching import SIZES
 from training.plots import (
     Curves,
-    data_uri,
     plot_curves,
     plot_ious,
     plot_reliability,
@@ -27,14 +26,12 @@ from training.plots import (
 )
 from training.sources import IGNORE, Labelled, fingerprint
 
-TEMPLATE = 'report.html.jinja'
+TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WORST = 12
 # Okabe and Ito's, which colour-blind people tell apart too.
 FOUND, MISSED, INVENTED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 LEGEND = {'found': FOUND, 'missed': MISSED, 'invented': INVENTED}
 TINT = 0.6
-SHOWN_WIDTH = 480
-JPEG_QUALITY = 80
 FIGURES = {
     'iou': 'IoU of rock pixels, pooled',
     'mean_iou': 'IoU of rock pixels, mean over pictures',
@@ -71,14 +68,8 @@ def write_report(
         DataError: A picture can no longer be read.
         OSError: The file cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(TEMPLATE).render(
+    page = render(
+        TEMPLATE,
         results=[_section(result, card, worst) for result in results],
         figures=FIGURES,
         rock_figures=ROCK_FIGURES,
@@ -158,8 +149,8 @@ def _shown(judged: Judged, card: Card) -> dict[str, Any]:
         'found': int(found),
         'missed': int(missed),
         'invented': int(invented),
-        'picture': _jpeg(label.picture),
-        'errors': _jpeg(draw_errors(label, judged.mask, card.rock_ids)),
+        'picture': jpeg(label.picture),
+        'errors': jpeg(draw_errors(label, judged.mask, card.rock_ids)),
     }
 
 
@@ -188,13 +179,3 @@ def draw_errors(
     ):
         canvas[where] = (1 - TINT) * canvas[where] + TINT * np.asarray(colour, np.float32)
     return np.rint(canvas).astype(np.uint8)
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    height, width = picture.shape[:2]
-    if width > SHOWN_WIDTH:
-        size = (SHOWN_WIDTH, max(1, round(height * SHOWN_WIDTH / width)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    turned = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode('.jpg', turned, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return data_uri(encoded.tobytes(), 'image/jpeg')

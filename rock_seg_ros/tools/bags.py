@@ -26,11 +26,12 @@ from rosbags.rosbag2 import ReaderError as Rosbag2Error
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_typestore
+from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
-_READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError)
+_READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
 _NO_TIME = QosTime(0, 0)
 
 
@@ -91,8 +92,8 @@ class Bag:
             self._reader.open()
         except FileNotFoundError:
             raise BagError(f'{self.path}: no such bag') from None
-        except (*_READ_ERRORS, OSError) as error:
-            raise BagError(f'{self.path}: {first_line(error)}') from None
+        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            raise BagError(f'{self.path}: {_told(error)}') from None
         self.topics = [
             _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
         ]
@@ -108,6 +109,11 @@ class Bag:
         """Seconds from the first message to the last."""
         return max(0, self._reader.end_time - 1 - self._reader.start_time) * 1e-9
 
+    @property
+    def types(self) -> Typestore:
+        """The ROS 2 message types of this bag."""
+        return self._reader.typestore if self._reader.is2 else TYPES
+
     def has_ros2_form(self, topic: BagTopic) -> bool:
         """Whether the topic's messages can be had as ROS 2 CDR."""
         if self._reader.is2:
@@ -121,18 +127,30 @@ class Bag:
         """Reads the messages of some topics in the order of their stamps.
 
         Raises:
-            BagError: The bag is damaged.
+            BagError: The bag is damaged, or holds fewer messages than it says.
         """
         connections = [connection for topic in topics for connection in topic.connections]
         if not connections:
             return
+        left = sum(topic.count for topic in topics)
         try:
             for connection, stamp, data in self._reader.messages(connections):
                 if not self._reader.is2:
                     data = bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
+                left -= 1
                 yield BagMessage(connection.topic, stamp, data)
-        except _READ_ERRORS as error:
-            raise BagError(f'{self.path}: {first_line(error)}') from None
+        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            raise BagError(f'{self.path}: {_told(error)}') from None
+        if left > 0:
+            raise BagError(f'{self.path}: damaged ({left} messages are missing)')
+
+    def first(self, topic: BagTopic) -> BagMessage | None:
+        """Reads the first message of a topic; None if there is none.
+
+        Raises:
+            BagError: The bag is damaged.
+        """
+        return next(self.messages([topic]), None)
 
 
 class BagWriter:
@@ -179,6 +197,15 @@ class BagWriter:
             name, message_type, typestore=TYPES, offered_qos_profiles=[qos or RELIABLE]
         )
 
+    def add_topic_of(self, bag: Bag, topic: BagTopic) -> None:
+        """Adds a topic as another bag has it, for its messages in CDR."""
+        self._connections[topic.name] = self._writer.add_connection(
+            topic.name,
+            topic.type,
+            typestore=bag.types,
+            offered_qos_profiles=[topic.qos or RELIABLE],
+        )
+
     def write(self, topic: str, stamp: int, data: bytes) -> None:
         """Writes one CDR message of an added topic; `stamp` in ns since the epoch."""
         self._writer.write(self._connections[topic], stamp, data)
@@ -210,6 +237,11 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
         next(filter(None, map(_offered, connections)), None),
         tuple(connections),
     )
+
+
+def _told(error: Exception) -> str:
+    line = first_line(error)
+    return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
 
 
 def _offered(connection: Connection) -> Qos | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from rock_seg_ros.perception.errors import first_line
 COMMANDS = {
     'images': 'find rocks in picture files',
     'video': 'draw the rocks onto a video',
+    'bag': "find rocks in a bag's pictures, results in a new bag",
     'play': "publish a bag's messages, where there is no `ros2 bag play`",
     'bench': "this machine's figures beside plain torchvision's",
     'info': 'show what a weights file says of itself',
@@ -68,10 +70,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     name, rest = _command_line().parse_known_args(arguments[:1])[0].command, arguments[1:]
     prog = f'rock_seg {name}'
     try:
-        with _leaving_at_once():
+        with leaving_at_once():
             command: Command = importlib.import_module(f'rock_seg_ros.tools.{name}')
         parser = argparse.ArgumentParser(prog=prog, description=COMMANDS[name])
         command.add_arguments(parser)
+        parser.set_defaults(command_line=shlex.join(['rock_seg', *arguments]))
         return command.run(parser.parse_args(rest))
     except UsageError as error:
         print(f'{prog}: {reason(error)}', file=sys.stderr)
@@ -104,8 +107,11 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Ends the process quietly on Ctrl-C: an import that is broken off tells long stories."""
+def leaving_at_once() -> Iterator[None]:
+    """Ends the process quietly on Ctrl-C, during imports.
+
+    One that is broken off tells long stories, and some swallow Ctrl-C, torch's among them.
+    """
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         yield

@@ -140,7 +140,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             arguments.split_touching,
         ),
         arguments.alpha,
-        None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
+        keep=None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
     )
 
 

@@ -7,7 +7,7 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagWriter
 
@@ -138,3 +138,56 @@ def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path):
     (tmp_path / 'x.bag').write_text('nonsense')
     with pytest.raises(BagError, match=r'x\.bag: '):
         Bag(tmp_path / 'x.bag')
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_a_bag_with_some_wrong_bytes_is_read_or_refused_in_one_line(written, seed):
+    chance = np.random.default_rng(seed)
+    (storage,) = written.glob('*.mcap')
+    content = bytearray(storage.read_bytes())
+    at = chance.integers(len(content) - 8)
+    content[at : at + 8] = chance.bytes(8)
+    storage.write_bytes(content)
+    lines = refusal(written).splitlines()
+    assert lines == [] or (len(lines) == 1 and lines[0].startswith(f'{written}: '))
+
+
+def refusal(path):
+    """What is said of a bag that cannot be read; '' if it can."""
+    try:
+        with Bag(path) as bag:
+            list(bag.messages(bag.topics))
+    except BagError as error:
+        return str(error)
+    return ''
+
+
+def test_a_bag_with_fewer_messages_than_it_tells_of_is_damaged(written, monkeypatch):
+    with Bag(written) as bag:
+        monkeypatch.setattr(bag._reader, 'messages', lambda _: iter(()))
+        with pytest.raises(BagError, match=r'bag: damaged \(3 messages are missing\)'):
+            list(bag.messages(bag.topics))
+
+
+def test_the_first_message_of_a_topic_is_had_without_the_others(written, serialized):
+    with Bag(written) as bag:
+        empty, full = bag.topics
+        assert bag.first(empty) is None
+        assert bag.first(full).data == serialized[0]
+
+
+def test_a_topic_of_a_type_that_only_the_bag_knows_is_copied(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg('uint8 hardness\n', 'own_msgs/msg/Rock'))
+    with Rosbag2Writer(tmp_path / 'in', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/rock', 'own_msgs/msg/Rock', typestore=store)
+        writer.write(connection, 7, b'\0\1\0\0\5')
+    with Bag(tmp_path / 'in') as bag, BagWriter(tmp_path / 'out') as writer:
+        (topic,) = bag.topics
+        writer.add_topic_of(bag, topic)
+        for message in bag.messages(bag.topics):
+            writer.write(message.topic, message.stamp, message.data)
+    with Bag(tmp_path / 'out') as bag:
+        (message,) = bag.messages(bag.topics)
+        assert (message.stamp, message.data) == (7, b'\0\1\0\0\5')
+        assert bag.topics[0].type == 'own_msgs/msg/Rock'

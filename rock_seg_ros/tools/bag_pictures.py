@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag's messages → pictures to be worked on, with what tells metres in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from std_msgs.msg import Header
+
+from rock_seg_ros.node.images import ImageReader, PictureRefused, decode, read_depth
+from rock_seg_ros.node.scale import read_intrinsics
+from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.pairing import NS
+from rock_seg_ros.perception.projection import Intrinsics, Plane, View
+from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.tracking import Tracker
+from rock_seg_ros.tools.bag_frames import Frame
+from rock_seg_ros.tools.bag_topics import INFO, RAW, Sources, read_message
+
+# What may go wrong with a picture. RuntimeError: torch has no memory left.
+PICTURE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
+
+
+class PictureReader:
+    """Makes pictures of a camera's messages, in their order.
+
+    Attributes:
+        set_aside: Reason → pictures that went on without their depth or camera_info.
+        target: Id of the rock that was the target last.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        segmenter: Segmenter,
+        settings: Settings,
+        tracker: Tracker | None = None,
+        ground: Plane | None = None,
+        rectified: bool = False,
+    ) -> None:
+        """Looks for a cv_bridge that works.
+
+        Args:
+            sources: The camera's topics.
+            segmenter: The network that is asked.
+            settings: How it is asked.
+            tracker: Gives the rocks their ids; None = they are numbered from 1 in each picture.
+            ground: That the camera is above, where known.
+            rectified: Whether the pictures are.
+        """
+        self.set_aside: Counter[str] = Counter()
+        self.target: int | None = None
+        self._sources = sources
+        self._segmenter = segmenter
+        self._settings = settings
+        self._tracker = tracker
+        self._ground = ground
+        self._rectified = rectified
+        self._images = ImageReader(lambda _: None)
+
+    def read(self, frame: Frame) -> Analysis:
+        """Reads a picture.
+
+        Raises:
+            PictureRefused: It is no picture, or in an unknown encoding.
+            ValueError: It does not have the ignore mask's size.
+        """
+        kind = self._sources.image.type
+        message = read_message(frame.message.data, kind)
+        picture = self._images.read(message) if kind == RAW else decode(message)
+        return Analysis(
+            picture,
+            self._segmenter,
+            self._settings,
+            message.header,
+            self._tracker,
+            frame.stamp / NS,
+            self._view(frame, message.header, picture.shape[:2]),
+            self.target if self._tracker else None,
+        )
+
+    def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
+        """Returns what tells metres in a picture; what cannot be used is counted."""
+        if frame.info is None:
+            return None
+        depth = None
+        try:
+            lens = self._intrinsics(frame.info, shape)
+        except ValueError as error:
+            self.set_aside[f'camera_info: {reason_of(error)}'] += 1
+            return None
+        try:
+            depth = self._depth(frame.depth, header, shape)
+        except ValueError as error:
+            self.set_aside[f'depth: {reason_of(error)}'] += 1
+        return View(lens, depth, self._ground)
+
+    def _intrinsics(self, data: bytes, shape: tuple[int, int]) -> Intrinsics:
+        """Reads the camera_info of a picture of some height and width."""
+        lens = read_intrinsics(read_message(data, INFO), self._rectified)
+        if lens.size != (shape[1], shape[0]):
+            raise ValueError('of another size')
+        return lens
+
+    def _depth(
+        self, data: bytes | None, header: Header, shape: tuple[int, int]
+    ) -> NDArray[np.float32] | None:
+        """Reads the depth (m) of a picture with some header, height and width."""
+        if self._sources.depth is None:
+            return None
+        if data is None:
+            raise ValueError('of another time')
+        message = read_message(data, RAW)
+        if (message.height, message.width) != shape:
+            raise ValueError('of another size')
+        if message.header.frame_id != header.frame_id:
+            raise ValueError('of another frame')
+        return read_depth(message)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what is counted of what went wrong."""
+    return error.reason if isinstance(error, PictureRefused) else first_line(error)
