@@ -22,6 +22,7 @@ PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
 SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
 WIDE_SAMPLES = 4096  # of a whole picture
 LEAST_SHARE = 0.3  # of them that must have depth
+NOISE = 5.0  # median deviations from a rock's median depth
 HORIZON = 10.0  # px below it that a foot must be: there one pixel more is a tenth of the range
 RING = 0.5  # of a rock's longer side that the ground is looked at around it
 RING_LEAST = 6  # px more
@@ -177,8 +178,9 @@ def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     """Says where rocks are and how big.
 
     A rock's depth is the mean over its visible surface: of its pixels those that lie no farther
-    from their median than the rock is wide. Area, extent and diameter are its silhouette's at that
-    depth. The ground around it is a plane fitted to the depth of a ring of pixels that are no rock.
+    from their median than the rock is wide, or than depth is noisy. Extent and diameter are its
+    silhouette's at that depth, the diameter without the pixels that are not on it. The ground
+    around it is a plane fitted to the depth of a ring of pixels that are no rock.
 
     What depth does not tell, the known ground does: a rock is as far as the point where its lowest
     ray meets that ground, its extent along z is not known, and its height is its silhouette's. All
@@ -200,13 +202,14 @@ def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     _check_boxes(rocks, view.intrinsics.size)
     middle, spans, radius = _silhouettes(rocks, view.intrinsics)
     points, depths = _sample([(rock.box[:2], rock.mask) for rock in rocks], view.depth)
-    depths, z = _surface(depths, radius)
+    depths, z, share = _surface(depths, radius)
     near, far = _quantiles(depths, (0.05, 0.95))
     seen = ~np.isnan(z)
     if view.ground is not None:
         z = np.where(seen, z, _standing(rocks, view.intrinsics, view.ground))
     depths = np.where(seen[:, None], depths, z[:, None])
     position = z[:, None] * middle
+    radius = np.where(seen, radius * np.sqrt(share), radius)
     thick = np.where(seen, far - near, np.nan)
     height = _height(_directions(points, view.intrinsics), depths, _grounds(rocks, view))
     extents = np.column_stack([z[:, None] * spans, thick])
@@ -356,18 +359,23 @@ def _bounds(depths: Floats, radius: Floats) -> tuple[Floats, Floats]:
     """Returns between which R depths each rock is: as deep as it is wide, or as depth is noisy."""
     (middle,) = _quantiles(depths, (0.5,))
     (spread,) = _quantiles(np.abs(depths - middle[:, None]), (0.5,))
-    reach = np.maximum(2 * radius * middle, 3 * spread)
+    reach = np.maximum(2 * radius * middle, NOISE * spread)
     return middle - reach, middle + reach
 
 
-def _surface(depths: Floats, radius: Floats) -> tuple[Floats, Floats]:
-    """Returns R×S depths, NaN where not on the rock, and their R means, NaN where few are known."""
+def _surface(depths: Floats, radius: Floats) -> tuple[Floats, Floats, Floats]:
+    """Finds what of R×S depths is on the rocks.
+
+    Returns:
+        R×S depths, NaN where not on the rock; R means of them, NaN where few are known; and R
+        shares of the known depths that are on the rock.
+    """
     nearest, farthest = _bounds(depths, radius)
     on_rock = (depths >= nearest[:, None]) & (depths <= farthest[:, None])
-    mean = np.where(on_rock, depths, 0).sum(axis=1) / np.maximum(1, on_rock.sum(axis=1))
     known = np.count_nonzero(~np.isnan(depths), axis=1)
-    mean[known < LEAST_SHARE * depths.shape[1]] = np.nan
-    return np.where(on_rock, depths, np.nan), mean
+    many = np.where(known >= LEAST_SHARE * depths.shape[1], on_rock.sum(axis=1), np.nan)
+    mean = np.where(on_rock, depths, 0).sum(axis=1) / many
+    return np.where(on_rock, depths, np.nan), mean, many / np.maximum(1, known)
 
 
 def _standing(rocks: Sequence[Rock], intrinsics: Intrinsics, ground: Plane) -> Floats:

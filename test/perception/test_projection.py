@@ -120,6 +120,9 @@ def test_far_background_behind_two_fifths_of_a_mask_does_not_move_the_rock() -> 
     assert 0.38 < share < 0.45
     (place,) = locate(rocks_of(mask), View(PINHOLE, depth.astype(np.float32)))
     assert place.position[2] == pytest.approx(2.0)
+    assert place.diameter == pytest.approx(
+        2 * np.sqrt((mask.sum() * (1 - share)) / np.pi) * 2 / FOCAL, rel=0.02
+    )
 
 
 def test_noise_holes_and_unknown_values_leave_the_place_within_a_hundredth() -> None:
