@@ -32,6 +32,7 @@ from rock_seg_ros.tools.bench_contenders import Size
 from rock_seg_ros.tools.bench_report import machine, plot, table
 from rock_seg_ros.tools.bench_timing import Case, ratio
 from rock_seg_ros.tools.demo import find_data, keep_to_this_machine
+from rock_seg_ros.tools.main import leaving_at_once
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 SHELL_SIZES = ((640, 480), (1920, 1080))
@@ -77,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures, and prints the figures."""
-    import torch
+    with leaving_at_once():
+        import torch
 
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _terminate)

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rock_seg_ros
 
@@ -49,7 +51,7 @@ class NodeProcess:
         # Found where this process found it, whatever the working directory is.
         root = str(Path(rock_seg_ros.__file__).parents[1])
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-        with log.open('wb') as output:
+        with log.open('wb') as output, _interrupts_held():
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -94,6 +96,19 @@ class NodeProcess:
         finally:
             self._process.kill()  # does nothing to one that has ended
             self._process.wait()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Has Ctrl-C take effect afterwards: Python loses it in what it runs around a fork."""
+    held: list[Any] = []
+    before: Any = signal.signal(signal.SIGINT, lambda *details: held.append(details))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held and callable(before):
+        before(*held[0])
 
 
 def _end_with_parent() -> None:

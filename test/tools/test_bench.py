@@ -90,6 +90,21 @@ def test_ctrl_c_ends_all_its_processes_quietly(weights_file):
         time.sleep(0.05)
 
 
+def test_ctrl_c_is_heeded_though_an_import_swallows_it(tmp_path):
+    (tmp_path / 'torch.py').write_text(
+        'import os, time\n'
+        "os.write(1, b'importing\\n')\n"
+        'try:\n    time.sleep(600)\nexcept BaseException:\n    pass\n'
+        'raise SystemExit(3)\n'
+    )
+    command = [sys.executable, '-m', 'rock_seg_ros.tools', 'bench', '--quick']
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b'importing\n'
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+
+
 def test_ratios_are_of_medians_at_the_first_size_and_null_where_not_measured():
     cases = [
         case('network', 'torchvision', 3.0),

@@ -125,6 +125,21 @@ def running(pid):
         return False
 
 
+def test_ctrl_c_while_a_process_is_being_started_is_not_lost(tmp_path, idle):
+    code = (
+        'import os, pathlib, signal, sys\n'
+        'from rock_seg_ros.tools.node_process import NodeProcess\n'
+        'os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))\n'
+        'sys.executable = sys.argv[1]\n'
+        'try:\n'
+        "    NodeProcess({}, {}, pathlib.Path(sys.argv[1] + '.log'))\n"
+        'except KeyboardInterrupt:\n'
+        "    print('heeded')\n"
+    )
+    command = [sys.executable, '-c', code, str(idle)]
+    assert subprocess.check_output(command, text=True) == 'heeded\n'
+
+
 def test_only_the_last_lines_are_told_and_on_one_line(tmp_path):
     with NodeProcess({'min_area': 'many'}, {}, tmp_path / 'log') as process:
         process.stop()
