@@ -3,44 +3,26 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import RockSettings, find_rocks, rock_pixels
+from rock_seg_ros.perception.rocks import RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
 
 SIZES = ('small', 'medium', 'large')
 SIZE_LIMITS = (32**2, 96**2)  # COCO's: small below the first, large from the second on, px
 MATCH_IOU = 0.5
-NO_ROCK = 255  # no class has this id
-EVERY_ROCK = RockSettings(min_area=1, max_rocks=1_000_000, polygon_tolerance=0.0)
+EVERY_ROCK = RockSettings(min_area=1, max_rocks=65535, split_touching=False)
 
 
 def rock_labels(segmentation: Segmentation, settings: RockSettings) -> NDArray[np.int32]:
     """Numbers the pixels of each rock that `find_rocks` tells.
 
-    Args:
-        segmentation: Of a picture.
-        settings: All but `polygon_tolerance` count; contours are always exact.
-
     Returns:
         H×W, 0 where there is none of these rocks, else its number, 1 the largest.
     """
-    ids = segmentation.class_ids.copy()
-    for rock_id in segmentation.rock_ids:
-        kept = rock_pixels(segmentation, rock_id, settings)
-        ids[(ids == rock_id) & (kept == 0)] = NO_ROCK
-    segmentation = Segmentation(ids, segmentation.confidence, segmentation.rock_ids)
-    labels = np.zeros(ids.shape, np.int32)
-    rocks = find_rocks(segmentation, EVERY_ROCK)
-    # Outer contours hide what lies in a rock's holes, so the enclosing rock is drawn first.
-    for rock in sorted(rocks, key=lambda rock: -rock.box[2] * rock.box[3]):
-        cv2.fillPoly(labels, [np.rint(rock.polygon).astype(np.int32)], rock.id)
-    labels[segmentation.mask() == 0] = 0
-    told = sum(rock.area >= settings.min_area for rock in rocks)
-    labels[labels > min(told, settings.max_rocks)] = 0
-    return labels
+    rocks = find_rocks(segmentation, settings)
+    return draw_instances(rocks, segmentation.class_ids.shape).astype(np.int32)
 
 
 def true_labels(

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.segmenter import Segmentation
-from rock_seg_ros.perception.splitting import cut_apart
+from rock_seg_ros.perception.splitting import cut_apart, cut_by_shape
+
+REACH = 3  # px; about a rim's width
+SQUARE = np.ones((3, 3), np.uint8)
 
 
 def _row_bounds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -74,7 +77,8 @@ class RockSettings:
         min_area: Smaller ones are left out, px.
         max_rocks: Only the largest so many are told.
         polygon_tolerance: Largest distance of a contour point from its polygon, px.
-        split_touching: Whether rocks that touch are cut apart, where the network saw rims.
+        split_touching: Whether rocks that touch are cut apart: along the rims that the network saw,
+            by their shape where it knows no rims. Of rims and cuts each rock gets what is near it.
     """
 
     min_area: int = 50
@@ -91,8 +95,7 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     """
     found: list[Component] = []
     for class_id in segmentation.rock_ids:
-        mask = rock_pixels(segmentation, class_id, settings)
-        found.extend(_components(mask, class_id, settings))
+        found.extend(_rocks_of_class(segmentation, class_id, settings))
     found.sort(key=lambda component: -component.area)
     return [
         _measure(number, component, segmentation.confidence, settings.polygon_tolerance)
@@ -117,17 +120,23 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
     return numbers
 
 
-def rock_pixels(
+def _rocks_of_class(
     segmentation: Segmentation, class_id: int, settings: RockSettings
-) -> NDArray[np.uint8]:
-    """Returns H×W, 255 where a rock class is, without the cuts between rocks if wanted, else 0."""
+) -> list[Component]:
+    """Finds the rocks of a class, cut apart if wanted, each with its share of the seams."""
     rock = _pixels_of(segmentation, class_id)
-    if not settings.split_touching or segmentation.rim_id is None:
-        return rock
-    rim = _pixels_of(segmentation, segmentation.rim_id)
-    if not cv2.countNonZero(rim):
-        return rock
-    return cut_apart(rock, rim, segmentation.confidence, settings.min_area)
+    if not settings.split_touching or not cv2.countNonZero(rock):
+        return _components(rock, class_id, settings)
+    if segmentation.rim_id is None:
+        rim = np.zeros_like(rock)
+        cut = cut_by_shape(rock, segmentation.confidence)
+    else:
+        rim = _pixels_of(segmentation, segmentation.rim_id)
+        if not cv2.countNonZero(rim):
+            return _components(rock, class_id, settings)
+        cut = cut_apart(rock, rim, segmentation.confidence, settings.min_area)
+    seams: NDArray[Any] = cv2.bitwise_or(rim, cv2.subtract(rock, cut))
+    return _with_seams(_components(cut, class_id, settings), seams, settings)
 
 
 def _pixels_of(segmentation: Segmentation, class_id: int) -> NDArray[np.uint8]:
@@ -169,8 +178,65 @@ def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) 
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return []
+    return _sorted_out(contours, tree[0, :, 3].astype(np.intp), mask, class_id, settings)
+
+
+def _with_seams(
+    components: list[Component], seams: NDArray[np.uint8], settings: RockSettings
+) -> list[Component]:
+    """Gives each rock in turn the pixels of seams that are at most `REACH` steps from it.
+
+    Args:
+        components: Of one class and mask, the largest first.
+        seams: H×W, 255 where there is a rim or a cut, else 0; what is given away becomes 0.
+        settings: Which rocks are told.
+    """
+    if not components:
+        return []
+    whole: NDArray[Any] = cv2.bitwise_or(components[0].mask, seams)
+    others: list[Component] = []
+    contours: list[Any] = []
+    parents: list[NDArray[np.intp]] = []
+    for component in components:
+        (x, y, width, height), own = component.cut_out()
+        left, top = max(0, x - REACH), max(0, y - REACH)
+        free = seams[top : y + height + REACH, left : x + width + REACH]
+        if not cv2.countNonZero(free):
+            others.append(component)
+            continue
+        grown = np.zeros(free.shape, np.uint8)
+        grown[y - top : y - top + height, x - left : x - left + width] = own
+        for _ in range(REACH):
+            cv2.bitwise_or(grown, cv2.bitwise_and(cv2.dilate(grown, SQUARE), free), grown)
+        cv2.subtract(free, grown, free)
+        own_contours, tree = cv2.findContours(
+            grown, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top)
+        )
+        parents.append(np.where(tree[0, :, 3] < 0, -1, tree[0, :, 3] + len(contours)))
+        contours.extend(own_contours)
+    if not contours:
+        return others
+    class_id = components[0].class_id
+    return others + _sorted_out(contours, np.concatenate(parents), whole, class_id, settings)
+
+
+def _sorted_out(
+    contours: Sequence[Any],
+    parents: NDArray[np.intp],
+    mask: NDArray[np.uint8],
+    class_id: int,
+    settings: RockSettings,
+) -> list[Component]:
+    """Makes components of contours, the largest first.
+
+    Args:
+        contours: N, of V×1×2 int32 from cv2.findContours without approximation.
+        parents: N, of a hole the number of its outer contour, of an outer one below 0.
+        mask: H×W, the mask in which they are.
+        class_id: Of the mask.
+        settings: Which rocks are told.
+    """
     sums, corners = _follow(contours)
-    parents = tree[0, :, 3].astype(np.intp)
     holes = np.flatnonzero(parents >= 0)
     np.add.at(sums, parents[holes], sums[holes])
     sums[holes] = 0

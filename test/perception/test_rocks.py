@@ -17,7 +17,7 @@ from rock_seg_ros.perception.rocks import (
 )
 from rock_seg_ros.perception.segmenter import Segmentation
 
-ALL = RockSettings(min_area=1)
+ALL = RockSettings(min_area=1, split_touching=False)
 
 
 def rocks_of(
@@ -89,7 +89,8 @@ def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(
         noise = cv2.GaussianBlur(noise, (0, 0), softness)
     ids = (noise > np.quantile(noise, 1 - share)).astype(np.uint8)
     confidence = chance.integers(0, 256, ids.shape, np.uint8)
-    found = find_rocks(Segmentation(ids, confidence, (1,)), RockSettings(1, 10_000))
+    settings = RockSettings(1, 10_000, split_touching=False)
+    found = find_rocks(Segmentation(ids, confidence, (1,)), settings)
     plain = plain_rocks(ids, confidence)
     assert len(found) == len(plain) > 0
     found.sort(key=lambda r: (r.box, r.area))

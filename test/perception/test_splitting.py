@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rocks that touch are cut apart where the network saw rims, and nowhere else."""
+"""Rocks that touch are cut apart along rims, or by their shape, and single rocks stay whole."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import RockSettings, find_rocks
+from rock_seg_ros.perception.rocks import RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
-from rock_seg_ros.perception.splitting import CELLS, cut_apart
+from rock_seg_ros.perception.splitting import CELLS, cut_apart, cut_by_shape
 
 PLACES = [(30, 40), (68, 40), (106, 40)]
 RADIUS = 20
@@ -119,7 +119,109 @@ def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
     ids = (rock + 2 * rim).astype(np.uint8)
     settings = RockSettings(split_touching=wanted)
     assert len(find_rocks(Segmentation(ids, sure(rock), (1,), 2), settings)) == count
-    assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == 1
+    assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == count, 'by their shape'
+
+
+def test_each_rock_gets_its_share_of_the_rims_and_the_mask_none() -> None:
+    rock, rim = heap()
+    rim[2:5, 2:5] = True  # near no rock
+    ids = (rock + 2 * rim).astype(np.uint8)
+    found = Segmentation(ids, sure(rock), (1,), 2)
+    rocks = find_rocks(found, RockSettings())
+    numbers = draw_instances(rocks, ids.shape)
+    rim[2:5, 2:5] = False
+    np.testing.assert_array_equal(numbers > 0, rock | rim)
+    assert [r.area for r in rocks] == np.bincount(numbers.ravel())[1:].tolist()
+    assert not found.mask()[rim].any()
+    for number, one in enumerate(rocks, start=1):
+        ys, xs = np.nonzero(numbers == number)
+        assert one.box == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        assert one.centroid == pytest.approx((xs.mean(), ys.mean()))
+        assert one.polygon.min(axis=0).tolist() == [xs.min(), ys.min()]
+
+
+def test_a_rim_wider_than_usual_is_not_all_rock() -> None:
+    ids = np.zeros((60, 80), np.uint8)
+    ids[20:40, 10:30], ids[20:40, 30:50], ids[20:40, 50:70] = 1, 2, 1
+    rocks = find_rocks(Segmentation(ids, sure(ids > 0), (1,), 2), RockSettings())
+    assert [one.area for one in rocks] == [20 * 23, 20 * 23]
+
+
+def drawn(name: str) -> NDArray[np.uint8]:
+    """A single rock in a picture of 240×320 px, 255."""
+    rock = np.zeros((240, 320), np.uint8)
+    if name == 'disc':
+        cv2.circle(rock, (160, 120), 60, 255, -1)
+    elif name == 'bar':
+        cv2.line(rock, (40, 60), (280, 180), 255, 30)
+    elif name == 'wedge':
+        cv2.fillPoly(rock, [np.array([[20, 110], [300, 60], [300, 180], [20, 130]])], 255)
+    elif name == 'corner':
+        cv2.polylines(rock, [np.array([[60, 40], [60, 200], [260, 200]])], False, 255, 40)
+    elif name == 'crescent':
+        cv2.circle(rock, (160, 120), 90, 255, -1)
+        cv2.circle(rock, (200, 100), 70, 0, -1)
+    elif name == 'notched':
+        cv2.ellipse(rock, (160, 120), (130, 80), 10, 0, 360, 255, -1)
+        cv2.circle(rock, (160, 20), 60, 0, -1)
+    elif name == 'ring':
+        cv2.circle(rock, (160, 120), 80, 255, 30)
+    elif name == 'all':
+        rock[:] = 255
+    return rock
+
+
+@pytest.mark.parametrize(
+    'name', ['disc', 'bar', 'wedge', 'corner', 'crescent', 'notched', 'ring', 'all', 'none']
+)
+def test_a_single_rock_keeps_its_shape_whatever_it_is(name: str) -> None:
+    rock = drawn(name)
+    chance = np.random.default_rng(0)
+    doubt = cv2.GaussianBlur(chance.normal(0, 12, rock.shape).astype(np.float32), (0, 0), 2)
+    distance = cv2.distanceTransform(rock, cv2.DIST_L2, 5)
+    surely = 255 * np.clip(0.55 + 0.1 * distance, 0, 0.95)  # less at the edge, as networks are
+    confidence = np.clip(surely + doubt, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(cut_by_shape(rock, confidence), rock)
+
+
+@pytest.mark.parametrize(('radius', 'gap'), [(40, 78), (40, 79), (30, 69), (20, 60)])
+def test_two_discs_that_touch_come_apart_where_they_touch(radius: int, gap: int) -> None:
+    rock = np.zeros((240, 320), np.uint8)
+    cv2.circle(rock, (100, 120), 40, 255, -1)
+    cv2.circle(rock, (100 + gap, 120), radius, 255, -1)
+    left = cut_by_shape(rock, sure(rock > 0))
+    assert parts(left) == 2
+    _, columns = np.nonzero(rock != left)
+    neck = (gap**2 + 40**2 - radius**2) / (2 * gap)
+    assert np.abs(columns - 100 - neck).max() <= 4
+
+
+def test_a_valley_of_confidence_cuts_where_no_rims_are_known() -> None:
+    rock = np.zeros((60, 120), bool)
+    rock[10:50, 10:110] = True
+    confidence = sure(rock)
+    whole = rock.astype(np.uint8) * np.uint8(255)
+    assert parts(cut_by_shape(whole, confidence)) == 1
+    confidence[:, 56:64] = 160
+    left = cut_by_shape(whole, confidence)
+    assert parts(left) == 2
+    assert 56 <= np.nonzero(whole != left)[1].min() <= np.nonzero(whole != left)[1].max() <= 64
+
+
+def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
+    rock, rim = heap()
+    ids = (rock | rim).astype(np.uint8)
+    ids[40:52, 47:52] = ids[40:52, 85:90] = 0
+    rocks = find_rocks(Segmentation(ids, sure(rock), (1,)), RockSettings())
+    assert len(rocks) == 3
+    lost = np.count_nonzero(ids) - np.count_nonzero(draw_instances(rocks, ids.shape))
+    assert 0 <= lost < 5, 'but for specks beyond a cut'
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1), (40, 3)])
+def test_the_smallest_pictures_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
+    rock = np.full(shape, 255, np.uint8)
+    np.testing.assert_array_equal(cut_by_shape(rock, rock), rock)
 
 
 def test_heaps_do_not_cut_each_other() -> None:

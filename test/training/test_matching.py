@@ -32,7 +32,7 @@ def segmentation(mask: NDArray[np.generic]) -> Segmentation:
 def test_labels_are_the_components_of_which_the_rocks_are_told() -> None:
     chance = np.random.default_rng(0)
     mask = cv2.GaussianBlur(chance.random((200, 300)), (0, 0), 3) > 0.5
-    settings = RockSettings(min_area=20, max_rocks=30)
+    settings = RockSettings(min_area=20, max_rocks=30, split_touching=False)
     labels = rock_labels(segmentation(mask), settings)
     rocks = find_rocks(segmentation(mask), settings)
     assert len(rocks) == 30
