@@ -26,6 +26,7 @@ NOISE = 5.0  # median deviations from a rock's median depth
 HORIZON = 10.0  # px below it that a foot must be: there one pixel more is a tenth of the range
 RING = 0.5  # of a rock's longer side that the ground is looked at around it
 RING_LEAST = 6  # px more
+NARROWEST = 0.1  # of a rock's radius; pixels in a narrower strip tell no plane
 MOAT = 2  # px around rocks where depth is of neither
 FITS = 6
 TOLERANCE = 1e-3  # of 1/z, within which all points of the ground count alike
@@ -211,7 +212,7 @@ def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     position = z[:, None] * middle
     radius = np.where(seen, radius * np.sqrt(share), radius)
     thick = np.where(seen, far - near, np.nan)
-    height = _height(_directions(points, view.intrinsics), depths, _grounds(rocks, view))
+    height = _height(_directions(points, view.intrinsics), depths, _grounds(rocks, radius, view))
     extents = np.column_stack([z[:, None] * spans, thick])
     distance = np.linalg.norm(position, axis=1)
     return [
@@ -407,7 +408,7 @@ def _height(rays: Floats, depths: Floats, grounds: Floats) -> Floats:
     return high
 
 
-def _grounds(rocks: Sequence[Rock], view: View) -> Floats:
+def _grounds(rocks: Sequence[Rock], radius: Floats, view: View) -> Floats:
     """Returns R×3: the ground around each rock as g with g · ray = 1/z; NaN where not known."""
     known = np.full(3, np.nan)
     if view.ground is not None:
@@ -423,8 +424,19 @@ def _grounds(rocks: Sequence[Rock], view: View) -> Floats:
         window = near[top : y + height + margin, left : x + width + margin]
         regions.append(((left, top), window == 0))
     points, depths = _sample(regions, view.depth)
-    fitted = _fit_planes(_directions(points, view.intrinsics), depths)
+    rays = _directions(points, view.intrinsics)
+    fitted = _fit_planes(rays, depths)
+    fitted[_narrowness(rays, ~np.isnan(depths)) < NARROWEST * radius] = np.nan
     return np.where(np.isnan(fitted), known, fitted)
+
+
+def _narrowness(rays: Floats, there: NDArray[np.bool_]) -> Floats:
+    """Returns R standard deviations of the known of R×S rays along their narrowest direction."""
+    count = np.maximum(1, there.sum(axis=1))[:, None]
+    middle = (rays[..., :2] * there[..., None]).sum(axis=1) / count
+    apart = (rays[..., :2] - middle[:, None]) * there[..., None]
+    spread = np.linalg.eigvalsh(apart.swapaxes(1, 2) @ apart / count[..., None])[:, 0]
+    return np.sqrt(np.maximum(spread, 0))
 
 
 def _fit_planes(rays: Floats, depths: Floats) -> Floats:

@@ -174,6 +174,14 @@ def test_no_ground_in_sight_leaves_only_the_height_open() -> None:
     assert np.isnan(place.height)
 
 
+def test_a_strip_of_ground_too_narrow_for_a_plane_tells_no_height() -> None:
+    for rows, known in ((4, False), (60, True)):
+        mask = np.ones(SIZE[::-1], bool)
+        mask[-rows:] = False
+        (place,) = locate(rocks_of(mask), View(PINHOLE, ground_depth(PINHOLE)))
+        assert np.isfinite(place.height) == known
+
+
 def test_a_rock_of_one_pixel_and_rocks_in_the_corners_have_places() -> None:
     mask = disc(0, 0, 6) | disc(319, 239, 6)
     mask[100, 200] = True
