@@ -20,6 +20,7 @@ from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.scale import Scale
+from rock_seg_ros.perception.abundance import look_at, statistics
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import read_grey
 from rock_seg_ros.perception.tracking import Tracker
@@ -169,6 +170,28 @@ class Camera:
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
+
+    def abundance(self, tolerance: float) -> dict[str, Any]:
+        """Returns the rock abundance in its last picture, as JSON has it; see perception.abundance.
+
+        Args:
+            tolerance: Most that the stamp of its depth may differ, s.
+        """
+        analysis = self.last
+        assert analysis is not None
+        analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
+        shape = analysis.picture.shape[:2]
+        if analysis.view is None:
+            analysis.view = self.scale.view(analysis.header, shape, tolerance)
+        seen = look_at(
+            analysis.rocks,
+            analysis.places,
+            shape,
+            analysis.view,
+            min_area=analysis.settings.rocks.min_area,
+        )
+        stamp = analysis.header.stamp
+        return {'stamp': [stamp.sec, stamp.nanosec], **statistics(seen).to_dict()}
 
     def silence(self) -> str:
         """Returns why no pictures come, empty while they do; logs it when it begins."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections import defaultdict
@@ -102,6 +103,7 @@ class SegNode(LifecycleNode):
         self._parameters_view = Parameters()
         self.create_service(Trigger, '~/reload_weights', self._on_reload_weights)
         self.create_service(Trigger, '~/reset_tracks', self._on_reset_tracks)
+        self.create_service(Trigger, '~/rock_abundance', self._on_rock_abundance)
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
             '/diagnostics',
@@ -307,6 +309,23 @@ class SegNode(LifecycleNode):
             if self._cameras
             else f'nothing is followed while {self.state}'
         )
+        return response
+
+    def _on_rock_abundance(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Answers with JSON: of the newest picture, or of each camera's by its name."""
+        tolerance = self._parameters_view.depth_tolerance
+        try:
+            found = {c.name: c.abundance(tolerance) for c in self._cameras if c.last is not None}
+        except Exception as error:  # noqa: BLE001  (a service must answer, whatever it is)
+            response.message = first_line(error)
+            return response
+        if not found:
+            response.message = f'no picture was worked on yet while {self.state}'
+            return response
+        response.success = True
+        response.message = json.dumps(found.get('', found))
         return response
 
     def _take_network(self, parameters: Parameters) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PointStamped
@@ -319,6 +321,24 @@ def test_with_track_off_ids_are_the_places_in_the_picture(bench, scene):
     for number in range(2):
         rows, _ = sights.show(scene[::-1] if number else scene, stamp=1 + 20 * number)
         assert rows['id'].tolist() == [1, 2]
+
+
+def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene, depth):
+    sights = Sights(bench)
+    service = '/rock_seg/rock_abundance'
+    assert not bench.call(Trigger, service, Trigger.Request()).success
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    answer = bench.call(Trigger, service, Trigger.Request())
+    assert answer.success
+    told = json.loads(answer.message)
+    assert told['stamp'] == [1, 123456789]
+    assert (told['pictures'], told['rocks']) == (1, 2)
+    assert told['pixel_share'] == pytest.approx(320 / (48 * 64))
+    assert 0 < told['abundance'] < 1
+    sights.show(scene, stamp=50)
+    told = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
+    assert told['abundance'] is None, 'without depth there are no metres'
 
 
 def textured(chance):
