@@ -71,7 +71,8 @@ def cut_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> NDAr
     side = max(SMALLEST_CELL, round(min(rock.shape) / CELLS))
     body: NDArray[Any] = cv2.inRange(_shrink(rock, side), 128, 255)
     sure = _shrink(confidence, side)
-    cores = _cores(_depth(body) * CERTAINTY[sure])
+    depth = np.minimum(_depth(body), len(body))  # without an edge it has no end
+    cores = _cores(depth * CERTAINTY[sure])
     outside = int(cores.max()) + 1
     if outside <= 2:
         return rock
