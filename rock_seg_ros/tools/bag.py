@@ -94,8 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if output.exists():
         raise BagError(f'{output}: exists already')
-    if arguments.report:  # before the work, since matplotlib may be missing
+    if arguments.report:  # before the work: matplotlib may be missing, or the folder unwritable
         from rock_seg_ros.tools.bag_report import Record, Told, write_report
+
+        arguments.report.parent.mkdir(parents=True, exist_ok=True)
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(arguments.input) as bag:
         sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)

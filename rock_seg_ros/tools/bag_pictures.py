@@ -86,6 +86,8 @@ class PictureReader:
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
         """Returns what tells metres in a picture; what cannot be used is counted."""
         if frame.info is None:
+            if self._sources.depth or self._ground:
+                self.set_aside['camera_info: there is none'] += 1
             return None
         depth = None
         try:

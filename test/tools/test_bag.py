@@ -350,6 +350,12 @@ def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
     assert reason in capsys.readouterr().out
 
 
+def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys):
+    source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/depth', 1, depth(1)))
+    assert find_rocks(source) == 0
+    assert 'set aside: camera_info: there is none (1)' in capsys.readouterr().out
+
+
 def test_depth_in_another_frame_is_not_taken(find_rocks, write_bag, scene, tmp_path):
     other = raw(np.ones((48, 64), np.float32), 1, '32FC1', frame_id='depth_frame')
     source = write_bag(
