@@ -82,6 +82,7 @@ class Camera:
         outputs: What is published of its pictures.
         scale: What makes metres of its pixels.
         tracker: Knows which of its rocks is which.
+        forget: Whether the tracker is to forget them before the next picture.
         target: Id of the rock that was its target last.
         last: What was last found in one of its pictures.
         last_size: Height and width of its last coded picture, px.
@@ -115,6 +116,7 @@ class Camera:
         self.outputs: list[Output] = []
         self.scale = scale
         self.tracker = Tracker()
+        self.forget = False
         self.target: int | None = None
         self.last: Analysis | None = None
         self.last_size: tuple[int, ...] = ()

@@ -100,6 +100,9 @@ class Processor:
             pixels = decode(message)
             arrival.camera.last_size = pixels.shape[:2]
             _limit(pixels.shape[1], pixels.shape[0], parameters.max_pixels)
+        if arrival.camera.forget:  # here, since the tracker is this thread's
+            arrival.camera.forget = False
+            arrival.camera.tracker.reset()
         settings = Settings(
             threshold=parameters.threshold or None,
             rocks=RockSettings(

@@ -302,7 +302,7 @@ class SegNode(LifecycleNode):
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         for camera in self._cameras:
-            camera.tracker.reset()
+            camera.forget = True
         response.success = bool(self._cameras)
         response.message = (
             'rocks get new ids from now on'
