@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.figures import BLUE, GREY, ORANGE, SIZE, jpeg, new_axes, render, svg
 from rock_seg_ros.perception.weights_file import write_beside
 
+REACH = signature(look_at).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('bag_report.html.jinja')
 WIDE = (2 * SIZE[0], SIZE[1])
 LASTING = 3  # pictures that a rock must be in to be no flicker
@@ -158,6 +160,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
         plots=_plots(record, field),
         shown=_by_picture(record.shown),
         card=asdict(told.card),
+        reach=f'{REACH:g} m',
     )
     write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
 
