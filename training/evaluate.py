@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.presets import PRESETS
+from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 from training.curves import read_curves
@@ -122,6 +123,8 @@ def evaluate(
     threshold: float | None = None,
     name: str = '',
     shown: bool = True,
+    settings: RockSettings | None = None,
+    rims: bool = True,
 ) -> Result:
     """Measures a network on whole pictures.
 
@@ -132,6 +135,9 @@ def evaluate(
         threshold: Probability from which a pixel is rock, 0 to 1; None = the card's.
         name: Of the result.
         shown: Whether a report may show the pictures.
+        settings: Which rocks are told; None = as the node does by default.
+        rims: Whether rocks may come apart along rims; false: by their shape, as for weights that
+            know no rims.
 
     Raises:
         DataError: There is no picture, or a file does not decode or does not fit its picture.
@@ -146,7 +152,9 @@ def evaluate(
     for sample in tqdm(samples, unit='picture', desc='evaluating'):
         label = sample.read()
         found = segment_under(segmenter, label.picture, conditions, threshold)
-        counts = count(label.classes, label.instances, found)
+        if not rims:
+            found.rim_id = None
+        counts = count(label.classes, label.instances, found, settings)
         judged.append(Judged(sample, counts, found.mask() > 0))
     return Result(name, conditions, judged, shown)
 
@@ -209,6 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--threshold', type=float, help="probability from which a pixel is rock (default: card's)"
     )
+    parser.add_argument(
+        '--no-split-touching', action='store_true', help='judge connected components, not cut apart'
+    )
+    parser.add_argument(
+        '--no-rims', action='store_true', help='cut as for weights that know no rims, by shape'
+    )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--report', type=Path, metavar='OUT.html', help='write a report, too')
     parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
@@ -227,7 +241,16 @@ def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
     samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
     parts = (given.data.resolve().name, given.split, str(conditions))
     name = ', '.join(part for part in parts if part)
-    return evaluate(segmenter, samples, conditions, given.threshold, name), segmenter.card
+    result = evaluate(
+        segmenter,
+        samples,
+        conditions,
+        given.threshold,
+        name,
+        settings=RockSettings(split_touching=not given.no_split_touching),
+        rims=not given.no_rims,
+    )
+    return result, segmenter.card
 
 
 def _measure_and_report(given: argparse.Namespace, command: str) -> Result:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmentation
 from training.evaluate import Conditions, evaluate, main, segment_under
 from training.sources import DataError, Sample, SourceConfig, find_samples
@@ -93,6 +94,39 @@ def test_a_result_keeps_each_pictures_counts_and_mask(discs: Path) -> None:
     assert all(judged.mask[:7].all() for judged in result.pictures)
     ious = [judged.iou for judged in result.pictures]
     assert np.mean(ious) == pytest.approx(result.figures['mean_iou'])  # type: ignore[arg-type]
+
+
+class Dumbbells:
+    """Finds two boxes with a rim between them, and two with a narrow neck."""
+
+    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        ids = np.zeros(picture.shape[:2], np.uint8)
+        ids[4:34, 4:34] = ids[4:34, 37:67] = 1
+        ids[4:8, 34:37], ids[8:34, 34:37] = 1, 2
+        ids[44:74, 4:34] = ids[44:74, 37:67] = 1
+        ids[58:60, 34:37] = 1
+        return Segmentation(ids, np.full_like(ids, 250), (1,), 2)
+
+
+@pytest.mark.parametrize(
+    ('split', 'rims', 'found'), [(True, True, 3), (True, False, 4), (False, True, 2)]
+)
+def test_rocks_are_counted_as_they_are_cut_apart(
+    discs: Path, split: bool, rims: bool, found: int
+) -> None:
+    samples = all_of(discs)[:1]
+    settings = RockSettings(split_touching=split)
+    result = evaluate(Dumbbells(), samples, settings=settings, rims=rims)  # type: ignore[arg-type]
+    assert result.figures['rocks']['found'] == found
+
+
+@pytest.mark.parametrize('option', ['--no-split-touching', '--no-rims'])
+def test_the_command_takes_the_ways_to_cut(
+    option: str, weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
+    assert main([*given, option, '--output-stride', '16', '--scale', '0.5']) == 0
+    assert 'rocks.small.recall' in capsys.readouterr().out
 
 
 def test_nothing_to_measure_on_is_an_error() -> None:
