@@ -98,6 +98,7 @@ def test_the_ground_seen_from_straight_above_is_the_pictures_footprint() -> None
     seen = look_at(rocks, locate(rocks, view), SIZE[::-1], view)
     assert seen.ground == pytest.approx(WHOLE, rel=1e-3)
     assert seen.diameters == pytest.approx([0.2, 0.2], rel=0.01)
+    assert seen.smallest == pytest.approx(2 * np.sqrt(50 / np.pi) * 10 / FOCAL)
     assert seen.rock_pixels / seen.pixels == pytest.approx(2 * 26**2 / SIZE[0] / SIZE[1])
     depth = View(PINHOLE, np.full(SIZE[::-1], 2, np.float32))
     fitted = look_at(rocks, locate(rocks, depth), SIZE[::-1], depth)

@@ -141,10 +141,18 @@ def test_noise_holes_and_unknown_values_leave_the_place_within_a_hundredth() -> 
 def test_the_ground_is_found_among_other_rocks_that_nobody_told_of() -> None:
     depth, hit = ball_on_ground(PINHOLE)
     (alone,) = locate(rocks_of(hit), View(PINHOLE, depth))
-    for x, y in ((155, 132), (205, 150)):
-        depth[disc(x, y, 7)] -= np.float32(0.2)
+    for x, y in ((165, 115), (160, 140), (170, 158)):
+        depth[disc(x, y, 9) & ~hit] -= np.float32(0.3)
     (beside,) = locate(rocks_of(hit), View(PINHOLE, depth))
     assert beside.height == pytest.approx(alone.height, abs=0.01)
+
+
+def test_depth_that_is_noisier_than_a_rock_is_wide_does_not_make_it_smaller() -> None:
+    mask = disc(160, 120, 8)
+    noise = np.random.default_rng(2).normal(0, 0.6, SIZE[::-1])
+    (place,) = locate(rocks_of(mask), View(PINHOLE, (9 + noise).astype(np.float32)))
+    assert place.diameter == pytest.approx(2 * np.sqrt(mask.sum() / np.pi) * 9 / FOCAL, rel=0.03)
+    assert place.diameter < 0.6
 
 
 @pytest.mark.parametrize('value', [np.nan, 0.0, np.inf, -1.0])
