@@ -330,14 +330,12 @@ def measure(
         scene = make_scene(seed, number, look, size, pictures=1)
         rendering = scene.render(scene.cameras[0])
         truth = truths(scene, rendering, RockSettings.min_area)
-        masks = {'exact masks': [each.rock for each in truth]}
+        masks = {'exact': [each.rock for each in truth]}
         if segmenter is not None:
-            masks["network's masks"] = find_rocks(
-                segmenter.segment(rendering.picture), RockSettings()
-            )
+            masks['network'] = find_rocks(segmenter.segment(rendering.picture), RockSettings())
         chance = np.random.default_rng([seed, number, 2])
         told.abundances.append(scene.look.abundance)
-        views = _views(scene, rendering, stereo, chance, masks['exact masks'])
+        views = _views(scene, rendering, stereo, chance, masks['exact'])
         for whose, rocks in masks.items():
             pairs = list(_pairs(truth, rocks, size[::-1]))
             for given, view in views.items():
@@ -351,10 +349,10 @@ def measure(
             shown = look_at(rocks, places, size[::-1], views['depth'], NEAR, LABELLED)
             told.seen[whose].append(shown)
             if pictures:
-                name = f'{look}_{number:02}_{whose.partition(" ")[0]}.png'
+                name = f'{look}_{number:02}_{whose}.png'
                 write_picture(pictures / name, draw_places(rendering.picture, rocks, places))
         told.seen['bodies'].append(
-            replace(told.seen['exact masks'][-1], diameters=_bodies(scene, scene.cameras[0]))
+            replace(told.seen['exact'][-1], diameters=_bodies(scene, scene.cameras[0]))
         )
     return told
 

@@ -148,7 +148,7 @@ def test_nothing_found_is_told_as_nothing() -> None:
         )
     )
     told = report(measure([(5, 0, 'mars')], SHAPE[::-1], StereoCamera(), blind))
-    assert told['cases']["depth, network's masks"]['all']['rocks'] == 0
+    assert told['cases']['depth, network']['all']['rocks'] == 0
     assert all(lines(told))
 
 
@@ -158,11 +158,11 @@ def test_the_command_measures_within_a_hundredth_and_draws(
     options = ['--scenes', '1', '--looks', 'quarry', '--size', '160', '120', '--seed', '3']
     assert main([*options, '--exact-only', '--json', '--pictures', str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
-    found = told['cases']['depth, exact masks']['all']
+    found = told['cases']['depth, exact']['all']
     assert found['rocks'] > 0
     assert found['position'] < 1
     assert found['diameter'] < 3
-    assert set(told['abundance']) == {'exact masks', 'bodies'}
+    assert set(told['abundance']) == {'exact', 'bodies'}
     assert cv2.imread(str(tmp_path / 'quarry_00_exact.png')).shape == (240, 320, 3)
 
 
