@@ -20,8 +20,9 @@ MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
 # The default is off by 0.2 px where distortion is strong.
 PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
 SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
-WIDE_SAMPLES = 4096  # of a whole picture
 LEAST_SHARE = 0.3  # of them that must have depth
+WIDE_SAMPLES = 4096  # of a whole picture
+WIDE_SHARE = 0.05
 NOISE = 5.0  # median deviations from a rock's median depth
 HORIZON = 10.0  # px below it that a foot must be: there one pixel more is a tenth of the range
 RING = 0.5  # of a rock's longer side that the ground is looked at around it
@@ -283,7 +284,7 @@ def fit_ground(rocks: Sequence[Rock], view: View) -> Plane | None:
         return None
     free = draw_instances(rocks, view.depth.shape[:2]) == 0
     points, depths = _sample([((0, 0), free)], view.depth, WIDE_SAMPLES)
-    fitted = _fit_planes(_directions(points, view.intrinsics), depths)[0]
+    fitted = _fit_planes(_directions(points, view.intrinsics), depths, WIDE_SHARE)[0]
     length = float(np.linalg.norm(fitted))
     return None if np.isnan(length) else Plane(-fitted / length, 1 / length)
 
@@ -439,12 +440,13 @@ def _narrowness(rays: Floats, there: NDArray[np.bool_]) -> Floats:
     return np.sqrt(np.maximum(spread, 0))
 
 
-def _fit_planes(rays: Floats, depths: Floats) -> Floats:
+def _fit_planes(rays: Floats, depths: Floats, least: float = LEAST_SHARE) -> Floats:
     """Fits planes with the least absolute deviation of 1/z (reweighted least squares).
 
     Args:
         rays: R×S×3, z = 1.
         depths: R×S, m; NaN = not known.
+        least: Share of the depths that must be known.
 
     Returns:
         R×3, g with g · ray = 1/z; NaN where too few depths are known.
@@ -459,5 +461,5 @@ def _fit_planes(rays: Floats, depths: Floats) -> Floats:
         normal = weighted @ rays + 1e-12 * np.eye(3)
         planes = np.linalg.solve(normal, weighted @ target[..., None])
         weights = tolerance / np.maximum(np.abs(target - (rays @ planes)[..., 0]), tolerance)
-    few = np.count_nonzero(there, axis=1) < LEAST_SHARE * there.shape[1]
+    few = np.count_nonzero(there, axis=1) < least * there.shape[1]
     return np.where(few[:, None], np.nan, planes[..., 0])

@@ -269,6 +269,10 @@ def test_one_plane_is_fitted_to_all_that_is_no_rock() -> None:
     assert plane is not None
     assert plane.offset == pytest.approx(GROUND.offset, rel=1e-3)
     assert plane.normal == pytest.approx(GROUND.normal, abs=1e-3)
+    depth[:220] = np.nan
+    far = fit_ground(rocks_of(hit), View(PINHOLE, depth))
+    assert far is not None
+    assert far.offset == pytest.approx(GROUND.offset, rel=1e-2)
     assert fit_ground([], View(PINHOLE, np.full(SIZE[::-1], np.nan, np.float32))) is None
     assert fit_ground([], View(PINHOLE)) is None
 
