@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rock_seg_ros.perception.abundance import (
     Abundance,
@@ -254,6 +254,7 @@ def plot_covered(field: Abundance) -> str:
         label = f'Golombek & Rapp, k = {field.k:.3f}'
         axes.loglog(fine, 100 * cover(fine, field.k), color=ORANGE, label=label)
     _mark_smallest(axes, field)
+    _plain_ticks(axes)
     axes.legend(frameon=False, loc='lower left')
     return svg(figure)
 
@@ -267,6 +268,7 @@ def plot_numbers(field: Abundance) -> str:
     )
     axes.loglog(sizes[there], numbers[there], 'o-', color=BLUE, markersize=4, linewidth=1)
     _mark_smallest(axes, field)
+    _plain_ticks(axes)
     return svg(figure)
 
 
@@ -279,7 +281,16 @@ def plot_pixels(record: Record) -> str:
         'Cumulative number', 'diameter D (px)', 'rocks of at least D in a picture'
     )
     axes.loglog(sizes, larger, color=BLUE)
+    _plain_ticks(axes)
     return svg(figure)
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Writes 1, 2 and 5 of each decade, as numbers, at logarithmic axes."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter('{x:g}')
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _mark_smallest(axes: Any, field: Abundance) -> None:
