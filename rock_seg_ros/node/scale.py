@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -59,7 +60,7 @@ class Scale:
         self._ground = ground
         self._health = health
         self._info: CameraInfo | None = None
-        self._lens: tuple[CameraInfo, Intrinsics] | None = None
+        self._lens: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
         self._depths = Pairing[Image]()
         self._changed = threading.Condition()
         self._newest = 0
@@ -121,21 +122,14 @@ class Scale:
             self._changed.notify_all()
 
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
-        """Returns the lens, worked out anew where camera_info has changed."""
-        if self._lens is None or self._lens[0] is not info:
-            if self._lens is not None and _same_lens(self._lens[0], info):
-                self._lens = (info, self._lens[1])
-            else:
-                try:
-                    self._lens = (info, read_intrinsics(info, self._rectified))
-                except ValueError as error:
-                    raise SetAside(f'camera_info: {first_line(error)}') from None
-        lens = self._lens[1]
-        if lens.size != (shape[1], shape[0]):
-            raise SetAside('camera_info of another size')
-        return lens
+        """Returns the lens, worked out anew where something has changed."""
+        if self._lens is None or self._lens[0] != shape or not _same_lens(self._lens[1], info):
+            self._lens = (shape, info, read_lens(info, shape, self._rectified))
+        return self._lens[2]
 
-    def _depth(self, header: Header, shape: tuple[int, int], tolerance: float) -> Any:
+    def _depth(
+        self, header: Header, shape: tuple[int, int], tolerance: float
+    ) -> NDArray[np.float32] | None:
         """Returns the picture's depth, H×W float32, m; None while none comes."""
         stamp = _nanoseconds(header)
         with self._changed:  # it may be on its way
@@ -144,15 +138,52 @@ class Scale:
             self._changed.wait_for(lambda: self._newest >= stamp, tolerance)
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
-            raise SetAside('depth of another time')
-        if (message.height, message.width) != shape:
-            raise SetAside('depth of another size')
-        if message.header.frame_id != header.frame_id:
-            raise SetAside('depth of another frame')
-        try:
-            return read_depth(message)
-        except PictureRefused as refusal:
-            raise SetAside(f'depth: {refusal.reason}') from None
+            raise SetAside('depth: of another time')
+        return read_registered(message, header, shape)
+
+
+def read_registered(message: Image, header: Header, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Reads the depth of a picture.
+
+    Args:
+        message: 16UC1 or 32FC1.
+        header: Of the picture.
+        shape: Its height and width, px.
+
+    Returns:
+        H×W, m; see `read_depth`.
+
+    Raises:
+        SetAside: It is not registered to that picture, or no depth.
+    """
+    if (message.height, message.width) != shape:
+        raise SetAside('depth: of another size')
+    if message.header.frame_id != header.frame_id:
+        raise SetAside('depth: of another frame')
+    try:
+        return read_depth(message)
+    except PictureRefused as refusal:
+        raise SetAside(f'depth: {refusal.reason}') from None
+
+
+def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
+    """Reads the camera_info of a picture.
+
+    Args:
+        info: Of the camera.
+        shape: Height and width of the picture, px.
+        rectified: Whether it is.
+
+    Raises:
+        SetAside: It is not calibrated, or is not of that picture.
+    """
+    try:
+        lens = read_intrinsics(info, rectified)
+    except ValueError as error:
+        raise SetAside(f'camera_info: {first_line(error)}') from None
+    if lens.size != (shape[1], shape[0]):
+        raise SetAside('camera_info: of another size')
+    return lens
 
 
 def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:

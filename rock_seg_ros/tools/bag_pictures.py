@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.images import ImageReader, PictureRefused, decode, read_depth
-from rock_seg_ros.node.scale import read_intrinsics
+from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
+from rock_seg_ros.node.scale import SetAside, read_lens, read_registered
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
-from rock_seg_ros.perception.projection import Intrinsics, Plane, View
+from rock_seg_ros.perception.projection import Plane, View
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.tracking import Tracker
 from rock_seg_ros.tools.bag_frames import Frame
@@ -89,24 +89,17 @@ class PictureReader:
             if self._sources.depth or self._ground:
                 self.set_aside['camera_info: there is none'] += 1
             return None
+        try:
+            lens = read_lens(read_message(frame.info, INFO), shape, self._rectified)
+        except SetAside as reason:
+            self.set_aside[str(reason)] += 1
+            return None
         depth = None
         try:
-            lens = self._intrinsics(frame.info, shape)
-        except ValueError as error:
-            self.set_aside[f'camera_info: {reason_of(error)}'] += 1
-            return None
-        try:
             depth = self._depth(frame.depth, header, shape)
-        except ValueError as error:
-            self.set_aside[f'depth: {reason_of(error)}'] += 1
+        except SetAside as reason:
+            self.set_aside[str(reason)] += 1
         return View(lens, depth, self._ground)
-
-    def _intrinsics(self, data: bytes, shape: tuple[int, int]) -> Intrinsics:
-        """Reads the camera_info of a picture of some height and width."""
-        lens = read_intrinsics(read_message(data, INFO), self._rectified)
-        if lens.size != (shape[1], shape[0]):
-            raise ValueError('of another size')
-        return lens
 
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
@@ -115,13 +108,8 @@ class PictureReader:
         if self._sources.depth is None:
             return None
         if data is None:
-            raise ValueError('of another time')
-        message = read_message(data, RAW)
-        if (message.height, message.width) != shape:
-            raise ValueError('of another size')
-        if message.header.frame_id != header.frame_id:
-            raise ValueError('of another frame')
-        return read_depth(message)
+            raise SetAside('depth: of another time')
+        return read_registered(read_message(data, RAW), header, shape)
 
 
 def reason_of(error: Exception) -> str:

@@ -120,8 +120,8 @@ def test_with_a_level_ground_rocks_have_metres_without_depth(bench, scene):
 @pytest.mark.parametrize(
     ('change', 'reason'),
     [
-        (lambda d: depth_message(d[:40]), 'depth of another size'),
-        (lambda d: depth_message(d, frame='elsewhere'), 'depth of another frame'),
+        (lambda d: depth_message(d[:40]), 'depth: of another size'),
+        (lambda d: depth_message(d, frame='elsewhere'), 'depth: of another frame'),
         (lambda d: depth_message(d, encoding='bgr8'), 'depth: unknown encoding'),
     ],
 )
@@ -142,7 +142,7 @@ def test_depth_of_another_time_is_counted_and_not_used(bench, scene, depth):
     sights.show(scene, depth_message(depth), stamp=10)
     rows, _ = sights.show(scene, stamp=9)
     assert np.isnan(rows['z']).all()
-    sights.counted('depth of another time')
+    sights.counted('depth: of another time')
 
 
 @pytest.mark.parametrize('value', [0.0, np.nan, -1.0, np.inf])
@@ -158,7 +158,7 @@ def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
     ('info', 'reason'),
     [
         (camera_info(focal=0.0), 'camera_info: the focal lengths must be above 0, not 0, 0'),
-        (camera_info(width=640), 'camera_info of another size'),
+        (camera_info(width=640), 'camera_info: of another size'),
     ],
 )
 def test_camera_info_that_is_none_of_the_picture_is_counted_and_not_used(
