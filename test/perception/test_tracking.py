@@ -179,11 +179,13 @@ def test_no_id_is_given_twice_whatever_is_forgotten(camera):
     assert given | again | earlier | {small[0].id} == set(range(1, 14))
 
 
-def test_another_scene_starts_anew(camera):
-    camera.see(300, 250)
-    other = ground(seed=1)[:HEIGHT, :WIDTH]
-    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    assert [rock.id for rock in camera.tracker.follow(other, numbered(mask), 0.1)] == [5]
+def test_another_scene_starts_anew():
+    tracker = Tracker()
+    rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
+    other = ground(seed=1)
+    views = (GROUND[:HEIGHT, :WIDTH], other[:HEIGHT, :WIDTH], other[5 : HEIGHT + 5, :WIDTH])
+    ids = [tracker.follow(view, rocks, float(time))[0].id for time, view in enumerate(views)]
+    assert ids == [1, 2, 2]
 
 
 def test_a_black_picture_in_between_changes_no_id(camera):
