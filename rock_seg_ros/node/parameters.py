@@ -129,7 +129,8 @@ class Parameters:
     )
     split_touching: bool = _parameter(
         RockSettings.split_touching,
-        'cut rocks apart that touch, where the weights know rims between rocks',
+        'cut rocks apart that touch: at the rims that the weights know, or by their shape where'
+        ' they know none',
         live=True,
     )
     track: bool = _parameter(

@@ -117,7 +117,8 @@ def level_ground(height: float, tilt: float, roll: float = 0.0) -> Plane:
     Args:
         height: Of the camera, m, above 0.
         tilt: Of the optical axis below the horizon, rad.
-        roll: About the optical axis, clockwise as seen from behind: the horizon rises to the right, rad.
+        roll: About the optical axis, clockwise as seen from behind, which has the horizon rise
+            to the right, rad.
 
     Raises:
         ValueError: The height is not above 0, or an angle is no number.

@@ -86,7 +86,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--split-touching',
         rocks['split_touching'],
-        'cut rocks apart that touch, where the weights know rims',
+        'cut rocks apart that touch',
         action=argparse.BooleanOptionalAction,
     )
     add(
