@@ -117,6 +117,8 @@ class Tracker:
             return NOBODY
         points = carry(self._known.points, flow, shape[1] / grey.shape[1])
         near = (np.abs(points) < REACH * max(shape)).all(axis=0)
+        if near.all():  # as nearly always, and picking them out would cost more than all the rest
+            return replace(self._known, points=points)
         return replace(self._known, points=points[:, near], rows=self._known.rows[near])
 
     def _ids(self, known: _Known, partners: NDArray[np.int64]) -> NDArray[np.int64]:

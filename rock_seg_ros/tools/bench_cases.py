@@ -236,7 +236,7 @@ def measure_shell(plan: Plan) -> list[Case]:
             (who, rocks): start(
                 f'{who.split()[0]}_{rocks}',
                 [plan.comparisons / program, '--rocks', str(rocks)],
-                {'device': 'cpu'},
+                {'device': 'cpu', 'track': 'false'},  # plain nodes follow nothing
             )
             for rocks in sorted({scene[1] for scene in scenes})
             for who, program in ((OURS, 'stand_in_node.py'), (PLAIN, 'plain_node.py'))
