@@ -285,6 +285,30 @@ def test_without_camera_info_markers_are_only_deleted(bench, scene):
     assert only.action == Marker.DELETEALL
 
 
+def specks():
+    """480×640 RGB: over ten thousand bright pixels, none beside another."""
+    picture = np.full((480, 640, 3), 60, np.uint8)
+    picture[::5, ::5] = LIT
+    return picture
+
+
+@pytest.mark.parametrize(
+    ('picture', 'count'), [(specks(), 1000), (np.full((480, 640, 3), LIT, np.uint8), 1)]
+)
+def test_specks_and_a_picture_that_is_all_rock_are_told_as_they_are(bench, picture, count):
+    reliable = 'qos_overrides./image.subscription.reliability'
+    sights = Sights(bench, max_rocks=1000, **{reliable: 'reliable'})
+    info = camera_info(640, 480, 500.0)
+    sights.tell(info)
+    depth = np.full(picture.shape[:2], 3.0)
+    for stamp in (1, 2):
+        rows, _ = sights.show(picture, depth_message(depth), stamp)
+        assert len(rows) == count
+        assert np.isfinite(rows['z']).all()
+        assert len(set(rows['id'].tolist())) == count
+    assert not rows['target'].any()
+
+
 def test_instances_have_the_row_of_each_rock(bench, scene):
     sights = Sights(bench)
     topic = '/rock_seg/instances'

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground below a camera."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import Transform
+from std_msgs.msg import Header
+
+from rock_seg_ros.node import ground
+from rock_seg_ros.node.ground import Ground, plane_of
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.projection import level_ground
+
+HEIGHT, TILT = 1.2, 0.35
+
+
+def base_in_camera() -> Transform:
+    """Where the robot's base, x forward and z up, is in the optical frame of its camera."""
+    up = np.array([0, -np.cos(TILT), -np.sin(TILT)])
+    forward = np.array([0, -np.sin(TILT), np.cos(TILT)])
+    turn = np.column_stack([forward, np.cross(up, forward), up])
+    w = np.sqrt(1 + np.trace(turn)) / 2
+    x, y, z = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
+    base = Transform()
+    base.rotation.x, base.rotation.y, base.rotation.z = (float(v / (4 * w)) for v in (x, y, z))
+    base.rotation.w = float(w)
+    at = -HEIGHT * up + 0.3 * forward
+    base.translation.x, base.translation.y, base.translation.z = at.tolist()
+    return base
+
+
+def test_a_transform_gives_the_same_ground_as_height_and_tilt() -> None:
+    plane, level = plane_of(base_in_camera()), level_ground(HEIGHT, TILT)
+    assert plane.offset == pytest.approx(level.offset)
+    assert plane.normal == pytest.approx(level.normal, abs=1e-9)
+
+
+class AbsentError(Exception):
+    """What tf2_ros raises when it has no transform."""
+
+
+@pytest.fixture
+def transforms(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Transform]:
+    """A tf2_ros that knows these: (target, source) → transform."""
+    known: dict[tuple[str, str], Transform] = {}
+
+    class Buffer:
+        def lookup_transform(self, target: str, source: str, _: object) -> SimpleNamespace:
+            if (target, source) not in known:
+                raise AbsentError
+            return SimpleNamespace(transform=known[target, source])
+
+    class TransformListener:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def unregister(self) -> None:
+            known.clear()
+
+    fake = SimpleNamespace(
+        Buffer=Buffer, TransformListener=TransformListener, TransformException=AbsentError
+    )
+    monkeypatch.setattr(ground, 'tf2_ros', fake)
+    return known
+
+
+def test_with_tf_the_ground_is_that_of_the_picture_s_frame(
+    transforms: dict[tuple[str, str], Transform],
+) -> None:
+    transforms['camera', 'base_link'] = base_in_camera()
+    found = Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    told: list[str] = []
+    plane = found.below(Header(frame_id='camera'), told.append)
+    assert plane is not None
+    assert plane.offset == pytest.approx(HEIGHT)
+    assert not told
+    assert found.below(Header(frame_id='elsewhere'), told.append) is None
+    assert told == ['ground: AbsentError of base_link']
+    found.close()
+    assert not transforms
+
+
+@pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
+def test_tf_without_tf2_ros_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ValueError, match="tf2_ros is not installed; use 'level'"):
+        Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+
+
+def test_level_ground_wants_a_height() -> None:
+    with pytest.raises(ValueError, match=r'camera_height is 0\.0'):
+        Parameters(ground_plane='level')
+
+
+def test_without_any_there_is_no_ground() -> None:
+    assert Ground(None, Parameters()).below(Header(), pytest.fail) is None  # type: ignore[arg-type]
