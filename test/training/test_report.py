@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def test_a_report_tells_figures_intervals_card_command_and_data(
         assert part in text
     assert 'Training' not in text
     assert 'Overview' not in text
+
+
+def test_the_card_of_calibrated_weights_is_told_without_its_many_ranges(
+    result: Result, tmp_path: Path
+) -> None:
+    file = tmp_path / 'report.html'
+    write_report(file, [result], replace(CARD, activation_ranges={'backbone.conv1': (0, 1)}), 'x')
+    assert 'backbone.conv1' not in Page(file).text
 
 
 def test_several_results_have_an_overview(
