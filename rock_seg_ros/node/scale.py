@@ -121,6 +121,19 @@ class Scale:
             self._heard = time.monotonic()
             self._changed.notify_all()
 
+    def _tell_lost(self) -> None:
+        """Raises SetAside where depth is published and does not come."""
+        for subscription in self._subscriptions:
+            if subscription.msg_type is Image and subscription.get_publisher_count():
+                topic = subscription.topic_name
+                self._node.get_logger().warning(
+                    f'no depth from {topic}, though it has a publisher: where images are large, DDS'
+                    ' may lose all of them on best effort; see'
+                    f' qos_overrides.{topic}.subscription.reliability',
+                    once=True,
+                )
+                raise SetAside('depth: none came')
+
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
         """Returns the lens, worked out anew where something has changed."""
         if self._lens is None or self._lens[0] != shape or not _same_lens(self._lens[1], info):
@@ -134,6 +147,7 @@ class Scale:
         stamp = _nanoseconds(header)
         with self._changed:  # it may be on its way
             if time.monotonic() - self._heard > ALIVE:
+                self._tell_lost()
                 return None
             self._changed.wait_for(lambda: self._newest >= stamp, tolerance)
         message = self._depths.nearest(stamp, tolerance)

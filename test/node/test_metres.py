@@ -145,6 +145,14 @@ def test_depth_of_another_time_is_counted_and_not_used(bench, scene, depth):
     sights.counted('depth: of another time')
 
 
+def test_depth_that_is_published_and_does_not_come_is_counted(bench, scene):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene)
+    assert np.isnan(rows['z']).all()
+    sights.counted('depth: none came')
+
+
 @pytest.mark.parametrize('value', [0.0, np.nan, -1.0, np.inf])
 def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
     sights = Sights(bench)
