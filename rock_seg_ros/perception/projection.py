@@ -257,7 +257,7 @@ def surface_points(rocks: Sequence[Rock], view: View, step: int) -> NDArray[np.f
     of = np.repeat(np.arange(len(rocks)), [len(each) for each in pixels])
     points = np.concatenate(pixels)
     z = view.depth[points[:, 1], points[:, 0]]
-    on_rock = (z >= nearest[of]) & (z <= farthest[of])
+    on_rock = (z > 0) & (z >= nearest[of]) & (z <= farthest[of])
     return (view.intrinsics.rays(points[on_rock]) * z[on_rock, None]).astype(np.float32)
 
 

@@ -303,6 +303,14 @@ def test_surface_points_leave_out_what_lies_far_behind_within_the_mask() -> None
     assert (points[:, 2] == 2.0).all()
 
 
+def test_pixels_without_depth_of_a_rock_as_wide_as_it_is_far_are_no_surface_points() -> None:
+    depth = np.full(SIZE[::-1], 2.0, np.float32)
+    depth[:, 220:] = 0
+    points = surface_points(rocks_of(depth > -1), View(PINHOLE, depth), 4)
+    assert len(points) == 60 * 55
+    assert (points[:, 2] == 2.0).all()
+
+
 def test_outlines_are_at_the_rocks_depth_or_on_the_plane_before_the_camera() -> None:
     rocks = rocks_of(disc(100, 100, 10) | disc(200, 100, 9))
     place = Place((0.0, 0.0, 3.0), (0.1, 0.1, 0.1), 0.1, 0.1, 3.0)
