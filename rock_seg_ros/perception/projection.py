@@ -21,6 +21,7 @@ MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
 PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
 SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
 LEAST_SHARE = 0.3  # of them that must have depth
+GOLDEN = (5**0.5 - 1) / 2
 WIDE_SAMPLES = 4096  # of a whole picture
 WIDE_SHARE = 0.05
 NOISE = 5.0  # median deviations from a rock's median depth
@@ -328,11 +329,13 @@ def _sample(
     """
     places = np.zeros((len(regions), count), np.intp)
     filled = np.zeros(len(regions), bool)
+    # Off an even step, which would meet few columns of a region as wide as the picture.
     order = np.arange(count)
+    shares = (order + order * GOLDEN % 1) / count
     for row, (_, region) in enumerate(regions):
         inside = np.flatnonzero(region)
         if len(inside):
-            places[row] = inside[order * len(inside) // count]
+            places[row] = inside[(shares * len(inside)).astype(np.intp)]
             filled[row] = True
     width = np.array([max(1, region.shape[1]) for _, region in regions])
     first = np.array([corner for corner, _ in regions])

@@ -174,6 +174,15 @@ def test_too_few_pixels_with_depth_are_no_place_and_enough_are_one() -> None:
         assert is_unknown(place) is not known
 
 
+def test_a_picture_that_is_all_rock_is_looked_at_in_all_its_columns() -> None:
+    """Its left edge has no depth, as stereo leaves it."""
+    depth = np.full((480, 640), 2.0, np.float32)
+    depth[:, :40] = np.nan
+    lens = Intrinsics(MATRIX, np.zeros(0), size=(640, 480))
+    (place,) = locate(rocks_of(depth != 0), View(lens, depth))
+    assert place.position[2] == 2.0
+
+
 def test_no_ground_in_sight_leaves_only_the_height_open() -> None:
     everything = np.ones(SIZE[::-1], bool)
     (place,) = locate(rocks_of(everything), View(PINHOLE, np.full(SIZE[::-1], 2, np.float32)))
