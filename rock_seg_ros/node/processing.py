@@ -100,6 +100,7 @@ class Processor:
             pixels = decode(message)
             arrival.camera.last_size = pixels.shape[:2]
             _limit(pixels.shape[1], pixels.shape[0], parameters.max_pixels)
+        arrival.camera.scale.hold(message.header)
         if arrival.camera.forget:  # here, since the tracker is this thread's
             arrival.camera.forget = False
             arrival.camera.tracker.reset()

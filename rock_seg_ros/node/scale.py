@@ -85,6 +85,10 @@ class Scale:
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
 
+    def hold(self, header: Header) -> None:
+        """Keeps the depth of a picture that is begun, and of the one before, for their views."""
+        self._depths.hold(_nanoseconds(header))
+
     def view(self, header: Header, shape: tuple[int, int], tolerance: float) -> View | None:
         """Returns what tells metres in a picture; None where nothing does.
 

@@ -202,6 +202,24 @@ def test_a_picture_waits_for_its_depth_while_depth_comes(bench, scene, depth):
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
 
 
+def test_depth_that_comes_many_times_while_the_network_works_is_not_lost(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    bench.segmenter.go.clear()
+    message = depth_message(depth)
+    message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
+    sights.scale._on_depth(message)
+    bench.send(scene)
+    bench.wait(lambda: bench.segmenter.pictures, 'the network to work')
+    for number in range(40):
+        later = depth_message(depth + 1)
+        later.header.stamp.sec, later.header.stamp.nanosec = 2, number
+        sights.scale._on_depth(later)
+    bench.segmenter.go.set()
+    (cloud,) = bench.wait(lambda: bench.received[ROCKS], ROCKS)
+    assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx(NEAR, rel=0.01)
+
+
 def test_outputs_in_metres_carry_the_header_bit_for_bit(bench, scene, depth):
     sights = Sights(bench, target_max_diameter=1.0, target_min_score=0.5)
     kinds = {o.topic.replace('~', '/rock_seg'): o for o in OUTPUTS if o.metric}

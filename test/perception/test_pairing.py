@@ -56,6 +56,16 @@ def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
     assert pairing.nearest(NS, tolerance=0.5) == 1
 
 
+def test_what_belongs_to_the_last_two_stamps_held_is_kept_whatever_comes() -> None:
+    pairing: Pairing[int] = Pairing(most=3)
+    for stamp in range(50):
+        if stamp % 10 == 2:
+            pairing.hold(stamp * NS)
+        pairing.put(stamp * NS, stamp)
+    assert [pairing.nearest(stamp * NS, tolerance=0.1) for stamp in (22, 32, 42)] == [None, 32, 42]
+    assert pairing.nearest(49 * NS, tolerance=0.1) == 49
+
+
 def test_stamps_that_jump_back_forget_what_was_there(pairing: Pairing[str]) -> None:
     pairing.put(9 * NS, 'again')
     assert pairing.nearest(102 * NS // 10, tolerance=0.05) is None
