@@ -23,6 +23,7 @@ from rock_seg_ros.node.scale import Scale
 from rock_seg_ros.perception.abundance import look_at, statistics
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.projection import locate
 from rock_seg_ros.perception.tracking import Tracker
 
 SILENCE = 5.0
@@ -167,7 +168,7 @@ class Camera:
         return self._topic
 
     def unsubscribe(self) -> None:
-        """Takes no more pictures, and lets the last one go."""
+        """Takes no more pictures, and lets the last one go; after the worker has stopped."""
         self.scale.unsubscribe()
         self.last = None
         if self.subscription is not None:
@@ -183,14 +184,14 @@ class Camera:
         analysis = self.last
         assert analysis is not None
         analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
-        shape = analysis.picture.shape[:2]
-        if analysis.view is None:
-            analysis.view = self.scale.view(analysis.header, shape, tolerance)
+        shape, view = analysis.picture.shape[:2], analysis.view
+        if view is None:  # not asked for, or camera_info came later
+            view = self.scale.view(analysis.header, shape, tolerance, wait=False)
         seen = look_at(
             analysis.rocks,
-            analysis.places,
+            locate(analysis.rocks, view) if view else [],
             shape,
-            analysis.view,
+            view,
             min_area=analysis.settings.rocks.min_area,
         )
         stamp = analysis.header.stamp

@@ -134,7 +134,7 @@ class Parameters:
         live=True,
     )
     track: bool = _parameter(
-        True,
+        Settings.track,
         'a rock keeps its id while it is in view; else ids count from 1 in each picture',
         live=True,
     )

@@ -113,6 +113,7 @@ class Processor:
                 parameters.split_touching,
             ),
             overlay_alpha=parameters.overlay_alpha,
+            track=parameters.track,
             target=TargetRule(
                 parameters.target_min_diameter,
                 parameters.target_max_diameter,
@@ -128,7 +129,7 @@ class Processor:
                 segmenter,
                 settings,
                 message.header,
-                tracker=arrival.camera.tracker if parameters.track else None,
+                tracker=arrival.camera.tracker,
                 time=message.header.stamp.sec + message.header.stamp.nanosec * 1e-9,
                 target_before=arrival.camera.target if parameters.track else None,
             )

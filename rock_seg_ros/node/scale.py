@@ -81,15 +81,18 @@ class Scale:
             )
 
     def unsubscribe(self) -> None:
-        """Listens no more."""
+        """Listens no more, and lets the depth go."""
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
+        self._depths = Pairing()
 
     def hold(self, header: Header) -> None:
         """Keeps the depth of a picture that is begun, and of the one before, for their views."""
         self._depths.hold(_nanoseconds(header))
 
-    def view(self, header: Header, shape: tuple[int, int], tolerance: float) -> View | None:
+    def view(
+        self, header: Header, shape: tuple[int, int], tolerance: float, wait: bool = True
+    ) -> View | None:
         """Returns what tells metres in a picture; None where nothing does.
 
         What came and cannot be used is counted; the rest is used without it.
@@ -97,8 +100,9 @@ class Scale:
         Args:
             header: Of the picture.
             shape: Its height and width, px.
-            tolerance: Most that the stamp of its depth may differ, and most that is waited for
-                it, s.
+            tolerance: Most that the stamp of its depth may differ, s.
+            wait: Whether depth that may be on its way is waited for, at most as long; not in the
+                thread that hears of it.
         """
         if self._info is None:
             return None
@@ -109,7 +113,7 @@ class Scale:
             return None
         depth = None
         try:
-            depth = self._depth(header, shape, tolerance)
+            depth = self._depth(header, shape, tolerance, wait)
         except SetAside as reason:
             self._health.set_aside(str(reason))
         return View(lens, depth, self._ground.below(header, self._health.set_aside))
@@ -145,15 +149,15 @@ class Scale:
         return self._lens[2]
 
     def _depth(
-        self, header: Header, shape: tuple[int, int], tolerance: float
+        self, header: Header, shape: tuple[int, int], tolerance: float, wait: bool
     ) -> NDArray[np.float32] | None:
         """Returns the picture's depth, H×W float32, m; None while none comes."""
         stamp = _nanoseconds(header)
-        with self._changed:  # it may be on its way
+        with self._changed:
             if time.monotonic() - self._heard > ALIVE:
                 self._tell_lost()
                 return None
-            self._changed.wait_for(lambda: self._newest >= stamp, tolerance)
+            self._changed.wait_for(lambda: self._newest >= stamp, tolerance if wait else 0)
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
             raise SetAside('depth: of another time')

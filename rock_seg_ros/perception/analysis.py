@@ -27,6 +27,8 @@ class Settings:
         threshold: Rock probability from which a pixel is rock; None = the card's.
         rocks: Which rocks are told.
         overlay_alpha: Strength of the overlay's tint, 0 to 1.
+        track: Whether rocks keep the ids that they had in the pictures before, where a tracker
+            knows them; else they are numbered from 1, the largest first.
         target: Which rocks suit a drill or an instrument.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
     """
@@ -34,6 +36,7 @@ class Settings:
     threshold: float | None = None
     rocks: RockSettings = field(default_factory=RockSettings)
     overlay_alpha: float = 0.4
+    track: bool = True
     target: TargetRule = field(default_factory=TargetRule)
     keep: NDArray[np.uint8] | None = None
 
@@ -47,8 +50,7 @@ class Analysis:
         segmenter: The network that is asked.
         settings: How it is asked.
         header: Whatever came with the picture and goes out with the results; never looked into.
-        tracker: Gives rocks the ids that they had in the pictures before; None = they are numbered
-            from 1, the largest first.
+        tracker: Of the camera, or None.
         time: When the picture was taken, s; for the tracker.
         view: What makes metres of pixels; None = nothing is known. May be set until first used.
         target_before: Id of the last picture's target.
@@ -85,7 +87,7 @@ class Analysis:
     def rocks(self) -> list[Rock]:
         """The rocks, largest first."""
         found = find_rocks(self.segmentation, self.settings.rocks)
-        if self.tracker is None:
+        if self.tracker is None or not self.settings.track:
             return found
         return self.tracker.follow(self.picture, found, self.time)
 

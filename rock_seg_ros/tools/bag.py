@@ -21,13 +21,17 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
 from rock_seg_ros.perception.projection import level_ground
 from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.tracking import Tracker
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
 from rock_seg_ros.tools.bag_topics import Sources, choose_sources
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagMessage, BagTopic, BagWriter
 from rock_seg_ros.tools.main import FAILED
-from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
+from rock_seg_ros.tools.network_options import (
+    add_network_options,
+    add_track_option,
+    segmenter_of,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from rock_seg_ros.tools.bag_report import Record
@@ -82,10 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         told = f'{told} (default: {default})'
         parser.add_argument(name, type=float, default=default, metavar='X', help=told)
-    parser.add_argument(
-        '--track', action=argparse.BooleanOptionalAction, default=node.track,
-        help=f'a rock keeps its id while it is in view (default: {node.track})',
-    )  # fmt: skip
+    add_track_option(parser)
     add_network_options(parser)
 
 
@@ -131,7 +132,6 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
         sources,
         segmenter,
         settings_of(arguments),
-        Tracker() if arguments.track else None,
         ground,
         arguments.rectified,
     )

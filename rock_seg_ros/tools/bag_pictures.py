@@ -38,7 +38,6 @@ class PictureReader:
         sources: Sources,
         segmenter: Segmenter,
         settings: Settings,
-        tracker: Tracker | None = None,
         ground: Plane | None = None,
         rectified: bool = False,
     ) -> None:
@@ -48,7 +47,6 @@ class PictureReader:
             sources: The camera's topics.
             segmenter: The network that is asked.
             settings: How it is asked.
-            tracker: Gives the rocks their ids; None = they are numbered from 1 in each picture.
             ground: That the camera is above, where known.
             rectified: Whether the pictures are.
         """
@@ -57,7 +55,7 @@ class PictureReader:
         self._sources = sources
         self._segmenter = segmenter
         self._settings = settings
-        self._tracker = tracker
+        self._tracker = Tracker()
         self._ground = ground
         self._rectified = rectified
         self._images = ImageReader(lambda _: None)
@@ -80,7 +78,7 @@ class PictureReader:
             self._tracker,
             frame.stamp / NS,
             self._view(frame, message.header, picture.shape[:2]),
-            self.target if self._tracker else None,
+            self.target if self._settings.track else None,
         )
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:

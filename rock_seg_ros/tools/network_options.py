@@ -106,6 +106,14 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_track_option(parser: argparse.ArgumentParser) -> None:
+    """Adds whether rocks are followed from picture to picture, as `track`."""
+    parser.add_argument(
+        '--track', action=argparse.BooleanOptionalAction, default=Settings.track,
+        help=f'a rock keeps its id while it is in view (default: {Settings.track})',
+    )  # fmt: skip
+
+
 def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
     """Loads the network that the options name.
 
@@ -140,6 +148,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             arguments.split_touching,
         ),
         arguments.alpha,
+        vars(arguments).get('track', Settings.track),
         keep=None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
     )
 

@@ -19,9 +19,15 @@ from tqdm import tqdm
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.tracking import Tracker
 from rock_seg_ros.perception.weights_file import write_beside
 from rock_seg_ros.tools.main import UsageError
-from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
+from rock_seg_ros.tools.network_options import (
+    add_network_options,
+    add_track_option,
+    segmenter_of,
+    settings_of,
+)
 from rock_seg_ros.tools.picture_files import picture_record, write_json
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
@@ -53,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--output', type=Path, required=True, metavar='OUT.mp4',
         help='H.264 video without sound; what was found goes into OUT.json',
     )  # fmt: skip
+    add_track_option(parser)
     add_network_options(parser)
 
 
@@ -65,10 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
     with Video(arguments.input) as video:
         settings = settings_of(arguments)
         segmenter = segmenter_of(arguments)
+        tracker = Tracker()
         records: list[dict[str, Any]] = []
         write_beside(
             arguments.output,
-            lambda temporary: records.extend(_draw(video, temporary, segmenter, settings)),
+            lambda temporary: records.extend(_draw(video, temporary, segmenter, settings, tracker)),
         )
     record = {'video': arguments.input.name, 'frames': records}
     write_json(arguments.output.with_suffix('.json'), record)
@@ -136,17 +144,21 @@ class Video:
 
 
 def _draw(
-    video: Video, output: Path, segmenter: Segmenter, settings: Settings
+    video: Video,
+    output: Path,
+    segmenter: Segmenter,
+    settings: Settings,
+    tracker: Tracker,
 ) -> list[dict[str, Any]]:
     """Writes the overlay video; returns a record a frame."""
     records = []
     frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
     with OverlayVideo(output, video.rate, video.time_base) as drawn:
         for frame in frames:
-            analysis = Analysis(frame.picture, segmenter, settings)
+            time = float(frame.stamp * video.time_base)
+            analysis = Analysis(frame.picture, segmenter, settings, tracker=tracker, time=time)
             drawn.write(frame._replace(picture=analysis.overlay))
-            record = picture_record(video.path.name, analysis)
-            records.append({**record, 'time': float(frame.stamp * video.time_base)})
+            records.append({**picture_record(video.path.name, analysis), 'time': time})
     return records
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -389,6 +390,47 @@ def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene,
     sights.show(scene, stamp=50)
     told = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
     assert told['abundance'] is None, 'without depth there are no metres'
+
+
+def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_picture(
+    bench, scene, depth
+):
+    sights = Sights(bench)
+    sights.show(scene)
+    sights.tell(camera_info())
+    message = depth_message(depth)
+    message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
+    sights.scale._on_depth(message)
+    answer = bench.call(Trigger, '/rock_seg/rock_abundance', Trigger.Request())
+    told = json.loads(answer.message)
+    assert told['rocks'] == 2
+    assert told['abundance'] > 0
+
+
+def test_the_rock_abundance_waits_for_no_depth_which_could_not_come_meanwhile(bench, scene, depth):
+    sights = Sights(bench, depth_tolerance=10.0)
+    sights.show(scene, stamp=20)
+    sights.tell(camera_info())
+    sights.scale._on_depth(depth_message(depth))
+    begun = time.monotonic()
+    assert bench.call(Trigger, '/rock_seg/rock_abundance', Trigger.Request()).success
+    assert time.monotonic() - begun < 5
+
+
+def test_a_node_that_is_deactivated_while_it_works_holds_no_pictures(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    bench.segmenter.go.clear()
+    bench.send(scene, stamp=2)
+    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the network to work')
+    mailbox = bench.node._worker.mailbox
+    bench.ask_for_state('deactivate')
+    bench.wait(lambda: not mailbox.is_idle, 'the worker to be stopped')
+    bench.segmenter.go.set()
+    bench.wait(lambda: bench.node.state == 'inactive', 'inactive')
+    assert bench.node._cameras[0].last is None
+    assert sights.scale._depths.nearest(10**9, tolerance=1.0) is None
 
 
 def textured(chance):

@@ -124,3 +124,25 @@ def test_ctrl_c_leaves_no_half_video(find_rocks, filmed, tmp_path, monkeypatch):
     monkeypatch.setattr(OverlayVideo, 'write', interrupt)
     assert find_rocks(filmed, '-o', tmp_path / 'new' / 'out.mp4') == 130
     assert list((tmp_path / 'new').iterdir()) == []
+
+
+def test_a_rock_keeps_its_id_when_a_larger_one_comes_into_view(find_rocks, tmp_path):
+    chance = np.random.default_rng(3)
+    wide = np.repeat(np.kron(chance.integers(20, 100, (15, 40)), np.ones((8, 8)))[..., None], 3, 2)
+    wide[30:50, 40:70] = wide[60:110, 175:240] = 220
+    path = tmp_path / 'in.mp4'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264rgb', rate=Fraction(5), options={'qp': '0'})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, 'rgb24'
+        for number in range(5):
+            seen = np.ascontiguousarray(wide[:, 8 * number : 8 * number + 160], np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(seen, format='rgb24')))
+        container.mux(stream.encode(None))
+    seen = {}
+    for option in ('--track', '--no-track'):
+        assert find_rocks(path, '-o', tmp_path / 'out.mp4', option) == 0
+        frames = json.loads((tmp_path / 'out.json').read_text())['frames']
+        small = [next(r for r in f['rocks'] if r['area'] == 600) for f in frames]
+        assert len(frames[-1]['rocks']) == 2
+        seen[option] = (small[0]['id'], small[-1]['id'])
+    assert seen == {'--track': (1, 1), '--no-track': (1, 2)}
