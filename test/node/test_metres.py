@@ -14,8 +14,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from rock_seg_ros.node.images import fill, read_depth
-from rock_seg_ros.node.outputs import OUTPUTS
+from rock_seg_ros.node.images import fill, read_depth, to_message
+from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
 from rock_seg_ros.node.scale import read_intrinsics
 
@@ -441,6 +441,36 @@ def textured(chance):
     picture[40:60, 60:90] = LIT
     picture[80:100, 110:130] = LIT
     return picture
+
+
+def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene, depth):
+    names, metres = ('front', 'rear'), {'front': 2.0, 'rear': 3.0}
+    bench.start(
+        min_area=1,
+        image_topics=[f'/{name}/image_raw' for name in names],
+        depth_topics=[f'/{name}/depth' for name in names],
+    )
+    bench.wait(lambda: bench.node.state == 'active', 'active')
+    cameras = {camera.name: camera for camera in bench.node._cameras}
+    for name in names:
+        topic = f'/rock_seg/{name}/rocks'
+        bench.listen(PointCloud2, topic)
+        kinds = ((CameraInfo, 'camera_info'), (Image, 'depth'), (Image, 'image_raw'))
+        publishers = [bench.tester.create_publisher(k, f'/{name}/{t}', 5) for k, t in kinds]
+        for publisher in publishers:
+            bench.wait(publisher.get_subscription_count, publisher.topic)
+        rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
+        bench.wait(lambda rocks=rocks: rocks.wanted, topic)
+        scale = cameras[name].scale
+        publishers[0].publish(camera_info())
+        publishers[1].publish(depth_message(np.full_like(depth, metres[name])))
+        bench.wait(lambda scale=scale: scale._info and scale._heard > 0, 'both to arrive')
+        picture = to_message(scene, 'rgb8', Image().header)
+        picture.header.frame_id = 'camera_optical_frame'
+        publishers[2].publish(picture)
+        cloud = bench.wait(lambda topic=topic: bench.received[topic], topic)[0]
+        z = np.frombuffer(cloud.data, ROCK_POINT)['z']
+        assert z == pytest.approx([metres[name]] * 2, rel=0.01)
 
 
 def test_camera_info_is_read_with_its_region_and_binning():
