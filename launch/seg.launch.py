@@ -21,8 +21,8 @@ RESPAWN_DELAY = 1.0
 
 TOPICS = {
     'image': 'topic of the pictures (sensor_msgs/Image); several: image_topics in params_file',
-    'camera_info': "topic of the camera's intrinsics (this version takes none)",
-    'depth': 'topic of the depth pictures, registered to the image (this version takes none)',
+    'camera_info': "topic of the camera's intrinsics (sensor_msgs/CameraInfo), for metres",
+    'depth': 'topic of the depth (sensor_msgs/Image), registered to the pictures, for metres',
 }
 PARAMETERS = {
     'weights': (str, 'weights file (.safetensors, .onnx, .pth)'),
@@ -32,6 +32,9 @@ PARAMETERS = {
     'autostart': (bool, 'whether the node goes to active by itself'),
     'use_sim_time': (bool, 'whether time comes from /clock'),
 }
+# What seg.rviz shows: of the node, and of the camera.
+SHOWN = ('overlay', 'mask', 'markers', 'obstacles')
+CAMERA = {'image': '/camera/image_raw', 'camera_info': '/camera/camera_info'}
 NOT_GIVEN = "; empty: the node's own"
 
 
@@ -54,22 +57,39 @@ def generate_launch_description() -> LaunchDescription:
                 for name, default, about in arguments
             ),
             OpaqueFunction(function=seg_node),
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                namespace=LaunchConfiguration('namespace'),
-                arguments=['-d', str(config / 'seg.rviz')],
-                # Relative targets, so that the absolute topics of seg.rviz follow the namespace.
-                remappings=[(f'/{NODE}/{name}', f'{NODE}/{name}') for name in ('overlay', 'mask')],
-                condition=IfCondition(LaunchConfiguration('rviz')),
-            ),
+            OpaqueFunction(function=rviz),
         ]
     )
 
 
+def rviz(context: LaunchContext) -> list[Node]:
+    """Builds RViz, whose absolute topics follow the namespace and the camera's that were given."""
+    given = arguments_given(context)
+    remappings = [(f'/{NODE}/{name}', f'{NODE}/{name}') for name in SHOWN]
+    remappings += [(topic, given.get(name, name)) for name, topic in CAMERA.items()]
+    return [
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            namespace=given.get('namespace', ''),
+            arguments=[
+                '-d',
+                str(Path(get_package_share_directory(PACKAGE)) / 'config' / 'seg.rviz'),
+            ],
+            remappings=remappings,
+            condition=IfCondition(LaunchConfiguration('rviz')),
+        )
+    ]
+
+
+def arguments_given(context: LaunchContext) -> dict[str, str]:
+    """Returns the arguments that are not empty."""
+    return {name: value for name, value in context.launch_configurations.items() if value != ''}
+
+
 def seg_node(context: LaunchContext) -> list[Node]:
     """Builds the node from the arguments that were given."""
-    given = {name: value for name, value in context.launch_configurations.items() if value != ''}
+    given = arguments_given(context)
     parameters = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (kind, _) in PARAMETERS.items()

@@ -126,14 +126,29 @@ def test_every_given_parameter_is_a_parameter_of_the_node_in_its_type(launch_fil
     assert types == {name: type(PARAMETERS[name].default) for name in given}
 
 
+def rviz_remappings(launch_file: Any, **given: str) -> tuple[str, dict[str, str]]:
+    """The configuration that RViz is started with, and its remappings."""
+    context = SimpleNamespace(launch_configurations=declared(launch_file) | given)
+    (rviz,) = launch_file.rviz(context)
+    assert rviz.options['namespace'] == given.get('namespace', '')
+    return Path(rviz.options['arguments'][1]).read_text(), dict(rviz.options['remappings'])
+
+
 def test_rviz_follows_the_namespace(launch_file: Any) -> None:
-    (entities,) = launch_file.generate_launch_description().arguments
-    (rviz,) = (entity for entity in entities if type(entity).__name__ == 'Node')
-    config = Path(rviz.options['arguments'][1]).read_text()
-    for absolute, relative in rviz.options['remappings']:
-        assert f'Value: {absolute}\n' in config
-        assert absolute == f'/{relative}'
-    assert config.count('Value: /') == len(rviz.options['remappings'])
+    config, remappings = rviz_remappings(launch_file, namespace='rover')
+    shown = {line.split()[1] for line in config.splitlines() if 'Value: /' in line}
+    assert shown == set(remappings) - {'/camera/camera_info'}, 'the Camera display adds this one'
+    for absolute in shown - {'/camera/image_raw'}:
+        assert remappings[absolute] == absolute[1:]
+
+
+def test_rviz_shows_the_camera_that_the_node_looks_through(launch_file: Any) -> None:
+    topics = {'image': '/front/image_rect', 'camera_info': '/front/info'}
+    _, remappings = rviz_remappings(launch_file, **topics)
+    assert remappings['/camera/image_raw'] == '/front/image_rect'
+    assert remappings['/camera/camera_info'] == '/front/info'
+    _, remappings = rviz_remappings(launch_file)
+    assert remappings['/camera/image_raw'] == 'image', 'as the node does'
 
 
 def install(prefix: Path, program: str) -> None:
