@@ -168,12 +168,16 @@ class Camera:
         return self._topic
 
     def unsubscribe(self) -> None:
-        """Takes no more pictures, and lets the last one go; after the worker has stopped."""
+        """Takes no more pictures."""
         self.scale.unsubscribe()
-        self.last = None
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
+
+    def let_go(self) -> None:
+        """Keeps no picture and no depth; while the worker does not work."""
+        self.last = None
+        self.scale.let_go()
 
     def abundance(self, tolerance: float) -> dict[str, Any]:
         """Returns the rock abundance in its last picture, as JSON has it; see perception.abundance.

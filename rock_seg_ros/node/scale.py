@@ -81,9 +81,12 @@ class Scale:
             )
 
     def unsubscribe(self) -> None:
-        """Listens no more, and lets the depth go."""
+        """Listens no more."""
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
+
+    def let_go(self) -> None:
+        """Keeps no depth; while no view is asked for."""
         self._depths = Pairing()
 
     def hold(self, header: Header) -> None:

@@ -219,12 +219,14 @@ class SegNode(LifecycleNode):
             raise ValueError(f'image_topics has {topic!r}: {reason.split(", at ")[0]}') from None
 
     def _pause(self) -> None:
+        for camera in self._cameras:
+            camera.unsubscribe()
         if self._worker is not None:
             for arrival in self._worker.stop():
                 arrival.camera.health.dropped()
             self._worker = None
         for camera in self._cameras:
-            camera.unsubscribe()
+            camera.let_go()
 
     def _unload(self) -> None:
         for camera in self._cameras:
