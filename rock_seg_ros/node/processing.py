@@ -161,12 +161,10 @@ class Processor:
             analysis.view = camera.scale.view(
                 analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
             )
-            if analysis.target is not None:
-                camera.target = analysis.rocks[analysis.target].id
         for output in picture.wanted:
             output.publish(analysis, parameters)
         done = time.monotonic()
-        camera.last = analysis
+        camera.last, camera.target = analysis, analysis.target_now
         received = picture.arrival.received
         camera.health.published(
             {

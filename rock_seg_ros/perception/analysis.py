@@ -106,6 +106,12 @@ class Analysis:
             self.rocks, self.places, size, self.settings.target, self.target_before
         )
 
+    @property
+    def target_now(self) -> int | None:
+        """Id of the target; of the one before where there is none, or none was asked for."""
+        row = vars(self).get('target')
+        return self.target_before if row is None else self.rocks[row].id
+
     @cached_property
     def instances(self) -> NDArray[np.uint16]:
         """H×W uint16: 0, or a rock's place among the rocks, counted from 1."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rclpy.serialization import serialize_message
 from tqdm import tqdm
 
-from rock_seg_ros.node.outputs import OUTPUTS, Output, Target
+from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
@@ -195,8 +195,7 @@ class Results:
                 for topic, output in self.topics.items()
                 for message in output.messages(analysis, self._parameters)
             ]
-            if Target in self.topics.values() and analysis.target is not None:
-                reader.target = analysis.rocks[analysis.target].id
+            reader.target = analysis.target_now
             if self._record:
                 self._record.add(frame.message.stamp, analysis)
         except PICTURE_ERRORS as error:

@@ -256,6 +256,21 @@ def test_obstacles_are_the_surface_points_of_rocks(bench, scene, depth):
     assert cloud.header.stamp.sec == 2
 
 
+def test_for_obstacles_alone_no_rocks_are_located(bench, scene, depth):
+    bench.start(min_area=1)
+    topic = '/rock_seg/obstacles'
+    bench.listen(PointCloud2, topic)
+    bench.wait_active('~/obstacles')
+    (camera,) = bench.node._cameras
+    camera.scale._on_info(camera_info())
+    message = depth_message(depth)
+    message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
+    camera.scale._on_depth(message)
+    bench.send(scene)
+    bench.wait(lambda: bench.received[topic] and camera.last, topic)
+    assert 'places' not in vars(camera.last)
+
+
 def test_the_target_is_a_rock_of_the_wanted_size_and_its_row_says_so(bench, scene, depth):
     sights = Sights(bench, target_min_diameter=0.1, target_max_diameter=0.55, target_min_score=0.5)
     topic = '/rock_seg/target'

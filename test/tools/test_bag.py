@@ -382,6 +382,22 @@ def test_rocks_keep_their_ids_from_picture_to_picture_where_that_is_wanted(
     assert [found['id'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 2], [1]]
 
 
+def test_the_target_stays_though_another_rock_comes_nearer_as_in_the_node(
+    find_rocks, write_bag, scene, tmp_path
+):
+    left, right = np.full((48, 64), 1.2, np.float32), np.full((48, 64), 1.2, np.float32)
+    left[:, :32] = right[:, 32:] = 1.0
+    source = write_bag(
+        ('/image', 1, raw(scene, NS)),
+        ('/camera_info', 1, info(NS)),
+        ('/depth', 1, raw(left, NS, '32FC1')),
+        ('/image', 2, raw(scene, 2 * NS)),
+        ('/depth', 2, raw(right, 2 * NS, '32FC1')),
+    )
+    assert find_rocks(source) == 0
+    assert [found['target'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 0], [1, 0]]
+
+
 def test_only_the_outputs_that_are_asked_for_are_written(find_rocks, demo_data, tmp_path):
     assert find_rocks(demo_data / 'mars_drive', '--outputs', 'rocks', 'class_ids') == 0
     assert sorted(read(tmp_path / 'out')) == ['/rock_seg/class_ids', '/rock_seg/rocks']
