@@ -21,6 +21,9 @@ except ImportError:
     tf2_ros = None
 
 
+LEAST_HEIGHT = 1e-3  # m, of a camera above the ground
+
+
 class Ground:
     """Tells the ground plane in a camera's optical frame."""
 
@@ -53,7 +56,7 @@ class Ground:
 
         Args:
             header: Of the picture.
-            set_aside: Told why TF has none.
+            set_aside: Told why TF has none that is below the camera.
         """
         if self._buffer is None:
             return self._plane
@@ -62,7 +65,11 @@ class Ground:
         except tf2_ros.TransformException as error:
             set_aside(f'ground: {type(error).__name__} of {self._frame}')
             return None
-        return plane_of(found)
+        plane = plane_of(found)
+        if plane.offset < LEAST_HEIGHT:
+            set_aside(f'ground: camera not above {self._frame}')
+            return None
+        return plane
 
     def close(self) -> None:
         """Listens to TF no more."""

@@ -85,6 +85,20 @@ def test_with_tf_the_ground_is_that_of_the_picture_s_frame(
     assert not transforms
 
 
+@pytest.mark.parametrize('lift', [HEIGHT, HEIGHT + 0.1])
+def test_a_base_that_is_not_below_the_camera_is_no_ground_and_counted(
+    transforms: dict[tuple[str, str], Transform], lift: float
+) -> None:
+    base = base_in_camera()
+    base.translation.y -= lift * np.cos(TILT)
+    base.translation.z -= lift * np.sin(TILT)
+    transforms['camera', 'base_link'] = base
+    told: list[str] = []
+    found = Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    assert found.below(Header(frame_id='camera'), told.append) is None
+    assert told == ['ground: camera not above base_link']
+
+
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_tf_without_tf2_ros_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="tf2_ros is not installed; use 'level'"):
