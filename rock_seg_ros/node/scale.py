@@ -81,9 +81,11 @@ class Scale:
             )
 
     def unsubscribe(self) -> None:
-        """Listens no more."""
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+        """Listens no more; who waits for depth waits no longer."""
+        with self._changed:
+            while self._subscriptions:
+                self._node.destroy_subscription(self._subscriptions.pop())
+            self._changed.notify_all()
 
     def let_go(self) -> None:
         """Keeps no depth; while no view is asked for."""
@@ -160,7 +162,9 @@ class Scale:
             if time.monotonic() - self._heard > ALIVE:
                 self._tell_lost()
                 return None
-            self._changed.wait_for(lambda: self._newest >= stamp, tolerance if wait else 0)
+            self._changed.wait_for(
+                lambda: self._newest >= stamp or not self._subscriptions, tolerance if wait else 0
+            )
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
             raise SetAside('depth: of another time')

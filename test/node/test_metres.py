@@ -432,6 +432,18 @@ def test_the_rock_abundance_waits_for_no_depth_which_could_not_come_meanwhile(be
     assert time.monotonic() - begun < 5
 
 
+def test_deactivate_does_not_wait_for_depth_that_can_no_longer_come(bench, scene, depth):
+    sights = Sights(bench, depth_tolerance=10.0)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    sights.scale._on_depth(depth_message(depth))
+    bench.send(scene, stamp=20)
+    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the network to work')
+    begun = time.monotonic()
+    assert bench.change_state('deactivate')
+    assert time.monotonic() - begun < 5
+
+
 def test_a_node_that_is_deactivated_while_it_works_holds_no_pictures(bench, scene, depth):
     sights = Sights(bench)
     sights.tell(camera_info())
