@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ class PictureReader:
                 self.set_aside['camera_info: there is none'] += 1
             return None
         try:
-            lens = read_lens(read_message(frame.info, INFO), shape, self._rectified)
+            lens = read_lens(_read(frame.info, INFO, 'camera_info'), shape, self._rectified)
         except SetAside as reason:
             self.set_aside[str(reason)] += 1
             return None
@@ -107,7 +108,15 @@ class PictureReader:
             return None
         if data is None:
             raise SetAside('depth: of another time')
-        return read_registered(read_message(data, RAW), header, shape)
+        return read_registered(_read(data, RAW, 'depth'), header, shape)
+
+
+def _read(data: bytes, kind: str, name: str) -> Any:
+    """Reads what came with a picture; raises SetAside where it is damaged."""
+    try:
+        return read_message(data, kind)
+    except PictureRefused as refusal:
+        raise SetAside(f'{name}: {refusal.reason}') from None
 
 
 def reason_of(error: Exception) -> str:

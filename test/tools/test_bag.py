@@ -350,6 +350,35 @@ def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
     assert reason in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ('topic', 'make', 'reason'),
+    [
+        ('/camera_info', info, 'set aside: camera_info: damaged message (1)'),
+        ('/depth', depth, 'set aside: depth: damaged message (1)'),
+    ],
+)
+def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_picture_only(
+    find_rocks, write_bag, scene, tmp_path, capsys, topic, make, reason
+):
+    messages = [
+        (name, second * NS, what(second * NS))
+        for second in (1, 2, 3)
+        for name, what in (
+            ('/image', lambda stamp: raw(scene, stamp)),
+            ('/camera_info', info),
+            ('/depth', depth),
+        )
+    ]
+    cut = serialize_message(make(2 * NS))[:60]
+    damaged = [
+        (name, at, cut if (name, at) == (topic, 2 * NS) else what) for name, at, what in messages
+    ]
+    assert find_rocks(write_bag(*damaged)) == 0
+    known = [np.isfinite(found['z']).tolist() for found in rocks(tmp_path / 'out')]
+    assert known == [[True] * 2, [False] * 2, [True] * 2]
+    assert reason in capsys.readouterr().out
+
+
 def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys):
     source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/depth', 1, depth(1)))
     assert find_rocks(source) == 0
