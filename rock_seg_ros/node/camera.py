@@ -98,6 +98,7 @@ class Camera:
         parameters: Parameters,
         health: Health,
         scale: Scale,
+        tracker: Tracker,
     ) -> None:
         """Reads its ignore mask; creates no topics yet.
 
@@ -108,6 +109,7 @@ class Camera:
             parameters: Tell the image transport and the ignore mask.
             health: Where its pictures are counted.
             scale: What makes metres of its pixels.
+            tracker: Knows which of its rocks is which.
 
         Raises:
             ValueError: The ignore mask cannot be read.
@@ -116,7 +118,7 @@ class Camera:
         self.health = health
         self.outputs: list[Output] = []
         self.scale = scale
-        self.tracker = Tracker()
+        self.tracker = tracker
         self.forget = False
         self.target: int | None = None
         self.last: Analysis | None = None

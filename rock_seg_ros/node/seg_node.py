@@ -42,6 +42,7 @@ from rock_seg_ros.node.scale import Scale
 from rock_seg_ros.node.worker import Mailbox, Worker
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.tracking import Tracker
 from rock_seg_ros.perception.weights_file import load_weights
 
 Loader = Callable[[Parameters], Segmenter]
@@ -89,7 +90,9 @@ class SegNode(LifecycleNode):
         super().__init__('rock_seg', **node_arguments)
         declare_parameters(self)
         self._load = load
-        self._healths: dict[str, Health] = defaultdict(Health)  # they outlive their cameras
+        # Both outlive their cameras: counts go on, and no id is given twice.
+        self._healths: dict[str, Health] = defaultdict(Health)
+        self._trackers: dict[str, Tracker] = defaultdict(Tracker)
         self._cameras: list[Camera] = []
         self._processor = Processor(self)
         self._segmenter: Segmenter | None = None
@@ -206,6 +209,7 @@ class SegNode(LifecycleNode):
                 parameters,
                 self._healths[name],
                 Scale(self, info, depth, parameters, ground, self._healths[name]),
+                self._trackers[name],
             )
             for name, topic, info, depth in zip(names, topics, infos, depths, strict=True)
         ]

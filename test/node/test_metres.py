@@ -382,6 +382,16 @@ def test_a_rock_keeps_its_id_when_the_picture_moves_until_tracks_are_reset(bench
     assert min(rows['id']) > max(number for _, number in ids[0])
 
 
+def test_no_id_is_given_again_after_a_cleanup(bench, scene):
+    sights = Sights(bench)
+    before, _ = sights.show(scene, stamp=50)
+    for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert bench.change_state(transition)
+    bench.wait_active('~/rocks')
+    after, _ = sights.show(scene, stamp=5)  # back in time, so that nothing is known any more
+    assert min(after['id']) > max(before['id'])
+
+
 def test_with_track_off_ids_are_the_places_in_the_picture(bench, scene):
     sights = Sights(bench, track=False)
     for number in range(2):
