@@ -71,6 +71,11 @@ class Ground:
             return None
         return plane
 
+    @property
+    def known(self) -> bool:
+        """Whether there is to be a ground."""
+        return self._buffer is not None or self._plane is not None
+
     def close(self) -> None:
         """Listens to TF no more."""
         if self._listener is not None:

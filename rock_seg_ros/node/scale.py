@@ -110,6 +110,8 @@ class Scale:
                 thread that hears of it.
         """
         if self._info is None:
+            if self._heard > float('-inf') or self._ground.known:
+                self._health.set_aside('camera_info: none came')
             return None
         try:
             lens = self._intrinsics(self._info, shape)

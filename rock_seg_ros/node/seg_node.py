@@ -7,6 +7,7 @@ import argparse
 import json
 import signal
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +18,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
@@ -100,11 +103,16 @@ class SegNode(LifecycleNode):
         self._trouble = ''
         self._label_info: Any = None
         self._ground: Ground | None = None
+        self._loader: threading.Thread | None = None
         self._worker: Worker[Arrival] | None = None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._parameters_view = Parameters()
-        self.create_service(Trigger, '~/reload_weights', self._on_reload_weights)
+        # A group of its own: while it waits for the weights, the others of its group wait, too.
+        beside = ReentrantCallbackGroup()
+        self.create_service(
+            Trigger, '~/reload_weights', self._on_reload_weights, callback_group=beside
+        )
         self.create_service(Trigger, '~/reset_tracks', self._on_reset_tracks)
         self.create_service(Trigger, '~/rock_abundance', self._on_rock_abundance)
         self._diagnostics = self.create_publisher(
@@ -136,7 +144,7 @@ class SegNode(LifecycleNode):
         try:
             self._parameters_view = parameters = read_parameters(self)
             self._cameras = self._make_cameras(parameters)
-            self._take_network(parameters)
+            self._take_network(self._load(parameters), parameters)
             for camera in self._cameras:
                 camera.advertise()
         except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
@@ -183,7 +191,9 @@ class SegNode(LifecycleNode):
         return self.on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """Ends the worker before the node's handles go."""
+        """Ends the worker, and what is being loaded, before the node's handles go."""
+        if self._loader is not None:
+            self._loader.join()
         self._pause()
         super().destroy_node()
 
@@ -289,20 +299,45 @@ class SegNode(LifecycleNode):
         rate = self._parameters_view.max_rate
         return 1.0 / rate if rate > 0 else 0.0
 
-    def _on_reload_weights(
+    async def _on_reload_weights(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._segmenter is None:
+        running, parameters = self._segmenter, self._parameters_view
+        if running is None:
             response.message = f'nothing is loaded while {self.state}; configure first'
             return response
+        if self._loader is not None:
+            response.message = 'weights are being loaded already'
+            return response
         try:
-            self._take_network(self._parameters_view)
+            segmenter = await self._load_beside(parameters)
+            if self._segmenter is not running:
+                raise ValueError(f'meanwhile the node is {self.state} with others, or none')
+            self._take_network(segmenter, parameters)
         except Exception as error:  # noqa: BLE001  (the running network stays, whatever it is)
             response.message = f'the running weights stay: {first_line(error)}'
             return response
+        finally:
+            self._loader = None
         response.success = True
         response.message = f'now: {self._loaded}'
         return response
+
+    def _load_beside(self, parameters: Parameters) -> Future:
+        """Loads a network in a thread of its own, while pictures go on being worked on."""
+        loaded = Future()
+
+        def load() -> None:
+            try:
+                loaded.set_result(self._load(parameters))
+            except Exception as error:  # noqa: BLE001  (told by who waits for it)
+                loaded.set_exception(error)
+            if (executor := self.executor) is not None:
+                executor.wake()
+
+        self._loader = threading.Thread(target=load, name='loader')
+        self._loader.start()
+        return loaded
 
     def _on_reset_tracks(
         self, request: Trigger.Request, response: Trigger.Response
@@ -334,9 +369,8 @@ class SegNode(LifecycleNode):
         response.message = json.dumps(found.get('', found))
         return response
 
-    def _take_network(self, parameters: Parameters) -> None:
-        """Loads the network beside the running one, swaps, and tells the log and label_info."""
-        segmenter = self._load(parameters)
+    def _take_network(self, segmenter: Segmenter, parameters: Parameters) -> None:
+        """Puts a network in the running one's place, and tells the log and label_info."""
         self._segmenter = segmenter
         self._loaded = parameters.weights or 'embedded'
         self._tell_labels(segmenter)

@@ -180,6 +180,13 @@ def test_camera_info_that_is_none_of_the_picture_is_counted_and_not_used(
     sights.counted(reason)
 
 
+def test_depth_without_camera_info_is_counted(bench, scene, depth):
+    sights = Sights(bench)
+    rows, _ = sights.show(scene, depth_message(depth))
+    assert np.isnan(rows['z']).all()
+    sights.counted('camera_info: none came')
+
+
 def test_a_stamp_that_jumps_back_gives_metres_again(bench, scene, depth):
     sights = Sights(bench)
     sights.tell(camera_info())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from unittest.mock import Mock
 
 import cv2
@@ -490,6 +491,50 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
     masks(bench, 2)
     assert bench.diagnosed('frames out', '2')['weights'] == 'w.safetensors'
     assert (len(bench.segmenter.pictures), len(fresh.pictures)) == (1, 1)
+
+
+@pytest.fixture
+def slow_reload(bench):
+    """A node whose second load waits for the event that this gives, and the loads so far."""
+    go, loads = threading.Event(), []
+
+    def load(parameters):
+        loads.append(parameters)
+        if len(loads) == 2:
+            go.wait(60)
+        return bench.segmenter
+
+    bench.start(load=load)
+    watch_mask(bench)
+    yield go, loads
+    go.set()
+
+
+def test_pictures_are_worked_on_while_weights_are_loaded_beside(bench, scene, slow_reload):
+    go, loads = slow_reload
+    answer = bench.ask(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    bench.wait(lambda: len(loads) == 2, 'the second load')
+    bench.send(scene)
+    masks(bench, 1)
+    again = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    assert (again.success, again.message) == (False, 'weights are being loaded already')
+    assert not answer.done()
+    go.set()
+    assert bench.wait(lambda: answer.done() and answer.result(), 'the answer').success
+    assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
+
+
+def test_weights_that_were_loaded_for_a_node_that_is_cleaned_up_are_not_taken(bench, slow_reload):
+    go, loads = slow_reload
+    answer = bench.ask(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    bench.wait(lambda: len(loads) == 2, 'the second load')
+    assert bench.change_state('deactivate')
+    assert bench.change_state('cleanup')
+    go.set()
+    reply = bench.wait(lambda: answer.done() and answer.result(), 'the answer')
+    assert not reply.success
+    assert 'unconfigured' in reply.message
+    assert bench.node._segmenter is None
 
 
 def test_reload_weights_while_unconfigured_says_so(bench):
