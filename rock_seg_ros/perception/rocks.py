@@ -94,8 +94,11 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
         At most `max_rocks` rocks, numbered from 1 in that order.
     """
     found: list[Component] = []
+    free = np.zeros_like(segmentation.class_ids)
+    if settings.split_touching and segmentation.rim_id is not None:
+        free = _pixels_of(segmentation, segmentation.rim_id)
     for class_id in segmentation.rock_ids:
-        found.extend(_rocks_of_class(segmentation, class_id, settings))
+        found.extend(_rocks_of_class(segmentation, class_id, free, settings))
     found.sort(key=lambda component: -component.area)
     return [
         _measure(number, component, segmentation.confidence, settings.polygon_tolerance)
@@ -121,22 +124,30 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
 
 
 def _rocks_of_class(
-    segmentation: Segmentation, class_id: int, settings: RockSettings
+    segmentation: Segmentation, class_id: int, free: NDArray[np.uint8], settings: RockSettings
 ) -> list[Component]:
-    """Finds the rocks of a class, cut apart if wanted, each with its share of the seams."""
+    """Finds the rocks of a class, cut apart if wanted, each with its share of the seams.
+
+    Args:
+        segmentation: In which they are.
+        class_id: The class.
+        free: H×W, 255 where there is a rim, else 0; what is given away becomes 0.
+        settings: Which rocks are told.
+    """
     rock = _pixels_of(segmentation, class_id)
     if not settings.split_touching or not cv2.countNonZero(rock):
         return _components(rock, class_id, settings)
     if segmentation.rim_id is None:
-        rim = np.zeros_like(rock)
         cut = cut_by_shape(rock, segmentation.confidence)
     else:
         rim = _pixels_of(segmentation, segmentation.rim_id)
         if not cv2.countNonZero(rim):
             return _components(rock, class_id, settings)
         cut = cut_apart(rock, rim, segmentation.confidence, settings.min_area)
-    seams: NDArray[Any] = cv2.bitwise_or(rim, cv2.subtract(rock, cut))
-    return _with_seams(_components(cut, class_id, settings), seams, settings)
+    seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
+    found = _with_seams(_components(cut, class_id, settings), seams, settings)
+    cv2.bitwise_and(free, seams, free)
+    return found
 
 
 def _pixels_of(segmentation: Segmentation, class_id: int) -> NDArray[np.uint8]:

@@ -196,6 +196,15 @@ def test_touching_rocks_of_two_classes_are_two() -> None:
     assert [(r.id, r.class_id, r.area) for r in found] == [(1, 5, 60), (2, 2, 36)]
 
 
+def test_rocks_of_two_classes_share_no_pixel_of_the_rim_between_them() -> None:
+    ids = np.zeros((40, 60), np.uint8)
+    ids[10:30, 10:28], ids[10:30, 28:30], ids[10:30, 30:50] = 1, 2, 3
+    segmentation = Segmentation(ids, np.full_like(ids, 250), (1, 3), rim_id=2)
+    rocks = find_rocks(segmentation, RockSettings(min_area=1))
+    assert sum(rock.area for rock in rocks) == 20 * 40
+    assert np.count_nonzero(draw_instances(rocks, ids.shape)) == 20 * 40
+
+
 def test_no_rock_gives_none_and_all_rock_one() -> None:
     assert rocks_of(np.zeros((8, 9), np.uint8)) == []
     (rock,) = rocks_of(np.ones((8, 9), np.uint8))
