@@ -30,8 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
     width = max(map(len, facts))
+    below = '\n' + ' ' * (width + 2)
     for name, value in facts.items():
-        spoken = f'{len(value)} layers' if name == RANGES and value else _spoken(value)
+        spoken = f'{len(value)} layers' if name == RANGES and value else _spoken(value, below)
         print(f'{name:<{width}}  {spoken}')
     return 0
 
@@ -59,9 +60,10 @@ def _is_learnt(name: str) -> bool:
     return not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
 
 
-def _spoken(value: Any) -> str:
+def _spoken(value: Any, below: str) -> str:
+    """Returns what is printed of a value; `below` begins a line of more of it."""
     if isinstance(value, dict):
-        return ', '.join(f'{name} {figure}' for name, figure in value.items()) or '-'
+        return below.join(f'{name} {figure:.4g}' for name, figure in value.items()) or '-'
     if isinstance(value, (tuple, list)):
         return ', '.join(map(str, value))
     return f'{value:,}' if isinstance(value, int) else str('-' if value in (None, '') else value)
