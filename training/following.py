@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rock_seg_ros.perception.projection import Intrinsics, Sight, View
 from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.tracking import Tracker
@@ -77,12 +78,14 @@ class Seen:
         found: The rocks.
         true: The number of the true rock that each of them is, 0 for none.
         overlooked: The numbers of the other true rocks.
+        sight: Its exact depth and pose.
     """
 
     picture: NDArray[np.uint8]
     found: list[Rock]
     true: list[int]
     overlooked: list[int]
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,11 @@ def with_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
     return lambda seen, time: tracker.follow(seen.picture, seen.found, time)
 
 
+def with_sight(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
+    """Returns the same with depth and poses."""
+    return lambda seen, time: tracker.follow(seen.picture, seen.found, time, seen.sight)
+
+
 def without_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
     """Returns the same for a camera that seems to stand still: plain overlap of the masks."""
     still: list[NDArray[np.uint8]] = []
@@ -161,6 +169,7 @@ def without_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
 
 TRACKERS: dict[str, Callable[[], Callable[[Seen, float], list[Rock]]]] = {
     'Tracker': lambda: with_motion(Tracker()),
+    'depth, poses': lambda: with_sight(Tracker()),
     'no memory': lambda: with_motion(Tracker(memory=0.0)),
     'no motion': lambda: without_motion(Tracker()),
     'plain IoU': lambda: without_motion(Tracker(memory=0.0)),
@@ -189,7 +198,14 @@ def see_exactly(rendering: Rendering, min_area: int) -> Seen:
     area = np.bincount(rendering.instances.ravel())
     numbers = [n for n in np.flatnonzero(area).tolist() if n and area[n] >= min_area]
     rocks = [_rock(rendering.instances, number) for number in numbers]
-    return Seen(rendering.picture, rocks, numbers, [])
+    return Seen(rendering.picture, rocks, numbers, [], sight_of(rendering))
+
+
+def sight_of(rendering: Rendering) -> Sight:
+    """Returns the depth of a picture and where it was taken from."""
+    height, width = rendering.depth.shape
+    lens = Intrinsics(rendering.intrinsics, np.zeros(0), size=(width, height))
+    return Sight(View(lens, rendering.depth), rendering.pose)
 
 
 def _rock(instances: NDArray[np.uint16], number: int) -> Rock:
@@ -220,7 +236,8 @@ def see_through(segmenter: Segmenter, rendering: Rendering, settings: RockSettin
     told = [rock for rock, counted in zip(found, counts, strict=True) if counted]
     asked = set((np.flatnonzero(area[1:] >= settings.min_area) + 1).tolist())
     numbers = true[counts].tolist()
-    return Seen(rendering.picture, told, numbers, sorted(asked - set(numbers)))
+    overlooked = sorted(asked - set(numbers))
+    return Seen(rendering.picture, told, numbers, overlooked, sight_of(rendering))
 
 
 def lose_some(drive: Sequence[Seen], case: Case, seed: int) -> list[Seen]:

@@ -166,6 +166,11 @@ class Parameters:
         math.pi,
     )
     base_frame: str = _parameter('base_link', "frame whose z = 0 is the ground for 'tf'")
+    fixed_frame: str = _parameter(
+        '',
+        'frame that stands still, such as odom: with depth, TF then tells ids how the camera moved;'
+        ' empty: pictures alone do',
+    )
     obstacle_step: int = _parameter(
         4, 'px from one point of obstacles to the next, across and down', 1, 100, live=True
     )

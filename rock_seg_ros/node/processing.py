@@ -161,6 +161,8 @@ class Processor:
             analysis.view = camera.scale.view(
                 analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
             )
+            if analysis.view is not None and analysis.view.depth is not None:
+                analysis.pose = camera.scale.pose(analysis.header)
         for output in picture.wanted:
             output.publish(analysis, parameters)
         done = time.monotonic()

@@ -15,7 +15,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.ground import Ground
+from rock_seg_ros.node.frames import Frames
 from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.images import PictureRefused, read_depth
 from rock_seg_ros.node.parameters import Parameters
@@ -39,7 +39,7 @@ class Scale:
         info_topic: str,
         depth_topic: str,
         parameters: Parameters,
-        ground: Ground,
+        frames: Frames,
         health: Health,
     ) -> None:
         """Creates no topics yet.
@@ -49,7 +49,7 @@ class Scale:
             info_topic: Of the camera_info.
             depth_topic: Of the depth images, registered to the pictures; '' for none.
             parameters: Tell whether pictures are rectified.
-            ground: That the camera is above.
+            frames: Where the camera is.
             health: Where is counted what cannot be used.
         """
         self._node = node
@@ -57,7 +57,7 @@ class Scale:
         if depth_topic:
             self._topics.append((Image, depth_topic, self._on_depth))
         self._rectified = parameters.rectified
-        self._ground = ground
+        self._frames = frames
         self._health = health
         self._info: CameraInfo | None = None
         self._lens: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
@@ -110,7 +110,7 @@ class Scale:
                 thread that hears of it.
         """
         if self._info is None:
-            if self._heard > float('-inf') or self._ground.known:
+            if self._heard > float('-inf') or self._frames.known:
                 self._health.set_aside('camera_info: none came')
             return None
         try:
@@ -123,7 +123,11 @@ class Scale:
             depth = self._depth(header, shape, tolerance, wait)
         except SetAside as reason:
             self._health.set_aside(str(reason))
-        return View(lens, depth, self._ground.below(header, self._health.set_aside))
+        return View(lens, depth, self._frames.below(header, self._health.set_aside))
+
+    def pose(self, header: Header) -> NDArray[np.float64] | None:
+        """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known."""
+        return self._frames.pose(header, self._health.set_aside)
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message

@@ -30,7 +30,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Arrival, Camera, camera_names
-from rock_seg_ros.node.ground import Ground
+from rock_seg_ros.node.frames import Frames
 from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
@@ -102,7 +102,7 @@ class SegNode(LifecycleNode):
         self._loaded = ''
         self._trouble = ''
         self._label_info: Any = None
-        self._ground: Ground | None = None
+        self._frames: Frames | None = None
         self._loader: threading.Thread | None = None
         self._worker: Worker[Arrival] | None = None
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -210,7 +210,7 @@ class SegNode(LifecycleNode):
             names = camera_names(topics)
             infos = [topic.rpartition('/')[0] + '/camera_info' for topic in topics]
             depths = list(parameters.depth_topics) or [''] * len(topics)
-        self._ground = ground = Ground(self, parameters)
+        self._frames = frames = Frames(self, parameters)
         return [
             Camera(
                 self,
@@ -218,7 +218,7 @@ class SegNode(LifecycleNode):
                 topic,
                 parameters,
                 self._healths[name],
-                Scale(self, info, depth, parameters, ground, self._healths[name]),
+                Scale(self, info, depth, parameters, frames, self._healths[name]),
                 self._trackers[name],
             )
             for name, topic, info, depth in zip(names, topics, infos, depths, strict=True)
@@ -246,9 +246,9 @@ class SegNode(LifecycleNode):
         for camera in self._cameras:
             camera.withdraw()
         self._cameras = []
-        if self._ground is not None:
-            self._ground.close()
-            self._ground = None
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
             self._label_info = None

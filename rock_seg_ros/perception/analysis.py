@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.overlay import draw_overlay
-from rock_seg_ros.perception.projection import Place, View, locate
+from rock_seg_ros.perception.projection import Place, Sight, View, locate
 from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation, Segmenter, check_size, suppress
 from rock_seg_ros.perception.target import TargetRule, choose_target
@@ -54,6 +54,7 @@ class Analysis:
         time: When the picture was taken, s; for the tracker.
         view: What makes metres of pixels; None = nothing is known. May be set until first used.
         target_before: Id of the last picture's target.
+        pose: Of the camera in a frame that stands still, 4×4, m; with depth, helps the tracker.
     """
 
     picture: NDArray[np.uint8]
@@ -64,6 +65,7 @@ class Analysis:
     time: float = 0.0
     view: View | None = None
     target_before: int | None = None
+    pose: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Refuses an ignore mask of another size before any work is done, with SizeError."""
@@ -89,7 +91,10 @@ class Analysis:
         found = find_rocks(self.segmentation, self.settings.rocks)
         if self.tracker is None or not self.settings.track:
             return found
-        return self.tracker.follow(self.picture, found, self.time)
+        sight = None
+        if self.pose is not None and self.view is not None and self.view.depth is not None:
+            sight = Sight(self.view, self.pose)
+        return self.tracker.follow(self.picture, found, self.time, sight)
 
     @cached_property
     def places(self) -> list[Place]:

@@ -31,6 +31,8 @@ RING_LEAST = 6  # px more
 NARROWEST = 0.1  # of a rock's radius; pixels in a narrower strip tell no plane
 MOAT = 2  # px around rocks where depth is of neither
 FITS = 6
+MOTION_STEP = 8  # px
+LEAST_DEPTH = 0.05  # m, of what has come behind the camera
 TOLERANCE = 1e-3  # of 1/z, within which all points of the ground count alike
 
 # Around a box's border, in widths and heights.
@@ -89,6 +91,18 @@ class Intrinsics:
             straight = cv2.undistortPoints(flat, self.matrix, self.distortion, criteria=PRECISE)
             straight = straight.reshape(-1, 2)
         return np.column_stack([straight, np.ones(len(straight))])
+
+    def pixels(self, points: Floats) -> Floats:
+        """Returns the V×2 pixels where V×3 points (m, z above 0) are seen."""
+        if not len(points):
+            return np.zeros((0, 2))
+        still = np.zeros(3)
+        flat = np.asarray(points, np.float64).reshape(-1, 1, 3)
+        if self.model == 'equidistant' and self.distortion.any():
+            seen = cv2.fisheye.projectPoints(flat, still, still, self.matrix, self.distortion)[0]
+        else:
+            seen = cv2.projectPoints(flat, still, still, self.matrix, self.distortion)[0]
+        return np.asarray(seen, np.float64).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,19 @@ class View:
         if self.depth is not None and self.depth.shape != (height, width):
             there = '×'.join(map(str, self.depth.shape[::-1]))
             raise ValueError(f'the depth is {there}, the picture {width}×{height}')
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Where a picture with depth was taken from.
+
+    Attributes:
+        view: Of the picture.
+        pose: Of its camera's optical frame in a frame that stands still, 4×4 float64, m.
+    """
+
+    view: View
+    pose: Floats
 
 
 @dataclass(frozen=True)
@@ -467,3 +494,31 @@ def _fit_planes(rays: Floats, depths: Floats, least: float = LEAST_SHARE) -> Flo
         weights = tolerance / np.maximum(np.abs(target - (rays @ planes)[..., 0]), tolerance)
     few = np.count_nonzero(there, axis=1) < least * there.shape[1]
     return np.where(few[:, None], np.nan, planes[..., 0])
+
+
+def motion_between(old: Sight, new: Sight) -> NDArray[np.float32] | None:
+    """Says where what is seen in a picture is seen in a later one, from depth and poses alone.
+
+    Where depth is not known it counts as the median; nothing is known of what moves by itself.
+
+    Args:
+        old: Of the picture, with depth.
+        new: Of the later one.
+
+    Returns:
+        H×W×2 in a grid of `MOTION_STEP` px, x and y to be added, px of the picture; None where no
+        depth is known.
+    """
+    assert old.view.depth is not None
+    some = slice(MOTION_STEP // 2, None, MOTION_STEP)
+    depth = old.view.depth[some, some].astype(np.float64)
+    known = (depth > 0) & (depth < np.inf)
+    if not known.any():
+        return None
+    z = np.where(known, depth, np.median(depth[known]))
+    places = np.indices(z.shape)[::-1].reshape(2, -1).T * MOTION_STEP + MOTION_STEP // 2
+    turn = np.linalg.inv(new.pose) @ old.pose
+    points = old.view.intrinsics.rays(places) * z.reshape(-1, 1) @ turn[:3, :3].T + turn[:3, 3]
+    points[:, 2] = np.maximum(points[:, 2], LEAST_DEPTH)
+    moved = new.view.intrinsics.pixels(points) - places
+    return moved.reshape(*z.shape, 2).astype(np.float32)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.projection import Sight, motion_between
 from rock_seg_ros.perception.rocks import Rock, draw_instances
 
 GREY_SIDE = 320  # longer side of the pictures that the motion is found in, px
@@ -78,8 +79,15 @@ class Tracker:
         self._shape: tuple[int, ...] = ()
         self._time = -math.inf
         self._grey: NDArray[np.uint8] | None = None
+        self._sight: Sight | None = None
 
-    def follow(self, picture: NDArray[np.uint8], rocks: Sequence[Rock], time: float) -> list[Rock]:
+    def follow(
+        self,
+        picture: NDArray[np.uint8],
+        rocks: Sequence[Rock],
+        time: float,
+        sight: Sight | None = None,
+    ) -> list[Rock]:
         """Finds out which of the rocks were there before.
 
         A picture of another size, of an earlier time or of another scene than the last starts anew.
@@ -89,6 +97,8 @@ class Tracker:
             picture: H×W×3 RGB.
             rocks: What was found in it, at most 65535.
             time: Of the picture, s.
+            sight: Its depth and the camera's pose, where known: they tell where to look for the
+                motion, should the pictures alone not do.
 
         Returns:
             The same rocks in the same order, with ids from 1; what is new has an id that no rock
@@ -101,18 +111,20 @@ class Tracker:
         if float(grey.std()) < FLAT:
             return _renamed(rocks, self._ids(NOBODY, np.full(len(rocks), -1)))
         drawn = _drawn(rocks, picture.shape[:2])
-        known = self._carried(grey, drawn.shape)
+        known = self._carried(grey, drawn.shape, sight)
         partners = _partners(known, drawn, len(rocks))
         ids = self._ids(known, partners)
         self._known = _together(_seen(drawn, ids), self._missed(known, partners))
-        self._grey = grey
+        self._grey, self._sight = grey, sight
         return _renamed(rocks, ids)
 
-    def _carried(self, grey: NDArray[np.uint8], shape: tuple[int, ...]) -> _Known:
+    def _carried(
+        self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: Sight | None
+    ) -> _Known:
         """Returns what is known where it is in a new picture, nothing if that is of elsewhere."""
         if self._grey is None:
             return NOBODY
-        flow = find_motion(self._grey, grey)
+        flow = find_motion(self._grey, grey, lambda: _told_motion(self._sight, sight, grey.shape))
         if flow is None:
             return NOBODY
         points = carry(self._known.points, flow, shape[1] / grey.shape[1])
@@ -140,30 +152,38 @@ class Tracker:
         return _Known(known.ids[keep], missed[keep], known.points[:, of], rows[known.rows[of]])
 
 
-def find_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+Start = Callable[[], NDArray[np.float32] | None]
+
+
+def find_motion(
+    old: NDArray[np.uint8], new: NDArray[np.uint8], told: Start = lambda: None
+) -> NDArray[np.float32] | None:
     """Finds where each pixel of a picture went in the next.
 
-    Dense inverse search alone is quick and loses motions of a tenth of the picture; where it did,
-    it starts again from the homography of ORB features (Rublee et al. 2011).
+    Dense inverse search starts from the motion that is told, if any, then from none: alone it is
+    quick and loses motions of a tenth of the picture. Where it did, it starts again from the
+    homography of ORB features (Rublee et al. 2011).
 
     Args:
         old: H×W grey.
         new: H×W grey.
+        told: Gives H×W×2, what is known of the motion otherwise, or None.
 
     Returns:
         H×W×2, x and y to be added, px; None where the pictures do not show the same scene.
     """
     if min(old.shape) < LEAST_SIDE:
-        return np.zeros((*old.shape, 2), np.float32)
+        return _no_motion(old)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow: Any = search.calc(old, new, None)  # type: ignore[call-overload]
-    agreement = _agreement(old, new, flow)
-    start = _far_motion(old, new) if agreement < SURE else None
-    if start is not None:
-        other: Any = search.calc(old, new, start)
-        better = _agreement(old, new, other)
-        if better > agreement:
-            flow, agreement = other, better
+    flow, agreement = None, -1.0
+    starts: tuple[Start, ...] = (told, lambda: _no_motion(old), lambda: _far_motion(old, new))
+    for start_from in starts:
+        start = start_from() if agreement < SURE else None
+        if start is not None:
+            found: Any = search.calc(old, new, start)
+            better = _agreement(old, new, found)
+            if better > agreement:
+                flow, agreement = found, better
     return flow if agreement >= CUT else None
 
 
@@ -174,6 +194,24 @@ def _agreement(old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.
     half = (old.shape[1] // 2, old.shape[0] // 2)
     one, other = (cv2.resize(each, half, interpolation=cv2.INTER_AREA) for each in (old, back))
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if other.std() else 0.0
+
+
+def _no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns H×W×2 zeros for an H×W picture."""
+    return np.zeros((*grey.shape, 2), np.float32)
+
+
+def _told_motion(
+    old: Sight | None, new: Sight | None, shape: tuple[int, ...]
+) -> NDArray[np.float32] | None:
+    """Returns H×W×2: the motion that depth and poses tell, px of a picture of this shape."""
+    if old is None or new is None or old.view.depth is None:
+        return None
+    motion: Any = motion_between(old, new)
+    if motion is None:
+        return None
+    scale = shape[1] / old.view.depth.shape[1]
+    return cv2.resize(motion, shape[1::-1]) * np.float32(scale)
 
 
 def _far_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.float32] | None:

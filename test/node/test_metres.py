@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import PointStamped, Transform
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from rock_seg_ros.node import frames
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
@@ -397,6 +399,33 @@ def test_no_id_is_given_again_after_a_cleanup(bench, scene):
     bench.wait_active('~/rocks')
     after, _ = sights.show(scene, stamp=5)  # back in time, so that nothing is known any more
     assert min(after['id']) > max(before['id'])
+
+
+def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, depth, monkeypatch):
+    class Buffer:
+        def lookup_transform(self, target, source, time):
+            moved = Transform()
+            moved.translation.x = time.nanoseconds * 1e-9
+            assert (target, source) == ('odom', 'camera_optical_frame')
+            return SimpleNamespace(transform=moved)
+
+    class TransformListener:
+        def __init__(self, *_):
+            pass
+
+        def unregister(self):
+            pass
+
+    fake = SimpleNamespace(
+        Buffer=Buffer, TransformListener=TransformListener, TransformException=KeyError
+    )
+    monkeypatch.setattr(frames, 'tf2_ros', fake)
+    sights = Sights(bench, fixed_frame='odom')
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    (camera,) = bench.node._cameras
+    assert camera.last.pose[0, 3] == pytest.approx(1.123456789)
+    assert camera.tracker._sight.pose is camera.last.pose
 
 
 def test_with_track_off_ids_are_the_places_in_the_picture(bench, scene):

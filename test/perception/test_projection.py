@@ -15,10 +15,12 @@ from rock_seg_ros.perception.projection import (
     Intrinsics,
     Place,
     Plane,
+    Sight,
     View,
     fit_ground,
     level_ground,
     locate,
+    motion_between,
     outlines,
     surface_points,
 )
@@ -389,3 +391,50 @@ def test_many_rocks_are_located_as_each_of_them_alone() -> None:
         (alone,) = locate([rock], View(PINHOLE, depth, GROUND))
         assert place.position == pytest.approx(alone.position)
         assert place.diameter == pytest.approx(alone.diameter)
+
+
+def test_the_motion_of_what_is_near_is_the_larger_one() -> None:
+    depth = np.full((48, 64), 4.0, np.float32)
+    depth[:, 32:] = 2.0
+    lens = Intrinsics(
+        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
+    )
+    right = np.eye(4)
+    right[0, 3] = 0.4  # the camera moves, so what it sees goes left
+    motion = motion_between(Sight(View(lens, depth), np.eye(4)), Sight(View(lens, depth), right))
+    assert motion is not None
+    assert motion.shape == (6, 8, 2)
+    assert np.allclose(motion[:, :4, 0], -0.4 * 50 / 4)
+    assert np.allclose(motion[:, 4:, 0], -0.4 * 50 / 2)
+    assert np.allclose(motion[..., 1], 0, atol=1e-5)
+
+
+def test_a_turned_camera_moves_the_picture_whatever_the_depth_and_without_any_there_is_none() -> (
+    None
+):
+    lens = Intrinsics(
+        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
+    )
+    depth = np.full((48, 64), np.nan, np.float32)
+    turned = np.eye(4)
+    turned[:3, :3] = cv2.Rodrigues(np.array([0, 0.1, 0]))[0]  # to the right
+    dark = Sight(View(lens, depth), np.eye(4))
+    assert motion_between(dark, Sight(View(lens, depth), turned)) is None
+    seen = depth.copy()
+    seen[20] = 3.0
+    motion = motion_between(Sight(View(lens, seen), np.eye(4)), Sight(View(lens, depth), turned))
+    assert motion is not None
+    assert motion[3, 4, 0] == pytest.approx(-50 * np.tan(0.1), rel=0.05)
+
+
+@pytest.mark.parametrize('model', ['plumb_bob', 'equidistant', ''])
+def test_pixels_are_where_rays_come_from(model: str) -> None:
+    distortion = {'plumb_bob': [0.1, -0.05, 1e-3, 1e-3, 0], 'equidistant': [0.01, 0, 0, 0]}
+    lens = Intrinsics(
+        np.array([[400.0, 0, 319.5], [0, 410, 239.5], [0, 0, 1]]),
+        np.array(distortion.get(model, []), np.float64),
+        model,
+        (640, 480),
+    )
+    points = np.array([[10.0, 20], [320, 240], [600, 400]])
+    assert lens.pixels(3 * lens.rays(points)) == pytest.approx(points, abs=0.01)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.projection import Intrinsics, Sight, View
 from rock_seg_ros.perception.rocks import Rock, RockSettings, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
 from rock_seg_ros.perception.tracking import Tracker, carry, find_motion
@@ -254,3 +255,35 @@ def test_points_outside_of_the_picture_go_with_it():
     moved = carry(points, flow, scale=1.0)
     assert np.allclose(moved, [[-126, 160, 864], [120, 120, 538]], atol=1)
     assert np.allclose(carry(2 * points, flow, scale=2.0), 2 * moved, atol=1)
+
+
+def striped(shift: int) -> NDArray[np.uint8]:
+    """240×320×3, the same stripes every 40 px, with a little that tells them apart."""
+    wave = 120 + 60 * np.sin(2 * np.pi * (np.arange(600) + shift) / 40)
+    picture = np.repeat(wave[None, :WIDTH], HEIGHT, axis=0)
+    fine = np.random.default_rng(2).normal(0, 6, (HEIGHT, 600))
+    picture += cv2.GaussianBlur(fine, (0, 0), 3)[:, shift : shift + WIDTH] * 8
+    return np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize('told', [True, False])
+def test_depth_and_pose_tell_which_way_a_camera_went_over_stripes_that_look_alike(
+    told: bool,
+) -> None:
+    def sight(shift: int) -> Sight | None:
+        lens = Intrinsics(np.diag([100.0, 100, 1]), np.zeros(0), size=(WIDTH, HEIGHT))
+        pose = np.eye(4)
+        pose[0, 3] = shift * 2 / 100
+        return Sight(View(lens, np.full((HEIGHT, WIDTH), 2, np.float32)), pose) if told else None
+
+    def seen(shift: int) -> list[Rock]:
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for x in (120, 160, 200):  # as far apart as the stripes
+            cv2.circle(mask, (x - shift, 120), 12, 1, -1)
+        return sorted(numbered(mask), key=lambda rock: rock.centroid)
+
+    tracker = Tracker()
+    first = tracker.follow(striped(0), seen(0), 0.0, sight(0))
+    second = tracker.follow(striped(40), seen(40), 0.5, sight(40))
+    kept = [rock.id for rock in first] == [rock.id for rock in second]
+    assert kept == told

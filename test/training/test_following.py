@@ -19,9 +19,9 @@ def rendering(squares: dict[int, tuple[int, int, int]] = SQUARES) -> Rendering:
     instances = np.zeros((60, 80), np.uint16)
     for number, (x, y, side) in squares.items():
         instances[y : y + side, x : x + side] = number
-    unknown = np.zeros(0)
     picture = np.repeat((instances > 0).astype(np.uint8)[..., None] * 255, 3, axis=2)
-    return Rendering(picture, instances, instances, unknown, unknown, unknown)
+    depth = np.full(instances.shape, np.nan, np.float32)
+    return Rendering(picture, instances, instances, depth, np.eye(4), np.eye(3))
 
 
 class Bright:
@@ -102,8 +102,9 @@ def test_the_tracker_beats_plain_overlap_on_a_drive(capsys: pytest.CaptureFixtur
     assert main([*small, '--json']) == 0
     told = json.loads(capsys.readouterr().out)
     case = told['exact masks, 2 Hz, 0.5 m/s']
-    assert list(case) == ['Tracker', 'no memory', 'no motion', 'plain IoU']
+    assert list(case) == ['Tracker', 'depth, poses', 'no memory', 'no motion', 'plain IoU']
     assert case['Tracker']['idf1'] > case['plain IoU']['idf1']
+    assert case['depth, poses']['idf1'] > case['plain IoU']['idf1']
     assert case['Tracker']['true'] == case['plain IoU']['true'] > 20
 
 

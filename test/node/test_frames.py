@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ground below a camera."""
+"""Where a camera is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from geometry_msgs.msg import Transform
 from std_msgs.msg import Header
 
-from rock_seg_ros.node import ground
-from rock_seg_ros.node.ground import Ground, plane_of
+from rock_seg_ros.node import frames
+from rock_seg_ros.node.frames import Frames, plane_of
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.projection import level_ground
 
@@ -65,7 +65,7 @@ def transforms(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Transfo
     fake = SimpleNamespace(
         Buffer=Buffer, TransformListener=TransformListener, TransformException=AbsentError
     )
-    monkeypatch.setattr(ground, 'tf2_ros', fake)
+    monkeypatch.setattr(frames, 'tf2_ros', fake)
     return known
 
 
@@ -73,7 +73,7 @@ def test_with_tf_the_ground_is_that_of_the_picture_s_frame(
     transforms: dict[tuple[str, str], Transform],
 ) -> None:
     transforms['camera', 'base_link'] = base_in_camera()
-    found = Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
     told: list[str] = []
     plane = found.below(Header(frame_id='camera'), told.append)
     assert plane is not None
@@ -94,7 +94,7 @@ def test_a_base_that_is_not_below_the_camera_is_no_ground_and_counted(
     base.translation.z -= lift * np.sin(TILT)
     transforms['camera', 'base_link'] = base
     told: list[str] = []
-    found = Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
     assert found.below(Header(frame_id='camera'), told.append) is None
     assert told == ['ground: camera not above base_link']
 
@@ -102,7 +102,32 @@ def test_a_base_that_is_not_below_the_camera_is_no_ground_and_counted(
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_tf_without_tf2_ros_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="tf2_ros is not installed; use 'level'"):
-        Ground(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+        Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+
+
+def test_the_pose_in_the_fixed_frame_is_that_of_the_picture_s_moment(
+    transforms: dict[tuple[str, str], Transform],
+) -> None:
+    camera = Transform()
+    camera.translation.x, camera.translation.z = 2.0, 1.0
+    camera.rotation.z = camera.rotation.w = np.sqrt(0.5)
+    transforms['odom', 'camera'] = camera
+    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    told: list[str] = []
+    header = Header(frame_id='camera')
+    header.stamp.sec = 7
+    pose = found.pose(header, told.append)
+    assert pose is not None
+    assert pose @ [1, 0, 0, 1] == pytest.approx([2, 1, 1, 1]), 'its x points along y of odom'
+    assert found.below(header, pytest.fail) is None
+    assert found.pose(Header(frame_id='elsewhere'), told.append) is None
+    assert told == ['pose: AbsentError in odom']
+
+
+@pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
+def test_a_fixed_frame_without_tf2_ros_is_refused() -> None:
+    with pytest.raises(ValueError, match="fixed_frame is 'odom', but tf2_ros is not installed"):
+        Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
 
 
 def test_level_ground_wants_a_height() -> None:
@@ -111,4 +136,4 @@ def test_level_ground_wants_a_height() -> None:
 
 
 def test_without_any_there_is_no_ground() -> None:
-    assert Ground(None, Parameters()).below(Header(), pytest.fail) is None  # type: ignore[arg-type]
+    assert Frames(None, Parameters()).below(Header(), pytest.fail) is None  # type: ignore[arg-type]
