@@ -27,6 +27,7 @@ setup(
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={
         NAME: ['py.typed'],
+        f'{NAME}.perception': ['*.jinja'],
         f'{NAME}.tools': ['*.jinja'],
         f'{NAME}.weights': ['*.safetensors'],
     },

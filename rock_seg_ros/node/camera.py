@@ -19,7 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from rock_seg_ros.node.health import Health
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.scale import Scale
+from rock_seg_ros.node.scale import Scale, why_lost
 from rock_seg_ros.perception.abundance import look_at, statistics
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import read_grey
@@ -223,8 +223,4 @@ class Camera:
                 f'no pictures: {self._topic} is {publishers[0].topic_type}, but image_transport'
                 f' {self._transport} wants {own}'
             )
-        return (
-            f'no pictures from {self._topic}, though it has a publisher: where they are large, DDS'
-            ' may lose all of them on best effort; see'
-            f' qos_overrides.{self._topic}.subscription.reliability'
-        )
+        return why_lost('pictures', self._topic)

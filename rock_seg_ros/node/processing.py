@@ -17,6 +17,7 @@ from rock_seg_ros.node.camera import Arrival, Camera
 from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.node.scale import nanoseconds
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.rocks import RockSettings
@@ -130,7 +131,7 @@ class Processor:
                 settings,
                 message.header,
                 tracker=arrival.camera.tracker,
-                time=message.header.stamp.sec + message.header.stamp.nanosec * 1e-9,
+                time=nanoseconds(message.header) / 1e9,
                 target_before=arrival.camera.target if parameters.track else None,
             )
         except SizeError as error:
@@ -181,8 +182,7 @@ class Processor:
 
     def _age(self, header: Any) -> float:
         """Returns seconds since the header's stamp."""
-        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec  # rclpy's Time takes none below 0
-        return float(self._node.get_clock().now().nanoseconds - stamp) / 1e9
+        return float(self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e9
 
 
 def _limit(width: int, height: int, most: int) -> None:

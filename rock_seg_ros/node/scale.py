@@ -93,7 +93,7 @@ class Scale:
 
     def hold(self, header: Header) -> None:
         """Keeps the depth of a picture that is begun, and of the one before, for their views."""
-        self._depths.hold(_nanoseconds(header))
+        self._depths.hold(nanoseconds(header))
 
     def view(
         self, header: Header, shape: tuple[int, int], tolerance: float, wait: bool = True
@@ -133,7 +133,7 @@ class Scale:
         self._info = message
 
     def _on_depth(self, message: Image) -> None:
-        stamp = _nanoseconds(message.header)
+        stamp = nanoseconds(message.header)
         self._depths.put(stamp, message)
         with self._changed:
             self._newest = stamp
@@ -145,12 +145,7 @@ class Scale:
         for subscription in self._subscriptions:
             if subscription.msg_type is Image and subscription.get_publisher_count():
                 topic = subscription.topic_name
-                self._node.get_logger().warning(
-                    f'no depth from {topic}, though it has a publisher: where images are large, DDS'
-                    ' may lose all of them on best effort; see'
-                    f' qos_overrides.{topic}.subscription.reliability',
-                    once=True,
-                )
+                self._node.get_logger().warning(why_lost('depth', topic), once=True)
                 raise SetAside('depth: none came')
 
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
@@ -163,7 +158,7 @@ class Scale:
         self, header: Header, shape: tuple[int, int], tolerance: float, wait: bool
     ) -> NDArray[np.float32] | None:
         """Returns the picture's depth, H×W float32, m; None while none comes."""
-        stamp = _nanoseconds(header)
+        stamp = nanoseconds(header)
         with self._changed:
             if time.monotonic() - self._heard > ALIVE:
                 self._tell_lost()
@@ -175,6 +170,14 @@ class Scale:
         if message is None:
             raise SetAside('depth: of another time')
         return read_registered(message, header, shape)
+
+
+def why_lost(what: str, topic: str) -> str:
+    """Returns one line that says why what is published on a topic may not come."""
+    return (
+        f'no {what} from {topic}, though it has a publisher: where messages are large, DDS may lose'
+        f' all of them on best effort; see qos_overrides.{topic}.subscription.reliability'
+    )
 
 
 def read_registered(message: Image, header: Header, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -253,5 +256,6 @@ def _same_lens(one: CameraInfo, other: CameraInfo) -> bool:
     )
 
 
-def _nanoseconds(header: Header) -> int:
+def nanoseconds(header: Header) -> int:
+    """Returns a header's stamp; rclpy's Time takes none below 0."""
     return int(header.stamp.sec * 10**9 + header.stamp.nanosec)

@@ -86,22 +86,26 @@ class Analysis:
         return self.segmentation.mask()
 
     @cached_property
+    def _found(self) -> list[Rock]:
+        """The rocks, numbered in this picture."""
+        return find_rocks(self.segmentation, self.settings.rocks)
+
+    @cached_property
     def rocks(self) -> list[Rock]:
         """The rocks, largest first."""
-        found = find_rocks(self.segmentation, self.settings.rocks)
         if self.tracker is None or not self.settings.track:
-            return found
+            return self._found
         sight = None
         if self.pose is not None and self.view is not None and self.view.depth is not None:
             sight = Sight(self.view, self.pose)
-        return self.tracker.follow(self.picture, found, self.time, sight)
+        return self.tracker.follow(self.picture, self._found, self.time, sight, self.instances)
 
     @cached_property
     def places(self) -> list[Place]:
         """Where each rock is, and how large, in metres; NaN where that is not known."""
         if self.view is None:
             return [Place.unknown()] * len(self.rocks)
-        return locate(self.rocks, self.view)
+        return locate(self.rocks, self.view, self.instances)
 
     @cached_property
     def target(self) -> int | None:
@@ -120,7 +124,7 @@ class Analysis:
     @cached_property
     def instances(self) -> NDArray[np.uint16]:
         """H×W uint16: 0, or a rock's place among the rocks, counted from 1."""
-        return draw_instances(self.rocks, self.picture.shape[:2])
+        return draw_instances(self._found, self.picture.shape[:2])
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:

@@ -28,6 +28,7 @@ STYLE: Any = {
     'svg.hashsalt': '0',  # so that the same figures make the same file
 }
 SHOWN_WIDTH = 480
+SHARED = Path(__file__).parent
 JPEG_QUALITY = 80
 
 
@@ -66,9 +67,12 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def render(template: Path, **values: Any) -> str:
-    """Fills a Jinja template for HTML; a value that is missing is an error."""
+    """Fills a Jinja template for HTML; a value that is missing is an error.
+
+    It may include the templates beside this file: `card.html.jinja`, the table of a `card`.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader([template.parent, SHARED]),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,

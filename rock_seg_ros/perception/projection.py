@@ -205,7 +205,9 @@ class Place:
         return cls(nowhere, nowhere, np.nan, np.nan, np.nan)
 
 
-def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
+def locate(
+    rocks: Sequence[Rock], view: View, instances: NDArray[np.uint16] | None = None
+) -> list[Place]:
     """Says where rocks are and how big.
 
     A rock's depth is the mean over its visible surface: of its pixels those that lie no farther
@@ -221,6 +223,7 @@ def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     Args:
         rocks: Of one picture.
         view: Of the same picture.
+        instances: H×W, the rocks as `draw_instances` draws them; None = drawn here, if need be.
 
     Returns:
         A place for each rock, in their order.
@@ -242,7 +245,8 @@ def locate(rocks: Sequence[Rock], view: View) -> list[Place]:
     position = z[:, None] * middle
     radius = np.where(seen, radius * np.sqrt(share), radius)
     thick = np.where(seen, far - near, np.nan)
-    height = _height(_directions(points, view.intrinsics), depths, _grounds(rocks, radius, view))
+    grounds = _grounds(rocks, radius, view, instances)
+    height = _height(_directions(points, view.intrinsics), depths, grounds)
     extents = np.column_stack([z[:, None] * spans, thick])
     distance = np.linalg.norm(position, axis=1)
     return [
@@ -440,14 +444,18 @@ def _height(rays: Floats, depths: Floats, grounds: Floats) -> Floats:
     return high
 
 
-def _grounds(rocks: Sequence[Rock], radius: Floats, view: View) -> Floats:
+def _grounds(
+    rocks: Sequence[Rock], radius: Floats, view: View, instances: NDArray[np.uint16] | None
+) -> Floats:
     """Returns R×3: the ground around each rock as g with g · ray = 1/z; NaN where not known."""
     known = np.full(3, np.nan)
     if view.ground is not None:
         known = view.ground.normal / -view.ground.offset
     if view.depth is None:
         return np.tile(known, (len(rocks), 1))
-    rock = draw_instances(rocks, view.depth.shape[:2]) > 0
+    if instances is None:
+        instances = draw_instances(rocks, view.depth.shape[:2])
+    rock = instances > 0
     near = cv2.dilate(rock.view(np.uint8), np.ones((2 * MOAT + 1, 2 * MOAT + 1), np.uint8))
     regions = []
     for x, y, width, height in (rock.box for rock in rocks):

@@ -87,6 +87,7 @@ class Tracker:
         rocks: Sequence[Rock],
         time: float,
         sight: Sight | None = None,
+        instances: NDArray[np.uint16] | None = None,
     ) -> list[Rock]:
         """Finds out which of the rocks were there before.
 
@@ -99,6 +100,7 @@ class Tracker:
             time: Of the picture, s.
             sight: Its depth and the camera's pose, where known: they tell where to look for the
                 motion, should the pictures alone not do.
+            instances: H×W, the rocks as `draw_instances` draws them; None = drawn here.
 
         Returns:
             The same rocks in the same order, with ids from 1; what is new has an id that no rock
@@ -110,7 +112,7 @@ class Tracker:
         grey = _grey(picture)
         if float(grey.std()) < FLAT:
             return _renamed(rocks, self._ids(NOBODY, np.full(len(rocks), -1)))
-        drawn = _drawn(rocks, picture.shape[:2])
+        drawn = _drawn(draw_instances(rocks, picture.shape[:2]) if instances is None else instances)
         known = self._carried(grey, drawn.shape, sight)
         partners = _partners(known, drawn, len(rocks))
         ids = self._ids(known, partners)
@@ -303,11 +305,10 @@ def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
 
-def _drawn(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """Returns H×W, 0 or the place of the rock counted from 1."""
-    size = _fitted(shape, DRAWN_SIDE)
-    numbers = draw_instances(rocks, shape)
-    return cv2.resize(numbers, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+def _drawn(instances: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Returns the drawing in the size in which rocks are compared."""
+    size = _fitted(instances.shape, DRAWN_SIDE)
+    return cv2.resize(instances, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
 
 
 def _partners(known: _Known, drawn: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
