@@ -137,7 +137,7 @@ def test_colcon_installs_launch_config_bench_and_demo_files(workspace: Path) -> 
     assert found == wanted
 
 
-def test_a_wheel_holds_the_weights_and_neither_training_nor_tests(
+def test_a_wheel_holds_weights_and_templates_and_neither_training_nor_tests(
     source: Path, elsewhere: Path
 ) -> None:
     wheels, target = elsewhere / 'wheels', elsewhere / 'target'
@@ -147,6 +147,10 @@ def test_a_wheel_holds_the_weights_and_neither_training_nor_tests(
     found = run(sys.executable, '-c', FIND_WEIGHTS, cwd=elsewhere, PYTHONPATH=str(target))
     assert Path(found.strip()).is_relative_to(target)
     assert not {'training', 'test', 'demo'} & {path.name for path in target.iterdir()}
+    inside, there = ROOT / 'rock_seg_ros', target / 'rock_seg_ros'
+    templates = {path.relative_to(inside) for path in inside.rglob('*.jinja')}
+    assert templates
+    assert templates == {path.relative_to(there) for path in there.rglob('*.jinja')}
 
 
 def test_an_editable_install_finds_the_weights_of_its_checkout(
