@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,7 @@ def classify(scores: Tensor, card: Card, threshold: float | Tensor) -> tuple[Ten
 def classify_on_cpu(
     scores: Tensor, card: Card, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Does what `classify` does for one picture, on one core of a CPU and several times as fast.
+    """Does most of what `classify` does for one picture, on one core of a CPU and much faster.
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.
@@ -52,16 +53,50 @@ def classify_on_cpu(
         threshold: 0 to 1.
 
     Returns:
-        H×W uint8 class ids, and H×W uint8 probability of that class, 0 to 255.
+        H×W uint8 class ids, and H×W uint8: where there is rock the probability of that class, 0 to
+        255, elsewhere 0; `confidence_on_cpu` tells it everywhere.
     """
     logits = _logits(scores, card).contiguous().numpy()
-    _, height, width = logits.shape
-    class_ids, confidence = np.empty((2, height, width), np.uint8)
+    class_ids, sure = np.empty((2, *logits.shape[1:]), np.uint8)
+    most = np.float32(_odds_against(threshold))
+    for own in _strips(*class_ids.shape):
+        _classify_strip(logits[:, own], _groups(card), most, class_ids[own], sure[own])
+    return class_ids, sure
+
+
+def confidence_on_cpu(
+    scores: Tensor, card: Card, class_ids: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Returns H×W uint8, the probability of each pixel's class, 0 to 255.
+
+    Args:
+        scores: channels×H×W float32 logits on the CPU, contiguous or not.
+        card: Tells the activation.
+        class_ids: H×W uint8, what `classify_on_cpu` made of them.
+    """
+    logits = _logits(scores, card).contiguous().numpy()
+    confidence = np.empty_like(class_ids)
+    for strip in _strips(*class_ids.shape):
+        highest = reduce(np.maximum, logits[:, strip])
+        powers = [cv2.exp(logit - highest) for logit in logits[:, strip]]
+        total = reduce(np.add, powers)
+        chosen: NDArray[Any] = powers[0].copy()
+        for i, power in enumerate(powers[1:], start=1):
+            cv2.copyTo(power, (class_ids[strip] == i).view(np.uint8), chosen)
+        np.divide(chosen, total, out=chosen)
+        cv2.convertScaleAbs(chosen, confidence[strip], 255)
+    return confidence
+
+
+def _odds_against(threshold: float) -> float:
+    """Returns up to which odds against rock a pixel is rock; a probability of 1 is float32's."""
+    return max((1 - threshold) / threshold, 2.0**-24) if threshold else np.inf
+
+
+def _strips(height: int, width: int) -> list[slice]:
+    """Returns the rows of strips of about `STRIP_PIXELS`."""
     rows = max(1, STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        own = slice(top, top + rows)
-        _fill_strip(logits[:, own], _groups(card), threshold, class_ids[own], confidence[own])
-    return class_ids, confidence
+    return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
 def _groups(card: Card) -> tuple[list[int], list[int]]:
@@ -87,38 +122,68 @@ def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Ten
     return highest, winner
 
 
-def _fill_strip(
+def _classify_strip(
     logits: NDArray[np.float32],
     groups: tuple[list[int], list[int]],
-    threshold: float,
+    most: np.float32,
     class_ids: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
+    sure: NDArray[np.uint8],
 ) -> None:
-    """Fills class ids and confidence of a strip; see `classify`."""
+    """Fills in what `classify_on_cpu` returns of a strip.
+
+    Of the rock classes the most probable one is 1 here, and all others are in proportion to it.
+
+    Args:
+        logits: classes×H×W.
+        groups: The ids of the rock classes and of the others.
+        most: Odds against rock up to which a pixel is rock.
+        class_ids: H×W, to be filled.
+        sure: H×W, to be filled.
+    """
     rock_ids, other_ids = groups
-    highest = reduce(np.maximum, logits)
-    powers = [cv2.exp(logit - highest) for logit in logits]
-    total = reduce(np.add, powers)
-    is_rock = reduce(np.add, [powers[i] for i in rock_ids]) >= total * np.float32(threshold)
-    rock_id, rock_confidence = np.empty((2, *class_ids.shape), np.uint8)
-    _fill_most_probable(powers, total, other_ids, class_ids, confidence)
-    _fill_most_probable(powers, total, rock_ids, rock_id, rock_confidence)
+    highest = reduce(np.maximum, [logits[i] for i in rock_ids])
+    against = _relative([logits[i] for i in other_ids], highest)
+    class_ids.fill(other_ids[0])
+    _fill_winner(against, other_ids, class_ids)
+    total = reduce(_add, against)
+    rock_id: NDArray[Any] = np.full_like(class_ids, rock_ids[0])
+    if rock_ids[1:]:
+        rocks = _relative([logits[i] for i in rock_ids], highest)
+        _fill_winner(rocks, rock_ids, rock_id)
+        all_rock = reduce(_add, rocks)
+        is_rock = total <= all_rock * most
+        total += all_rock
+    else:
+        is_rock = total <= most
+        total += np.float32(1)
     cv2.copyTo(rock_id, is_rock.view(np.uint8), class_ids)
-    cv2.copyTo(rock_confidence, is_rock.view(np.uint8), confidence)
+    np.divide(np.float32(1), total, out=total)
+    cv2.convertScaleAbs(total, sure, 255)
+    np.multiply(sure, is_rock.view(np.uint8), out=sure)
 
 
-def _fill_most_probable(
-    powers: Sequence[NDArray[np.float32]],
-    total: NDArray[np.float32],
-    ids: list[int],
-    winner: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
+def _relative(
+    logits: Sequence[NDArray[np.float32]], highest: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    """Returns the odds of each class beside the one of the highest logit."""
+    odds = [logit - highest for logit in logits]
+    for one in odds:
+        cv2.exp(one, one)
+    return odds
+
+
+def _add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Adds to the first."""
+    return np.add(one, other, out=one)
+
+
+def _fill_winner(
+    powers: Sequence[NDArray[np.float32]], ids: list[int], winner: NDArray[np.uint8]
 ) -> None:
-    """Fills in which of some classes is the most probable, and its probability, 0 to 255."""
-    highest = powers[ids[0]]
-    winner.fill(ids[0])
-    for i in ids[1:]:
-        higher = (powers[i] > highest).view(np.uint8)
+    """Fills in which of some classes is the most probable, where it is not the first."""
+    highest = powers[0]
+    for number, i in enumerate(ids[1:], start=1):
+        higher = (powers[number] > highest).view(np.uint8)
         np.maximum(winner, higher * np.uint8(i), out=winner)  # ids ascend: the latest winner's
-        highest = np.maximum(highest, powers[i])
-    cv2.convertScaleAbs(highest / total, confidence, 255)
+        if number + 1 < len(ids):
+            highest = np.maximum(highest, powers[number])

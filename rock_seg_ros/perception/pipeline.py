@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.classification import classify, classify_on_cpu
+from rock_seg_ros.perception.classification import classify, classify_on_cpu, confidence_on_cpu
 from rock_seg_ros.perception.preparation import Preparation
 from rock_seg_ros.perception.scoring import Scorer
 
@@ -23,11 +23,14 @@ class Classified(NamedTuple):
 
     Attributes:
         class_ids: H×W uint8.
-        confidence: Gives H×W uint8, 0 to 255; fetched from the device when it is called.
+        confidence: Gives H×W uint8, 0 to 255; worked out, or fetched from the device, when it is
+            called.
+        rock_confidence: H×W uint8, the same where there is rock, elsewhere 0; None = not at hand.
     """
 
     class_ids: Pixels
     confidence: Callable[[], Pixels]
+    rock_confidence: Pixels | None = None
 
 
 class Pipeline(Protocol):
@@ -67,7 +70,7 @@ class PlainPipeline:
 def read_off(scores: Tensor, card: Card, threshold: float) -> Classified:
     """Classifies the pixels of channels×H×W scores on whatever device and fetches the ids."""
     if scores.device.type == 'cpu':
-        class_ids, confidence = classify_on_cpu(scores, card, threshold)
-        return Classified(class_ids, lambda: confidence)
+        class_ids, sure = classify_on_cpu(scores, card, threshold)
+        return Classified(class_ids, lambda: confidence_on_cpu(scores, card, class_ids), sure)
     there = classify(scores, card, threshold)
     return Classified(there[0].cpu().numpy(), lambda: there[1].cpu().numpy())

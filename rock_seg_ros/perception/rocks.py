@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.segmenter import Segmentation, pixels_of
 from rock_seg_ros.perception.splitting import cut_apart, cut_by_shape
 
 REACH = 3  # px; about a rim's width
@@ -94,14 +94,24 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
         At most `max_rocks` rocks, numbered from 1 in that order.
     """
     found: list[Component] = []
-    free = np.zeros_like(segmentation.class_ids)
+    rims: NDArray[np.uint8] | None = None
     if settings.split_touching and segmentation.rim_id is not None:
-        free = _pixels_of(segmentation, segmentation.rim_id)
+        rims = pixels_of(segmentation.class_ids, segmentation.rim_id)
+    cuts = settings.split_touching and (rims is None or cv2.countNonZero(rims) > 0)
+    sure = segmentation.rock_confidence
+    if cuts:  # what is given to a rock of a rim has its confidence, too
+        free = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
+        sure = segmentation.confidence
     for class_id in segmentation.rock_ids:
-        found.extend(_rocks_of_class(segmentation, class_id, free, settings))
+        rock = pixels_of(segmentation.class_ids, class_id)
+        if cuts and cv2.countNonZero(rock):
+            found.extend(_cut_rocks(segmentation, class_id, rock, rims, free, settings))
+        else:
+            found.extend(_components(rock, class_id, settings))
     found.sort(key=lambda component: -component.area)
+    others_at_0 = not cuts and len(segmentation.rock_ids) == 1
     return [
-        _measure(number, component, segmentation.confidence, settings.polygon_tolerance)
+        _measure(number, component, sure, others_at_0, settings.polygon_tolerance)
         for number, component in enumerate(found[: settings.max_rocks], start=1)
     ]
 
@@ -123,36 +133,32 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
     return numbers
 
 
-def _rocks_of_class(
-    segmentation: Segmentation, class_id: int, free: NDArray[np.uint8], settings: RockSettings
+def _cut_rocks(
+    segmentation: Segmentation,
+    class_id: int,
+    rock: NDArray[np.uint8],
+    rims: NDArray[np.uint8] | None,
+    free: NDArray[np.uint8],
+    settings: RockSettings,
 ) -> list[Component]:
-    """Finds the rocks of a class, cut apart if wanted, each with its share of the seams.
+    """Finds the rocks of a class, cut apart, each with its share of the seams.
 
     Args:
         segmentation: In which they are.
         class_id: The class.
-        free: H×W, 255 where there is a rim, else 0; what is given away becomes 0.
+        rock: H×W, 255 where the class is, else 0; not everywhere 0.
+        rims: H×W, 255 where there is a rim, else 0; None = the network knows none.
+        free: H×W, 255 where a rim is nobody's yet, else 0; what is given away becomes 0.
         settings: Which rocks are told.
     """
-    rock = _pixels_of(segmentation, class_id)
-    if not settings.split_touching or not cv2.countNonZero(rock):
-        return _components(rock, class_id, settings)
-    if segmentation.rim_id is None:
+    if rims is None:
         cut = cut_by_shape(rock, segmentation.confidence)
     else:
-        rim = _pixels_of(segmentation, segmentation.rim_id)
-        if not cv2.countNonZero(rim):
-            return _components(rock, class_id, settings)
-        cut = cut_apart(rock, rim, segmentation.confidence, settings.min_area)
+        cut = cut_apart(rock, rims, segmentation.confidence, settings.min_area)
     seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
     found = _with_seams(_components(cut, class_id, settings), seams, settings)
     cv2.bitwise_and(free, seams, free)
     return found
-
-
-def _pixels_of(segmentation: Segmentation, class_id: int) -> NDArray[np.uint8]:
-    """Returns H×W, 255 where a class is; several times as fast as NumPy's comparison."""
-    return cv2.inRange(segmentation.class_ids, class_id, class_id)  # type: ignore
 
 
 @dataclass(frozen=True)
@@ -174,14 +180,20 @@ class Component:
     mask: NDArray[np.uint8]
     contours: list[NDArray[np.int32]]
 
-    def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
-        """Returns its box (x, y, width, height) and a mask of the box's size, 255 where it is."""
+    def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8], bool]:
+        """Cuts it out of its mask.
+
+        Returns:
+            Its box (x, y, width, height), a mask of the box's size, 255 where it is, and whether
+            nothing else of the mask it comes from reaches into the box.
+        """
         x, y, width, height = cv2.boundingRect(self.contours[0])
         own = self.mask[y : y + height, x : x + width]
-        if cv2.countNonZero(own) != self.area:  # others reach into the box
+        alone = cv2.countNonZero(own) == self.area
+        if not alone:
             own = np.zeros((height, width), np.uint8)
             cv2.fillPoly(own, self.contours, 255, offset=(-x, -y))
-        return (x, y, width, height), own
+        return (x, y, width, height), own, alone
 
 
 def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) -> list[Component]:
@@ -209,7 +221,7 @@ def _with_seams(
     contours: list[Any] = []
     parents: list[NDArray[np.intp]] = []
     for component in components:
-        (x, y, width, height), own = component.cut_out()
+        (x, y, width, height), own, _ = component.cut_out()
         left, top = max(0, x - REACH), max(0, y - REACH)
         free = seams[top : y + height + REACH, left : x + width + REACH]
         if not cv2.countNonZero(free):
@@ -249,13 +261,15 @@ def _sorted_out(
     """
     sums, corners = _follow(contours)
     holes = np.flatnonzero(parents >= 0)
-    np.add.at(sums, parents[holes], sums[holes])
-    sums[holes] = 0
+    if len(holes):
+        np.add.at(sums, parents[holes], sums[holes])
+        sums[holes] = 0
     order = np.argsort(-sums[:, 0], kind='stable')
     kept = order[sums[order, 0] >= max(1, settings.min_area)][: settings.max_rocks].tolist()
     members = {number: [corners[number]] for number in kept}
-    for number in holes[np.isin(parents[holes], kept)].tolist():
-        members[int(parents[number])].append(corners[number])
+    for number, parent in zip(holes.tolist(), parents[holes].tolist(), strict=True):
+        if parent in members:
+            members[parent].append(corners[number])
     return [
         Component(class_id, int(area), (x / area, y / area), mask, members[number])
         for number, (area, x, y) in zip(kept, sums[kept].tolist(), strict=True)
@@ -299,16 +313,27 @@ def _follow(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[
 
 
 def _measure(
-    number: int, component: Component, confidence: NDArray[np.uint8], tolerance: float
+    number: int, component: Component, sure: NDArray[np.uint8], others_at_0: bool, tolerance: float
 ) -> Rock:
-    box, own = component.cut_out()
+    """Measures a component.
+
+    Args:
+        number: Becomes its id.
+        component: Which one.
+        sure: H×W, the confidence.
+        others_at_0: Whether that is 0 where there is nothing of the component's mask.
+        tolerance: Of its polygon, px.
+    """
+    box, own, alone = component.cut_out()
     x, y, width, height = box
     # With what else is there at 0, the sum of all is several times as quick as a mean with a mask.
-    sure = cv2.bitwise_and(confidence[y : y + height, x : x + width], own)
+    within: NDArray[Any] = sure[y : y + height, x : x + width]
+    if not (alone and others_at_0):
+        within = cv2.bitwise_and(within, own)
     return Rock(
         id=number,
         class_id=component.class_id,
-        score=cv2.sumElems(sure)[0] / (255 * component.area),
+        score=cv2.sumElems(within)[0] / (255 * component.area),
         area=component.area,
         box=box,
         centroid=component.centroid,

@@ -18,7 +18,7 @@ from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import OUTPUT_STRIDES, Card
 from rock_seg_ros.perception.cuda_pipeline import CudaPipeline
-from rock_seg_ros.perception.pipeline import Classified, Pipeline, PlainPipeline
+from rock_seg_ros.perception.pipeline import Classified, Pipeline, Pixels, PlainPipeline
 from rock_seg_ros.perception.presets import PRESETS, resolve_preset
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.tiling import Tiling, check_tiling
@@ -53,9 +53,10 @@ class Segmentation:
     def __init__(
         self,
         class_ids: NDArray[np.uint8],
-        confidence: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]],
+        confidence: Pixels | Callable[[], Pixels],
         rock_ids: tuple[int, ...],
         rim_id: int | None = None,
+        rock_confidence: Pixels | Callable[[], Pixels] | None = None,
     ) -> None:
         """Takes the parts in.
 
@@ -64,22 +65,42 @@ class Segmentation:
             confidence: H×W uint8, or what gives it, called at most once.
             rock_ids: The class ids that are rock.
             rim_id: The class id of the rim; None = none.
+            rock_confidence: H×W uint8, or what gives it; None = made of the others.
         """
         self.class_ids = class_ids
         self.rock_ids = rock_ids
         self.rim_id = rim_id
         self._confidence = confidence
+        self._rock_confidence = rock_confidence
 
     @cached_property
     def confidence(self) -> NDArray[np.uint8]:
         """H×W uint8, 0 to 255, the probability of each pixel's class."""
-        return self._confidence() if callable(self._confidence) else self._confidence
+        return _given(self._confidence)
+
+    @cached_property
+    def rock_confidence(self) -> NDArray[np.uint8]:
+        """H×W uint8, as the confidence where there is rock, elsewhere 0."""
+        if self._rock_confidence is not None:
+            return _given(self._rock_confidence)
+        return cv2.bitwise_and(self.confidence, self.mask())  # type: ignore[return-value]
 
     def mask(self) -> NDArray[np.uint8]:
         """Returns H×W uint8: 255 rock, 0 not."""
+        if not self.rock_ids[1:]:  # several times as fast as a table
+            return pixels_of(self.class_ids, self.rock_ids[0])
         table = np.zeros(256, np.uint8)
         table[list(self.rock_ids)] = 255
         return cv2.LUT(self.class_ids, table)  # type: ignore[return-value]
+
+
+def pixels_of(class_ids: Pixels, class_id: int) -> Pixels:
+    """Returns H×W uint8, 255 where a class is; several times as fast as NumPy's comparison."""
+    return cv2.inRange(class_ids, class_id, class_id)  # type: ignore[return-value]
+
+
+def _given(pixels: Pixels | Callable[[], Pixels]) -> Pixels:
+    return pixels() if callable(pixels) else pixels
 
 
 def choose_device(name: str) -> torch.device:
@@ -220,8 +241,14 @@ class Segmenter:
                 alike = self._run([pictures[number] for number in numbers], threshold)
                 found.update(zip(numbers, alike, strict=True))
         return [
-            Segmentation(*found[number], self.card.rock_ids, self.card.rim_id)
-            for number in range(len(pictures))
+            Segmentation(
+                own.class_ids,
+                own.confidence,
+                self.card.rock_ids,
+                self.card.rim_id,
+                own.rock_confidence,
+            )
+            for _, own in sorted(found.items())
         ]
 
     def warm(self, height: int, width: int, batch: int = 1) -> None:
@@ -297,6 +324,7 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
         lambda: np.where(never, np.uint8(255), segmentation.confidence),
         segmentation.rock_ids,
         segmentation.rim_id,
+        lambda: np.where(never, np.uint8(0), segmentation.rock_confidence),
     )
 
 

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.classification import STRIP_PIXELS, classify, classify_on_cpu
+from rock_seg_ros.perception.classification import (
+    STRIP_PIXELS,
+    classify,
+    classify_on_cpu,
+    confidence_on_cpu,
+)
 
 FOUR = Card(classes=('sky', 'sand', 'rock', 'boulder'), rock_classes=('rock', 'boulder'))
 CARDS = {
@@ -20,6 +25,17 @@ CARDS = {
     'sigmoid': Card(activation='sigmoid'),
     'sigmoid of class 0': Card(activation='sigmoid', rock_classes=('background',)),
 }
+
+
+def on_cpu(scores: Tensor, card: Card, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and confidence; what is told of rock at once is checked on the way."""
+    ids, rock_confidence = classify_on_cpu(scores, card, threshold)
+    confidence = confidence_on_cpu(scores, card, ids)
+    is_rock = np.isin(ids, card.rock_ids)
+    assert rock_confidence.dtype == np.uint8
+    assert not rock_confidence[~is_rock].any()
+    assert np.abs(rock_confidence[is_rock].astype(int) - confidence[is_rock]).max(initial=0) <= 1
+    return ids, confidence
 
 
 def formula(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +68,7 @@ def test_class_ids_are_the_formulas_and_confidence_is_within_one(
     clear = (margin > 1e-6).numpy()
     assert clear.mean() > 0.99
     plain = tuple(part.numpy() for part in classify(scores, card, threshold))
-    for ids, sure in (plain, classify_on_cpu(scores, card, threshold)):
+    for ids, sure in (plain, on_cpu(scores, card, threshold)):
         assert ids.dtype == sure.dtype == np.uint8
         assert np.array_equal(ids[clear], class_ids.numpy()[clear])
         assert np.abs(sure[clear] - confidence.numpy()[clear]).max() <= 1
@@ -62,8 +78,8 @@ def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
     scores = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
     card = CARDS['rims']
     for ours, theirs in zip(
-        classify_on_cpu(scores, card, 0.5),
-        classify_on_cpu(scores.contiguous(), card, 0.5),
+        on_cpu(scores, card, 0.5),
+        on_cpu(scores.contiguous(), card, 0.5),
         strict=True,
     ):
         assert np.array_equal(ours, theirs)
@@ -78,8 +94,15 @@ def test_pictures_of_a_batch_are_classified_each_for_itself() -> None:
 
 
 def test_scores_too_large_for_an_exponential_are_classified() -> None:
-    ids, sure = classify_on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), Card(), 0.5)
+    ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), Card(), 0.5)
     assert (ids.item(), sure.item()) == (1, 255)
+
+
+@pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
+def test_all_is_rock_from_0_on_and_from_1_on_what_is_sure(threshold: float, class_id: int) -> None:
+    scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
+    for ids in (classify(scores, Card(), threshold)[0], on_cpu(scores, Card(), threshold)[0]):
+        assert ids.tolist() == [[class_id, 1]]
 
 
 def scores_of(*probabilities: float) -> Tensor:
@@ -101,7 +124,7 @@ def test_rock_classes_are_weighed_together_and_told_apart_after(
 ) -> None:
     for ids, sure in (
         classify(scores_of(*probabilities), FOUR, threshold),
-        classify_on_cpu(scores_of(*probabilities), FOUR, threshold),
+        on_cpu(scores_of(*probabilities), FOUR, threshold),
     ):
         assert ids.item() == class_id
         assert sure.item() == pytest.approx(confidence * 255, abs=0.51)
@@ -112,6 +135,6 @@ def test_one_channel_is_the_rocks_probability(rock_first: bool) -> None:
     card = Card(activation='sigmoid', rock_classes=('background' if rock_first else 'rock',))
     rock, other = (0, 1) if rock_first else (1, 0)
     scores = torch.tensor([[[-9.0, 0.0, 2.0]]])
-    for ids, sure in (classify(scores, card, 0.5), classify_on_cpu(scores, card, 0.5)):
+    for ids, sure in (classify(scores, card, 0.5), on_cpu(scores, card, 0.5)):
         assert ids.tolist() == [[other, rock, rock]]
         assert sure.tolist() == [[255, 128, 225]]

@@ -78,6 +78,15 @@ def test_the_score_is_the_mean_of_the_rocks_own_pixels() -> None:
     assert rock.score == pytest.approx(0.8)
 
 
+def test_the_score_counts_no_pixel_of_another_class_in_the_box() -> None:
+    ids = np.zeros((30, 30), np.uint8)
+    ids[5:25, 5:9] = ids[21:25, 5:25] = 1  # an L, and in its box a rock of another class
+    ids[8:18, 12:22] = 3
+    confidence = np.where(ids == 3, 51, np.where(ids == 1, 204, 255)).astype(np.uint8)
+    found = find_rocks(Segmentation(ids, confidence, (1, 3), rim_id=2), ALL)
+    assert {rock.class_id: round(rock.score, 3) for rock in found} == {1: 0.8, 3: 0.2}
+
+
 @pytest.mark.parametrize('share', [0.2, 0.4, 0.6, 0.9])
 @pytest.mark.parametrize('softness', [0.0, 0.7, 2.0])
 def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(

@@ -178,6 +178,15 @@ def test_suppressed_pixels_become_background_and_others_stay() -> None:
     assert found.class_ids.tolist() == [[1, 1, 0]]
 
 
+def test_confidence_of_rock_is_0_where_there_is_none_and_where_it_is_suppressed() -> None:
+    ids, sure = np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8)
+    keep = np.array([[0, 1, 1]], np.uint8)
+    given = Segmentation(ids, sure, (1,), rock_confidence=np.array([[200, 201, 0]], np.uint8))
+    for found in (given, Segmentation(ids, sure, (1,))):
+        assert found.rock_confidence.tolist() == [[200, 201, 0]]
+        assert suppress(found, keep).rock_confidence.tolist() == [[0, 201, 0]]
+
+
 def test_suppressed_rims_become_background_too() -> None:
     found = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
     assert suppress(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
