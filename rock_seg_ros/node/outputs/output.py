@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -41,6 +42,9 @@ class Output(ABC):
             self.topic.replace('~', f'~/{camera}' if camera else '~'),
             QoSProfile(depth=self.depth, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            # What they would warn of the subscriber warns of, too; and the executor asks each of
+            # them before it takes a picture.
+            event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self._node = node
 
