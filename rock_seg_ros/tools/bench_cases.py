@@ -30,6 +30,7 @@ from rock_seg_ros.tools.bench_nodes import (
     USUAL,
     BenchNode,
     Picture,
+    keep_freed_memory,
     ros_context,
 )
 from rock_seg_ros.tools.bench_timing import Case, affordable, in_turn
@@ -286,6 +287,7 @@ def measure_overload(plan: Plan) -> list[Case]:
 def _nodes(plan: Plan) -> Iterator[Start]:
     """Yields what starts nodes, which end together."""
     plan.bar.set_description_str('starting nodes')
+    keep_freed_memory()
     with ros_context() as context, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
