@@ -158,14 +158,18 @@ class Processor:
     def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
         begun = time.monotonic()
         camera, analysis = picture.arrival.camera, picture.analysis
-        if any(output.metric for output in picture.wanted):
+        for output in picture.wanted:
+            if not output.of_rocks:
+                output.publish(analysis, parameters)
+        if any(output.metric for output in picture.wanted):  # may wait for depth
             analysis.view = camera.scale.view(
                 analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
             )
             if analysis.view is not None and analysis.view.depth is not None:
                 analysis.pose = camera.scale.pose(analysis.header)
         for output in picture.wanted:
-            output.publish(analysis, parameters)
+            if output.of_rocks:
+                output.publish(analysis, parameters)
         done = time.monotonic()
         camera.last, camera.target = analysis, analysis.target_now
         received = picture.arrival.received

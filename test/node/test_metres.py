@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from rock_seg_ros.node import frames
+from rock_seg_ros.node import frames, scale
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
@@ -210,6 +210,29 @@ def test_a_picture_waits_for_its_depth_while_depth_comes(bench, scene, depth):
     sights.depths.publish(late)
     cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
+
+
+def test_a_mask_does_not_wait_for_the_depth_of_its_picture_the_rocks_do(
+    bench, scene, depth, monkeypatch
+):
+    monkeypatch.setattr(scale, 'ALIVE', 60.0)  # however slow this machine is, depth comes
+    sights = Sights(bench, depth_tolerance=10.0)
+    topics = [f'/rock_seg/{name}' for name in ('mask', 'class_ids', 'confidence')]
+    for topic in topics:
+        bench.listen(Image, topic)
+    bench.wait_active(*(topic.replace('/rock_seg', '~') for topic in topics))
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    bench.send(scene, stamp=2)
+    for topic in topics:
+        bench.wait(lambda topic=topic: len(bench.received[topic]) == 2, topic)
+    assert len(bench.received[ROCKS]) == 1
+    late = depth_message(depth + 1)
+    late.header.stamp.sec, late.header.stamp.nanosec = 2, 123456789
+    sights.depths.publish(late)
+    cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
+    assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
+    assert cloud.header == bench.received[topics[0]][1].header
 
 
 def test_depth_that_comes_many_times_while_the_network_works_is_not_lost(bench, scene, depth):
@@ -421,6 +444,10 @@ def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, d
     )
     monkeypatch.setattr(frames, 'tf2_ros', fake)
     sights = Sights(bench, fixed_frame='odom')
+    others = [output for output in OUTPUTS if output is not Rocks]
+    for output in others:
+        bench.listen(output.message_type, output.topic.replace('~', '/rock_seg'))
+    bench.wait_active(*(output.topic for output in others))
     sights.tell(camera_info())
     sights.show(scene, depth_message(depth))
     (camera,) = bench.node._cameras

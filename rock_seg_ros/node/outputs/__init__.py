@@ -16,7 +16,8 @@ from rock_seg_ros.node.outputs.pictures import (
 from rock_seg_ros.node.outputs.shapes import Markers, Polygons, Target
 from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
 
-# In the order of publishing: the rocks go out last and close the picture.
+# In the order of publishing: what tells of pixels only goes first, and does not wait for depth; the
+# rocks go out last and close the picture.
 OUTPUTS: tuple[type[Output], ...] = (
     Mask,
     ClassIds,

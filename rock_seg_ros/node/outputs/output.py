@@ -23,12 +23,14 @@ class Output(ABC):
         message_type: Of its messages.
         depth: Of its history.
         metric: Whether it tells metres.
+        of_rocks: Whether it tells of rocks; what tells of pixels only waits for no depth.
     """
 
     topic: ClassVar[str]
     message_type: ClassVar[Any]
     depth: ClassVar[int] = 5
     metric: ClassVar[bool] = False
+    of_rocks: ClassVar[bool] = True
 
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
         """Creates the publisher, whose QoS parameters may override.

@@ -19,6 +19,7 @@ class Mask(Output):
 
     topic = '~/mask'
     message_type = Image
+    of_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -31,6 +32,7 @@ class ClassIds(Output):
 
     topic = '~/class_ids'
     message_type = Image
+    of_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -43,6 +45,7 @@ class Confidence(Output):
 
     topic = '~/confidence'
     message_type = Image
+    of_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
