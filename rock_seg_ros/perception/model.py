@@ -55,10 +55,13 @@ class SkipDecoder(nn.Module):
         Returns:
             N×classes×H/4×W/4 scores.
         """
-        context = self.aspp(deep)
         context = functional.interpolate(
-            context, size=shallow.shape[-2:], mode='bilinear', align_corners=False
+            self.aspp(deep), size=shallow.shape[-2:], mode='bilinear', align_corners=False
         )
+        return self.join(context, shallow)
+
+    def join(self, context: Tensor, shallow: Tensor) -> Tensor:
+        """Maps N×256×h×w of the ASPP and of the first stage to N×classes×h×w scores."""
         joined = torch.cat([context, self.reduce(shallow)], dim=1)
         return self.score(self.refine(joined))
 
@@ -123,6 +126,26 @@ class DeepLabV3(nn.Module):
         if self.aux_classifier is not None and self.training:
             result['aux'] = _resize(self.aux_classifier(features['aux']), size)
         return result
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W to N×2048×h×w of the last stage: the part that can be had tile by tile."""
+        return self.backbone(pictures)['deep']
+
+    def context(self, deep: Tensor) -> Tensor:
+        """Maps what `deep` gives of whole pictures to N×256×h×w that know all of each.
+
+        Without a decoder it is the scores, N×channels×h×w, of that size.
+        """
+        return self.classifier.aspp(deep) if self.decoder == 'skip' else self.classifier(deep)
+
+    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+        """Maps N×3×H×W and their context, scaled to N×256×H/4×W/4, to scores of that size."""
+        shallow = pictures
+        for name, layer in self.backbone.items():
+            shallow = layer(shallow)
+            if name == 'layer1':
+                break
+        return self.classifier.join(context, shallow)
 
 
 def _resize(scores: Tensor, size: torch.Size) -> Tensor:

@@ -38,26 +38,25 @@ class Scorer:
         self.card = card
         self._input_size = input_size
 
-    def scores(self, prepared: Tensor, enlarged: float | None = None) -> Tensor:
+    def scores(self, prepared: Tensor) -> Tensor:
         """Runs the network.
 
         Args:
             prepared: N×3×H×W normalised float32 RGB, on the network's device.
-            enlarged: By how much the network sees them larger; None = as told at the beginning.
 
         Returns:
             N×channels×H×W float32 logits.
         """
         height, width = prepared.shape[-2:]
-        if enlarged is None and any(self._input_size):
+        if any(self._input_size):
             seen = (self._input_size[1] or height, self._input_size[0] or width)
         else:
-            scale = enlargement(height, width, self.card) if enlarged is None else enlarged
+            scale = enlargement(height, width, self.card)
             seen = (round(height * scale), round(width * scale))
-        return _resize(self.runner.scores(_resize(prepared, seen)), (height, width))
+        return resize(self.runner.scores(resize(prepared, seen)), (height, width))
 
 
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Scales N×C×H×W maps bilinearly, with antialiasing where they shrink."""
     height, width = maps.shape[-2:]
     if (height, width) == size:

@@ -24,7 +24,7 @@ from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.tiling import Tiling, check_tiling
 from rock_seg_ros.perception.weights_file import Weights
 
-BACKENDS: dict[str, Callable[[Weights, torch.device, str, int], Backend]] = {
+BACKENDS: dict[str, Callable[..., Backend]] = {
     'torch': TorchBackend,
     'onnx': OnnxBackend,
     'openvino': OpenVinoBackend,
@@ -160,7 +160,7 @@ class Segmenter:
         input_size: tuple[int, int] = (0, 0),
         preset: str = 'auto',
         tile: int = 0,
-        tile_overlap: int = 64,
+        tile_overlap: int = 192,
     ) -> None:
         """Puts the network onto the device.
 
@@ -190,7 +190,8 @@ class Segmenter:
             )
         self.card: Card = weights.card
         self.backend = choose_backend(backend, weights, where, precision)
-        self._runner = BACKENDS[self.backend](weights, where, precision, output_stride)
+        wanted = {'parts': True} if tile else {}
+        self._runner = BACKENDS[self.backend](weights, where, precision, output_stride, **wanted)
         self.device = self._runner.device
         self.precision = self._runner.precision
         scorer = Scorer(self._runner, self.card, input_size)

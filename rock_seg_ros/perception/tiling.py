@@ -1,57 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture larger than the network should see at once, looked at in overlapping tiles."""
+"""A picture larger than the network should see at once, looked at in overlapping tiles.
+
+Only what a convolution sees nearby is worked out tile by tile. The ASPP, which looks far and pools
+over the whole picture, sees all of it at once, so that the mask is the one of the whole picture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from rock_seg_ros.perception.backends import PartedBackend
 from rock_seg_ros.perception.pipeline import Classified, Pixels, read_off
 from rock_seg_ros.perception.preparation import Preparation
-from rock_seg_ros.perception.scoring import Scorer, enlargement
+from rock_seg_ros.perception.scoring import Scorer, enlargement, resize
 
 SMALLEST_TILE = 64
-TILES_AT_ONCE = 4  # on CUDA; a CPU is busy with one, and its memory is better kept small
+STRIDES = (4, 8, 16)  # of what the parts of the network give
+GRID = 16  # px; tiles start and are cut at the cells of all of them
+
+
+class Span(NamedTuple):
+    """Where a tile lies along one side of the picture, px.
+
+    Attributes:
+        start: Its first.
+        end: One after its last.
+        first: The first of which it tells; what is before is the neighbour's.
+        last: One after the last of which it tells.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+Part = Callable[[Span, Span], Tensor]
 
 
 def check_tiling(tile: int, overlap: int) -> None:
     """Raises ValueError if tiles of `tile` px cannot overlap by `overlap` px; tile 0 is none."""
     if tile and tile < SMALLEST_TILE:
         raise ValueError(f'tile must be 0 or at least {SMALLEST_TILE} px, not {tile}')
-    if tile and not 0 <= overlap < tile / 2:
+    if tile and not 0 <= overlap <= tile // 2:
         raise ValueError(
-            f'tile_overlap must be 0 to {(tile - 1) // 2} px (under half of tile {tile}),'
-            f' not {overlap}'
+            f'tile_overlap must be 0 to {tile // 2} px (half of tile {tile}), not {overlap}'
         )
 
 
 class Tiling:
-    """Runs the network tile by tile, and blends the scores linearly where tiles overlap.
-
-    Besides the result, only the scores of one row of tiles are held.
-    """
+    """Runs the network's local parts tile by tile, and the one that looks far at once."""
 
     def __init__(self, scorer: Scorer, tile: int, overlap: int) -> None:
         """Takes the network in.
 
         Args:
-            scorer: The network, without an input size of its own.
-            tile: Height and width of the tiles, px.
+            scorer: The network, of a backend that runs its parts, without an input size of its own.
+            tile: Largest height and width of the tiles, px.
             overlap: Least overlap of neighbours, px.
 
         Raises:
-            ValueError: The tiles are too small, or overlap by half or more.
+            ValueError: The tiles are too small, or overlap by more than half.
         """
         check_tiling(tile, overlap)
-        self._scorer = scorer
+        self._runner = cast(PartedBackend, scorer.runner)
+        self._card = scorer.card
         self._tile = tile
         self._overlap = overlap
-        self._device = scorer.runner.device
-        self._prepare = Preparation(scorer.card, self._device)
-        self._at_once = TILES_AT_ONCE if self._device.type == 'cuda' else 1
+        self._prepare = Preparation(scorer.card, scorer.runner.device)
 
     def concerns(self, picture: Pixels) -> bool:
         """Returns whether a picture is larger than a tile."""
@@ -59,66 +81,99 @@ class Tiling:
 
     def run(self, picture: Pixels, threshold: float) -> Classified:
         """Classifies the pixels of one picture, H×W×3 uint8 RGB, any strides."""
-        class_ids = np.empty(picture.shape[:2], np.uint8)
-        confidence = np.empty_like(class_ids)
-        for top, scores in self._bands(picture):
-            band = slice(top, top + scores.shape[1])
-            found = read_off(scores, self._scorer.card, threshold)
-            class_ids[band], confidence[band] = found.class_ids, found.confidence()
-        return Classified(class_ids, lambda: confidence)
-
-    def _bands(self, picture: Pixels) -> Iterator[tuple[int, Tensor]]:
-        """Gives the first row and the channels×rows×W scores of one band after the other."""
         height, width = picture.shape[:2]
-        enlarged = enlargement(height, width, self._scorer.card)
-        rows, down = tiles_along(height, self._tile, self._overlap)
-        columns, across = tiles_along(width, self._tile, self._overlap)
-        size = (min(height, self._tile), min(width, self._tile))
-        channels = self._scorer.card.channels
-        band = torch.zeros(channels, size[0], width, device=self._device)
-        for number, top in enumerate(rows):
-            weights = down[number].to(self._device)[:, None]
-            for lefts in _chunks(range(len(columns)), self._at_once):
-                tiles = [
-                    picture[top : top + size[0], columns[i] : columns[i] + size[1]] for i in lefts
-                ]
-                scores = self._scorer.scores(self._prepare(tiles), enlarged)
-                for i, own in zip(lefts, scores, strict=True):
-                    place = band[:, :, columns[i] : columns[i] + size[1]]
-                    place.addcmul_(own, weights * across[i].to(self._device))
-            done = (rows[number + 1] if number + 1 < len(rows) else height) - top
-            yield top, band[:, :done]
-            rest = band[:, done:].clone()
-            band.zero_()[:, : rest.shape[1]] = rest
+        scale = enlargement(height, width, self._card)
+        seen = round(height * scale), round(width * scale)
+        coarse = self._scores(picture, seen)
+
+        def classified() -> Classified:  # the scores of all pixels are many times as large
+            scores = resize(resize(coarse, seen), (height, width))
+            return read_off(scores[0], self._card, threshold)
+
+        found = classified()
+        return found._replace(confidence=lambda: classified().confidence())
+
+    def _scores(self, picture: Pixels, seen: tuple[int, int]) -> Tensor:
+        """Returns 1×channels×h×w scores, coarser than the picture as the network sees it."""
+        rows, columns = (tiles_along(side, self._tile, self._overlap) for side in seen)
+        if enlarged := seen != picture.shape[:2]:
+            whole = resize(self._prepare([picture]), seen)
+
+        def tile(row: Span, column: Span) -> Tensor:
+            place = slice(row.start, row.end), slice(column.start, column.end)
+            return whole[..., *place] if enlarged else self._prepare([picture[place]])
+
+        def deep(row: Span, column: Span) -> Tensor:
+            return self._runner.deep(tile(row, column))
+
+        def decode(row: Span, column: Span) -> Tensor:
+            return self._runner.decode(tile(row, column), sample(context, row, column, seen))
+
+        context = self._runner.context(stitch(deep, rows, columns))
+        return context if self._card.decoder == 'none' else stitch(decode, rows, columns)
 
 
-def tiles_along(length: int, tile: int, overlap: int) -> tuple[list[int], Tensor]:
+def tiles_along(length: int, tile: int, overlap: int) -> list[Span]:
     """Lays tiles along one side of a picture, evenly, the first and the last at its ends.
 
     Args:
         length: Of the side, px.
-        tile: Length of a tile, px.
-        overlap: Least overlap of neighbours, px, less than `tile`.
+        tile: Largest length of a tile, px, at least `SMALLEST_TILE`.
+        overlap: Least overlap of neighbours, px, at most half of `tile`.
 
     Returns:
-        Where the tiles start, and tiles×min(tile, length) float32 weights, which fall linearly to
-        a tile's inner ends and add up to 1 at every px.
+        Tiles that are cut in the middle of their overlaps.
     """
-    tile = min(tile, length)
-    count = 1 if tile == length else -(-(length - overlap) // (tile - overlap))
-    starts = [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
-    inside = torch.arange(tile) + 0.5
-    ramp = torch.minimum(inside, inside.flip(0)).div(max(overlap, 1)).clamp(max=1)
-    weights = ramp.repeat(count, 1)
-    weights[0, : tile // 2] = weights[-1, (tile + 1) // 2 :] = 1  # no neighbour at the outer ends
-    total = torch.zeros(length)
-    for start, own in zip(starts, weights, strict=True):
-        total[start : start + tile] += own
-    for start, own in zip(starts, weights, strict=True):
-        own /= total[start : start + tile]
-    return starts, weights
+    if length <= tile:
+        return [Span(0, length, 0, length)]
+    side = (tile - GRID + 1) // GRID * GRID  # the last one may be longer, up to the picture's end
+    step = (side - overlap) // GRID * GRID
+    gaps = -(-(length - side) // step)
+    starts = [i * (length - side) // gaps // GRID * GRID for i in range(gaps + 1)]
+    ends = [*(start + side for start in starts[:-1]), length]
+    cuts = [(end + start) // 2 // GRID * GRID for end, start in zip(ends, starts[1:], strict=False)]
+    return [Span(*own) for own in zip(starts, ends, [0, *cuts], [*cuts, length], strict=True)]
 
 
-def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def stitch(part: Part, rows: list[Span], columns: list[Span]) -> Tensor:
+    """Puts together what a part of the network gives of each tile, 1×C×h×w at one of `STRIDES`."""
+    whole: Tensor | None = None
+    for row, column in product(rows, columns):
+        own = part(row, column)
+        sides = row.end - row.start, column.end - column.start
+        stride = next(s for s in STRIDES if _cells(max(sides), s) == max(own.shape[-2:]))
+        if whole is None:
+            size = [_cells(spans[-1].end, stride) for spans in (rows, columns)]
+            whole = own.new_empty(1, own.shape[1], *size)
+        (top, bottom), (left, right) = (
+            (span.first // stride, _cells(span.last, stride)) for span in (row, column)
+        )
+        y, x = row.start // stride, column.start // stride
+        whole[..., top:bottom, left:right] = own[..., top - y : bottom - y, left - x : right - x]
+    assert whole is not None
+    return whole
+
+
+def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int]) -> Tensor:
+    """Scales the context of a picture bilinearly to a tile's cells of 4 px.
+
+    Args:
+        context: 1×C×h×w of the whole picture.
+        row: Of the tile.
+        column: Of the tile.
+        size: Height and width of the picture, px.
+
+    Returns:
+        1×C×H/4×W/4: what scaling all of it to the picture's cells would give there.
+    """
+    y, x = (
+        (torch.arange(span.start // 4, _cells(span.end, 4)) + 0.5) * 2 / _cells(side, 4) - 1
+        for span, side in zip((row, column), size, strict=True)
+    )
+    across, down = torch.meshgrid(x, y, indexing='xy')
+    grid = torch.stack((across, down), dim=-1)[None].to(context.device)
+    return functional.grid_sample(context, grid, padding_mode='border', align_corners=False)
+
+
+def _cells(length: int, stride: int) -> int:
+    return -(-length // stride)

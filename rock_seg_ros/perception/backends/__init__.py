@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,3 +22,17 @@ class Backend(Protocol):
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+
+
+@runtime_checkable
+class PartedBackend(Backend, Protocol):
+    """Runs the parts of `DeepLabV3` also one by one; see there."""
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+
+    def context(self, deep: Tensor) -> Tensor:
+        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+
+    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""

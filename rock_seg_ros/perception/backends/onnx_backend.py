@@ -105,7 +105,12 @@ class OnnxBackend:
     """The graph of an ONNX file, whose output stride is that of its export."""
 
     def __init__(
-        self, weights: Weights, device: torch.device, precision: str, output_stride: int
+        self,
+        weights: Weights,
+        device: torch.device,
+        precision: str,
+        output_stride: int,
+        parts: bool = False,
     ) -> None:
         """Opens the graph.
 
@@ -114,6 +119,7 @@ class OnnxBackend:
             device: A CUDA device (with onnxruntime-gpu) or the CPU.
             precision: 'auto' (fp16 with TensorRT, else fp32), 'fp32', or 'fp16' (TensorRT only).
             output_stride: 0, or what the file was exported with.
+            parts: Must be false: the graph runs as a whole only.
 
         Raises:
             WeightsError: The file is none, or an argument asks for what it is not.
@@ -127,6 +133,8 @@ class OnnxBackend:
                 f'{weights.path}: was exported at output stride {weights.card.output_stride},'
                 f' not {output_stride}'
             )
+        if parts:
+            raise WeightsError(f'{weights.path}: tile must be 0 with an ONNX file')
         import onnxruntime
 
         available = onnxruntime.get_available_providers()

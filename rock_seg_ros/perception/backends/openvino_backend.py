@@ -19,6 +19,10 @@ from rock_seg_ros.perception.weights_file import Weights, WeightsError
 # What the parts that are not int8 are computed in.
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}
 
+Input = tuple[int, int, int]
+# Channels of the network's inputs, and a size to trace it with.
+RGB, DEEP, CONTEXT = (3, 64, 64), (2048, 8, 8), (256, 16, 16)
+
 
 def is_available() -> bool:
     """Returns whether OpenVINO is installed; imports nothing."""
@@ -29,7 +33,12 @@ class OpenVinoBackend:
     """The network as OpenVINO compiles it, for any size and batch."""
 
     def __init__(
-        self, weights: Weights, device: torch.device, precision: str, output_stride: int
+        self,
+        weights: Weights,
+        device: torch.device,
+        precision: str,
+        output_stride: int,
+        parts: bool = False,
     ) -> None:
         """Compiles the network.
 
@@ -39,6 +48,7 @@ class OpenVinoBackend:
             precision: 'fp32', 'bf16' (where the CPU has it) or 'int8' (where the card has
                 activation ranges); 'auto' is fp32.
             output_stride: 8 or 16; 0 = as trained.
+            parts: Whether `deep`, `context` and `decode` are wanted, too.
 
         Raises:
             WeightsError: The state dict does not fit the card's network, or an argument asks for
@@ -64,7 +74,14 @@ class OpenVinoBackend:
             raise WeightsError(f'{weights.path}: {error}') from None
         self.device = device
         self.precision = precision
-        self._request = _compile(model, weights, precision)
+        self._request = _compile(model, 'forward', [RGB], weights, precision)
+        self._parts: dict[str, Any] = {}
+        self._part = ''
+        if parts:
+            self._parts['deep'] = _compile(model, 'deep', [RGB], weights, precision)
+            self._parts['context'] = _compile(model, 'context', [DEEP], weights, precision)
+        if parts and model.decoder == 'skip':
+            self._parts['decode'] = _compile(model, 'decode', [RGB, CONTEXT], weights, precision)
         self._channels = weights.card.channels
 
     def scores(self, pictures: Tensor) -> Tensor:
@@ -79,14 +96,36 @@ class OpenVinoBackend:
         self._request.infer(share_outputs=True)  # else it would return a copy of the scores
         return scores
 
+    def deep(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+        return self._run('deep', pictures)
 
-class _ScoresOnly(nn.Module):
-    def __init__(self, model: DeepLabV3) -> None:
+    def context(self, deep: Tensor) -> Tensor:
+        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+        return self._run('context', deep)
+
+    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""
+        return self._run('decode', pictures, context)
+
+    def _run(self, part: str, *maps: Tensor) -> Tensor:
+        views = [one.contiguous().numpy() for one in maps]
+        if part != self._part:  # each would keep what it works in, as much as the whole network
+            if self._part:
+                self._parts[self._part].get_compiled_model().release_memory()
+            self._part = part
+        return torch.from_numpy(self._parts[part].infer(views, share_inputs=True)[0])
+
+
+class _Part(nn.Module):
+    def __init__(self, model: DeepLabV3, method: str) -> None:
         super().__init__()
         self.model = model
+        self.method = method
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.model(pictures)['out']
+    def forward(self, *maps: Tensor) -> Tensor:
+        result = getattr(self.model, self.method)(*maps)
+        return result if isinstance(result, Tensor) else result['out']
 
 
 @cache
@@ -103,8 +142,10 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _compile(model: DeepLabV3, weights: Weights, precision: str) -> Any:
-    """Returns an inference request for pictures of any size and batch."""
+def _compile(
+    model: DeepLabV3, method: str, inputs: list[Input], weights: Weights, precision: str
+) -> Any:
+    """Returns an inference request for what a method of the network does, of any size and batch."""
     if not is_available():
         raise WeightsError(
             f"{weights.path}: backend 'openvino' needs the package openvino, not installed here"
@@ -117,9 +158,9 @@ def _compile(model: DeepLabV3, weights: Weights, precision: str) -> Any:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter('ignore')
         graph = openvino.convert_model(
-            _ScoresOnly(model).eval(),
-            example_input=torch.zeros(1, 3, 64, 64),
-            input=[[-1, 3, -1, -1]],
+            _Part(model, method).eval(),
+            example_input=tuple(torch.zeros(1, *one) for one in inputs),
+            input=[[-1, one[0], -1, -1] for one in inputs],
         )
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': HINTS[precision]}
     return core.compile_model(graph, 'CPU', settings).create_infer_request()

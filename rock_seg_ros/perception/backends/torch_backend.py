@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,12 @@ class TorchBackend:
     """The network as a PyTorch module in channels-last memory."""
 
     def __init__(
-        self, weights: Weights, device: torch.device, precision: str, output_stride: int
+        self,
+        weights: Weights,
+        device: torch.device,
+        precision: str,
+        output_stride: int,
+        parts: bool = False,
     ) -> None:
         """Builds the network on the device.
 
@@ -26,6 +33,7 @@ class TorchBackend:
             device: A CUDA device or the CPU.
             precision: 'fp32', 'fp16' or 'bf16'; 'auto' is fp16 on CUDA and fp32 on the CPU.
             output_stride: 8 or 16; 0 = as trained.
+            parts: Whether `deep`, `context` and `decode` are wanted, too; they are always there.
 
         Raises:
             WeightsError: The state dict does not fit the card's network, or the precision is none
@@ -52,6 +60,21 @@ class TorchBackend:
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        with torch.inference_mode():
-            ready = pictures.to(self._dtype, memory_format=torch.channels_last)
-            return self._model(ready)['out'].float()
+        return self._run(lambda ready: self._model(ready)['out'], pictures)
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+        return self._run(self._model.deep, pictures)
+
+    def context(self, deep: Tensor) -> Tensor:
+        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+        return self._run(self._model.context, deep)
+
+    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""
+        return self._run(self._model.decode, pictures, context)
+
+    @torch.inference_mode()
+    def _run(self, part: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+        ready = [one.to(self._dtype, memory_format=torch.channels_last) for one in maps]
+        return part(*ready).float()
