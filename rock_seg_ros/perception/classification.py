@@ -142,15 +142,12 @@ def _classify_strip(
     """
     rock_ids, other_ids = groups
     highest = reduce(np.maximum, [logits[i] for i in rock_ids])
-    against = _relative([logits[i] for i in other_ids], highest)
-    class_ids.fill(other_ids[0])
-    _fill_winner(against, other_ids, class_ids)
-    total = reduce(_add, against)
-    rock_id: NDArray[Any] = np.full_like(class_ids, rock_ids[0])
+    total = reduce(_add, _relative([logits[i] for i in other_ids], highest))
+    rock_id: NDArray[Any] = np.empty_like(class_ids)
+    _fill_winner(logits, other_ids, class_ids)
+    _fill_winner(logits, rock_ids, rock_id)
     if rock_ids[1:]:
-        rocks = _relative([logits[i] for i in rock_ids], highest)
-        _fill_winner(rocks, rock_ids, rock_id)
-        all_rock = reduce(_add, rocks)
+        all_rock = reduce(_add, _relative([logits[i] for i in rock_ids], highest))
         is_rock = total <= all_rock * most
         total += all_rock
     else:
@@ -177,13 +174,12 @@ def _add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.flo
     return np.add(one, other, out=one)
 
 
-def _fill_winner(
-    powers: Sequence[NDArray[np.float32]], ids: list[int], winner: NDArray[np.uint8]
-) -> None:
-    """Fills in which of some classes is the most probable, where it is not the first."""
-    highest = powers[0]
-    for number, i in enumerate(ids[1:], start=1):
-        higher = (powers[number] > highest).view(np.uint8)
+def _fill_winner(logits: NDArray[np.float32], ids: list[int], winner: NDArray[np.uint8]) -> None:
+    """Fills in which of some classes has the highest logit."""
+    winner.fill(ids[0])
+    highest = logits[ids[0]]
+    for i in ids[1:]:
+        higher = (logits[i] > highest).view(np.uint8)
         np.maximum(winner, higher * np.uint8(i), out=winner)  # ids ascend: the latest winner's
-        if number + 1 < len(ids):
-            highest = np.maximum(highest, powers[number])
+        if i != ids[-1]:
+            highest = np.maximum(highest, logits[i])

@@ -98,10 +98,9 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     if settings.split_touching and segmentation.rim_id is not None:
         rims = pixels_of(segmentation.class_ids, segmentation.rim_id)
     cuts = settings.split_touching and (rims is None or cv2.countNonZero(rims) > 0)
-    sure = segmentation.rock_confidence
-    if cuts:  # what is given to a rock of a rim has its confidence, too
-        free = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
-        sure = segmentation.confidence
+    free = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
+    # What is given to a rock of a rim has its confidence, too.
+    sure = segmentation.confidence if cuts else segmentation.rock_confidence
     for class_id in segmentation.rock_ids:
         rock = pixels_of(segmentation.class_ids, class_id)
         if cuts and cv2.countNonZero(rock):

@@ -98,6 +98,12 @@ def test_scores_too_large_for_an_exponential_are_classified() -> None:
     assert (ids.item(), sure.item()) == (1, 255)
 
 
+def test_classes_whose_scores_are_far_apart_are_told_apart() -> None:
+    scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
+    for ids, sure in (classify(scores, CARDS['rims'], 0.5), on_cpu(scores, CARDS['rims'], 0.5)):
+        assert (ids.item(), sure.item()) == (2, 255)
+
+
 @pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
 def test_all_is_rock_from_0_on_and_from_1_on_what_is_sure(threshold: float, class_id: int) -> None:
     scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
