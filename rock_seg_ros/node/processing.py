@@ -27,13 +27,17 @@ from rock_seg_ros.perception.target import TargetRule
 
 @dataclass
 class Opened:
-    """A picture that was read, the outputs that are wanted of it, and when: `time.monotonic()`."""
+    """A picture that was read, the outputs that are wanted of it, and when: `time.monotonic()`.
+
+    `publishing` is how long its outputs have taken so far, s.
+    """
 
     arrival: Arrival
     analysis: Analysis
     wanted: Sequence[Output]
     started: float
     read: float
+    publishing: float = 0.0
 
 
 class Processor:
@@ -61,7 +65,12 @@ class Processor:
         begun = time.monotonic()
         pictures = self._segment(pictures)
         network = time.monotonic() - begun
-        for picture in pictures:
+        through = []
+        for picture in pictures:  # of all cameras, before one of them waits for depth
+            with self._at_own_cost(picture.arrival.camera):
+                self._publish_pixels(picture, parameters)
+                through.append(picture)
+        for picture in through:
             with self._at_own_cost(picture.arrival.camera):
                 self._publish(picture, network, parameters)
 
@@ -155,12 +164,18 @@ class Processor:
                 through.append(picture)
         return through
 
-    def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
+    def _publish_pixels(self, picture: Opened, parameters: Parameters) -> None:
+        """Publishes what tells of pixels alone."""
         begun = time.monotonic()
-        camera, analysis = picture.arrival.camera, picture.analysis
         for output in picture.wanted:
             if not output.of_rocks:
-                output.publish(analysis, parameters)
+                output.publish(picture.analysis, parameters)
+        picture.publishing = time.monotonic() - begun
+
+    def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
+        """Publishes what tells of rocks."""
+        begun = time.monotonic()
+        camera, analysis = picture.arrival.camera, picture.analysis
         if any(output.metric for output in picture.wanted):  # may wait for depth
             analysis.view = camera.scale.view(
                 analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
@@ -178,7 +193,7 @@ class Processor:
                 'wait': picture.started - received,
                 'read': picture.read - picture.started,
                 'network': network,
-                'publish': done - begun,
+                'publish': picture.publishing + done - begun,
                 'total': done - received,
             },
             self._age(picture.arrival.message.header),

@@ -6,10 +6,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from rock_seg_ros.node.images import fill, to_message
-from rock_seg_ros.node.outputs import OUTPUTS
+from rock_seg_ros.node.outputs import OUTPUTS, Output
 
 FRONT, REAR = '/front/image_raw', '/rear/image_raw'
 SMALL = np.full((24, 32, 3), 200, np.uint8)
@@ -103,6 +103,30 @@ def test_pictures_of_one_size_that_wait_together_are_one_batch(bench, rig):
     assert rig.masks('rear')[0].header.stamp.sec == 3
     assert [mask.header.stamp.sec for mask in rig.masks('front', 2)] == [1, 2]
     assert bench.segmenter.batches == [1, 2]
+
+
+def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(
+    bench, rig, monkeypatch
+):
+    order, publish = [], Output.publish
+
+    def noted(output, *of):
+        order.append(output.topic)
+        publish(output, *of)
+
+    rig.start()
+    for name, camera in zip(('front', 'rear'), bench.node._cameras, strict=True):
+        bench.listen(PointCloud2, f'/rock_seg/{name}/rocks')
+        bench.wait(lambda camera=camera: camera.outputs[-1].wanted, 'the rocks to be matched')
+    monkeypatch.setattr(Output, 'publish', noted)
+    rig.hold()
+    rig.send(FRONT, SMALL, 2)
+    rig.send(REAR, SMALL, 3)
+    rig.waits(FRONT, REAR)
+    bench.segmenter.go.set()
+    got = bench.received['/rock_seg/rear/rocks']
+    bench.wait(lambda: got, 'the rocks of rear')
+    assert order[-4:] == ['~/mask', '~/mask', '~/rocks', '~/rocks']
 
 
 def test_a_camera_that_is_seldom_heard_is_next_after_one_that_always_sends(bench, rig, scene):
