@@ -93,7 +93,7 @@ class Parameters:
         0, 'larger pictures are looked at in tiles of so many px; 0 = never', 0, LARGEST_SIDE
     )
     tile_overlap: int = _parameter(
-        192, 'least overlap of neighbouring tiles, px; at most half a tile', 0, LARGEST_SIDE
+        256, 'least overlap of neighbouring tiles, px; at most half a tile', 0, LARGEST_SIDE
     )
     image_topics: tuple[str, ...] = _parameter(
         (),

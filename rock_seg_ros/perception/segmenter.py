@@ -76,7 +76,8 @@ class Segmentation:
     @cached_property
     def confidence(self) -> NDArray[np.uint8]:
         """H×W uint8, 0 to 255, the probability of each pixel's class."""
-        return _given(self._confidence)
+        self._confidence = _given(self._confidence)  # lets go what it was made of
+        return self._confidence
 
     @cached_property
     def rock_confidence(self) -> NDArray[np.uint8]:
@@ -160,7 +161,7 @@ class Segmenter:
         input_size: tuple[int, int] = (0, 0),
         preset: str = 'auto',
         tile: int = 0,
-        tile_overlap: int = 192,
+        tile_overlap: int = 256,
     ) -> None:
         """Puts the network onto the device.
 

@@ -20,7 +20,7 @@ from rock_seg_ros.perception.pipeline import Classified, Pixels, read_off
 from rock_seg_ros.perception.preparation import Preparation
 from rock_seg_ros.perception.scoring import Scorer, enlargement, resize
 
-SMALLEST_TILE = 64
+SMALLEST_TILE = 128  # of smaller ones half could be less than a step of the grid
 STRIDES = (4, 8, 16)  # of what the parts of the network give
 GRID = 16  # px; tiles start and are cut at the cells of all of them
 
@@ -91,6 +91,8 @@ class Tiling:
             return read_off(scores[0], self._card, threshold)
 
         found = classified()
+        if coarse.device.type != 'cpu':  # there it holds the confidence alone
+            return found
         return found._replace(confidence=lambda: classified().confidence())
 
     def _scores(self, picture: Pixels, seen: tuple[int, int]) -> Tensor:

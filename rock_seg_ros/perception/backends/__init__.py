@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ class Backend(Protocol):
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
 
 
-@runtime_checkable
 class PartedBackend(Backend, Protocol):
     """Runs the parts of `DeepLabV3` also one by one; see there."""
 

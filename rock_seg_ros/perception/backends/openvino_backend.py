@@ -74,9 +74,11 @@ class OpenVinoBackend:
             raise WeightsError(f'{weights.path}: {error}') from None
         self.device = device
         self.precision = precision
-        self._request = _compile(model, 'forward', [RGB], weights, precision)
+        whole = _compile(model, 'forward', [RGB], weights, precision)
+        self._request = whole.create_infer_request()
         self._parts: dict[str, Any] = {}
         self._part = ''
+        self._request_of_part: Any = None
         if parts:
             self._parts['deep'] = _compile(model, 'deep', [RGB], weights, precision)
             self._parts['context'] = _compile(model, 'context', [DEEP], weights, precision)
@@ -110,11 +112,11 @@ class OpenVinoBackend:
 
     def _run(self, part: str, *maps: Tensor) -> Tensor:
         views = [one.contiguous().numpy() for one in maps]
-        if part != self._part:  # each would keep what it works in, as much as the whole network
+        if part != self._part:  # each would keep its inputs and what it works in: a network's worth
             if self._part:
-                self._parts[self._part].get_compiled_model().release_memory()
-            self._part = part
-        return torch.from_numpy(self._parts[part].infer(views, share_inputs=True)[0])
+                self._parts[self._part].release_memory()
+            self._part, self._request_of_part = part, self._parts[part].create_infer_request()
+        return torch.from_numpy(self._request_of_part.infer(views, share_inputs=True)[0])
 
 
 class _Part(nn.Module):
@@ -145,7 +147,7 @@ def _core() -> Any:
 def _compile(
     model: DeepLabV3, method: str, inputs: list[Input], weights: Weights, precision: str
 ) -> Any:
-    """Returns an inference request for what a method of the network does, of any size and batch."""
+    """Returns what a method of the network does, compiled for any size and batch."""
     if not is_available():
         raise WeightsError(
             f"{weights.path}: backend 'openvino' needs the package openvino, not installed here"
@@ -163,4 +165,4 @@ def _compile(
             input=[[-1, one[0], -1, -1] for one in inputs],
         )
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': HINTS[precision]}
-    return core.compile_model(graph, 'CPU', settings).create_infer_request()
+    return core.compile_model(graph, 'CPU', settings)
