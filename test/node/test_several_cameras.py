@@ -105,9 +105,7 @@ def test_pictures_of_one_size_that_wait_together_are_one_batch(bench, rig):
     assert bench.segmenter.batches == [1, 2]
 
 
-def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(
-    bench, rig, monkeypatch
-):
+def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench, rig, monkeypatch):
     order, publish = [], Output.publish
 
     def noted(output, *of):
