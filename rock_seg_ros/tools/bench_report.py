@@ -22,7 +22,7 @@ shell: the same with a network of no cost, until mask, overlay, polygon_points a
 rocks that do not touch) or all outputs (200); overload: age of the masks, pictures 10 times too
 fast; ratios above 1: rock_seg is faster (gpu_vs_roofline: measured / limit)"""
 OURS, THEIRS, GREY = '#0072b2', '#d55e00', '#999999'
-OTHERS = ('torchvision', 'eager', 'plain node')
+OTHERS = ('torchvision', 'eager', 'plain node', 'echo node')
 LIBRARIES = ('torch', 'torchvision', 'openvino', 'onnxruntime', 'numpy', 'rclpy')
 
 

@@ -54,7 +54,7 @@ def test_one_run_measures_networks_nodes_shell_and_overload(tmp_path, weights_fi
         *('network: torchvision', 'picture: torchvision', 'network: eager'),
         *('network: balanced', 'picture: balanced'),
         *('node: plain node', 'node: balanced'),
-        *('shell: rock_seg', 'shell: plain node', 'overload: age at 100 Hz'),
+        *('shell: rock_seg', 'shell: plain node', 'shell: echo node', 'overload: age at 100 Hz'),
     ]
     assert result['machine']['cores'] >= 1
     for measured in result['cases']:
