@@ -19,7 +19,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 
 DEPTH = 5
-VERTEX, ROCK = 16, 72  # bytes of a point of the package's clouds
+VERTEX, ROCK = 16, 68  # bytes of a point of the package's clouds
 VERTICES = 30  # of a rock
 
 

@@ -55,7 +55,7 @@ def main() -> int:
     arguments, ros_arguments = parser.parse_known_args()
 
     def load(parameters: Parameters) -> Segmenter:
-        BACKENDS[BACKEND] = lambda weights, device, precision, output_stride: StandIn(
+        BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StandIn(
             device, arguments.rocks, arguments.network_ms / 1e3
         )
         return Segmenter(Weights(Path(BACKEND), CARD, {}), parameters.device, backend=BACKEND)

@@ -58,9 +58,9 @@ def classify_on_cpu(
     """
     logits = _logits(scores, card).contiguous().numpy()
     class_ids, sure = np.empty((2, *logits.shape[1:]), np.uint8)
-    most = np.float32(_odds_against(threshold))
+    groups, most = _groups(card), np.float32(_odds_against(threshold))
     for own in _strips(*class_ids.shape):
-        _classify_strip(logits[:, own], _groups(card), most, class_ids[own], sure[own])
+        _classify_strip(logits[:, own], groups, most, class_ids[own], sure[own])
     return class_ids, sure
 
 

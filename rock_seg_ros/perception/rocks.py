@@ -93,24 +93,20 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     Returns:
         At most `max_rocks` rocks, numbered from 1 in that order.
     """
-    found: list[Component] = []
     rims: NDArray[np.uint8] | None = None
     if settings.split_touching and segmentation.rim_id is not None:
         rims = pixels_of(segmentation.class_ids, segmentation.rim_id)
-    cuts = settings.split_touching and (rims is None or cv2.countNonZero(rims) > 0)
-    free = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
-    # What is given to a rock of a rim has its confidence, too.
-    sure = segmentation.confidence if cuts else segmentation.rock_confidence
-    for class_id in segmentation.rock_ids:
-        rock = pixels_of(segmentation.class_ids, class_id)
-        if cuts and cv2.countNonZero(rock):
-            found.extend(_cut_rocks(segmentation, class_id, rock, rims, free, settings))
-        else:
+    if settings.split_touching and (rims is None or cv2.countNonZero(rims)):
+        found = _cut_rocks(segmentation, rims, settings)
+        sure = segmentation.confidence  # a rim that was given to a rock has its own, too
+    else:
+        found, sure = [], segmentation.rock_confidence
+        for class_id in segmentation.rock_ids:
+            rock = pixels_of(segmentation.class_ids, class_id)
             found.extend(_components(rock, class_id, settings))
     found.sort(key=lambda component: -component.area)
-    others_at_0 = not cuts and len(segmentation.rock_ids) == 1
     return [
-        _measure(number, component, sure, others_at_0, settings.polygon_tolerance)
+        _measure(number, component, sure, settings.polygon_tolerance)
         for number, component in enumerate(found[: settings.max_rocks], start=1)
     ]
 
@@ -133,30 +129,28 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
 
 
 def _cut_rocks(
-    segmentation: Segmentation,
-    class_id: int,
-    rock: NDArray[np.uint8],
-    rims: NDArray[np.uint8] | None,
-    free: NDArray[np.uint8],
-    settings: RockSettings,
+    segmentation: Segmentation, rims: NDArray[np.uint8] | None, settings: RockSettings
 ) -> list[Component]:
-    """Finds the rocks of a class, cut apart, each with its share of the seams.
+    """Finds the rocks of all classes, cut apart, each with its share of the seams.
 
     Args:
         segmentation: In which they are.
-        class_id: The class.
-        rock: H×W, 255 where the class is, else 0; not everywhere 0.
         rims: H×W, 255 where there is a rim, else 0; None = the network knows none.
-        free: H×W, 255 where a rim is nobody's yet, else 0; what is given away becomes 0.
         settings: Which rocks are told.
     """
-    if rims is None:
-        cut = cut_by_shape(rock, segmentation.confidence)
-    else:
-        cut = cut_apart(rock, rims, segmentation.confidence, settings.min_area)
-    seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
-    found = _with_seams(_components(cut, class_id, settings), seams, settings)
-    cv2.bitwise_and(free, seams, free)
+    found: list[Component] = []
+    free: NDArray[Any] = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
+    for class_id in segmentation.rock_ids:
+        rock = pixels_of(segmentation.class_ids, class_id)
+        if not cv2.countNonZero(rock):
+            continue
+        if rims is None:
+            cut = cut_by_shape(rock, segmentation.confidence)
+        else:
+            cut = cut_apart(rock, rims, segmentation.confidence, settings.min_area)
+        seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
+        found.extend(_with_seams(_components(cut, class_id, settings), seams, settings))
+        cv2.bitwise_and(free, seams, free)
     return found
 
 
@@ -179,20 +173,14 @@ class Component:
     mask: NDArray[np.uint8]
     contours: list[NDArray[np.int32]]
 
-    def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8], bool]:
-        """Cuts it out of its mask.
-
-        Returns:
-            Its box (x, y, width, height), a mask of the box's size, 255 where it is, and whether
-            nothing else of the mask it comes from reaches into the box.
-        """
+    def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
+        """Returns its box (x, y, width, height) and a mask of the box's size, 255 where it is."""
         x, y, width, height = cv2.boundingRect(self.contours[0])
         own = self.mask[y : y + height, x : x + width]
-        alone = cv2.countNonZero(own) == self.area
-        if not alone:
+        if cv2.countNonZero(own) != self.area:  # others reach into the box
             own = np.zeros((height, width), np.uint8)
             cv2.fillPoly(own, self.contours, 255, offset=(-x, -y))
-        return (x, y, width, height), own, alone
+        return (x, y, width, height), own
 
 
 def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) -> list[Component]:
@@ -220,7 +208,7 @@ def _with_seams(
     contours: list[Any] = []
     parents: list[NDArray[np.intp]] = []
     for component in components:
-        (x, y, width, height), own, _ = component.cut_out()
+        (x, y, width, height), own = component.cut_out()
         left, top = max(0, x - REACH), max(0, y - REACH)
         free = seams[top : y + height + REACH, left : x + width + REACH]
         if not cv2.countNonZero(free):
@@ -311,24 +299,11 @@ def _follow(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[
     return sums, [corners[start:end] for start, end in pairwise(bounds)]
 
 
-def _measure(
-    number: int, component: Component, sure: NDArray[np.uint8], others_at_0: bool, tolerance: float
-) -> Rock:
-    """Measures a component.
-
-    Args:
-        number: Becomes its id.
-        component: Which one.
-        sure: H×W, the confidence.
-        others_at_0: Whether that is 0 where there is nothing of the component's mask.
-        tolerance: Of its polygon, px.
-    """
-    box, own, alone = component.cut_out()
+def _measure(number: int, component: Component, sure: NDArray[np.uint8], tolerance: float) -> Rock:
+    box, own = component.cut_out()
     x, y, width, height = box
     # With what else is there at 0, the sum of all is several times as quick as a mean with a mask.
-    within: NDArray[Any] = sure[y : y + height, x : x + width]
-    if not (alone and others_at_0):
-        within = cv2.bitwise_and(within, own)
+    within = cv2.bitwise_and(sure[y : y + height, x : x + width], own)
     return Rock(
         id=number,
         class_id=component.class_id,

@@ -191,8 +191,8 @@ class Segmenter:
             )
         self.card: Card = weights.card
         self.backend = choose_backend(backend, weights, where, precision)
-        wanted = {'parts': True} if tile else {}
-        self._runner = BACKENDS[self.backend](weights, where, precision, output_stride, **wanted)
+        make = BACKENDS[self.backend]
+        self._runner = make(weights, where, precision, output_stride, parts=tile > 0)
         self.device = self._runner.device
         self.precision = self._runner.precision
         scorer = Scorer(self._runner, self.card, input_size)

@@ -19,8 +19,9 @@ ms a picture; fps: sent one after the other, in overload what is published; MB: 
 limit: FLOP at the rate of a large matrix product, fp32 on the CPU and fp16 on CUDA, or allowed age
 network: alone; picture: to a mask, in process; node: from publication to the mask, through DDS
 shell: the same with a network of no cost, until mask, overlay, polygon_points and rocks came (20
-rocks that do not touch) or all outputs (200); overload: age of the masks, pictures 10 times too
-fast; ratios above 1: rock_seg is faster (gpu_vs_roofline: measured / limit)"""
+rocks that do not touch) or all outputs (200); echo node: works out nothing
+overload: age of the masks, pictures 10 times too fast
+ratios above 1: rock_seg is faster (gpu_vs_roofline: measured / limit)"""
 OURS, THEIRS, GREY = '#0072b2', '#d55e00', '#999999'
 OTHERS = ('torchvision', 'eager', 'plain node', 'echo node')
 LIBRARIES = ('torch', 'torchvision', 'openvino', 'onnxruntime', 'numpy', 'rclpy')
