@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Compares the CPU runtimes called alone.')
     parser.add_argument('--size', default='640x480', metavar='WxH')
     parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16))
-    parser.add_argument('--weights', default='', metavar='FILE')
+    parser.add_argument('--weights', default='resnet50', metavar='FILE')
     parser.add_argument('--seconds', type=float, default=60.0, metavar='S', help='to measure')
     given = parser.parse_args()
     width, height = map(int, given.size.split('x'))

@@ -20,14 +20,14 @@ from rock_seg_ros.perception.weights_file import embedded_path, save_weights
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ('seg_node', 'rock_seg')
-WEIGHTS = Path('rock_seg_ros', 'weights', 'default.safetensors')
+WEIGHTS = Path('rock_seg_ros', 'weights', 'resnet50.safetensors')
 SITE_PACKAGES = sysconfig.get_path('purelib')
 
 FIND_WEIGHTS = """
 from pathlib import Path
-from rock_seg_ros.perception.weights_file import embedded_path
-assert embedded_path().is_file(), embedded_path()
-print(embedded_path())
+from rock_seg_ros.perception.weights_file import EMBEDDED, embedded_path
+assert all(embedded_path(name).is_file() for name in EMBEDDED)
+print(embedded_path('resnet50'))
 """
 
 
@@ -169,7 +169,7 @@ def test_an_editable_install_finds_the_weights_of_its_checkout(
 
 
 def test_a_checkout_finds_its_weights() -> None:
-    assert embedded_path() == ROOT / WEIGHTS
+    assert embedded_path('resnet50') == ROOT / WEIGHTS
 
 
 def test_the_manifest_names_every_ros_package_that_the_code_imports() -> None:

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = parser.parse_args(words)
     try:
         given = parser.instantiate(parsed)
-        weights = load_weights(given.weights)
+        weights = load_weights(given.weights, given.device)
         segmenter = Segmenter(
             weights, given.device, output_stride=given.output_stride, preset=given.preset
         )

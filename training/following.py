@@ -344,7 +344,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(
                 f'--drives {given.drives} --pictures {given.pictures}: nothing to follow'
             )
-        segmenter = Segmenter(load_weights(given.weights), given.device) if given.network else None
+        segmenter = None
+        if given.network:
+            segmenter = Segmenter(load_weights(given.weights, given.device), given.device)
         scores = measure(given.looks, seeds, tuple(given.size), given.pictures, segmenter)
     except (DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.following: {error}', file=sys.stderr)

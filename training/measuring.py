@@ -480,7 +480,9 @@ def main(arguments: list[str] | None = None) -> int:
     stereo = StereoCamera(given.baseline, given.noise)
     try:
         segmenter = (
-            None if given.exact_only else Segmenter(load_weights(given.weights), given.device)
+            None
+            if given.exact_only
+            else Segmenter(load_weights(given.weights, given.device), given.device)
         )
         told = report(measure(scenes, tuple(given.size), stereo, segmenter, given.pictures))
     except (DeviceError, WeightsError, ValueError, OSError) as problem:

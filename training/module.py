@@ -17,6 +17,7 @@ from rock_seg_ros.perception.classification import classify
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
 from training.config import TrainingConfig
+from training.distillation import Distillation
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics
 from training.schedule import learning_rate
@@ -39,6 +40,9 @@ class RockSegmentation(pl.LightningModule):
         self.card = config.card()
         self.model = build(self.card, aux=True)
         self.model.to(memory_format=torch.channels_last)
+        self.distillation = (
+            Distillation(config.distill, self.model, self.card) if config.distill.teachers else None
+        )
         self.val_names = list(val_names)
         self.metrics = nn.ModuleList(rock_metrics(f'val_{name}_') for name in val_names)
 
@@ -46,16 +50,26 @@ class RockSegmentation(pl.LightningModule):
         return [cast('MetricCollection', metrics) for metrics in self.metrics]
 
     @override
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Returns the loss of a batch of N×3×H×W uint8 crops and N×H×W class ids."""
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        """Returns the loss of a batch.
+
+        Args:
+            batch: N×3×H×W uint8 crops, N×H×W class ids, and N×3×H×W uint8 crops as the teachers
+                see them; without teachers 0 of these.
+            batch_index: Its number in the epoch.
+        """
         torch.manual_seed(self.config.seed_at(self._part(batch_index)))
-        pictures, targets = batch
+        pictures, targets, clean = batch
         prepared = normalize(pictures, self.card).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
         self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True)
-        return loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
+        if 'aux' in scores:
+            loss = loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
+        if self.distillation is not None:
+            loss = loss + self.distillation(scores['out'], clean)
+        return loss
 
     def _part(self, batch_index: int) -> int:
         """Numbers the parts of all steps: each drops out differently, and alike if resumed."""
@@ -66,7 +80,7 @@ class RockSegmentation(pl.LightningModule):
     def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         how = self.config.loss
         return segmentation_loss(
-            scores,
+            scores.float(),
             targets,
             how.region,
             how.region_weight,
@@ -108,13 +122,22 @@ class RockSegmentation(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Returns the optimizer, and a schedule that is stepped every step."""
         how = self.config.optimizer
-        parameters = [
-            {
-                'params': [p for p in self.model.parameters() if p.ndim > 1],
-                'weight_decay': how.weight_decay,
-            },
-            {'params': [p for p in self.model.parameters() if p.ndim <= 1], 'weight_decay': 0.0},
-        ]
+        parameters = []
+        for backbone in (True, False):
+            own = [
+                parameter
+                for name, parameter in self.named_parameters()
+                if name.startswith('model.backbone.') == backbone
+            ]
+            rate = how.backbone_rate if backbone else 1.0
+            for decays in (True, False):
+                parameters.append(
+                    {
+                        'params': [p for p in own if (p.ndim > 1) == decays],
+                        'weight_decay': how.weight_decay if decays else 0.0,
+                        'lr': rate,
+                    }
+                )
         optimizer: torch.optim.Optimizer
         if how.name == 'sgd':
             optimizer = torch.optim.SGD(parameters, lr=1.0, momentum=0.9)

@@ -15,8 +15,8 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.card import OUTPUT_STRIDES
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
@@ -55,13 +55,16 @@ class Parameters:
     """The values of all parameters at one moment."""
 
     weights: str = _parameter(
-        '', 'weights file (.safetensors, .onnx, .pth); empty: the embedded default', always=True
+        '',
+        "weights file (.safetensors, .onnx, .pth), or 'resnet50' or 'light', which come with the"
+        ' package; empty: resnet50 on CUDA, light on a CPU',
+        always=True,
     )
     device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
     preset: str = _parameter(
         'auto',
-        "'auto' (output stride as trained), 'exact' (8, fp32), 'balanced' (16) or 'fast'"
-        ' (16; int8 on the CPU); precision and output_stride win over it',
+        "'auto' (output stride as trained), 'exact' (the finest, fp32), 'balanced' (the coarsest)"
+        " or 'fast' (the coarsest; int8 on the CPU); precision and output_stride win over it",
         choices=PRESETS,
     )
     precision: str = _parameter(
@@ -74,7 +77,7 @@ class Parameters:
     )
     output_stride: int = _parameter(
         0,
-        "of the backbone: 8 (finer), 16 (faster), 0 = the preset's",
+        "of the backbone: 8 (finer) or 16 (faster) of resnet50, 32 of light, 0 = the preset's",
         choices=(0, *OUTPUT_STRIDES),
     )
     input_width: int = _parameter(

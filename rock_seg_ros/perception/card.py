@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from typing import Any
 
+from rock_seg_ros.perception.networks import NETWORKS
+
 FORMAT_VERSION = 1
 ARCHITECTURE = 'deeplabv3_resnet50'
-DECODERS = ('skip', 'none')
 ACTIVATIONS = ('softmax', 'sigmoid')
-OUTPUT_STRIDES = (8, 16)
 RIM = 'rim'
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class CardError(ValueError):
@@ -29,12 +27,12 @@ class Card:
     Attributes:
         classes: Class names; the place in the tuple is the class id (0 to 255).
         rock_classes: The names among `classes` that are rock.
-        decoder: 'skip' or 'none' (torchvision's `deeplabv3_resnet50`, key for key).
+        decoder: 'skip', or with ResNet-50 'none' (torchvision's `deeplabv3_resnet50`, key for key).
         activation: 'softmax' (one channel a class) or 'sigmoid' (one channel, the rock's).
         mean: Per-channel RGB mean that is taken off a picture scaled to 0..1.
         std: Per-channel RGB standard deviation that it is then divided by.
         training_size: Width and height of the training crops, in px; (0, 0) when unknown.
-        output_stride: Output stride of the backbone in training, 8 or 16.
+        output_stride: Output stride of the backbone in training: 8, 16 or 32.
         smallest_side: A picture whose shorter side has fewer px is enlarged to it for the network,
             at most twofold; 0 = never.
         threshold: Rock probability, 0 to 1, from which a pixel is rock.
@@ -43,14 +41,16 @@ class Card:
         licence: Licence of the weights.
         activation_ranges: Name of a convolution → lowest and highest value of its input that int8
             tells apart, measured on real pictures; empty = not calibrated for int8.
+        architecture: The network, a key of `networks.NETWORKS`.
+        format_version: Of the card.
     """
 
     classes: tuple[str, ...] = ('background', 'rock')
     rock_classes: tuple[str, ...] = ('rock',)
     decoder: str = 'skip'
     activation: str = 'softmax'
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = NETWORKS[ARCHITECTURE].mean
+    std: tuple[float, float, float] = NETWORKS[ARCHITECTURE].std
     training_size: tuple[int, int] = (0, 0)
     output_stride: int = 8
     smallest_side: int = 0
@@ -68,10 +68,11 @@ class Card:
             raise CardError(
                 f'card format_version is {self.format_version}; this version reads {FORMAT_VERSION}'
             )
-        _one_of('architecture', self.architecture, (ARCHITECTURE,))
-        _one_of('decoder', self.decoder, DECODERS)
+        _one_of('architecture', self.architecture, tuple(NETWORKS))
+        network = NETWORKS[self.architecture]
+        _one_of('decoder', self.decoder, network.decoders)
         _one_of('activation', self.activation, ACTIVATIONS)
-        _one_of('output_stride', self.output_stride, OUTPUT_STRIDES)
+        _one_of('output_stride', self.output_stride, network.output_strides)
         for name in ('classes', 'rock_classes'):
             names = getattr(self, name)
             if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):

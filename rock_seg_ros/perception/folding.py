@@ -13,11 +13,11 @@ def fold_batch_norm(model: nn.Module) -> None:
     """Folds every batch norm that comes right after a convolution in its parent, in place.
 
     Args:
-        model: In evaluation mode, and of a kind that runs its children in their order, as ResNet
-            and DeepLab do.
+        model: In evaluation mode, and of a kind that runs its children in their order, as ResNet,
+            EfficientNet and DeepLab do.
     """
     for parent in list(model.modules()):
         for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
-                setattr(parent, name, nn.Identity())
+                setattr(parent, name, getattr(norm, 'act', nn.Identity()))  # timm's has one

@@ -6,9 +6,15 @@ from __future__ import annotations
 import torch
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.networks import NETWORKS
 
 PRESETS = ('auto', 'exact', 'balanced', 'fast')
-OUTPUT_STRIDE_OF = {'exact': 8, 'balanced': 16, 'fast': 16}
+
+
+def preset_stride(preset: str, card: Card) -> int:
+    """Returns a preset's output stride: 'exact' the network's finest, 'auto' as trained."""
+    strides = NETWORKS[card.architecture].output_strides
+    return {'exact': strides[0], 'auto': card.output_stride}.get(preset, strides[-1])
 
 
 def resolve_preset(
@@ -19,15 +25,16 @@ def resolve_preset(
     For networks that are built from a state dict; an ONNX file has both fixed by its export.
 
     Args:
-        preset: 'auto' (output stride as trained; fp16 on CUDA, else fp32), 'exact' (8; fp32),
-            'balanced' (16; fp16 on CUDA, else fp32) or 'fast' (16; fp16 on CUDA, else int8).
+        preset: 'auto' (output stride as trained; fp16 on CUDA, else fp32), 'exact' (the finest;
+            fp32), 'balanced' (the coarsest; fp16 on CUDA, else fp32) or 'fast' (the coarsest; fp16
+            on CUDA, else int8). ResNet-50 has 8 and 16, EfficientNet-Lite only 32.
         device: Where the network will run.
         card: Of the weights; int8 needs the activation ranges in it.
         precision: 'auto' takes the preset's; 'fp32', 'fp16', 'bf16' or 'int8' wins over it.
-        output_stride: 0 takes the preset's; 8 or 16 wins over it.
+        output_stride: 0 takes the preset's; another wins over it.
 
     Returns:
-        Precision, none of them 'auto', and output stride, 8 or 16.
+        Precision, none of them 'auto', and output stride.
 
     Raises:
         ValueError: There is no such preset, or int8 is asked for where it cannot be.
@@ -47,4 +54,4 @@ def resolve_preset(
             f'{asked} means int8, and these weights are not calibrated for it:'
             " use preset 'balanced', or training.export --calibrate"
         )
-    return precision, output_stride or OUTPUT_STRIDE_OF.get(preset, card.output_stride)
+    return precision, output_stride or preset_stride(preset, card)

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torchvision.models.resnet import Bottleneck
-from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling
+from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
-from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.networks import DeepLabV3
 
 ACTIVATION_STEPS = 255  # unsigned 8 bit
 WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
@@ -28,20 +27,15 @@ def rounded_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
         Name of a module whose input is rounded → the convolutions that compute on it. The input of
         a residual block is rounded for its shortcut too, so that it is kept in 8 bit.
     """
-    found: dict[str, list[nn.Conv2d]] = {}
+    found = model.shared_inputs()
     apart: set[nn.Module] = {list(model.classifier.modules())[-1]}
+    for readers in found.values():
+        apart.update(readers)
     for name, module in model.named_modules():
-        if isinstance(module, Bottleneck):
-            shortcut = [module.downsample[0]] if module.downsample else []
-            found[name] = [module.conv1, *shortcut]
-        elif isinstance(module, ASPP):
-            found[name] = [
-                branch[0] for branch in module.convs if not isinstance(branch, ASPPPooling)
-            ]
-            apart.update(module.convs[-1].modules())
+        if isinstance(module, ASPPPooling):
+            apart.update(module.modules())
         elif isinstance(module, nn.Conv2d) and module not in apart:
             found[name] = [module]
-        apart.update(found.get(name, ()))
     return found
 
 

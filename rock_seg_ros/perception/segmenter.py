@@ -16,8 +16,9 @@ from rock_seg_ros.perception.backends import Backend, openvino_backend
 from rock_seg_ros.perception.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
-from rock_seg_ros.perception.card import OUTPUT_STRIDES, Card
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.cuda_pipeline import CudaPipeline
+from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.pipeline import Classified, Pipeline, Pixels, PlainPipeline
 from rock_seg_ros.perception.presets import PRESETS, resolve_preset
 from rock_seg_ros.perception.scoring import Scorer
@@ -170,7 +171,7 @@ class Segmenter:
             device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
             precision: 'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8' (on the CPU).
             backend: 'auto' (what is quickest here), 'torch', 'onnx' or 'openvino'.
-            output_stride: 8 or 16; 0 = the preset's.
+            output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = the preset's.
             input_size: Width and height in px that the network sees; 0 = the picture's own; both 0:
                 enlarged where the card wants it.
             preset: 'auto' (output stride as trained), 'exact', 'balanced' or 'fast'; an ONNX file
@@ -295,7 +296,8 @@ def _check_arguments(
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, not {precision!r}')
     if output_stride not in (0, *OUTPUT_STRIDES):
-        raise ValueError(f'output_stride must be 0, 8 or 16, not {output_stride}')
+        legal = ', '.join(map(str, OUTPUT_STRIDES))
+        raise ValueError(f'output_stride must be one of 0, {legal}, not {output_stride}')
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {", ".join(PRESETS)}, not {preset!r}')
     if any(side and side < SMALLEST_SIDE for side in input_size):

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from rock_seg_ros.perception.backends import PartedBackend
+from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.pipeline import Classified, Pixels, read_off
 from rock_seg_ros.perception.preparation import Preparation
 from rock_seg_ros.perception.scoring import Scorer, enlargement, resize
 
 SMALLEST_TILE = 128  # of smaller ones half could be less than a step of the grid
-STRIDES = (4, 8, 16)  # of what the parts of the network give
-GRID = 16  # px; tiles start and are cut at the cells of all of them
+STRIDES = (4, 8, 16, 32)  # of what the parts of the networks give
 
 
 class Span(NamedTuple):
@@ -71,6 +71,9 @@ class Tiling:
         check_tiling(tile, overlap)
         self._runner = cast(PartedBackend, scorer.runner)
         self._card = scorer.card
+        network = NETWORKS[self._card.architecture]
+        self._cell = network.context_cell
+        self._grid = network.output_strides[-1]
         self._tile = tile
         self._overlap = overlap
         self._prepare = Preparation(scorer.card, scorer.runner.device)
@@ -97,7 +100,7 @@ class Tiling:
 
     def _scores(self, picture: Pixels, seen: tuple[int, int]) -> Tensor:
         """Returns 1×channels×h×w scores, coarser than the picture as the network sees it."""
-        rows, columns = (tiles_along(side, self._tile, self._overlap) for side in seen)
+        rows, columns = (tiles_along(side, self._tile, self._overlap, self._grid) for side in seen)
         if enlarged := seen != picture.shape[:2]:
             whole = resize(self._prepare([picture]), seen)
 
@@ -109,31 +112,33 @@ class Tiling:
             return self._runner.deep(tile(row, column))
 
         def decode(row: Span, column: Span) -> Tensor:
-            return self._runner.decode(tile(row, column), sample(context, row, column, seen))
+            there = sample(context, row, column, seen, self._cell)
+            return self._runner.decode(tile(row, column), there)
 
         context = self._runner.context(stitch(deep, rows, columns))
         return context if self._card.decoder == 'none' else stitch(decode, rows, columns)
 
 
-def tiles_along(length: int, tile: int, overlap: int) -> list[Span]:
+def tiles_along(length: int, tile: int, overlap: int, grid: int) -> list[Span]:
     """Lays tiles along one side of a picture, evenly, the first and the last at its ends.
 
     Args:
         length: Of the side, px.
         tile: Largest length of a tile, px, at least `SMALLEST_TILE`.
         overlap: Least overlap of neighbours, px, at most half of `tile`.
+        grid: Tiles start and are cut at multiples of it, px: the coarsest stride of the network.
 
     Returns:
         Tiles that are cut in the middle of their overlaps.
     """
     if length <= tile:
         return [Span(0, length, 0, length)]
-    side = (tile - GRID + 1) // GRID * GRID  # the last one may be longer, up to the picture's end
-    step = (side - overlap) // GRID * GRID
+    side = (tile - grid + 1) // grid * grid  # the last one may be longer, up to the picture's end
+    step = (side - overlap) // grid * grid
     gaps = -(-(length - side) // step)
-    starts = [i * (length - side) // gaps // GRID * GRID for i in range(gaps + 1)]
+    starts = [i * (length - side) // gaps // grid * grid for i in range(gaps + 1)]
     ends = [*(start + side for start in starts[:-1]), length]
-    cuts = [(end + start) // 2 // GRID * GRID for end, start in zip(ends, starts[1:], strict=False)]
+    cuts = [(end + start) // 2 // grid * grid for end, start in zip(ends, starts[1:], strict=False)]
     return [Span(*own) for own in zip(starts, ends, [0, *cuts], [*cuts, length], strict=True)]
 
 
@@ -156,20 +161,22 @@ def stitch(part: Part, rows: list[Span], columns: list[Span]) -> Tensor:
     return whole
 
 
-def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int]) -> Tensor:
-    """Scales the context of a picture bilinearly to a tile's cells of 4 px.
+def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int], cell: int) -> Tensor:
+    """Scales the context of a picture bilinearly to a tile's cells.
 
     Args:
         context: 1×C×h×w of the whole picture.
         row: Of the tile.
         column: Of the tile.
         size: Height and width of the picture, px.
+        cell: Side of a cell, px.
 
     Returns:
-        1×C×H/4×W/4: what scaling all of it to the picture's cells would give there.
+        1×C×H/cell×W/cell: what scaling all of it to the picture's cells would give there.
     """
     y, x = (
-        (torch.arange(span.start // 4, _cells(span.end, 4)) + 0.5) * 2 / _cells(side, 4) - 1
+        (torch.arange(span.start // cell, _cells(span.end, cell)) + 0.5) * 2 / _cells(side, cell)
+        - 1
         for span, side in zip((row, column), size, strict=True)
     )
     across, down = torch.meshgrid(x, y, indexing='xy')

@@ -21,8 +21,10 @@ from torch import Tensor
 from rock_seg_ros.perception.card import FORMAT_VERSION, Card, CardError
 from rock_seg_ros.perception.errors import first_line
 
-EMBEDDED = 'default.safetensors'
+EMBEDDED = ('resnet50', 'light')
+ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
+NOT_THE_NETWORKS = ('distillation.',)  # what a training saves beside the network
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 
 
@@ -50,22 +52,39 @@ class Weights:
         return self.path.suffix == '.onnx'
 
 
-def embedded_path() -> Path:
-    """Returns the path of the weights that come with the package."""
-    return Path(str(importlib.resources.files('rock_seg_ros.weights').joinpath(EMBEDDED)))
+def embedded_path(name: str) -> Path:
+    """Returns the path of weights that come with the package, 'resnet50' or 'light'."""
+    folder = importlib.resources.files('rock_seg_ros.weights')
+    return Path(str(folder.joinpath(f'{name}.safetensors')))
 
 
-def load_weights(path: str | os.PathLike[str] = '') -> Weights:
+def embedded_name(device: str = 'auto') -> str:
+    """Returns the name of the embedded weights that suit a device.
+
+    Args:
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+
+    Returns:
+        'resnet50' for CUDA, 'light' for a CPU.
+    """
+    cuda = torch.cuda.is_available() if device == 'auto' else device != 'cpu'
+    return ON_CUDA if cuda else ON_CPU
+
+
+def load_weights(path: str | os.PathLike[str] = '', device: str = 'auto') -> Weights:
     """Reads a weights file.
 
     Args:
         path: `.safetensors` or `.onnx` with a card, or a torchvision checkpoint (`.pth`, `.pt`,
-            `.ckpt`) with an optional `NAME.json` card beside it. Empty: the embedded default.
+            `.ckpt`) with an optional `NAME.json` card beside it; or the name of embedded weights,
+            'resnet50' or 'light'. Empty: those that suit the device.
+        device: Where they will run: 'auto', 'cpu', 'cuda' or 'cuda:N'.
 
     Raises:
         WeightsError: The file is missing, damaged, foreign, or of a future format.
     """
-    file = Path(path) if path else embedded_path()
+    name = str(path) or embedded_name(device)
+    file = embedded_path(name) if name in EMBEDDED else Path(path)
     readers = {'.safetensors': _read_safetensors, '.onnx': _read_onnx}
     readers.update(dict.fromkeys(TORCH_SUFFIXES, _read_checkpoint))
     if file.suffix not in readers:
@@ -180,6 +199,7 @@ def _read_checkpoint(file: Path) -> Weights:
     if not isinstance(inner, dict) or not all(isinstance(v, Tensor) for v in inner.values()):
         raise WeightsError(f'{file}: holds no state dict')
     state = {name.removeprefix('module.').removeprefix('model.'): t for name, t in inner.items()}
+    state = {name: t for name, t in state.items() if not name.startswith(NOT_THE_NETWORKS)}
     card_file = file.with_suffix('.json')
     if card_file.exists():
         try:

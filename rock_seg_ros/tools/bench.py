@@ -16,7 +16,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rock_seg_ros.perception.presets import OUTPUT_STRIDE_OF
 from rock_seg_ros.tools.bench_cases import (
     EAGER,
     OURS,
@@ -28,7 +27,7 @@ from rock_seg_ros.tools.bench_cases import (
     measure_overload,
     measure_shell,
 )
-from rock_seg_ros.tools.bench_contenders import Size
+from rock_seg_ros.tools.bench_contenders import WAYS, Size
 from rock_seg_ros.tools.bench_report import machine, plot, table
 from rock_seg_ros.tools.bench_timing import Case, ratio
 from rock_seg_ros.tools.demo import find_data, keep_to_this_machine
@@ -57,10 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f' (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
     )  # fmt: skip
     parser.add_argument(
-        '--presets', choices=OUTPUT_STRIDE_OF, nargs='+', default=tuple(OUTPUT_STRIDE_OF),
-        help=f'which are measured (default: {" ".join(OUTPUT_STRIDE_OF)})',
+        '--presets', choices=WAYS, nargs='+', default=tuple(WAYS),
+        help='of the embedded ResNet-50 (exact, balanced, fast) and of the light network (light,'
+        f' light_fast) which are measured (default: {" ".join(WAYS)})',
     )  # fmt: skip
-    parser.add_argument('--weights', type=Path, metavar='FILE', help="(default: the package's own)")
+    parser.add_argument(
+        '--weights', type=Path, metavar='FILE',
+        help='measured instead of the embedded ResNet-50 (default: none)',
+    )  # fmt: skip
     parser.add_argument(
         '--seconds', type=_above_zero, metavar='S',
         help='to measure, besides loading; what takes too long for them is left out'
@@ -139,7 +142,7 @@ def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
     return {
         **{
             f'cpu_{preset}_vs_torchvision': ratio(cases, eager, networks('cpu', who=preset))
-            for preset in OUTPUT_STRIDE_OF
+            for preset in WAYS
         },
         'cpu_exact_vs_eager': ratio(
             cases, networks('cpu', who=EAGER), networks('cpu', who='exact')

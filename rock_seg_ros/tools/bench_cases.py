@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from rock_seg_ros.tools.bench_contenders import (
     PRODUCT_SIDE,
+    WAYS,
     BenchError,
     ContenderProcess,
     Job,
     Run,
     Size,
     scaled,
+    weights_of,
 )
 from rock_seg_ros.tools.bench_nodes import (
     OUTPUTS,
@@ -55,14 +57,14 @@ class Plan:
 
     Attributes:
         sizes: Widths and heights, px; the first gets half of the time.
-        presets: Of the package.
+        presets: Of the package: keys of `WAYS`.
         devices: 'cpu', and 'cuda' where there is one; the nodes run on the last.
         shell_sizes: Sizes at which the shell is measured.
         seconds: For all measurements but the overload; loading comes on top.
         most: Rounds of a measurement, at most.
         many: Whether the shell is measured with many rocks, too.
         pictures: Of the overload.
-        weights: File; empty = the package's own.
+        weights: File that takes the place of the embedded ResNet-50; empty = none.
         picture: That is scaled to each size.
         comparisons: Folder of the programs that are compared with.
         bar: Tells people how far it is.
@@ -179,14 +181,16 @@ def count_flops(who: str, weights: str, size: Size) -> int:
     from torchvision.models.segmentation import deeplabv3_resnet50
 
     from rock_seg_ros.perception.model import build
-    from rock_seg_ros.perception.presets import OUTPUT_STRIDE_OF
+    from rock_seg_ros.perception.presets import preset_stride
     from rock_seg_ros.perception.weights_file import load_weights
 
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
         if who == TORCHVISION:
             model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=2)
         else:
-            model = build(load_weights(weights).card, OUTPUT_STRIDE_OF.get(who, 8))
+            ours = who if who in WAYS else 'exact'
+            card = load_weights(weights_of(ours, weights)).card
+            model = build(card, preset_stride(WAYS[ours][1], card))
         model.eval()(torch.empty(1, 3, size[1], size[0]))
     return int(counter.get_total_flops())
 
@@ -220,9 +224,12 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
 def _start_node(plan: Plan, start: Start, who: str, precision: str, device: str) -> BenchNode:
     if who == TORCHVISION:
         return start('plain', [plan.comparisons / 'plain_node.py'])
-    parameters = {'preset': who, 'precision': precision, 'device': device}
-    if plan.weights:
-        parameters['weights'] = plan.weights
+    parameters = {
+        'weights': weights_of(who, plan.weights),
+        'preset': WAYS[who][1],
+        'precision': precision,
+        'device': device,
+    }
     return start(f'{who}_{precision}', parameters=parameters)
 
 

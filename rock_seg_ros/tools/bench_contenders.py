@@ -24,11 +24,21 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import first_line
 
+RESNET, LIGHT = 'resnet50', 'light'
+
 Size = tuple[int, int]
 LOAD_TIMEOUT = 300.0
 STOP_TIMEOUT = 5.0
 # A product this large runs at the machine's full rate; on the CPU it still ends within a second.
 PRODUCT_SIDE = {'cpu': 2048, 'cuda': 8192}
+# What is measured of the package: name → embedded weights and preset.
+WAYS = {
+    'exact': (RESNET, 'exact'),
+    'balanced': (RESNET, 'balanced'),
+    'fast': (RESNET, 'fast'),
+    'light': (LIGHT, 'balanced'),
+    'light_fast': (LIGHT, 'fast'),
+}
 
 
 class BenchError(ValueError):
@@ -52,10 +62,10 @@ class Job:
     """Which contender is made; goes to its process.
 
     Attributes:
-        who: 'torchvision', 'eager', 'matrix product' or a preset.
+        who: 'torchvision', 'eager', 'matrix product' or one of `WAYS`.
         device: 'cpu' or 'cuda'.
         precision: Asked of a preset, 'auto' = its own.
-        weights: File; empty = the package's own.
+        weights: File that takes the place of the embedded ResNet-50; empty = none.
         picture: File of the picture that is scaled to each size.
         comparisons: Folder of `torchvision_call.py`.
     """
@@ -66,6 +76,12 @@ class Job:
     weights: str
     picture: Path
     comparisons: Path
+
+
+def weights_of(who: str, weights: str) -> str:
+    """Returns the weights of one of `WAYS`; a file that was given takes ResNet-50's place."""
+    embedded = WAYS[who][0]
+    return weights if weights and embedded == RESNET else embedded
 
 
 class Contender(Protocol):
@@ -93,10 +109,10 @@ class Preset:
         from rock_seg_ros.perception.weights_file import load_weights
 
         self._segmenter = Segmenter(
-            load_weights(job.weights),
+            load_weights(weights_of(job.who, job.weights)),
             device=job.device,
             precision=job.precision,
-            preset=job.who,
+            preset=WAYS[job.who][1],
         )
         self._prepare = Preparation(self._segmenter.card, self._segmenter.device)
         self.precision = self._segmenter.precision
@@ -131,7 +147,7 @@ class Eager:
         from rock_seg_ros.perception.preparation import Preparation
         from rock_seg_ros.perception.weights_file import load_weights
 
-        weights = load_weights(job.weights)
+        weights = load_weights(job.weights or RESNET)
         self._model = restore(weights.card, weights.state, 8).to(job.device)
         self._prepare = Preparation(weights.card, torch.device(job.device))
 

@@ -17,15 +17,15 @@ RANGES = 'activation_ranges'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg info`."""
     parser.add_argument(
-        'weights', nargs='?', type=Path, metavar='WEIGHTS',
-        help='weights file (default: those that come with the package)',
+        'weights', nargs='?', default='', metavar='WEIGHTS',
+        help='weights file, resnet50 or light (default: resnet50 on CUDA, light on a CPU)',
     )  # fmt: skip
     parser.add_argument('--json', action='store_true', help='print one JSON object')
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints card, parameters and file size."""
-    facts = describe(arguments.weights or '')
+    facts = describe(arguments.weights)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0

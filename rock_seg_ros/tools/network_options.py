@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.card import OUTPUT_STRIDES
 from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
@@ -24,10 +24,16 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, default: Any, told: str, none: str = '', **more: Any) -> None:
         spoken = ' '.join(map(str, default)) if isinstance(default, tuple) else default
-        told = f'{told} (default: {none if default is None else spoken})'
+        told = f'{told} (default: {none or spoken})'
         parser.add_argument(name, default=default, help=told, **more)
 
-    add('--weights', None, 'weights file', "the package's own", type=Path, metavar='FILE')
+    add(
+        '--weights',
+        '',
+        'weights file, resnet50 or light',
+        'resnet50 on CUDA, light on a CPU',
+        metavar='FILE',
+    )
     add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
     add('--preset', network['preset'], 'accuracy against speed', choices=PRESETS)
     add(
@@ -121,7 +127,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         ValueError: The weights cannot be used, or an option does not go with this machine.
     """
     return Segmenter(
-        load_weights(arguments.weights or ''),
+        load_weights(arguments.weights, arguments.device),
         arguments.device,
         arguments.precision,
         arguments.backend,

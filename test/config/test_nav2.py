@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rock_seg_ros.node.outputs import OUTPUTS
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.weights_file import EMBEDDED, load_weights
 
 CONFIG = Path(__file__).parents[2] / 'config'
 TOPICS = {output.topic.replace('~', '/rock_seg') for output in OUTPUTS} | {'/rock_seg/label_info'}
@@ -37,7 +37,8 @@ def test_rocks_mark_and_the_whole_cloud_clears() -> None:
     assert sources['seen']['raytrace_max_range'] > sources['rocks']['obstacle_max_range']
 
 
-def test_the_semantic_layer_knows_each_class_of_the_embedded_weights_once() -> None:
+@pytest.mark.parametrize('name', EMBEDDED)
+def test_the_semantic_layer_knows_each_class_of_the_embedded_weights_once(name: str) -> None:
     camera = layers('nav2_semantic_costmap.yaml')['semantic_layer']['camera']
-    named = [name for kind in camera['class_types'] for name in camera[kind]['classes']]
-    assert sorted(named) == sorted(load_weights('').card.classes)
+    named = [own for kind in camera['class_types'] for own in camera[kind]['classes']]
+    assert sorted(named) == sorted(load_weights(name).card.classes)

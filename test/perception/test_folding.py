@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rock_seg_ros.perception.folding import fold_batch_norm
-from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.networks import network_of
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -19,11 +19,16 @@ def with_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize('decoder', ['skip', 'none'])
-def test_a_folded_network_has_no_batch_norm_and_gives_the_same_scores(decoder: str) -> None:
+@pytest.mark.parametrize(
+    ('backbone', 'decoder', 'output_stride'),
+    [('resnet50', 'skip', 16), ('resnet50', 'none', 16), ('efficientnet_lite0', 'skip', 32)],
+)
+def test_a_folded_network_has_no_batch_norm_and_gives_the_same_scores(
+    backbone: str, decoder: str, output_stride: int
+) -> None:
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
-        model = with_statistics(DeepLabV3(3, decoder, 16))
+        model = with_statistics(network_of(backbone).make(3, decoder, output_stride, False))
         picture = torch.randn(1, 3, 64, 80)
         expected = model(picture)['out']
         fold_batch_norm(model)

@@ -14,13 +14,24 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import DeepLabV3, build, load_state
+from rock_seg_ros.perception.model import build, load_state
+from rock_seg_ros.perception.networks import NETWORKS, DeepLabV3, network_of
 from rock_seg_ros.perception.weights_file import load_weights
 
+CARDS = [
+    Card(('ground', 'rock', 'rim'), architecture=name, decoder=decoder, output_stride=stride)
+    for name, network in NETWORKS.items()
+    for decoder in network.decoders
+    for stride in network.output_strides
+]
 
-def meta(**arguments: object) -> DeepLabV3:
+
+def meta(
+    channels: int = 2, decoder: str = 'skip', output_stride: int = 8, aux: bool = False
+) -> DeepLabV3:
+    """A ResNet-50 without memory."""
     with torch.device('meta'):
-        return DeepLabV3(**arguments)  # type: ignore[arg-type]
+        return network_of('resnet50').make(channels, decoder, output_stride, aux)
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
@@ -35,13 +46,11 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize('decoder', ['skip', 'none'])
-@pytest.mark.parametrize('output_stride', [8, 16])
+@pytest.mark.parametrize('card', CARDS, ids=lambda c: f'{c.architecture}-{c.decoder}')
 @pytest.mark.parametrize(('height', 'width'), [(33, 70), (64, 64), (1, 1), (479, 641)])
-def test_scores_have_the_size_of_the_picture(
-    decoder: str, output_stride: int, height: int, width: int
-) -> None:
-    model = meta(channels=3, decoder=decoder, output_stride=output_stride).eval()
+def test_scores_have_the_size_of_the_picture(card: Card, height: int, width: int) -> None:
+    with torch.device('meta'):
+        model = build(card).eval()
     scores = model(torch.empty(2, 3, height, width, device='meta'))
     assert list(scores) == ['out']
     assert scores['out'].shape == (2, 3, height, width)
@@ -112,27 +121,33 @@ def test_the_skip_decoder_costs_at_most_20_gflop_more_at_640x480(output_stride: 
     assert 0 < flops('skip') - flops('none') <= 20e9
 
 
-def test_an_illegal_argument_is_named() -> None:
-    with pytest.raises(ValueError, match="'unet'"):
-        meta(decoder='unet')
-    with pytest.raises(ValueError, match='32'):
-        meta(output_stride=32)
+def test_an_output_stride_that_a_network_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match='ResNet50 has output_stride 0 or 8 or 16, not 32'):
+        build(Card(), 32)
+    light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    with pytest.raises(ValueError, match='Lite0 has output_stride 0 or 32, not 8'):
+        build(light, 8)
+
+
+def test_an_unknown_backbone_is_refused_and_the_legal_ones_are_named() -> None:
+    with pytest.raises(ValueError, match="'vgg'; legal is 'resnet50' or 'efficientnet_lite0' or"):
+        network_of('vgg')
 
 
 def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
     model = build(Card(decoder='none'))
     state = dict(model.state_dict())
     with pytest.raises(ValueError, match=r'classifier\.4\.bias is missing'):
-        load_state(model, {n: t for n, t in state.items() if n != 'classifier.4.bias'})
+        load_state(model, {n: t for n, t in state.items() if n != 'classifier.4.bias'}, 'it')
     with pytest.raises(ValueError, match='stranger is not part of it'):
-        load_state(model, state | {'stranger': torch.zeros(1)})
+        load_state(model, state | {'stranger': torch.zeros(1)}, 'it')
     with pytest.raises(ValueError, match=r'classifier\.4\.bias has shape \(3,\)'):
-        load_state(model, state | {'classifier.4.bias': torch.zeros(3)})
+        load_state(model, state | {'classifier.4.bias': torch.zeros(3)}, 'it')
 
 
 def test_an_auxiliary_head_in_the_state_alone_is_left_out() -> None:
     trained = build(Card(), aux=True)
     model = build(Card())
-    load_state(model, trained.state_dict())
+    load_state(model, trained.state_dict(), 'it')
     assert torch.equal(model.state_dict()['classifier.score.weight'],
                        trained.state_dict()['classifier.score.weight'])  # fmt: skip

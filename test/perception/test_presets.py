@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,6 +30,12 @@ def test_a_preset_means_a_precision_and_an_output_stride(
     preset: str, device: torch.device, meant: tuple[str, int]
 ) -> None:
     assert resolve_preset(preset, device, CALIBRATED) == meant
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_a_network_with_one_output_stride_has_it_with_every_preset(preset: str) -> None:
+    card = replace(CALIBRATED, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    assert resolve_preset(preset, CPU, card)[1] == 32
 
 
 @pytest.mark.parametrize('preset', PRESETS)

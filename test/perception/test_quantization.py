@@ -5,28 +5,30 @@ import pytest
 import torch
 from torch import nn
 
-from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.networks import DeepLabV3, network_of
 from rock_seg_ros.perception.quantization import quantize, rounded_inputs
 
 
 @pytest.fixture
 def model() -> DeepLabV3:
     torch.manual_seed(3)
-    return DeepLabV3(2, output_stride=16).eval()
+    return network_of('resnet50').make(2, 'skip', 16, False).eval()
 
 
 @pytest.mark.parametrize(
-    ('decoder', 'exact'),
+    ('backbone', 'decoder', 'exact'),
     [
-        ('skip', {'classifier.score', 'classifier.aspp.convs.4.1'}),
-        ('none', {'classifier.4', 'classifier.0.convs.4.1'}),
+        ('resnet50', 'skip', {'classifier.score', 'classifier.aspp.convs.4.1'}),
+        ('resnet50', 'none', {'classifier.4', 'classifier.0.convs.4.1'}),
+        ('efficientnet_lite0', 'skip', {'classifier.score', 'classifier.aspp.convs.4.1'}),
     ],
 )
 def test_every_convolution_but_the_pooled_one_and_the_last_is_rounded_once(
-    decoder: str, exact: set[str]
+    backbone: str, decoder: str, exact: set[str]
 ) -> None:
     with torch.device('meta'):
-        model = DeepLabV3(2, decoder)
+        network = network_of(backbone)
+        model = network.make(2, decoder, network.output_strides[0], False)
     rounded = [conv for convs in rounded_inputs(model).values() for conv in convs]
     assert len(rounded) == len(set(rounded))
     every = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}

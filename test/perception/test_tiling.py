@@ -17,11 +17,12 @@ from rock_seg_ros.perception.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.model import build
+from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.pipeline import PlainPipeline
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.tiling import Span, Tiling, sample, stitch, tiles_along
-from rock_seg_ros.perception.weights_file import Weights, WeightsError, load_weights
+from rock_seg_ros.perception.weights_file import EMBEDDED, Weights, WeightsError, load_weights
 
 CPU = torch.device('cpu')
 
@@ -65,18 +66,18 @@ def noise(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize('tile', [128, 129, 142, 143, 144, 200])
 @pytest.mark.parametrize('overlap', [0, 1, 17, 64])
 def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> None:
-    for length in (1, 127, 128, 129, 200, 213, 391, 392, 1000):
-        spans = tiles_along(length, tile, overlap)
+    for length, grid in product((1, 127, 128, 129, 200, 213, 391, 392, 1000), (16, 32)):
+        spans = tiles_along(length, tile, overlap, grid)
         assert (spans[0].start, spans[-1].end) == (0, length)
         assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
         assert spans[-1].last == length
         for span in spans:
             assert 0 <= span.start <= span.first < span.last <= span.end <= length
             assert span.end - span.start <= tile
-            assert span.start % 16 == span.first % 16 == 0
+            assert span.start % grid == span.first % grid == 0
         for one, following in pairwise(spans):
             assert one.end - following.start >= overlap
-            assert abs((one.end - one.last) - (following.first - following.start)) <= 16
+            assert abs((one.end - one.last) - (following.first - following.start)) <= grid
 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
@@ -93,7 +94,7 @@ def test_a_tiles_context_is_its_part_of_the_whole_pictures() -> None:
     context = torch.randn(1, 5, 8, 21)  # of a picture of 125×330 px
     size = (32, 83)
     whole = functional.interpolate(context, size, mode='bilinear', align_corners=False)
-    part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330))
+    part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330), 4)
     torch.testing.assert_close(part, whole[..., 12:32, 4:24])
 
 
@@ -131,31 +132,37 @@ def test_an_onnx_file_which_runs_as_a_whole_only_is_refused() -> None:
         OnnxBackend(weights, CPU, 'auto', 0, parts=True)
 
 
-@pytest.mark.parametrize('decoder', ['skip', 'none'])
-@pytest.mark.parametrize('output_stride', [8, 16])
+@pytest.mark.parametrize(
+    'card',
+    [
+        *(Card(decoder=d, output_stride=s) for d, s in product(('skip', 'none'), (8, 16))),
+        Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32),
+    ],
+)
 @pytest.mark.parametrize('backend', [TorchBackend, OpenVinoBackend])
 def test_the_parts_of_a_network_are_the_network(
-    backend: type[TorchBackend | OpenVinoBackend], output_stride: int, decoder: str
+    backend: type[TorchBackend | OpenVinoBackend], card: Card
 ) -> None:
     torch.manual_seed(1)
-    card = Card(decoder=decoder, output_stride=output_stride)
-    state = DeepLabV3(card.channels, decoder, output_stride).state_dict()
+    state = build(card).state_dict()
     runner = backend(Weights(Path('w.safetensors'), card, state), CPU, 'fp32', 0, parts=True)
     picture = torch.randn(1, 3, 75, 130)
     one = [Span(0, side, 0, side) for side in (75, 130)]
     result = runner.context(stitch(lambda *_: runner.deep(picture), [one[0]], [one[1]]))
-    if decoder == 'skip':
-        result = runner.decode(picture, sample(result, *one, (75, 130)))
+    if card.decoder == 'skip':
+        cell = NETWORKS[card.architecture].context_cell
+        result = runner.decode(picture, sample(result, *one, (75, 130), cell))
     result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
     torch.testing.assert_close(result, runner.scores(picture), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('embedded', EMBEDDED)
 @pytest.mark.parametrize(('backend', 'names'), [(TorchBackend, '332'), (OpenVinoBackend, '*')])
 def test_real_pictures_in_tiles_have_the_masks_of_the_whole_ones(
-    backend: type[TorchBackend | OpenVinoBackend], names: str
+    backend: type[TorchBackend | OpenVinoBackend], names: str, embedded: str
 ) -> None:
-    weights = load_weights()
-    scorer = Scorer(backend(weights, CPU, 'fp32', 16, parts=True), weights.card)
+    weights = load_weights(embedded)
+    scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.card)
     files = sorted((Path(__file__).parents[2] / 'demo/samples/images').glob(f'{names}.png'))
     assert files
     for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):

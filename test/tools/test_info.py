@@ -54,7 +54,7 @@ def test_people_get_a_line_a_fact(weights, capsys):
 
 
 def test_without_a_file_it_tells_of_the_weights_of_the_package(weights, monkeypatch, capsys):
-    monkeypatch.setattr(weights_file, 'embedded_path', lambda: weights)
+    monkeypatch.setattr(weights_file, 'embedded_path', lambda name: weights)
     assert main(['info', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['file'] == str(weights)
 

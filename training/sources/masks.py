@@ -14,20 +14,18 @@ from rock_seg_ros.perception.decoding import PictureError, read_grey
 from training.sources.labels import Labels
 from training.sources.sample import DataError, Sample, picture_files
 
-GREYS = {'0': 'background', '255': 'rock'}
-
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSample(Sample):
-    """A picture with a mask file and perhaps a file of instance numbers.
+    """A picture with a mask file, a file of instance numbers, or both.
 
     Attributes:
-        mask: 8-bit grey picture.
+        mask: 8-bit grey picture; None = 255 where there is an instance, 0 elsewhere.
         instances: 16-bit grey picture of instance numbers, 0 = none; or None.
         greys: Grey value in the mask → class id.
     """
 
-    mask: Path
+    mask: Path | None
     instances: Path | None
     greys: dict[int, int] = field(hash=False)
 
@@ -35,6 +33,13 @@ class MaskSample(Sample):
         self, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Reads mask and instance numbers."""
+        numbers = None
+        if self.instances is not None:
+            numbers = _read_numbers(self.instances)
+            _refuse_other_size(self.instances, numbers, height, width)
+        if self.mask is None:
+            assert numbers is not None
+            return np.where(numbers > 0, self.greys[255], self.greys[0]).astype(np.uint8), numbers
         mask = read_grey(self.mask)
         _refuse_other_size(self.mask, mask, height, width)
         table = np.full(256, -1, np.int16)
@@ -44,59 +49,57 @@ class MaskSample(Sample):
             legal = ', '.join(map(str, sorted(self.greys)))
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
-        if self.instances is None:
-            return classes.astype(np.uint8), None
-        numbers = _read_numbers(self.instances)
-        _refuse_other_size(self.instances, numbers, height, width)
         return classes.astype(np.uint8), numbers
 
     def label_files(self) -> tuple[Path, ...]:
         """Returns the mask and, where there is one, the file of instance numbers."""
-        return (self.mask,) if self.instances is None else (self.mask, self.instances)
+        return tuple(file for file in (self.mask, self.instances) if file is not None)
 
 
 def find_masks(path: Path, labels: Labels) -> list[Sample]:
     """Finds the masks of a folder; pictures without one are left out.
 
     Args:
-        path: Holds `images/NAME.jpg|png`, `masks/NAME.png` and perhaps `instances/NAME.png`.
-        labels: Grey values as text → classes; without a map 0 is background, 255 rock.
+        path: Holds `images/NAME.jpg|png`, and `masks/NAME.png`, `instances/NAME.png` or both.
+        labels: Grey values as text → classes; without a map 0 is background, or what `unlabelled`
+            says, and 255 rock.
 
     Raises:
         DataError: There is no such folder.
     """
     if not is_mask_folder(path) or not (path / 'images').is_dir():
-        raise DataError(f'{path}: no folder with images/ and masks/ in it')
+        raise DataError(f'{path}: no folder with images/ and masks/ or instances/ in it')
     if not labels.class_map:
-        labels = replace(labels, class_map=GREYS)
+        labels = replace(labels, class_map={'0': labels.unlabelled, '255': 'rock'})
     greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
     pictures: dict[str, list[Path]] = {}
     for picture in picture_files(path / 'images'):
         pictures.setdefault(picture.stem, []).append(picture)
+    folder = 'masks' if (path / 'masks').is_dir() else 'instances'
     return [
-        _sample(path, mask, pictures.get(mask.stem, []), greys)
-        for mask in sorted((path / 'masks').glob('*.png'))
+        _sample(path, label, pictures.get(label.stem, []), greys)
+        for label in sorted((path / folder).glob('*.png'))
     ]
 
 
 def is_mask_folder(path: Path) -> bool:
     """Whether a path looks like a folder of this kind."""
-    return (path / 'masks').is_dir()
+    return (path / 'masks').is_dir() or (path / 'instances').is_dir()
 
 
-def _sample(path: Path, mask: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
+def _sample(path: Path, label: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
     faults: tuple[str, ...] = ()
     if not pictures:
-        faults = (f'{mask}: no picture of that name in images/',)
+        faults = (f'{label}: no picture of that name in images/',)
     elif len(pictures) > 1:
-        faults = (f'{mask}: two pictures, {pictures[0].name} and {pictures[1].name}',)
-    instances = path / 'instances' / mask.name
+        faults = (f'{label}: two pictures, {pictures[0].name} and {pictures[1].name}',)
+    mask, instances = (path / folder / label.name for folder in ('masks', 'instances'))
     return MaskSample(
         source=str(path),
-        name=mask.stem,
-        picture=pictures[0] if pictures else path / 'images' / mask.name,
+        name=label.stem,
+        picture=pictures[0] if pictures else path / 'images' / label.name,
         faults=faults,
-        mask=mask,
+        mask=mask if mask.exists() else None,
         instances=instances if instances.exists() else None,
         greys=greys,
     )

@@ -28,10 +28,10 @@ class PartedBackend(Backend, Protocol):
     """Runs the parts of `DeepLabV3` also one by one; see there."""
 
     def deep(self, pictures: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+        """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
 
     def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""

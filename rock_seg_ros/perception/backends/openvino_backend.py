@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rock_seg_ros.perception.model import DeepLabV3, restore
+from rock_seg_ros.perception.model import restore
+from rock_seg_ros.perception.networks import NETWORKS, DeepLabV3
 from rock_seg_ros.perception.quantization import quantize
 from rock_seg_ros.perception.weights_file import Weights, WeightsError
 
@@ -20,8 +21,7 @@ from rock_seg_ros.perception.weights_file import Weights, WeightsError
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}
 
 Input = tuple[int, int, int]
-# Channels of the network's inputs, and a size to trace it with.
-RGB, DEEP, CONTEXT = (3, 64, 64), (2048, 8, 8), (256, 16, 16)
+RGB = (3, 64, 64)  # channels of the network's input, and a size to trace it with
 
 
 def is_available() -> bool:
@@ -47,7 +47,7 @@ class OpenVinoBackend:
             device: The CPU.
             precision: 'fp32', 'bf16' (where the CPU has it) or 'int8' (where the card has
                 activation ranges); 'auto' is fp32.
-            output_stride: 8 or 16; 0 = as trained.
+            output_stride: One that the network has; 0 = as trained.
             parts: Whether `deep`, `context` and `decode` are wanted, too.
 
         Raises:
@@ -81,9 +81,12 @@ class OpenVinoBackend:
         self._request_of_part: Any = None
         if parts:
             self._parts['deep'] = _compile(model, 'deep', [RGB], weights, precision)
-            self._parts['context'] = _compile(model, 'context', [DEEP], weights, precision)
+            deep = model.deep_channels, 8, 8
+            self._parts['context'] = _compile(model, 'context', [deep], weights, precision)
         if parts and model.decoder == 'skip':
-            self._parts['decode'] = _compile(model, 'decode', [RGB, CONTEXT], weights, precision)
+            cells = RGB[1] // NETWORKS[weights.card.architecture].context_cell
+            context = model.context_channels, cells, cells
+            self._parts['decode'] = _compile(model, 'decode', [RGB, context], weights, precision)
         self._channels = weights.card.channels
 
     def scores(self, pictures: Tensor) -> Tensor:
@@ -99,15 +102,15 @@ class OpenVinoBackend:
         return scores
 
     def deep(self, pictures: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+        """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
         return self._run('deep', pictures)
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run('context', deep)
 
     def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
         return self._run('decode', pictures, context)
 
     def _run(self, part: str, *maps: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class TorchBackend:
             weights: Not of an ONNX file.
             device: A CUDA device or the CPU.
             precision: 'fp32', 'fp16' or 'bf16'; 'auto' is fp16 on CUDA and fp32 on the CPU.
-            output_stride: 8 or 16; 0 = as trained.
+            output_stride: One that the network has; 0 = as trained.
             parts: Whether `deep`, `context` and `decode` are wanted, too; they are always there.
 
         Raises:
@@ -63,15 +63,15 @@ class TorchBackend:
         return self._run(lambda ready: self._model(ready)['out'], pictures)
 
     def deep(self, pictures: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×2048×h×w float32."""
+        """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
         return self._run(self._model.deep, pictures)
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps N×2048×h×w float32 to N×256×h×w, or N×channels×h×w, float32."""
+        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run(self._model.context, deep)
 
     def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and N×256×H/4×W/4 float32 to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
         return self._run(self._model.decode, pictures, context)
 
     @torch.inference_mode()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A student learns what its teachers say of every pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.model import build
+from rock_seg_ros.perception.networks import DeepLabV3
+from rock_seg_ros.perception.preparation import normalize
+from rock_seg_ros.perception.weights_file import WeightsError, save_weights
+from training.config import DistillConfig
+from training.distillation import Distillation
+
+CARD = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DeepLabV3]:
+    torch.manual_seed(3)
+    model = build(CARD).eval()
+    file = tmp_path_factory.mktemp('teacher') / 'teacher.safetensors'
+    save_weights(file, model.state_dict(), CARD)
+    return file, model
+
+
+@pytest.fixture
+def crops() -> Tensor:
+    torch.manual_seed(4)
+    return torch.randint(1, 256, (2, 3, 64, 64), dtype=torch.uint8)
+
+
+def log_probabilities(model: DeepLabV3, crops: Tensor) -> Tensor:
+    """What a teacher says of crops and of their mirror images, as scores."""
+    prepared = normalize(crops, CARD)
+    plain = model(prepared)['out'].softmax(1)
+    mirrored = model(prepared.flip(-1))['out'].softmax(1).flip(-1)
+    return ((plain + mirrored) / 2).log()
+
+
+def test_a_student_that_says_what_the_teacher_says_has_nothing_to_learn(
+    teacher: tuple[Path, DeepLabV3], crops: Tensor
+) -> None:
+    file, model = teacher
+    learn = Distillation(DistillConfig([str(file)]), build(CARD), CARD)
+    with torch.no_grad():
+        scores = log_probabilities(model, crops)
+    assert learn(scores, crops) < 1e-4
+    assert learn(scores.flip(1), crops) > 1e-3
+
+
+def test_black_pixels_from_outside_of_the_image_teach_nothing(
+    teacher: tuple[Path, DeepLabV3], crops: Tensor
+) -> None:
+    learn = Distillation(DistillConfig([str(teacher[0])]), build(CARD), CARD)
+    crops[:, :, :, 32:] = 0
+    scores = torch.zeros(2, 2, 64, 64, requires_grad=True)
+    learn(scores, crops).backward()
+    assert scores.grad is not None
+    assert scores.grad[..., :32].abs().min() > 0
+    assert scores.grad[..., 32:].abs().max() == 0
+
+
+def test_features_are_learnt_through_the_adapter(
+    teacher: tuple[Path, DeepLabV3], crops: Tensor
+) -> None:
+    student = build(CARD).train()
+    learn = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, CARD)
+    scores = student(normalize(crops, CARD))['out']
+    loss = learn(scores, crops)
+    assert 0 < loss <= 2
+    loss.backward()
+    assert student.backbone.conv_stem.weight.grad.abs().max() > 0
+    assert (
+        student.classifier.score.weight.grad is None
+        or not student.classifier.score.weight.grad.any()
+    )
+
+
+def test_teachers_are_neither_trained_nor_saved(teacher: tuple[Path, DeepLabV3]) -> None:
+    learn = Distillation(DistillConfig([str(teacher[0])], 1.0, 1.0), build(CARD), CARD)
+    assert {name for name, _ in learn.named_parameters()} == {'adapter.weight', 'adapter.bias'}
+    assert set(learn.state_dict()) == {'adapter.weight', 'adapter.bias'}
+
+
+def test_a_teacher_of_other_classes_is_refused_by_name(teacher: tuple[Path, DeepLabV3]) -> None:
+    card = Card(('ground', 'rock'), architecture=CARD.architecture, output_stride=32)
+    with pytest.raises(WeightsError, match='must have the classes ground, rock, not background'):
+        Distillation(DistillConfig([str(teacher[0])]), build(card), card)
