@@ -36,7 +36,9 @@ def config(**changes: object) -> TrainingConfig:
         ({'steps_per_epoch': 0}, 'steps_per_epoch must be 1 or more, not 0'),
         ({'batch_size': 1}, 'batch_size must be at least 2'),
         ({'decoder': 'unet'}, "'unet'"),
-        ({'output_stride': 4}, 'output_stride is 4; legal is 8 or 16'),
+        ({'output_stride': 4}, 'output_stride is 4; legal is 0 or 8 or 16'),
+        ({'backbone': 'vgg16'}, "backbone is 'vgg16'; legal is 'resnet50' or 'efficientnet_lite0'"),
+        ({'backbone': 'efficientnet_lite0', 'output_stride': 8}, '8; legal is 0 or 32'),
         ({'rock_classes': ['stone']}, 'stone'),
         ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds by itself'),
         ({'rim_width': -1.0}, 'rim_width must be 0 or more'),
@@ -60,7 +62,7 @@ def config(**changes: object) -> TrainingConfig:
         ),
         (
             {'stages': [Stage(100, 64, AREA, self_train=['more'])]},
-            "stage 1 has self_train, and start_from 'torchvision' cannot label",
+            "stage 1 has self_train, and start_from 'pretrained' cannot label",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from training.augmentation import AugmentationConfig
-from training.config import Stage, TrainingConfig
+from training.config import DistillConfig, Stage, TrainingConfig
 from training.datasets import (
     CropLoader,
     CropsAndPictures,
@@ -91,7 +91,8 @@ def test_picture_and_labels_stay_aligned(discs: Path) -> None:
     crops = RandomCrops({'one': samples}, config, 0)
     right = total = 0
     for draw in range(8):
-        picture, classes = crops[draw]
+        picture, classes, clean = crops[draw]
+        assert not clean.numel(), 'without teachers nobody looks at it'
         counted = classes != IGNORE
         bright = picture.float().mean(dim=0) > 105
         right += int((bright == (classes == 1))[counted].sum())
@@ -129,6 +130,17 @@ def test_every_picture_of_a_source_is_drawn() -> None:
     assert set(greys(RandomCrops(sources, config, 0), 50)) == set(range(6))
 
 
+def test_teachers_see_a_crop_before_light_lens_and_sensor_change_it() -> None:
+    sources = {'one': [Flat(50)], 'two': [Flat(50)]}
+    augmentation = replace(STILL, exposure=(0.5, 0.5), exposure_p=1.0)
+    distill = DistillConfig(['teacher.safetensors'])
+    config = config_of(augmentation=augmentation, distill=distill)
+    picture, _, clean = RandomCrops(sources, config, 0)[0]
+    assert clean.shape == picture.shape
+    assert (clean == 50).all()
+    assert (picture == 25).all()
+
+
 def test_rocks_of_another_picture_are_pasted_when_wanted() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(50, rocks=1)]}
     stages = [Stage(100, 32, (1.0, 1.0), {'one': 3, 'two': 1})]
@@ -137,8 +149,8 @@ def test_rocks_of_another_picture_are_pasted_when_wanted() -> None:
         augmentation = replace(STILL, paste_p=chance, paste_tint_p=0, paste_scale=(1.0, 1.0))
         crops = RandomCrops(sources, config_of(stages=stages, augmentation=augmentation), 0)
         drawn = [crops[draw] for draw in range(40)]
-        rocks[chance] = sum(bool((classes == 1).any()) for _, classes in drawn)
-        for picture, classes in drawn:
+        rocks[chance] = sum(bool((classes == 1).any()) for _, classes, _ in drawn)
+        for picture, classes, _ in drawn:
             assert (picture[0][classes == 1] > 90).all(), 'labelled where nothing was pasted'
     assert rocks[1.0] > rocks[0.0] + 3
 

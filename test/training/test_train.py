@@ -606,7 +606,10 @@ def test_the_copied_configuration_is_the_same_run(whole_run: Path, discs: Path) 
     assert copy == small(discs, whole_run)
 
 
-@pytest.mark.parametrize('name', ['training.yaml', 'training/default.yaml', 'training/ladder.yaml'])
+@pytest.mark.parametrize(
+    'name',
+    ['training.yaml', 'training/light.yaml', 'training/resnet50.yaml', 'training/ladder.yaml'],
+)
 def test_a_configuration_of_the_package_is_read_and_repeats_no_default(name: str) -> None:
     file = ROOT / 'config' / name
     config = read_config(str(file))

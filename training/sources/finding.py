@@ -37,13 +37,13 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
     strangers = sorted(set(config.exclude) - {sample.name for sample in found})
     if strangers:
         raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')
-    found = [sample for sample in found if sample.name not in config.exclude]
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:
         raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')
     folder = path if path.is_dir() else path.parent
     found = with_splits(found, folder, config.group, config.val_fraction)
-    chosen = [sample for sample in found if split in ('all', sample.split)]
+    wanted = (sample for sample in found if sample.name not in config.exclude)
+    chosen = [sample for sample in wanted if split in ('all', sample.split)]
     asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
     if not chosen and (not found or not asked_for_none):
         kind = 'picture' if config.format == 'unlabelled' else 'labelled picture'

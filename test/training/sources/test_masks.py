@@ -193,3 +193,26 @@ def test_jpeg_pictures_are_found_in_any_case(
     (tmp_path / 'images/a.png').unlink()
     write_picture(tmp_path / 'images/a.JPG', picture)
     assert find('masks')[0].read().picture.shape == (10, 12, 3)
+
+
+def test_instances_without_masks_are_rock_and_the_rest_is_what_unlabelled_says(
+    find: Finder, tmp_path: Path
+) -> None:
+    numbers = np.zeros((10, 12), np.uint16)
+    numbers[2:5, 3:7] = 300
+    write_picture(tmp_path / 'images/a.png', np.full((10, 12, 3), 80, np.uint8))
+    write_picture(tmp_path / 'instances/a.png', numbers)
+    for unlabelled, outside in (('ignore', IGNORE), ('background', 0)):
+        labelled = find('masks', unlabelled=unlabelled)[0].read()
+        assert labelled.instances is not None
+        assert labelled.classes[3, 4] == 1
+        assert labelled.classes[0, 0] == outside
+        assert (labelled.instances == numbers).all()
+
+
+def test_masks_that_leave_rocks_out_teach_no_background(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    (sample,) = find('masks', unlabelled='ignore')
+    assert sample.read().classes[0].tolist() == [1] * 6 + [IGNORE] * 6

@@ -144,3 +144,14 @@ def test_a_split_that_nobody_knows_is_refused(find: Finder) -> None:
 def test_a_setting_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SourceConfig('data', **settings)  # type: ignore[arg-type]
+
+
+def test_excluded_images_are_left_out_and_the_others_keep_their_split(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    write_masks('0', '1', '2')
+    (tmp_path / 'manifest.csv').write_text('id,split\n0,train\n1,val\n2,val\n')
+    assert names(find('masks', 'all', exclude=['1'])) == ['0', '2']
+    assert names(find('masks', 'val', exclude=['1'])) == ['2']
+    with pytest.raises(DataError, match="has no image '9', which exclude names"):
+        find('masks', 'all', exclude=['9'])
