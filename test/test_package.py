@@ -108,10 +108,12 @@ def test_the_installed_node_runs_from_a_virtual_environment(
 ) -> None:
     command = workspace / 'install' / 'rock_seg_ros' / 'lib' / 'rock_seg_ros' / 'seg_node'
     said = in_workspace(
-        workspace, f'"{command}" --ros-args -p threshold:=2.0 2>&1 || echo "status $?"', elsewhere
+        workspace,
+        f'"{command}" --ros-args --params-file none.yaml 2>&1 || echo "status $?"',
+        elsewhere,
     )
     assert 'seg_node: ' in said
-    assert 'threshold' in said
+    assert 'none.yaml' in said
     assert said.endswith('status 1\n')
 
 
