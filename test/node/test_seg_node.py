@@ -707,9 +707,12 @@ def test_the_node_answers_while_the_rock_abundance_is_worked_out(bench, scene, m
     bench.send(scene)
     masks(bench, 1)
     bench.diagnosed('frames out', '1')
-    go = threading.Event()
-    monkeypatch.setattr(Camera, 'abundance', lambda *_: go.wait(60) and {'rocks': 2})
+    begun, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        Camera, 'abundance', lambda *_: begun.set() or (go.wait(60) and {'rocks': 2})
+    )
     answer = bench.ask(Trigger, '/rock_seg/rock_abundance', Trigger.Request())
+    assert begun.wait(20)
     assert bench.get_state() == 'active'
     assert not answer.done()
     go.set()
