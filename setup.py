@@ -34,6 +34,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/hook', ['resource/commands.dsv']),  # colcon.pkg names it
         *shared(Path('launch').glob('*.launch.py')),
         *shared(p for name in CONFIG for p in Path('config').glob(name)),
         *shared(Path('bench').glob('*.py')),

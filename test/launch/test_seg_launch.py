@@ -174,7 +174,7 @@ def test_a_params_file_without_parameters_is_refused_by_name(
 ) -> None:
     file = tmp_path / 'rover.yaml'
     file.write_text(text)
-    with pytest.raises(ValueError, match='rover.yaml'):
+    with pytest.raises(ValueError, match=r'rover\.yaml'):
         check(launch_file, params_file=str(file))
 
 
