@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import rclpy.parameter
@@ -36,8 +37,12 @@ def _parameter(
     choices: tuple[Any, ...] = (),
     live: bool = False,
     always: bool = False,
+    read_only: bool = False,
 ) -> Any:
-    """Describes a parameter: `live` may change while running, `always` takes effect later."""
+    """Describes a parameter.
+
+    `live` may change while running, `always` takes effect later, `read_only` is given at the start.
+    """
     return field(
         default=default,
         metadata={
@@ -45,6 +50,7 @@ def _parameter(
             'range': None if low is None else (low, high),
             'choices': choices,
             'live': live,
+            'read_only': read_only,
             'settable': live or always,
         },
     )
@@ -56,6 +62,12 @@ class Parameters:
 
     weights: str = _parameter(
         '', 'weights file (.safetensors, .onnx, .pth); empty: the embedded default', always=True
+    )
+    weights_folder: str = _parameter(
+        '',
+        'folder in which weights must lie, symbolic links followed, and from which a relative path'
+        ' starts; given at the start only; empty: anywhere',
+        read_only=True,
     )
     device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
     preset: str = _parameter(
@@ -226,6 +238,24 @@ class Parameters:
             )
         if self.ground_plane == 'level' and self.camera_height <= 0:
             raise ValueError("camera_height is 0.0; ground_plane 'level' needs more than 0")
+        _ = self.weights_path
+
+    @property
+    def weights_path(self) -> str:
+        """The file that `weights` names; a name without suffix is no file's, and stays as it is.
+
+        Raises:
+            ValueError: It lies outside `weights_folder`.
+        """
+        if not self.weights_folder or not Path(self.weights).suffix:
+            return self.weights
+        folder = Path(self.weights_folder).resolve()
+        file = (folder / self.weights).resolve()
+        if not file.is_relative_to(folder):
+            raise ValueError(
+                f'weights is {self.weights!r}; legal is a file in weights_folder, {folder}'
+            )
+        return str(file)
 
 
 def _check(spec: Field[Any], value: Any) -> None:
@@ -309,7 +339,7 @@ def first_fixed(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
 def _descriptor(spec: Field[Any]) -> ParameterDescriptor:
     about: Mapping[str, Any] = spec.metadata
     text = about['description'] + (' (live)' if about['live'] else '')
-    descriptor = ParameterDescriptor(name=spec.name, description=text)
+    descriptor = ParameterDescriptor(name=spec.name, description=text, read_only=about['read_only'])
     if about['choices']:
         descriptor.additional_constraints = f'one of {list(about["choices"])}'
     if about['range'] is not None:

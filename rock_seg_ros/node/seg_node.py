@@ -63,7 +63,7 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         ValueError: With one line that names what is wrong.
     """
     segmenter = Segmenter(
-        load_weights(parameters.weights),
+        load_weights(parameters.weights_path),
         device=parameters.device,
         precision=parameters.precision,
         backend=parameters.backend,

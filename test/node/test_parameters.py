@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
@@ -16,7 +18,8 @@ from rock_seg_ros.node.parameters import (
 )
 
 CONTRACT = {
-    'weights', 'device', 'preset', 'precision', 'backend', 'output_stride', 'input_width',
+    'weights', 'weights_folder',
+    'device', 'preset', 'precision', 'backend', 'output_stride', 'input_width',
     'input_height', 'tile', 'tile_overlap', 'image_topics', 'image_transport', 'threshold',
     'min_area', 'max_rocks', 'polygon_tolerance',
     'split_touching', 'ignore_mask', 'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality',
@@ -146,3 +149,34 @@ def test_image_topics_are_a_list_of_strings_and_none_where_nobody_gives_them(mak
     given = make_node(image_topics=['/front/image_raw', '/rear/image_raw'])
     declare_parameters(given)
     assert read_parameters(given).image_topics == ('/front/image_raw', '/rear/image_raw')
+
+
+def test_weights_are_confined_to_weights_folder(tmp_path):
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    (folder / 'mars.safetensors').touch()
+    (tmp_path / 'secret.pth').touch()
+    (folder / 'link.pth').symlink_to(tmp_path / 'secret.pth')
+    confined = partial(Parameters, weights_folder=str(folder))
+    for weights in ('mars.safetensors', str(folder / 'mars.safetensors')):
+        assert confined(weights=weights).weights_path == str(folder / 'mars.safetensors')
+    assert confined(weights='').weights_path == ''
+    assert confined(weights='light').weights_path == 'light', 'this is no file'
+    for weights in (
+        str(tmp_path / 'secret.pth'),
+        '../secret.pth',
+        'link.pth',
+        '/etc/x.safetensors',
+    ):
+        with pytest.raises(ValueError, match='legal is a file in weights_folder') as refusal:
+            confined(weights=weights)
+        assert weights in str(refusal.value)
+    assert Parameters(weights='../secret.pth').weights_path == '../secret.pth'
+
+
+def test_weights_folder_cannot_be_set_while_the_node_lives(make_node, tmp_path):
+    node = make_node(weights_folder=str(tmp_path))
+    assert declare_parameters(node) == {}
+    (result,) = node.set_parameters([Parameter('weights_folder', value='')])
+    assert 'read-only' in result.reason
+    assert read_parameters(node).weights_folder == str(tmp_path)

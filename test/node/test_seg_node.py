@@ -376,6 +376,17 @@ def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_conf
     assert bench.change_state('configure')
 
 
+def test_weights_outside_of_weights_folder_are_refused_and_inside_they_are_loaded(bench, tmp_path):
+    broken_weights(tmp_path)
+    bench.start(load=load_segmenter, weights_folder=str(tmp_path), autostart=False)
+    result = set_parameter(bench, 'weights', str(tmp_path.parent / 'other.safetensors'))
+    assert f'legal is a file in weights_folder, {tmp_path}' in result.reason
+    assert set_parameter(bench, 'weights', 'text.safetensors').successful
+    assert not bench.change_state('configure')
+    reason = f'{tmp_path}/text.safetensors: not a whole safetensors file'
+    assert reason in error_told(bench).message
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
 def test_device_cuda_without_cuda_fails_configure(bench):
     bench.start(load=load_segmenter, device='cuda', autostart=False)
