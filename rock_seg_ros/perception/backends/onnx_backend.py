@@ -230,7 +230,7 @@ class OnnxBackend:
         return torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
 
     def _open(self, names: Sequence[str], engines: Path) -> Any:
-        """Opens the graph; raises WeightsError where the first of these providers does not start."""
+        """Opens the graph; raises WeightsError where the first of the providers does not start."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
