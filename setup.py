@@ -50,8 +50,8 @@ setup(
         'PyYAML',
         'rosbags',
         'safetensors',
-        'torch',
-        'torchvision',
+        'torch>=2.10',  # before it, weights_only can be made to run code (CVE-2026-24747)
+        'torchvision>=0.25',
         'tqdm',
     ],
     extras_require={'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'test': ['pytest']},
