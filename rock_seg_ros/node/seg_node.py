@@ -149,7 +149,9 @@ class SegNode(AsyncLifecycleNode):
         """Loads the network; on any failure the node stays unconfigured."""
         try:
             if self._illegal:
-                raise ValueError('; '.join(self._illegal.values()))
+                reasons = list(self._illegal.values())
+                more = [f'and {len(reasons) - 3} more'] if reasons[3:] else []
+                raise ValueError('; '.join(reasons[:3] + more))
             self._parameters_view = parameters = read_parameters(self)
             self._cameras = self._make_cameras(parameters)
             self._take_network(await self._load_beside(parameters), parameters)
