@@ -413,11 +413,11 @@ def test_a_wrong_value_in_a_file_keeps_the_node_unconfigured_until_it_is_mended(
     bench.start('--params-file', str(file))
     status = error_told(bench)
     assert status.message.startswith('cannot be configured: ')
-    assert all(name in status.message for name in names[:3])
+    assert sum(name in status.message for name in names) == min(3, len(names))
     assert status.message.endswith('; and 2 more') == (len(names) > 3)
     assert bench.get_state() == 'unconfigured'
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
-    assert all(name in line for name in names[:3])
+    assert status.message in line
     for name in names:
         assert not bench.change_state('configure')
         assert set_parameter(bench, name, WRONG[name][1]).successful
