@@ -34,6 +34,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/hook', ['resource/commands.dsv']),  # colcon.pkg names it
         *shared(Path('launch').glob('*.launch.py')),
         *shared(p for name in CONFIG for p in Path('config').glob(name)),
         *shared(Path('bench').glob('*.py')),
@@ -49,8 +50,8 @@ setup(
         'PyYAML',
         'rosbags',
         'safetensors',
-        'torch',
-        'torchvision',
+        'torch>=2.10',  # before it, weights_only can be made to run code (CVE-2026-24747)
+        'torchvision>=0.25',
         'tqdm',
     ],
     extras_require={'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'test': ['pytest']},

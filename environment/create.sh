@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds the virtual environment once; leaves it alone as long as its key (--key prints it) holds.
+# On x86-64 every file that is installed is checked against a hash: lock/, which lock.sh writes.
 #   PYTHON  the interpreter to build it from, python3
 #   VENV    the folder to build it in, .venv beside this folder
 set -euo pipefail
@@ -32,23 +33,38 @@ refuse_python() {
   fi
 }
 
+install() {
+  "$venv/bin/python" -m pip install --disable-pip-version-check "$@"
+}
+
 build() {
-  local options=() pins=() file
-  for file in requirements.txt requirements-training.txt requirements-test.txt; do
-    pins+=(-r "$here/$file")
-  done
+  local options=() pins=() locks=("$locked.txt") file
   if [[ -n $distro ]]; then
     "$python" -c 'import rclpy' 2>/dev/null || fail "ROS $distro is sourced, but $python has no rclpy; name ROS's own with PYTHON=/usr/bin/python3"
     options+=(--system-site-packages)
   else
-    pins+=(-r "$here/requirements-ros.txt")
+    locks+=("$locked-ros.txt")
   fi
   "$python" -c 'import ensurepip' 2>/dev/null || fail "$python cannot make virtual environments: apt install python3-venv"
   [[ ! -e $venv || -e $venv/pyvenv.cfg ]] || fail "$venv is in the way: no virtual environment"
   rm -rf "$venv"
   "$python" -m venv "${options[@]}" "$venv"
-  "$venv/bin/python" -m pip install --disable-pip-version-check "${pins[@]}"
-  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
+  if [[ $(uname -m) == x86_64 && -e $locked.txt ]]; then
+    for file in "${locks[@]}"; do
+      pins+=(-r "$file")
+    done
+    # First what builds empy, the only one without a wheel, so that nothing unchecked is fetched for it.
+    install --require-hashes -r "$here/lock/setuptools.txt"
+    install --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
+  else
+    echo "No lock file for this Python on $(uname -m): what is installed is pinned, but not checked against hashes"
+    for file in requirements.txt requirements-training.txt requirements-test.txt; do
+      pins+=(-r "$here/$file")
+    done
+    [[ -n $distro ]] || pins+=(-r "$here/requirements-ros.txt")
+    install "${pins[@]}"
+  fi
+  install --no-deps --no-build-isolation -e "$root"
 }
 
 refuse_old_ros
@@ -57,7 +73,9 @@ python=$("$python" -c 'import sys; print(sys._base_executable)' 2>/dev/null) &&
   identity=$("$python" -c 'import sys; print(*sys.version_info[:2], *sys.version.split(), sys.prefix)') ||
   fail "${PYTHON:-python3} is no Python; name one of 3.11 to 3.13 with PYTHON=..."
 refuse_python "$identity"
-key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements*.txt; } | sha256sum | cut -d' ' -f1)
+read -r major minor _ <<<"$identity"
+locked=$here/lock/python$major.$minor
+key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements*.txt "$here"/lock/*; } | sha256sum | cut -d' ' -f1)
 if [[ ${1:-} == --key ]]; then
   echo "$key"
   exit

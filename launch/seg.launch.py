@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the node, and RViz if asked. Passes on what is given, repeats no default of the node's.
 
+What cannot work is refused before anything starts: an error later would end the launch and leave
+behind what runs already, and a node that cannot start would be respawned again and again.
+
 The node activates itself (parameter `autostart`); no lifecycle transition is sent from here, so
 that a respawned node is active again by itself. Hence a plain Node action, no LifecycleNode.
 """
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+from rclpy.context import Context
 
 PACKAGE = 'rock_seg_ros'
 NODE = 'rock_seg'
 RESPAWN_DELAY = 1.0
+RVIZ = 'rviz2'
+TRUE, FALSE = ('true', '1'), ('false', '0')
 
 TOPICS = {
     'image': 'topic of the pictures (sensor_msgs/Image); several: image_topics in params_file',
@@ -56,10 +66,43 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(name, default_value=default, description=about)
                 for name, default, about in arguments
             ),
+            OpaqueFunction(function=check),
             OpaqueFunction(function=seg_node),
             OpaqueFunction(function=rviz),
         ]
     )
+
+
+def check(context: LaunchContext) -> None:
+    """Refuses with ValueError arguments with which the node or RViz could not start."""
+    given = arguments_given(context)
+    if given['rviz'].lower() not in TRUE + FALSE:
+        raise ValueError(f'rviz is {given["rviz"]!r}; legal is true or false')
+    if not Path(given['params_file']).is_file():
+        raise ValueError(f'params_file is {given["params_file"]!r}; there is no such file')
+    if given['rviz'].lower() in TRUE and not rviz_is_installed():
+        raise ValueError(f'rviz is {given["rviz"]!r}, but {RVIZ} is not installed')
+    words = ['--ros-args', '--params-file', given['params_file']]
+    for name in TOPICS:
+        words += ['-r', f'{name}:={given[name]}'] if name in given else []
+    if 'namespace' in given:
+        words += ['-r', f'__ns:=/{given["namespace"].lstrip("/")}']
+    if 'log_level' in given:
+        words += ['--log-level', given['log_level']]
+    try:  # as the node's process would
+        context_of_node = Context()
+        context_of_node.init(words, initialize_logging=False)
+        context_of_node.try_shutdown()
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def rviz_is_installed() -> bool:
+    """Whether RViz could be started."""
+    try:
+        return (Path(get_package_prefix(RVIZ)) / 'lib' / RVIZ / RVIZ).is_file()
+    except PackageNotFoundError:
+        return False
 
 
 def rviz(context: LaunchContext) -> list[Node]:
@@ -69,8 +112,8 @@ def rviz(context: LaunchContext) -> list[Node]:
     remappings += [(topic, given.get(name, name)) for name, topic in CAMERA.items()]
     return [
         Node(
-            package='rviz2',
-            executable='rviz2',
+            package=RVIZ,
+            executable=RVIZ,
             namespace=given.get('namespace', ''),
             arguments=[
                 '-d',

@@ -12,6 +12,8 @@ from typing import NoReturn
 def seg_node() -> NoReturn:
     """Runs the node and ends the process with its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler in Python: loading torch may hold it
+    if not {'-h', '--help'} & set(sys.argv):
+        print('Starting the rock segmentation node, loading PyTorch.', file=sys.stderr, flush=True)  # noqa: T201
     from rock_seg_ros.node.seg_node import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -13,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+LOCK = ROOT / 'environment' / 'lock'
+LOCKED = re.compile(r'([a-z0-9-]+)==(\S+)(?: \\\n    --hash=sha256:[0-9a-f]{64})+')
 PINS = re.compile(r'^([\w-]+)(?:\[\w+\])?==(\S+)$', re.MULTILINE)
 
 # An interpreter as far as create.sh asks for one. MODULES are those it has; `pip` may be told to
@@ -43,10 +46,15 @@ class SetUp:
         self.python.write_text(FAKE_PYTHON)
         self.python.chmod(0o755)
         self.log = folder / 'log'
+        uname = folder / 'bin' / 'uname'
+        uname.parent.mkdir()
+        uname.write_text('#!/bin/sh\necho "$MACHINE"\n')
+        uname.chmod(0o755)
 
     def run(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         variables = {
-            'PATH': os.environ['PATH'],
+            'PATH': f'{self.folder / "bin"}{os.pathsep}{os.environ["PATH"]}',
+            'MACHINE': 'x86_64',
             'PYTHON': str(self.python),
             'VERSION': '3 12 3.12',
             'PREFIX': '/usr',
@@ -92,10 +100,10 @@ def test_the_key_changes_with_each_of_its_inputs(set_up: SetUp) -> None:
         set_up.key(ROS_DISTRO='kilted'),
         set_up.key(VENV=str(set_up.folder / 'elsewhere')),
     ]
-    for pins in sorted(set_up.environment.glob('*.txt')):
+    for pins in sorted(set_up.environment.rglob('*.txt')):
         pins.write_text(pins.read_text() + 'another==1.0\n')
         keys.append(set_up.key())
-    assert len(set(keys)) == len(keys) == 10
+    assert len(set(keys)) == len(keys) == 17
 
 
 def test_the_same_inputs_give_the_same_key(set_up: SetUp) -> None:
@@ -137,17 +145,46 @@ def test_a_python_that_is_not_the_sourced_ros_s_is_refused(set_up: SetUp) -> Non
 
 def test_without_ros_it_comes_from_pypi(set_up: SetUp) -> None:
     assert set_up.run().returncode == 0
-    made, pins, package = set_up.calls()
+    made, _, pins, package = set_up.calls()
     assert '--system-site-packages' not in made
-    assert 'requirements-ros.txt' in pins
+    assert 'lock/python3.12-ros.txt' in pins
     assert package.endswith(f'-e {set_up.environment.parent}')
 
 
 def test_a_sourced_ros_is_used(set_up: SetUp) -> None:
     assert set_up.run(ROS_DISTRO='jazzy').returncode == 0
-    made, pins, _ = set_up.calls()
+    made, _, pins, _ = set_up.calls()
     assert '--system-site-packages' in made
-    assert 'requirements-ros.txt' not in pins
+    assert '-ros.txt' not in pins
+
+
+@pytest.mark.parametrize('version', ['3 11', '3 12', '3 13'])
+def test_all_that_is_fetched_is_checked_against_the_lock_file_of_its_python(
+    set_up: SetUp, version: str
+) -> None:
+    assert set_up.run(VERSION=f'{version} {version}').returncode == 0
+    _, setuptools, pins, package = set_up.calls()
+    for call, file in ((setuptools, 'setuptools'), (pins, f'python{version.replace(" ", ".")}')):
+        assert '--require-hashes' in call
+        assert f'-r {set_up.environment}/lock/{file}.txt' in call
+    assert '--only-binary :all:' in pins
+    for call in (pins, package):
+        assert '--no-build-isolation' in call, 'what builds a package is checked, too'
+    assert '--no-deps' in package
+
+
+@pytest.mark.parametrize(('machine', 'version'), [('aarch64', '3 12'), ('x86_64', '3 14')])
+def test_where_there_is_no_lock_file_the_pins_are_taken_and_that_is_told(
+    set_up: SetUp, machine: str, version: str
+) -> None:
+    result = set_up.run(ROS_DISTRO='kilted', MACHINE=machine, VERSION=f'{version} {version}')
+    assert result.returncode == 0
+    assert 'not checked against hashes' in result.stdout
+    assert machine in result.stdout
+    _, pins, _ = set_up.calls()
+    for name in ('requirements', 'requirements-training', 'requirements-test'):
+        assert f'-r {set_up.environment}/{name}.txt' in pins
+    assert 'requirements-ros' not in pins
 
 
 def test_what_is_set_up_is_used_again(set_up: SetUp) -> None:
@@ -170,7 +207,7 @@ def test_an_interrupted_set_up_is_not_taken_for_whole(set_up: SetUp) -> None:
     assert set_up.run(PIP_STATUS='130').returncode != 0
     interrupted = set_up.calls()
     assert set_up.run().returncode == 0
-    assert len(set_up.calls()) == len(interrupted) + 3
+    assert len(set_up.calls()) == len(interrupted) + 4
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(set_up: SetUp) -> None:
@@ -185,6 +222,46 @@ def test_every_direct_requirement_is_pinned() -> None:
     for file in (ROOT / 'environment').glob('*.txt'):
         lines = [line for line in file.read_text().splitlines() if not line.startswith('#')]
         assert len(PINS.findall(file.read_text())) == len(lines) > 0, file.name
+
+
+def locked(name: str) -> dict[str, str]:
+    """Names and versions in a lock file, each with at least one hash."""
+    found = {}
+    for block in re.split(r'\n(?=\S)', (LOCK / name).read_text().strip()):
+        match = LOCKED.fullmatch(block)
+        assert match, block
+        found[match[1]] = match[2]
+    return found
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+def test_lock_files_hold_the_pins_and_a_hash_for_each_file(python: str) -> None:
+    every = {end: locked(f'python{python}{end}.txt') for end in ('', '-ros')}
+    assert locked('setuptools.txt').items() <= every[''].items()
+    for file in (ROOT / 'environment').glob('requirements*.txt'):
+        pins = dict(PINS.findall(file.read_text()))
+        names = {re.sub(r'[-_.]+', '-', name).lower(): version for name, version in pins.items()}
+        assert names.items() <= every['-ros' if file.stem.endswith('-ros') else ''].items()
+    both = every[''].keys() & every['-ros'].keys()
+    assert {name: every[''][name] for name in both} == {name: every['-ros'][name] for name in both}
+    assert not [name for name in every[''] if name.startswith('ros-')]
+
+
+def test_lock_files_were_made_of_the_requirements_as_they_are() -> None:
+    files = sorted((ROOT / 'environment').glob('requirements*.txt'))
+    digest = hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()
+    assert (LOCK / 'requirements.sha256').read_text().strip() == digest, 'run environment/lock.sh'
+
+
+def test_nothing_names_a_host_that_packages_come_from() -> None:
+    for file in (ROOT / 'environment').rglob('*'):
+        assert file.is_dir() or '://' not in file.read_text(), file.name
+
+
+def test_setup_wants_a_torch_whose_weights_only_can_be_trusted() -> None:
+    text = (ROOT / 'setup.py').read_text()
+    found = re.findall(r"'(torch(?:vision)?)>=([\d.]+)'", text)
+    assert found == [('torch', '2.10'), ('torchvision', '0.25')]
 
 
 def test_pytest_stays_under_9_for_launch_testing() -> None:

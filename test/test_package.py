@@ -95,23 +95,29 @@ def test_ros2_run_would_find_both_commands(workspace: Path, elsewhere: Path) -> 
         assert command.read_text().splitlines()[0] == '#!/usr/bin/env python3'
 
 
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_sourced_workspace_has_its_commands_on_the_path(
+    workspace: Path, elsewhere: Path, name: str
+) -> None:
+    found = Path(in_workspace(workspace, f'command -v {name}', elsewhere).strip())
+    assert found == workspace / 'install' / 'rock_seg_ros' / 'lib' / 'rock_seg_ros' / name
+
+
 def test_the_installed_command_runs_from_a_virtual_environment_and_has_its_weights(
     workspace: Path, elsewhere: Path
 ) -> None:
-    command = workspace / 'install' / 'rock_seg_ros' / 'lib' / 'rock_seg_ros' / 'rock_seg'
-    facts = json.loads(in_workspace(workspace, f'"{command}" info --json', elsewhere))
+    facts = json.loads(in_workspace(workspace, 'rock_seg info --json', elsewhere))
     assert Path(facts['file']).is_relative_to(workspace / 'install')
 
 
 def test_the_installed_node_runs_from_a_virtual_environment(
     workspace: Path, elsewhere: Path
 ) -> None:
-    command = workspace / 'install' / 'rock_seg_ros' / 'lib' / 'rock_seg_ros' / 'seg_node'
     said = in_workspace(
-        workspace, f'"{command}" --ros-args -p threshold:=2.0 2>&1 || echo "status $?"', elsewhere
+        workspace, 'seg_node --ros-args --params-file none.yaml 2>&1 || echo "status $?"', elsewhere
     )
     assert 'seg_node: ' in said
-    assert 'threshold' in said
+    assert 'none.yaml' in said
     assert said.endswith('status 1\n')
 
 

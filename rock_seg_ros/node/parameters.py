@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import rclpy.parameter
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidTopicNameException
+from rclpy.exceptions import InvalidTopicNameException, ParameterException
 from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
@@ -36,8 +37,12 @@ def _parameter(
     choices: tuple[Any, ...] = (),
     live: bool = False,
     always: bool = False,
+    read_only: bool = False,
 ) -> Any:
-    """Describes a parameter: `live` may change while running, `always` takes effect later."""
+    """Describes a parameter.
+
+    `live` may change while running, `always` takes effect later, `read_only` is given at the start.
+    """
     return field(
         default=default,
         metadata={
@@ -45,6 +50,7 @@ def _parameter(
             'range': None if low is None else (low, high),
             'choices': choices,
             'live': live,
+            'read_only': read_only,
             'settable': live or always,
         },
     )
@@ -59,6 +65,12 @@ class Parameters:
         "weights file (.safetensors, .onnx, .pth), or 'resnet50' or 'light', which come with the"
         ' package; empty: resnet50 on CUDA, light on a CPU',
         always=True,
+    )
+    weights_folder: str = _parameter(
+        '',
+        'folder in which weights must lie, symbolic links followed, and from which a relative path'
+        ' starts; given at the start only; empty: anywhere',
+        read_only=True,
     )
     device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
     preset: str = _parameter(
@@ -214,18 +226,14 @@ class Parameters:
     max_image_age: float = _parameter(
         0.0, 'pictures with an older stamp are refused, s; 0 = any', 0.0, 1e6, live=True
     )
-    autostart: bool = _parameter(True, 'go to active without being asked', always=True)
+    autostart: bool = _parameter(
+        True, 'go to active without being asked, at the start or when set while unconfigured'
+    )
 
     def __post_init__(self) -> None:
         """Refuses with ValueError a value that is no choice, and topics that are none."""
         for spec in fields(self):
-            choices = spec.metadata['choices']
-            value = getattr(self, spec.name)
-            if choices and value not in choices:
-                legal = ', '.join(repr(choice) for choice in choices)
-                raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
-        _check_topics('image_topics', self.image_topics)
-        _check_topics('depth_topics', self.depth_topics)
+            _check(spec, getattr(self, spec.name))
         if self.depth_topics and len(self.depth_topics) != len(self.image_topics):
             raise ValueError(
                 f'depth_topics has {len(self.depth_topics)} topics; image_topics has'
@@ -233,6 +241,34 @@ class Parameters:
             )
         if self.ground_plane == 'level' and self.camera_height <= 0:
             raise ValueError("camera_height is 0.0; ground_plane 'level' needs more than 0")
+        _ = self.weights_path
+
+    @property
+    def weights_path(self) -> str:
+        """The file that `weights` names; a name without suffix is no file's, and stays as it is.
+
+        Raises:
+            ValueError: It lies outside `weights_folder`.
+        """
+        if not self.weights_folder or not Path(self.weights).suffix:
+            return self.weights
+        folder = Path(self.weights_folder).resolve()
+        file = (folder / self.weights).resolve()
+        if not file.is_relative_to(folder):
+            raise ValueError(
+                f'weights is {self.weights!r}; legal is a file in weights_folder, {folder}'
+            )
+        return str(file)
+
+
+def _check(spec: Field[Any], value: Any) -> None:
+    """Refuses with ValueError a value that is not legal whatever the other parameters are."""
+    choices = spec.metadata['choices']
+    if choices and value not in choices:
+        legal = ', '.join(repr(choice) for choice in choices)
+        raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
+    if spec.default == ():
+        _check_topics(spec.name, value)
 
 
 def _check_topics(name: str, topics: tuple[str, ...]) -> None:
@@ -250,21 +286,35 @@ def _check_topics(name: str, topics: tuple[str, ...]) -> None:
 PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
 
 
-def declare_parameters(node: Node) -> None:
+def declare_parameters(node: Node) -> dict[str, str]:
     """Declares all parameters with descriptors and ranges.
 
-    Raises:
-        rclpy.exceptions.ParameterException: A value given from outside has the wrong type or is
-            out of its range.
+    Returns:
+        Of each parameter whose value given from outside is not legal, why; it has its default.
     """
+    illegal = {}
     for name, spec in PARAMETERS.items():
-        if spec.default != ():
-            node.declare_parameter(name, spec.default, _descriptor(spec))
-            continue
-        # From an empty list rclpy guesses the type wrongly, so it is told, and the value set after.
-        kind = rclpy.parameter.Parameter.Type.STRING_ARRAY
-        if node.declare_parameter(name, kind, _descriptor(spec)).value is None:
-            node.set_parameters([rclpy.parameter.Parameter(name, kind, [])])
+        try:
+            _check(spec, _declare(node, spec))
+        except (ParameterException, ValueError) as error:
+            illegal[name] = first_line(error)
+            if node.has_parameter(name):
+                node.undeclare_parameter(name)
+            _declare(node, spec, ignore_override=True)
+    return illegal
+
+
+def _declare(node: Node, spec: Field[Any], ignore_override: bool = False) -> Any:
+    """Declares a parameter and returns its value."""
+    descriptor = _descriptor(spec)
+    if spec.default != ():
+        return node.declare_parameter(spec.name, spec.default, descriptor, ignore_override).value
+    # From an empty list rclpy guesses the type wrongly, so it is told, and the value set after.
+    kind = rclpy.parameter.Parameter.Type.STRING_ARRAY
+    value = node.declare_parameter(spec.name, kind, descriptor, ignore_override).value
+    if value is None:
+        node.set_parameters([rclpy.parameter.Parameter(spec.name, kind, [])])
+    return tuple(value or ())
 
 
 def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = ()) -> Parameters:
@@ -292,7 +342,7 @@ def first_fixed(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
 def _descriptor(spec: Field[Any]) -> ParameterDescriptor:
     about: Mapping[str, Any] = spec.metadata
     text = about['description'] + (' (live)' if about['live'] else '')
-    descriptor = ParameterDescriptor(name=spec.name, description=text)
+    descriptor = ParameterDescriptor(name=spec.name, description=text, read_only=about['read_only'])
     if about['choices']:
         descriptor.additional_constraints = f'one of {list(about["choices"])}'
     if about['range'] is not None:

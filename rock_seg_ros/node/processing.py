@@ -86,6 +86,7 @@ class Processor:
             log.warning(f'picture{whose} refused, {refusal}', throttle_duration_sec=1.0)
         except Exception as error:  # noqa: BLE001  (the next picture may do)
             if not self._node.context.ok() or isinstance(error, InvalidHandle):
+                camera.health.dropped()  # the node ends, or its topics went meanwhile
                 return
             camera.health.failed()
             log.error(f'picture{whose} lost, {first_line(error)}', throttle_duration_sec=1.0)

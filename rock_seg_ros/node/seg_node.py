@@ -7,31 +7,29 @@ import argparse
 import json
 import signal
 import sys
-import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Arrival, Camera, camera_names
 from rock_seg_ros.node.frames import Frames
 from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
 from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
     PARAMETERS,
@@ -50,6 +48,10 @@ from rock_seg_ros.perception.weights_file import load_weights
 
 Loader = Callable[[Parameters], Segmenter]
 WARM_WIDTH, WARM_HEIGHT = 640, 480
+STILL_LOADING = 5.0  # s, from one line in the log that says so to the next
+LONGEST_LOAD = 600.0  # s
+LONGEST_WORK = 60.0  # s that deactivate waits for the images in work
+LONGEST_FAREWELL = 1.0  # s that the end of the node waits for them
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
@@ -61,7 +63,7 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         ValueError: With one line that names what is wrong.
     """
     segmenter = Segmenter(
-        load_weights(parameters.weights, parameters.device),
+        load_weights(parameters.weights_path, parameters.device),
         device=parameters.device,
         precision=parameters.precision,
         backend=parameters.backend,
@@ -77,21 +79,27 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     return segmenter
 
 
-class SegNode(LifecycleNode):
+class SegNode(AsyncLifecycleNode):
     """Subscribes to cameras and publishes their rocks."""
 
-    def __init__(self, load: Loader = load_segmenter, **node_arguments: Any) -> None:
+    def __init__(
+        self,
+        load: Loader = load_segmenter,
+        illegal: Mapping[str, str] | None = None,
+        **node_arguments: Any,
+    ) -> None:
         """Declares the parameters; nothing is loaded before configure.
 
         Args:
             load: Makes the network that the parameters name.
+            illegal: Parameters of rclpy's own that were given an illegal value, and why it is.
             node_arguments: Passed on to rclpy's node.
 
         Raises:
-            rclpy.exceptions.ParameterException: A given parameter is not legal.
+            rclpy.exceptions.ParameterException: `use_sim_time`, which rclpy declares, is illegal.
         """
         super().__init__('rock_seg', **node_arguments)
-        declare_parameters(self)
+        self._illegal = {**(illegal or {}), **declare_parameters(self)}
         self._load = load
         # Both outlive their cameras: counts go on, and no id is given twice.
         self._healths: dict[str, Health] = defaultdict(Health)
@@ -103,18 +111,18 @@ class SegNode(LifecycleNode):
         self._trouble = ''
         self._label_info: Any = None
         self._frames: Frames | None = None
-        self._loader: threading.Thread | None = None
+        self._loading: tuple[str, float] | None = None  # what, and since when
         self._worker: Worker[Arrival] | None = None
+        self._deaths = 0  # of workers
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._parameters_view = Parameters()
-        # A group of its own: while it waits for the weights, the others of its group wait, too.
-        beside = ReentrantCallbackGroup()
-        self.create_service(
-            Trigger, '~/reload_weights', self._on_reload_weights, callback_group=beside
-        )
-        self.create_service(Trigger, '~/reset_tracks', self._on_reset_tracks)
-        self.create_service(Trigger, '~/rock_abundance', self._on_rock_abundance)
+        for name, answer in (
+            ('~/reload_weights', self._on_reload_weights),
+            ('~/reset_tracks', self._on_reset_tracks),
+            ('~/rock_abundance', self._on_rock_abundance),
+        ):
+            self.create_service(Trigger, name, answer, callback_group=self.beside)
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
             '/diagnostics',
@@ -122,29 +130,31 @@ class SegNode(LifecycleNode):
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         # Steady, since simulated time may stand still or not have begun.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-        if self.get_parameter('autostart').value:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
-
-    @property
-    def state(self) -> str:
-        """The lifecycle state, such as 'active'."""
-        return str(self._state_machine.current_state[1])
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self._autostart_timer = self.create_timer(
+            0.0, self._autostart, callback_group=self.beside, clock=self._steady
+        )
+        if not self.get_parameter('autostart').value:
+            self._autostart_timer.cancel()
 
     # Lifecycle
 
-    def _autostart(self) -> None:
+    async def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        if await self.change_state(Transition.TRANSITION_CONFIGURE):
+            await self.change_state(Transition.TRANSITION_ACTIVATE)
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the network; on any failure the node stays unconfigured."""
         try:
+            if self._illegal:
+                reasons = list(self._illegal.values())
+                more = [f'and {len(reasons) - 3} more'] if reasons[3:] else []
+                raise ValueError('; '.join(reasons[:3] + more))
             self._parameters_view = parameters = read_parameters(self)
             self._cameras = self._make_cameras(parameters)
-            self._take_network(self._load(parameters), parameters)
+            self._take_network(await self._load_beside(parameters), parameters)
             for camera in self._cameras:
                 camera.advertise()
         except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
@@ -153,25 +163,25 @@ class SegNode(LifecycleNode):
         self._trouble = ''
         return super().on_configure(state)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the worker and subscribes to the cameras."""
         try:
             mailbox = Mailbox[Arrival](len(self._cameras), lambda arrival: arrival.size)
-            self._worker = Worker(mailbox, self._work, self._shortest_period, self._catch_up)
+            self._worker = self._start_worker(mailbox)
             topics = [
                 camera.subscribe(partial(mailbox.put, number))
                 for number, camera in enumerate(self._cameras)
             ]
         except Exception as error:  # noqa: BLE001  (such as a QoS override that is none)
-            self._pause()
+            await self._pause()
             return self._fail('cannot be activated', error)
         self._trouble = ''
         self.get_logger().info(f'active: pictures from {", ".join(topics)}')
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops the worker and unsubscribes; the network stays loaded."""
-        self._pause()
+        await self._pause()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -180,21 +190,22 @@ class SegNode(LifecycleNode):
         self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops everything."""
-        self._pause()
+        await self._pause()
         self._unload()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Goes back to unconfigured."""
-        return self.on_shutdown(state)
+        return await self.on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """Ends the worker, and what is being loaded, before the node's handles go."""
-        if self._loader is not None:
-            self._loader.join()
-        self._pause()
+        """Ends the worker before the node's handles go; waits for it a moment at most."""
+        self._unsubscribe()
+        if self._worker is not None:
+            self._count_lost(self._worker, self._worker.stop(LONGEST_FAREWELL))
+            self._worker = None
         super().destroy_node()
 
     def _fail(self, what: str, error: Exception) -> TransitionCallbackReturn:
@@ -232,15 +243,40 @@ class SegNode(LifecycleNode):
             reason = first_line(error).removeprefix('failed to resolve name: ')
             raise ValueError(f'image_topics has {topic!r}: {reason.split(", at ")[0]}') from None
 
-    def _pause(self) -> None:
+    def _start_worker(self, mailbox: Mailbox[Arrival]) -> Worker[Arrival]:
+        return Worker(mailbox, self._work, self._shortest_period, self._catch_up)
+
+    def _unsubscribe(self) -> None:
         for camera in self._cameras:
             camera.unsubscribe()
-        if self._worker is not None:
-            for arrival in self._worker.stop():
-                arrival.camera.health.dropped()
-            self._worker = None
+
+    async def _pause(self) -> None:
+        """Unsubscribes, and waits for the images in work beside the executor."""
+        self._unsubscribe()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            left = await self.run_beside(lambda: worker.stop(LONGEST_WORK), 'end of worker')
+            self._count_lost(worker, left)
         for camera in self._cameras:
             camera.let_go()
+
+    def _count_lost(self, worker: Worker[Arrival], left: list[Arrival]) -> None:
+        """Counts the images that a worker left in the mailbox, and those that it died of."""
+        for arrival in left:
+            arrival.camera.health.dropped()
+        if worker.error is not None:
+            for arrival in worker.in_hand:
+                arrival.camera.health.failed()
+
+    def _check_worker(self) -> None:
+        """Starts a worker that died again, and says why it did."""
+        worker = self._worker
+        if worker is None or worker.error is None:
+            return
+        self.get_logger().error(f'the worker died and is started again: {first_line(worker.error)}')
+        self._count_lost(worker, [])
+        self._deaths += 1
+        self._worker = self._start_worker(worker.mailbox)
 
     def _unload(self) -> None:
         for camera in self._cameras:
@@ -253,25 +289,6 @@ class SegNode(LifecycleNode):
             self.destroy_publisher(self._label_info)
             self._label_info = None
         self._segmenter = None
-
-    def _LifecycleNodeMixin__on_change_state(  # noqa: N802  (overrides rclpy's private callback)
-        self, request: ChangeState.Request, response: ChangeState.Response
-    ) -> ChangeState.Response:
-        """Answers a transition that the state does not allow; rclpy 7.1 would end the process."""
-        wanted = request.transition
-        allowed = {t[1]: t[0] for t in self._state_machine.available_transitions}
-        number = allowed.get(wanted.label) if wanted.label else wanted.id
-        response.success = False
-        if number not in allowed.values():
-            asked = wanted.label or wanted.id
-            legal = ', '.join(f'{label} ({n})' for label, n in sorted(allowed.items()))
-            self.get_logger().warning(
-                f'transition {asked} is not possible while {self.state}; possible are {legal}'
-            )
-            return response
-        outcome = self._LifecycleNodeMixin__change_state(number)
-        response.success = outcome == TransitionCallbackReturn.SUCCESS
-        return response
 
     # Parameters
 
@@ -289,6 +306,10 @@ class SegNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
+        for parameter in changed:
+            self._illegal.pop(parameter.name, None)
+            if parameter.name == 'autostart' and parameter.value:
+                self._autostart_timer.reset()
         if not _concerns(changed):
             return
         before, self._parameters_view = self._parameters_view, read_parameters(self)
@@ -306,7 +327,7 @@ class SegNode(LifecycleNode):
         if running is None:
             response.message = f'nothing is loaded while {self.state}; configure first'
             return response
-        if self._loader is not None:
+        if self._loading is not None:
             response.message = 'weights are being loaded already'
             return response
         try:
@@ -316,28 +337,36 @@ class SegNode(LifecycleNode):
             self._take_network(segmenter, parameters)
         except Exception as error:  # noqa: BLE001  (the running network stays, whatever it is)
             response.message = f'the running weights stay: {first_line(error)}'
+            self.get_logger().error(response.message)
             return response
-        finally:
-            self._loader = None
         response.success = True
         response.message = f'now: {self._loaded}'
         return response
 
-    def _load_beside(self, parameters: Parameters) -> Future:
-        """Loads a network in a thread of its own, while pictures go on being worked on."""
-        loaded = Future()
+    async def _load_beside(self, parameters: Parameters) -> Segmenter:
+        """Loads a network in a thread of its own, and says so as long as that takes."""
+        what = f'weights {parameters.weights or "embedded"} for device {parameters.device}'
+        began = time.monotonic()
+        log = self.get_logger()
+        log.info(f'loading {what}')
+        loaded = self.run_beside(lambda: self._load(parameters), 'loader')
 
-        def load() -> None:
-            try:
-                loaded.set_result(self._load(parameters))
-            except Exception as error:  # noqa: BLE001  (told by who waits for it)
-                loaded.set_exception(error)
-            if (executor := self.executor) is not None:
-                executor.wake()
+        def remind() -> None:
+            seconds = time.monotonic() - began
+            if seconds < LONGEST_LOAD:
+                log.info(f'still loading {what}, {seconds:.0f} s so far')
+            elif not loaded.done():
+                loaded.set_exception(TimeoutError(f'loading {what} took over {seconds:.0f} s'))
 
-        self._loader = threading.Thread(target=load, name='loader')
-        self._loader.start()
-        return loaded
+        timer = self.create_timer(
+            STILL_LOADING, remind, callback_group=self.beside, clock=self._steady
+        )
+        self._loading = what, began
+        try:
+            return await loaded
+        finally:
+            self._loading = None
+            self.destroy_timer(timer)
 
     def _on_reset_tracks(
         self, request: Trigger.Request, response: Trigger.Response
@@ -352,13 +381,17 @@ class SegNode(LifecycleNode):
         )
         return response
 
-    def _on_rock_abundance(
+    async def _on_rock_abundance(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         """Answers with JSON: of the newest picture, or of each camera's by its name."""
         tolerance = self._parameters_view.depth_tolerance
+        cameras = list(self._cameras)
         try:
-            found = {c.name: c.abundance(tolerance) for c in self._cameras if c.last is not None}
+            found = await self.run_beside(
+                lambda: {c.name: c.abundance(tolerance) for c in cameras if c.last is not None},
+                'abundance',
+            )
         except Exception as error:  # noqa: BLE001  (a service must answer, whatever it is)
             response.message = first_line(error)
             return response
@@ -411,9 +444,15 @@ class SegNode(LifecycleNode):
             about['precision'] = self._segmenter.precision
             about['backend'] = self._segmenter.backend
             about['weights'] = self._loaded
+        if self._loading is not None:
+            what, began = self._loading
+            about['loading'] = f'{what}, {time.monotonic() - began:.0f} s so far'
+        if self._deaths:
+            about['worker restarts'] = str(self._deaths)
         return about
 
     def _publish_diagnostics(self) -> None:
+        self._check_worker()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         told = f'{self.get_fully_qualified_name().lstrip("/")}: rock segmentation'
@@ -445,8 +484,8 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
         try:
             parser.parse_args(remove_ros_args(given)[1:])
             rclpy.init(args=given)
-            node = SegNode(load)
-        except (ParameterException, RuntimeError) as error:
+            node = _make_node(load)
+        except RuntimeError as error:
             print(f'seg_node: {first_line(error)}', file=sys.stderr)  # noqa: T201
             return 1
         try:
@@ -458,6 +497,16 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _make_node(load: Loader) -> SegNode:
+    """Makes the node, also where `use_sim_time` is no truth value."""
+    name = 'use_sim_time'
+    try:
+        return SegNode(load)
+    except InvalidParameterTypeException as error:
+        default = Parameter(name, value=False)
+        return SegNode(load, {name: first_line(error)}, parameter_overrides=[default])
 
 
 def _spin(node: SegNode) -> None:

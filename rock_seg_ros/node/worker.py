@@ -84,7 +84,13 @@ class Mailbox(Generic[Item]):
 
 
 class Worker(Generic[Item]):
-    """A thread that works on what is newest, one after the other."""
+    """A thread that works on what is newest, one after the other.
+
+    Attributes:
+        mailbox: Where the items are taken from.
+        in_hand: The items that it works on, or died of.
+        error: What it died of; None while it lives, or was stopped.
+    """
 
     def __init__(
         self,
@@ -97,28 +103,42 @@ class Worker(Generic[Item]):
 
         Args:
             mailbox: Where the items are taken from.
-            work: Called with the items that go together; must not raise.
+            work: Called with the items that go together; the thread dies of what it raises.
             pause: Shortest time between the starts of two works for a sender, s; asked each time.
             rest: Called after a work when nothing waits, and where something always waits, now
-                and then all the same; must not raise.
+                and then all the same; the thread dies of what it raises.
         """
         self.mailbox = mailbox
+        self.in_hand: list[Item] = []
+        self.error: BaseException | None = None
         self._work = work
         self._pause = pause
         self._rest = rest
         self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
 
-    def stop(self) -> list[Item]:
-        """Ends the thread as soon as the work in hand is done; returns the items that were left."""
+    def stop(self, timeout: float | None = None) -> list[Item]:
+        """Ends the thread as soon as the work in hand is done; returns the items that were left.
+
+        Args:
+            timeout: Longest wait for its end, s; None = any. It ends later then, by itself.
+        """
         left = self.mailbox.close()
-        self._thread.join()
+        self._thread.join(timeout)
         return left
 
     def _run(self) -> None:
+        try:
+            self._work_on()
+        except BaseException as error:  # noqa: BLE001  (whoever stops or watches it asks for it)
+            self.error = error
+
+    def _work_on(self) -> None:
         unrested = 0
         while items := self.mailbox.wait(self._pause):
+            self.in_hand = items
             self._work(items)
+            self.in_hand = []
             unrested += 1
             if self.mailbox.is_idle or unrested == MOST_UNRESTED:
                 self._rest()

@@ -126,6 +126,72 @@ def test_every_given_parameter_is_a_parameter_of_the_node_in_its_type(launch_fil
     assert types == {name: type(PARAMETERS[name].default) for name in given}
 
 
+def check(launch_file: Any, **given: str) -> None:
+    launch_file.check(SimpleNamespace(launch_configurations=declared(launch_file) | given))
+
+
+def test_everything_is_checked_before_anything_starts(launch_file: Any) -> None:
+    (entities,) = launch_file.generate_launch_description().arguments
+    functions = [
+        entity.options['function'].__name__
+        for entity in entities
+        if type(entity).__name__ == 'OpaqueFunction'
+    ]
+    assert functions == ['check', 'seg_node', 'rviz']
+
+
+def test_what_can_work_passes_the_check(launch_file: Any) -> None:
+    check(launch_file)
+    check(
+        launch_file, image='/camera/image_raw', namespace='/rover', log_level='rock_seg:=debug',
+        respawn='True', rviz='0',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('given', 'reason'),
+    [
+        ({'params_file': '/no/such.yaml'}, "params_file is '/no/such.yaml'; there is no such file"),
+        ({'params_file': '/'}, "params_file is '/'; there is no such file"),
+        ({'rviz': 'yes'}, "rviz is 'yes'; legal is true or false"),
+        ({'image': '/camera image'}, 'image:=/camera image'),
+        ({'namespace': 'my rover'}, '__ns:=/my rover'),
+        ({'log_level': 'loud'}, '--log-level loud'),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name_before_anything_starts(
+    launch_file: Any, given: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ValueError) as refusal:
+        check(launch_file, **given)
+    assert reason in str(refusal.value)
+    assert '\n' not in str(refusal.value)
+
+
+@pytest.mark.parametrize('text', ['threshold: 0.5', '/**: {ros__parameters: {threshold', '[]'])
+def test_a_params_file_without_parameters_is_refused_by_name(
+    launch_file: Any, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / 'rover.yaml'
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r'rover\.yaml'):
+        check(launch_file, params_file=str(file))
+
+
+def test_rviz_that_is_not_installed_is_refused_before_anything_starts(
+    launch_file: Any, prefix: Path
+) -> None:
+    if not launch_file.rviz_is_installed():
+        with pytest.raises(ValueError, match="rviz is 'true', but rviz2 is not installed"):
+            check(launch_file, rviz='true')
+    (prefix / 'share/ament_index/resource_index/packages/rviz2').touch()
+    with pytest.raises(ValueError, match='rviz2 is not installed'):
+        check(launch_file, rviz='true')
+    (prefix / 'lib/rviz2').mkdir(parents=True)
+    (prefix / 'lib/rviz2/rviz2').touch()
+    check(launch_file, rviz='true')
+
+
 def rviz_remappings(launch_file: Any, **given: str) -> tuple[str, dict[str, str]]:
     """The configuration that RViz is started with, and its remappings."""
     context = SimpleNamespace(launch_configurations=declared(launch_file) | given)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+import time
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import cv2
@@ -20,6 +22,7 @@ from safetensors.torch import save_file
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 
+from rock_seg_ros.node.camera import Camera
 from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT
@@ -373,11 +376,64 @@ def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_conf
     assert bench.change_state('configure')
 
 
+def test_weights_outside_of_weights_folder_are_refused_and_inside_they_are_loaded(bench, tmp_path):
+    broken_weights(tmp_path)
+    bench.start(load=load_segmenter, weights_folder=str(tmp_path), autostart=False)
+    result = set_parameter(bench, 'weights', str(tmp_path.parent / 'other.safetensors'))
+    assert f'legal is a file in weights_folder, {tmp_path}' in result.reason
+    assert set_parameter(bench, 'weights', 'text.safetensors').successful
+    assert not bench.change_state('configure')
+    reason = f'{tmp_path}/text.safetensors: not a whole safetensors file'
+    assert reason in error_told(bench).message
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
 def test_device_cuda_without_cuda_fails_configure(bench):
     bench.start(load=load_segmenter, device='cuda', autostart=False)
     assert not bench.change_state('configure')
     assert bench.get_state() == 'unconfigured'
+
+
+WRONG = {
+    'threshold': ('7.0', 0.5),
+    'max_rate': ('fast', 5.0),
+    'max_rocks': ('0', 10),
+    'preset': ('best', 'fast'),
+    'image_topics': ('/front/image', ['/front/image']),
+}
+
+
+@pytest.mark.parametrize('names', [*([name] for name in WRONG), list(WRONG)], ids='-'.join)
+def test_a_wrong_value_in_a_file_keeps_the_node_unconfigured_until_it_is_mended(
+    bench, capfd, tmp_path, names
+):
+    file = tmp_path / 'rover.yaml'
+    values = ', '.join(f'{name}: {WRONG[name][0]}' for name in names)
+    file.write_text(f'/**: {{ros__parameters: {{{values}}}}}')
+    bench.start('--params-file', str(file))
+    status = error_told(bench)
+    assert status.message.startswith('cannot be configured: ')
+    assert sum(name in status.message for name in names) == min(3, len(names))
+    assert status.message.endswith('; and 2 more') == (len(names) > 3)
+    assert bench.get_state() == 'unconfigured'
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
+    assert status.message in line
+    for name in names:
+        assert not bench.change_state('configure')
+        assert set_parameter(bench, name, WRONG[name][1]).successful
+    assert bench.change_state('configure')
+
+
+def error_told(bench):
+    """Waits for an error in /diagnostics and returns its status."""
+    return bench.wait(
+        lambda: [
+            report.status[0]
+            for report in bench.received['/diagnostics']
+            if report.status[0].level == b'\x02'
+        ],
+        'an error in /diagnostics',
+    )[0]
 
 
 def test_autostart_goes_to_active_and_without_it_the_node_waits(bench):
@@ -387,6 +443,78 @@ def test_autostart_goes_to_active_and_without_it_the_node_waits(bench):
     assert bench.get_state() == 'inactive'
     assert bench.change_state('activate')
     assert bench.get_state() == 'active'
+
+
+def test_autostart_that_is_set_while_unconfigured_goes_to_active_and_later_it_is_refused(bench):
+    bench.start(autostart=False)
+    assert set_parameter(bench, 'autostart', True).successful
+    bench.wait_active()
+    result = set_parameter(bench, 'autostart', False)
+    assert 'autostart cannot change while active' in result.reason
+
+
+def test_autostart_of_a_node_that_somebody_configured_already_does_not_end_it(bench):
+    bench.start(autostart=False)
+    assert bench.change_state('configure')
+    bench.executors[-1][0].create_task(bench.node._autostart)
+    assert bench.get_state() == 'inactive'
+    assert bench.change_state('activate')
+
+
+@pytest.fixture
+def slow_load(bench):
+    """The event that a node with `load=slow_load.load` waits for while it loads."""
+    go = threading.Event()
+
+    def load(_):
+        go.wait(60)
+        return bench.segmenter
+
+    yield SimpleNamespace(go=go, load=load)
+    go.set()
+
+
+def test_everything_else_is_answered_while_the_weights_are_loaded(bench, slow_load):
+    bench.start(load=slow_load.load, weights='w.safetensors')
+    values = bench.diagnosed('state', 'configuring')
+    assert values['loading'].startswith('weights w.safetensors for device auto, ')
+    assert bench.get_state() == 'configuring'
+    assert set_parameter(bench, 'threshold', 0.6).successful
+    assert 'while configuring' in set_parameter(bench, 'device', 'cpu').reason
+    for label, number in (('cleanup', 0), ('configure', 0), ('', 5), ('transition_success', 0)):
+        assert not bench.change_state(label, number)
+    reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
+    assert 'while configuring' in reply.message
+    slow_load.go.set()
+    bench.wait_active()
+    assert 'loading' not in bench.diagnosed('state', 'active')
+
+
+def test_what_is_loaded_is_logged_at_once_and_that_it_still_is_after_a_while(
+    bench, slow_load, capfd, monkeypatch
+):
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.STILL_LOADING', 0.2)
+    bench.start(load=slow_load.load, weights='w.safetensors')
+    told = []
+
+    def reminded():
+        told.extend(line for line in capfd.readouterr().err.splitlines() if 'w.safe' in line)
+        return len(told) > 2
+
+    bench.wait(reminded, 'two reminders')
+    assert 'loading weights w.safetensors for device auto' in told[0]
+    assert 'still' not in told[0]
+    assert all('still loading weights w.safetensors' in line for line in told[1:])
+
+
+def test_weights_that_never_finish_loading_fail_configure(bench, slow_load, monkeypatch):
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.STILL_LOADING', 0.1)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.LONGEST_LOAD', 0.2)
+    bench.start(load=slow_load.load, weights='w.onnx')
+    assert 'loading weights w.onnx for device auto took over 0 s' in error_told(bench).message
+    assert bench.get_state() == 'unconfigured'
+    slow_load.go.set()
+    assert bench.change_state('configure')
 
 
 @pytest.mark.parametrize(
@@ -432,11 +560,57 @@ def test_deactivate_waits_for_the_picture_in_work_and_counts_the_one_that_waits(
     bench.diagnosed('frames in', '2')
     answer = bench.ask_for_state('deactivate')
     bench.wait(lambda: bench.node._cameras[0].subscription is None, 'deactivate to begin')
+    assert bench.get_state() == 'deactivating', 'it is answered meanwhile'
+    assert not bench.change_state('cleanup')
     assert not answer.done()
     bench.segmenter.go.set()
     assert bench.wait(lambda: answer.done() and answer.result(), 'the answer').success
     values = bench.diagnosed('state', 'inactive')
     assert (values['frames out'], values['frames dropped']) == ('1', '1')
+
+
+def test_the_end_of_the_node_does_not_wait_for_a_picture_that_takes_long_and_counts_it(
+    bench, scene
+):
+    bench.start()
+    watch_mask(bench)
+    bench.segmenter.go.clear()
+    bench.send(scene)
+    bench.wait(lambda: bench.segmenter.pictures, 'the picture to be in work')
+    worker, health = bench.node._worker, bench.node._cameras[0].health
+    executor, thread = bench.executors[-1]
+    executor.shutdown()
+    thread.join(20)
+    begun = time.monotonic()
+    bench.node.destroy_node()
+    assert time.monotonic() - begun < 2.0
+    del bench.node
+    bench.segmenter.go.set()
+    worker._thread.join(20)
+    values = {v.key: v.value for v in health.status('', {}).values}
+    assert (values['frames in'], values['frames dropped']) == ('1', '1')
+
+
+def test_a_worker_that_died_is_told_and_started_again_and_its_picture_is_counted(
+    bench, scene, capfd
+):
+    bench.start()
+    watch_mask(bench)
+    process = bench.node._processor.process
+    deaths = [SystemExit('out of luck')]
+
+    def die_once(*arguments):
+        if deaths:
+            raise deaths.pop()
+        process(*arguments)
+
+    bench.node._processor.process = die_once
+    bench.send(scene)
+    values = bench.diagnosed('worker restarts', '1')
+    assert (values['frames in'], values['frames failed']) == ('1', '1')
+    assert 'the worker died and is started again: out of luck' in capfd.readouterr().err
+    bench.send(scene)
+    masks(bench, 1)
 
 
 def test_diagnostics_go_on_where_simulated_time_has_not_begun(bench):
@@ -467,7 +641,7 @@ def test_compressed_transport_listens_beside_the_remapped_image_topic(bench, sce
     bench.diagnosed('refused: not decodable', '1')
 
 
-def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, scene):
+def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, scene, capfd):
     fresh = type(bench.segmenter)()
     answers = [bench.segmenter, ValueError('w.safetensors: no such file'), fresh]
 
@@ -483,6 +657,8 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
     reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     assert not reply.success
     assert 'w.safetensors: no such file' in reply.message
+    (logged,) = [line for line in capfd.readouterr().err.splitlines() if reply.message in line]
+    assert '[ERROR]' in logged
     bench.send(scene)
     masks(bench, 1)
     assert bench.diagnosed('frames out', '1')['weights'] == 'embedded'
@@ -535,6 +711,25 @@ def test_weights_that_were_loaded_for_a_node_that_is_cleaned_up_are_not_taken(be
     assert not reply.success
     assert 'unconfigured' in reply.message
     assert bench.node._segmenter is None
+
+
+def test_the_node_answers_while_the_rock_abundance_is_worked_out(bench, scene, monkeypatch):
+    bench.start()
+    watch_mask(bench)
+    bench.send(scene)
+    masks(bench, 1)
+    bench.diagnosed('frames out', '1')
+    begun, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        Camera, 'abundance', lambda *_: begun.set() or (go.wait(60) and {'rocks': 2})
+    )
+    answer = bench.ask(Trigger, '/rock_seg/rock_abundance', Trigger.Request())
+    assert begun.wait(20)
+    assert bench.get_state() == 'active'
+    assert not answer.done()
+    go.set()
+    reply = bench.wait(lambda: answer.done() and answer.result(), 'the answer')
+    assert json.loads(reply.message) == {'rocks': 2}
 
 
 def test_reload_weights_while_unconfigured_says_so(bench):
@@ -595,13 +790,7 @@ def test_a_qos_override_that_is_none_fails_the_transition_with_its_reason(bench,
     if when == 'activate':
         assert not bench.change_state('activate')
     assert bench.get_state() == ('inactive' if when == 'activate' else 'unconfigured')
-    status = bench.wait(
-        lambda: [
-            r.status[0] for r in bench.received['/diagnostics'] if r.status[0].level == b'\x02'
-        ],
-        'an error in /diagnostics',
-    )[0]
-    assert status.message.startswith(f'cannot be {when}')
+    assert error_told(bench).message.startswith(f'cannot be {when}')
 
 
 def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):

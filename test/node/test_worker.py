@@ -157,6 +157,39 @@ def test_a_stopped_worker_tells_what_was_left():
     assert worker.stop() == ['left']
 
 
+@pytest.mark.parametrize('where', ['work', 'rest'])
+def test_a_worker_that_dies_tells_of_what_and_what_it_had_in_hand(where):
+    death = SystemExit('out of luck')
+
+    def die(items=()):
+        raise death
+
+    work, rest = (die, at_once) if where == 'work' else (lambda items: None, die)
+    worker = Worker(Mailbox(1), work, at_once, rest)
+    assert worker.error is None
+    worker.mailbox.put(0, 'picture')
+    worker._thread.join(10)
+    assert worker.error is death
+    assert worker.in_hand == (['picture'] if where == 'work' else [])
+    assert worker.stop() == []
+
+
+def test_the_wait_for_the_end_of_a_worker_can_be_bounded():
+    in_hand, go_on = threading.Event(), threading.Event()
+
+    def work(items):
+        in_hand.set()
+        go_on.wait(10)
+
+    worker = Worker(Mailbox(2), work, at_once)
+    worker.mailbox.put(0, 'in hand')
+    assert in_hand.wait(10)
+    worker.mailbox.put(1, 'left')
+    assert worker.stop(timeout=0.01) == ['left']
+    assert not go_on.is_set()
+    go_on.set()
+
+
 @pytest.mark.parametrize(('more', 'rests'), [(False, True), (True, False)])
 def test_a_worker_rests_only_when_nothing_waits(more, rests):
     happened, rested = [], threading.Event()

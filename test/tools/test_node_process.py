@@ -32,10 +32,10 @@ def alive(pid):
 
 
 def test_a_node_that_cannot_start_leaves_its_status_and_its_words(tmp_path):
-    with NodeProcess({'min_area': 'many'}, {}, tmp_path / 'log') as process:
+    with NodeProcess({}, {'image': 'no topic'}, tmp_path / 'log') as process:
         wait_for(lambda: process.status() is not None, process)
         assert process.status() == 1
-        assert 'min_area' in process.last_lines()
+        assert 'image:=no topic' in process.last_lines()
 
 
 def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
