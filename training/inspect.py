@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import all_lines
+from rock_seg_ros.perception.image_files import image_files
 from training.arguments import read_config
 from training.sources import (
     DataError,
@@ -28,7 +29,6 @@ from training.sources.contact_sheet import pages, thumbnail
 from training.sources.formats import FORMATS
 from training.sources.labels import BACKGROUND, IGNORED
 from training.sources.options import add_source_options, source_of
-from training.sources.sample import picture_files
 from training.sources.statistics import Statistics
 from training.writing import write_picture, write_whole
 
@@ -105,7 +105,7 @@ def _inspect_split(
 def _left_out(samples: Sequence[Sample]) -> int:
     taken = {sample.picture for sample in samples}
     folders = {picture.parent for picture in taken}
-    return len({file for folder in folders for file in picture_files(folder)} - taken)
+    return len({file for folder in folders for file in image_files(folder)} - taken)
 
 
 def describe(summary: Summary) -> str:

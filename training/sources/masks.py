@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.decoding import PictureError, read_grey
+from rock_seg_ros.perception.image_files import image_files, is_lossy
 from training.sources.labels import Labels
-from training.sources.sample import DataError, Sample, picture_files
+from training.sources.sample import DataError, Sample
 
 GREYS = {'0': 'background', '255': 'rock'}
 
@@ -59,7 +60,8 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     """Finds the masks of a folder; pictures without one are left out.
 
     Args:
-        path: Holds `images/NAME.jpg|png`, `masks/NAME.png` and perhaps `instances/NAME.png`.
+        path: Holds `images/NAME.*`, `masks/NAME.*` and perhaps `instances/NAME.*`, the last two in
+            a format that keeps their values, such as PNG.
         labels: Grey values as text → classes; without a map 0 is background, 255 rock.
 
     Raises:
@@ -70,13 +72,21 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     if not labels.class_map:
         labels = replace(labels, class_map=GREYS)
     greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
-    pictures: dict[str, list[Path]] = {}
-    for picture in picture_files(path / 'images'):
-        pictures.setdefault(picture.stem, []).append(picture)
+    pictures = _by_stem(path / 'images')
+    instances = _by_stem(path / 'instances')
     return [
-        _sample(path, mask, pictures.get(mask.stem, []), greys)
-        for mask in sorted((path / 'masks').glob('*.png'))
+        _sample(path, mask, pictures.get(stem, []), instances.get(stem, []), greys)
+        for stem, masks in _by_stem(path / 'masks').items()
+        for mask in [file for file in masks if not is_lossy(file)] or masks
     ]
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Returns stem → the image files of a folder that have it, sorted."""
+    files: dict[str, list[Path]] = {}
+    for file in image_files(folder):
+        files.setdefault(file.stem, []).append(file)
+    return files
 
 
 def is_mask_folder(path: Path) -> bool:
@@ -84,20 +94,28 @@ def is_mask_folder(path: Path) -> bool:
     return (path / 'masks').is_dir()
 
 
-def _sample(path: Path, mask: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
-    faults: tuple[str, ...] = ()
+def _sample(
+    path: Path, mask: Path, pictures: list[Path], instances: list[Path], greys: dict[int, int]
+) -> MaskSample:
+    faults = [
+        f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format that does'
+        ' not, such as PNG'
+        for file in (mask, *instances)
+        if is_lossy(file)
+    ]
     if not pictures:
-        faults = (f'{mask}: no picture of that name in images/',)
+        faults.append(f'{mask}: no picture of that name in images/')
     elif len(pictures) > 1:
-        faults = (f'{mask}: two pictures, {pictures[0].name} and {pictures[1].name}',)
-    instances = path / 'instances' / mask.name
+        faults.append(f'{mask}: two pictures, {pictures[0].name} and {pictures[1].name}')
+    if len(instances) > 1:
+        faults.append(f'{mask}: two of instances, {instances[0].name} and {instances[1].name}')
     return MaskSample(
         source=str(path),
         name=mask.stem,
         picture=pictures[0] if pictures else path / 'images' / mask.name,
-        faults=faults,
+        faults=tuple(faults),
         mask=mask,
-        instances=instances if instances.exists() else None,
+        instances=instances[0] if instances else None,
         greys=greys,
     )
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.decoding import PictureError, read_rgb
 
 IGNORE = 255
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 class DataError(ValueError):
@@ -91,10 +90,3 @@ class Sample(ABC):
     @abstractmethod
     def label_files(self) -> tuple[Path, ...]:
         """Returns the files that hold the labels."""
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """Returns the picture files of a folder, sorted; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)

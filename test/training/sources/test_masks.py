@@ -193,3 +193,58 @@ def test_jpeg_pictures_are_found_in_any_case(
     (tmp_path / 'images/a.png').unlink()
     write_picture(tmp_path / 'images/a.JPG', picture)
     assert find('masks')[0].read().picture.shape == (10, 12, 3)
+
+
+@pytest.mark.parametrize('suffix', ['.PNG', '.tif', '.bmp', '.Png'])
+def test_a_mask_is_found_whatever_its_suffix_and_case(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
+) -> None:
+    write_masks('a')
+    mask = cv2.imread(str(tmp_path / 'masks/a.png'), cv2.IMREAD_UNCHANGED)
+    (tmp_path / 'masks/a.png').unlink()
+    write_picture(tmp_path / f'masks/a{suffix}', mask)
+    write_picture(tmp_path / f'instances/a{suffix}', (mask > 0).astype(np.uint16))
+    (sample,) = find('masks')
+    labelled = sample.read()
+    assert (labelled.classes[0, 0], labelled.classes[0, -1]) == (1, 0)
+    assert labelled.instances is not None
+    assert labelled.instances.max() == 1
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.webp', '.bmp', '.JPG'])
+def test_an_image_is_found_whatever_its_suffix_and_case(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
+) -> None:
+    write_masks('a')
+    (tmp_path / 'images/a.png').unlink()
+    write_picture(tmp_path / f'images/a{suffix}', np.full((10, 12, 3), 80, np.uint8))
+    (sample,) = find('masks')
+    assert sample.picture.name == f'a{suffix}'
+    assert sample.read().picture.shape == (10, 12, 3)
+
+
+def test_a_jpeg_mask_is_named_as_one_that_has_lost_its_values(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    (tmp_path / 'masks/a.png').unlink()
+    (sample,) = find('masks')
+    with pytest.raises(DataError, match=r'masks/a\.jpg: JPG changes the values .* such as PNG'):
+        sample.read()
+
+
+def test_hidden_files_are_neither_masks_nor_images(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a', '._a')
+    assert [sample.name for sample in find('masks')] == ['a']
+
+
+def test_a_jpeg_beside_a_mask_of_that_name_is_only_a_preview(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    (sample,) = find('masks')
+    assert sample.read().classes.any()
