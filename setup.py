@@ -46,6 +46,7 @@ setup(
         'matplotlib',
         'numpy',
         'opencv-python-headless',
+        'pillow',
         'PyYAML',
         'rosbags',
         'safetensors',
@@ -53,7 +54,12 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'test': ['pytest']},
+    extras_require={
+        'heif': ['pillow-heif'],
+        'onnx': ['onnxruntime'],
+        'openvino': ['openvino'],
+        'test': ['pytest'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

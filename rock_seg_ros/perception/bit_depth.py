@@ -48,8 +48,7 @@ class BitDepth:
         if image.dtype == np.uint8:
             return image
         bits = self.given or self._bits_of(image)
-        scaled = cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
-        return scaled  # type: ignore[return-value]
+        return cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))  # type: ignore[return-value]
 
     def _bits_of(self, image: NDArray[np.uint16]) -> int:
         """Returns the bits that hold what the stream has shown, this image included."""
@@ -58,8 +57,8 @@ class BitDepth:
             if bits > self._shown:
                 if bits < FULL or self._shown:
                     self._warn(
-                        f'16-bit images with values up to {largest}: scaled as images of {bits} bits'
-                        f' from now on; significant_bits sets it'
+                        f'16-bit images with values up to {largest}: scaled as images of {bits}'
+                        ' bits from now on'
                     )
                 self._shown = bits
         return self._shown or FULL

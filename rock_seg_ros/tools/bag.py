@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rclpy.serialization import serialize_message
 from tqdm import tqdm
 
+from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.errors import first_line
@@ -25,8 +26,9 @@ from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
 from rock_seg_ros.tools.bag_topics import Sources, choose_sources
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagMessage, BagTopic, BagWriter
-from rock_seg_ros.tools.main import FAILED
+from rock_seg_ros.tools.main import FAILED, tell
 from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
     add_network_options,
     add_track_option,
     segmenter_of,
@@ -128,12 +130,18 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
     ground = None
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
+    images = ImageReader(
+        lambda told: tell('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
+        arguments.significant_bits,
+        arguments.max_pixels,
+    )
     return PictureReader(
         sources,
         segmenter,
         settings_of(arguments),
         ground,
         arguments.rectified,
+        images,
     )
 
 
@@ -211,8 +219,7 @@ class Results:
         self.refused[reason] += 1
         if self.refused[reason] == 1:
             number = self.done + self.refused.total()
-            told = f'rock_seg bag: picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}'
-            tqdm.write(told, file=sys.stderr)
+            tell('bag', f'picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
@@ -249,7 +256,7 @@ def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagT
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
             why = f'{topic.type} is another in ROS 2, or not known'
         if why:
-            print(f'rock_seg bag: {topic.name} is not copied: {why}', file=sys.stderr)
+            tell('bag', f'{topic.name} is not copied: {why}')
         else:
             writer.add_topic_of(bag, topic)
             copied.append(topic)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rock_seg_ros.perception.errors import first_line
+from tqdm import tqdm
+
+from rock_seg_ros.perception.errors import first_line, printable
 
 # A subcommand is a module of this name in this folder, and one line here.
 COMMANDS = {
@@ -102,8 +104,13 @@ def _command_line() -> argparse.ArgumentParser:
 def reason(error: BaseException) -> str:
     """Returns one line that says what was wrong with what."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}'
+        return printable(f'{error.filename}: {error.strerror}')
     return first_line(error)
+
+
+def tell(command: str, text: str) -> None:
+    """Says one line on stderr, above a progress bar if there is one."""
+    tqdm.write(f'rock_seg {command}: {printable(text)}', file=sys.stderr)
 
 
 @contextmanager

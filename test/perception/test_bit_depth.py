@@ -42,7 +42,6 @@ def test_values_of_fewer_bits_are_scaled_by_them_and_it_is_said_once(told, large
     assert len(told) == 1
     assert f'{bits} bits' in told[0]
     assert str(largest) in told[0]
-    assert 'significant_bits' in told[0]
 
 
 def test_a_darker_image_of_a_stream_does_not_change_the_scale(told):

@@ -98,8 +98,8 @@ def _sample(
     path: Path, mask: Path, pictures: list[Path], instances: list[Path], greys: dict[int, int]
 ) -> MaskSample:
     faults = [
-        f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format that does'
-        ' not, such as PNG'
+        f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format'
+        ' that does not, such as PNG'
         for file in (mask, *instances)
         if is_lossy(file)
     ]
