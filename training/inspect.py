@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.errors import all_lines
 from training.arguments import read_config
 from training.sources import (
     DataError,
@@ -191,10 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         summary = inspect(*_sources(given), given.out, given.pictures)
     except (DataError, OSError) as error:
-        print(f'training.inspect: {error}', file=sys.stderr)
+        print(f'training.inspect: {all_lines(error)}', file=sys.stderr)
         return 1
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(all_lines(error))
     except KeyboardInterrupt:
         return 130
     print(describe(summary))

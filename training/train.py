@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.weights_file import WeightsError
 from training.arguments import argument_parser, to_config
 from training.checkpoints import (
@@ -150,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         last = train(to_config(parser, parsed), resume)
     except (DataError, WeightsError, ValueError, OSError, MisconfigurationException) as error:
-        print(f'training.train: {error}', file=sys.stderr)
+        print(f'training.train: {all_lines(error)}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)
