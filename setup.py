@@ -46,6 +46,7 @@ setup(
         'matplotlib',
         'numpy',
         'opencv-python-headless',
+        'pillow',
         'PyYAML',
         'rosbags',
         'safetensors',
