@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import stat
+import struct
 import warnings
-from pathlib import Path
+import zlib
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
 from rock_seg_ros.perception.bit_depth import BitDepth
+from rock_seg_ros.perception.files import read_file
 from rock_seg_ros.perception.tiff import Tiff
 
 LARGEST_SIDE = 16384  # px
@@ -39,6 +40,20 @@ PLUGINS = {
     'AVIF': ('PIL.AvifImagePlugin', 'avif'),
     'HEIF': ('pillow_heif', ''),
 }
+LABEL_FORMATS = ('PNG', 'TIFF', 'BMP', 'GIF', 'PPM', 'JPEG', 'WEBP')  # others may start programs
+# What Pillow and its plugins raise for broken data.
+PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 END_OF_JPEG = b'\xff\xd9'
 # Coefficients where a JPEG lacks some, passed over where it does not.
 FILLER = bytes(range(1, 65))
@@ -174,37 +189,60 @@ def read_rgb(
         OSError: The file cannot be read.
     """
     try:
-        return decode_rgb(_read_file(Path(path)), depth=depth, max_pixels=max_pixels)
+        return decode_rgb(read_file(path, LARGEST_FILE), depth=depth, max_pixels=max_pixels)
     except PictureError as error:
         raise type(error)(f'{path}: {error}') from None
 
 
-def read_grey(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Reads a mask file: H×W uint8.
+def read_grey(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Reads a label file as `decode_labels` does.
 
     Raises:
-        PictureError: The file does not decode, or is too large; the message names it.
-        OSError: The file cannot be read.
+        PictureError: The file does not hold labels, or is too large; the message names it.
+        OSError: The file cannot be read, or is no regular file.
     """
     try:
-        content = _read_file(Path(path))
-        header = read_header(content)
-        check_size(header.width, header.height)
-        grey = _decode(content, cv2.IMREAD_GRAYSCALE)
-        if grey is None:
-            raise _no_image(content)
+        return decode_labels(read_file(path, LARGEST_FILE))
     except PictureError as error:
         raise type(error)(f'{path}: {error}') from None
-    return grey
 
 
-def _read_file(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise PictureError('is no regular file')  # reading it could wait, or go on, for ever
-    if status.st_size > LARGEST_FILE:
-        raise PictureError(f'has {status.st_size} bytes, an image file at most {LARGEST_FILE}')
-    return path.read_bytes()
+def decode_labels(data: bytes) -> NDArray[Any]:
+    """Decodes a label image to the numbers that are stored in it.
+
+    A palette gives its indices, 16 bits stay 16 bits. Grey of fewer than 8 bits is spread over 0
+    to 255, so that white is 255 in any file. As pictures are, it is turned as its EXIF data say.
+
+    Args:
+        data: The coded bytes of one of `LABEL_FORMATS`.
+
+    Returns:
+        H×W uint8 or uint16.
+
+    Raises:
+        ImageTooLargeError: The image has too many pixels.
+        PictureError: The data does not decode, has several channels, or holds other numbers.
+    """
+    header = read_header(data)
+    check_size(header.width, header.height)
+    try:
+        # OpenCV gives a palette's colours and not its indices.
+        with Image.open(io.BytesIO(data), formats=LABEL_FORMATS) as image:
+            channels = len(image.getbands())
+            if channels > 1:
+                raise PictureError(f'has {channels} channels; labels are in one')
+            values = np.asarray(ImageOps.exif_transpose(image))
+    except PictureError:
+        raise
+    except PILLOW_ERRORS:
+        raise PictureError(f'does not decode as a label image ({len(data)} bytes)') from None
+    if values.dtype.kind == 'f':
+        raise PictureError('has fractions; labels are whole numbers')
+    if values.dtype == bool:
+        return values * np.uint8(255)
+    if values.dtype.itemsize > 2 and not 0 <= values.min() <= values.max() <= 65535:
+        raise PictureError(f'has values of {values.min()} to {values.max()}; labels are 0 to 65535')
+    return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 
 
 def _no_image(content: bytes) -> PictureError:
@@ -215,12 +253,9 @@ def _open(content: bytes) -> Image.Image:
     """Opens an image with Pillow, which reads its header only."""
     try:
         return Image.open(io.BytesIO(content), formats=PILLOW_FORMATS)
-    except Image.DecompressionBombError:
-        raise ImageTooLargeError(
-            f'more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels,'
-            f' a side has at most {LARGEST_SIDE} px'
-        ) from None
-    except Exception:  # noqa: BLE001  (a damaged header makes Pillow's readers raise anything)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(str(error).partition(',')[0]) from None
+    except PILLOW_ERRORS:
         raise _no_image(content) from None
 
 
@@ -250,7 +285,7 @@ def _decode_with_pillow(content: bytes, upright: bool) -> NDArray[Any]:
             if image.mode.startswith('I;16'):
                 return np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2)
             return np.array(image.convert('RGB'))
-        except Exception:  # noqa: BLE001  (as in _open)
+        except PILLOW_ERRORS:
             raise _no_image(content) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import threading
 from unittest.mock import Mock
 
@@ -282,8 +283,9 @@ def test_an_error_in_one_picture_costs_this_picture_only(bench, scene, error):
     assert masks(bench, 1)[0].header.stamp.sec == 2
 
 
-def test_ignored_pixels_are_never_rock(bench, scene, tmp_path):
-    keep = np.full(scene.shape[:2], 255, np.uint8)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_ignored_pixels_are_never_rock(bench, scene, tmp_path, dtype):
+    keep = np.full(scene.shape[:2], 255, dtype)
     keep[:20] = 0
     cv2.imwrite(str(tmp_path / 'deck.png'), keep)
     bench.start(ignore_mask=str(tmp_path / 'deck.png'))
@@ -412,6 +414,21 @@ def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_conf
     assert str(path) in lines[0]
     assert reason in lines[0]
     assert set_parameter(bench, 'weights', '').successful
+    assert bench.change_state('configure')
+
+
+def test_an_ignore_mask_that_is_none_fails_configure_in_one_line(bench, capfd, tmp_path):
+    deck = tmp_path / 'deck.png'
+    bench.start(ignore_mask=str(deck), autostart=False)
+    os.mkfifo(deck)
+    assert not bench.change_state('configure')
+    deck.unlink()
+    cv2.imwrite(str(deck), np.zeros((9, 9, 4), np.uint8))
+    assert not bench.change_state('configure')
+    pipe, alpha = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
+    assert f'{deck}: is no regular file' in pipe
+    assert f'{deck}: has 4 channels; labels are in one' in alpha
+    cv2.imwrite(str(deck), np.full((9, 9), 255, np.uint8))
     assert bench.change_state('configure')
 
 

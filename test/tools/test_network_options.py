@@ -65,6 +65,9 @@ def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
     (tmp_path / 'keep.png').write_text('no picture')
     with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
+    cv2.imwrite(str(tmp_path / 'keep.png'), np.zeros((4, 6, 4), np.uint8))
+    with pytest.raises(ValueError, match=r'keep\.png: has 4 channels'):
+        settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
 
 
 def test_weights_that_are_not_there_are_refused_by_name(parse):

@@ -16,9 +16,9 @@ class SourceConfig:
     Attributes:
         path: Its folder; for coco, the JSON file or its folder.
         format: 'masks' (images/, masks/ and perhaps instances/), 'coco', 'labelme' or 'unlabelled'.
-        class_map: Label in the files → class name, or 'ignore'. Labels are grey values as text
-            for masks ('255'), category names for coco, labels for labelme. Empty: 0 is background
-            and 255 rock in masks, else labels are class names themselves.
+        class_map: Label in the files → class name, or 'ignore'. Labels are grey values, or indices
+            of a palette, as text for masks ('255'), category names for coco, labels for labelme.
+            Empty: 0 is background and 255 rock in masks, else labels are class names themselves.
         unlabelled: Class of pixels that no outline covers (coco, labelme), or 'ignore'.
         val_fraction: Share of the groups held out for validation, 0 to 1, where no manifest.csv
             (columns id, split and perhaps group) lies beside.
@@ -46,8 +46,8 @@ class SourceConfig:
         object.__setattr__(self, 'class_map', text)
         if self.format == 'masks':
             for grey in self.class_map:
-                if not (grey.isdecimal() and int(grey) <= 255):
-                    raise ValueError(f'class_map has the grey value {grey!r}; legal is 0 to 255')
+                if not (grey.isdecimal() and int(grey) < 2**16):
+                    raise ValueError(f'class_map has the grey value {grey!r}; legal is 0 to 65535')
 
     def _check_group(self) -> None:
         try:

@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.decoding import PictureError, read_grey
+from rock_seg_ros.perception.decoding import read_grey
 from rock_seg_ros.perception.image_files import image_files, is_lossy
 from training.sources.labels import Labels
 from training.sources.sample import DataError, Sample
@@ -23,9 +22,9 @@ class MaskSample(Sample):
     """A picture with a mask file and perhaps a file of instance numbers.
 
     Attributes:
-        mask: 8-bit grey picture.
-        instances: 16-bit grey picture of instance numbers, 0 = none; or None.
-        greys: Grey value in the mask → class id.
+        mask: Picture of grey values or of a palette's indices, of at most 16 bits.
+        instances: Such a picture of instance numbers, 0 = none; or None.
+        greys: Number in the mask → class id.
     """
 
     mask: Path
@@ -38,7 +37,7 @@ class MaskSample(Sample):
         """Reads mask and instance numbers."""
         mask = read_grey(self.mask)
         _refuse_other_size(self.mask, mask, height, width)
-        table = np.full(256, -1, np.int16)
+        table = np.full(2**16, -1, np.int16)
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
         if classes.min() < 0:
@@ -47,7 +46,7 @@ class MaskSample(Sample):
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
         if self.instances is None:
             return classes.astype(np.uint8), None
-        numbers = _read_numbers(self.instances)
+        numbers = read_grey(self.instances).astype(np.int32)
         _refuse_other_size(self.instances, numbers, height, width)
         return classes.astype(np.uint8), numbers
 
@@ -118,19 +117,6 @@ def _sample(
         instances=instances[0] if instances else None,
         greys=greys,
     )
-
-
-def _read_numbers(path: Path) -> NDArray[np.int32]:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    try:
-        numbers = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        numbers = None
-    if numbers is None:
-        raise PictureError(f'{path}: does not decode as a picture ({data.size} bytes)')
-    if numbers.ndim != 2:
-        raise DataError(f'{path}: has {numbers.shape[2]} channels; instance numbers have one')
-    return numbers.astype(np.int32)
 
 
 def _refuse_other_size(path: Path, labels: NDArray, height: int, width: int) -> None:
