@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 
 
 def write_whole(path: Path, content: bytes) -> None:

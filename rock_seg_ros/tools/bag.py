@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
 from rock_seg_ros.perception.projection import level_ground
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.writing import folder_beside
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
 from rock_seg_ros.tools.bag_topics import Sources, choose_sources
@@ -236,9 +236,8 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 def _whole_bag(output: Path) -> Iterator[BagWriter]:
     """Yields a bag that gets its name when all is written; until then, and else, there is none."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix='.writing-') as folder:
-            place = Path(folder) / output.name
+        with folder_beside(output) as folder:
+            place = folder / output.name
             with BagWriter(place) as writer:
                 yield writer
             place.rename(output)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import PictureError
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 

@@ -20,7 +20,7 @@ from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.tracking import Tracker
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.network_options import (
     add_network_options,
