@@ -64,7 +64,7 @@ def inspect(
     summary = {'classes': list(classes), 'sources': told}
     if out is not None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
-        write_whole(out / 'summary.json', text.encode())
+        write_whole(out / 'summary.json', text.encode(errors='replace'))
     return summary
 
 

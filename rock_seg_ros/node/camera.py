@@ -132,7 +132,7 @@ class Camera:
         self._silence = ''
         self.reader = ImageReader(
             lambda told: node.get_logger().warning(
-                f'{self._topic}: {told}; the parameter significant_bits sets them'
+                f'{self._topic}: {told}; the parameter significant_bits sets how many'
             )
         )
         self.keep: NDArray[np.uint8] | None = None

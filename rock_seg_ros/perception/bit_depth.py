@@ -56,9 +56,6 @@ class BitDepth:
             bits = next(step for step in STEPS if largest < 2**step)
             if bits > self._shown:
                 if bits < FULL or self._shown:
-                    self._warn(
-                        f'16-bit images with values up to {largest}: scaled as images of {bits}'
-                        ' bits from now on'
-                    )
+                    self._warn(f'16-bit values up to {largest} are scaled as {bits} bits')
                 self._shown = bits
         return self._shown or FULL

@@ -162,7 +162,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
         card=asdict(told.card),
         reach=f'{REACH:g} m',
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def statistics_of(record: Record) -> Abundance | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong use, 130 Ctrl-C.
     """
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # what goes wrong, we say in one line
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # for file names that are not UTF-8
     try:
         return _dispatch(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
 
-BITS_HINT = '--significant-bits sets them'
+BITS_HINT = '--significant-bits sets how many'
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:

@@ -255,7 +255,7 @@ def test_the_low_bits_of_a_camera_are_scaled_and_said_and_can_be_set_while_it_ru
     bench.send(deep[..., 0], 'mono16')
     assert pixels(masks(bench, 1)[0]).any()
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[WARN]' in line]
-    assert '/image: 16-bit images with values up to 4095: scaled as images of 12 bits' in line
+    assert '/image: 16-bit values up to 4095 are scaled as 12 bits' in line
     assert 'the parameter significant_bits' in line
     assert set_parameter(bench, 'significant_bits', 16).successful
     bench.send(deep[..., 0], 'mono16')

@@ -59,7 +59,7 @@ def test_the_scale_changes_only_when_a_value_does_not_fit_and_that_is_said(told)
     assert greys(depth, 1000) == [62]
     assert greys(depth, 65535) == [255]
     assert greys(depth, 4095) == [16]
-    assert [line.partition(' bits')[0].rpartition(' ')[2] for line in told] == ['10', '12', '16']
+    assert [line.removesuffix(' bits').rpartition(' ')[2] for line in told] == ['10', '12', '16']
 
 
 def test_a_black_image_decides_nothing(told):

@@ -171,7 +171,7 @@ def test_the_low_bits_of_a_bag_are_scaled_and_said_once(find_rocks, write_bag, t
     bag = write_bag(*(('/image', n, raw(p, n, 'mono16')) for n, p in enumerate((bright, dark), 5)))
     assert find_rocks(bag) == 0
     (line,) = told(capsys)
-    assert '/image: 16-bit images with values up to 4000: scaled as images of 12 bits' in line
+    assert '/image: 16-bit values up to 4000 are scaled as 12 bits' in line
     assert '--significant-bits' in line
     masks = [m for _, m in read_results(tmp_path / 'out')['/rock_seg/mask']]
     assert [max(mask.data) for mask in masks] == [255, 0]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from training.inspect import main
-from training.sources import Labelled
+from training.sources import Labelled, SourceConfig, find_samples, fingerprint
 from training.sources.contact_sheet import OUTLINE, pages, thumbnail
 from training.sources.statistics import Statistics
 from training.sources.unlabelled import UnlabelledSample
@@ -251,3 +252,14 @@ def test_rocks_under_ignored_pixels_are_not_counted() -> None:
     assert figures['instances'].keys() == {'rock'}
     assert figures['instances']['rock']['count'] == 1
     assert figures['share'] == pytest.approx({'background': 1 / 3, 'rock': 1 / 3, 'ignored': 1 / 3})
+
+
+def test_names_that_are_not_utf_8_are_read_and_written(own_discs: Path, tmp_path: Path) -> None:
+    for folder in ('images', 'masks'):
+        file = own_discs / folder / '0.png'
+        file.rename(os.fsdecode(os.fsencode(own_discs / folder) + b'/stone\xff.png'))
+    assert main([str(own_discs), '-o', str(tmp_path / 'out')]) == 0
+    (source,) = summary_of(tmp_path / 'out')['sources']
+    assert source['problems'] == []
+    assert sum(split['pictures'] for split in source['splits'].values()) == 5
+    assert fingerprint(find_samples(SourceConfig(str(own_discs)), 'all', ['background', 'rock']))
