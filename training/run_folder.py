@@ -91,7 +91,8 @@ def _refuse_other_settings(file: Path, settings: dict[str, Any]) -> None:
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns by name what may not change as a run goes on: all but machine and places."""
-    sources = {name: {**source, 'path': ''} for name, source in settings['sources'].items()}
+    nowhere = {'path': '', 'images': ''}
+    sources = {name: {**source, **nowhere} for name, source in settings['sources'].items()}
     return dict(_walk({**settings, 'sources': sources, 'machine': {}, 'run': ''}))
 
 

@@ -113,6 +113,15 @@ def test_a_run_does_not_go_on_with_other_settings(
     assert (Path(config.run) / 'config.yaml').read_text() == before
 
 
+def test_a_run_that_began_without_the_setting_images_goes_on(config: TrainingConfig) -> None:
+    describe_run(config, samples(config), resume=False)
+    file = Path(config.run) / 'config.yaml'
+    written = yaml.safe_load(file.read_text())
+    assert written['sources']['mine'].pop('images') == ''
+    file.write_text(yaml.safe_dump(written))
+    describe_run(config, samples(config), resume=True)
+
+
 def test_a_run_does_not_go_on_with_another_class_map(config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     greys = {'0': 'background', '255': 'ignore'}

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.decoding import read_grey
-from training.sources.labels import Labels
+from training.sources.choosing import listed
+from training.sources.labels import NAMED, Labels
 from training.sources.sample import DataError, Sample, picture_files
 
 GREYS = {'0': 'background', '255': 'rock'}
@@ -40,7 +41,7 @@ class MaskSample(Sample):
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = ', '.join(map(str, sorted(self.greys)))
+            legal = listed(sorted(self.greys), most=NAMED)
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
         if self.instances is None:
