@@ -79,7 +79,7 @@ def write_report(
         command=command,
         approximate=len(card.classes) > 2,
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:

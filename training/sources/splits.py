@@ -78,7 +78,10 @@ def draw(groups: Iterable[str], fraction: float) -> set[str]:
 
 def _chance(name: str) -> float:
     """Returns a number from 0 to below 1 that depends on nothing but the name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
+    return (
+        int.from_bytes(hashlib.sha256(name.encode(errors='surrogatepass')).digest()[:6], 'big')
+        / 2**48
+    )
 
 
 def _read_manifest(path: Path, names: set[str]) -> dict[str, Row]:
