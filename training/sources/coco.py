@@ -116,9 +116,10 @@ def _image_folders(file: Path, path: Path) -> ImageFolders:
     root = path if path.is_dir() else above if apart else here
     subset = _subset(file)
     of_subset = [root / 'images' / subset, root / subset] if subset else []
+    of_subset += [inner for folder in of_subset for inner in sorted(folder.glob('*/'))]
     likely = dict.fromkeys([*of_subset, here / 'images', here, root / 'images', root])
-    inner = [*(root / 'images').glob('*/'), *root.glob('*/')]
-    others = [folder for folder in inner if folder.is_dir() and folder not in likely]
+    inner = {*(root / 'images').glob('**/'), *root.glob('*/')}
+    others = [folder for folder in inner if folder not in likely]
     return ImageFolders(root, list(likely), sorted(others))
 
 

@@ -37,29 +37,28 @@ class ImageFolders:
             DataError: It lies outside `root`, is not there, or in several folders.
         """
         name = name.replace('\\', '/')
-        likely = self._places(self.likely, name)
-        if not likely:
-            raise DataError(f'{name!r} leads out of {self.root}; {HINT}')
-        for path in likely.values():
-            if _is_file(path):
+        best, place = self.root, None
+        for folder in self.likely:
+            path = self._inside(folder, name)
+            if path and _is_file(path):
                 return path
-        found = [path for path in self._places(self.others, name).values() if _is_file(path)]
+            if path and (place is None or not best.is_dir()):
+                best, place = folder, path
+        if place is None:
+            raise DataError(f'{name!r} leads out of {self.root}; {HINT}')
+        others = [path for folder in self.others if (path := self._inside(folder, name))]
+        found = [path for path in others if _is_file(path)]
         if len(found) > 1:
             raise DataError(f'{name!r} may be {found[0]} or {found[1]}; {HINT}')
         if not found:
-            place = next((likely[folder] for folder in likely if folder.is_dir()), self.root / name)
             raise DataError(f'{place}: no such file; {HINT}')
         return found[0]
 
-    def _places(self, folders: Sequence[Path], name: str) -> dict[Path, Path]:
-        """Returns folder → path of the name there, without those that lead out of the root."""
-        places = {folder: Path(os.path.normpath(folder / name)) for folder in folders}
+    def _inside(self, folder: Path, name: str) -> Path | None:
+        """Returns the path of a name in a folder; None if it leads out of the root."""
+        path = Path(os.path.normpath(folder / name))
         root = os.path.normpath(self.root.absolute())
-        return {
-            folder: path
-            for folder, path in places.items()
-            if Path(os.path.normpath(path.absolute())).is_relative_to(root)
-        }
+        return path if Path(os.path.normpath(path.absolute())).is_relative_to(root) else None
 
 
 def _is_file(path: Path) -> bool:

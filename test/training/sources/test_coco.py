@@ -299,6 +299,8 @@ LAYOUTS = {
     'CVAT': ('annotations/instances_default.json', 'images/a.png'),
     'CVAT with subsets': ('annotations/instances_default.json', 'images/default/a.png'),
     'CVAT with another subset': ('annotations/instances_default.json', 'images/Train/a.png'),
+    'CVAT with inner folders': ('annotations/instances_Train.json', 'images/Train/Data/a.png'),
+    'CVAT with others': ('annotations/instances_default.json', 'images/Train/Data/a.png'),
     'Roboflow': ('train/_annotations.coco.json', 'train/a.png'),
     'another name': ('labels/labels.json', 'images/a.png'),
     'images/ below': ('labels.json', 'images/a.png'),
@@ -332,12 +334,20 @@ def write_twice(write_coco: Writer, folder: Path, files: dict[str, str]) -> None
         cv2.imwrite(str(folder / image), np.full((10, 12, 3), 10 * number, np.uint8))
 
 
+@pytest.mark.parametrize(
+    ('train_folder', 'val_folder'),
+    [
+        ('train2017', 'val2017'),
+        ('images/train2017', 'images/val2017'),
+        ('images/train2017/Data', 'images/val2017/Data'),
+    ],
+)
 def test_files_of_train_and_val_have_their_own_images_and_their_splits(
-    find: Finder, write_coco: Writer, tmp_path: Path
+    find: Finder, write_coco: Writer, tmp_path: Path, train_folder: str, val_folder: str
 ) -> None:
     files = {
-        'annotations/instances_train2017.json': 'train2017/a.png',
-        'annotations/instances_val2017.json': 'val2017/a.png',
+        'annotations/instances_train2017.json': f'{train_folder}/a.png',
+        'annotations/instances_val2017.json': f'{val_folder}/a.png',
     }
     write_twice(write_coco, tmp_path, files)
     (tmp_path / 'annotations' / 'captions_val2017.json').write_text('{}')
