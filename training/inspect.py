@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.errors import all_lines
+from rock_seg_ros.perception.errors import all_lines, printable, visible
 from rock_seg_ros.perception.image_files import image_files
 from training.arguments import read_config
 from training.sources import (
@@ -64,7 +64,7 @@ def inspect(
     summary = {'classes': list(classes), 'sources': told}
     if out is not None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
-        write_whole(out / 'summary.json', text.encode(errors='replace'))
+        write_whole(out / 'summary.json', text.encode(errors='backslashreplace'))
     return summary
 
 
@@ -118,8 +118,8 @@ def describe(summary: Summary) -> str:
         if source['left_out']:
             lines.append(f'  left out: {source["left_out"]} pictures without labels')
         lines.append(f'  problems: {len(source["problems"])}')
-        lines += [f'    {problem["reason"]}' for problem in source['problems']]
-    return '\n'.join(lines)
+        lines += [f'    {printable(problem["reason"])}' for problem in source['problems']]
+    return '\n'.join(map(visible, lines))
 
 
 def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:

@@ -10,13 +10,18 @@ def printable(line: str) -> str:
     """Returns a line fit for a terminal and a log.
 
     Returns:
-        At most `LONGEST` characters: of a longer line its beginning and its end, where file and
-        reason are. Control characters and others that show nothing of themselves are '?'.
+        At most `LONGEST` characters, as `visible` has them: of a longer line its beginning and its
+        end, where file and reason are.
     """
     if len(line) > LONGEST:
         half = LONGEST // 2
         line = f'{line[: half - 1]} … {line[2 - half :]}'
-    return ''.join(character if character.isprintable() else '?' for character in line)
+    return visible(line)
+
+
+def visible(text: str) -> str:
+    """Returns text with a '?' for each control character and others that show nothing."""
+    return ''.join(character if character.isprintable() else '?' for character in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -143,6 +143,31 @@ def test_all_broken_files_are_named_and_the_others_counted(
     assert [problem['name'] for problem in source['problems']] == ['1', '3']
 
 
+def test_names_of_any_bytes_are_told_and_do_a_terminal_no_harm(
+    own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b'\xff\x1b')
+    for folder in ('images', 'masks'):
+        (own_discs / folder / '1.png').rename(own_discs / folder / f'{name}.png')
+    samples = find_samples(SourceConfig(str(own_discs)), 'all', ('background', 'rock'))
+    assert fingerprint(samples)
+    (own_discs / f'masks/{name}.png').write_bytes(b'')
+    out = tmp_path / 'out'
+    assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
+    told = capsys.readouterr().out
+    assert 'masks/??.png: does not decode' in told
+    assert all(line.isprintable() for line in told.splitlines())
+    (source,) = summary_of(out)['sources']
+    assert [problem['name'] for problem in source['problems']] == [name]
+
+
+def test_more_classes_than_a_label_can_tell_are_refused(
+    belt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(belt), '--classes', ','.join(map(str, range(256)))]) == 1
+    assert 'there are 256 classes; 255 are the most' in capsys.readouterr().out
+
+
 def test_a_source_that_cannot_be_used_does_not_hide_the_next(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

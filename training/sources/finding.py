@@ -33,7 +33,8 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
         raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
-    found = FORMATS[config.format].find(path, labels)
+    images = (Path(config.images),) if config.images else ()
+    found = FORMATS[config.format].find(path, labels, *images)
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:
         raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')

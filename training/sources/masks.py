@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.decoding import read_grey
 from rock_seg_ros.perception.image_files import image_files, is_lossy
-from training.sources.labels import Labels
+from training.sources.choosing import listed
+from training.sources.labels import NAMED, Labels
 from training.sources.sample import DataError, Sample
 
 GREYS = {'0': 'background', '255': 'rock'}
@@ -41,7 +42,7 @@ class MaskSample(Sample):
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = ', '.join(map(str, sorted(self.greys)))
+            legal = listed(sorted(self.greys), most=NAMED)
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
         if self.instances is None:
