@@ -47,6 +47,7 @@ setup(
         'matplotlib',
         'numpy',
         'opencv-python-headless',
+        'pillow',
         'PyYAML',
         'rosbags',
         'safetensors',
@@ -54,7 +55,12 @@ setup(
         'torchvision>=0.25',
         'tqdm',
     ],
-    extras_require={'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'test': ['pytest']},
+    extras_require={
+        'heif': ['pillow-heif'],
+        'onnx': ['onnxruntime'],
+        'openvino': ['openvino'],
+        'test': ['pytest'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
             write_report(given.report, results, weights.card, command, curves)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
-        print(f'training.benchmark: {error}', file=sys.stderr)
+        print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rock_seg_ros.perception.decoding import PictureError, read_rgb
+from rock_seg_ros.perception.decoding import PictureError
 from rock_seg_ros.perception.model import restore
 from rock_seg_ros.perception.networks import DeepLabV3
 from rock_seg_ros.perception.preparation import Preparation
@@ -41,7 +41,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
     prepare = Preparation(weights.card, observer.device)
     for sample in tqdm(samples, 'calibrating', unit='picture', disable=None):
         try:
-            picture = read_rgb(sample.picture)
+            picture = sample.read_picture()
         except (PictureError, OSError) as error:
             raise DataError(str(error)) from None
         scorer.scores(prepare([picture]))

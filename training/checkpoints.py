@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 
 TEMPORARY_PREFIX = '.writing-'  # of write_beside's folders
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
@@ -270,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = _measure_and_report(given, command) if given.report else _measure(given)[0]
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
-        print(f'training.evaluate: {error}', file=sys.stderr)
+        print(f'training.evaluate: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rock_seg_ros.perception.backends.onnx_backend import INPUT, OUTPUT
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.model import build, load_state
 from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
@@ -366,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.measure,
         )
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
-        print(f'training.export: {error}', file=sys.stderr)
+        print(f'training.export: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.projection import Intrinsics, Sight, View
 from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
@@ -349,7 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
             segmenter = Segmenter(load_weights(given.weights, given.device), given.device)
         scores = measure(given.looks, seeds, tuple(given.size), given.pictures, segmenter)
     except (DeviceError, WeightsError, ValueError, OSError) as error:
-        print(f'training.following: {error}', file=sys.stderr)
+        print(f'training.following: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.errors import all_lines, printable, visible
+from rock_seg_ros.perception.image_files import image_files
 from training.arguments import read_config
 from training.sources import (
     DataError,
@@ -27,7 +29,6 @@ from training.sources.contact_sheet import pages, thumbnail
 from training.sources.formats import FORMATS
 from training.sources.labels import BACKGROUND, IGNORED
 from training.sources.options import add_source_options, source_of
-from training.sources.sample import picture_files
 from training.sources.statistics import Statistics
 from training.writing import write_picture, write_whole
 
@@ -63,7 +64,7 @@ def inspect(
     summary = {'classes': list(classes), 'sources': told}
     if out is not None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
-        write_whole(out / 'summary.json', text.encode())
+        write_whole(out / 'summary.json', text.encode(errors='backslashreplace'))
     return summary
 
 
@@ -104,7 +105,7 @@ def _inspect_split(
 def _left_out(samples: Sequence[Sample]) -> int:
     taken = {sample.picture for sample in samples}
     folders = {picture.parent for picture in taken}
-    return len({file for folder in folders for file in picture_files(folder)} - taken)
+    return len({file for folder in folders for file in image_files(folder)} - taken)
 
 
 def describe(summary: Summary) -> str:
@@ -117,8 +118,8 @@ def describe(summary: Summary) -> str:
         if source['left_out']:
             lines.append(f'  left out: {source["left_out"]} pictures without labels')
         lines.append(f'  problems: {len(source["problems"])}')
-        lines += [f'    {problem["reason"]}' for problem in source['problems']]
-    return '\n'.join(lines)
+        lines += [f'    {printable(problem["reason"])}' for problem in source['problems']]
+    return '\n'.join(map(visible, lines))
 
 
 def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
@@ -191,10 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         summary = inspect(*_sources(given), given.out, given.pictures)
     except (DataError, OSError) as error:
-        print(f'training.inspect: {error}', file=sys.stderr)
+        print(f'training.inspect: {all_lines(error)}', file=sys.stderr)
         return 1
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(all_lines(error))
     except KeyboardInterrupt:
         return 130
     print(describe(summary))

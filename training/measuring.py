@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.abundance import Seen, look_at, statistics, together
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.overlay import draw_overlay
 from rock_seg_ros.perception.projection import (
     Intrinsics,
@@ -486,7 +487,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         told = report(measure(scenes, tuple(given.size), stereo, segmenter, given.pictures))
     except (DeviceError, WeightsError, ValueError, OSError) as problem:
-        print(f'training.measuring: {problem}', file=sys.stderr)
+        print(f'training.measuring: {all_lines(problem)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

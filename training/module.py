@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
-from rock_seg_ros.perception.classification import classify
 from rock_seg_ros.perception.model import build
 from rock_seg_ros.perception.preparation import normalize
 from training.config import TrainingConfig
@@ -22,6 +21,7 @@ from training.losses import segmentation_loss
 from training.metrics import rock_metrics
 from training.schedule import learning_rate
 from training.sources import IGNORE
+from training.validation import find_classes
 
 
 class RockSegmentation(pl.LightningModule):
@@ -64,7 +64,7 @@ class RockSegmentation(pl.LightningModule):
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
-        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True)
+        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)  # `Curves` does
         if 'aux' in scores:
             loss = loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
         if self.distillation is not None:
@@ -100,8 +100,7 @@ class RockSegmentation(pl.LightningModule):
             dataloader_idx: The source's place in `val_names`.
         """
         pictures, targets = batch
-        scores = self.model(normalize(pictures, self.card))['out'].float()
-        class_ids, _ = classify(scores[0], self.card, self.card.threshold)
+        class_ids = find_classes(self.model, self.card, pictures[0])
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         found = torch.isin(class_ids, rock).long()

@@ -41,11 +41,10 @@ class WholeRunBar(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves on by a step, once all its parts are done."""
-        if self._bar is not None:
+        """Moves on by a step, once all its parts are done; fetches the loss only to show it."""
+        if self._bar is not None and self._bar.update(trainer.global_step - self._bar.n):
             loss = float(trainer.callback_metrics['loss'])
-            self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
-            self._bar.update(trainer.global_step - self._bar.n)
+            self._bar.set_postfix(loss=f'{loss:.3f}')
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

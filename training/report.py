@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.figures import jpeg, render
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 from training.evaluate import Judged, Result
 from training.matching import SIZES
 from training.plots import (
@@ -79,7 +79,7 @@ def write_report(
         command=command,
         approximate=len(card.classes) > 2,
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any
 import cv2
 import lightning.pytorch as pl
 import numpy as np
+import torch
 import yaml
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from typing_extensions import override
 
@@ -91,7 +93,8 @@ def _refuse_other_settings(file: Path, settings: dict[str, Any]) -> None:
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns by name what may not change as a run goes on: all but machine and places."""
-    sources = {name: {**source, 'path': ''} for name, source in settings['sources'].items()}
+    nowhere = {'path': '', 'images': ''}
+    sources = {name: {**source, **nowhere} for name, source in settings['sources'].items()}
     return dict(_walk({**settings, 'sources': sources, 'machine': {}, 'run': ''}))
 
 
@@ -135,14 +138,17 @@ def _plain(value: Any) -> Any:
 class Curves(pl.Callback):
     """Writes `RUN/curves.csv` (step, name, value): each step's loss, each validation's figures.
 
-    A run that goes on after a kill has each step once.
+    A run that goes on after a kill has each step once. The losses are fetched from the device at
+    the end of an epoch, as a step that tells its own would wait for it.
     """
 
-    def __init__(self, run: Path) -> None:
-        """Takes the run folder."""
+    def __init__(self, run: Path, logger: Logger | None = None) -> None:
+        """Takes the run folder, and a logger that is given each step's loss and learning rate."""
         self._run = run
+        self._logger = logger
         self._rows: list[Row] = []
-        self._parts: list[float] = []
+        self._steps: list[tuple[int, Tensor]] = []
+        self._parts: list[Tensor] = []
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -155,18 +161,31 @@ class Curves(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         """Keeps the step's loss; the mean of its parts, where it has several."""
-        self._parts.append(float(trainer.callback_metrics['loss']))
+        figures = trainer.callback_metrics
+        loss = figures['loss'].detach()
+        self._parts.append(torch.stack([loss, figures.get('lr', loss).detach()]))
         if len(self._parts) == trainer.accumulate_grad_batches:
-            self._rows.append((trainer.global_step, 'loss', float(np.mean(self._parts))))
+            self._steps.append((trainer.global_step, torch.stack(self._parts)))
             self._parts = []
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds the validation's figures and writes the file anew."""
+        self._fetch()
         figures = {n: float(v) for n, v in trainer.callback_metrics.items() if n != 'loss'}
         self._rows.extend((trainer.global_step, name, value) for name, value in figures.items())
         if trainer.is_global_zero:
             write_rows(self._run, self._rows)
+
+    def _fetch(self) -> None:
+        """Fetches the losses of the steps, all at once."""
+        parts = torch.stack([parts for _, parts in self._steps]).tolist() if self._steps else []
+        for (step, _), own in zip(self._steps, parts, strict=True):
+            loss = float(np.mean([part[0] for part in own]))
+            self._rows.append((step, 'loss', loss))
+            if self._logger is not None:
+                self._logger.log_metrics({'loss': loss, 'lr': own[-1][1]}, step)
+        self._steps = []
 
 
 class PicturesOfProgress(pl.Callback):

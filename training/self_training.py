@@ -8,7 +8,7 @@ and clean pictures, the training sees them augmented.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +74,11 @@ def label_sources(
     if not wanted:
         return {}
     folder = _folder(Path(config.run)) / f'stage_{stage}'
-    if trainer.is_global_zero and not folder.exists():
-        _label({name: samples[name] for name in wanted}, config, folder)
+    if trainer.strategy.broadcast(not folder.exists()):  # what the first process finds
+        own = {name: samples[name] for name in wanted}
+        pictures = sum(map(len, own.values()))
+        for _ in _label(own, config, folder) if trainer.is_global_zero else range(pictures):
+            trainer.strategy.barrier()  # the wait for all of them would time out
     trainer.strategy.barrier()
     return {
         name: [SelfLabelled(s, folder / name / f'{s.name}.png') for s in samples[name]]
@@ -93,7 +96,10 @@ def _folder(run: Path) -> Path:
     return run / 'self_training'
 
 
-def _label(samples: dict[str, list[Sample]], config: TrainingConfig, folder: Path) -> None:
+def _label(
+    samples: dict[str, list[Sample]], config: TrainingConfig, folder: Path
+) -> Iterator[None]:
+    """Labels the samples, and stops after each."""
     last = last_checkpoint(Path(config.run))
     weights = load_weights(last if last.exists() else config.start_from)
     segmenter = Segmenter(weights)
@@ -105,6 +111,7 @@ def _label(samples: dict[str, list[Sample]], config: TrainingConfig, folder: Pat
         for sample in tqdm(found, desc=f'labelling {name}', unit='picture'):
             labels = ids[sure_labels(segmenter, sample.read().picture, config.sure)]
             write_picture(beside / name / f'{sample.name}.png', labels)
+            yield
     beside.rename(folder)
 
 

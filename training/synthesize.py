@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from rock_seg_ros.perception.errors import all_lines
 from training.synthetic.looks import LOOKS
 from training.synthetic.render import Rendering
 from training.synthetic.scene import DRIVES, Scene, make_drive, make_scene
@@ -255,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     except (ValueError, OSError) as error:
-        print(f'training.synthesize: {error}', file=sys.stderr)
+        print(f'training.synthesize: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -14,13 +14,14 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.weights_file import WeightsError
 from training.arguments import argument_parser, to_config
+from training.averaging import AveragedWeights
 from training.checkpoints import (
     AtomicCheckpointIO,
     checkpoint_callbacks,
@@ -80,13 +81,29 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     return last
 
 
-def _check_processes(config: TrainingConfig, processes: int) -> None:
+def _can_share(config: TrainingConfig, processes: int) -> bool:
     parts = processes * config.machine.accumulate
-    if config.batch_size % parts or config.batch_size < 2 * parts:
+    return config.batch_size % parts == 0 and config.batch_size >= 2 * parts
+
+
+def _check_processes(config: TrainingConfig, processes: int) -> None:
+    if not _can_share(config, processes):
         raise ValueError(
             f'batch_size is {config.batch_size}; it must be processes × accumulate ({processes} ×'
             f' {config.machine.accumulate}) times 2 or more (batch norm)'
         )
+
+
+def _devices(config: TrainingConfig, on_cpu: bool) -> int | str:
+    """Returns the devices that were named; else of the GPUs as many as can share the batch."""
+    if config.machine.devices != 'auto':
+        return config.machine.devices
+    gpus, nodes = 0 if on_cpu else torch.cuda.device_count(), config.machine.nodes
+    used = next((n for n in range(gpus, 0, -1) if _can_share(config, n * nodes)), 1)
+    if used < gpus:
+        told = f'{used} of {gpus} GPUs, which can share the batch_size {config.batch_size}'
+        rank_zero_only(print)(f'training.train: {told}', file=sys.stderr)
+    return used
 
 
 def _end_other_processes(trainer: pl.Trainer) -> None:
@@ -99,13 +116,14 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     machine, cuda = config.machine, torch.cuda.is_available()
     on_cpu = machine.accelerator == 'cpu' or not cuda
     run = Path(config.run)
-    callbacks = [*checkpoint_callbacks(run), Curves(run), PicturesOfProgress(run)]
+    logger = TensorBoardLogger(str(run), name='', version='tensorboard')
+    callbacks = [*checkpoint_callbacks(run), Curves(run, logger), PicturesOfProgress(run)]
     if config.optimizer.ema_decay:
-        callbacks.insert(0, EMAWeightAveraging(device=None, decay=config.optimizer.ema_decay))
+        callbacks.insert(0, AveragedWeights(decay=config.optimizer.ema_decay))
     return pl.Trainer(
         max_epochs=stop_after or config.steps // config.steps_per_epoch,
         accelerator=machine.accelerator,
-        devices=1 if on_cpu and machine.devices == 'auto' else machine.devices,
+        devices=_devices(config, on_cpu),
         num_nodes=machine.nodes,
         strategy=machine.strategy,
         precision=_precision(machine.precision, on_cpu),
@@ -116,7 +134,7 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        logger=TensorBoardLogger(str(run), name='', version='tensorboard'),
+        logger=logger,
         callbacks=[*callbacks, WholeRunBar(config.steps)],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
@@ -150,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         last = train(to_config(parser, parsed), resume)
     except (DataError, WeightsError, ValueError, OSError, MisconfigurationException) as error:
-        print(f'training.train: {error}', file=sys.stderr)
+        print(f'training.train: {all_lines(error)}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)

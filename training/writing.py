@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.encoding import encode_image
+from rock_seg_ros.perception.writing import write_beside
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -32,7 +32,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
         picture: H×W×3 uint8 RGB, or H×W uint8 grey.
 
     Raises:
+        EncodingError: The format cannot hold it.
         OSError: It cannot be written.
     """
-    colours = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    write_whole(path, cv2.imencode(path.suffix, colours)[1].tobytes())
+    write_whole(path, encode_image(picture, path.suffix))

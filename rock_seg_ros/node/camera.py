@@ -17,6 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.scale import Scale, why_lost
@@ -79,6 +80,7 @@ class Camera:
     Attributes:
         name: '' where `image_topics` is empty.
         health: What became of its pictures.
+        reader: Makes arrays of its messages.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
         outputs: What is published of its pictures.
         scale: What makes metres of its pixels.
@@ -86,7 +88,7 @@ class Camera:
         forget: Whether the tracker is to forget them before the next picture.
         target: Id of the rock that was its target last.
         last: What was last found in one of its pictures.
-        last_size: Height and width of its last coded picture, px.
+        last_size: Height and width of its last picture, px.
         subscription: While pictures are taken.
     """
 
@@ -128,6 +130,11 @@ class Camera:
         self._transport = parameters.image_transport
         self._topic = topic + ('/compressed' if self._transport == 'compressed' else '')
         self._silence = ''
+        self.reader = ImageReader(
+            lambda told: node.get_logger().warning(
+                f'{self._topic}: {told}; the parameter significant_bits sets how many'
+            )
+        )
         self.keep: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
             self.keep = read_grey(parameters.ignore_mask.replace(CAMERA, name))

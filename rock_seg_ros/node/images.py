@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from rock_seg_ros.perception.decoding import PictureError, decode_rgb
+from rock_seg_ros.perception.bit_depth import BitDepth
+from rock_seg_ros.perception.decoding import (
+    MAX_PIXELS,
+    ImageTooLargeError,
+    PictureError,
+    check_size,
+    decode_rgb,
+)
 from rock_seg_ros.perception.errors import first_line
 
 
@@ -25,20 +32,20 @@ class PictureRefused(ValueError):  # noqa: N818  (it is the picture that is at f
         self.reason = reason
 
 
-# encoding → (channels, OpenCV's conversion to RGB; None = RGB already)
-# A reversed view instead would cost whoever needs its bytes in a row 70 times the conversion.
-PLAIN: dict[str, tuple[int, int | None]] = {
-    'rgb8': (3, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB),
-    '8UC3': (3, cv2.COLOR_BGR2RGB),
-    'mono8': (1, cv2.COLOR_GRAY2RGB),
-    '8UC1': (1, cv2.COLOR_GRAY2RGB),
-}
 # encoding → (channels, bytes a channel, OpenCV's conversion to RGB; None = RGB already)
-CONVERTED: dict[str, tuple[int, int, int | None]] = {
+# Ours alone, since cv_bridge's is missing, fails with NumPy 2, or lacks some, by installation.
+# A reversed view instead would cost whoever needs its bytes in a row 70 times the conversion.
+ENCODINGS: dict[str, tuple[int, int, int | None]] = {
+    'rgb8': (3, 1, None),
+    'bgr8': (3, 1, cv2.COLOR_BGR2RGB),
+    '8UC3': (3, 1, cv2.COLOR_BGR2RGB),
+    'mono8': (1, 1, cv2.COLOR_GRAY2RGB),
+    '8UC1': (1, 1, cv2.COLOR_GRAY2RGB),
     'rgba8': (4, 1, cv2.COLOR_RGBA2RGB),
     'bgra8': (4, 1, cv2.COLOR_BGRA2RGB),
+    '8UC4': (4, 1, cv2.COLOR_BGRA2RGB),
     'mono16': (1, 2, cv2.COLOR_GRAY2RGB),
+    '16UC1': (1, 2, cv2.COLOR_GRAY2RGB),
     'rgb16': (3, 2, None),
     'bgr16': (3, 2, cv2.COLOR_BGR2RGB),
     'rgba16': (4, 2, cv2.COLOR_RGBA2RGB),
@@ -56,80 +63,81 @@ CONVERTED: dict[str, tuple[int, int, int | None]] = {
     'yuv422_yuy2': (2, 1, cv2.COLOR_YUV2RGB_YUY2),
     'yuyv': (2, 1, cv2.COLOR_YUV2RGB_YUY2),
 }
-
-
-def find_cv_bridge(warn: Callable[[str], object]) -> Any:
-    """Returns a CvBridge that converts a pixel correctly, or None.
-
-    Args:
-        warn: Told in one line why an installed one is not used: the apt build of ROS 2 Jazzy
-            fails with NumPy 2.
-    """
-    try:
-        from cv_bridge import CvBridge
-
-        pixel = Image(height=1, width=1, encoding='bgra8', step=4, data=[3, 2, 1, 255])
-        bridge = CvBridge()
-        if bridge.imgmsg_to_cv2(pixel, 'rgb8').tolist() == [[[1, 2, 3]]]:
-            return bridge
-        reason = 'it converts a pixel wrongly'
-    except ModuleNotFoundError as error:
-        if error.name == 'cv_bridge':
-            return None
-        reason = first_line(error)
-    except Exception as error:  # noqa: BLE001  (a broken binding raises anything, also on import)
-        reason = first_line(error)
-    warn(f'cv_bridge does not work here ({reason}); OpenCV is used')
-    return None
+YUV_PAIRS = (cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2)
+# encoding → OpenCV's conversion of a plane of luma and one of chroma pairs
+YUV_PLANES = {
+    'nv12': cv2.COLOR_YUV2RGB_NV12,
+    'nv21': cv2.COLOR_YUV2RGB_NV21,
+    'nv24': cv2.COLOR_YUV2RGB_NV12,
+    'i420': cv2.COLOR_YUV2RGB_NV12,
+}
+NAMES = {name.lower(): name for name in (*ENCODINGS, *YUV_PLANES)}
 
 
 class ImageReader:
-    """Turns image messages into H×W×3 RGB arrays."""
+    """Turns the image messages of one camera into H×W×3 RGB arrays.
 
-    def __init__(self, warn: Callable[[str], object]) -> None:
-        """Looks for a cv_bridge that works; `warn` is told if an installed one does not."""
-        self._bridge = find_cv_bridge(warn)
+    Attributes:
+        depth: How many bits its 16-bit images use.
+        max_pixels: Larger images are refused before they are read; may be set at any time.
+    """
 
-    def read(self, message: Image) -> NDArray[np.uint8]:
-        """Reads an Image.
+    def __init__(
+        self,
+        warn: Callable[[str], object],
+        significant_bits: int = 0,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Starts a stream.
 
         Args:
-            message: In an encoding of `PLAIN` or `CONVERTED`; 16 bits are scaled to 8.
+            warn: Told in one line how 16-bit images are scaled.
+            significant_bits: Of 16-bit images, 8 to 16; 0 = as the stream shows.
+            max_pixels: Larger images are refused.
+        """
+        self.depth = BitDepth(significant_bits, warn)
+        self.max_pixels = max_pixels
+
+    def read(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
+        """Reads an Image or CompressedImage.
+
+        Args:
+            message: An Image in one of `ENCODINGS` or `YUV_PLANES`, in any case, or a
+                CompressedImage (JPEG, PNG and what else `decode_rgb` reads).
 
         Returns:
             H×W×3 uint8 RGB; of rgb8 a view of the message's own data, rows perhaps padded.
 
         Raises:
-            PictureRefused: Unknown encoding, wrong step, short data, or zero size.
+            PictureRefused: Unknown encoding, wrong step, short data, zero size, too large, or not
+                decodable.
         """
+        try:
+            if isinstance(message, Image):
+                return self._read_raw(message)
+            return decode_rgb(message.data, False, self.depth, self.max_pixels)
+        except ImageTooLargeError as error:
+            raise PictureRefused('too large', str(error)) from None
+        except PictureError as error:
+            raise PictureRefused('not decodable', f'format {message.format!r}: {error}') from None
+
+    def _read_raw(self, message: Image) -> NDArray[np.uint8]:
         if not message.height or not message.width:
             raise PictureRefused('zero size', f'{message.width}×{message.height}')
-        if message.encoding in PLAIN:
-            channels, code = PLAIN[message.encoding]
-            return _convert(_stored(message, channels, 1), code)
-        if message.encoding not in CONVERTED:
+        check_size(message.width, message.height, self.max_pixels)
+        encoding = NAMES.get(message.encoding.lower())
+        if encoding is None:
             raise PictureRefused('unknown encoding', repr(message.encoding))
-        channels, depth, code = CONVERTED[message.encoding]
-        stored = _stored(message, channels, depth)
+        if encoding in YUV_PLANES:
+            luma, chroma = _planes(message, encoding)
+            return _convert_planes(luma, chroma, YUV_PLANES[encoding])
+        channels, size, code = ENCODINGS[encoding]
+        stored = _stored(message, channels, size)
         try:
-            if self._bridge is not None:
-                return self._bridge.imgmsg_to_cv2(message, 'rgb8')
-            return _convert(stored, code)
-        except Exception as error:  # noqa: BLE001  (cv2.error and cv_bridge's own)
+            return self.depth.to_eight_bits(_convert(stored, code))
+        except cv2.error as error:
             detail = f'{message.encoding}: {first_line(error)}'
             raise PictureRefused('not convertible', detail) from None
-
-
-def decode(message: CompressedImage) -> NDArray[np.uint8]:
-    """Decodes a CompressedImage (JPEG, PNG and what else OpenCV reads) to H×W×3 uint8 RGB.
-
-    Raises:
-        PictureRefused: The data does not decode.
-    """
-    try:
-        return decode_rgb(message.data, upright=False)
-    except PictureError as error:
-        raise PictureRefused('not decodable', f'format {message.format!r}: {error}') from None
 
 
 def read_depth(message: Image) -> NDArray[np.float32]:
@@ -147,9 +155,10 @@ def read_depth(message: Image) -> NDArray[np.float32]:
     """
     if not message.height or not message.width:
         raise PictureRefused('zero size', f'{message.width}×{message.height}')
-    if message.encoding in ('16UC1', 'mono16'):
+    encoding = message.encoding.lower()
+    if encoding in ('16uc1', 'mono16'):
         return np.multiply(_stored(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
-    if message.encoding != '32FC1':
+    if encoding != '32fc1':
         raise PictureRefused('unknown encoding', repr(message.encoding))
     stored = _stored(message, 1, 4)[..., 0]
     metres = stored.view(stored.dtype.str.replace('u', 'f'))
@@ -180,14 +189,8 @@ def fill(message: Any, array: NDArray[Any]) -> None:
 def _stored(message: Image, channels: int, depth: int) -> NDArray[Any]:
     """Views the message's data as H×W×channels, row padding left out."""
     row = message.width * channels * depth
-    if message.step < row:
-        raise PictureRefused(
-            'wrong step',
-            f'{message.step} bytes a row, {message.encoding} of width {message.width} needs {row}',
-        )
-    needed = message.step * (message.height - 1) + row
-    if len(message.data) < needed:
-        raise PictureRefused('short data', f'{len(message.data)} bytes of {needed}')
+    _check_step(message, row)
+    _check_length(message, message.step * (message.height - 1) + row)
     kind = np.dtype(f'u{depth}')
     if depth > 1:
         kind = kind.newbyteorder('>' if message.is_bigendian else '<')
@@ -195,10 +198,65 @@ def _stored(message: Image, channels: int, depth: int) -> NDArray[Any]:
     return np.ndarray(shape, kind, message.data, 0, (message.step, channels * depth, depth))
 
 
-def _convert(stored: NDArray[Any], code: int | None) -> NDArray[np.uint8]:
-    """Converts to RGB, then scales 16 bits to 8, as cv_bridge does."""
+def _planes(message: Image, encoding: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Views the message's data as H×W luma and H×W×2 or half as large chroma pairs."""
+    height, width = message.height, message.width
+    halved = encoding != 'nv24'
+    down, across = (-(-height // 2), -(-width // 2)) if halved else (height, width)
+    row = 2 * across if halved else width
+    _check_step(message, row)
+    step, chroma_rows = message.step, down if halved else 2 * down
+    if len(message.data) == row * (height + chroma_rows):
+        step = row  # some drivers count a row's chroma in
+    start = step * height
+    _check_length(message, start + step * chroma_rows)
+
+    def view(shape: tuple[int, ...], place: int, *strides: int) -> NDArray[np.uint8]:
+        return np.ndarray(shape, np.uint8, message.data, place, strides)
+
+    luma = view((height, width), 0, step, 1)
+    if encoding != 'i420':
+        pitch = step if halved else 2 * step
+        return luma, view((down, across, 2), start, pitch, 2, 1)
+    pitch = step // 2
+    blue, red = (view((down, across), start + n * down * pitch, pitch, 1) for n in (0, 1))
+    return luma, cv2.merge((blue, red))  # type: ignore[return-value]
+
+
+def _check_step(message: Image, row: int) -> None:
+    if message.step < row:
+        raise PictureRefused(
+            'wrong step',
+            f'{message.step} bytes a row, {message.encoding} of width {message.width} needs {row}',
+        )
+
+
+def _check_length(message: Image, needed: int) -> None:
+    if len(message.data) < needed:
+        raise PictureRefused('short data', f'{len(message.data)} bytes of {needed}')
+
+
+def _convert(stored: NDArray[Any], code: int | None) -> NDArray[Any]:
+    """Converts to RGB of as many bits."""
     native = stored.astype(stored.dtype.newbyteorder('='), copy=False)
-    rgb = native if code is None else cv2.cvtColor(native, code)
-    if rgb.dtype == np.uint16:
-        rgb = cv2.convertScaleAbs(rgb, alpha=255 / 65535)
-    return rgb  # type: ignore[return-value]
+    if code is None:
+        return native
+    width = native.shape[1]
+    if code in YUV_PAIRS and width % 2:
+        # Half of the last pair is missing: its colour is that of the pair before.
+        last = native[:, -2:-1] if width > 1 else native
+        native = np.concatenate([native, last], axis=1)
+    return np.ascontiguousarray(cv2.cvtColor(native, code)[:, :width])
+
+
+def _convert_planes(
+    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], code: int
+) -> NDArray[np.uint8]:
+    """Converts to RGB, where OpenCV wants even sides and chroma of half the size."""
+    height, width = luma.shape
+    if chroma.shape[:2] == luma.shape:
+        twice = cv2.resize(luma, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+        return np.ascontiguousarray(cv2.cvtColorTwoPlane(twice, chroma, code)[::2, ::2])
+    even = cv2.copyMakeBorder(luma, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    rgb = cv2.cvtColorTwoPlane(even, chroma, code)
+    return np.ascontiguousarray(rgb[:height, :width])

@@ -16,6 +16,8 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from rock_seg_ros.perception.analysis import Settings
+from rock_seg_ros.perception.bit_depth import CHOICES as SIGNIFICANT_BITS
+from rock_seg_ros.perception.decoding import LARGEST_SIDE
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
@@ -25,7 +27,6 @@ from rock_seg_ros.perception.target import TargetRule
 
 MOST_ROCKS = 1000
 UHD_PIXELS = 3840 * 2160
-LARGEST_SIDE = 16384
 GROUND_PLANES = ('none', 'level', 'tf')
 
 
@@ -218,6 +219,13 @@ class Parameters:
     )
     max_pixels: int = _parameter(
         UHD_PIXELS, 'larger pictures are refused, px', 1, 1_000_000_000, live=True
+    )
+    significant_bits: int = _parameter(
+        0,
+        'of 16-bit images, 8 to 16; 0 = auto: the fewest of 8, 10, 12, 14 and 16 that hold every'
+        ' value which the camera has sent',
+        choices=SIGNIFICANT_BITS,
+        live=True,
     )
     overlay_alpha: float = _parameter(
         Settings.overlay_alpha, "strength of the overlay's tint", 0.0, 1.0, live=True

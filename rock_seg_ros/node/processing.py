@@ -11,10 +11,9 @@ from typing import Any
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
-from sensor_msgs.msg import Image
 
 from rock_seg_ros.node.camera import Arrival, Camera
-from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
+from rock_seg_ros.node.images import PictureRefused
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.scale import nanoseconds
@@ -44,9 +43,8 @@ class Processor:
     """Reads pictures, asks the network, publishes."""
 
     def __init__(self, node: Node) -> None:
-        """Takes the node's clock and log; looks for a cv_bridge that works."""
+        """Takes the node's clock and log."""
         self._node = node
-        self._reader = ImageReader(node.get_logger().warning)
 
     def process(
         self, arrivals: Sequence[Arrival], segmenter: Segmenter, parameters: Parameters
@@ -104,13 +102,11 @@ class Processor:
             raise PictureRefused(
                 'too old', f'{age:.3f} s, max_image_age is {parameters.max_image_age} s'
             )
-        if isinstance(message, Image):
-            _limit(message.width, message.height, parameters.max_pixels)
-            pixels = self._reader.read(message)
-        else:
-            pixels = decode(message)
-            arrival.camera.last_size = pixels.shape[:2]
-            _limit(pixels.shape[1], pixels.shape[0], parameters.max_pixels)
+        reader = arrival.camera.reader
+        reader.depth.given = parameters.significant_bits
+        reader.max_pixels = parameters.max_pixels
+        pixels = reader.read(message)
+        arrival.camera.last_size = pixels.shape[:2]
         arrival.camera.scale.hold(message.header)
         if arrival.camera.forget:  # here, since the tracker is this thread's
             arrival.camera.forget = False
@@ -203,8 +199,3 @@ class Processor:
     def _age(self, header: Any) -> float:
         """Returns seconds since the header's stamp."""
         return float(self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e9
-
-
-def _limit(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise PictureRefused('too large', f'{width}×{height}, max_pixels is {most}')

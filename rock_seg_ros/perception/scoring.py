@@ -10,11 +10,14 @@ from rock_seg_ros.perception.backends import Backend
 from rock_seg_ros.perception.card import Card
 
 MOST_ENLARGED = 2.0
+MOST_PIXELS = 3840 * 2160  # of an enlarged picture; a thin one would cost the network gigabytes
 
 
 def enlargement(height: int, width: int, card: Card) -> float:
     """Returns by how much a picture is enlarged for the network of a card, 1 to 2."""
-    return min(MOST_ENLARGED, max(1.0, card.smallest_side / min(height, width)))
+    wanted = card.smallest_side / min(height, width)
+    room = (MOST_PIXELS / (height * width)) ** 0.5
+    return min(MOST_ENLARGED, max(1.0, min(wanted, room)))
 
 
 class Scorer:

@@ -7,8 +7,7 @@ import argparse
 import importlib.resources
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from rock_seg_ros.perception.card import FORMAT_VERSION, Card, CardError
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.writing import write_beside
 
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
@@ -125,19 +125,6 @@ def save_weights(
         else:
             stored[name] = tensor.half()
     write_beside(path, lambda temporary: save_file(stored, temporary, {'card': card.to_json()}))
-
-
-def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary_path)` and renames the result to `path`; all or nothing."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.writing-') as folder:
-        temporary = Path(folder) / target.name
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner reads
-        temporary.replace(target)
 
 
 def _read_safetensors(file: Path) -> Weights:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,18 +14,21 @@ from typing import TYPE_CHECKING
 from rclpy.serialization import serialize_message
 from tqdm import tqdm
 
+from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
 from rock_seg_ros.perception.projection import level_ground
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.writing import folder_beside
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
 from rock_seg_ros.tools.bag_topics import Sources, choose_sources
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagMessage, BagTopic, BagWriter
-from rock_seg_ros.tools.main import FAILED
+from rock_seg_ros.tools.main import FAILED, tell
 from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
     add_network_options,
     add_track_option,
     segmenter_of,
@@ -128,12 +130,18 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
     ground = None
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
+    images = ImageReader(
+        lambda told: tell('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
+        arguments.significant_bits,
+        arguments.max_pixels,
+    )
     return PictureReader(
         sources,
         segmenter,
         settings_of(arguments),
         ground,
         arguments.rectified,
+        images,
     )
 
 
@@ -211,8 +219,7 @@ class Results:
         self.refused[reason] += 1
         if self.refused[reason] == 1:
             number = self.done + self.refused.total()
-            told = f'rock_seg bag: picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}'
-            tqdm.write(told, file=sys.stderr)
+            tell('bag', f'picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
@@ -229,9 +236,8 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 def _whole_bag(output: Path) -> Iterator[BagWriter]:
     """Yields a bag that gets its name when all is written; until then, and else, there is none."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix='.writing-') as folder:
-            place = Path(folder) / output.name
+        with folder_beside(output) as folder:
+            place = folder / output.name
             with BagWriter(place) as writer:
                 yield writer
             place.rename(output)
@@ -249,7 +255,7 @@ def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagT
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
             why = f'{topic.type} is another in ROS 2, or not known'
         if why:
-            print(f'rock_seg bag: {topic.name} is not copied: {why}', file=sys.stderr)
+            tell('bag', f'{topic.name} is not copied: {why}')
         else:
             writer.add_topic_of(bag, topic)
             copied.append(topic)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.images import ImageReader, PictureRefused, decode
+from rock_seg_ros.node.images import ImageReader, PictureRefused
 from rock_seg_ros.node.scale import SetAside, read_lens, read_registered
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
@@ -41,8 +41,9 @@ class PictureReader:
         settings: Settings,
         ground: Plane | None = None,
         rectified: bool = False,
+        images: ImageReader | None = None,
     ) -> None:
-        """Looks for a cv_bridge that works.
+        """Starts with no picture read.
 
         Args:
             sources: The camera's topics.
@@ -50,6 +51,7 @@ class PictureReader:
             settings: How it is asked.
             ground: That the camera is above, where known.
             rectified: Whether the pictures are.
+            images: Makes arrays of the messages.
         """
         self.set_aside: Counter[str] = Counter()
         self.target: int | None = None
@@ -59,7 +61,7 @@ class PictureReader:
         self._tracker = Tracker()
         self._ground = ground
         self._rectified = rectified
-        self._images = ImageReader(lambda _: None)
+        self._images = images or ImageReader(lambda _: None)
 
     def read(self, frame: Frame) -> Analysis:
         """Reads a picture.
@@ -68,9 +70,8 @@ class PictureReader:
             PictureRefused: It is no picture, or in an unknown encoding.
             ValueError: It does not have the ignore mask's size.
         """
-        kind = self._sources.image.type
-        message = read_message(frame.message.data, kind)
-        picture = self._images.read(message) if kind == RAW else decode(message)
+        message = read_message(frame.message.data, self._sources.image.type)
+        picture = self._images.read(message)
         return Analysis(
             picture,
             self._segmenter,

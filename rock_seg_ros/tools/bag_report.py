@@ -24,7 +24,7 @@ from rock_seg_ros.perception.abundance import (
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.figures import BLUE, GREY, ORANGE, SIZE, jpeg, new_axes, render, svg
-from rock_seg_ros.perception.weights_file import write_beside
+from rock_seg_ros.perception.writing import write_beside
 
 REACH = signature(look_at).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('bag_report.html.jinja')
@@ -162,7 +162,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
         card=asdict(told.card),
         reach=f'{REACH:g} m',
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8'))
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def statistics_of(record: Record) -> Abundance | None:

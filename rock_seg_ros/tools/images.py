@@ -12,12 +12,21 @@ import cv2
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.bit_depth import BitDepth
 from rock_seg_ros.perception.decoding import read_rgb
 from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.tools.main import FAILED, UsageError, reason
-from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
+from rock_seg_ros.tools.main import FAILED, UsageError, reason, tell
+from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
+    add_network_options,
+    segmenter_of,
+    settings_of,
+)
 from rock_seg_ros.tools.picture_files import (
+    NAMED,
     find_pictures,
+    is_own_record,
+    left_out,
     result_paths,
     write_results,
 )
@@ -38,27 +47,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Works on every picture; one that cannot be read is told, and the others go on."""
+    for line in left_out(arguments.inputs):
+        tell('images', line)
     pictures = find_pictures(arguments.inputs)
     _refuse_collisions(pictures, arguments.output)
-    settings = settings_of(arguments)
-    segmenter = segmenter_of(arguments)
-    whole = [
-        _work_on(picture, arguments.output, segmenter, settings)
-        for picture in tqdm(pictures, unit='picture', file=sys.stderr)
-    ]
+    work = _Work(arguments, segmenter_of(arguments), settings_of(arguments))
+    whole = [work.do(picture) for picture in tqdm(pictures, unit='picture', file=sys.stderr)]
     return 0 if all(whole) else FAILED
 
 
-def _work_on(path: Path, output: Path, segmenter: Segmenter, settings: Settings) -> bool:
-    try:
-        analysis = Analysis(read_rgb(path), segmenter, settings)
-        write_results(output / path.stem, path.name, analysis)
-    except _PICTURE_ERRORS as error:
-        told = reason(error)
-        told = told if str(path) in told else f'{path}: {told}'
-        tqdm.write(f'rock_seg images: {told}', file=sys.stderr)
-        return False
-    return True
+class _Work:
+    """What is done with each picture."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Settings
+    ) -> None:
+        self._arguments = arguments
+        self._segmenter = segmenter
+        self._settings = settings
+        self._scaled = 0  # files of which was told how they are scaled
+
+    def do(self, path: Path) -> bool:
+        """Works on a picture; returns whether all went well."""
+        depth = BitDepth(
+            self._arguments.significant_bits, lambda told: self._tell_scale(f'{path}: {told}')
+        )
+        try:
+            picture = read_rgb(path, depth, self._arguments.max_pixels)
+            analysis = Analysis(picture, self._segmenter, self._settings)
+            problem = write_results(self._arguments.output / path.stem, path.name, analysis)
+        except _PICTURE_ERRORS as error:
+            problem = reason(error)
+        if problem:
+            tell('images', problem if str(path) in problem else f'{path}: {problem}')
+        return not problem
+
+    def _tell_scale(self, text: str) -> None:
+        self._scaled += 1
+        if self._scaled <= NAMED:
+            tell('images', f'{text}; {BITS_HINT}')
+        elif self._scaled == NAMED + 1:
+            tell('images', 'further files like these are not named')
 
 
 def _refuse_collisions(pictures: Sequence[Path], output: Path) -> None:
@@ -69,6 +98,10 @@ def _refuse_collisions(pictures: Sequence[Path], output: Path) -> None:
         for result in result_paths((output / picture.stem).resolve()):
             if result in inputs:
                 raise UsageError(f'{picture}: its result would overwrite the input {result}')
+            if result.suffix == '.json' and result.is_file() and not is_own_record(result):
+                raise UsageError(
+                    f'{picture}: its result would overwrite {result}, which is not ours'
+                )
             other = writers.setdefault(result, picture)
             if other != picture:
                 raise UsageError(

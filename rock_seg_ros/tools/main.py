@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -13,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rock_seg_ros.perception.errors import first_line
+from tqdm import tqdm
+
+from rock_seg_ros.perception.errors import first_line, printable
 
 # A subcommand is a module of this name in this folder, and one line here.
 COMMANDS = {
@@ -58,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong use, 130 Ctrl-C.
     """
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # what goes wrong, we say in one line
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # for file names that are not UTF-8
     try:
         return _dispatch(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
@@ -102,8 +108,13 @@ def _command_line() -> argparse.ArgumentParser:
 def reason(error: BaseException) -> str:
     """Returns one line that says what was wrong with what."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}'
+        return printable(f'{error.filename}: {error.strerror}')
     return first_line(error)
+
+
+def tell(command: str, text: str) -> None:
+    """Says one line on stderr, above a progress bar if there is one."""
+    tqdm.write(f'rock_seg {command}: {printable(text)}', file=sys.stderr)
 
 
 @contextmanager

@@ -8,13 +8,16 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from rock_seg_ros.perception import bit_depth
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.decoding import MAX_PIXELS, read_grey
 from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
+
+BITS_HINT = '--significant-bits sets how many'
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +106,15 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar='FILE',
     )
+    add(
+        '--significant-bits',
+        0,
+        'of 16-bit images, 8 to 16; 0 = auto: the fewest that hold what was seen',
+        type=int,
+        choices=bit_depth.CHOICES,
+        metavar='BITS',
+    )
+    add('--max-pixels', MAX_PIXELS, 'larger images are refused, px', type=_count, metavar='N')
     add(
         '--alpha',
         settings['overlay_alpha'],

@@ -17,21 +17,25 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.bit_depth import BitDepth
+from rock_seg_ros.perception.decoding import MAX_PIXELS, ImageTooLargeError, check_size
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.tracking import Tracker
-from rock_seg_ros.perception.weights_file import write_beside
-from rock_seg_ros.tools.main import UsageError
+from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.tools.main import FAILED, UsageError, tell
 from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
     add_network_options,
     add_track_option,
     segmenter_of,
     settings_of,
 )
-from rock_seg_ros.tools.picture_files import picture_record, write_json
+from rock_seg_ros.tools.picture_files import is_own_record, picture_record, write_json
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)
+MARGIN = 0.5  # s; headers are rounded, and begin at other times than the first frame
 
 
 class Frame(NamedTuple):
@@ -64,23 +68,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every frame."""
-    if arguments.output.suffix.lower() != '.mp4':
-        raise UsageError(f'{arguments.output}: the name must end in .mp4')
-    if arguments.output.resolve() == arguments.input.resolve():
-        raise UsageError(f'{arguments.output}: is the input, too')
-    with Video(arguments.input) as video:
+    """Works on every frame; what cannot be read is told, and what can be is kept."""
+    output: Path = arguments.output
+    record = output.with_suffix('.json')
+    if output.suffix.lower() != '.mp4':
+        raise UsageError(f'{output}: the name must end in .mp4')
+    if output.resolve() == arguments.input.resolve():
+        raise UsageError(f'{output}: is the input, too')
+    if record.is_file() and not is_own_record(record):
+        raise UsageError(f'{record}: would be overwritten, and is not ours; name another output')
+    depth = BitDepth(
+        arguments.significant_bits,
+        lambda told: tell('video', f'{arguments.input}: {told}; {BITS_HINT}'),
+    )
+    with Video(arguments.input, depth, arguments.max_pixels) as video:
         settings = settings_of(arguments)
         segmenter = segmenter_of(arguments)
         tracker = Tracker()
         records: list[dict[str, Any]] = []
         write_beside(
-            arguments.output,
+            output,
             lambda temporary: records.extend(_draw(video, temporary, segmenter, settings, tracker)),
         )
-    record = {'video': arguments.input.name, 'frames': records}
-    write_json(arguments.output.with_suffix('.json'), record)
-    return 0
+    write_json(record, {'video': arguments.input.name, 'frames': records})
+    if video.problem:
+        tell('video', video.problem)
+    return FAILED if video.problem else 0
 
 
 class Video:
@@ -91,30 +104,51 @@ class Video:
         rate: Its mean frame rate, Hz.
         time_base: Seconds a tick of its time stamps.
         count: How many frames there are; 0 = not known.
+        problem: One line of what could not be read, once the frames are; empty if all could.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, depth: BitDepth | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """Opens the file.
 
+        Args:
+            path: The file.
+            depth: How many bits its frames use, where they have 16; None = as they show.
+            max_pixels: A video of larger frames is refused.
+
         Raises:
-            VideoError: It is no video.
+            VideoError: It is no video, or too large.
             OSError: It cannot be read.
         """
         self.path = path
+        self.problem = ''
+        self._depth = depth or BitDepth()
         with path.open('rb'):  # a missing file and missing rights have good messages of their own
             pass
         try:
             self._container = av.open(str(path))
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f'{path}: no video ({_line(error)})') from None
-        if not self._container.streams.video:
+        try:
+            self._stream = self._open_stream(max_pixels)
+        except VideoError:
             self._container.close()
-            raise VideoError(f'{path}: has no video stream')
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = 'AUTO'
+            raise
         self.rate = Fraction(self._stream.average_rate or FALLBACK_RATE)
         self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
         self.count = self._stream.frames
+
+    def _open_stream(self, max_pixels: int) -> Any:
+        if not self._container.streams.video:
+            raise VideoError(f'{self.path}: has no video stream')
+        stream = self._container.streams.video[0]
+        stream.thread_type = 'AUTO'
+        try:
+            check_size(stream.width, stream.height, max_pixels)
+        except ImageTooLargeError as error:
+            raise VideoError(f'{self.path}: {error}') from None
+        return stream
 
     def __enter__(self) -> Video:
         return self
@@ -123,24 +157,64 @@ class Video:
         self._container.close()
 
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames, whose stamps rise.
+        """Yields the frames, whose stamps rise; one that does not decode is left out.
 
         Raises:
-            VideoError: The file has no frame that decodes, or breaks off within the stream.
+            VideoError: The file has no frame that decodes.
         """
         last: int | None = None
         step = max(1, round(1 / (self.rate * self.time_base)))
-        try:
-            for frame in self._container.decode(self._stream):
-                expected = 0 if last is None else last + step
-                stamp = expected if frame.pts is None else frame.pts
-                last = stamp if last is None else max(stamp, last + 1)
-                picture = np.rot90(frame.to_ndarray(format='rgb24'), _turns(frame.rotation))
-                yield Frame(last, frame.duration or step, picture)
-        except av.error.FFmpegError as error:
-            raise VideoError(f'{self.path}: a frame does not decode ({_line(error)})') from None
+        for frame in self._decoded():
+            expected = 0 if last is None else last + step
+            stamp = expected if frame.pts is None else frame.pts
+            last = stamp if last is None else max(stamp, last + 1)
+            yield Frame(last, frame.duration or step, self._picture(frame))
         if last is None:
-            raise VideoError(f'{self.path}: has no frame that decodes')
+            raise VideoError(self.problem or f'{self.path}: has no frame that decodes')
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        """Yields the frames that decode; says of the others in `problem`."""
+        packets = lost = good = 0
+        end, why, damaged = 0.0, '', False
+        demuxed = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(demuxed, None)
+                if packet is None:
+                    break
+                packets += packet.dts is not None or packet.size > 0
+                damaged = packet.is_corrupt
+                decoded = packet.decode()
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError as error:
+                lost, why = lost + 1, _line(error)
+                continue
+            for frame in decoded:
+                good, end = good + 1, max(end, frame.time or 0.0)
+                yield frame
+        if damaged or self._is_short(packets, end):
+            of = f' of {self.count}' if self.count else ''
+            self.problem = f'{self.path}: breaks off after {good}{of} frames'
+        elif lost:
+            frames = '1 frame does' if lost == 1 else f'{lost} frames do'
+            self.problem = f'{self.path}: {frames} not decode ({why})'
+
+    def _is_short(self, packets: int, end: float) -> bool:
+        """Whether the file has less than its header says, as far as that can be told."""
+        if 'avi' in self._container.format.name.split(','):
+            return packets < self.count  # FFmpeg guesses the duration from the file's size
+        whole = (self._container.duration or 0) / av.time_base
+        other = len(self._container.streams) > 1  # may be longer
+        if other and packets >= self.count:
+            return False
+        return end < whole - max(MARGIN, 3 / self.rate)
+
+    def _picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Returns a frame as H×W×3 uint8 RGB, upright."""
+        deep = frame.format.components[0].bits == 16
+        pixels = frame.to_ndarray(format='rgb48le' if deep else 'rgb24')
+        return np.rot90(self._depth.to_eight_bits(pixels), _turns(frame.rotation))
 
 
 def _draw(

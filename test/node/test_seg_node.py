@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.seg_node import load_segmenter
+from rock_seg_ros.perception import decoding
 from rock_seg_ros.perception.decoding import decode_rgb
 from rock_seg_ros.perception.overlay import TINT
 from rock_seg_ros.perception.segmenter import Segmenter
@@ -223,6 +225,47 @@ def test_a_picture_above_max_pixels_is_refused_until_the_limit_is_raised(bench, 
     masks(bench, 1)
 
 
+def test_a_coded_image_of_a_huge_size_is_refused_by_its_header(bench, scene, monkeypatch):
+    bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
+    bench.publisher = bench.tester.create_publisher(
+        CompressedImage, '/camera/image_raw/compressed', 1
+    )
+    watch_mask(bench)
+    message = CompressedImage(format='png')
+    fill(message, cv2.imencode('.png', np.zeros((2000, 5000), np.uint8))[1])
+    monkeypatch.setattr(decoding.cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
+    bench.send(message)
+    assert bench.diagnosed('refused: too large', '1')['frames failed'] == '0'
+
+
+def test_a_jpeg_without_its_end_marker_is_worked_on(bench, scene):
+    bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
+    bench.publisher = bench.tester.create_publisher(
+        CompressedImage, '/camera/image_raw/compressed', 1
+    )
+    watch_mask(bench)
+    coded = cv2.imencode('.jpg', scene[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    bench.send(CompressedImage(format='jpeg', data=coded.removesuffix(b'\xff\xd9')))
+    assert pixels(masks(bench, 1)[0]).any()
+
+
+def test_the_low_bits_of_a_camera_are_scaled_and_said_and_can_be_set_while_it_runs(
+    bench, scene, capfd
+):
+    bench.start()
+    watch_mask(bench)
+    deep = np.where(scene[..., :1] > 127, 4095, 1).astype(np.uint16)
+    bench.send(deep[..., 0], 'mono16')
+    assert pixels(masks(bench, 1)[0]).any()
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if '[WARN]' in line]
+    assert '/image: 16-bit values up to 4095 are scaled as 12 bits' in line
+    assert 'the parameter significant_bits' in line
+    assert set_parameter(bench, 'significant_bits', 16).successful
+    bench.send(deep[..., 0], 'mono16')
+    assert not pixels(masks(bench, 2)[1]).any()
+    assert not set_parameter(bench, 'significant_bits', 7).successful
+
+
 def test_a_picture_older_than_max_image_age_is_refused(bench, scene):
     bench.start(max_image_age=60.0)
     watch_mask(bench)
@@ -243,8 +286,9 @@ def test_an_error_in_one_picture_costs_this_picture_only(bench, scene, error):
     assert masks(bench, 1)[0].header.stamp.sec == 2
 
 
-def test_ignored_pixels_are_never_rock(bench, scene, tmp_path):
-    keep = np.full(scene.shape[:2], 255, np.uint8)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_ignored_pixels_are_never_rock(bench, scene, tmp_path, dtype):
+    keep = np.full(scene.shape[:2], 255, dtype)
     keep[:20] = 0
     cv2.imwrite(str(tmp_path / 'deck.png'), keep)
     bench.start(ignore_mask=str(tmp_path / 'deck.png'))
@@ -385,6 +429,21 @@ def test_weights_outside_of_weights_folder_are_refused_and_inside_they_are_loade
     assert not bench.change_state('configure')
     reason = f'{tmp_path}/text.safetensors: not a whole safetensors file'
     assert reason in error_told(bench).message
+
+
+def test_an_ignore_mask_that_is_none_fails_configure_in_one_line(bench, capfd, tmp_path):
+    deck = tmp_path / 'deck.png'
+    bench.start(ignore_mask=str(deck), autostart=False)
+    os.mkfifo(deck)
+    assert not bench.change_state('configure')
+    deck.unlink()
+    cv2.imwrite(str(deck), np.zeros((9, 9, 4), np.uint8))
+    assert not bench.change_state('configure')
+    pipe, alpha = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
+    assert f'{deck}: is no regular file' in pipe
+    assert f'{deck}: has 4 channels; labels are in one' in alpha
+    cv2.imwrite(str(deck), np.full((9, 9), 255, np.uint8))
+    assert bench.change_state('configure')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')

@@ -57,3 +57,12 @@ def test_pictures_shrink_with_antialiasing() -> None:
     network = Scorer(Echo(), Card(), (16, 0))
     smooth = network.scores(stripes)
     assert (smooth - 0.5).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ('size', 'most'), [((1, 16384), 2.0), ((500, 16384), 1.006), ((600, 16384), 1.0)]
+)
+def test_a_thin_picture_is_not_enlarged_beyond_what_the_network_may_cost(
+    size: tuple[int, int], most: float
+) -> None:
+    assert enlargement(*size, Card(smallest_side=2000)) == pytest.approx(most, abs=0.001)

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.images import CONVERTED, PLAIN
+from rock_seg_ros.node.images import ENCODINGS
 from rock_seg_ros.tools import bag as command
 from rock_seg_ros.tools.bags import TYPES, Bag, BagWriter
 from rock_seg_ros.tools.main import main
@@ -156,12 +156,42 @@ def test_the_mask_is_the_pictures(find_rocks, write_bag, scene, tmp_path):
     np.testing.assert_array_equal(np.array(mask.data).reshape(48, 64), expected)
 
 
-@pytest.mark.parametrize('encoding', [*PLAIN, *CONVERTED])
+@pytest.mark.parametrize('encoding', ENCODINGS)
 def test_every_encoding_that_the_node_reads_is_read(find_rocks, write_bag, tmp_path, encoding):
-    channels, size, *_ = CONVERTED.get(encoding, (PLAIN.get(encoding, [0])[0], 1))
+    channels, size, _ = ENCODINGS[encoding]
     picture = np.zeros((48, 64, channels), f'u{size}')
-    assert find_rocks(write_bag(('/image', 5, raw(picture, 7, encoding)))) == 0
+    # By name, since 16UC1 may be depth.
+    bag = write_bag(('/image', 5, raw(picture, 7, encoding)))
+    assert find_rocks(bag, '--image', '/image') == 0
     assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 1
+
+
+def test_the_low_bits_of_a_bag_are_scaled_and_said_once(find_rocks, write_bag, tmp_path, capsys):
+    bright, dark = (np.full((48, 64, 1), value, np.uint16) for value in (4000, 400))
+    bag = write_bag(*(('/image', n, raw(p, n, 'mono16')) for n, p in enumerate((bright, dark), 5)))
+    assert find_rocks(bag) == 0
+    (line,) = told(capsys)
+    assert '/image: 16-bit values up to 4000 are scaled as 12 bits' in line
+    assert '--significant-bits' in line
+    masks = [m for _, m in read_results(tmp_path / 'out')['/rock_seg/mask']]
+    assert [max(mask.data) for mask in masks] == [255, 0]
+
+
+def test_the_bits_and_the_limit_that_are_given_hold_for_a_bag(find_rocks, write_bag, capsys):
+    bag = write_bag(('/image', 5, raw(np.full((48, 64, 1), 4000, np.uint16), 7, 'mono16')))
+    assert find_rocks(bag, '--significant-bits', '16', '--max-pixels', '3000') == 1
+    (line,) = told(capsys)
+    assert line.endswith('too large: 64×48, max_pixels is 3000')
+
+
+def test_nv12_and_jpegs_without_end_marker_of_a_bag_are_read(find_rocks, write_bag, tmp_path):
+    nv12 = raw(np.full((72, 64), 128, np.uint8), 7, 'nv12')
+    nv12.height = 48
+    assert find_rocks(write_bag(('/image', 5, nv12), name='nv12')) == 0
+    coded = cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    unended = CompressedImage(header=header(7), format='jpeg', data=coded.removesuffix(b'\xff\xd9'))
+    (tmp_path / 'out').rename(tmp_path / 'first')
+    assert find_rocks(write_bag(('/image/compressed', 5, unended), name='jpeg')) == 0
 
 
 def test_a_sqlite3_bag_gives_the_same(find_rocks, demo_data, tmp_path):

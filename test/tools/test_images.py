@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import cv2
+import numpy as np
 import pytest
 
+from rock_seg_ros.perception import image_files
 from rock_seg_ros.tools import images
 from rock_seg_ros.tools.main import main
 
@@ -24,6 +27,11 @@ def pictures(tmp_path, scene):
     for name in ('a.png', 'b.png'):
         cv2.imwrite(str(folder / name), scene)
     return folder
+
+
+def told(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    return [line.rpartition('rock_seg images: ')[2] for line in lines if 'rock_seg images' in line]
 
 
 def names(folder):
@@ -55,7 +63,7 @@ def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(
 
 def test_a_failure_on_one_picture_names_it(find_rocks, pictures, tmp_path, capsys, scene):
     cv2.imwrite(str(tmp_path / 'small.png'), scene[:8, :8])
-    cv2.imwrite(str(tmp_path / 'keep.png'), scene)
+    cv2.imwrite(str(tmp_path / 'keep.png'), scene[..., 0])
     status = find_rocks(pictures, tmp_path / 'small.png', '--ignore-mask', tmp_path / 'keep.png')
     assert status == 1
     error = capsys.readouterr().err
@@ -112,3 +120,96 @@ def test_weights_that_are_not_there_are_one_line(pictures, tmp_path, capsys):
     arguments = ['images', str(pictures), '-o', str(tmp_path), '--weights', 'no.safetensors']
     assert main(arguments) == 1
     assert capsys.readouterr().err == 'rock_seg images: no.safetensors: no such file\n'
+
+
+def test_files_that_are_passed_over_are_told_by_suffix_with_the_reason(
+    find_rocks, pictures, monkeypatch, capsys
+):
+    without = tuple(suffix for suffix in image_files.SUFFIXES if suffix != '.heic')
+    monkeypatch.setattr(image_files, 'SUFFIXES', without)
+    for name in ('1.HEIC', '2.HEIC', '3.HEIC', '4.HEIC', 'notes.txt', '._a.png', 'README'):
+        (pictures / name).write_bytes(b'x')
+    (pictures / 'sub').mkdir()
+    assert find_rocks(pictures) == 0
+    assert told(capsys) == [
+        f'{pictures}: 4 files passed over (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
+        ' reading them needs the package pillow-heif',
+        f'{pictures}: 1 file passed over (no suffix): README; not the suffix of an image',
+        f'{pictures}: 1 file passed over (.txt): notes.txt; not the suffix of an image',
+    ]
+
+
+def test_a_folder_of_nothing_but_files_passed_over_says_so_before_it_is_refused(
+    find_rocks, tmp_path, capsys
+):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in/a.doc').touch()
+    assert find_rocks(tmp_path / 'in') == 1
+    assert told(capsys) == [
+        f'{tmp_path}/in: 1 file passed over (.doc): a.doc; not the suffix of an image',
+        f'{tmp_path}/in: no pictures there',
+    ]
+
+
+def test_the_low_bits_of_a_file_are_scaled_and_said(find_rocks, tmp_path, scene, capsys):
+    deep = scene.astype(np.uint16) * 16
+    cv2.imwrite(str(tmp_path / 'a.tif'), deep)
+    assert find_rocks(tmp_path / 'a.tif') == 0
+    assert len(json.loads((tmp_path / 'out/a.json').read_text())['rocks']) == 2
+    assert told(capsys) == [
+        f'{tmp_path}/a.tif: 16-bit values up to 3680 are scaled as 12 bits;'
+        ' --significant-bits sets how many'
+    ]
+    assert find_rocks(tmp_path / 'a.tif', '--significant-bits', 16) == 0
+    assert json.loads((tmp_path / 'out/a.json').read_text())['rocks'] == []
+    assert told(capsys) == []
+
+
+def test_of_many_files_with_low_bits_three_are_named(find_rocks, tmp_path, scene, capsys):
+    (tmp_path / 'in').mkdir()
+    for name in 'abcde':
+        cv2.imwrite(str(tmp_path / f'in/{name}.png'), scene.astype(np.uint16) * 4)
+    assert find_rocks(tmp_path / 'in') == 0
+    lines = told(capsys)
+    assert len(lines) == 4
+    assert lines[3] == 'further files like these are not named'
+
+
+def test_a_file_larger_than_max_pixels_is_refused_by_name(find_rocks, pictures, capsys):
+    assert find_rocks(pictures / 'a.png', '--max-pixels', 3000) == 1
+    assert told(capsys) == [f'{pictures}/a.png: 64×48, max_pixels is 3000']
+
+
+def test_a_name_that_is_not_utf_8_is_worked_on(find_rocks, pictures, tmp_path):
+    strange = os.fsdecode(os.fsencode(pictures) + b'/stone\xff.png')
+    (pictures / 'a.png').rename(strange)
+    assert find_rocks(strange) == 0
+    stem = os.fsdecode(b'stone\xff')
+    assert names(tmp_path / 'out') == [f'{stem}.json', f'{stem}_mask.png', f'{stem}_overlay.jpg']
+
+
+def test_an_image_whose_overlay_is_lost_is_told_and_fails(
+    find_rocks, pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(images, 'write_results', lambda *_: 'no overlay: JPEG cannot hold it')
+    assert find_rocks(pictures / 'a.png') == 1
+    assert told(capsys) == [f'{pictures}/a.png: no overlay: JPEG cannot hold it']
+
+
+def test_a_json_file_that_is_not_ours_is_never_overwritten(find_rocks, pictures, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/b.json').write_text('{"shapes": []}')
+    assert find_rocks(pictures) == 2
+    (line,) = told(capsys)
+    assert f'{tmp_path}/out/b.json' in line
+    assert names(tmp_path / 'out') == ['b.json']
+    (tmp_path / 'out/b.json').unlink()
+    assert find_rocks(pictures) == 0
+    assert find_rocks(pictures) == 0, 'our own may be made anew'
+
+
+def test_a_file_name_has_no_power_over_the_terminal(find_rocks, pictures, capsys):
+    evil = pictures / 'evil\x1b[2J.png'
+    evil.write_bytes(b'no image')
+    assert find_rocks(pictures) == 1
+    assert '\x1b' not in capsys.readouterr().err.replace('\x1b[A', '')  # which tqdm writes

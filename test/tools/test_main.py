@@ -6,6 +6,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 from rock_seg_ros.tools import main as command_line
@@ -106,3 +108,46 @@ def test_the_handler_of_ctrl_c_is_given_back(command):
     command(lambda _: 0)
     main(['try'])
     assert command_line.signal.getsignal(command_line.signal.SIGINT) is before
+
+
+def test_an_error_line_is_short_and_has_no_power_over_the_terminal(command, capsys):
+    command(raising(FileNotFoundError(2, 'No such file or directory', 'a\x1b[2J' + 5000 * 'b')))
+    assert main(['try']) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('rock_seg try: a?[2Jbbb')
+    assert error.endswith('bbb: No such file or directory\n')
+    assert len(error) < 500
+
+
+def test_a_name_that_the_terminal_cannot_show_ends_no_command(command, capsys):
+    command(lambda arguments: print('stone\udcff.png') or 0)
+    assert main(['try']) == 0
+    assert 'stone' in capsys.readouterr().out
+
+
+DECODE = """
+import sys
+from types import SimpleNamespace
+from rock_seg_ros.tools.main import COMMANDS, main
+
+def run(arguments):
+    from rock_seg_ros.perception.decoding import decode_rgb
+    decode_rgb(bytes.fromhex(sys.argv[1]))
+
+COMMANDS['try'] = 'for tests'
+sys.modules['rock_seg_ros.tools.try'] = SimpleNamespace(add_arguments=lambda _: None, run=run)
+sys.exit(main(['try']))
+"""
+
+
+def test_a_bad_image_is_one_line_whatever_opencv_has_to_say(monkeypatch):
+    monkeypatch.delenv('OPENCV_LOG_LEVEL', raising=False)
+    whole = cv2.imencode('.png', np.arange(999, dtype=np.uint8).reshape(9, 37, 3))[1].tobytes()
+    tiff = cv2.imencode('.tiff', np.zeros((9, 9, 3), np.float32))[1].tobytes()
+    for bad in (whole[: len(whole) // 2], tiff[:60] + tiff[200:]):
+        done = subprocess.run(
+            [sys.executable, '-c', DECODE, bad.hex()], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith('rock_seg try: does not decode')

@@ -52,7 +52,7 @@ def test_options_reach_the_settings(parse, tmp_path):
     'option',
     ['--threshold=1.5', '--threshold=nan', '--alpha=-1', '--min-area=-1', '--output-stride=7',
      '--precision=fp64', '--preset=best', '--tile=-1', '--tile-overlap=x',
-     '--polygon-tolerance=inf', '--max-rocks=x'],
+     '--polygon-tolerance=inf', '--max-rocks=x', '--significant-bits=7', '--max-pixels=x'],
 )  # fmt: skip
 def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
     with pytest.raises(SystemExit) as leaving:
@@ -64,6 +64,9 @@ def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
 def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
     (tmp_path / 'keep.png').write_text('no picture')
     with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
+        settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
+    cv2.imwrite(str(tmp_path / 'keep.png'), np.zeros((4, 6, 4), np.uint8))
+    with pytest.raises(ValueError, match=r'keep\.png: has 4 channels'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
 
 

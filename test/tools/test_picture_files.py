@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rock_seg_ros.perception import encoding
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.decoding import PictureError
-from rock_seg_ros.tools import picture_files
 from rock_seg_ros.tools.picture_files import (
     find_pictures,
+    is_own_record,
     picture_record,
+    result_paths,
+    write_json,
     write_picture,
     write_results,
 )
@@ -69,7 +72,43 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, colours):
         def tobytes(self):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(picture_files.cv2, 'imencode', lambda *_: (True, Interrupted()))
+    monkeypatch.setattr(encoding.cv2, 'imencode', lambda *_: (True, Interrupted()))
     with pytest.raises(KeyboardInterrupt):
         write_picture(tmp_path / 'a.png', colours)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
+    for name in ('a.png', '._a.png', '.b.jpg'):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_pictures([str(tmp_path)])] == ['a.png']
+    named = tmp_path / '.b.jpg'
+    assert find_pictures([str(named)]) == [named]
+
+
+def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path, segmenter):
+    wide = np.full((2, 65_501, 3), 220, np.uint8)
+    problem = write_results(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
+    assert problem == 'no overlay: JPEG cannot hold 65501×2 pixels'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.json', 'a_mask.png']
+
+
+def test_an_image_whose_record_cannot_be_written_leaves_nothing_behind(tmp_path, scene, segmenter):
+    (tmp_path / 'a.json').mkdir()
+    with pytest.raises(OSError):
+        write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+def test_a_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
+    write_json(tmp_path / 'a.json', {'image': 'stone\udcff.png'})
+    content = (tmp_path / 'a.json').read_bytes()
+    assert json.loads(content.decode('utf-8'))['image'] == 'stone\ufffd.png'
+
+
+def test_only_our_own_record_counts_as_ours(tmp_path, scene, segmenter):
+    write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    assert is_own_record(result_paths(tmp_path / 'a')[2])
+    for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):
+        (tmp_path / 'b.json').write_bytes(content)
+        assert not is_own_record(tmp_path / 'b.json')

@@ -146,3 +146,98 @@ def test_a_rock_keeps_its_id_when_a_larger_one_comes_into_view(find_rocks, tmp_p
         assert len(frames[-1]['rocks']) == 2
         seen[option] = (small[0]['id'], small[-1]['id'])
     assert seen == {'--track': (1, 1), '--no-track': (1, 2)}
+
+
+def told(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    return [line.rpartition('rock_seg video: ')[2] for line in lines if 'rock_seg video' in line]
+
+
+def film(path, picture, codec, pixels, count=20):
+    options = {'movflags': '+faststart'} if path.suffix == '.mp4' else {}  # its index first
+    with av.open(str(path), 'w', options=options) as container:
+        stream = container.add_stream(codec, rate=Fraction(10))
+        stream.height, stream.width = picture.shape[:2]
+        stream.bit_rate = 2_000_000  # more than headers and index
+        stream.pix_fmt = pixels
+        for number in range(count):
+            chance = np.random.default_rng(number).integers(0, 26, picture.shape, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture + chance, format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'pixels'),
+    [
+        ('in.avi', 'mpeg4', 'yuv420p'),
+        ('in.avi', 'mjpeg', 'yuvj420p'),
+        ('in.avi', 'rawvideo', 'bgr24'),
+        ('in.mkv', 'libx264', 'yuv420p'),
+        ('in.mp4', 'libx264', 'yuv420p'),
+    ],
+)
+def test_of_a_video_that_is_cut_off_what_was_read_is_kept_and_the_rest_is_told(
+    find_rocks, scene, tmp_path, capsys, name, codec, pixels
+):
+    path = tmp_path / name
+    film(path, scene, codec, pixels)
+    whole = path.read_bytes()
+    assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 0
+    assert told(capsys) == []
+    path.write_bytes(whole[: 6 * len(whole) // 10])
+    assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 1
+    (line,) = told(capsys)
+    assert line.startswith(f'{path}: breaks off after ')
+    frames = json.loads((tmp_path / 'out.json').read_text())['frames']
+    assert 5 <= len(frames) < 20
+    with Video(tmp_path / 'out.mp4') as drawn:
+        assert len(list(drawn.frames())) == len(frames)
+
+
+def test_a_frame_that_does_not_decode_costs_this_frame_only(find_rocks, scene, tmp_path, capsys):
+    film(tmp_path / 'in.avi', scene, 'mjpeg', 'yuvj420p')
+    content = bytearray((tmp_path / 'in.avi').read_bytes())
+    at = content.find(b'\xff\xd8', content.find(b'\xff\xd8', content.find(b'movi')) + 2)
+    content[at : at + 600] = bytes(600)
+    (tmp_path / 'in.avi').write_bytes(content)
+    assert find_rocks(tmp_path / 'in.avi', '-o', tmp_path / 'out.mp4') == 1
+    (line,) = told(capsys)
+    assert '1 frame does not decode' in line
+    assert len(json.loads((tmp_path / 'out.json').read_text())['frames']) == 19
+
+
+def test_a_record_that_is_not_ours_is_never_overwritten(find_rocks, filmed, tmp_path, capsys):
+    (tmp_path / 'notes.json').write_text('{"notes": []}')
+    assert find_rocks(filmed, '-o', tmp_path / 'notes.mp4') == 2
+    (line,) = told(capsys)
+    assert f'{tmp_path}/notes.json' in line
+    assert (tmp_path / 'notes.json').read_text() == '{"notes": []}'
+    assert not (tmp_path / 'notes.mp4').exists()
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0, 'our own may be made anew'
+
+
+def test_a_video_that_is_too_large_is_refused_before_it_is_decoded(find_rocks, filmed, tmp_path):
+    with pytest.raises(VideoError, match='63×47, max_pixels is 2000'):
+        Video(filmed, max_pixels=2000)
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--max-pixels', 2000) == 1
+
+
+def test_the_low_bits_of_a_video_are_scaled_and_said_once(find_rocks, scene, tmp_path, capsys):
+    path = tmp_path / 'in.mkv'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('ffv1', rate=Fraction(5))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'gray16le'
+        for factor in (16, 4):
+            deep = scene[..., 0].astype(np.uint16) * factor
+            frame = av.VideoFrame.from_ndarray(deep, format='gray16le')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 0
+    frames = json.loads((tmp_path / 'out.json').read_text())['frames']
+    assert [len(frame['rocks']) for frame in frames] == [2, 0]
+    (line,) = told(capsys)
+    assert line == (
+        f'{path}: 16-bit values up to 3680 are scaled as 12 bits; --significant-bits sets how many'
+    )

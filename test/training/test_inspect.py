@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from training.inspect import main
-from training.sources import Labelled
+from training.sources import Labelled, SourceConfig, find_samples, fingerprint
 from training.sources.contact_sheet import OUTLINE, pages, thumbnail
 from training.sources.statistics import Statistics
 from training.sources.unlabelled import UnlabelledSample
@@ -142,6 +143,31 @@ def test_all_broken_files_are_named_and_the_others_counted(
     assert [problem['name'] for problem in source['problems']] == ['1', '3']
 
 
+def test_names_of_any_bytes_are_told_and_do_a_terminal_no_harm(
+    own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b'\xff\x1b')
+    for folder in ('images', 'masks'):
+        (own_discs / folder / '1.png').rename(own_discs / folder / f'{name}.png')
+    samples = find_samples(SourceConfig(str(own_discs)), 'all', ('background', 'rock'))
+    assert fingerprint(samples)
+    (own_discs / f'masks/{name}.png').write_bytes(b'')
+    out = tmp_path / 'out'
+    assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
+    told = capsys.readouterr().out
+    assert 'masks/??.png: does not decode' in told
+    assert all(line.isprintable() for line in told.splitlines())
+    (source,) = summary_of(out)['sources']
+    assert [problem['name'] for problem in source['problems']] == [name]
+
+
+def test_more_classes_than_a_label_can_tell_are_refused(
+    belt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(belt), '--classes', ','.join(map(str, range(256)))]) == 1
+    assert 'there are 256 classes; 255 are the most' in capsys.readouterr().out
+
+
 def test_a_source_that_cannot_be_used_does_not_hide_the_next(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,3 +277,14 @@ def test_rocks_under_ignored_pixels_are_not_counted() -> None:
     assert figures['instances'].keys() == {'rock'}
     assert figures['instances']['rock']['count'] == 1
     assert figures['share'] == pytest.approx({'background': 1 / 3, 'rock': 1 / 3, 'ignored': 1 / 3})
+
+
+def test_names_that_are_not_utf_8_are_read_and_written(own_discs: Path, tmp_path: Path) -> None:
+    for folder in ('images', 'masks'):
+        file = own_discs / folder / '0.png'
+        file.rename(os.fsdecode(os.fsencode(own_discs / folder) + b'/stone\xff.png'))
+    assert main([str(own_discs), '-o', str(tmp_path / 'out')]) == 0
+    (source,) = summary_of(tmp_path / 'out')['sources']
+    assert source['problems'] == []
+    assert sum(split['pictures'] for split in source['splits'].values()) == 5
+    assert fingerprint(find_samples(SourceConfig(str(own_discs)), 'all', ['background', 'rock']))

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import pytest
@@ -113,6 +114,15 @@ def test_a_run_does_not_go_on_with_other_settings(
     assert (Path(config.run) / 'config.yaml').read_text() == before
 
 
+def test_a_run_that_began_without_the_setting_images_goes_on(config: TrainingConfig) -> None:
+    describe_run(config, samples(config), resume=False)
+    file = Path(config.run) / 'config.yaml'
+    written = yaml.safe_load(file.read_text())
+    assert written['sources']['mine'].pop('images') == ''
+    file.write_text(yaml.safe_dump(written))
+    describe_run(config, samples(config), resume=True)
+
+
 def test_a_run_does_not_go_on_with_another_class_map(config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     greys = {'0': 'background', '255': 'ignore'}
@@ -211,6 +221,31 @@ def test_a_step_in_parts_has_one_loss_the_mean(tmp_path: Path) -> None:
         curves.on_train_batch_end(now, None)  # type: ignore[arg-type]
     curves.on_train_epoch_end(trainer(2, callback_metrics={}), None)  # type: ignore[arg-type]
     assert read_rows(tmp_path) == [(1, 'loss', 2.0), (2, 'loss', 3.5)]
+
+
+def test_no_step_waits_for_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    for name in ('__float__', 'item', 'tolist', 'cpu', 'numpy'):
+        plain = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda own, *_, n=name, p=plain: fetched.append(n) or p(own)
+        )
+    logger = Mock()
+    curves, now = Curves(tmp_path, logger), trainer(1)
+    for step in (1, 2, 3):
+        now = trainer(step)
+        curves.on_train_batch_end(now, None)  # type: ignore[arg-type]
+        now.callback_metrics['loss'].zero_()  # it is Lightning's, which may use it again
+    assert fetched == []
+    curves.on_train_epoch_end(now, None)  # type: ignore[arg-type]
+    assert fetched
+    told = [given.args for given in logger.log_metrics.call_args_list]
+    expected = [({'loss': pytest.approx(s / 10), 'lr': 0.5}, s) for s in (1, 2, 3)]
+    assert told == expected
+    losses = [row for row in read_rows(tmp_path) if row[1] == 'loss']
+    assert [(step, pytest.approx(value)) for step, _, value in losses] == [
+        (1, 0.1), (2, 0.2), (3, 0.3)
+    ]  # fmt: skip
 
 
 def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:

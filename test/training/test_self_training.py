@@ -116,6 +116,46 @@ def test_labels_are_made_once(config: TrainingConfig, own_discs: Path, labeller:
     assert (second['mine'][2].read().classes == truth).mean() > 0.99
 
 
+class Rank:
+    """A process of several; notes when it labels and when it waits for the others."""
+
+    def __init__(self, rank: int, labelled: bool) -> None:
+        self.is_global_zero = rank == 0
+        self.strategy = self
+        self.done: list[str] = []
+        self._labelled = labelled
+
+    def broadcast(self, own: bool) -> bool:
+        if self.is_global_zero:
+            assert own is not self._labelled
+        return not self._labelled
+
+    def barrier(self) -> None:
+        self.done.append('wait')
+
+
+def test_the_others_wait_for_one_picture_at_a_time(
+    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, first = Rank(1, labelled=False), Rank(0, labelled=False)
+    plain = sure_labels
+
+    def noted(*given: object) -> np.ndarray:
+        first.done.append('label')
+        return plain(*given)
+
+    monkeypatch.setattr('training.self_training.sure_labels', noted)
+    data = {'mine': samples_of(own_discs)}
+    label_sources(data, config, 1, others)  # type: ignore[arg-type]
+    assert not Path(config.run).exists()
+    label_sources(data, config, 1, first)  # type: ignore[arg-type]
+    assert first.done == ['label', 'wait'] * 5 + ['wait']
+    assert others.done == ['wait'] * 6
+    for rank in (Rank(0, labelled=True), Rank(1, labelled=True)):
+        label_sources(data, config, 1, rank)  # type: ignore[arg-type]
+        assert rank.done == ['wait']
+
+
 def test_labels_are_those_of_the_classes_of_that_name(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import pytest
@@ -30,7 +32,7 @@ from training.curves import read_rows
 from training.datasets import CropsAndPictures
 from training.losses import segmentation_loss
 from training.sources import DataError, SourceConfig
-from training.train import main, train
+from training.train import _trainer, main, train
 
 ROOT = Path(__file__).parents[2]
 CPU = MachineConfig(accelerator='cpu', workers=0)
@@ -557,6 +559,30 @@ def test_a_machine_without_the_device_is_one_line(
     machine = dataclasses.replace(CPU, accelerator='gpu')
     assert main(arguments(small(discs, tmp_path / 'run', machine=machine))) == 1
     assert capsys.readouterr().err.strip().count('\n') == 0
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'given', 'used'),
+    [
+        *(zip(range(1, 9), [{}] * 8, [1, 2, 2, 4, 4, 4, 4, 4], strict=True)),
+        (8, {'batch_size': 12}, 6),
+        (8, {'batch_size': 7}, 1),
+        (8, {'machine': MachineConfig(nodes=2)}, 2),
+        (8, {'machine': MachineConfig(accumulate=2)}, 2),
+        (8, {'machine': MachineConfig(devices=3)}, 3),
+        (8, {'machine': MachineConfig(accelerator='cpu')}, 1),
+    ],
+)
+def test_of_the_gpus_as_many_are_taken_as_can_share_the_batch(
+    gpus: int, given: dict[str, Any], used: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    made = Mock()
+    monkeypatch.setattr('training.train.pl.Trainer', made)
+    config = small(tmp_path, tmp_path, **{'batch_size': 8, 'machine': MachineConfig(), **given})
+    _trainer(config, stop_after=0)
+    assert made.call_args.kwargs['devices'] == used
 
 
 def test_missing_settings_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     for sample in samples:
         files = (sample.picture, *sample.label_files())
         lines.append(' '.join((sample.name, sample.split, *(digest_of(file) for file in files))))
-    return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256('\n'.join(sorted(lines)).encode(errors='surrogatepass')).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.errors import printable
 from training.sources.sample import IGNORE, Labelled
 
 SIDE = 320
@@ -50,7 +51,8 @@ def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
     cell = np.zeros((SIDE + CAPTION, SIDE, 3), np.uint8)
     cell[: size[1], : size[0]] = drawn
     place = (2, SIDE + CAPTION - 5)
-    cv2.putText(cell, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, LABEL, 1, cv2.LINE_AA)
+    text = printable(name)  # OpenCV crashes on one that is not UTF-8
+    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, LABEL, 1, cv2.LINE_AA)
     return cell
 
 

@@ -33,7 +33,8 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
         raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
-    found = FORMATS[config.format].find(path, labels)
+    images = (Path(config.images),) if config.images else ()
+    found = FORMATS[config.format].find(path, labels, *images)
     strangers = sorted(set(config.exclude) - {sample.name for sample in found})
     if strangers:
         raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rock_seg_ros.perception.files import read_file
 from training.sources.sample import DataError
 
 
@@ -14,10 +15,11 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DataError: The file is missing, cannot be read, or is no JSON.
+        DataError: The file is missing, cannot be read, is no regular file or too large, or is no
+            JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except FileNotFoundError:
         raise DataError(f'{path}: no such file') from None
     except OSError as error:
@@ -26,3 +28,14 @@ def read_json(path: Path) -> Any:
         raise DataError(f'{path}: is no JSON: {error}') from None
     except RecursionError:
         raise DataError(f'{path}: is no JSON: nested too deep') from None
+
+
+def json_files(folder: Path) -> list[Path]:
+    """Returns the JSON files of a folder, sorted; hidden ones, as macOS leaves them, are none."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() == '.json' and not file.name.startswith('.')
+    )

@@ -4,29 +4,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from base64 import b64decode
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.json_file import read_json
+from rock_seg_ros.perception.decoding import PictureError, decode_labels, decode_rgb
+from training.sources.image_folders import ImageFolders
+from training.sources.json_file import json_files, read_json
 from training.sources.labels import Labels
-from training.sources.outlines import OutlinedSample, Region, polygon
-from training.sources.sample import DataError, Sample
+from training.sources.outlines import OutlinedSample, Region, polygon, run_lengths, told_size
+from training.sources.sample import IGNORE, DataError, Sample
 
-SHAPES = ('polygon', 'rectangle', 'circle')
+AREAS = ('polygon', 'rectangle', 'circle', 'mask')
+FOUR_POINTS = ('oriented_rectangle', 'rotation')  # labelme's, and X-AnyLabeling's
+LINES = ('point', 'points', 'line', 'linestrip')
 CIRCLE_POINTS = 64
 
 
-def find_labelme(path: Path, labels: Labels) -> list[Sample]:
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedSample(OutlinedSample):
+    """A picture that lies in its label file, as `imageData`."""
+
+    def read_picture(self) -> NDArray[np.uint8]:
+        """Reads it out of the label file."""
+        try:
+            return decode_rgb(b64decode(read_json(self.labels)['imageData']))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PictureError(f'{self.labels}: imageData: {error}') from None
+
+
+def find_labelme(path: Path, labels: Labels, images: Path | None = None) -> list[Sample]:
     """Finds the label files of a folder; pictures without one are left out.
 
     Args:
-        path: Holds `NAME.json`, or folders that do; `imagePath` in a file is relative to it.
-        labels: Labels → classes. Shapes of one label and `group_id` are one thing.
+        path: Holds `NAME.json`, or folders that do; `imagePath` in a file is relative to it, and
+            where it leads to none, `imageData` is the picture.
+        labels: Labels → classes. Shapes of one label and `group_id` are one thing; points and
+            lines are passed over if their label is ignored.
+        images: Folder with pictures of the names that `imagePath` ends with; None: see `path`.
 
     Raises:
         DataError: There is no JSON file.
@@ -34,12 +55,12 @@ def find_labelme(path: Path, labels: Labels) -> list[Sample]:
     files = label_files(path)
     if not files:
         raise DataError(f'{path}: no folder with JSON files in it')
-    return [_sample(path, file, labels) for file in files]
+    return [_sample(path, file, labels, images) for file in files]
 
 
 def label_files(path: Path) -> list[Path]:
     """Returns the JSON files of a folder, or, if it has none, of the folders in it."""
-    return sorted(path.glob('*.json')) or sorted(path.glob('*/*.json'))
+    return json_files(path) or [f for inner in sorted(path.glob('*/')) for f in json_files(inner)]
 
 
 def is_labelme(path: Path) -> bool:
@@ -59,32 +80,37 @@ def labelme_labels(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _sample(path: Path, file: Path, labels: Labels) -> OutlinedSample:
-    picture, size, regions, faults = file, None, [], []
+def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> OutlinedSample:
+    picture: Path | None = file
+    size = None
+    regions: list[Region] = []
+    faults: list[str] = []
+    shapes: Iterable[tuple[int, Any]] = ()
     try:
         data = read_json(file)
-        picture = file.parent / data['imagePath'].replace('\\', '/')
-        told = (data.get('imageWidth'), data.get('imageHeight'))
-        size = None if None in told else told
         shapes = enumerate(data['shapes'], start=1)
+        try:
+            size = told_size(data.get('imageWidth'), data.get('imageHeight'))
+            picture = _picture(path, file, data, images)
+        except DataError as error:
+            raise DataError(f'{file}: {error}') from None
     except DataError as error:
         faults.append(str(error))
-        shapes = enumerate(())
     except (AttributeError, KeyError, TypeError):
         faults.append(f'{file}: is no labelme file; it needs imagePath and shapes')
-        shapes = enumerate(())
     numbers: dict[Any, int] = {}
     for place, shape in shapes:
         try:
-            regions.append(_region(shape, f'shape {place}', numbers, labels))
+            regions += _regions(shape, f'shape {place}', numbers, labels)
         except DataError as error:
             faults.append(f'{file}: shape {place} {error}')
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             faults.append(f'{file}: shape {place} needs a label and points of x and y')
-    return OutlinedSample(
+    kind = OutlinedSample if picture else EmbeddedSample
+    return kind(
         source=str(path),
         name='_'.join(file.relative_to(path).with_suffix('').parts),
-        picture=picture,
+        picture=picture or file,
         faults=tuple(faults),
         labels=file,
         unlabelled=labels.class_id(labels.unlabelled),
@@ -93,19 +119,54 @@ def _sample(path: Path, file: Path, labels: Labels) -> OutlinedSample:
     )
 
 
-def _region(shape: Mapping[str, Any], what: str, numbers: dict[Any, int], labels: Labels) -> Region:
-    class_id = labels.id_of(shape['label'])
+def _picture(path: Path, file: Path, data: Mapping[str, Any], images: Path | None) -> Path | None:
+    """Returns the picture file; None if there is none, but `imageData`."""
+    name = data['imagePath'].replace('\\', '/')
+    try:
+        if images is None:
+            return ImageFolders(path, [file.parent]).find(name)
+        return ImageFolders(images, [images]).find(name.rpartition('/')[2])
+    except DataError as error:
+        if data.get('imageData'):
+            return None
+        raise DataError(f'imagePath: {error}') from None
+
+
+def _regions(
+    shape: Mapping[str, Any], what: str, numbers: dict[Any, int], labels: Labels
+) -> list[Region]:
+    """Returns the region of a shape; none of a line whose label is ignored."""
+    class_id, kind = labels.id_of(shape['label']), shape.get('shape_type') or 'polygon'
+    if kind in LINES and class_id == IGNORE:
+        return []
     group = shape.get('group_id')
     key = what if group is None else (shape['label'], group)
     number = numbers.setdefault(key, len(numbers) + 1) if labels.is_numbered(class_id) else 0
-    return Region(what, class_id, number, (_outline(shape),))
+    if kind == 'mask':
+        return [_masked(shape, what, class_id, number)]
+    return [Region(what, class_id, number, (_outline(kind, shape['points']),))]
 
 
-def _outline(shape: Mapping[str, Any]) -> NDArray[np.float64]:
-    kind, points = shape.get('shape_type') or 'polygon', shape['points']
-    if kind not in SHAPES:
-        raise DataError(f'is a {kind}; legal is {", ".join(SHAPES)}')
-    if kind == 'polygon':
+def _masked(shape: Mapping[str, Any], what: str, class_id: int, number: int) -> Region:
+    """Reads a mask: a picture of the box whose first and last pixel are the shape's points."""
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape['points'])
+    try:
+        inside = decode_labels(b64decode(shape.get('mask') or '')) > 0
+    except ValueError as error:
+        raise DataError(f'has a mask that cannot be read: {error}') from None
+    told, (height, width) = (right - left + 1, bottom - top + 1), inside.shape
+    if told != (width, height):
+        raise DataError(f'has a mask of {width}×{height} px in a box of {"×".join(map(str, told))}')
+    if not inside.any():
+        raise DataError('has no area')
+    size, corner = (width, height), (left, top)
+    return Region(what, class_id, number, runs=run_lengths(inside), size=size, corner=corner)
+
+
+def _outline(kind: str, points: Sequence[Any]) -> NDArray[np.float64]:
+    if kind not in (*AREAS, *FOUR_POINTS):
+        raise DataError(f'is a {kind}; legal is {", ".join(AREAS)}')
+    if kind not in ('rectangle', 'circle'):
         return polygon(points)
     if len(points) != 2 and not (kind == 'rectangle' and len(points) == 4):
         raise DataError(f'is a {kind} of {len(points)} points; it has 2')

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from training.sources.choosing import listed
 from training.sources.sample import IGNORE, DataError
 
 IGNORED = 'ignore'
 BACKGROUND = 'background'
+NAMED = 10  # most that a message names of what is legal
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Labels:
     unlabelled: str
 
     def __post_init__(self) -> None:
-        """Refuses a map to a class that is not there, with DataError."""
+        """Refuses a map to a class that is not there and too many classes, with DataError."""
+        if len(self.classes) > IGNORE:  # their ids are uint8
+            raise DataError(f'there are {len(self.classes)} classes; {IGNORE} are the most')
         for name in self.class_map.values():
             self.class_id(name)
 
@@ -46,7 +50,7 @@ class Labels:
             DataError: The class map does not name it.
         """
         if label not in self.ids:
-            legal = ', '.join(self.ids)
+            legal = listed(self.ids, most=NAMED)
             raise DataError(f'has the label {label!r}; the class map knows {legal}')
         return self.ids[label]
 
@@ -59,7 +63,7 @@ class Labels:
         if name == IGNORED:
             return IGNORE
         if name not in self.classes:
-            legal = ', '.join((*self.classes, IGNORED))
+            legal = listed((*self.classes, IGNORED), most=NAMED)
             raise DataError(f'class {name!r} is not among the classes; legal is {legal}')
         return list(self.classes).index(name)
 

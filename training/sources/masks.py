@@ -6,13 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.decoding import PictureError, read_grey
-from training.sources.labels import Labels
-from training.sources.sample import DataError, Sample, picture_files
+from rock_seg_ros.perception.decoding import read_grey
+from rock_seg_ros.perception.image_files import image_files, is_lossy
+from training.sources.choosing import listed
+from training.sources.labels import NAMED, Labels
+from training.sources.sample import DataError, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,10 @@ class MaskSample(Sample):
     """A picture with a mask file, a file of instance numbers, or both.
 
     Attributes:
-        mask: 8-bit grey picture; None = 255 where there is an instance, 0 elsewhere.
-        instances: 16-bit grey picture of instance numbers, 0 = none; or None.
-        greys: Grey value in the mask → class id.
+        mask: Image of grey values or of a palette's indices, of at most 16 bits; None = 255 where
+            there is an instance, 0 elsewhere.
+        instances: Such an image of instance numbers, 0 = none; or None.
+        greys: Number in the mask → class id.
     """
 
     mask: Path | None
@@ -35,18 +37,18 @@ class MaskSample(Sample):
         """Reads mask and instance numbers."""
         numbers = None
         if self.instances is not None:
-            numbers = _read_numbers(self.instances)
+            numbers = read_grey(self.instances).astype(np.int32)
             _refuse_other_size(self.instances, numbers, height, width)
         if self.mask is None:
             assert numbers is not None
             return np.where(numbers > 0, self.greys[255], self.greys[0]).astype(np.uint8), numbers
         mask = read_grey(self.mask)
         _refuse_other_size(self.mask, mask, height, width)
-        table = np.full(256, -1, np.int16)
+        table = np.full(2**16, -1, np.int16)
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = ', '.join(map(str, sorted(self.greys)))
+            legal = listed(sorted(self.greys), most=NAMED)
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
         return classes.astype(np.uint8), numbers
@@ -60,7 +62,8 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     """Finds the masks of a folder; pictures without one are left out.
 
     Args:
-        path: Holds `images/NAME.jpg|png`, and `masks/NAME.png`, `instances/NAME.png` or both.
+        path: Holds `images/NAME.*`, and `masks/NAME.*`, `instances/NAME.*` or both, these in a
+            format that keeps their values, such as PNG.
         labels: Grey values as text → classes; without a map 0 is background, or what `unlabelled`
             says, and 255 rock.
 
@@ -72,14 +75,23 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     if not labels.class_map:
         labels = replace(labels, class_map={'0': labels.unlabelled, '255': 'rock'})
     greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
-    pictures: dict[str, list[Path]] = {}
-    for picture in picture_files(path / 'images'):
-        pictures.setdefault(picture.stem, []).append(picture)
-    folder = 'masks' if (path / 'masks').is_dir() else 'instances'
+    pictures, masks, instances = (
+        _by_stem(path / folder) for folder in ('images', 'masks', 'instances')
+    )
+    without_masks = not (path / 'masks').is_dir()
     return [
-        _sample(path, label, pictures.get(label.stem, []), greys)
-        for label in sorted((path / folder).glob('*.png'))
+        _sample(path, label, pictures.get(stem, []), instances.get(stem, []), greys)
+        for stem, files in (instances if without_masks else masks).items()
+        for label in [file for file in files if not is_lossy(file)] or files
     ]
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Returns stem → the image files of a folder that have it, sorted."""
+    files: dict[str, list[Path]] = {}
+    for file in image_files(folder):
+        files.setdefault(file.stem, []).append(file)
+    return files
 
 
 def is_mask_folder(path: Path) -> bool:
@@ -87,35 +99,30 @@ def is_mask_folder(path: Path) -> bool:
     return (path / 'masks').is_dir() or (path / 'instances').is_dir()
 
 
-def _sample(path: Path, label: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
-    faults: tuple[str, ...] = ()
+def _sample(
+    path: Path, label: Path, pictures: list[Path], instances: list[Path], greys: dict[int, int]
+) -> MaskSample:
+    faults = [
+        f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format'
+        ' that does not, such as PNG'
+        for file in dict.fromkeys((label, *instances))
+        if is_lossy(file)
+    ]
     if not pictures:
-        faults = (f'{label}: no picture of that name in images/',)
+        faults.append(f'{label}: no picture of that name in images/')
     elif len(pictures) > 1:
-        faults = (f'{label}: two pictures, {pictures[0].name} and {pictures[1].name}',)
-    mask, instances = (path / folder / label.name for folder in ('masks', 'instances'))
+        faults.append(f'{label}: two pictures, {pictures[0].name} and {pictures[1].name}')
+    if len(instances) > 1:
+        faults.append(f'{label}: two of instances, {instances[0].name} and {instances[1].name}')
     return MaskSample(
         source=str(path),
         name=label.stem,
         picture=pictures[0] if pictures else path / 'images' / label.name,
-        faults=faults,
-        mask=mask if mask.exists() else None,
-        instances=instances if instances.exists() else None,
+        faults=tuple(faults),
+        mask=None if label in instances else label,
+        instances=instances[0] if instances else None,
         greys=greys,
     )
-
-
-def _read_numbers(path: Path) -> NDArray[np.int32]:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    try:
-        numbers = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        numbers = None
-    if numbers is None:
-        raise PictureError(f'{path}: does not decode as a picture ({data.size} bytes)')
-    if numbers.ndim != 2:
-        raise DataError(f'{path}: has {numbers.shape[2]} channels; instance numbers have one')
-    return numbers.astype(np.int32)
 
 
 def _refuse_other_size(path: Path, labels: NDArray, height: int, width: int) -> None:

@@ -36,6 +36,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--class-map', type=read_class_map, help='{label in the files: class or ignore, ...}'
     )
+    parser.add_argument('--images', help='folder of the images that coco and labelme name')
     parser.add_argument('--unlabelled', help='class of what no outline covers, or ignore')
     parser.add_argument('--val-fraction', type=float, help='share that is val without a manifest')
     parser.add_argument('--group', help='regular expression; its first bracket names the scene')
@@ -47,9 +48,9 @@ def source_of(path: Path, given: argparse.Namespace) -> SourceConfig:
     What was not given has `SourceConfig`'s default; the format is guessed.
 
     Raises:
-        ValueError: An option's value is not legal.
+        ValueError: An option's value is not legal, or the format cannot be guessed.
     """
-    names = ('class_map', 'unlabelled', 'val_fraction', 'group')
+    names = ('class_map', 'images', 'unlabelled', 'val_fraction', 'group')
     asked: dict[str, Any] = {name: getattr(given, name) for name in names}
     settings = {name: value for name, value in asked.items() if value is not None}
     return SourceConfig(str(path), given.format or guess_format(path), **settings)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
 
 FAR = 10  # picture sides; a point farther out is a mistake, and would cost memory without end
@@ -32,6 +33,7 @@ class Region:
         runs: Instead of polygons: lengths of the runs outside, inside, outside, … down the
             columns (COCO's uncompressed RLE), for a picture of `size`.
         size: Width and height that `runs` are for, px.
+        corner: Left and top of the part of the picture that `runs` are for, px; None = the whole.
     """
 
     what: str
@@ -40,6 +42,7 @@ class Region:
     polygons: tuple[NDArray[np.float64], ...] = ()
     runs: tuple[int, ...] = ()
     size: tuple[int, int] = (0, 0)
+    corner: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class OutlinedSample(Sample):
             else:
                 filled.append((np.count_nonzero(inside), window, inside, region))
         if faults:
-            raise DataError(f'{self.labels}: {"; ".join(faults)}')
+            raise DataError(f'{self.labels}: {listed(faults, "; ")}')
         classes = np.full((height, width), self.unlabelled, np.uint8)
         instances = np.zeros((height, width), np.int32)
         for _, window, inside, region in sorted(filled, key=lambda entry: -entry[0]):
@@ -96,6 +99,8 @@ def fill(region: Region, height: int, width: int) -> tuple[Window, NDArray[np.bo
     Raises:
         DataError: The region is of another size, outside the picture, or without any area.
     """
+    if region.runs and region.corner is not None:
+        return _cut(_unrolled(region.runs, region.size[1]), region.corner, height, width)
     if region.runs:
         if region.size != (width, height):
             told = '×'.join(map(str, region.size))
@@ -108,13 +113,50 @@ def fill(region: Region, height: int, width: int) -> tuple[Window, NDArray[np.bo
     right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int), (width, height))
     if not np.ptp(points, axis=0).all():
         raise DataError('has no area')
-    if left >= right or top >= bottom:
-        raise DataError(f'lies outside its picture, which is {width}×{height}')
+    _refuse_outside(left, top, right, bottom, height, width)
     # Only the window is filled: a whole large picture a rock would cost ten times as much.
     moved: list[Any] = [(polygon - (left, top)).ravel().tolist() for polygon in region.polygons]
     parts = coco_mask.frPyObjects(moved, int(bottom - top), int(right - left))
     runs = decompress(coco_mask.merge(parts)['counts'].decode())
     return (slice(top, bottom), slice(left, right)), _unrolled(runs, int(bottom - top))
+
+
+def _cut(
+    inside: NDArray[np.bool_], corner: tuple[int, int], height: int, width: int
+) -> tuple[Window, NDArray[np.bool_]]:
+    """Returns the window of a part of the picture, without what lies outside the picture."""
+    x, y = corner
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + inside.shape[1], width), min(y + inside.shape[0], height)
+    _refuse_outside(left, top, right, bottom, height, width)
+    return (slice(top, bottom), slice(left, right)), inside[
+        top - y : bottom - y, left - x : right - x
+    ]
+
+
+def _refuse_outside(left: int, top: int, right: int, bottom: int, height: int, width: int) -> None:
+    if left >= right or top >= bottom:
+        raise DataError(f'lies outside its picture, which is {width}×{height}')
+
+
+def run_lengths(inside: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Returns H×W bool as a region's `runs`."""
+    return tuple(
+        decompress(coco_mask.encode(np.asfortranarray(inside, np.uint8))['counts'].decode())
+    )
+
+
+def told_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Returns a picture's size as a label file tells it; None if it does not.
+
+    Raises:
+        DataError: It tells something else than numbers.
+    """
+    if width is None or height is None:
+        return None
+    if not all(isinstance(side, int | float) for side in (width, height)):
+        raise DataError(f'has the width {width!r} and the height {height!r}, which are no numbers')
+    return width, height
 
 
 def decompress(counts: str) -> list[int]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.decoding import PictureError, read_rgb
+from training.sources.choosing import listed
 
 IGNORE = 255
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 class DataError(ValueError):
@@ -63,15 +63,25 @@ class Sample(ABC):
             DataError: A file is missing, does not decode, or its labels do not hold.
         """
         if self.faults:
-            raise DataError('; '.join(self.faults))
+            raise DataError(listed(self.faults, '; '))
         try:
-            picture = read_rgb(self.picture)
+            picture = self.read_picture()
             classes, instances = self.read_labels(*picture.shape[:2])
         except FileNotFoundError as error:
             raise DataError(f'{error.filename}: no such file') from None
         except (PictureError, OSError) as error:
             raise DataError(str(error)) from None
         return Labelled(picture, classes, instances)
+
+    def read_picture(self) -> NDArray[np.uint8]:
+        """Reads the picture: H×W×3 uint8 RGB.
+
+        Raises:
+            DataError: What holds it is broken.
+            PictureError: It does not decode.
+            OSError: It cannot be read.
+        """
+        return read_rgb(self.picture)
 
     @abstractmethod
     def read_labels(
@@ -91,10 +101,3 @@ class Sample(ABC):
     @abstractmethod
     def label_files(self) -> tuple[Path, ...]:
         """Returns the files that hold the labels."""
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """Returns the picture files of a folder, sorted; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rock_seg_ros.perception.files import read_file
+from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
 
 SPLITS = ('train', 'val', 'all')
@@ -27,8 +30,12 @@ def with_splits(
         group: As in `SourceConfig`.
         val_fraction: As in `SourceConfig`.
 
+    Returns:
+        The samples; without a manifest those that have splits already, train and val among them,
+        keep theirs, and of others all but those of 'test' are drawn.
+
     Raises:
-        DataError: The manifest does not hold, or has a group in both splits.
+        DataError: The manifest does not hold, or a group is in both splits.
     """
     manifest = folder / 'manifest.csv'
     rows = _read_manifest(manifest, {s.name for s in samples}) if manifest.exists() else {}
@@ -36,9 +43,16 @@ def with_splits(
     if manifest.exists():
         splits = [rows.get(sample.name, {}).get('split', '') for sample in samples]
         _refuse_overlap(manifest, groups, splits)
+    elif {'train', 'val'} <= {sample.split for sample in samples}:
+        splits = [sample.split for sample in samples]
+        _refuse_overlap(folder, groups, splits)
     else:
-        held_out = draw(groups, val_fraction)
-        splits = ['val' if name in held_out else 'train' for name in groups]
+        pairs = list(zip(samples, groups, strict=True))
+        held_out = draw((name for sample, name in pairs if sample.split != 'test'), val_fraction)
+        splits = [
+            'test' if sample.split == 'test' else 'val' if name in held_out else 'train'
+            for sample, name in pairs
+        ]
     return [
         replace(sample, group=name, split=split)
         for sample, name, split in zip(samples, groups, splits, strict=True)
@@ -64,14 +78,16 @@ def draw(groups: Iterable[str], fraction: float) -> set[str]:
 
 def _chance(name: str) -> float:
     """Returns a number from 0 to below 1 that depends on nothing but the name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
+    return (
+        int.from_bytes(hashlib.sha256(name.encode(errors='surrogatepass')).digest()[:6], 'big')
+        / 2**48
+    )
 
 
 def _read_manifest(path: Path, names: set[str]) -> dict[str, Row]:
     try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            rows = [{key: value or '' for key, value in row.items() if key} for row in reader]
+        reader = csv.DictReader(io.StringIO(read_file(path).decode('utf-8-sig'), newline=''))
+        rows = [{key: value or '' for key, value in row.items() if key} for row in reader]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise DataError(f'{path}: cannot be read: {error}') from None
     if not {'id', 'split'} <= set(reader.fieldnames or ()):
@@ -95,11 +111,11 @@ def _group(name: str, rows: Mapping[str, Row], group: str) -> str:
     return found[1]
 
 
-def _refuse_overlap(manifest: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
+def _refuse_overlap(where: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
     members = {
         split: {group for group, own in zip(groups, splits, strict=True) if own == split}
         for split in ('train', 'val')
     }
     both = sorted(members['train'] & members['val'])
     if both:
-        raise DataError(f'{manifest}: has {", ".join(both)} in train and in val')
+        raise DataError(f'{where}: has {listed(both)} in train and in val')

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.image_files import image_files
 from training.sources.labels import Labels
-from training.sources.sample import IGNORE, DataError, Sample, picture_files
+from training.sources.sample import IGNORE, DataError, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,5 +39,5 @@ def find_unlabelled(path: Path, _labels: Labels) -> list[Sample]:
         raise DataError(f'{path}: no such folder')
     return [
         UnlabelledSample(source=str(path), name=picture.stem, picture=picture)
-        for picture in picture_files(path) or picture_files(path / 'images')
+        for picture in image_files(path) or image_files(path / 'images')
     ]

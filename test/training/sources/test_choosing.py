@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.sources.choosing import evenly
+from training.sources.choosing import evenly, listed
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ def test_so_many_are_chosen_from_the_first_to_the_last(
     count: int, most: int, chosen: list[int]
 ) -> None:
     assert evenly(range(count), most) == chosen
+
+
+def test_of_many_things_three_are_named_and_the_others_counted() -> None:
+    assert listed([]) == ''
+    assert listed([1, 2, 3]) == '1, 2, 3'
+    assert listed('abcdefg', '; ') == 'a; b; c; and 4 more'
+    assert listed(range(10**9)) == '0, 1, 2, and 999999997 more'
+    assert listed('abcdefg', most=6) == 'a, b, c, d, e, f, and 1 more'

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from training.sources import IGNORE, DataError, Labelled, Sample
+from training.sources import IGNORE, DataError, Labelled, Sample, guess_format
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., Path]
+
+
+def write_picture(path: Path, pixels: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((10, 12, 3), np.uint8) if pixels is None else pixels)
+
+
 MAP = {'rock': 'rock', 'clod': 'ignore', 'belt': 'background'}
 WHOLE = [0, 0, 12, 0, 12, 10, 0, 10]
 SQUARE = (slice(1, 5), slice(2, 6))
@@ -277,3 +285,294 @@ def test_a_large_file_is_not_needed_to_read_its_pictures(find: Finder, write_coc
     (sample,) = find('coco', class_map=MAP)
     file.write_text(json.dumps({}))
     assert sample.read().classes.sum() == 16
+
+
+def move(folder: Path, file: str, image: str) -> None:
+    """Moves what write_coco wrote to other places."""
+    for old, new in (('annotations.coco.json', file), ('images/a.png', image)):
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+
+
+LAYOUTS = {
+    'COCO': ('annotations/instances_val2017.json', 'val2017/a.png'),
+    'CVAT': ('annotations/instances_default.json', 'images/a.png'),
+    'CVAT with subsets': ('annotations/instances_default.json', 'images/default/a.png'),
+    'CVAT with another subset': ('annotations/instances_default.json', 'images/Train/a.png'),
+    'CVAT with inner folders': ('annotations/instances_Train.json', 'images/Train/Data/a.png'),
+    'CVAT with others': ('annotations/instances_default.json', 'images/Train/Data/a.png'),
+    'Roboflow': ('train/_annotations.coco.json', 'train/a.png'),
+    'another name': ('labels/labels.json', 'images/a.png'),
+    'images/ below': ('labels.json', 'images/a.png'),
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_an_export_is_recognised_and_its_images_are_found(
+    find: Finder, write_coco: Writer, tmp_path: Path, layout: str
+) -> None:
+    write_coco({})
+    file, image = LAYOUTS[layout]
+    move(tmp_path, file, image)
+    paths = [file] if layout == 'another name' else [file, '.']
+    for path in paths:
+        assert guess_format(tmp_path / path) == 'coco'
+        (sample,) = find('coco', path=path, class_map=MAP)
+        assert sample.name == 'a'
+        assert sample.read().classes.sum() == 16
+
+
+def grey(sample: Sample) -> int:
+    return int(sample.read().picture[0, 0, 0])
+
+
+def write_twice(write_coco: Writer, folder: Path, files: dict[str, str]) -> None:
+    """Writes a COCO file each, and an a.png whose grey is 10 × its number."""
+    for number, (file, image) in enumerate(files.items(), start=1):
+        write_coco(*[{}] * number)
+        move(folder, file, image)
+        cv2.imwrite(str(folder / image), np.full((10, 12, 3), 10 * number, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('train_folder', 'val_folder'),
+    [
+        ('train2017', 'val2017'),
+        ('images/train2017', 'images/val2017'),
+        ('images/train2017/Data', 'images/val2017/Data'),
+    ],
+)
+def test_files_of_train_and_val_have_their_own_images_and_their_splits(
+    find: Finder, write_coco: Writer, tmp_path: Path, train_folder: str, val_folder: str
+) -> None:
+    files = {
+        'annotations/instances_train2017.json': f'{train_folder}/a.png',
+        'annotations/instances_val2017.json': f'{val_folder}/a.png',
+    }
+    write_twice(write_coco, tmp_path, files)
+    (tmp_path / 'annotations' / 'captions_val2017.json').write_text('{}')
+    train, val = find('coco', class_map=MAP)
+    assert (train.name, train.split, grey(train)) == ('train2017_a', 'train', 10)
+    assert (val.name, val.split, grey(val)) == ('val2017_a', 'val', 20)
+    assert find('coco', 'val', class_map=MAP) == [val]
+    assert val.read().instances.max() == 2
+
+
+def test_the_root_of_a_roboflow_export_has_its_splits(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    folders = ('test', 'train', 'valid')
+    files = {f'{name}/_annotations.coco.json': f'{name}/a.png' for name in folders}
+    write_twice(write_coco, tmp_path, files)
+    assert guess_format(tmp_path) == 'coco'
+    found = find('coco', class_map=MAP)
+    assert [sample.name for sample in found] == ['test_a', 'train_a', 'valid_a']
+    assert [sample.split for sample in found] == ['test', 'train', 'val']
+    assert [grey(sample) for sample in found] == [10, 20, 30]
+
+
+def test_without_a_val_of_its_own_an_export_is_drawn_from_and_its_test_is_left_alone(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    files = {f'{n}/_annotations.coco.json': f'{n}/a.png' for n in ('test', 'train', 'train_b')}
+    write_twice(write_coco, tmp_path, files)
+    splits = {sample.name: sample.split for sample in find('coco', class_map=MAP)}
+    assert splits.pop('test_a') == 'test'
+    assert sorted(splits.values()) == ['train', 'val']
+
+
+def test_a_scene_in_train_and_in_val_of_an_export_is_refused(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    files = {f'{n}/_annotations.coco.json': f'{n}/a.png' for n in ('train', 'valid')}
+    write_twice(write_coco, tmp_path, files)
+    with pytest.raises(DataError, match='has a in train and in val'):
+        find('coco', class_map=MAP, group='_(a)$')
+
+
+def test_several_files_of_other_names_are_refused(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    write_coco({})
+    move(tmp_path, 'annotations/x.json', 'images/a.png')
+    (tmp_path / 'annotations/y.json').write_text('{}')
+    with pytest.raises(DataError, match=r'annotations: has 2 JSON files and no annotations\.coco'):
+        find('coco')
+    with pytest.raises(DataError, match='images: has no JSON file'):
+        find('coco', path='images')
+
+
+def test_hidden_files_are_no_annotations(find: Finder, write_coco: Writer, tmp_path: Path) -> None:
+    write_coco({})
+    move(tmp_path, 'annotations/x.JSON', 'images/a.png')
+    (tmp_path / 'annotations/._x.JSON').write_bytes(b'\0\5\x16\7')
+    assert len(find('coco', class_map=MAP)) == 1
+
+
+def test_an_image_in_two_folders_is_refused_until_the_settings_say_which(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    write_coco({})
+    move(tmp_path, 'annotations/x.json', 'images/north/a.png')
+    write_picture(tmp_path / 'images/south/a.png', np.full((10, 12, 3), 9, np.uint8))
+    (sample,) = find('coco', class_map=MAP)
+    with pytest.raises(
+        DataError, match=r"x\.json: image 1: 'a\.png' may be .*north.*south.*images"
+    ):
+        sample.read()
+    (sample,) = find('coco', class_map=MAP, images=str(tmp_path / 'images/south'))
+    assert grey(sample) == 9
+
+
+def test_images_may_lie_outside_the_data_set_if_the_settings_say_so(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    write_coco({})
+    move(tmp_path, 'set/annotations/x.json', 'elsewhere/a.png')
+    (sample,) = find('coco', path='set', class_map=MAP)
+    with pytest.raises(DataError, match=r'a\.png: no such file; the setting images says'):
+        sample.read()
+    (sample,) = find('coco', path='set', class_map=MAP, images=str(tmp_path / 'elsewhere'))
+    assert sample.read().classes.sum() == 16
+
+
+def test_a_folder_of_images_that_is_a_link_is_in_the_data_set(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    write_coco({})
+    move(tmp_path, 'set/labels.json', 'disk/a.png')
+    (tmp_path / 'set/images').symlink_to(tmp_path / 'disk')
+    (sample,) = find('coco', path='set', class_map=MAP)
+    assert sample.read().classes.sum() == 16
+
+
+@pytest.mark.parametrize('setting', ['', 'set/images'])
+@pytest.mark.parametrize('name', ['../../a.png', '..\\..\\a.png', 'x/../../../a.png', '{}/a.png'])
+def test_no_file_name_leads_out_of_the_data_set(
+    find: Finder, write_coco: Writer, tmp_path: Path, name: str, setting: str
+) -> None:
+    name = name.format(tmp_path)
+    file = write_coco({}, images=[{'id': 7, 'file_name': name}], annotations=[])
+    move(tmp_path, 'set/labels.json', 'a.png')
+    write_picture(tmp_path / 'set/images/b.png')
+    settings = {'images': str(tmp_path / setting)} if setting else {}
+    (sample,) = find('coco', path='set', class_map=MAP, **settings)
+    with pytest.raises(DataError, match=r'labels\.json: image 7: .*a\.png. leads out of .*set'):
+        sample.read()
+    assert sample.picture != tmp_path / 'a.png'
+    assert file != sample.picture
+
+
+def test_a_path_within_the_data_set_may_be_absolute_or_go_up(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    for name in (str(tmp_path / 'images/a.png'), '../images/a.png'):
+        write_coco({}, images=[{'id': 1, 'file_name': name}])
+        move(tmp_path, 'annotations/x.json', 'images/a.png')
+        (sample,) = find('coco', class_map=MAP)
+        assert sample.read().classes.sum() == 16
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['a\0.png', f'{"a" * 300}.png', '', f'{"a/" * 3000}b.png'],
+    ids=['null', 'long', 'empty', 'deep'],
+)
+def test_a_file_name_that_no_file_can_have_is_no_such_file(
+    find: Finder, write_coco: Writer, name: str
+) -> None:
+    write_coco({}, images=[{'id': 1, 'file_name': name}])
+    (sample,) = find('coco', class_map=MAP)
+    with pytest.raises(DataError, match='no such file'):
+        sample.read()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'annotation', 'message'),
+    [
+        ({}, {'image_id': '1'}, "1 names image '1': not in its list of images, whose ids are numb"),
+        ({}, {'category_id': '1'}, r"names category '1'; legal is \[1, 2, 3\], whose ids are num"),
+        (
+            {'images': [{'id': '1', 'file_name': 'a.png'}]},
+            {},
+            'names image 1: not in its list of images, whose ids are text and no numbers',
+        ),
+        (
+            {'categories': [{'id': '1', 'name': 'rock'}]},
+            {},
+            r'names category 1; legal is \[1\], whose ids are text and no numbers',
+        ),
+        (
+            {'images': [{'id': 1, 'file_name': 'a.png', 'width': '12', 'height': '10'}]},
+            {},
+            "image 1: has the width '12' and the height '10', which are no numbers",
+        ),
+        (
+            {'images': [{'id': 1, 'file_name': 'a.png'}] * 2},
+            {},
+            '2 images have 1 different ids',
+        ),
+        (
+            {'categories': [{'id': 1, 'name': 'rock'}, {'id': 1, 'name': 'clod'}]},
+            {},
+            '2 categories have 1 different ids',
+        ),
+    ],
+)
+def test_numbers_that_are_text_and_ids_given_twice_are_named_as_such(
+    find: Finder,
+    write_coco: Writer,
+    changes: dict[str, Any],
+    annotation: dict[str, Any],
+    message: str,
+) -> None:
+    write_coco(annotation, **changes)
+    with pytest.raises(DataError, match=message):
+        read(find)
+
+
+def test_of_many_faults_three_are_named(find: Finder, write_coco: Writer) -> None:
+    write_coco(*[{'image_id': 5}] * 40)
+    with pytest.raises(DataError) as told:
+        find('coco', class_map=MAP)
+    assert 'annotation 3 names image 5; and 37 more: not in its list' in str(told.value)
+    for bad in ({'segmentation': []}, {'segmentation': [[3, 1, 3, 4, 3, 9]]}):
+        write_coco(*[bad] * 40)
+        with pytest.raises(DataError) as told:
+            read(find)
+        assert str(told.value).endswith('and 37 more')
+        assert 'annotation 3 ' in str(told.value)
+        assert 'annotation 4 ' not in str(told.value)
+    write_coco({'category_id': 0}, categories=[{'id': n, 'name': 'x'} for n in range(1, 81)])
+    with pytest.raises(DataError, match=r'legal is \[1, 2, .*, 10, and 70 more\]'):
+        read(find)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device', 'folder', 'large'])
+def test_annotations_that_are_no_file_are_refused_before_they_are_opened(
+    find: Finder, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / 'annotations.coco.json'
+    if kind == 'fifo':
+        os.mkfifo(path)
+    elif kind == 'device':
+        path.symlink_to('/dev/zero')
+    elif kind == 'folder':
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 2**29 + 1)
+    told = 'has 536870913 bytes' if kind == 'large' else 'is no regular file'
+    for given in ('.', path.name)[: 1 if kind == 'folder' else 2]:
+        with pytest.raises(DataError, match=rf'coco\.json: {told}'):
+            find('coco', path=given)
+
+
+def test_an_image_that_is_a_pipe_is_no_such_file(
+    find: Finder, write_coco: Writer, tmp_path: Path
+) -> None:
+    write_coco({})
+    (tmp_path / 'images/a.png').unlink()
+    os.mkfifo(tmp_path / 'images/a.png')
+    with pytest.raises(DataError, match=r'a\.png: no such file'):
+        read(find)

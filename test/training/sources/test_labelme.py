@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from training.sources import IGNORE, DataError, Labelled, Sample
+from training.sources import IGNORE, DataError, Labelled, Sample, fingerprint
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., Path]
@@ -97,7 +101,7 @@ def test_pictures_may_lie_elsewhere_and_paths_be_of_windows(
     ('shape', 'message'),
     [
         ({'points': [[1, 1], [2, 2]]}, 'has a polygon of 2 points; 3 are the least'),
-        ({'shape_type': 'line'}, 'is a line; legal is polygon, rectangle, circle'),
+        ({'shape_type': 'line'}, 'is a line; legal is polygon, rectangle, circle, mask'),
         ({'shape_type': 'circle'}, 'is a circle of 4 points; it has 2'),
         ({'shape_type': 'circle', 'points': [[1], [2]]}, 'needs a label and points of x and y'),
         ({'points': None}, 'has a polygon of'),
@@ -145,3 +149,173 @@ def test_a_picture_of_another_size_than_told_is_named(find: Finder, write_labelm
 def test_a_folder_without_files_is_named(find: Finder) -> None:
     with pytest.raises(DataError, match='no folder with JSON files'):
         find('labelme')
+
+
+def coded(pixels: np.ndarray, suffix: str = '.png') -> str:
+    return b64encode(cv2.imencode(suffix, pixels)[1].tobytes()).decode()
+
+
+def mask_shape(*corners: list[float], **changes: Any) -> dict[str, Any]:
+    """Returns the shape of labelme's AI mask tool: 3×2 px, of which the right bottom is none."""
+    mask = np.array([[255, 255, 255], [255, 255, 0]], np.uint8)
+    return {'shape_type': 'mask', 'points': corners, 'mask': coded(mask), **changes}
+
+
+def test_a_mask_shape_covers_its_pixels_from_the_corner_of_its_box(
+    find: Finder, write_labelme: Writer
+) -> None:
+    write_labelme({}, mask_shape([7.9, 6.2], [9, 7]))
+    labelled = read(find)
+    assert labelled.instances is not None
+    assert labelled.instances[6:8, 6:11].tolist() == [[0, 2, 2, 2, 0], [0, 2, 2, 0, 0]]
+    assert (labelled.instances == 2).sum() == 5
+    assert (labelled.classes == 1).sum() == 16 + 5
+
+
+def test_a_mask_of_one_bit_as_labelme_writes_it_is_read(
+    find: Finder, write_labelme: Writer
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[True, True, True], [True, True, False]])).save(file, 'PNG')
+    write_labelme(mask_shape([7, 6], [9, 7], mask=b64encode(file.getvalue()).decode()))
+    assert read(find).classes.sum() == 5
+
+
+def test_a_mask_shape_that_leaves_the_picture_is_cut(find: Finder, write_labelme: Writer) -> None:
+    write_labelme(mask_shape([10, 9], [12, 10]), mask_shape([-1, -1], [1, 0]))
+    instances = read(find).instances
+    assert instances is not None
+    assert instances[9].tolist() == [0] * 10 + [1, 1]
+    assert instances[0].tolist() == [2] + [0] * 11
+    assert np.count_nonzero(instances) == 3
+
+
+@pytest.mark.parametrize(
+    ('shape', 'message'),
+    [
+        (mask_shape([7, 6], [10, 7]), 'has a mask of 3×2 px in a box of 4×2'),
+        (mask_shape([7, 6], [9, 7], mask=None), 'has a mask that cannot be read: does not decode'),
+        (mask_shape([7, 6], [9, 7], mask='AAAA'), 'has a mask that cannot be read: does not dec'),
+        (mask_shape([7, 6], [9, 7], mask='A'), 'has a mask that cannot be read: '),
+        (mask_shape([7, 6], [9, 7], mask=7), 'needs a label and points'),
+        (mask_shape([7, 6]), 'needs a label and points of x and y'),
+        (mask_shape([7, float('nan')], [9, 7]), 'needs a label and points of x and y'),
+        (mask_shape([7, float('inf')], [9, 7]), 'needs a label and points of x and y'),
+        (mask_shape([70, 6], [72, 7]), 'lies outside its picture, which is 12×10'),
+        (
+            mask_shape([7, 6], [9, 7], mask=coded(np.zeros((2, 3), np.uint8))),
+            'has no area',
+        ),
+        (
+            mask_shape([7, 6], [9, 7], mask=coded(np.zeros((2, 3, 3), np.uint8))),
+            'has a mask that cannot be read: has 3 channels',
+        ),
+    ],
+)
+def test_a_bad_mask_is_named_with_its_reason(
+    find: Finder, write_labelme: Writer, shape: dict[str, Any], message: str
+) -> None:
+    write_labelme({}, shape)
+    with pytest.raises(DataError, match=rf'a\.json: shape 2 {message}'):
+        read(find)
+
+
+@pytest.mark.parametrize('kind', ['point', 'points', 'line', 'linestrip'])
+def test_a_line_is_passed_over_if_its_label_is_ignored_and_refused_if_not(
+    find: Finder, write_labelme: Writer, kind: str
+) -> None:
+    line = {'shape_type': kind, 'label': 'horizon', 'points': [[1, 1], [9, 1]]}
+    write_labelme(line, {})
+    labelled = read(find, class_map={'rock': 'rock', 'horizon': 'ignore'})
+    assert labelled.instances is not None
+    assert (labelled.instances.max(), labelled.classes.sum()) == (1, 16)
+    for meaning in ({'horizon': 'background'}, {'horizon': 'rock'}):
+        with pytest.raises(DataError, match=rf'shape 1 is a {kind}; legal is polygon'):
+            read(find, class_map={'rock': 'rock', **meaning})
+    with pytest.raises(DataError, match="shape 1 has the label 'horizon'; the class map knows"):
+        read(find)
+
+
+@pytest.mark.parametrize('kind', ['oriented_rectangle', 'rotation'])
+def test_a_turned_rectangle_is_its_four_corners(
+    find: Finder, write_labelme: Writer, kind: str
+) -> None:
+    write_labelme({'shape_type': kind})
+    assert read(find).classes.sum() == 16
+
+
+@pytest.mark.parametrize('name', ['a.png', '../../a.png', 'C:\\photos\\a.png'])
+def test_a_picture_in_the_label_file_is_read_if_there_is_none_beside(
+    find: Finder, write_labelme: Writer, tmp_path: Path, name: str
+) -> None:
+    picture = np.zeros((10, 12, 3), np.uint8)
+    picture[..., 0] = 200  # OpenCV writes BGR
+    file = write_labelme({}, imageData=coded(picture), imagePath=name)
+    (tmp_path / 'a.png').unlink()
+    (sample,) = find('labelme')
+    labelled = sample.read()
+    assert labelled.picture[0, 0].tolist() == [0, 0, 200]
+    assert labelled.classes.sum() == 16
+    assert fingerprint([sample])
+    assert [sample.picture, *sample.label_files()] == [file, file]
+
+
+def test_the_picture_beside_counts_before_the_one_in_the_label_file(
+    find: Finder, write_labelme: Writer
+) -> None:
+    write_labelme({}, imageData=coded(np.zeros((10, 12, 3), np.uint8)))
+    assert read(find).picture[0, 0].tolist() == [80, 80, 80]
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        ('no+picture==', r'a\.json: imageData: does not decode'),
+        ('A', r'a\.json: imageData: '),
+        (7, r'a\.json: imageData: '),
+        ('', r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
+        (None, r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
+    ],
+)
+def test_a_picture_in_the_label_file_that_is_none_is_named(
+    find: Finder, write_labelme: Writer, tmp_path: Path, data: Any, message: str
+) -> None:
+    write_labelme({}, imageData=data)
+    (tmp_path / 'a.png').unlink()
+    (sample,) = find('labelme')
+    with pytest.raises(DataError, match=message):
+        sample.read()
+
+
+@pytest.mark.parametrize('name', ['../a.png', '..\\a.png', '{}/a.png', 'x/../../a.png'])
+def test_no_image_path_leads_out_of_the_data_set_but_the_setting_images_does(
+    find: Finder, write_labelme: Writer, tmp_path: Path, name: str
+) -> None:
+    file = write_labelme({}, imagePath=name.format(tmp_path), imageData=None)
+    (tmp_path / 'set').mkdir()
+    file.rename(tmp_path / 'set/a.json')
+    (sample,) = find('labelme', path='set')
+    with pytest.raises(
+        DataError, match=r'a\.json: imagePath: .*a\.png. leads out of .*set; .*images'
+    ):
+        sample.read()
+    (sample,) = find('labelme', path='set', images=str(tmp_path))
+    assert sample.read().classes.sum() == 16
+
+
+def test_hidden_files_and_those_that_are_none_are_no_labels(
+    find: Finder, write_labelme: Writer, tmp_path: Path
+) -> None:
+    write_labelme({})
+    (tmp_path / '._a.json').write_bytes(b'\0\5\x16\7')
+    os.mkfifo(tmp_path / 'b.json')
+    fine, pipe = find('labelme')
+    assert fine.read().classes.sum() == 16
+    with pytest.raises(DataError, match=r'b\.json: is no regular file'):
+        pipe.read()
+
+
+def test_a_size_that_is_text_is_named_as_such(find: Finder, write_labelme: Writer) -> None:
+    write_labelme({}, imageWidth='12', imageHeight='10')
+    with pytest.raises(DataError, match=r"a\.json: has the width '12' and the height '10', which"):
+        read(find)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.sources import IGNORE, DataError, Sample, SourceConfig
 
@@ -48,6 +49,45 @@ def test_a_map_with_unquoted_numbers_is_as_good(
     write_masks('a')
     (sample,) = find('masks', class_map={0: 'rock', 255: 'background'})
     assert sample.read().classes[0].tolist() == [0] * 6 + [1] * 6
+
+
+def test_a_mask_of_16_bits_is_read_as_it_is(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    mask = np.zeros((10, 12), np.uint16)
+    mask[:, :6] = 255
+    write_picture(tmp_path / 'masks/a.png', mask)
+    assert find('masks')[0].read().classes[0].tolist() == [1] * 6 + [0] * 6
+    mask[:, :6] = 65535
+    write_picture(tmp_path / 'masks/a.png', mask)
+    with pytest.raises(DataError, match=r'a\.png: has the grey value 65535; legal is 0, 255'):
+        find('masks')[0].read()
+    (sample,) = find('masks', class_map={0: 'background', 65535: 'rock'})
+    assert sample.read().classes[0].tolist() == [1] * 6 + [0] * 6
+
+
+def test_of_a_palette_mask_the_indices_count(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    mask = np.zeros((10, 12), np.uint8)
+    mask[:, :4], mask[:, 4:6] = 1, 2
+    coded = Image.fromarray(mask, 'P')
+    coded.putpalette([0, 0, 0, 128, 0, 0, 0, 65, 0])  # 1 and 2 have the same luma
+    coded.save(tmp_path / 'masks/a.png')
+    (sample,) = find('masks', class_map={0: 'background', 1: 'rock', 2: 'ignore'})
+    assert sample.read().classes[0].tolist() == [1] * 4 + [IGNORE] * 2 + [0] * 6
+    with pytest.raises(DataError, match=r'a\.png: has the grey value 1; legal is 0, 255'):
+        find('masks')[0].read()
+
+
+def test_a_map_of_small_numbers_maps_no_others(
+    find: Finder, write_masks: Callable[..., None]
+) -> None:
+    write_masks('a')
+    with pytest.raises(DataError, match=r'a\.png: has the grey value 255; legal is 0, 1'):
+        find('masks', class_map={0: 'background', 1: 'rock'})[0].read()
 
 
 def test_pictures_are_read_as_rgb(
@@ -108,6 +148,16 @@ def coloured_instances(folder: Path) -> None:
     write_picture(folder / 'instances/a.png', np.zeros((10, 12, 3), np.uint8))
 
 
+def mask_in_an_alpha_channel(folder: Path) -> None:
+    pixels = np.full((10, 12, 4), 255, np.uint8)
+    pixels[:, 6:, 3] = 0
+    write_picture(folder / 'masks/a.png', pixels)
+
+
+def coloured_mask(folder: Path) -> None:
+    write_picture(folder / 'masks/a.png', np.zeros((10, 12, 3), np.uint8))
+
+
 def broken_instances(folder: Path) -> None:
     (folder / 'instances').mkdir()
     (folder / 'instances/a.png').write_bytes(b'\x89PNG')
@@ -129,6 +179,8 @@ def two_pictures(folder: Path) -> None:
         (mask_of_another_size, r'masks/a\.png: is 9×10, its picture 12×10'),
         (strange_grey, r'masks/a\.png: has the grey value 7; legal is 0, 255'),
         (instances_of_another_size, r'instances/a\.png: is 12×9, its picture 12×10'),
+        (mask_in_an_alpha_channel, r'masks/a\.png: has 4 channels; labels are in one'),
+        (coloured_mask, r'masks/a\.png: has 3 channels; labels are in one'),
         (coloured_instances, r'instances/a\.png: has 3 channels'),
         (broken_instances, r'instances/a\.png: does not decode'),
         (no_picture, r'masks/a\.png: no picture of that name in images/'),
@@ -169,10 +221,10 @@ def test_a_folder_that_is_none_is_named(find: Finder, tmp_path: Path) -> None:
 
 
 def test_a_grey_value_that_cannot_be_is_refused_with_the_configuration() -> None:
-    with pytest.raises(ValueError, match="grey value 'rock'; legal is 0 to 255"):
+    with pytest.raises(ValueError, match="grey value 'rock'; legal is 0 to 65535"):
         SourceConfig('data', class_map={'rock': 'rock'})
-    with pytest.raises(ValueError, match="grey value '256'"):
-        SourceConfig('data', class_map={'256': 'rock'})
+    with pytest.raises(ValueError, match="grey value '65536'"):
+        SourceConfig('data', class_map={'65536': 'rock'})
 
 
 def test_a_map_to_a_class_that_is_not_there_is_refused(
@@ -216,3 +268,58 @@ def test_masks_that_leave_rocks_out_teach_no_background(
     write_masks('a')
     (sample,) = find('masks', unlabelled='ignore')
     assert sample.read().classes[0].tolist() == [1] * 6 + [IGNORE] * 6
+
+
+@pytest.mark.parametrize('suffix', ['.PNG', '.tif', '.bmp', '.Png'])
+def test_a_mask_is_found_whatever_its_suffix_and_case(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
+) -> None:
+    write_masks('a')
+    mask = cv2.imread(str(tmp_path / 'masks/a.png'), cv2.IMREAD_UNCHANGED)
+    (tmp_path / 'masks/a.png').unlink()
+    write_picture(tmp_path / f'masks/a{suffix}', mask)
+    write_picture(tmp_path / f'instances/a{suffix}', (mask > 0).astype(np.uint16))
+    (sample,) = find('masks')
+    labelled = sample.read()
+    assert (labelled.classes[0, 0], labelled.classes[0, -1]) == (1, 0)
+    assert labelled.instances is not None
+    assert labelled.instances.max() == 1
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.webp', '.bmp', '.JPG'])
+def test_an_image_is_found_whatever_its_suffix_and_case(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
+) -> None:
+    write_masks('a')
+    (tmp_path / 'images/a.png').unlink()
+    write_picture(tmp_path / f'images/a{suffix}', np.full((10, 12, 3), 80, np.uint8))
+    (sample,) = find('masks')
+    assert sample.picture.name == f'a{suffix}'
+    assert sample.read().picture.shape == (10, 12, 3)
+
+
+def test_a_jpeg_mask_is_named_as_one_that_has_lost_its_values(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    (tmp_path / 'masks/a.png').unlink()
+    (sample,) = find('masks')
+    with pytest.raises(DataError, match=r'masks/a\.jpg: JPG changes the values .* such as PNG'):
+        sample.read()
+
+
+def test_hidden_files_are_neither_masks_nor_images(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a', '._a')
+    assert [sample.name for sample in find('masks')] == ['a']
+
+
+def test_a_jpeg_beside_a_mask_of_that_name_is_only_a_preview(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    (sample,) = find('masks')
+    assert sample.read().classes.any()

@@ -37,3 +37,11 @@ def test_what_is_not_given_is_guessed_or_as_configured(
     given += ['--val-fraction', '0.5', '--group', '(a)']
     expected = SourceConfig(str(tmp_path), 'masks', {'9': 'rock'}, 'ignore', 0.5, '(a)')
     assert source_of(tmp_path, parser.parse_args(given)) == expected
+    images = source_of(tmp_path, parser.parse_args(['--images', 'elsewhere']))
+    assert images == SourceConfig(str(tmp_path), 'coco', images='elsewhere')
+
+
+@pytest.mark.parametrize('kind', ['masks', 'unlabelled'])
+def test_images_that_lie_elsewhere_are_for_formats_that_name_their_images(kind: str) -> None:
+    with pytest.raises(ValueError, match=f'images is for coco and labelme, not for {kind}'):
+        SourceConfig('data', kind, images='elsewhere')

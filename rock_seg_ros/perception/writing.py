@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = '.writing-'
+NAME = re.compile(re.escape(PREFIX) + r'\w{8}')  # as tempfile makes them
+
+
+def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Calls `write(temporary_path)` and renames the result to `path`; all or nothing."""
+    target = Path(path)
+    with folder_beside(target) as folder:
+        temporary = folder / target.name
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner reads
+        temporary.replace(target)
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Yields a new folder beside a target, whose own folder is made; it is removed in the end.
+
+    Those that killed processes have left there are removed first. A folder in use is known by its
+    lock, which ends with its process.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target.parent)
+    while True:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=PREFIX) as folder:
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                _lock(held)
+                if not os.fstat(held).st_nlink:  # another took it for a leftover before the lock
+                    Path(folder).mkdir()  # so that it can be removed
+                    continue
+                yield Path(folder)
+                return
+            finally:
+                os.close(held)
+
+
+def _lock(folder: int, wait: bool = True) -> bool:
+    """Locks an open folder; returns whether it is locked by this process now."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # in use, or on a file system without locks
+        return False
+    return True
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for left in parent.iterdir():
+        if NAME.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            try:
+                held = os.open(left, os.O_RDONLY)
+            except OSError:  # gone by now, or another's
+                continue
+            try:
+                if _lock(held, wait=False):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(held)

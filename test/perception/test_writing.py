@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rock_seg_ros.perception import writing as module
+from rock_seg_ros.perception.writing import folder_beside, write_beside
+
+WRITE_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from rock_seg_ros.perception.writing import write_beside
+
+def write(temporary):
+    temporary.write_text('half')
+    print(temporary.parent, flush=True)
+    time.sleep(60)
+
+write_beside(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """A process that is writing tmp_path/a, and its folder."""
+    command = [sys.executable, '-c', WRITE_FOR_EVER, str(tmp_path / 'a')]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process, tmp_path / process.stdout.readline().strip()
+        process.kill()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path, writing):
+    process, left = writing
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (left / 'a').read_text() == 'half'
+    write_beside(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
+    assert [path.name for path in tmp_path.iterdir()] == ['b']
+
+
+def test_what_another_process_is_writing_stays(tmp_path, writing):
+    _, folder = writing
+    write_beside(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
+    assert (folder / 'a').read_text() == 'half'
+
+
+def test_what_this_process_is_writing_itself_stays(tmp_path):
+    def write(temporary):
+        temporary.write_text('outer')
+        write_beside(tmp_path / 'b', lambda inner: inner.write_text('inner'))
+
+    write_beside(tmp_path / 'a', write)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        'a': 'outer',
+        'b': 'inner',
+    }
+
+
+def test_a_users_own_files_and_folders_stay(tmp_path):
+    for name in ('.writing-notes-on-rocks', '.writing', 'writing-abcdefgh'):
+        (tmp_path / name).mkdir()
+    (tmp_path / '.writing-abcdefgh').write_text('a file')
+    (tmp_path / '.writing-abcdefgi').symlink_to(tmp_path / 'writing-abcdefgh')
+    before = sorted(tmp_path.iterdir())
+    write_beside(tmp_path / 'z', lambda temporary: temporary.write_text('whole'))
+    assert sorted(tmp_path.iterdir()) == [*before, tmp_path / 'z']
+
+
+def test_a_folder_that_was_taken_for_a_leftover_before_it_was_locked_is_made_anew(
+    tmp_path, monkeypatch
+):
+    lock, removed = module._lock, []
+
+    def remove_first(folder, wait=True):
+        if not removed:
+            (made,) = tmp_path.iterdir()
+            made.rmdir()
+            removed.append(made)
+        return lock(folder, wait)
+
+    monkeypatch.setattr(module, '_lock', remove_first)
+    with folder_beside(tmp_path / 'a') as folder:
+        assert folder.is_dir()
+        assert folder != removed[0]
+    assert list(tmp_path.iterdir()) == []

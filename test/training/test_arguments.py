@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the training's commands say of names and files that are not theirs."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from rock_seg_ros.perception.errors import LONGEST
+
+CONFIG = Path(__file__).parents[2] / 'config'
+STRANGE = f'no\x1b[31m{"where" * 200}'
+
+
+@pytest.mark.parametrize(
+    ('command', 'words'),
+    [
+        ('benchmark', ['--config', str(CONFIG / 'training/benchmark.yaml'), '--weights', STRANGE]),
+        ('evaluate', ['--weights', STRANGE, '--data', 'nowhere']),
+        ('export', ['--checkpoint', STRANGE, '-o', 'nowhere.safetensors']),
+        ('following', ['--network', '--weights', STRANGE]),
+        ('inspect', [STRANGE]),
+        ('measuring', ['--weights', STRANGE]),
+        ('synthesize', ['-o', f'/dev/null/{STRANGE}', '--count', '1']),
+        ('train', ['--config', str(CONFIG / 'training.yaml'), '--sources.mine.path', STRANGE]),
+    ],
+)
+def test_an_error_is_short_and_has_no_control_characters(
+    command: str,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert importlib.import_module(f'training.{command}').main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    name, told = line.split(': ', 1)
+    assert name == f'training.{command}'
+    assert told.isprintable()
+    assert 'wherewhere' in told
+    assert len(told) <= LONGEST

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bar shows the loss and makes no step wait for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from training.progress import WholeRunBar
+
+
+class Loss:
+    """A loss on a GPU: to know it is to wait."""
+
+    fetched = 0
+
+    def __float__(self) -> float:
+        Loss.fetched += 1
+        return 0.25
+
+
+def trainer(step: int) -> Any:
+    return SimpleNamespace(global_step=step, is_global_zero=True, callback_metrics={'loss': Loss()})
+
+
+def test_the_loss_is_fetched_when_it_is_shown_and_not_each_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Loss, 'fetched', 0)
+    now = [0.0]
+    monkeypatch.setattr('tqdm.std.time', lambda: now[0])
+    bar = WholeRunBar(100)
+    bar.on_train_start(trainer(0), None)  # type: ignore[arg-type]
+    for step in range(1, 41):
+        now[0] += 0.1
+        bar.on_train_batch_end(trainer(step), None, None, None, step)  # type: ignore[arg-type]
+    bar.on_train_end(trainer(40), None)  # type: ignore[arg-type]
+    assert 1 <= Loss.fetched <= 5
+    assert 'loss=0.250' in capsys.readouterr().err
