@@ -10,7 +10,7 @@ from pathlib import Path
 from training.sources.config import SourceConfig
 from training.sources.formats import FORMATS
 from training.sources.labels import Labels
-from training.sources.sample import DataError, Sample
+from training.sources.sample import DataError, MissingDataError, Sample
 from training.sources.splits import SPLITS, with_splits
 
 
@@ -27,13 +27,19 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
         for, or 1 and 'train'.
 
     Raises:
-        DataError: There is no such source, its split does not hold, or a split is empty.
+        MissingDataError: There is no such path, or the split is empty.
+        DataError: The path holds no such source, or its split does not hold.
     """
     if split not in SPLITS:
         raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
-    found = FORMATS[config.format].find(path, labels)
+    try:
+        found = FORMATS[config.format].find(path, labels)
+    except DataError as error:
+        if path.exists():
+            raise
+        raise MissingDataError(str(error)) from None
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:
         raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')
@@ -43,5 +49,5 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
     asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
     if not chosen and (not found or not asked_for_none):
         kind = 'picture' if config.format == 'unlabelled' else 'labelled picture'
-        raise DataError(f'{path}: no {kind} in split {split!r}')
+        raise MissingDataError(f'{path}: no {kind} in split {split!r}')
     return chosen

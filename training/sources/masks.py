@@ -22,7 +22,7 @@ class MaskSample(Sample):
     """A picture with a mask file and perhaps a file of instance numbers.
 
     Attributes:
-        mask: 8-bit grey picture.
+        mask: 8-bit grey picture; the same file as `instances`: 255 where there is one, else 0.
         instances: 16-bit grey picture of instance numbers, 0 = none; or None.
         greys: Grey value in the mask → class id.
     """
@@ -35,8 +35,15 @@ class MaskSample(Sample):
         self, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Reads mask and instance numbers."""
-        mask = read_grey(self.mask)
-        _refuse_other_size(self.mask, mask, height, width)
+        numbers = None
+        if self.instances is not None:
+            numbers = _read_numbers(self.instances)
+            _refuse_other_size(self.instances, numbers, height, width)
+        if numbers is not None and self.mask == self.instances:
+            mask = np.where(numbers > 0, np.uint8(255), np.uint8(0))
+        else:
+            mask = read_grey(self.mask)
+            _refuse_other_size(self.mask, mask, height, width)
         table = np.full(256, -1, np.int16)
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
@@ -44,29 +51,27 @@ class MaskSample(Sample):
             legal = ', '.join(map(str, sorted(self.greys)))
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
-        if self.instances is None:
-            return classes.astype(np.uint8), None
-        numbers = _read_numbers(self.instances)
-        _refuse_other_size(self.instances, numbers, height, width)
         return classes.astype(np.uint8), numbers
 
     def label_files(self) -> tuple[Path, ...]:
         """Returns the mask and, where there is one, the file of instance numbers."""
-        return (self.mask,) if self.instances is None else (self.mask, self.instances)
+        files = (self.mask, self.instances)
+        return tuple(dict.fromkeys(file for file in files if file is not None))
 
 
 def find_masks(path: Path, labels: Labels) -> list[Sample]:
     """Finds the masks of a folder; pictures without one are left out.
 
     Args:
-        path: Holds `images/NAME.jpg|png`, `masks/NAME.png` and perhaps `instances/NAME.png`.
+        path: Holds `images/NAME.jpg|png`, `masks/NAME.png` and perhaps `instances/NAME.png`;
+            without `masks/` the instances are the rocks (255), and all else is 0.
         labels: Grey values as text → classes; without a map 0 is background, 255 rock.
 
     Raises:
         DataError: There is no such folder.
     """
     if not is_mask_folder(path) or not (path / 'images').is_dir():
-        raise DataError(f'{path}: no folder with images/ and masks/ in it')
+        raise DataError(f'{path}: no folder with images/ and masks/ or instances/ in it')
     if not labels.class_map:
         labels = replace(labels, class_map=GREYS)
     greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
@@ -74,29 +79,35 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     for picture in picture_files(path / 'images'):
         pictures.setdefault(picture.stem, []).append(picture)
     return [
-        _sample(path, mask, pictures.get(mask.stem, []), greys)
-        for mask in sorted((path / 'masks').glob('*.png'))
+        _sample(path, labels_file, pictures.get(labels_file.stem, []), greys)
+        for labels_file in sorted(_label_folder(path).glob('*.png'))
     ]
 
 
 def is_mask_folder(path: Path) -> bool:
     """Whether a path looks like a folder of this kind."""
-    return (path / 'masks').is_dir()
+    return _label_folder(path).is_dir()
 
 
-def _sample(path: Path, mask: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
+def _label_folder(path: Path) -> Path:
+    masks = path / 'masks'
+    return masks if masks.is_dir() else path / 'instances'
+
+
+def _sample(path: Path, file: Path, pictures: list[Path], greys: dict[int, int]) -> MaskSample:
+    """Makes the sample of a file in `masks/`, or in `instances/` where there is no such folder."""
     faults: tuple[str, ...] = ()
     if not pictures:
-        faults = (f'{mask}: no picture of that name in images/',)
+        faults = (f'{file}: no picture of that name in images/',)
     elif len(pictures) > 1:
-        faults = (f'{mask}: two pictures, {pictures[0].name} and {pictures[1].name}',)
-    instances = path / 'instances' / mask.name
+        faults = (f'{file}: two pictures, {pictures[0].name} and {pictures[1].name}',)
+    instances = path / 'instances' / file.name
     return MaskSample(
         source=str(path),
-        name=mask.stem,
-        picture=pictures[0] if pictures else path / 'images' / mask.name,
+        name=file.stem,
+        picture=pictures[0] if pictures else path / 'images' / file.name,
         faults=faults,
-        mask=mask,
+        mask=file,
         instances=instances if instances.exists() else None,
         greys=greys,
     )
