@@ -24,6 +24,7 @@ def worst_sheet(
 ) -> NDArray[np.uint8]:
     """Draws the worst images of all results, each once, the worst first.
 
+    Images that were changed before the network saw them are shown only where there are no others.
     Left is what is true, right what was found; the caption has the IoU, or where the labels are
     incomplete the recall, or where there is no rock the share that is rightly not called rock.
 
@@ -38,8 +39,9 @@ def worst_sheet(
     Raises:
         DataError: An image can no longer be read.
     """
-    of = {id(judged): result for result in results for judged in result.pictures}
-    ranked = worst_of([judged for result in results for judged in result.pictures], len(of))
+    shown = [result for result in results if not str(result.conditions)] or results
+    of = {id(judged): result for result in shown for judged in result.pictures}
+    ranked = worst_of([judged for result in shown for judged in result.pictures], len(of))
     once: dict[tuple[str, str], Judged] = {}
     for judged in ranked:
         once.setdefault((str(judged.sample.picture), judged.name), judged)
@@ -58,8 +60,10 @@ def _pair(network: Network, result: Result, judged: Judged) -> list[NDArray[np.u
     told = 'recall' if judged.only_recall else 'IoU' if truth.any() else 'not called rock'
     rock = (found > 0).astype(np.uint8) * np.uint8(rock_ids[0])
     return [
-        thumbnail(Labelled(label.picture, label.classes, truth), f'{result.name}: {judged.name}'),
-        thumbnail(Labelled(label.picture, rock, found), f'{told} {judged.score:.3f}'),
+        thumbnail(Labelled(label.picture, label.classes, truth), judged.name),
+        thumbnail(
+            Labelled(label.picture, rock, found), f'{result.name}: {told} {judged.score:.3f}'
+        ),
     ]
 
 

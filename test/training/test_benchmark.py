@@ -331,13 +331,18 @@ def test_the_sheet_shows_the_worst_images_of_all_cases_each_once(
     cases: Path, tmp_path: Path
 ) -> None:
     sheet = tmp_path / 'sheet.png'
-    assert main(['--config', str(cases), '--half', 'both', '--sheet', str(sheet)]) == 0
+    words = ['--config', str(cases), '--weights', 'poor.safetensors', '--sheet', str(sheet)]
+    assert main([*words, '--half', 'both']) == 0
     drawn = cv2.imread(str(sheet))
     assert drawn is not None
     assert drawn.shape[1] == 4 * 320
     assert drawn.shape[0] == 3 * (320 + CAPTION), 'six images, true and found, two in a row'
     halves = drawn[:320, :320], drawn[:320, 320:640]
-    assert not np.array_equal(*halves), 'in the dark nothing is found'
+    assert not np.array_equal(*halves), 'not all of the rock was found'
+    assert main([*words, '--half', 'both', '--only', 'plain']) == 0
+    assert np.array_equal(cv2.imread(str(sheet)), drawn), 'images that were changed are not shown'
+    assert main([*words, '--half', 'both', '--only', 'dark']) == 0
+    assert not np.array_equal(cv2.imread(str(sheet)), drawn), 'unless there are no others'
 
 
 def test_each_network_has_a_sheet_of_its_own(cases: Path, tmp_path: Path) -> None:
