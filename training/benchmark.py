@@ -1,87 +1,288 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures weights on everything that they are meant for: one table, one report."""
+"""Measures weights on everything that they are meant for: one table, one report.
+
+Threshold and cutting are chosen on the one half of each validation set (`training.tune`), and
+what is reported is measured on the other.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from rock_seg_ros.perception.errors import all_lines
+from rock_seg_ros.perception.pipeline import Pixels
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights
+from rock_seg_ros.perception.weights_file import EMBEDDED, WeightsError, load_weights
+from rock_seg_ros.tools.bench_contenders import Run
+from rock_seg_ros.tools.bench_timing import in_turn
+from training.cases import (
+    HALF_CHOICES,
+    Case,
+    SegmenterNetwork,
+    choose_cases,
+    measure,
+    parts_of,
+)
 from training.curves import read_curves
-from training.evaluate import Conditions, Result, evaluate
+from training.evaluate import Judged, Measured, Result
+from training.metrics import compare
 from training.report import write_report
-from training.sources import DataError, SourceConfig, find_samples
+from training.sheet import worst_sheet
+from training.sources import DataError
+from training.tables import Table, as_markdown, as_text, differences_table, figures_table
+from training.writing import write_picture, write_whole
+
+SIZE = (640, 480)
+TIMING_SECONDS = 30.0
+MOST_RUNS = 20
+PRINT = '-'
 
 
-@dataclass
-class Case:
-    """One thing that is measured.
+@dataclass(frozen=True)
+class Benchmark:
+    """What a run of the benchmark gave.
 
     Attributes:
-        source: The labelled pictures.
-        split: 'train', 'val' or 'all'.
-        conditions: What is done to the pictures first.
-        shown: Whether the report may show pictures of it; false for data that may not be passed on.
+        networks: What each of them came to, on the same cases.
+        half: Which half of the validation sets was measured on.
+        missing: Name of a case that was left out → why.
+        against: Name of the weights that the others are compared with; empty = with none.
+        differences: Name of a network → name of a case → what `compare` returns.
     """
 
-    source: SourceConfig
-    split: str = 'val'
-    conditions: Conditions = field(default_factory=Conditions)
-    shown: bool = False
+    networks: list[Measured]
+    half: str
+    missing: dict[str, str]
+    against: str
+    differences: dict[str, dict[str, Any]]
+
+    def tables(self) -> list[Table]:
+        """Returns the table of figures, and that of differences where there are any."""
+        found = [figures_table(self.networks)]
+        if self.differences:
+            order = [result.name for result in self.networks[0].results]
+            found.append(differences_table(self.against, self.differences, order))
+        return found
+
+    def text(self) -> str:
+        """Returns the tables and what is missing, for people."""
+        lines = [as_text(table) + '\n' for table in self.tables()]
+        lines += [f'half of the validation sets: {self.half}']
+        lines += [f'missing: {name}: {reason}' for name, reason in self.missing.items()]
+        return '\n'.join(lines)
+
+    def markdown(self) -> str:
+        """Returns the tables in Markdown."""
+        return '\n\n'.join(f'{table.title}:\n\n{as_markdown(table)}' for table in self.tables())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all figures, of `summarize` and `compare`, as JSON can hold them."""
+        return {
+            'half': self.half,
+            'missing': self.missing,
+            'networks': {
+                network.name: {
+                    'milliseconds_640x480': network.milliseconds,
+                    'cases': {result.name: result.figures for result in network.results},
+                }
+                for network in self.networks
+            },
+            'against': self.against or None,
+            'differences': self.differences,
+        }
 
 
-def measure(segmenter: Segmenter, cases: dict[str, Case]) -> list[Result]:
-    """Measures every case.
+def run(
+    networks: Mapping[str, SegmenterNetwork],
+    cases: Mapping[str, Case],
+    half: str,
+    missing: Mapping[str, str],
+    pairs: Mapping[str, str],
+    against: str = '',
+) -> Benchmark:
+    """Measures every network on every case.
 
     Args:
-        segmenter: The network.
-        cases: By name, at least one.
+        networks: By name, at least one.
+        cases: By name, those that are there.
+        half: 'tune', 'report' or 'both'.
+        missing: Name of a case that was left out → why.
+        pairs: Name of a network → name of that which it is compared with.
+        against: Name of the weights that the others are compared with.
 
     Raises:
-        DataError, ValueError: As for `find_samples` and `evaluate`.
+        DataError: As for `measure`.
     """
-    results = []
-    for name, case in cases.items():
-        samples = find_samples(case.source, case.split, segmenter.card.classes)
-        results.append(evaluate(segmenter, samples, case.conditions, name=name, shown=case.shown))
-    return results
-
-
-def line(result: Result) -> str:
-    """Returns the main figures of a result for people."""
-    told = result.figures
-    values = {
-        'IoU': told['iou'],
-        'boundary IoU': told['boundary_iou'],
-        'rock recall': told['rocks']['recall'],
-        'false rock': told['false_rock'],
+    judged: dict[tuple[str, str], list[Judged]] = {}
+    for network, case, own in measure(networks, cases, half):
+        judged.setdefault((network, case), []).append(own)
+    speeds = milliseconds(networks, _picture(networks, cases, half))
+    measured = {
+        name: Measured(
+            name,
+            network.card,
+            [
+                Result(case, cases[case].conditions, judged[name, case], cases[case].shown)
+                for case in cases
+            ],
+            speeds[name],
+        )
+        for name, network in networks.items()
     }
-    figures = (f'{name} {value:.4f}' for name, value in values.items() if value is not None)
-    return f'{result.name:28} ' + ', '.join(figures)
+    differences = {
+        ours: _differences(measured[ours], measured[theirs]) for ours, theirs in pairs.items()
+    }
+    return Benchmark(list(measured.values()), half, dict(missing), against, differences)
+
+
+def _differences(ours: Measured, theirs: Measured) -> dict[str, Any]:
+    return {
+        result.name: compare(result.counts, theirs.result(result.name).counts, result.only_recall)
+        for result in ours.results
+    }
+
+
+def _picture(
+    networks: Mapping[str, SegmenterNetwork], cases: Mapping[str, Case], half: str
+) -> Pixels:
+    """Returns the first image of the first case, scaled to `SIZE`."""
+    (name, case), classes = next(iter(cases.items())), next(iter(networks.values())).card.classes
+    picture = parts_of(name, case, classes, half)[0].sample.read().picture
+    return cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def milliseconds(networks: Mapping[str, SegmenterNetwork], picture: Pixels) -> dict[str, float]:
+    """Returns the median time from a picture to its mask, ms; the networks take turns.
+
+    Args:
+        networks: By name.
+        picture: H×W×3 uint8 RGB.
+    """
+    runs = in_turn(
+        {name: partial(_run_once, own.segmenter, picture) for name, own in networks.items()},
+        TIMING_SECONDS,
+        MOST_RUNS,
+    )
+    return {
+        name: 1e3 * float(np.median([run.seconds for run in own])) for name, own in runs.items()
+    }
+
+
+def _run_once(segmenter: Segmenter, picture: Pixels) -> Run:
+    start = time.perf_counter()
+    segmenter.segment(picture).mask()
+    return Run(time.perf_counter() - start, 0.0)
+
+
+def _names(weights: Sequence[str]) -> dict[str, str]:
+    """Returns a short name of each weights file → the file, the whole path where two are alike."""
+    short = [Path(file).stem if file else 'embedded' for file in weights]
+    names = [
+        file if short.count(name) > 1 else name for name, file in zip(short, weights, strict=True)
+    ]
+    return dict(zip(names, weights, strict=True))
+
+
+def _load(
+    given: Namespace,
+) -> tuple[dict[str, SegmenterNetwork], dict[str, str], str]:
+    """Loads every weights file at every preset.
+
+    Returns:
+        The networks by name; name of a network → name of that which it is compared with; name of
+        the weights that the others are compared with.
+    """
+    files = list(
+        dict.fromkeys([*given.weights, *([] if given.against is None else [given.against])])
+    )
+    names = _names(files)
+    against = next((name for name, file in names.items() if file == given.against), '')
+    networks, pairs = {}, {}
+    for name, file in names.items():
+        weights = load_weights(file, given.device)
+        for preset in dict.fromkeys(given.presets):
+            networks[f'{name}, {preset}'] = SegmenterNetwork(
+                Segmenter(weights, given.device, output_stride=given.output_stride, preset=preset)
+            )
+            if against and name != against:
+                pairs[f'{name}, {preset}'] = f'{against}, {preset}'
+    return networks, pairs, against
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog='python -m training.benchmark')
-    parser.add_argument('--weights', default='', help='weights file (default: the embedded)')
+    parser.add_argument(
+        '--weights',
+        nargs='+',
+        type=str,
+        default=list(EMBEDDED),
+        help='weights files, resnet50 or light (default: both embedded networks)',
+    )
     parser.add_argument('--config', action='config', help='YAML file with `cases`')
     parser.add_argument(
         '--cases', type=dict[str, Case], required=True, help='name: what to measure'
     )
+    parser.add_argument('--only', nargs='+', type=str, default=[], help='names of cases')
+    parser.add_argument(
+        '--half',
+        choices=HALF_CHOICES,
+        default='report',
+        help='of each validation set; training.tune chooses by the other',
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--preset', choices=PRESETS, default='auto', help='accuracy against speed')
+    parser.add_argument(
+        '--presets',
+        '--preset',
+        nargs='+',
+        choices=PRESETS,
+        default=['auto'],
+        help='accuracy against speed, one or several',
+    )
     parser.add_argument('--output-stride', type=int, default=0, help="8 or 16; 0 = the preset's")
+    parser.add_argument(
+        '--against', type=str, help='weights file that the others are compared with, image by image'
+    )
     parser.add_argument('--report', type=Path, help='write a report, OUT.html')
     parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
-    parser.add_argument('--json', action='store_true', help='print one JSON object')
+    parser.add_argument(
+        '--sheet',
+        type=Path,
+        help='write a contact sheet of the worst images, OUT.png or .jpg, one for each network;'
+        ' also of data that may not be passed on',
+    )
+    parser.add_argument(
+        '--json', nargs='?', const=PRINT, help='print one JSON object, or write it to a file'
+    )
+    parser.add_argument(
+        '--markdown', nargs='?', const=PRINT, help='print the tables in Markdown, or write them'
+    )
     return parser
+
+
+def _measure(given: Namespace) -> tuple[Benchmark, dict[str, SegmenterNetwork]]:
+    networks, pairs, against = _load(given)
+    classes = next(iter(networks.values())).card.classes
+    cases, missing = choose_cases(given.cases, given.only, classes, given.half)
+    return run(networks, cases, given.half, missing, pairs, against), networks
+
+
+def _sheet_file(sheet: Path, network: str, several: bool) -> Path:
+    """Returns OUT.png, or OUT-NETWORK.png where there are several networks."""
+    own = ''.join(letter if letter.isalnum() else '_' for letter in network)
+    return sheet.with_stem(f'{sheet.stem}-{own}') if several else sheet
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,25 +292,36 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = parser.parse_args(words)
     try:
         given = parser.instantiate(parsed)
-        weights = load_weights(given.weights, given.device)
-        segmenter = Segmenter(
-            weights, given.device, output_stride=given.output_stride, preset=given.preset
-        )
-        results = measure(segmenter, given.cases)
+        curves = read_curves(given.run) if given.run else None
+        told, networks = _measure(given)
         if given.report:
-            curves = read_curves(given.run) if given.run else None
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
-            write_report(given.report, results, weights.card, command, curves)
+            write_report(given.report, told.networks, command, curves, tables=told.tables()[1:])
+        for network in told.networks if given.sheet else []:
+            file = _sheet_file(given.sheet, network.name, len(networks) > 1)
+            write_picture(file, worst_sheet(networks[network.name], network.results))
+        _tell(told, given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    if given.json:
-        print(json.dumps({result.name: result.figures for result in results}))
-    else:
-        print('\n'.join(map(line, results)))
     return 0
+
+
+def _tell(told: Benchmark, given: Namespace) -> None:
+    """Prints the tables as text, unless JSON or Markdown is to be printed; writes the others."""
+    printed = [
+        (given.json, json.dumps(told.to_json())),
+        (given.markdown, told.markdown()),
+    ]
+    if PRINT not in (given.json, given.markdown):
+        print(told.text())
+    for where, content in printed:
+        if where == PRINT:
+            print(content)
+        elif where:
+            write_whole(Path(where), f'{content}\n'.encode())
 
 
 if __name__ == '__main__':

@@ -25,8 +25,8 @@ from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 from training.curves import read_curves
-from training.metrics import Counts, count, stack, summarize
-from training.sources import DataError, Sample, find_samples
+from training.metrics import Counts, Window, count_windows, stack, summarize, windows
+from training.sources import DataError, Labelled, Sample, find_samples
 from training.sources.options import add_source_options, source_of
 
 
@@ -71,17 +71,40 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture that was measured on.
+    """A picture that was measured on, or a tile of one.
 
     Attributes:
         sample: The picture.
         counts: Of what was found in it.
         mask: H×W bool, where rock was found.
+        tile: Rows and columns of the picture that were measured; None = all.
+        only_recall: Whether its label is incomplete, so that nothing but recall is known.
     """
 
     sample: Sample
     counts: Counts
     mask: NDArray[np.bool_]
+    tile: Window | None = None
+    only_recall: bool = False
+
+    @property
+    def name(self) -> str:
+        """The picture's name, and the tile's left and top, px: 'creek 320,0'."""
+        if self.tile is None:
+            return self.sample.name
+        return f'{self.sample.name} {self.tile[1].start},{self.tile[0].start}'
+
+    def read(self) -> Labelled:
+        """Reads the picture and its labels once more, as far as they were measured.
+
+        Raises:
+            DataError: They can no longer be read.
+        """
+        label = self.sample.read()
+        if self.tile is None:
+            return label
+        instances = None if label.instances is None else label.instances[self.tile]
+        return Labelled(label.picture[self.tile], label.classes[self.tile], instances)
 
     @property
     def iou(self) -> float | None:
@@ -89,10 +112,22 @@ class Judged:
         value, told = self.counts.iou
         return float(value) if told else None
 
+    @property
+    def score(self) -> float | None:
+        """What the worst pictures are chosen by, 0 to 1, worst to best; None: nothing to judge.
+
+        IoU of rock pixels, or where the label is incomplete, their recall. In a picture without
+        true rock the share of pixels that are not called rock, as a single one makes the IoU 0.
+        """
+        (empty, invented), (missed, found) = self.counts.pixels
+        if missed + found:
+            return float(found / (missed + found)) if self.only_recall else self.iou
+        return float(empty / (empty + invented)) if invented and not self.only_recall else None
+
 
 @dataclass(frozen=True)
 class Result:
-    """What a measurement gave.
+    """What a measurement of one network on one set of pictures gave.
 
     Attributes:
         name: Of the data and the conditions, for people.
@@ -111,10 +146,37 @@ class Result:
         """The counts of all pictures, P×…."""
         return stack([judged.counts for judged in self.pictures])
 
+    @property
+    def only_recall(self) -> bool:
+        """Whether the labels are incomplete, so that nothing but recall is known."""
+        return any(judged.only_recall for judged in self.pictures)
+
     @cached_property
     def figures(self) -> dict[str, Any]:
         """What `summarize` tells, and the conditions."""
-        return summarize(self.counts) | {'conditions': asdict(self.conditions)}
+        told = summarize(self.counts, self.only_recall)
+        return told | {'conditions': asdict(self.conditions)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a network came to.
+
+    Attributes:
+        name: Of the network, for people: its weights and preset; may be empty where it is alone.
+        card: Of its weights.
+        results: On each set of pictures, at least one.
+        milliseconds: From a picture of 640×480 to its mask, median; None = not measured.
+    """
+
+    name: str
+    card: Card
+    results: list[Result]
+    milliseconds: float | None = None
+
+    def result(self, name: str) -> Result:
+        """Returns the result of a name."""
+        return next(result for result in self.results if result.name == name)
 
 
 def evaluate(
@@ -155,9 +217,35 @@ def evaluate(
         found = segment_under(segmenter, label.picture, conditions, threshold)
         if not rims:
             found.rim_id = None
-        counts = count(label.classes, label.instances, found, settings)
-        judged.append(Judged(sample, counts, found.mask() > 0))
+        judged += judge(sample, label, found, settings)
     return Result(name, conditions, judged, shown)
+
+
+def judge(
+    sample: Sample,
+    label: Labelled,
+    found: Segmentation,
+    settings: RockSettings | None = None,
+    tiles: Sequence[Window] | None = None,
+    only_recall: bool = False,
+) -> list[Judged]:
+    """Counts what was found in a picture, as a whole or tile by tile.
+
+    Args:
+        sample: The picture.
+        label: What is true of it.
+        found: What the network says of it.
+        settings: Which rocks are told; None = as the node does by default.
+        tiles: Of `windows`, all or some; None = the whole picture.
+        only_recall: Whether the label is incomplete.
+    """
+    where = windows(*label.classes.shape) if tiles is None else tiles
+    counts = count_windows(label.classes, label.instances, found, where, settings)
+    mask = found.mask() > 0
+    return [
+        Judged(sample, own, mask[tile], None if tiles is None else tile, only_recall)
+        for tile, own in zip(where, counts, strict=True)
+    ]
 
 
 def segment_under(
@@ -234,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
+def _measure(given: argparse.Namespace) -> Measured:
     asked = {name: getattr(given, name) for name in ('device', 'preset', 'output_stride')}
     how: Any = {name: value for name, value in asked.items() if value is not None}
     conditions = Conditions(given.grey, given.scale, given.gain)
@@ -251,16 +339,16 @@ def _measure(given: argparse.Namespace) -> tuple[Result, Card]:
         settings=RockSettings(split_touching=not given.no_split_touching),
         rims=not given.no_rims,
     )
-    return result, segmenter.card
+    return Measured('', segmenter.card, [result])
 
 
-def _measure_and_report(given: argparse.Namespace, command: str) -> Result:
+def _measure_and_report(given: argparse.Namespace, command: str) -> Measured:
     from training.report import write_report  # which imports this module
 
     curves = read_curves(given.run) if given.run else None
-    result, card = _measure(given)
-    write_report(given.report, [result], card, command, curves, given.worst)
-    return result
+    measured = _measure(given)
+    write_report(given.report, [measured], command, curves, given.worst)
+    return measured
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -269,13 +357,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(words)
     command = shlex.join(['python', '-m', 'training.evaluate', *words])
     try:
-        result = _measure_and_report(given, command) if given.report else _measure(given)[0]
+        measured = _measure_and_report(given, command) if given.report else _measure(given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.evaluate: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    figures = result.figures
+    figures = measured.results[0].figures
     if given.json:
         print(json.dumps(figures))
     else:

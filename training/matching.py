@@ -50,21 +50,41 @@ def count_rocks(
     counted: NDArray[np.bool_],
     min_area: int = RockSettings.min_area,
 ) -> NDArray[np.float64]:
+    """Matches the rocks of a whole image, as `count_rocks_by_tile` does.
+
+    Returns:
+        3×4: small, medium, large × true rocks, those of them that were found, false rocks, sum of
+        the found ones' IoU. A false rock is sorted by its own size, the others by the true rock's.
+    """
+    tiles = np.zeros(truth.shape, np.intp)
+    return count_rocks_by_tile(truth, found, counted, tiles, 1, min_area)[0]
+
+
+def count_rocks_by_tile(
+    truth: NDArray[np.int32],
+    found: NDArray[np.int32],
+    counted: NDArray[np.bool_],
+    tiles: NDArray[np.intp],
+    number: int,
+    min_area: int = RockSettings.min_area,
+) -> NDArray[np.float64]:
     """Matches found rocks to true ones at an IoU of 0.5 or more, the best pairs first.
 
-    IoU and area are over the counted pixels only (as void is in Kirillov et al. 2019,
-    arXiv:1801.00868). Left out are true rocks below `min_area` with what matches them, and found
-    rocks that match none and lie to more than half on pixels that are not counted.
+    Rocks are matched whole, across the borders of tiles, and each counts in the tile that has most
+    of its pixels. IoU and area are over the counted pixels only (as void is in Kirillov et al.
+    2019, arXiv:1801.00868). Left out are true rocks below `min_area` with what matches them, and
+    found rocks that match none and lie to more than half on pixels that are not counted.
 
     Args:
         truth: H×W, 0 or the number of a true rock.
         found: H×W, 0 or the number of a found rock.
         counted: H×W, false where the label is to be ignored.
+        tiles: H×W, the number of each pixel's tile, from 0.
+        number: Of tiles.
         min_area: Smallest true rock that is asked for, px.
 
     Returns:
-        3×4: small, medium, large × true rocks, those of them that were found, false rocks, sum of
-        the found ones' IoU. A false rock is sorted by its own size, the others by the true rock's.
+        number×3×4, for each tile what `count_rocks` returns.
     """
     pairs, whole = _overlaps(truth, found, counted)
     true_area, found_area = pairs[1:].sum(axis=1), pairs[:, 1:].sum(axis=0)
@@ -77,14 +97,24 @@ def count_rocks(
     false = 2 * found_area >= whole[1:]
     false[partner[matched]] = False
     true_size, found_size = (np.digitize(area, SIZE_LIMITS) for area in (true_area, found_area))
+    true_tile, found_tile = (
+        _homes(labels, tiles, number) for labels in (np.where(counted, truth, 0), found)
+    )
+    counts = np.zeros((number, 3, 4))
+    np.add.at(counts[..., 0], (true_tile[asked], true_size[asked]), 1)
+    np.add.at(counts[..., 1], (true_tile[hit], true_size[hit]), 1)
+    np.add.at(counts[..., 2], (found_tile[false], found_size[false]), 1)
     ious = iou[np.flatnonzero(hit), partner[hit]]
-    columns = [
-        np.bincount(true_size[asked], minlength=3),
-        np.bincount(true_size[hit], minlength=3),
-        np.bincount(found_size[false], minlength=3),
-        np.bincount(true_size[hit], ious, minlength=3),
-    ]
-    return np.stack(columns, axis=1).astype(np.float64)
+    np.add.at(counts[..., 3], (true_tile[hit], true_size[hit]), ious)
+    return counts
+
+
+def _homes(labels: NDArray[np.int32], tiles: NDArray[np.intp], number: int) -> NDArray[np.intp]:
+    """Returns the tile that has most of the pixels of each rock, in the order of their numbers."""
+    highest = int(labels.max(initial=0))
+    cells = labels.astype(np.intp) * number + tiles
+    pixels = np.bincount(cells.ravel(), minlength=(highest + 1) * number).reshape(-1, number)
+    return pixels[1:][pixels[1:].any(axis=1)].argmax(axis=1)
 
 
 def _overlaps(

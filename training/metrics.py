@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -17,7 +18,7 @@ from torchmetrics.functional.classification import binary_confusion_matrix
 
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmentation
-from training.matching import SIZES, count_rocks, rock_labels, true_labels
+from training.matching import SIZES, count_rocks_by_tile, rock_labels, true_labels
 from training.sources import IGNORE
 
 BOUNDARY_RATIO = 0.02
@@ -25,6 +26,8 @@ CALIBRATION_BINS = 15
 LEVELS = 256
 RESAMPLES = 1000
 CERTAINTY = 0.95
+
+Window = tuple[slice, slice]
 
 
 def rock_metrics(prefix: str = '') -> MetricCollection:
@@ -70,30 +73,78 @@ def count(
     found: Segmentation,
     settings: RockSettings | None = None,
 ) -> Counts:
-    """Counts one picture.
+    """Counts one picture, as `count_windows` does."""
+    (counts,) = count_windows(classes, instances, found, windows(*classes.shape), settings)
+    return counts
+
+
+def windows(height: int, width: int, side: int = 0) -> list[Window]:
+    """Divides an image of that size into tiles of about side×side px; side 0: it is one tile."""
+    rows, columns = (max(1, round(length / side)) if side else 1 for length in (height, width))
+    y, x = (
+        np.linspace(0, height, rows + 1, dtype=int),
+        np.linspace(0, width, columns + 1, dtype=int),
+    )
+    return [
+        (slice(top, bottom), slice(left, right))
+        for top, bottom in pairwise(y.tolist())
+        for left, right in pairwise(x.tolist())
+    ]
+
+
+def count_windows(
+    classes: NDArray[np.uint8],
+    instances: NDArray[np.int32] | None,
+    found: Segmentation,
+    tiles: Sequence[Window],
+    settings: RockSettings | None = None,
+) -> list[Counts]:
+    """Counts tiles of one image, each as if it were an image of its own.
+
+    Only rocks are matched whole, and count in the tile that has most of their pixels.
 
     Args:
         classes: H×W true class ids; 255 is ignored.
         instances: H×W true rocks by number, or None, as for `true_labels`.
         found: What the network says.
+        tiles: Of `windows`, all or some.
         settings: Which of the found rocks count; None = those that the node tells by default.
     """
     settings = settings or RockSettings()
     counted = classes != IGNORE
     true_rock = np.isin(classes, found.rock_ids) & counted
-    found_rock = found.mask() > 0
+    found_rock, probability = found.mask() > 0, rock_probability(found)
+    place = np.full(classes.shape, len(tiles), np.intp)
+    for number, tile in enumerate(tiles):
+        place[tile] = number
+    rocks = count_rocks_by_tile(
+        true_labels(classes, instances, found.rock_ids),
+        rock_labels(found, settings),
+        counted,
+        place,
+        len(tiles) + 1,  # the last one is all that is in none
+        settings.min_area,
+    )
+    return [
+        _count_pixels(counted[tile], true_rock[tile], found_rock[tile], probability[tile], own)
+        for tile, own in zip(tiles, rocks[:-1], strict=True)
+    ]
+
+
+def _count_pixels(
+    counted: NDArray[np.bool_],
+    true_rock: NDArray[np.bool_],
+    found_rock: NDArray[np.bool_],
+    probability: NDArray[np.uint8],
+    rocks: NDArray[np.float64],
+) -> Counts:
+    """Counts the pixels of a tile; `rocks` has been counted."""
     truth = np.where(counted, true_rock, IGNORE).astype(np.int64)
     pixels = binary_confusion_matrix(
         torch.from_numpy(found_rock.astype(np.int64)), torch.from_numpy(truth), ignore_index=IGNORE
     ).numpy()
     either = pixels.sum() - pixels[0, 0]
-    rocks = count_rocks(
-        true_labels(classes, instances, found.rock_ids),
-        rock_labels(found, settings),
-        counted,
-        settings.min_area,
-    )
-    level = rock_probability(found).astype(np.int64) + LEVELS * true_rock
+    level = probability.astype(np.int64) + LEVELS * true_rock
     return Counts(
         pixels=pixels.astype(np.float64),
         empty=np.zeros(2) if true_rock.any() else pixels[0].astype(np.float64),
@@ -241,11 +292,12 @@ def bootstrap(
     return figures(weighted_sum(counts, weights.astype(np.float64)))
 
 
-def summarize(counts: Counts) -> dict[str, Any]:
+def summarize(counts: Counts, only_recall: bool = False) -> dict[str, Any]:
     """Returns the figures of P pictures with their 95 % intervals, as `--json` prints them.
 
     Args:
         counts: P×… of the pictures.
+        only_recall: The labels are incomplete: all other figures are None.
 
     Returns:
         images: P.
@@ -258,13 +310,51 @@ def summarize(counts: Counts) -> dict[str, Any]:
     values = {name: _plain(value) for name, value in figures(total).items()}
     draws = bootstrap(counts)
     intervals = {name: _interval(draws[name]) if pictures > 1 else None for name in values}
+    for name in values:
+        if only_recall and not name.endswith('recall'):
+            values[name] = intervals[name] = None
     told = {'images': pictures, **_nested(values)}
     for name, (true, matched, false, _) in zip(
         ('', *SIZES), (total.rocks.sum(axis=0), *total.rocks), strict=True
     ):
         own = told['rocks'][name] if name else told['rocks']
-        own |= {'true': int(true), 'found': int(matched + false)}
+        own |= {'true': int(true), 'found': None if only_recall else int(matched + false)}
     return told | {'intervals': _nested(intervals)}
+
+
+def compare(ours: Counts, theirs: Counts, only_recall: bool = False) -> dict[str, Any]:
+    """Returns by how much figures differ between two networks on the same P images.
+
+    Paired bootstrap: each draw takes the same images for both.
+
+    Args:
+        ours: P×… of the one network.
+        theirs: P×… of the other, of the same images in the same order.
+        only_recall: As for `summarize`.
+
+    Returns:
+        The names of `figures`, nested as in `summarize`, each with: difference (ours − theirs),
+        interval ([low, high] of 95 %) and excludes_zero, whether 0 lies outside of the interval.
+        Difference and interval are None where they cannot be known.
+
+    Raises:
+        ValueError: The numbers of images differ.
+    """
+    sides = ours, theirs
+    images = [len(side.pixels) for side in sides]
+    if images[0] != images[1]:
+        raise ValueError(f'cannot compare networks on {images[0]} and {images[1]} images')
+    one, other = (figures(weighted_sum(side, np.ones(images[0]))) for side in sides)
+    draws, other_draws = (bootstrap(side) for side in sides)
+    differences = {}
+    for name in one:
+        known = name.endswith('recall') or not only_recall
+        value = _plain(one[name] - other[name]) if known else None
+        paired = known and value is not None and images[0] > 1
+        bounds = _interval(draws[name] - other_draws[name]) if paired else None
+        clear = bounds is not None and not bounds[0] <= 0 <= bounds[1]
+        differences[name] = {'difference': value, 'interval': bounds, 'excludes_zero': clear}
+    return _nested(differences)
 
 
 def _plain(value: NDArray[np.float64]) -> float | None:

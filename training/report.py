@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.writing import write_beside
-from training.evaluate import Judged, Result
+from training.evaluate import Judged, Measured, Result
 from training.matching import SIZES
 from training.plots import (
     Curves,
@@ -25,6 +25,7 @@ from training.plots import (
     plot_thresholds,
 )
 from training.sources import IGNORE, Labelled, fingerprint
+from training.tables import Table
 
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WORST = 12
@@ -47,22 +48,22 @@ ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean 
 
 def write_report(
     output: Path,
-    results: Sequence[Result],
-    card: Card,
+    networks: Sequence[Measured],
     command: str,
     curves: Curves | None = None,
     worst: int = WORST,
+    tables: Sequence[Table] = (),
 ) -> None:
     """Writes a report, beside the target first and then renamed.
 
     Args:
         output: The HTML file.
-        results: Of one set of weights, at least one, the main one first.
-        card: Of the weights.
+        networks: At least one, measured on the same sets, the main one first.
         command: That makes the report again.
         curves: Of the training, from `read_curves`.
         worst: Number of pictures of each result that are shown, lowest IoU first. With 0 no pixel
             of the data goes into the file: for reports on data that may not be passed on.
+        tables: Stand below the overview.
 
     Raises:
         DataError: A picture can no longer be read.
@@ -70,28 +71,54 @@ def write_report(
     """
     page = render(
         TEMPLATE,
-        results=[_section(result, card, worst) for result in results],
+        results=[
+            _section(result, network, worst, len(networks) > 1)
+            for network in networks
+            for result in network.results
+        ],
+        overview=[
+            _row(network.result(result.name), network)
+            for result in networks[0].results
+            for network in networks
+        ],
+        several=len(networks) > 1,
+        tables=tables,
         figures=FIGURES,
         rock_figures=ROCK_FIGURES,
-        card=asdict(card),
+        cards={network.name: asdict(network.card) for network in networks},
         curves=plot_curves(curves) if curves else '',
         legend={name: '#{:02x}{:02x}{:02x}'.format(*colour) for name, colour in LEGEND.items()},
         command=command,
-        approximate=len(card.classes) > 2,
+        approximate=any(len(network.card.classes) > 2 for network in networks),
     )
     write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
-def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:
-    """Returns what the template shows of a result."""
+def _row(result: Result, network: Measured) -> dict[str, Any]:
+    """Returns what the template's overview shows of a result."""
+    told = result.figures
+    speed = network.milliseconds
+    return {
+        'name': result.name,
+        'network': network.name,
+        'images': told['images'],
+        'figures': _cells(told, told['intervals'], FIGURES),
+        'rocks': _cells(told['rocks'], told['intervals']['rocks'], ROCK_FIGURES),
+        'milliseconds': '–' if speed is None else f'{speed:.1f}',
+    }
+
+
+def _section(result: Result, network: Measured, worst: int, several: bool) -> dict[str, Any]:
+    """Returns what the template shows of a result; with several networks it says which one's."""
     told = result.figures
     rocks, intervals = told['rocks'], told['intervals']
     levels = result.counts.levels.sum(axis=0)
     ious = [judged.iou for judged in result.pictures if judged.iou is not None]
+    samples = {judged.sample.name: judged.sample for judged in result.pictures}
     return {
-        'name': result.name,
+        'name': f'{result.name}: {network.name}' if several else result.name,
         'images': told['images'],
-        'fingerprint': fingerprint([judged.sample for judged in result.pictures]),
+        'fingerprint': fingerprint(list(samples.values())),
         'figures': _cells(told, intervals, FIGURES),
         'sizes': {
             'all': rocks | _cells(rocks, intervals['rocks'], ROCK_FIGURES),
@@ -100,13 +127,15 @@ def _section(result: Result, card: Card, worst: int) -> dict[str, Any]:
                 for size in SIZES
             },
         },
-        'plots': [
+        'plots': []
+        if result.only_recall
+        else [
             plot_ious(ious),
             plot_thresholds(levels, (told['precision'], told['recall'])),
             plot_reliability(levels),
         ],
         'worst': [
-            _shown(judged, card)
+            _shown(judged, network.card)
             for judged in worst_of(result.pictures, worst if result.shown else 0)
         ],
     }
@@ -127,24 +156,24 @@ def _cells(
 
 
 def worst_of(pictures: Sequence[Judged], count: int) -> list[Judged]:
-    """Returns the pictures of lowest IoU, the worst first; of equal ones that with more errors.
+    """Returns the pictures of lowest score, the worst first; of equal ones that with more errors.
 
     Pictures in which rock is neither true nor found are never among them.
     """
 
     def badness(judged: Judged) -> tuple[float, float]:
         (_, invented), (missed, _) = judged.counts.pixels
-        return judged.iou or 0.0, -invented - missed
+        return judged.score or 0.0, -invented - missed
 
-    judgeable = [judged for judged in pictures if judged.iou is not None]
+    judgeable = [judged for judged in pictures if judged.score is not None]
     return sorted(judgeable, key=badness)[:count]
 
 
 def _shown(judged: Judged, card: Card) -> dict[str, Any]:
-    label = judged.sample.read()
+    label = judged.read()
     (_, invented), (missed, found) = judged.counts.pixels
     return {
-        'name': judged.sample.name,
+        'name': judged.name,
         'iou': f'{judged.iou:.3f}',
         'found': int(found),
         'missed': int(missed),

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmentation
-from training.evaluate import Conditions, evaluate, main, segment_under
-from training.sources import DataError, Sample, SourceConfig, find_samples
+from training.evaluate import Conditions, evaluate, judge, main, segment_under
+from training.metrics import windows
+from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples
 
 CLASSES = ('background', 'rock')
 
@@ -222,3 +223,42 @@ def test_missing_arguments_are_status_2() -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
+
+
+def test_a_tile_is_named_by_its_place_and_read_as_it_was_measured(discs: Path) -> None:
+    sample = all_of(discs)[0]
+    label = sample.read()
+    found = BrightIsRock().segment(label.picture)
+    tiles = windows(80, 96, 40)
+    judged = judge(sample, label, found, tiles=tiles[1:])
+    assert [own.name for own in judged] == ['0 48,0', '0 0,40', '0 48,40']
+    for own, tile in zip(judged, tiles[1:], strict=True):
+        assert np.array_equal(own.read().picture, label.picture[tile])
+        assert np.array_equal(own.read().classes, label.classes[tile])
+        assert own.mask.shape == (40, 48)
+    (whole,) = judge(sample, label, found)
+    assert whole.name == '0'
+    assert whole.read().classes.shape == (80, 96)
+
+
+def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> None:
+    """IoU where there is rock; where there is none, a single pixel must not be as bad as all."""
+    sample = all_of(discs)[0]
+    label = sample.read()
+    rock = label.classes.copy()
+    some = rock.copy()
+    some[:8] = 1
+
+    def score(classes: NDArray[np.uint8], ids: NDArray[np.uint8], recall: bool) -> float | None:
+        found = Segmentation(ids, np.full_like(ids, 255), (1,))
+        own = Labelled(label.picture, classes, None)
+        (judged,) = judge(sample, own, found, only_recall=recall)
+        return judged.score
+
+    nothing = np.zeros_like(rock)
+    assert score(rock, rock, False) == 1
+    assert score(rock, some, False) == pytest.approx(rock.sum() / some.sum())
+    assert score(rock, some, True) == 1, 'more rock than is labelled is no fault'
+    assert score(nothing, np.eye(80, 96, dtype=np.uint8), False) == pytest.approx(1 - 1 / 96)
+    assert score(nothing, nothing, False) is None
+    assert score(nothing, some, True) is None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.rocks import RockSettings, find_rocks
 from rock_seg_ros.perception.segmenter import Segmentation
-from training.matching import count_rocks, rock_labels, true_labels
+from training.matching import count_rocks, count_rocks_by_tile, rock_labels, true_labels
 
 NOTHING = np.zeros((200, 200), np.int32)
 EVERYWHERE = np.ones((200, 200), bool)
@@ -119,3 +119,13 @@ def test_ignored_pixels_are_in_no_rock() -> None:
     truth, found = boxes((0, 0, 10, 10)), boxes((0, 0, 18, 10))
     np.testing.assert_allclose(count_rocks(truth, found, counted)[0], [1, 1, 0, 1])
     assert count_rocks(truth, found, EVERYWHERE)[0, 3] == pytest.approx(10 / 18)
+
+
+def test_rocks_are_matched_across_tiles_and_count_in_the_tile_that_has_most_of_them() -> None:
+    tiles = np.zeros((200, 200), np.intp)
+    tiles[:, 100:] = 1
+    truth = boxes((95, 0, 20, 10), (0, 50, 20, 10), (150, 50, 20, 10))
+    found = boxes((95, 0, 20, 10), (93, 100, 10, 10))
+    counts = count_rocks_by_tile(truth, found, EVERYWHERE, tiles, 2)
+    assert counts[:, 0].tolist() == [[1, 0, 1, 0], [2, 1, 0, 1]]
+    np.testing.assert_allclose(counts.sum(axis=0), count_rocks(truth, found, EVERYWHERE))

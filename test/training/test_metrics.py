@@ -17,12 +17,15 @@ from training.metrics import (
     Counts,
     bootstrap,
     boundary_overlap,
+    compare,
     count,
+    count_windows,
     figures,
     rock_metrics,
     stack,
     summarize,
     weighted_sum,
+    windows,
 )
 
 
@@ -187,3 +190,79 @@ def test_what_cannot_be_told_is_none_and_the_rest_is_plain_json() -> None:
     assert told['intervals']['iou'] is None
     assert told['intervals']['false_rock'] is None, 'one picture tells nothing of others'
     assert json.loads(json.dumps(told)) == told
+
+
+def test_tiles_cover_an_image_once_and_are_about_as_large_as_asked() -> None:
+    seen = np.zeros((960, 1290), int)
+    tiles = windows(960, 1290, 320)
+    for tile in tiles:
+        seen[tile] += 1
+        assert 300 < min(seen[tile].shape) <= max(seen[tile].shape) < 340
+    assert (seen == 1).all()
+    assert len(tiles) == 12
+    assert windows(100, 50) == windows(100, 50, 320) == [(slice(0, 100), slice(0, 50))]
+
+
+def test_tiles_sum_up_to_their_image_but_for_boundaries_and_the_means_over_images() -> None:
+    classes, found = picture(3, rocks=9)
+    whole = count(classes, None, found)
+    tiles = count_windows(classes, None, found, windows(*classes.shape, 40))
+    assert len(tiles) == 6
+    for name in ('pixels', 'rocks', 'levels'):
+        total = sum(getattr(tile, name) for tile in tiles)
+        np.testing.assert_allclose(total, getattr(whole, name))
+    some = count_windows(classes, None, found, windows(*classes.shape, 40)[:2])
+    np.testing.assert_array_equal(some[1].rocks, tiles[1].rocks)
+
+
+def test_where_labels_are_incomplete_only_recall_is_known() -> None:
+    told = summarize(counts_of([picture(0), picture(1)]), only_recall=True)
+    whole = summarize(counts_of([picture(0), picture(1)]))
+    assert told['recall'] == whole['recall']
+    assert told['rocks']['recall'] == whole['rocks']['recall']
+    assert told['intervals']['recall'] == whole['intervals']['recall']
+    for name in ('iou', 'precision', 'boundary_iou', 'false_rock', 'ece'):
+        assert told[name] is told['intervals'][name] is None
+    assert told['rocks']['precision'] is told['rocks']['found'] is None
+    assert told['rocks']['true'] == whole['rocks']['true']
+
+
+def test_a_paired_difference_is_surer_than_the_figures_themselves() -> None:
+    """Images differ much, and the one network is a little worse on each of them."""
+    better = [picture(seed) for seed in range(12)]
+    worse = []
+    for classes, found in better:
+        ids = found.class_ids.copy()
+        ids[80:84] = 1
+        worse.append((classes, Segmentation(ids, found.confidence, (1,))))
+    ours, theirs = counts_of(better), counts_of(worse)
+    told = compare(ours, theirs)['false_rock']
+    one, other = summarize(ours), summarize(theirs)
+    assert told['difference'] == pytest.approx(one['false_rock'] - other['false_rock'])
+    low, high = told['interval']
+    assert low <= told['difference'] <= high < 0
+    assert told['excludes_zero'] is True
+    widths = [np.ptp(each['intervals']['false_rock']) for each in (one, other)]
+    assert high - low < 0.5 * min(widths)
+
+
+def test_the_same_network_differs_in_nothing_and_one_image_has_no_interval() -> None:
+    counts = counts_of([picture(seed) for seed in range(4)])
+    told = compare(counts, counts)
+    assert told['iou'] == {'difference': 0, 'interval': [0, 0], 'excludes_zero': False}
+    assert told['rocks']['recall']['difference'] == 0
+    one = counts_of([picture(0)])
+    assert compare(one, one)['iou'] == {'difference': 0, 'interval': None, 'excludes_zero': False}
+
+
+def test_a_figure_that_one_network_lacks_has_no_difference() -> None:
+    ids = np.zeros((40, 40), np.uint8)
+    counts = stack([count(ids, None, Segmentation(ids, ids + 255, (1,)))] * 2)
+    told = compare(counts, counts)
+    assert told['iou'] == {'difference': None, 'interval': None, 'excludes_zero': False}
+    assert compare(counts, counts, only_recall=True)['false_rock']['difference'] is None
+
+
+def test_different_images_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match='4 and 3 images'):
+        compare(counts_of([picture(0)] * 4), counts_of([picture(0)] * 3))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation
 from training.curves import read_curves
-from training.evaluate import Conditions, Result, evaluate, main
+from training.evaluate import Conditions, Measured, Result, evaluate, main
 from training.report import (
     FOUND,
     INVENTED,
@@ -58,6 +58,10 @@ class Page(HTMLParser):
             self.text += data
 
 
+def measured(*results: Result) -> Measured:
+    return Measured('', CARD, list(results))
+
+
 class BrightIsRock:
     """Finds what is bright, and the more of the ground the higher its limit is not."""
 
@@ -84,7 +88,7 @@ def test_a_report_is_whole_html_that_refers_to_nothing_outside(
     result: Result, tmp_path: Path
 ) -> None:
     file = tmp_path / 'new' / 'report.html'
-    write_report(file, [result], CARD, 'python -m training.evaluate --data x', worst=4)
+    write_report(file, [measured(result)], 'python -m training.evaluate --data x', worst=4)
     page = Page(file)
     kinds = [re.match(r'data:image/([a-z+]+);base64,', uri) for uri in page.pictures]
     assert [kind and kind[1] for kind in kinds] == ['svg+xml'] * 3 + ['jpeg'] * 8
@@ -101,7 +105,7 @@ def test_a_report_tells_figures_intervals_card_command_and_data(
     result: Result, samples: list[Sample], tmp_path: Path
 ) -> None:
     file = tmp_path / 'report.html'
-    write_report(file, [result], CARD, 'python -m training.evaluate --data "a<b"')
+    write_report(file, [measured(result)], 'python -m training.evaluate --data "a<b"')
     text = Page(file).text
     told = result.figures
     for name in ('iou', 'boundary_iou', 'ece'):
@@ -118,7 +122,8 @@ def test_the_card_of_calibrated_weights_is_told_without_its_many_ranges(
     result: Result, tmp_path: Path
 ) -> None:
     file = tmp_path / 'report.html'
-    write_report(file, [result], replace(CARD, activation_ranges={'backbone.conv1': (0, 1)}), 'x')
+    card = replace(CARD, activation_ranges={'backbone.conv1': (0, 1)})
+    write_report(file, [Measured('', card, [result])], 'x')
     assert 'backbone.conv1' not in Page(file).text
 
 
@@ -127,7 +132,7 @@ def test_several_results_have_an_overview(
 ) -> None:
     grey = evaluate(BrightIsRock(), samples, Conditions(grey=True), name='discs, grey')  # type: ignore[arg-type]
     file = tmp_path / 'report.html'
-    write_report(file, [result, grey], CARD, 'x')
+    write_report(file, [measured(result, grey)], 'x')
     text = Page(file).text
     assert 'Overview' in text
     assert text.count('discs, grey') == 2
@@ -135,7 +140,7 @@ def test_several_results_have_an_overview(
 
 def test_without_pictures_no_pixel_of_the_data_goes_in(result: Result, tmp_path: Path) -> None:
     file = tmp_path / 'report.html'
-    write_report(file, [result], CARD, 'x', worst=0)
+    write_report(file, [measured(result)], 'x', worst=0)
     assert all(uri.startswith('data:image/svg+xml') for uri in Page(file).pictures)
     assert 'worst' not in Page(file).text
 
@@ -167,7 +172,7 @@ def test_curves_are_read_and_shown(result: Result, tmp_path: Path) -> None:
     curves = read_curves(tmp_path)
     assert curves == {'loss': ([1, 2], [0.9, 0.5]), 'val_iou': ([1], [0.2])}
     file = tmp_path / 'report.html'
-    write_report(file, [result], CARD, 'x', curves, worst=0)
+    write_report(file, [measured(result)], 'x', curves, worst=0)
     page = Page(file)
     assert 'Training' in page.text
     assert len(page.pictures) == 4

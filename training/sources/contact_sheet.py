@@ -59,9 +59,13 @@ def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
 def pages(cells: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Lays thumbnails out in rows, COLUMNS×ROWS a page; pages are H×W×3 uint8 RGB."""
     for start in range(0, len(cells), COLUMNS * ROWS):
-        page = list(cells[start : start + COLUMNS * ROWS])
-        page += [np.zeros_like(page[0])] * (-len(page) % COLUMNS)
-        yield np.vstack([np.hstack(page[n : n + COLUMNS]) for n in range(0, len(page), COLUMNS)])
+        yield grid(cells[start : start + COLUMNS * ROWS], COLUMNS)
+
+
+def grid(cells: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Lays thumbnails of one size, at least one, out in rows of so many; H×W×3 uint8 RGB."""
+    page = [*cells, *([np.zeros_like(cells[0])] * (-len(cells) % columns))]
+    return np.vstack([np.hstack(page[n : n + columns]) for n in range(0, len(page), columns)])
 
 
 def _draw(

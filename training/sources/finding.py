@@ -10,7 +10,7 @@ from pathlib import Path
 from training.sources.config import SourceConfig
 from training.sources.formats import FORMATS
 from training.sources.labels import Labels
-from training.sources.sample import DataError, Sample
+from training.sources.sample import DataError, MissingDataError, Sample
 from training.sources.splits import SPLITS, with_splits
 
 
@@ -27,14 +27,20 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
         for, or 1 and 'train'.
 
     Raises:
-        DataError: There is no such source, its split does not hold, or a split is empty.
+        MissingDataError: There is no such path, or the split is empty.
+        DataError: The path holds no such source, or its split does not hold.
     """
     if split not in SPLITS:
         raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
     images = (Path(config.images),) if config.images else ()
-    found = FORMATS[config.format].find(path, labels, *images)
+    try:
+        found = FORMATS[config.format].find(path, labels, *images)
+    except DataError as error:
+        if path.exists():
+            raise
+        raise MissingDataError(str(error)) from None
     strangers = sorted(set(config.exclude) - {sample.name for sample in found})
     if strangers:
         raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')
@@ -48,5 +54,5 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
     asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
     if not chosen and (not found or not asked_for_none):
         kind = 'picture' if config.format == 'unlabelled' else 'labelled picture'
-        raise DataError(f'{path}: no {kind} in split {split!r}')
+        raise MissingDataError(f'{path}: no {kind} in split {split!r}')
     return chosen

@@ -20,6 +20,10 @@ class DataError(ValueError):
     """Data that cannot be trained on; the message is one line with the file and the reason."""
 
 
+class MissingDataError(DataError):
+    """Data of which there is nothing: no such path, or no image in a split."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """A picture and what is known of each of its pixels.
@@ -56,8 +60,11 @@ class Sample(ABC):
     split: str = ''
     faults: tuple[str, ...] = ()
 
-    def read(self) -> Labelled:
+    def read(self, picture: NDArray[np.uint8] | None = None) -> Labelled:
         """Reads the picture and its labels.
+
+        Args:
+            picture: The picture where it has been read before, H×W×3 uint8 RGB; None = read it.
 
         Raises:
             DataError: A file is missing, does not decode, or its labels do not hold.
@@ -65,7 +72,7 @@ class Sample(ABC):
         if self.faults:
             raise DataError(listed(self.faults, '; '))
         try:
-            picture = self.read_picture()
+            picture = self.read_picture() if picture is None else picture
             classes, instances = self.read_labels(*picture.shape[:2])
         except FileNotFoundError as error:
             raise DataError(f'{error.filename}: no such file') from None

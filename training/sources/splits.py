@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
 
 SPLITS = ('train', 'val', 'all')
+HALVES = ('report', 'tune')
 Row = dict[str, str]
 
 
@@ -74,6 +76,27 @@ def draw(groups: Iterable[str], fraction: float) -> set[str]:
     if 0 < fraction < 1 and len(ranked) > 1:
         count = min(max(count, 1), len(ranked) - 1)
     return {name for _, name in ranked[:count]}
+
+
+def halve(groups: Sequence[str]) -> list[str]:
+    """Divides a validation set: settings are chosen on one half and reported on the other.
+
+    Whole groups, in the order of the hashes of their names, each into the half that has fewer
+    images so far. So the halves are always the same and about equally large.
+
+    Args:
+        groups: The group of each image.
+
+    Returns:
+        'tune' or 'report' for each image; a single group is in 'report'.
+    """
+    sizes = Counter(groups)
+    images = dict.fromkeys(HALVES, 0)
+    half_of = {}
+    for group in sorted(sizes, key=lambda name: (_chance(name), name)):
+        half_of[group] = min(HALVES, key=images.__getitem__)
+        images[half_of[group]] += sizes[group]
+    return [half_of[group] for group in groups]
 
 
 def _chance(name: str) -> float:

@@ -323,3 +323,30 @@ def test_a_jpeg_beside_a_mask_of_that_name_is_only_a_preview(
     write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
     (sample,) = find('masks')
     assert sample.read().classes.any()
+
+
+def test_without_masks_the_instances_are_the_rocks(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    (tmp_path / 'masks/a.png').unlink()
+    (tmp_path / 'masks').rmdir()
+    numbers = np.zeros((10, 12), np.uint16)
+    numbers[3, 4], numbers[4, 5] = 1, 7
+    write_picture(tmp_path / 'instances/a.png', numbers)
+    (sample,) = find('masks', class_map={'0': 'ignore', '255': 'rock'})
+    labelled = sample.read()
+    assert np.array_equal(labelled.classes, np.where(numbers, 1, IGNORE))
+    assert labelled.instances is not None
+    assert labelled.instances[4, 5] == 7
+    assert sample.label_files() == (tmp_path / 'instances/a.png',)
+
+
+def test_a_picture_that_was_read_before_is_not_read_again(
+    find: Finder, write_masks: Callable[..., None], tmp_path: Path
+) -> None:
+    write_masks('a')
+    (sample,) = find('masks')
+    picture = sample.read().picture
+    (tmp_path / 'images/a.png').unlink()
+    assert sample.read(picture).picture is picture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.sources import DataError, Sample, SourceConfig
-from training.sources.splits import draw
+from training.sources import DataError, MissingDataError, Sample, SourceConfig
+from training.sources.splits import draw, halve
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., None]
@@ -155,3 +155,32 @@ def test_excluded_images_are_left_out_and_the_others_keep_their_split(
     assert names(find('masks', 'val', exclude=['1'])) == ['2']
     with pytest.raises(DataError, match="has no image '9', which exclude names"):
         find('masks', 'all', exclude=['9'])
+
+
+def test_halves_are_of_whole_groups_about_equal_and_independent_of_order() -> None:
+    groups = [f'sol {number // 2}' for number in range(40)]
+    halves = halve(groups)
+    assert halves[::2] == halves[1::2], 'a group is in one half only'
+    assert halves.count('tune') == halves.count('report') == 20
+    assert halve(groups[::-1])[::-1] == halves
+    assert halves[:20] != ['report'] * 20
+
+
+def test_a_single_group_is_reported_and_never_tuned_on() -> None:
+    assert halve(['a', 'a']) == ['report', 'report']
+    assert halve([]) == []
+
+
+def test_data_of_which_there_is_nothing_are_told_from_damaged_ones(
+    find: Finder, write_masks: Writer, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingDataError, match='nowhere'):
+        find('masks', path='nowhere')
+    write_masks('0', '1')
+    (tmp_path / 'manifest.csv').write_text('id,split\n0,train\n1,train\n')
+    with pytest.raises(MissingDataError, match="in split 'val'"):
+        find('masks', 'val')
+    (tmp_path / 'manifest.csv').write_text('id\n0\n')
+    with pytest.raises(DataError) as told:
+        find('masks', 'val')
+    assert not isinstance(told.value, MissingDataError)
