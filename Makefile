@@ -25,7 +25,7 @@ lint: environment
 weights: light.weights resnet50.weights
 
 %.weights: environment
-	[ -d runs/scenes ] || $(VENV)/bin/python -m training.synthesize -o runs/scenes --count 300 --val-fraction 0
+	[ -d runs/scenes ] || $(VENV)/bin/python -m training.synthesize -o runs/scenes --count 500 --seed 12 --per-scene 2
 	[ -d runs/no_rock ] || $(VENV)/bin/python -m training.collect -o runs/no_rock
 	$(VENV)/bin/python -m training.train --config config/training/$*.yaml \
 	  $(if $(wildcard runs/$*/checkpoints/last.ckpt),--resume)
