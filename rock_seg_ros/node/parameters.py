@@ -24,6 +24,7 @@ from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
 from rock_seg_ros.perception.target import TargetRule
+from rock_seg_ros.perception.weights_file import embedded_name
 
 MOST_ROCKS = 1000
 UHD_PIXELS = 3840 * 2160
@@ -250,6 +251,11 @@ class Parameters:
         if self.ground_plane == 'level' and self.camera_height <= 0:
             raise ValueError("camera_height is 0.0; ground_plane 'level' needs more than 0")
         _ = self.weights_path
+
+    @property
+    def weights_name(self) -> str:
+        """What `weights` names, or the embedded weights that suit the device where it is empty."""
+        return self.weights or embedded_name(self.device)
 
     @property
     def weights_path(self) -> str:

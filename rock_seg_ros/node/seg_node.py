@@ -345,7 +345,7 @@ class SegNode(AsyncLifecycleNode):
 
     async def _load_beside(self, parameters: Parameters) -> Segmenter:
         """Loads a network in a thread of its own, and says so as long as that takes."""
-        what = f'weights {parameters.weights or "embedded"} for device {parameters.device}'
+        what = f'weights {parameters.weights_name} for device {parameters.device}'
         began = time.monotonic()
         log = self.get_logger()
         log.info(f'loading {what}')
@@ -405,7 +405,7 @@ class SegNode(AsyncLifecycleNode):
     def _take_network(self, segmenter: Segmenter, parameters: Parameters) -> None:
         """Puts a network in the running one's place, and tells the log and label_info."""
         self._segmenter = segmenter
-        self._loaded = parameters.weights or 'embedded'
+        self._loaded = parameters.weights_name
         self._tell_labels(segmenter)
         self.get_logger().info(
             f'weights {self._loaded} on {segmenter.device}, {segmenter.precision}'

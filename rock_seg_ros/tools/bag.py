@@ -21,6 +21,7 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import NS
 from rock_seg_ros.perception.projection import level_ground
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.weights_file import embedded_name
 from rock_seg_ros.perception.writing import folder_beside
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
@@ -162,7 +163,7 @@ def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace
         'pictures': sources.image.name,
         'camera_info': sources.info.name if sources.info else '–',
         'depth': sources.depth.name if sources.depth else '–',
-        'weights': str(arguments.weights or "the package's own"),
+        'weights': arguments.weights or embedded_name(arguments.device),
     }
     names = ('device', 'precision', 'backend')
     return facts | {name: str(getattr(segmenter, name)) for name in names}

@@ -38,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--data', type=Path, metavar='FOLDER',
         help='with mars_drive/ and samples/ (default: what comes with the package)',
     )  # fmt: skip
-    parser.add_argument('--weights', type=Path, metavar='FILE', help="(default: the package's own)")
+    parser.add_argument(
+        '--weights',
+        default='',
+        metavar='FILE',
+        help='weights file, resnet50 or light (default: resnet50 on CUDA, light on a CPU)',
+    )
     parser.add_argument('--device', metavar='DEVICE', help="(default: the node's choice)")
 
 
@@ -52,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     reliability = f'qos_overrides.{COMPRESSED}.subscription.reliability'
     parameters = {'image_transport': 'compressed', reliability: 'reliable'}
     if arguments.weights:
-        parameters['weights'] = str(arguments.weights.resolve())
+        file = Path(arguments.weights)  # a name of embedded weights has no suffix
+        parameters['weights'] = str(file.resolve() if file.suffix else file)
     if arguments.device:
         parameters['device'] = arguments.device
     signal.signal(signal.SIGTERM, _terminate)

@@ -95,7 +95,7 @@ def test_a_running_node_ends_within_2_s_without_a_traceback(wait_state, number):
 def test_a_node_that_loads_its_network_ends_within_2_s_without_a_traceback():
     process = start()
     try:
-        read_until(process, 'loading weights embedded')
+        read_until(process, f'loading weights {embedded_name()}')
         seconds, output = stop(process)
     finally:
         process.kill()
@@ -112,6 +112,7 @@ from types import SimpleNamespace
 from rock_seg_ros import entry_points
 from rock_seg_ros.node import seg_node
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.weights_file import embedded_name
 
 networks = [SimpleNamespace(card=Card(), device='cpu', precision='fp32', backend='torch')] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()
@@ -138,7 +139,7 @@ def test_a_node_ends_within_2_s_without_a_word_though_its_network_never_finishes
         process.kill()
     assert seconds < 2.0
     assert process.returncode == 0
-    assert output.count('loading weights embedded') == 1 + loaded
+    assert output.count(f'loading weights {embedded_name()}') == 1 + loaded
     assert all('[INFO]' in line for line in output.splitlines()[1:])
 
 

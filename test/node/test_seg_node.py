@@ -33,6 +33,7 @@ from rock_seg_ros.perception import decoding
 from rock_seg_ros.perception.decoding import decode_rgb
 from rock_seg_ros.perception.overlay import TINT
 from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.weights_file import embedded_name
 
 MASK = '/rock_seg/mask'
 ROCKS = '/rock_seg/rocks'
@@ -720,7 +721,7 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
     assert '[ERROR]' in logged
     bench.send(scene)
     masks(bench, 1)
-    assert bench.diagnosed('frames out', '1')['weights'] == 'embedded'
+    assert bench.diagnosed('frames out', '1')['weights'] == embedded_name()
     assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
     bench.send(scene)
     masks(bench, 2)
@@ -805,7 +806,11 @@ def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, sc
     masks(bench, 1)
     values = bench.diagnosed('frames out', '1')
     assert values['state'] == 'active'
-    assert (values['device'], values['precision'], values['weights']) == ('cpu', 'fp32', 'embedded')
+    assert (values['device'], values['precision'], values['weights']) == (
+        'cpu',
+        'fp32',
+        embedded_name(),
+    )
     for stage in ('wait', 'read', 'network', 'publish', 'total'):
         assert float(values[f'latency {stage} p50 ms']) <= float(values[f'latency {stage} p99 ms'])
     assert float(values['latency total p95 ms']) > 0
