@@ -14,6 +14,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import Trigger
 
+from rock_seg_ros.perception.weights_file import embedded_name
+
 PATIENCE = 60.0
 
 
@@ -112,7 +114,6 @@ from types import SimpleNamespace
 from rock_seg_ros import entry_points
 from rock_seg_ros.node import seg_node
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.weights_file import embedded_name
 
 networks = [SimpleNamespace(card=Card(), device='cpu', precision='fp32', backend='torch')] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()
