@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions drawn by hand on images that are not in this repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REGIONS = Path(__file__).parents[2] / 'training/regions'
+# None of them is rock; what has no label is to be ignored.
+LABELS = {'sky', 'far', 'sand', 'void', 'vegetation', 'robot', 'building', 'road', 'indoor'}
+
+
+@pytest.mark.parametrize('folder', sorted(REGIONS.iterdir()), ids=lambda folder: folder.name)
+def test_regions_lie_inside_their_image_and_the_manifest_names_each_file(folder: Path) -> None:
+    files = {path.stem: json.loads(path.read_text()) for path in folder.glob('*.json')}
+    assert files
+    for name, content in files.items():
+        assert Path(content['imagePath']).stem == name
+        size = (content['imageWidth'], content['imageHeight'])
+        for shape in content['shapes']:
+            assert shape['label'] in LABELS
+            points = np.array(shape['points'])
+            assert (points >= 0).all(), name
+            assert (points <= size).all(), name
+    with (folder / 'manifest.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row['id'] for row in rows) == sorted(files)
+    assert {row['split'] for row in rows} <= {'train', 'val'}
