@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.synthetic.looks import LOOKS
+from training.synthetic.looks import LOOKS, MIX
 from training.synthetic.scene import Scene, make_drive, make_scene
 
 SIZE = (96, 64)
@@ -32,6 +32,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(look: str) -> N
     assert first.instances.dtype == np.uint16
     assert set(np.unique(first.classes)) <= {0, 64, 128, 255}
     assert ((first.instances > 0) == np.isin(first.classes, (64, 255))).all()
+
+
+def test_the_mix_draws_from_all_looks() -> None:
+    assert set(MIX) == set(LOOKS)
+    assert sum(MIX.values()) == pytest.approx(1)
+
+
+def test_some_scenes_hold_no_rock_at_all() -> None:
+    scenes = [make_scene(1, number, 'yard', SIZE, 1) for number in range(6)]
+    bare = [not scene.world.rocks for scene in scenes]
+    assert any(bare)
+    rendering = scenes[bare.index(True)].render(scenes[bare.index(True)].cameras[0])
+    assert not rendering.classes.any()
+    assert not rendering.instances.any()
 
 
 RENDER = """
