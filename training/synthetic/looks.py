@@ -241,13 +241,13 @@ LOOKS: dict[str, Callable[[Generator], Look]] = {
 }
 # What 'mix' draws from.
 MIX = {
-    'mars': 0.26,
+    'mars': 0.2,
     'moon': 0.05,
     'quarry': 0.09,
     'belt': 0.1,
-    'beach': 0.12,
-    'creek': 0.11,
-    'rubble': 0.12,
-    'boulder': 0.06,
-    'yard': 0.09,
+    'beach': 0.13,
+    'creek': 0.12,
+    'rubble': 0.14,
+    'boulder': 0.07,
+    'yard': 0.1,
 }

@@ -170,7 +170,7 @@ def meadow(site: Site) -> list[Thing]:
     chance = site.chance
     palette = (GREENS, GREENS, DRY)[chance.integers(3)]
     height = float(np.exp(chance.uniform(np.log(0.05), np.log(0.5))))
-    height = min(height, 0.5 * site.stand(site.cameras[0]))
+    height = min(height, 0.25 * site.stand(site.cameras[0]))
     full = chance.uniform() < 0.25
     roots = []
     for camera in site.cameras:
@@ -232,7 +232,7 @@ def litter(site: Site) -> list[Thing]:
     """Strews dry leaves and twigs on the ground."""
     chance = site.chance
     palette = (LITTER, LITTER, DRY, GREENS)[chance.integers(4)]
-    many = int(np.exp(chance.uniform(np.log(40), np.log(1500))))
+    many = int(np.exp(chance.uniform(np.log(40), np.log(600))))
     places = np.concatenate(
         [site.seen(camera, many, 12 * site.stand(camera)) for camera in site.cameras]
     )

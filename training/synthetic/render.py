@@ -380,8 +380,8 @@ class World:
         blocked = self._scene.run(self._lifted(hits, pixel), away, query='OCCLUDED') >= 0
         sky = np.where(blocked[:, None], np.float32(0.05), _sky(away, light))
         sky *= np.float32(np.mean(light.sky_colour))
-        sun = np.clip(away / length(away) @ np.array(light.sun, np.float32), 0, 1) ** 250
-        sun *= 40 * mirror * (casters[pixel] < 0)
+        sun = np.clip(away / length(away) @ np.array(light.sun, np.float32), 0, 1) ** 120
+        sun *= 60 * mirror * (casters[pixel] < 0)
         colour = np.array(light.sun_colour, np.float32)
         radiance[of] = (
             radiance[of] * (1 - mirror)[:, None] + sky * mirror[:, None] + sun[:, None] * colour

@@ -47,10 +47,11 @@ def taken(
     camera: Camera,
     light: Light = LIGHT,
     wet: float = 0.0,
+    roughness: float = 0.2,
     **settings: object,
 ) -> Rendering:
     plane = Terrain(roughness=0.0, finest=1.0).mesh((-1.0, 0.0), (-1.5, 1.5), 0.1, 3000.0)
-    world = World([(plane, SOIL)], rocks, [5] * len(rocks), wet=wet)
+    world = World([(plane, SOIL)], rocks, [5] * len(rocks), roughness, wet)
     chance = np.random.default_rng(0)
     return world.render(camera, light, Sensor(), chance, **settings)  # type: ignore[arg-type]
 
@@ -154,9 +155,8 @@ def test_marks_change_how_a_rock_looks_and_leave_it_one_rock(
 def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
     # The sun behind the camera, so that the ball's near side mirrors it.
     behind = replace(LIGHT, sun=(-0.6, 0.0, 0.8))
-    dry, wet = (
-        taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, light=behind, wet=wet) for wet in (0, 1)
-    )
+    rocks = [ball(BALL_CENTRE, BALL_DIAMETER)]
+    dry, wet = (taken(rocks, camera, light=behind, wet=wet, roughness=0.02) for wet in (0, 1))
     on_ball = dry.instances == 1
     assert wet.picture[on_ball].max() > dry.picture[on_ball].max() + 30
     assert (wet.classes == dry.classes).all()
