@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.random import Generator
 
@@ -34,7 +36,8 @@ def belt(
     lump = view * float(np.exp(chance.uniform(np.log(0.015), np.log(0.06))))
     if load == 'loaded':
         fines = heap.fines(chance, float(chance.uniform(0.5, 2.5)) * lump, lump, tuple(edges))
-        heap.surface = np.maximum(heap.surface, fines)
+        heap.base = np.maximum(heap.base, fines)
+        heap.surface = heap.base.copy()
         grounds.append((grid_mesh(heap.points(), fines), draw_soil(look, chance, pixel)))
     rocks, details = _pile(look, chance, heap, load, (edges[0], edges[1]), view, pixel)
     cameras = [
@@ -86,17 +89,19 @@ def _pile(
     cover = float(chance.uniform(0.3, 2.0)) * max(strip, 0.0)
     diameters = np.sort(diameters[np.cumsum(diameters**2) < cover])[::-1]
     half = heap.extent / 2
-    within = (max(edges[0], -half), min(edges[1], half))
+    within = np.array([max(edges[0], -half), min(edges[1], half)]) + half
     shapes = [draw_shape(look, chance) for _ in range(16)]
     rocks, details = [], []
     for diameter in diameters:
         apparent = diameter / pixel
         shape = draw_shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
         turn = float(chance.uniform(0, 2 * np.pi))
-        place = heap.drop(chance, shape, float(diameter), turn, within)
+        places = np.column_stack([chance.uniform(*within, 6), chance.uniform(0, heap.extent, 6)])
+        cells = (places / heap.cell).astype(np.intp)
+        place = heap.settle(shape, float(diameter), turn, cells, sink=0.18)
         if place is None:
             continue
         rock = draw_rock(look, chance, shape, float(diameter), place)
-        rocks.append(Rock(shape, rock.diameter, place, turn, rock.colour, rock.bedding, rock.dust))
+        rocks.append(replace(rock, position=place, turn=turn))
         details.append(detail_for(apparent))
     return rocks, details

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stones and fines dropped onto a belt: they come to rest on what lies there already."""
+"""Stones and fines dropped onto the ground: they come to rest on what lies there already."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from training.synthetic.rocks import Shape, rotation_about_z
 
 
 class Heap:
-    """The upper surface of a heap as a raster, m."""
+    """The upper surface of a heap as a raster, m.
+
+    Attributes:
+        extent: Side of the square about the origin, m.
+        cells: Of the raster along a side.
+        cell: Side of a cell, m.
+        base: cells×cells, height of the bare ground, m; the first axis is x.
+        surface: cells×cells, height of what lies on it, m.
+    """
 
     def __init__(self, extent: float, cells: int = 320) -> None:
-        """Starts with a level belt.
+        """Starts with level ground.
 
         Args:
             extent: Side of the square about the origin, m.
@@ -67,54 +75,6 @@ class Heap:
         slope = np.minimum(across - edges[0], edges[1] - across)
         return np.minimum(thickness, slope * 0.6) + np.where(slope > 0, height, -lump)
 
-    def drop(
-        self,
-        chance: Generator,
-        shape: Shape,
-        diameter: float,
-        turn: float,
-        within: tuple[float, float],
-        tries: int = 6,
-    ) -> tuple[float, float, float] | None:
-        """Lets a stone fall where it comes to rest lowest among a few places.
-
-        Args:
-            chance: Where the randomness comes from.
-            shape: Of the stone.
-            diameter: Of the stone, m.
-            turn: About the vertical, rad.
-            within: Range across the belt, m.
-            tries: Places that are tried.
-
-        Returns:
-            The position of the stone's middle, m; None where it would stick out of the raster.
-        """
-        upper, lower = self._profile(shape, diameter, turn)
-        best: tuple[float, int, int] | None = None
-        side = upper.shape[0]
-        for _ in range(tries):
-            x = chance.uniform(*within)
-            row = int((x + self.extent / 2) / self.cell) - side // 2
-            column = int(chance.integers(0, max(1, self.cells - side)))
-            if row < 0 or row + side > self.cells or column + side > self.cells:
-                continue
-            patch = self.surface[row : row + side, column : column + side]
-            rest = float(np.max(np.where(np.isfinite(lower), patch - lower, -np.inf)))
-            if best is None or rest < best[0]:
-                best = (rest, row, column)
-        if best is None:
-            return None
-        # Stones settle a little into each other's gaps, which a raster without tilting cannot show.
-        rest, row, column = best[0] - 0.18 * diameter, best[1], best[2]
-        patch = self.surface[row : row + side, column : column + side]
-        np.maximum(patch, np.where(np.isfinite(upper), upper + rest, -np.inf), out=patch)
-        half = side / 2
-        return (
-            (row + half) * self.cell - self.extent / 2,
-            (column + half) * self.cell - self.extent / 2,
-            max(rest, float(-np.nanmin(np.where(np.isfinite(lower), lower, np.nan)) * 0.8)),
-        )
-
     def settle(
         self,
         shape: Shape,
@@ -130,7 +90,7 @@ class Heap:
             diameter: Of the stone, m.
             turn: About the vertical, rad.
             places: N×2 cells of the raster that are tried.
-            sink: How much lower than on what lies there it comes to rest, m.
+            sink: Share of its height that it settles into what lies there.
 
         Returns:
             The position of the stone's middle, m; None where it would stick out of the raster.
@@ -152,7 +112,8 @@ class Heap:
         part = slice(row, row + side), slice(column, column + side)
         # On a slope it would lean, which a raster without tilting cannot show: it lies lower.
         level = float(self.base[row + side // 2, column + side // 2] - lower.min())
-        rest -= sink + 0.6 * max(float((self.base[part] - lower).max()) - level, 0.0)
+        rest -= sink * float(upper.max() - lower.min())
+        rest -= 0.6 * max(float((self.base[part] - lower).max()) - level, 0.0)
         np.maximum(self.surface[part], upper + rest, out=self.surface[part])
         half = side / 2
         return (

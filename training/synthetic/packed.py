@@ -103,7 +103,7 @@ def _stones(
         shape = draw_shape(look, chance) if large else shapes[chance.integers(24)]
         turn = float(chance.uniform(0, 2 * np.pi))
         rock = draw_rock(look, chance, shape, diameter, (0.0, 0.0, 0.0))
-        sink = diameter * (0.12 + 0.45 * packing.sink * chance.uniform())
+        sink = 0.2 + 0.6 * packing.sink * float(chance.uniform())
         places = places + chance.integers(-(step // 2), step // 2 + 1, places.shape)
         at = heap.settle(shape, diameter, turn, places, sink)
         if at is not None:
