@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -89,11 +90,13 @@ def _stones(
     packing, focal = look.packing, cameras[0].focal_length
     smallest = packing.smallest * view
     reach = min(_reach(cameras, terrain, packing.largest * view * focal / LEAST), 2.5 * view)
+    # Rounded, as other steps are below: a processor's last digits must not move stones.
+    reach = 0.05 * view * math.ceil(reach / (0.05 * view))
     heap = Heap(2.1 * reach, cells=int(np.clip(2.1 * reach / (smallest / 3.5), 160, 720)))
     heap.base = terrain.height(heap.points())
     heap.surface = heap.base.copy()
     step = max(1, heap.cells // 240)
-    cells, depth = _seen_cells(heap, cameras, step)
+    cells, depth = _seen_cells(heap, cameras, replace(terrain, roughness=0.0), step)
     rocks: list[Rock] = []
     details: list[int] = []
     shapes = [draw_shape(look, chance) for _ in range(24)]
@@ -136,13 +139,16 @@ def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> floa
 
 
 def _seen_cells(
-    heap: Heap, cameras: Sequence[Camera], step: int
+    heap: Heap, cameras: Sequence[Camera], smooth: Terrain, step: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns each `step`th cell that pictures show, nearest first, and its least depth (m)."""
+    """Returns each `step`th cell that pictures show, nearest first, and its least depth (m).
+
+    The order is that of smooth ground, which all processors agree on.
+    """
     rows = np.arange(0, heap.cells, step)
     index = np.stack(np.meshgrid(rows, rows, indexing='ij'), -1).reshape(-1, 2)
     points = heap.points()[::step, ::step].reshape(-1, 2)
-    world = np.column_stack([points, heap.base[::step, ::step].ravel()])
+    world = np.column_stack([points, smooth.height(points)])
     nearest = np.full(len(world), np.inf)
     for camera in cameras:
         u, v, depth = camera.project(world).T

@@ -57,7 +57,9 @@ np.savez(sys.argv[2], picture=seen.picture, classes=seen.classes, depth=seen.dep
 """
 
 
+@pytest.mark.parametrize('look', ['mars', 'rubble'])
 def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
+    look: str,
     tmp_path: Path,
 ) -> None:
     features = 'AVX512F AVX512_SKX X86_V4 AVX2 FMA3 X86_V3'
@@ -65,10 +67,10 @@ def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
     plain['OPENCV_CPU_DISABLE'] = 'AVX512_SKX,AVX2,FMA3,AVX'
     file = tmp_path / 'other.npz'
     root = Path(__file__).parents[3]
-    command = [sys.executable, '-W', 'ignore', '-c', RENDER, 'mars', str(file)]
+    command = [sys.executable, '-W', 'ignore', '-c', RENDER, look, str(file)]
     subprocess.run(command, env=plain, cwd=root, check=True)
     other = np.load(file)
-    scene = make_scene(3, 2, 'mars', SIZE, 1)
+    scene = make_scene(3, 2, look, SIZE, 1)
     here = scene.render(scene.cameras[0])
     # The tolerance that scene.py states.
     differing = np.abs(here.picture.astype(int) - other['picture']).max(axis=2) > 3
