@@ -114,10 +114,9 @@ def _stones(
             away = min(float(np.linalg.norm(camera.position - at)) for camera in cameras)
             details.append(detail_for(diameter * focal / max(away, diameter)))
 
-    for _ in range(packing.boulders):
-        near = np.flatnonzero(np.hypot(*(cells - heap.cells / 2).T) * heap.cell < 0.3 * view)
-        pick = chance.choice(near, 8)
-        drop(view * chance.uniform(0.2, 0.65), cells[pick])
+    near = np.flatnonzero(np.hypot(*(cells - heap.cells / 2).T) * heap.cell < 0.3 * view)
+    for _ in range(packing.boulders if len(near) else 0):
+        drop(view * chance.uniform(0.2, 0.65), cells[chance.choice(near, 8)])
     diameters, least = _diameters(packing, chance, view, depth / focal, (step * heap.cell) ** 2)
     for diameter in diameters:
         shown = int(np.searchsorted(depth, diameter * focal / least))

@@ -13,7 +13,7 @@ from training.synthetic.solids import UP, ball, box, joined, tube, turned
 
 
 def robot(site: Site) -> list[Thing]:
-    """Makes one to three parts of the robot that carries the camera."""
+    """Makes up to two parts of the robot that carries the camera, for each picture."""
     parts = (_wheel, _deck, _arm, _mast)
     found: list[Thing] = []
     for camera in site.cameras:
