@@ -89,7 +89,7 @@ def _pile(
     cover = float(chance.uniform(0.3, 2.0)) * max(strip, 0.0)
     diameters = np.sort(diameters[np.cumsum(diameters**2) < cover])[::-1]
     half = heap.extent / 2
-    within = np.array([max(edges[0], -half), min(edges[1], half)]) + half
+    within = max(edges[0], -half) + half, min(edges[1], half) + half
     shapes = [draw_shape(look, chance) for _ in range(16)]
     rocks, details = [], []
     for diameter in diameters:

@@ -90,13 +90,13 @@ def _stones(
     packing, focal = look.packing, cameras[0].focal_length
     smallest = packing.smallest * view
     reach = min(_reach(cameras, terrain, packing.largest * view * focal / LEAST), 2.5 * view)
-    # Rounded, as other steps are below: a processor's last digits must not move stones.
+    # Rounded, for a processor's last digits must not move stones.
     reach = 0.05 * view * math.ceil(reach / (0.05 * view))
     heap = Heap(2.1 * reach, cells=int(np.clip(2.1 * reach / (smallest / 3.5), 160, 720)))
     heap.base = terrain.height(heap.points())
     heap.surface = heap.base.copy()
     step = max(1, heap.cells // 240)
-    cells, depth = _seen_cells(heap, cameras, replace(terrain, roughness=0.0), step)
+    cells, depth = _seen_cells(heap, cameras, step)
     rocks: list[Rock] = []
     details: list[int] = []
     shapes = [draw_shape(look, chance) for _ in range(24)]
@@ -111,16 +111,19 @@ def _stones(
         at = heap.settle(shape, diameter, turn, places, sink)
         if at is not None:
             rocks.append(replace(rock, position=at, turn=turn))
-            away = min(float(np.linalg.norm(camera.position - at)) for camera in cameras)
-            details.append(detail_for(diameter * focal / max(away, diameter)))
+            nearest = min(float(np.linalg.norm(camera.position - at)) for camera in cameras)
+            details.append(detail_for(diameter * focal / max(nearest, diameter)))
 
-    near = np.flatnonzero(np.hypot(*(cells - heap.cells / 2).T) * heap.cell < 0.3 * view)
+    away = np.hypot(*(cells - heap.cells / 2).T) * heap.cell
+    near = np.flatnonzero((away < 0.3 * view) & np.isfinite(depth))
     for _ in range(packing.boulders if len(near) else 0):
         drop(view * chance.uniform(0.2, 0.65), cells[chance.choice(near, 8)])
-    diameters, least = _diameters(packing, chance, view, depth / focal, (step * heap.cell) ** 2)
+    pixels = np.sort(depth[np.isfinite(depth)]) / focal
+    diameters, least = _diameters(packing, chance, view, pixels, (step * heap.cell) ** 2)
     for diameter in diameters:
-        shown = int(np.searchsorted(depth, diameter * focal / least))
-        drop(float(diameter), cells[chance.integers(0, max(shown, 1), 4)])
+        # Places are refused, not sorted out beforehand: then last digits hardly matter.
+        tried = chance.integers(0, len(cells), 256)
+        drop(float(diameter), cells[tried[depth[tried] < diameter * focal / least][:4]])
     return rocks, details, heap
 
 
@@ -138,24 +141,20 @@ def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> floa
 
 
 def _seen_cells(
-    heap: Heap, cameras: Sequence[Camera], smooth: Terrain, step: int
+    heap: Heap, cameras: Sequence[Camera], step: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns each `step`th cell that pictures show, nearest first, and its least depth (m).
-
-    The order is that of smooth ground, which all processors agree on.
-    """
+    """Returns each `step`th cell, and how near it is where a picture shows it (m), or ∞."""
     rows = np.arange(0, heap.cells, step)
     index = np.stack(np.meshgrid(rows, rows, indexing='ij'), -1).reshape(-1, 2)
     points = heap.points()[::step, ::step].reshape(-1, 2)
-    world = np.column_stack([points, smooth.height(points)])
+    world = np.column_stack([points, heap.base[::step, ::step].ravel()])
     nearest = np.full(len(world), np.inf)
     for camera in cameras:
         u, v, depth = camera.project(world).T
         width, height = camera.size
         inside = (np.abs(u / width - 0.5) < 0.56) & (np.abs(v / height - 0.5) < 0.56) & (depth > 0)
         nearest = np.where(inside, np.minimum(nearest, depth), nearest)
-    order = np.argsort(nearest, kind='stable')[: int(np.isfinite(nearest).sum())]
-    return index[order], nearest[order]
+    return index, nearest
 
 
 def _diameters(
