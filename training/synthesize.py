@@ -215,7 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('-o', '--out', type=Path, required=True, help='new or empty folder')
     parser.add_argument('--count', type=int, default=100, help='pictures')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--look', default='mix', help=f'{", ".join(LOOKS)} or mix')
+    looks = ' '.join(f'{name}: {make.__doc__}' for name, make in LOOKS.items())
+    parser.add_argument('--look', default='mix', help=f'{looks} mix: all of these (default)')
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('W', 'H'))
     parser.add_argument('--per-scene', type=int, default=4, help='pictures of each scene')
     parser.add_argument(

@@ -17,6 +17,7 @@ from rosbags.highlevel import AnyReader
 import training.synthesize
 from training.synthesize import main
 from training.synthetic.bag import FRAME_ID, TYPES
+from training.synthetic.looks import LOOKS
 
 SMALL = ['--size', '64', '48', '--look', 'mars']
 
@@ -74,10 +75,22 @@ def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -
     )
 
 
+def test_the_help_describes_every_look(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    shown = ' '.join(capsys.readouterr().out.split())
+    for name, look in LOOKS.items():
+        assert f'{name}: {look.__doc__}' in shown
+
+
 @pytest.mark.parametrize(
     ('arguments', 'line'),
     [
-        (['--look', 'venus'], "look is 'venus'; legal is mars, moon, quarry, belt or mix"),
+        (
+            ['--look', 'venus'],
+            "look is 'venus'; legal is mars, moon, quarry, belt, "
+            'beach, creek, rubble, boulder, yard or mix',
+        ),
         (['--count', '0'], 'count is 0; legal is 1 or more'),
         (['--size', '8', '8'], 'size is (8, 8); legal is 32 to 4096 px a side'),
         (['--bag', 'b'], '--bag b needs --drive'),

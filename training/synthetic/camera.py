@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,3 +115,30 @@ class Camera:
         seen = (points - self.position) @ self.pose[:3, :3]
         image = seen @ self.intrinsics.T
         return np.column_stack([image[:, :2] / image[:, 2:], seen[:, 2]])
+
+
+def sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Returns a point behind all cameras and the directions (rad) that they see from there."""
+    places = np.array([camera.position[:2] for camera in cameras])
+    forward = np.array([camera.pose[:2, 2] for camera in cameras])
+    headings = np.arctan2(forward[:, 1], forward[:, 0])
+    middle = np.arctan2(np.sin(headings).mean(), np.cos(headings).mean())
+    spread = np.abs(np.angle(np.exp(1j * (headings - middle)))).max()
+    across = max(_widest(camera) for camera in cameras)
+    half = min(spread + across / 2 * 1.15 + 0.05, np.pi)
+    level = np.array([np.cos(middle), np.sin(middle)])
+    reach = float(np.ptp(places @ level) + np.ptp(places, axis=0).sum() / np.tan(min(half, 1.4)))
+    return places.mean(0) - level * reach, (float(middle - half), float(middle + half))
+
+
+def _widest(camera: Camera) -> float:
+    """Returns the range of headings (rad) that a picture spans, more than its field of view."""
+    corners = camera.directions(corners=True).reshape(4, 3)
+    level = (
+        corners[:, :2]
+        @ np.array(
+            [[camera.pose[0, 2], -camera.pose[1, 2]], [camera.pose[1, 2], camera.pose[0, 2]]]
+        )
+        / np.hypot(camera.pose[0, 2], camera.pose[1, 2])
+    )
+    return float(2 * np.abs(np.arctan2(level[:, 1], level[:, 0])).max())

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stones and fines dropped onto a belt: they come to rest on what lies there already."""
+"""Stones and fines dropped onto the ground: they come to rest on what lies there already."""
 
 from __future__ import annotations
 
+import math
+
+import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -12,10 +15,18 @@ from training.synthetic.rocks import Shape, rotation_about_z
 
 
 class Heap:
-    """The upper surface of a heap as a raster, m."""
+    """The upper surface of a heap as a raster, m.
+
+    Attributes:
+        extent: Side of the square about the origin, m.
+        cells: Of the raster along a side.
+        cell: Side of a cell, m.
+        base: cells×cells, height of the bare ground, m; the first axis is x.
+        surface: cells×cells, height of what lies on it, m.
+    """
 
     def __init__(self, extent: float, cells: int = 320) -> None:
-        """Starts with a level belt.
+        """Starts with level ground.
 
         Args:
             extent: Side of the square about the origin, m.
@@ -25,11 +36,20 @@ class Heap:
         self.cells = cells
         self.cell = extent / cells
         self.surface = np.zeros((cells, cells))
+        self.base = np.zeros((cells, cells))
 
     def points(self) -> NDArray[np.float64]:
         """Returns cells×cells×2: x and y of the cells, m; the first axis is x."""
         axis = (np.arange(self.cells) + 0.5) * self.cell - self.extent / 2
         return np.stack(np.meshgrid(axis, axis, indexing='ij'), axis=-1)
+
+    def height(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Looks the upper surface up at N×2 points (m): N, NaN beside the raster."""
+        index = np.floor((points + self.extent / 2) / self.cell).astype(int)
+        inside = ((index >= 0) & (index < self.cells)).all(axis=1)
+        found = np.full(len(points), np.nan)
+        found[inside] = self.surface[tuple(index[inside].T)]
+        return found
 
     def fines(
         self, chance: Generator, thickness: float, lump: float, edges: tuple[float, float]
@@ -55,59 +75,58 @@ class Heap:
         slope = np.minimum(across - edges[0], edges[1] - across)
         return np.minimum(thickness, slope * 0.6) + np.where(slope > 0, height, -lump)
 
-    def drop(
+    def settle(
         self,
-        chance: Generator,
         shape: Shape,
         diameter: float,
         turn: float,
-        within: tuple[float, float],
-        tries: int = 6,
+        places: NDArray[np.intp],
+        sink: float,
     ) -> tuple[float, float, float] | None:
-        """Lets a stone fall where it comes to rest lowest among a few places.
+        """Lets a stone fall where what lies there already lifts it least over the bare ground.
 
         Args:
-            chance: Where the randomness comes from.
             shape: Of the stone.
             diameter: Of the stone, m.
             turn: About the vertical, rad.
-            within: Range across the belt, m.
-            tries: Places that are tried.
+            places: N×2 cells of the raster that are tried.
+            sink: Share of its height that it settles into what lies there.
 
         Returns:
             The position of the stone's middle, m; None where it would stick out of the raster.
         """
         upper, lower = self._profile(shape, diameter, turn)
-        best: tuple[float, int, int] | None = None
         side = upper.shape[0]
-        for _ in range(tries):
-            x = chance.uniform(*within)
-            row = int((x + self.extent / 2) / self.cell) - side // 2
-            column = int(chance.integers(0, max(1, self.cells - side)))
-            if row < 0 or row + side > self.cells or column + side > self.cells:
+        best: tuple[float, float, int, int] | None = None
+        for row, column in places - side // 2:
+            if row < 0 or column < 0 or row + side > self.cells or column + side > self.cells:
                 continue
-            patch = self.surface[row : row + side, column : column + side]
-            rest = float(np.max(np.where(np.isfinite(lower), patch - lower, -np.inf)))
-            if best is None or rest < best[0]:
-                best = (rest, row, column)
+            part = slice(row, row + side), slice(column, column + side)
+            rest = float((self.surface[part] - lower).max())
+            bare = float((self.base[part] - lower).max())
+            if best is None or rest - bare < best[0]:
+                best = (rest - bare, rest, row, column)
         if best is None:
             return None
-        # Stones settle a little into each other's gaps, which a raster without tilting cannot show.
-        rest, row, column = best[0] - 0.18 * diameter, best[1], best[2]
-        patch = self.surface[row : row + side, column : column + side]
-        np.maximum(patch, np.where(np.isfinite(upper), upper + rest, -np.inf), out=patch)
+        _, rest, row, column = best
+        part = slice(row, row + side), slice(column, column + side)
+        # On a slope it would lean, which a raster without tilting cannot show: it lies lower.
+        level = float(self.base[row + side // 2, column + side // 2] - lower.min())
+        rest -= sink * float(upper.max() - lower.min())
+        rest -= 0.6 * max(float((self.base[part] - lower).max()) - level, 0.0)
+        np.maximum(self.surface[part], upper + rest, out=self.surface[part])
         half = side / 2
         return (
             (row + half) * self.cell - self.extent / 2,
             (column + half) * self.cell - self.extent / 2,
-            max(rest, float(-np.nanmin(np.where(np.isfinite(lower), lower, np.nan)) * 0.8)),
+            rest,
         )
 
     def _profile(
         self, shape: Shape, diameter: float, turn: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns a stone's upper and lower surface on the raster; infinite beside it."""
-        vertices, _ = shape.body(3)
+        vertices, _ = shape.body(min(max(3, math.ceil(math.log2(diameter / self.cell)) - 1), 5))
         vertices = diameter * vertices @ rotation_about_z(turn).T
         side = int(np.ceil(diameter / self.cell)) | 1
         index = np.clip(np.floor(vertices[:, :2] / self.cell + side / 2).astype(int), 0, side - 1)
@@ -115,4 +134,7 @@ class Heap:
         lower = np.full((side, side), np.inf)
         np.maximum.at(upper, (index[:, 0], index[:, 1]), vertices[:, 2])
         np.minimum.at(lower, (index[:, 0], index[:, 1]), vertices[:, 2])
+        if side > 60:
+            # Its vertices leave gaps between them.
+            upper, lower = cv2.dilate(upper, np.ones((5, 5))), cv2.erode(lower, np.ones((5, 5)))
         return upper, lower

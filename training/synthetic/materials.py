@@ -10,7 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from training.synthetic.noise import GRAVEL_RADII, gravel, gravel_height, noise_2d, noise_3d
+from training.synthetic.noise import (
+    GRAVEL_RADII,
+    gravel,
+    gravel_height,
+    noise_2d,
+    noise_3d,
+    noise_3d_value,
+)
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -84,6 +91,8 @@ class Soil:
         ripple_direction: Across their crests, rad.
         track: Distance of wheel tracks from the origin, m, or 0 for none.
         track_width: Of each wheel, m.
+        path: Width of a path through the origin, m, beside which there are patches only;
+            0 = no path, below 0 there are patches only.
     """
 
     colour: Colour
@@ -99,6 +108,7 @@ class Soil:
     ripple_direction: float = 0.0
     track: float = 0.0
     track_width: float = 0.4
+    path: float = 0.0
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
         """Tells colour and small slopes; see `Ground`."""
@@ -114,6 +124,8 @@ class Soil:
             if wavelength > longest / 16:
                 low[shown] += 0.5 * weight * found[:, 0]
         share = 1 / (1 + np.exp(-4 * (low + np.float32(3 * (self.patches - 0.5)))))
+        if self.path:
+            share = self._verge(place, low)
         albedo = np.array(self.colour, np.float32) + share[:, None] * (
             np.array(self.patch, np.float32) - np.array(self.colour, np.float32)
         )
@@ -124,6 +136,15 @@ class Soil:
         if self.track:
             self._tracks(place, footprint, slope, albedo)
         return slope, albedo.astype(np.float32)
+
+    def _verge(self, place: Floats, low: Floats) -> Floats:
+        """Returns how much there is of the second colour beside a path, 0 to 1: N."""
+        if self.path < 0:
+            return np.clip(0.9 + 0.1 * low, 0, 1)
+        across = np.array([np.cos(self.ripple_direction), np.sin(self.ripple_direction)])
+        bend = noise_2d(place / np.float32(8 * self.path), 43)[:, 0]
+        beside = np.abs(place @ across + 0.3 * self.path * bend) / self.path - 0.5 + 0.1 * low
+        return (1 / (1 + np.exp(-14 * np.clip(beside, -2, 2)))).astype(np.float32)
 
     def _ripples(self, place: Floats, footprint: Floats, slope: Floats, low: Floats) -> None:
         if self.ripple <= 0:
@@ -233,6 +254,132 @@ class Rubber:
         return slope.astype(np.float32), albedo.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Foliage:
+    """Leaves and blades.
+
+    Attributes:
+        colour: Linear albedo.
+        other: Linear albedo of those that differ most.
+        leaf: Size of one, m; so far does its colour reach.
+    """
+
+    colour: Colour
+    other: Colour
+    leaf: float
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes; see `Ground`."""
+        fine = noise_3d_value(points / np.float32(0.8 * self.leaf), 3)
+        coarse = noise_3d_value(points / np.float32(12 * self.leaf), 5)
+        share = np.clip(0.35 + 0.25 * fine + 0.25 * coarse, 0, 1)[:, None]
+        colour, other = np.array(self.colour, np.float32), np.array(self.other, np.float32)
+        albedo = colour + share * (other - colour)
+        albedo *= np.maximum(1 + 0.18 * fine, 0.4)[:, None]
+        return np.zeros((len(points), 2), np.float32), albedo.astype(np.float32)
+
+
+PATTERNS = ('plain', 'bricks', 'planks', 'tiles', 'windows', 'checks', 'scale', 'grooves')
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A made surface: plain, or with a pattern in the plane of two axes, and some dirt.
+
+    Attributes:
+        colour: Linear albedo.
+        other: Linear albedo of the pattern's joints, windows or marks.
+        pattern: One of `PATTERNS`.
+        scale: Size of a brick, a tile or a mark, m.
+        origin: Where the pattern begins, m.
+        axes: Two directions, unit length, that the pattern runs along.
+        dirt: Share of it that is dirty, 0 to 1.
+        soil: Linear albedo of the dirt.
+    """
+
+    colour: Colour
+    other: Colour = (0.05, 0.05, 0.05)
+    pattern: str = 'plain'
+    scale: float = 1.0
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axes: tuple[tuple[float, float, float], tuple[float, float, float]] = ((1, 0, 0), (0, 1, 0))
+    dirt: float = 0.0
+    soil: Colour = (0.2, 0.15, 0.1)
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes; see `Ground`."""
+        place = points - np.array(self.origin, np.float32)
+        u, v = (place @ np.array(self.axes, np.float32).T / np.float32(self.scale)).T
+        marked, shade = _pattern(self.pattern, u, v)
+        # Marks finer than a pixel mix with what is between them.
+        keep = np.clip(self.scale / (2 * footprint) - 0.2, 0, 1)
+        marked = 0.3 + keep * (marked - 0.3) if self.pattern != 'plain' else marked
+        colour, other = np.array(self.colour, np.float32), np.array(self.other, np.float32)
+        albedo = colour * (1 + keep * shade)[:, None]
+        albedo += marked[:, None] * (other - albedo)
+        blots = np.zeros(len(points), np.float32)
+        for octave, wavelength in enumerate((40, 15, 5, 2)):
+            size = wavelength * float(np.median(footprint)) if len(footprint) else 1.0
+            blots += 0.5 * noise_3d_value(
+                points / np.float32(2.0 ** np.round(np.log2(size))), octave
+            )
+        cover = self.dirt / (1 + np.exp(-3 * (blots + 3 * (self.dirt - 0.6))))
+        albedo += cover[:, None] * (np.array(self.soil, np.float32) - albedo)
+        albedo *= (1 + 0.03 * blots)[:, None]
+        return np.zeros((len(points), 2), np.float32), np.maximum(albedo, 0.004).astype(np.float32)
+
+
+def _pattern(name: str, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+    """Returns where a pattern has its second colour, 0 to 1, and how much each part is lighter."""
+    none = np.zeros_like(u)
+    if name == 'plain':
+        return none, none
+    if name in ('bricks', 'planks', 'tiles'):
+        long = {'bricks': 2.4, 'planks': 9.0, 'tiles': 1.0}[name]
+        row = np.floor(v)
+        across = u / long + (0 if name == 'tiles' else np.mod(0.37 * row, 1))
+        joint = (np.mod(v, 1) < 0.1) | (np.mod(across, 1) < 0.1 / long)
+        shade = 0.4 * (np.mod(np.sin(12.99 * np.floor(across) + 78.23 * row) * 437.5, 1) - 0.5)
+        return joint.astype(np.float32), shade.astype(np.float32)
+    if name == 'windows':
+        pane = (np.abs(np.mod(u, 1) - 0.5) < 0.28) & (np.abs(np.mod(v, 1) - 0.55) < 0.25)
+        return pane.astype(np.float32), none
+    if name == 'checks':
+        return np.mod(np.floor(u) + np.floor(v), 2), none
+    if name == 'grooves':
+        return (np.mod(v, 1) < 0.3).astype(np.float32), none
+    # A scale: a bar of long checks, fine marks, and something like letters.
+    bar = (np.abs(v - 1.2) < 0.5) & (np.mod(np.floor(u), 2) < 1)
+    marks = (np.abs(v + 0.6) < np.where(np.mod(u, 1) < 0.2, 0.5, 0.25)) & (np.mod(5 * u, 1) < 0.3)
+    letters = (np.abs(v + 2.0) < 0.35) & (np.sin(9 * u + 4 * np.sin(3.7 * u) + 8 * v) > 0.3)
+    return (bar | marks | letters).astype(np.float32), none
+
+
+@dataclass(frozen=True)
+class Water:
+    """A surface of water with small waves.
+
+    Attributes:
+        colour: Linear albedo of what is under it.
+        waves: Slope of each octave.
+        longest: Longest wavelength, m.
+        gloss: How much it mirrors, 0 to 1.
+    """
+
+    colour: Colour
+    waves: float
+    longest: float
+    gloss: float = 1.0
+
+    def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
+        """Tells colour and small slopes; see `Ground`."""
+        slope = np.zeros((len(points), 2), np.float32)
+        for octave, wavelength, shown, weight in octaves(footprint, self.longest):
+            found = noise_2d(points[shown, :2] * np.float32(1 / wavelength), octave)
+            slope[shown] += (self.waves / (2 * np.pi) * weight)[:, None] * found[:, 1:]
+        return slope, np.tile(np.array(self.colour, np.float32), (len(points), 1))
+
+
 def dot(one: Floats, other: Floats) -> Floats:
     """Returns the dot products of N×3 and N×3 vectors: N float32."""
     return np.einsum('ij,ij->i', one, other)
@@ -288,3 +435,84 @@ def rock_surface(
     bent = normals - bump
     bent /= length(bent)
     return bent, colour * np.maximum(1 + tint, 0.25)[:, None], coarse
+
+
+def mark(
+    albedo: Floats,
+    points: Floats,
+    footprint: Floats,
+    diameter: Floats,
+    bedding: Floats,
+    other: Floats,
+    marks: Floats,
+) -> None:
+    """Paints patches, layers, veins, cracks and grains within rocks.
+
+    Args:
+        albedo: N×3, linear; changed in place.
+        points: N×3, relative to the middle of the rock, metres.
+        footprint: N, width of a pixel on the surface, metres.
+        diameter: N, of the rock, metres.
+        bedding: N×3, the direction across its layers.
+        other: N×3, linear albedo of the marks.
+        marks: N×5: patches, stripes, veins, cracks and speckle; see `Marks`.
+    """
+    place = points / diameter[:, None]
+    pixel = footprint / diameter
+    shown = [np.flatnonzero(strength > 0) for strength in marks.T]
+    patched, striped, veined, cracked, speckled = shown
+    for of, share in (
+        (patched, _patches(place[patched], marks[patched, 0])),
+        (veined, marks[veined, 2] * _lines(place[veined], pixel[veined], (11, 12), 1.3, 0.035)),
+    ):
+        albedo[of] += share[:, None] * (other[of] - albedo[of])
+    for of, factor in (
+        (striped, 1 + marks[striped, 1] * _layers(place[striped], bedding[striped])),
+        (
+            cracked,
+            1 - marks[cracked, 3] * _lines(place[cracked], pixel[cracked], (21, 22), 0.9, 0.012),
+        ),
+        (speckled, 1 + marks[speckled, 4] * _grains(place[speckled], pixel[speckled])),
+    ):
+        albedo[of] *= np.clip(factor, 0.1, 2.0)[:, None]
+    np.clip(albedo, 0.005, 0.95, out=albedo)
+
+
+def _patches(place: Floats, share: Floats) -> Floats:
+    """Returns where blots with sharp rims cover a share of the rock, 0 to 1: N."""
+    blots = noise_3d_value(place * 2.2, 1) + 0.6 * noise_3d_value(place * 5.5, 2)
+    blots += 0.35 * noise_3d_value(place * 14, 4)
+    return 1 / (1 + np.exp(-7 * (blots + 2.6 * (share - 0.5))))
+
+
+def _lines(
+    place: Floats, pixel: Floats, seeds: tuple[int, int], often: float, width: float
+) -> Floats:
+    """Returns where thin winding lines with gaps run, 0 to 1: N.
+
+    A line is where a smooth field is about zero.
+    """
+    strongest = np.zeros(len(place), np.float32)
+    for seed, often_here in zip(seeds, (often, 2.1 * often), strict=True):
+        field = noise_3d_value(place * often_here, seed)
+        field += 0.2 * noise_3d_value(place * 5 * often_here, seed + 3)
+        # One pixel at least: the field's slope is about 4 a wavelength.
+        line = np.clip(1.4 - np.abs(field) / (width + 4 * often_here * pixel), 0, 1)
+        line *= np.clip(1 + noise_3d_value(place * 1.5, seed + 5), 0, 1)
+        np.maximum(strongest, line, out=strongest)
+    return strongest
+
+
+def _layers(place: Floats, bedding: Floats) -> Floats:
+    """Returns how light each layer is, mean 0: N."""
+    axis = (bedding / np.maximum(length(bedding), 1e-6)).astype(np.float32)
+    level = dot(place, axis) + 0.03 * noise_3d_value(place * 3, 6)
+    beside = np.full_like(level, 0.3)
+    layer = noise_3d_value(np.stack([5 * level, beside, beside], -1), 7)
+    return layer + 0.6 * noise_3d_value(np.stack([17 * level, beside, beside], -1), 8)
+
+
+def _grains(place: Floats, pixel: Floats) -> Floats:
+    """Returns how light each grain is, mean 0: N."""
+    size = 2.0 ** np.ceil(np.log2(np.maximum(0.02, 1.6 * pixel)))
+    return noise_3d_value(place / size[:, None].astype(np.float32), 31)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ from training.synthetic.materials import (
     Ground,
     dot,
     length,
+    mark,
     rock_surface,
 )
+from training.synthetic.noise import noise_2d
 from training.synthetic.rocks import Rock, bake
 from training.synthetic.sensor import Sensor
 from training.synthetic.terrain import Mesh
@@ -43,6 +46,9 @@ class Light:
         zenith: Radiance of the sky overhead.
         haze: Radiance of the air far off.
         visibility: Distance at which 1/e of the contrast is left, m.
+        clouds: Share of the sky that clouds cover, 0 to 1.
+        cloud_colour: Radiance of the clouds.
+        cloud_shift: Moves their pattern.
     """
 
     sun: tuple[float, float, float]
@@ -52,6 +58,9 @@ class Light:
     zenith: Colour
     haze: Colour
     visibility: float
+    clouds: float = 0.0
+    cloud_colour: Colour = (0.9, 0.9, 0.9)
+    cloud_shift: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,15 +107,19 @@ class World:
         rocks: Sequence[Rock] = (),
         details: Sequence[int] = (),
         roughness: float = 0.2,
+        wet: float = 0.0,
     ) -> None:
         """Builds the ray caster.
 
         Args:
-            grounds: Meshes that are no rock, and what they are made of.
+            grounds: Meshes that are no rock, and what they are made of; the last is the soil that
+                lies on rocks as dust.
             rocks: Numbered from 1 in this order.
             details: Subdivisions of each rock's body.
             roughness: Slope of each octave of the stone's grain.
+            wet: How much stones shine, 0 to 1.
         """
+        self.wet = wet
         self.rocks = list(rocks)
         self.roughness = roughness
         self.grounds = [ground for _, ground in grounds]
@@ -121,6 +134,10 @@ class World:
         self._bedding = np.array([(0, 0, 1), *(rock.bedding for rock in rocks)], np.float32)
         self._dust = np.array([0, *(rock.dust for rock in rocks)], np.float32)
         self._diameters = np.array([0, *(rock.diameter for rock in rocks)], np.float32)
+        self._others = np.array([(0, 0, 0), *(rock.marks.other for rock in rocks)], np.float32)
+        self._marks = np.array(
+            [(0,) * 5, *(dataclasses.astuple(rock.marks)[1:] for rock in rocks)], np.float32
+        )
 
     def render(
         self,
@@ -180,6 +197,8 @@ class World:
         flat = found['Ng']
         flat = flat / np.maximum(length(flat), 1e-30)
         flat *= -np.sign(dot(flat, rays))[:, None]
+        # Leaves have two sides.
+        normals *= np.where(dot(normals, flat) < 0, np.float32(-1), np.float32(1))[:, None]
         rock = np.zeros(len(rays), np.int32)
         of_rock = mesh == len(self._meshes) - 1
         rock[of_rock] = self._owner[face[of_rock]]
@@ -268,7 +287,9 @@ class World:
             for of in _chunks(stone):
                 normals[of], albedo[of] = self._stone(hits, of, footprint[of], longest)
         surface = normals.take(seen, 0), albedo.take(seen, 0)
-        return self._lit(camera, hits, seen, casters, light, surface, chance)
+        radiance = self._lit(camera, hits, seen, casters, light, surface, chance)
+        self._shine(hits, seen, casters, light, rays, normals, radiance)
+        return radiance
 
     def _stone(
         self, hits: _Hits, of: NDArray[np.intp], footprint: Floats, longest: float
@@ -284,6 +305,16 @@ class World:
             self._colours.take(rock, 0),
             np.full(len(of), self.roughness, np.float32),
             longest,
+        )
+        diameter = self._diameters.take(rock)
+        mark(
+            albedo,
+            place + diameter[:, None] * np.mod(0.37 * rock, 50)[:, None].astype(np.float32),
+            footprint,
+            diameter,
+            self._bedding.take(rock, 0),
+            self._others.take(rock, 0),
+            self._marks.take(rock, 0),
         )
         upward = np.clip((normals[:, 2] - 0.55 + 0.25 * coarse) / 0.3, 0, 1)
         dust = (self._dust[rock] * upward)[:, None]
@@ -306,16 +337,55 @@ class World:
         direct = np.clip(normals @ sun, 0, None) * (casters[seen] < 0)
         direct *= np.clip(20 * (hits.flat[seen] @ sun), 0, 1)
         up = 0.5 + 0.5 * normals[:, 2]
-        sky = self._openness(camera, hits, seen, chance) * up
+        openness = self._openness(camera, hits, seen, chance)
+        sky = openness * up
         ground = albedo[hits.rock[seen] == 0]
         bounce = (ground.mean(0) if len(ground) else albedo.mean(0)) * max(light.sun[2], 0)
         energy = (
             direct[:, None] * np.array(light.sun_colour, np.float32)
             + sky[:, None] * np.array(light.sky_colour, np.float32)
-            + ((1 - up) * 0.7)[:, None] * bounce * np.array(light.sun_colour, np.float32)
+            + ((1 - up) * (0.15 + 0.55 * openness))[:, None]
+            * bounce
+            * np.array(light.sun_colour, np.float32)
         )
         clear = np.exp(-hits.distance[seen] / light.visibility)[:, None].astype(np.float32)
         return clear * albedo * energy + (1 - clear) * np.array(light.haze, np.float32)
+
+    def _shine(
+        self,
+        hits: _Hits,
+        seen: NDArray[np.intp],
+        casters: NDArray[np.int32],
+        light: Light,
+        rays: Floats,
+        normals: Floats,
+        radiance: Floats,
+    ) -> None:
+        """Mirrors sun and sky in wet stones and in water; changes the radiance in place."""
+        gloss = np.zeros(len(hits.mesh), np.float32)
+        gloss[hits.rock > 0] = self.wet
+        for number, ground in enumerate(self.grounds):
+            gloss[hits.mesh == number] = getattr(ground, 'gloss', 0.0)
+        of = np.flatnonzero(gloss[seen] > 0)
+        if not len(of):
+            return
+        pixel = seen[of]
+        ray = rays[pixel] / length(rays[pixel])
+        normal = normals[pixel]
+        facing = np.clip(-dot(ray, normal), 0, 1)
+        away = ray + 2 * facing[:, None] * normal
+        away[:, 2] = np.maximum(away[:, 2], 0.02)
+        # Schlick 1994, for water on stone.
+        mirror = gloss[pixel] * (0.02 + 0.98 * (1 - facing) ** 5)
+        blocked = self._scene.run(self._lifted(hits, pixel), away, query='OCCLUDED') >= 0
+        sky = np.where(blocked[:, None], np.float32(0.05), _sky(away, light))
+        sky *= np.float32(np.mean(light.sky_colour))
+        sun = np.clip(away / length(away) @ np.array(light.sun, np.float32), 0, 1) ** 120
+        sun *= 60 * mirror * (casters[pixel] < 0)
+        colour = np.array(light.sun_colour, np.float32)
+        radiance[of] = (
+            radiance[of] * (1 - mirror)[:, None] + sky * mirror[:, None] + sun[:, None] * colour
+        )
 
     def _labels(
         self,
@@ -353,6 +423,20 @@ def _sky(rays: Floats, light: Light) -> Floats:
     height = rays[:, 2] / length(rays)[:, 0]
     rise = np.clip(height, 0, 1)[:, None] ** 0.6
     horizon, zenith = np.array(light.horizon, np.float32), np.array(light.zenith, np.float32)
-    return np.where(
-        height[:, None] < 0, np.array(light.haze, np.float32), horizon + rise * (zenith - horizon)
-    ).astype(np.float32)
+    blue = horizon + rise * (zenith - horizon)
+    if light.clouds > 0:
+        blue += _clouds(rays, height, light)[:, None] * (
+            np.array(light.cloud_colour, np.float32) - blue
+        )
+    return np.where(height[:, None] < 0, np.array(light.haze, np.float32), blue).astype(np.float32)
+
+
+def _clouds(rays: Floats, height: Floats, light: Light) -> Floats:
+    """Returns how much cloud hides the sky in each direction, 0 to 1: N."""
+    # A layer one unit high, which bends down towards the horizon.
+    place = rays[:, :2] / (length(rays) * (np.abs(height)[:, None] + 0.12))
+    place = place + np.array(light.cloud_shift, np.float32)
+    thick = np.zeros(len(rays), np.float32)
+    for octave in range(6):
+        thick += 0.6**octave * noise_2d(place * 2.0**octave / 2.5, 50 + octave)[:, 0]
+    return np.clip((thick / 1.4 + 3 * (light.clouds - 0.5)) * 1.4, 0, 1) ** 1.5

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.synthetic.noise import noise_3d_value
 from training.synthetic.terrain import Mesh, vertex_normals
 
-KINDS = ('angular', 'rounded', 'layered', 'slab', 'pitted', 'plate')
+KINDS = ('angular', 'rounded', 'layered', 'slab', 'pitted', 'plate', 'pebble', 'cobble', 'block')
 
 
 def cover(diameter: NDArray[np.floating] | float, abundance: float) -> NDArray[np.float64]:
@@ -77,7 +77,15 @@ class Shape:
         chance = np.random.default_rng(self.seed)
         radius = self._facets(directions, chance)
         shift = chance.uniform(0, 64, 3)
-        rough = {'rounded': 0.04, 'pitted': 0.09, 'slab': 0.06, 'plate': 0.1}.get(self.kind, 0.05)
+        rough = {
+            'rounded': 0.04,
+            'pitted': 0.09,
+            'slab': 0.06,
+            'plate': 0.1,
+            'pebble': 0.012,
+            'cobble': 0.025,
+            'block': 0.022,
+        }.get(self.kind, 0.05)
         octaves = range(2 * detail - 3)
         for octave in octaves:
             wavelength = 1.6 / 1.7**octave
@@ -94,8 +102,12 @@ class Shape:
     def _facets(self, directions: NDArray[np.float64], chance: Generator) -> NDArray[np.float64]:
         """Cuts the unit sphere by planes; returns the radius in each direction."""
         radius = np.ones(len(directions))
-        if self.kind in ('rounded', 'pitted'):
+        if self.kind == 'pebble':
+            count, near, far = int(chance.integers(0, 3)), 0.85, 0.98
+        elif self.kind in ('rounded', 'pitted', 'cobble'):
             count, near, far = int(chance.integers(3, 7)), 0.75, 0.97
+        elif self.kind == 'block':
+            count, near, far = int(chance.integers(7, 13)), 0.4, 0.8
         else:
             count, near, far = int(chance.integers(7, 15)), 0.45, 0.9
         planes = chance.standard_normal((count, 3))
@@ -121,15 +133,22 @@ class Shape:
             'plate': (0.08, 0.2),
             'rounded': (0.5, 0.95),
             'layered': (0.35, 0.8),
+            'pebble': (0.35, 0.8),
+            'cobble': (0.45, 0.85),
+            'block': (0.45, 0.95),
         }
         scale = np.array(
-            [1.0, chance.uniform(0.55, 1.0), chance.uniform(*flat.get(self.kind, (0.45, 1.0)))]
+            [
+                1.0,
+                chance.uniform(0.45 if self.kind == 'pebble' else 0.55, 1.0),
+                chance.uniform(*flat.get(self.kind, (0.45, 1.0))),
+            ]
         )
         vertices = vertices * scale
         if self.kind in ('slab', 'plate'):
             top = chance.uniform(0.5, 0.9) * vertices[:, 2].max()
             vertices[:, 2] = np.minimum(vertices[:, 2], top + 0.15 * (vertices[:, 2] - top))
-        spread = {'slab': 0.12, 'plate': 0.04}.get(self.kind, 0.5)
+        spread = {'slab': 0.12, 'plate': 0.04, 'pebble': 0.25, 'cobble': 0.35}.get(self.kind, 0.5)
         lean = trimesh.transformations.euler_matrix(*chance.normal(0, spread, 2), 0)[:3, :3]
         return vertices @ lean.T
 
@@ -138,6 +157,27 @@ class Shape:
 def _icosphere(detail: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     sphere = trimesh.creation.icosphere(subdivisions=detail)
     return np.asarray(sphere.vertices, np.float64), np.asarray(sphere.faces, np.int32)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What changes colour and brightness within one rock, and makes no second rock of it.
+
+    Attributes:
+        other: Linear albedo of patches, stripes and veins.
+        patches: Share of the rock that has the other colour, 0 = none.
+        stripes: Relative strength of layers in colour.
+        veins: How strongly thin veins have the other colour, 0 to 1.
+        cracks: How dark cracks are, 0 to 1.
+        speckle: Relative deviation of the albedo from grain to grain.
+    """
+
+    other: tuple[float, float, float] = (0.3, 0.3, 0.3)
+    patches: float = 0.0
+    stripes: float = 0.0
+    veins: float = 0.0
+    cracks: float = 0.0
+    speckle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +192,7 @@ class Rock:
         colour: Linear albedo, three numbers from 0 to 1.
         bedding: Direction across its layers, unit length; longer than 1 for finer layers.
         dust: Share of its upper side that soil covers, 0 to 1.
+        marks: Patches, layers, veins and cracks.
     """
 
     shape: Shape
@@ -161,6 +202,7 @@ class Rock:
     colour: tuple[float, float, float]
     bedding: tuple[float, float, float]
     dust: float
+    marks: Marks = Marks()
 
 
 def rotation_about_z(angle: float) -> NDArray[np.float64]:

@@ -8,30 +8,25 @@ more than 0.1 % in depth: vector units round differently.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.synthetic.camera import Camera
-from training.synthetic.heap import Heap
-from training.synthetic.looks import LOOKS, MIX, Look
-from training.synthetic.materials import Rubber, Soil
+from training.synthetic.belt import belt
+from training.synthetic.camera import Camera, sector
+from training.synthetic.look import Look
+from training.synthetic.looks import LOOKS, MIX
+from training.synthetic.packed import packed
+from training.synthetic.pieces import draw_rock, draw_shape, draw_soil, draw_terrain
 from training.synthetic.render import Rendering, World
-from training.synthetic.rocks import (
-    Rock,
-    Shape,
-    detail_for,
-    draw_diameters,
-    spread_out,
-)
-from training.synthetic.terrain import Terrain, draw_craters, grid_mesh
+from training.synthetic.rocks import detail_for, draw_diameters, spread_out
+from training.synthetic.site import Site
+from training.synthetic.terrain import REACH, Terrain
+from training.synthetic.things import Things, place_things
 
-REACH = 3000.0  # of the terrain, m
 DRIVES = ('mars', 'moon', 'quarry')
 MOST_ROCKS = 2500
 UNSEEN_COARSER = 2  # subdivisions that rocks need less where only their shadows are seen
@@ -90,7 +85,9 @@ def make_scene(seed: int, number: int, look: str, size: tuple[int, int], picture
         look = str(chance.choice(list(MIX), p=list(MIX.values())))
     drawn = LOOKS[look](chance)
     if look == 'belt':
-        world, cameras = _belt(drawn, chance, size, pictures)
+        world, cameras = belt(drawn, chance, size, pictures)
+    elif drawn.packing:
+        world, cameras = packed(drawn, chance, size, pictures)
     else:
         world, cameras = _land(drawn, chance, size, pictures)
     return Scene(seed, number, drawn, world, tuple(cameras))
@@ -115,12 +112,14 @@ def make_drive(
         raise ValueError(f'look is {look!r}; legal for a drive is {", ".join(DRIVES)}')
     chance = np.random.default_rng([seed, number, 0])
     drawn = LOOKS[look](chance)
-    # A rover's navigation camera.
+    # A rover's navigation camera; parts of the rover would have to move with it.
     view = np.radians(chance.uniform(40, 60))
-    drawn = replace(drawn, metered=drawn.soil[0], camera_height=1.2, field_of_view=view)
+    drawn = replace(
+        drawn, metered=drawn.soil[0], camera_height=1.2, field_of_view=view, things=Things()
+    )
     tilt = view * size[1] / size[0] * chance.uniform(0.45, 0.8)
     pixel = drawn.camera_height / np.sin(tilt) * 2 * np.tan(view / 2) / size[0]
-    terrain = _terrain(drawn, chance, pixel)
+    terrain = draw_terrain(drawn, chance, pixel)
     bend = chance.uniform(-0.03, 0.03)
     cameras = []
     place, heading = np.zeros(2), 0.0
@@ -136,25 +135,12 @@ def make_drive(
     return Scene(seed, number, drawn, world, tuple(cameras))
 
 
-def _terrain(look: Look, chance: Generator, pixel: float) -> Terrain:
-    away = float(chance.uniform(60, 400))
-    return Terrain(
-        look.relief,
-        finest=20 * pixel,
-        octaves=12,
-        hill_height=look.hills * away,
-        hill_distance=away,
-        offset=tuple(chance.uniform(-1e4, 1e4, 2)),
-        craters=draw_craters(chance, look.craters, 20 * pixel, 3000 * pixel),
-    )
-
-
 def _land(
     look: Look, chance: Generator, size: tuple[int, int], pictures: int
 ) -> tuple[World, list[Camera]]:
     """Makes open ground and cameras that stand on it."""
     tilt, pixel = _aim(look, chance, size)
-    terrain = _terrain(look, chance, pixel)
+    terrain = draw_terrain(look, chance, pixel)
     cameras = []
     for picture in range(pictures):
         place = chance.normal(0, 0.25 * look.camera_height, 2)
@@ -203,17 +189,17 @@ def land_world(
         pixel: Size of a pixel on the ground where the pictures have their middle, m.
         chance: Where the randomness comes from.
     """
-    origin, sector = _sector(cameras)
+    origin, directions = sector(cameras)
     nearest = 0.15 * look.camera_height
-    mesh = terrain.mesh((origin[0], origin[1]), sector, nearest, REACH)
+    mesh = terrain.mesh((origin[0], origin[1]), directions, nearest, REACH)
     diameters, points = _strew(look, cameras, chance, pixel, size=cameras[0].size)
     rocks, details = [], []
-    shapes = [_shape(look, chance) for _ in range(12)]
+    shapes = [draw_shape(look, chance) for _ in range(12)]
     height = terrain.height(points)
     sizes = _apparent(diameters, points, cameras, look.camera_height)
     for diameter, point, ground, apparent in zip(diameters, points, height, sizes, strict=True):
-        shape = _shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
-        rocks.append(_rock(look, chance, shape, diameter, (*point, ground)))
+        shape = draw_shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
+        rocks.append(draw_rock(look, chance, shape, diameter, (*point, ground)))
         details.append(detail_for(apparent))
     centres = np.array([rock.position for rock in rocks]).reshape(-1, 3)
     seen = np.any([camera.sees(centres, diameters) for camera in cameras], axis=0)
@@ -221,73 +207,9 @@ def land_world(
         detail if shown else max(1, detail - UNSEEN_COARSER)
         for detail, shown in zip(details, seen, strict=True)
     ]
-    soil = _soil(look, chance, pixel)
-    return World([(mesh, soil)], rocks, details, look.roughness)
-
-
-def _soil(look: Look, chance: Generator, pixel: float) -> Soil:
-    pebbles = tuple(
-        tuple(float(p) for p in np.array(colour) * chance.uniform(0.7, 1.2))
-        for colour in (*look.stones, look.soil[0], look.soil[0])
-    )
-    return Soil(
-        colour=look.soil[0],
-        patch=look.soil[1],
-        patches=float(chance.uniform(0, 0.7)),
-        pebbles=pebbles,  # type: ignore[arg-type]
-        grain=look.grain,
-        mottle=float(chance.uniform(0.01, 0.05)),
-        gravel_cover=look.gravel,
-        texel=float(0.16 * pixel * chance.uniform(0.7, 1.4)),
-        ripple=look.ripple,
-        ripple_length=float(pixel * np.exp(chance.uniform(np.log(12), np.log(110)))),
-        ripple_direction=float(chance.uniform(0, np.pi)),
-        track=float(chance.choice([0.0, 0.0, 0.0, 0.0, 60 * pixel])),
-        track_width=float(50 * pixel),
-    )
-
-
-def _shape(look: Look, chance: Generator) -> Shape:
-    return Shape(str(chance.choice(look.kinds)), int(chance.integers(2**31)))
-
-
-@lru_cache(maxsize=4096)
-def _half_height(shape: Shape) -> float:
-    """Returns half the height of a body that is one metre across."""
-    return float(shape.body(2)[0][:, 2].max())
-
-
-def _rock(
-    look: Look,
-    chance: Generator,
-    shape: Shape,
-    diameter: float,
-    ground: tuple[float, float, float],
-) -> Rock:
-    """Draws colour, turn and burial of a rock."""
-    half = diameter * _half_height(shape)
-    buried = chance.beta(1.5, 3.0) * (0.9 if shape.kind == 'slab' else 0.7)
-    stone = look.stones[chance.integers(len(look.stones))]
-    lighter = chance.normal(0, 0.13)
-    red, green, blue = (
-        min(max(part * math.exp(lighter + tint), 0.01), 0.9)
-        for part, tint in zip(stone, chance.normal(0, 0.02, 3).tolist(), strict=True)
-    )
-    lean = (*chance.normal(0, 0.2, 2).tolist(), 1.0)
-    finer = (
-        chance.uniform(2.5, 6)
-        if shape.kind in ('layered', 'slab', 'plate')
-        else chance.uniform(1, 1.6)
-    )
-    return Rock(
-        shape,
-        diameter,
-        (ground[0], ground[1], float(ground[2] + half * (1 - 2 * buried))),
-        float(chance.uniform(0, 2 * np.pi)),
-        (red, green, blue),
-        tuple(part * finer / math.hypot(*lean) for part in lean),
-        float(look.dust * chance.uniform(0.3, 1.0)),
-    )
+    things = place_things(look.things, Site(chance, terrain, cameras, look.soil[0]))
+    grounds = [*things, (mesh, draw_soil(look, chance, pixel))]
+    return World(grounds, rocks, details, look.roughness, look.wet)
 
 
 def _apparent(
@@ -303,33 +225,6 @@ def _apparent(
     return diameters * cameras[0].focal_length / near
 
 
-def _sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Returns a point behind all cameras and the directions (rad) that they see from there."""
-    places = np.array([camera.position[:2] for camera in cameras])
-    forward = np.array([camera.pose[:2, 2] for camera in cameras])
-    headings = np.arctan2(forward[:, 1], forward[:, 0])
-    middle = np.arctan2(np.sin(headings).mean(), np.cos(headings).mean())
-    spread = np.abs(np.angle(np.exp(1j * (headings - middle)))).max()
-    across = max(_widest(camera) for camera in cameras)
-    half = min(spread + across / 2 * 1.15 + 0.05, np.pi)
-    level = np.array([np.cos(middle), np.sin(middle)])
-    reach = float(np.ptp(places @ level) + np.ptp(places, axis=0).sum() / np.tan(min(half, 1.4)))
-    return places.mean(0) - level * reach, (float(middle - half), float(middle + half))
-
-
-def _widest(camera: Camera) -> float:
-    """Returns the range of headings (rad) that a picture spans, more than its field of view."""
-    corners = camera.directions(corners=True).reshape(4, 3)
-    level = (
-        corners[:, :2]
-        @ np.array(
-            [[camera.pose[0, 2], -camera.pose[1, 2]], [camera.pose[1, 2], camera.pose[0, 2]]]
-        )
-        / np.hypot(camera.pose[0, 2], camera.pose[1, 2])
-    )
-    return float(2 * np.abs(np.arctan2(level[:, 1], level[:, 0])).max())
-
-
 def _strew(
     look: Look,
     cameras: Sequence[Camera],
@@ -342,7 +237,9 @@ def _strew(
     Returns:
         Diameters (m), largest first, and N×2 places (m).
     """
-    origin, (first, last) = _sector(cameras)
+    if look.abundance <= 0:
+        return np.zeros(0), np.zeros((0, 2))
+    origin, (first, last) = sector(cameras)
     focal = cameras[0].focal_length
     largest = min(0.55 * size[0] * pixel, 0.9 * look.camera_height + 40 * pixel)
     inner = 0.3 * look.camera_height
@@ -407,89 +304,3 @@ def _in_view(
     width, height = camera.size
     inside = (u > -margin) & (u < width + margin) & (v > -margin - height) & (v < height + margin)
     return inside & (depth > -diameters)
-
-
-def _belt(
-    look: Look, chance: Generator, size: tuple[int, int], pictures: int
-) -> tuple[World, list[Camera]]:
-    """Makes a belt, bare, strewn or loaded, under a camera that looks down."""
-    view = 2 * look.camera_height * np.tan(look.field_of_view / 2)
-    pixel = view / size[0]
-    extent = 1.35 * view * max(1.0, size[1] / size[0])
-    load = str(chance.choice(['bare', 'strewn', 'loaded'], p=[0.25, 0.2, 0.55]))
-    heap = Heap(extent, cells=240)
-    edges = [-extent, extent]
-    if chance.uniform() < 0.5:
-        side = int(chance.integers(2))
-        edges[side] = float((1 - 2 * side) * chance.uniform(-0.4, 0.3) * view)
-    corners = np.array([[(-1, -1), (-1, 1)], [(1, -1), (1, 1)]]) * 4 * extent
-    grounds: list = [(grid_mesh(corners, np.zeros((2, 2))), _rubber(look, chance, view))]
-    lump = view * float(np.exp(chance.uniform(np.log(0.015), np.log(0.06))))
-    if load == 'loaded':
-        fines = heap.fines(chance, float(chance.uniform(0.5, 2.5)) * lump, lump, tuple(edges))
-        heap.surface = np.maximum(heap.surface, fines)
-        grounds.append((grid_mesh(heap.points(), fines), _soil(look, chance, pixel)))
-    rocks, details = _pile(look, chance, heap, load, (edges[0], edges[1]), view, pixel)
-    cameras = [
-        Camera.aimed(
-            (
-                *chance.uniform(-0.05, 0.05, 2) * view,
-                look.camera_height * chance.uniform(0.9, 1.05),
-            ),
-            heading=float(np.pi / 2 + chance.normal(0, 0.05)),
-            tilt=float(np.pi / 2 - abs(chance.normal(0, 0.06))),
-            field_of_view=look.field_of_view,
-            size=size,
-        )
-        for _ in range(pictures)
-    ]
-    return World(grounds, rocks, details, look.roughness), cameras
-
-
-def _rubber(look: Look, chance: Generator, view: float) -> Rubber:
-    stain = look.soil[0] if chance.uniform() < 0.6 else (0.14, 0.2, 0.16)
-    return Rubber(
-        look.soil[1],
-        tuple(0.5 * part for part in stain),  # type: ignore[arg-type]
-        float(chance.uniform(0, 0.6)),
-        float(chance.uniform(0.03, 0.12)),
-        view,
-        (float(chance.uniform(0, 50)), float(chance.uniform(0, 50))),
-    )
-
-
-def _pile(
-    look: Look,
-    chance: Generator,
-    heap: Heap,
-    load: str,
-    edges: tuple[float, float],
-    view: float,
-    pixel: float,
-) -> tuple[list[Rock], list[int]]:
-    """Drops stones onto the heap, and then many small ones that fill its gaps."""
-    if load == 'bare':
-        return [], []
-    largest = view * float(chance.uniform(0.12, 0.32))
-    smallest = max(view * 0.022, 5 * pixel)
-    power = chance.uniform(0.8, 2.2)
-    draw = chance.uniform(size=900 if load == 'loaded' else int(chance.integers(5, 60)))
-    diameters = (smallest**-power + draw * (largest**-power - smallest**-power)) ** (-1 / power)
-    strip = heap.extent * (min(edges[1], heap.extent / 2) - max(edges[0], -heap.extent / 2))
-    cover = float(chance.uniform(0.3, 2.0)) * max(strip, 0.0)
-    diameters = np.sort(diameters[np.cumsum(diameters**2) < cover])[::-1]
-    half = heap.extent / 2
-    within = (max(edges[0], -half), min(edges[1], half))
-    shapes = [_shape(look, chance) for _ in range(16)]
-    rocks, details = [], []
-    for diameter in diameters:
-        apparent = diameter / pixel
-        shape = _shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
-        turn = float(chance.uniform(0, 2 * np.pi))
-        place = heap.drop(chance, shape, float(diameter), turn, within)
-        if place is None:
-            continue
-        rock = _rock(look, chance, shape, float(diameter), place)
-        rocks.append(Rock(shape, rock.diameter, place, turn, rock.colour, rock.bedding, rock.dust))
-        details.append(detail_for(apparent))
-    return rocks, details

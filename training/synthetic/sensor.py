@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -25,6 +27,9 @@ class Sensor:
         read_noise: Deviation in the dark, of full scale.
         monochrome: A grey picture, three times the same.
         saturation: 1 keeps the colours, 0 is grey.
+        motion: How far the camera moved while it took the picture, px to the right and down.
+        contrast: How far the tone curve bends to an S, 0 to 1.
+        sharpening: How much of a blurred picture is taken away, as cameras do; 0 = none.
     """
 
     brightness: float = 0.22
@@ -36,6 +41,9 @@ class Sensor:
     read_noise: float = 0.003
     monochrome: bool = False
     saturation: float = 1.0
+    motion: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 0.0
+    sharpening: float = 0.0
 
     def expose(
         self, light: NDArray[np.float32], chance: Generator, gain: float | None = None
@@ -51,6 +59,8 @@ class Sensor:
             H×W×3 uint8 RGB, sRGB-coded.
         """
         image = cv2.GaussianBlur(light, (0, 0), self.blur) if self.blur > 0.2 else light
+        if self.motion != (0.0, 0.0):
+            image = cv2.filter2D(image, -1, _streak(*self.motion))
         image = image * (
             (self.gain(light) if gain is None else gain) * np.array(self.white_balance, np.float32)
         )
@@ -69,17 +79,31 @@ class Sensor:
         image += noise * np.sqrt(
             self.read_noise**2 + self.shot_noise**2 * np.clip(image[..., :channels], 0, 1)
         )
-        return _SRGB[np.clip(image * (len(_SRGB) - 1), 0, len(_SRGB) - 1).astype(np.int32)]
+        if self.sharpening > 0:
+            # Cameras sharpen what is not yet blown out.
+            image = np.clip(image, 0, 1.2)
+            image += self.sharpening * (image - cv2.GaussianBlur(image, (0, 0), 1.2))
+        curve = _curve(self.contrast)
+        return curve[np.clip(image * (len(curve) - 1), 0, len(curve) - 1).astype(np.int32)]
 
     def gain(self, light: NDArray[np.float32]) -> float:
         """Meters a picture: the gain that brings its mean to `brightness`."""
         return self.brightness / max(float(np.minimum(light, 4 * light.mean()).mean()), 1e-6)
 
 
-def _srgb(size: int) -> NDArray[np.uint8]:
+def _streak(right: float, down: float) -> NDArray[np.float32]:
+    """Returns a kernel that smears along a line, about its middle."""
+    half = math.ceil(max(abs(right), abs(down)) / 2) + 1
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    for part in np.linspace(-0.5, 0.5, 8 * half):
+        kernel[round(half + part * down), round(half + part * right)] += 1
+    return kernel / kernel.sum()
+
+
+@lru_cache(maxsize=64)
+def _curve(contrast: float, size: int = 8192) -> NDArray[np.uint8]:
+    """Returns the sRGB code of each of `size` steps of linear light, bent by the contrast."""
     linear = np.linspace(0, 1, size)
     coded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    coded += contrast * (coded * coded * (3 - 2 * coded) - coded)
     return np.round(255 * coded).astype(np.uint8)
-
-
-_SRGB = _srgb(8192)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from training.synthetic.noise import noise_2d
 
+REACH = 3000.0  # of the ground, m
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -39,6 +41,7 @@ class Terrain:
         hill_distance: Where they begin, m from the origin.
         offset: Shifts the pattern, m; so each scene has its own.
         craters: N×3: x, y and radius of the rim, m.
+        mounds: N×4: x, y, radius of the foot and height, m.
     """
 
     roughness: float
@@ -48,11 +51,17 @@ class Terrain:
     hill_distance: float = 100.0
     offset: tuple[float, float] = (0.0, 0.0)
     craters: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    mounds: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
     def height(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Returns the height (m) at …×2 points (m)."""
         place = np.asarray(points, np.float64) + np.array(self.offset)
         total = _bowls(np.asarray(points, np.float64), self.craters)
+        for x, y, radius, height in self.mounds:
+            away = np.hypot(points[..., 0] - x, points[..., 1] - y) / radius
+            # A cone with a round top and a soft foot.
+            cone = 1.05 - np.sqrt(away**2 + 0.02)
+            total += height * 0.5 * (cone + np.sqrt(cone**2 + 0.01))
         if self.roughness > 0:
             for octave in range(self.octaves):
                 wavelength = self.finest * 2.0**octave

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from training.synthetic.camera import Camera
 from training.synthetic.materials import Soil
 from training.synthetic.render import BACKGROUND, ROCK, SHADOW, Light, Rendering, World
-from training.synthetic.rocks import Rock, Shape
+from training.synthetic.rocks import Marks, Rock, Shape
 from training.synthetic.sensor import Sensor
 from training.synthetic.terrain import Terrain
 
@@ -40,11 +42,18 @@ def ball(centre: np.ndarray, diameter: float) -> Rock:
     return Rock(Ball('rounded', 0), diameter, place, 0.0, (0.2, 0.2, 0.2), (0.0, 0.0, 1.0), 0.0)
 
 
-def taken(rocks: list[Rock], camera: Camera, **settings: object) -> Rendering:
+def taken(
+    rocks: list[Rock],
+    camera: Camera,
+    light: Light = LIGHT,
+    wet: float = 0.0,
+    roughness: float = 0.2,
+    **settings: object,
+) -> Rendering:
     plane = Terrain(roughness=0.0, finest=1.0).mesh((-1.0, 0.0), (-1.5, 1.5), 0.1, 3000.0)
-    world = World([(plane, SOIL)], rocks, [5] * len(rocks))
+    world = World([(plane, SOIL)], rocks, [5] * len(rocks), roughness, wet)
     chance = np.random.default_rng(0)
-    return world.render(camera, LIGHT, Sensor(), chance, **settings)  # type: ignore[arg-type]
+    return world.render(camera, light, Sensor(), chance, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope='module')
@@ -110,6 +119,47 @@ def test_a_rock_between_the_two_limits_is_ignored_but_keeps_its_number(camera: C
     rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, smallest=(8.0, 80.0))
     assert (rendering.classes[rendering.instances == 1] == 64).all()
     assert (rendering.instances == 1).any()
+
+
+def test_the_black_side_of_a_rock_under_a_hard_sun_is_rock(camera: Camera) -> None:
+    hard = replace(LIGHT, sun=(0.0, -0.8, 0.6), sky_colour=(0.01, 0.01, 0.01))
+    rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, light=hard)
+    brightness = rendering.picture[rendering.instances == 1].max(axis=1)
+    assert (rendering.classes[rendering.instances == 1] == ROCK).all()
+    assert (brightness < 40).mean() > 0.1
+    assert (brightness > 100).mean() > 0.1
+
+
+def test_clouds_whiten_the_sky_and_stay_background(camera: Camera) -> None:
+    blue = replace(LIGHT, horizon=(0.2, 0.3, 0.8), zenith=(0.1, 0.2, 0.8))
+    clear = taken([], camera, light=blue)
+    cloudy = taken([], camera, light=replace(blue, clouds=0.5))
+    sky = np.isnan(clear.depth)
+    redder = cloudy.picture[sky][:, 0].astype(int) - clear.picture[sky][:, 0]
+    assert redder.max() > 60
+    assert redder.min() < 10
+    assert not cloudy.classes[sky].any()
+
+
+def test_marks_change_how_a_rock_looks_and_leave_it_one_rock(
+    camera: Camera, with_ball: Rendering
+) -> None:
+    marks = Marks((0.8, 0.8, 0.8), patches=0.4, stripes=0.2, veins=1.0, cracks=0.9, speckle=0.2)
+    marked = taken([replace(ball(BALL_CENTRE, BALL_DIAMETER), marks=marks)], camera)
+    assert (marked.instances == with_ball.instances).all()
+    assert (marked.classes == with_ball.classes).all()
+    of = marked.instances == 1
+    assert marked.picture[of].std() > 1.3 * with_ball.picture[of].std()
+
+
+def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
+    # The sun behind the camera, so that the ball's near side mirrors it.
+    behind = replace(LIGHT, sun=(-0.6, 0.0, 0.8))
+    rocks = [ball(BALL_CENTRE, BALL_DIAMETER)]
+    dry, wet = (taken(rocks, camera, light=behind, wet=wet, roughness=0.02) for wet in (0, 1))
+    on_ball = dry.instances == 1
+    assert wet.picture[on_ball].max() > dry.picture[on_ball].max() + 30
+    assert (wet.classes == dry.classes).all()
 
 
 def test_projecting_a_pixel_with_its_depth_gives_the_pixel_again(

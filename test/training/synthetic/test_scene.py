@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.synthetic.looks import LOOKS
+from training.synthetic.looks import LOOKS, MIX
 from training.synthetic.scene import Scene, make_drive, make_scene
 
 SIZE = (96, 64)
@@ -34,6 +34,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(look: str) -> N
     assert ((first.instances > 0) == np.isin(first.classes, (64, 255))).all()
 
 
+def test_the_mix_draws_from_all_looks() -> None:
+    assert set(MIX) == set(LOOKS)
+    assert sum(MIX.values()) == pytest.approx(1)
+
+
+def test_some_scenes_hold_no_rock_at_all() -> None:
+    scenes = [make_scene(1, number, 'yard', SIZE, 1) for number in range(6)]
+    bare = [not scene.world.rocks for scene in scenes]
+    assert any(bare)
+    rendering = scenes[bare.index(True)].render(scenes[bare.index(True)].cameras[0])
+    assert not rendering.classes.any()
+    assert not rendering.instances.any()
+
+
 RENDER = """
 import sys, numpy as np
 from training.synthetic.scene import make_scene
@@ -43,7 +57,9 @@ np.savez(sys.argv[2], picture=seen.picture, classes=seen.classes, depth=seen.dep
 """
 
 
+@pytest.mark.parametrize('look', ['mars', 'rubble'])
 def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
+    look: str,
     tmp_path: Path,
 ) -> None:
     features = 'AVX512F AVX512_SKX X86_V4 AVX2 FMA3 X86_V3'
@@ -51,10 +67,10 @@ def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
     plain['OPENCV_CPU_DISABLE'] = 'AVX512_SKX,AVX2,FMA3,AVX'
     file = tmp_path / 'other.npz'
     root = Path(__file__).parents[3]
-    command = [sys.executable, '-W', 'ignore', '-c', RENDER, 'mars', str(file)]
+    command = [sys.executable, '-W', 'ignore', '-c', RENDER, look, str(file)]
     subprocess.run(command, env=plain, cwd=root, check=True)
     other = np.load(file)
-    scene = make_scene(3, 2, 'mars', SIZE, 1)
+    scene = make_scene(3, 2, look, SIZE, 1)
     here = scene.render(scene.cameras[0])
     # The tolerance that scene.py states.
     differing = np.abs(here.picture.astype(int) - other['picture']).max(axis=2) > 3

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stones that lie close: beaches, banks, heaps, and boulders among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.synthetic.camera import Camera, sector
+from training.synthetic.heap import Heap
+from training.synthetic.look import Look, Packing
+from training.synthetic.pieces import draw_rock, draw_shape, draw_soil, draw_terrain
+from training.synthetic.render import World
+from training.synthetic.rocks import Rock, detail_for
+from training.synthetic.site import Site
+from training.synthetic.terrain import REACH, Terrain
+from training.synthetic.things import place_things
+
+MOST_STONES = 2600
+ROUND = (-np.pi, np.pi)
+LEAST = 7.5  # apparent diameter of the smallest stones that are bodies, px
+
+
+def packed(
+    look: Look, chance: Generator, size: tuple[int, int], pictures: int
+) -> tuple[World, list[Camera]]:
+    """Makes ground with stones close together, and cameras about it that look at its middle.
+
+    Args:
+        look: Has a packing.
+        chance: Where the randomness comes from.
+        size: Width and height of the pictures, px.
+        pictures: How many poses.
+    """
+    assert look.packing
+    overhead = chance.uniform() < look.packing.overhead
+    tilt = np.radians(chance.uniform(64, 89.5) if overhead else chance.uniform(10, 50))
+    away = look.camera_height / np.sin(tilt)
+    view = 2 * away * np.tan(look.field_of_view / 2)
+    pixel = float(view / size[0])
+    terrain = draw_terrain(look, chance, pixel)
+    if look.packing.mound > 0:
+        terrain = replace(terrain, mounds=_mounds(look.packing, chance, view))
+    cameras = []
+    middle = float(terrain.height(np.zeros(2)))
+    spread = np.pi if overhead else 0.45
+    for _ in range(pictures):
+        heading, down = chance.uniform(-spread, spread), tilt * chance.uniform(0.92, 1.0)
+        target = chance.normal(0, 0.12, 2) * view
+        place = target - away * np.cos(down) * np.array([np.cos(heading), np.sin(heading)])
+        height = middle + away * np.sin(down) * chance.uniform(0.85, 1.15)
+        height = max(height, float(terrain.height(place)) + 0.4 * look.camera_height)
+        cameras.append(
+            Camera.aimed(
+                (*place, height), heading, down, look.field_of_view, size, chance.normal(0, 0.06)
+            )
+        )
+    rocks, details, heap = _stones(look, chance, terrain, cameras, view)
+    if overhead:
+        origin, directions = np.mean([camera.position[:2] for camera in cameras], axis=0), ROUND
+    else:
+        origin, directions = sector(cameras)
+    mesh = terrain.mesh((origin[0], origin[1]), directions, 0.15 * look.camera_height, REACH)
+    things = place_things(look.things, Site(chance, terrain, cameras, look.soil[0], heap))
+    grounds = [*things, (mesh, draw_soil(look, chance, pixel))]
+    return World(grounds, rocks, details, look.roughness, look.wet), cameras
+
+
+def _mounds(packing: Packing, chance: Generator, view: float) -> NDArray[np.float64]:
+    """Draws one to three heaps, or a long slope of them beyond the middle."""
+    count = int(chance.integers(1, 4))
+    radius = view * chance.uniform(0.5, 2.0, count)
+    behind = radius * chance.uniform(0.1, 0.9)
+    place = np.column_stack([behind, chance.normal(0, 0.7, count) * view])
+    return np.column_stack(
+        [place, radius, radius * packing.mound * chance.uniform(0.6, 1.1, count)]
+    )
+
+
+def _stones(
+    look: Look, chance: Generator, terrain: Terrain, cameras: Sequence[Camera], view: float
+) -> tuple[list[Rock], list[int], Heap]:
+    """Drops stones where cameras see the ground, the large ones first."""
+    assert look.packing
+    packing, focal = look.packing, cameras[0].focal_length
+    smallest = packing.smallest * view
+    reach = min(_reach(cameras, terrain, packing.largest * view * focal / LEAST), 2.5 * view)
+    # Rounded, for a processor's last digits must not move stones.
+    reach = 0.05 * view * math.ceil(reach / (0.05 * view))
+    heap = Heap(2.1 * reach, cells=int(np.clip(2.1 * reach / (smallest / 3.5), 160, 720)))
+    heap.base = terrain.height(heap.points())
+    heap.surface = heap.base.copy()
+    step = max(1, heap.cells // 240)
+    cells, depth = _seen_cells(heap, cameras, step)
+    rocks: list[Rock] = []
+    details: list[int] = []
+    shapes = [draw_shape(look, chance) for _ in range(24)]
+
+    def drop(diameter: float, places: NDArray[np.intp]) -> None:
+        large = diameter > 0.12 * view
+        shape = draw_shape(look, chance) if large else shapes[chance.integers(24)]
+        turn = float(chance.uniform(0, 2 * np.pi))
+        rock = draw_rock(look, chance, shape, diameter, (0.0, 0.0, 0.0))
+        sink = 0.2 + 0.6 * packing.sink * float(chance.uniform())
+        places = places + chance.integers(-(step // 2), step // 2 + 1, places.shape)
+        at = heap.settle(shape, diameter, turn, places, sink)
+        if at is not None:
+            rocks.append(replace(rock, position=at, turn=turn))
+            nearest = min(float(np.linalg.norm(camera.position - at)) for camera in cameras)
+            details.append(detail_for(diameter * focal / max(nearest, diameter)))
+
+    away = np.hypot(*(cells - heap.cells / 2).T) * heap.cell
+    near = np.flatnonzero((away < 0.3 * view) & np.isfinite(depth))
+    for _ in range(packing.boulders if len(near) else 0):
+        drop(view * chance.uniform(0.2, 0.65), cells[chance.choice(near, 8)])
+    pixels = np.sort(depth[np.isfinite(depth)]) / focal
+    diameters, least = _diameters(packing, chance, view, pixels, (step * heap.cell) ** 2)
+    for diameter in diameters:
+        # Places are refused, not sorted out beforehand: then last digits hardly matter.
+        tried = chance.integers(0, len(cells), 256)
+        drop(float(diameter), cells[tried[depth[tried] < diameter * focal / least][:4]])
+    return rocks, details, heap
+
+
+def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> float:
+    """Returns how far from the origin cameras see ground, up to a depth (m)."""
+    level = float(terrain.height(np.zeros(2)))
+    found = [0.0]
+    for camera in cameras:
+        rays = camera.directions()[::16, ::16].reshape(-1, 3).astype(np.float64)
+        down = np.maximum(-rays[:, 2], 1e-6)
+        depth = np.minimum((camera.position[2] - level) / down, farthest)
+        places = camera.position[:2] + depth[:, None] * rays[:, :2]
+        found.append(float(np.abs(places).max()))
+    return max(found)
+
+
+def _seen_cells(
+    heap: Heap, cameras: Sequence[Camera], step: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Returns each `step`th cell, and how near it is where a picture shows it (m), or ∞."""
+    rows = np.arange(0, heap.cells, step)
+    index = np.stack(np.meshgrid(rows, rows, indexing='ij'), -1).reshape(-1, 2)
+    points = heap.points()[::step, ::step].reshape(-1, 2)
+    world = np.column_stack([points, heap.base[::step, ::step].ravel()])
+    nearest = np.full(len(world), np.inf)
+    for camera in cameras:
+        u, v, depth = camera.project(world).T
+        width, height = camera.size
+        inside = (np.abs(u / width - 0.5) < 0.56) & (np.abs(v / height - 0.5) < 0.56) & (depth > 0)
+        nearest = np.where(inside, np.minimum(nearest, depth), nearest)
+    return index, nearest
+
+
+def _diameters(
+    packing: Packing,
+    chance: Generator,
+    view: float,
+    pixels: NDArray[np.float64],
+    area: float,
+) -> tuple[NDArray[np.float64], float]:
+    """Draws diameters (m), by and large the largest first.
+
+    Args:
+        packing: Law of sizes.
+        chance: Where the randomness comes from.
+        view: What a picture shows across, m.
+        pixels: Size of a pixel (m) in each cell, ascending.
+        area: Ground that each cell stands for, m².
+
+    Returns:
+        The diameters, each size as often as there is ground where it shows, and the least apparent
+        diameter (px) that shows.
+    """
+    edges = np.geomspace(packing.smallest, packing.largest, 25) * view
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    share = middle ** (2 - packing.power)
+    least = LEAST
+    while True:
+        ground = np.searchsorted(pixels, middle / least) * area
+        expected = packing.cover * share / share.sum() * ground / middle**2
+        if expected.sum() <= MOST_STONES:
+            break
+        least *= 1.15  # too many to handle: fewer far ones
+    counts = chance.poisson(expected)
+    drawn = chance.uniform(np.repeat(edges[:-1], counts), np.repeat(edges[1:], counts))
+    # Small ones fall through the gaps, so that large ones are not buried under them.
+    return drawn[
+        np.argsort(-drawn * np.exp(chance.normal(0, 0.6, len(drawn))), kind='stable')
+    ], least

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things that are not rock are placed: on the ground, in view of the cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from training.synthetic.camera import Camera
+from training.synthetic.heap import Heap
+from training.synthetic.materials import Colour, Ground, Painted
+from training.synthetic.solids import Points
+from training.synthetic.terrain import Mesh, Terrain
+
+Thing = tuple[Mesh, Ground]
+PAINTS: tuple[Colour, ...] = (
+    (0.75, 0.75, 0.73),
+    (0.5, 0.5, 0.5),
+    (0.2, 0.2, 0.21),
+    (0.035, 0.035, 0.037),
+    (0.6, 0.42, 0.08),
+    (0.5, 0.14, 0.03),
+    (0.08, 0.16, 0.35),
+    (0.55, 0.4, 0.16),
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What things are placed in.
+
+    Attributes:
+        chance: Where the randomness comes from.
+        terrain: What they stand on.
+        cameras: Poses that pictures are taken from.
+        soil: Linear albedo of the dirt.
+        heap: Stones that lie on the terrain, or None.
+    """
+
+    chance: Generator
+    terrain: Terrain
+    cameras: Sequence[Camera]
+    soil: Colour
+    heap: Heap | None = None
+
+    def camera(self) -> Camera:
+        """Draws one of the cameras."""
+        return self.cameras[int(self.chance.integers(len(self.cameras)))]
+
+    def stand(self, camera: Camera) -> float:
+        """Returns how high a camera is over the ground, m."""
+        return float(camera.position[2] - self.terrain.height(camera.position[:2]))
+
+    def seen(self, camera: Camera, count: int, farthest: float, low: float = 0.05) -> Points:
+        """Draws places on the ground that a picture shows.
+
+        Args:
+            camera: Which one.
+            count: How many are tried.
+            farthest: Those farther than this are left out, m.
+            low: Where in the picture to begin, as a share of its height from the top.
+
+        Returns:
+            N×3, N at most `count`.
+        """
+        width, height = camera.size
+        pixels = np.column_stack(
+            [
+                self.chance.uniform(-0.05 * width, 1.05 * width, count),
+                self.chance.uniform(low * height, 1.1 * height, count),
+                np.ones(count),
+            ]
+        )
+        rays = pixels @ np.linalg.inv(camera.intrinsics).T @ camera.pose[:3, :3].T
+        rays = rays[rays[:, 2] < -1e-3]
+        away = -self.stand(camera) / rays[:, 2:]
+        places = camera.position[:2] + away * rays[:, :2]
+        near = np.linalg.norm(places - camera.position[:2], axis=1) < farthest
+        return self.rooted(places[near])
+
+    def rooted(self, places: Points) -> Points:
+        """Puts N×2 places on the ground: N×3."""
+        return np.column_stack([places, self.terrain.height(places)])
+
+    def upon(self, places: Points) -> Points:
+        """Puts N×2 places on what lies on the ground, if anything does: N×3."""
+        rooted = self.rooted(places)
+        if self.heap:
+            rooted[:, 2] = np.fmax(rooted[:, 2], self.heap.height(places))
+        return rooted
+
+    def paint(self, palette: tuple[Colour, ...] = PAINTS, **pattern: object) -> Painted:
+        """Draws a painted surface."""
+        dirt = float(self.chance.choice([0.0, self.chance.uniform(0.1, 0.5)]))
+        return Painted(
+            near_colour(self.chance, palette),
+            dirt=dirt,
+            soil=self.soil,
+            **pattern,  # type: ignore[arg-type]
+        )
+
+
+def near_colour(chance: Generator, palette: tuple[Colour, ...], spread: float = 0.15) -> Colour:
+    """Draws a colour near one of a palette."""
+    colour = np.array(palette[chance.integers(len(palette))])
+    mixed = np.clip(
+        colour * np.exp(chance.normal(0, spread) + chance.normal(0, 0.04, 3)), 0.005, 0.9
+    )
+    return tuple(float(part) for part in mixed)  # type: ignore[return-value]
+
+
+def at_pixel(camera: Camera, u: float, v: float, depth: float) -> Points:
+    """Returns the world point at a pixel (shares of width and height) and a depth (m)."""
+    pixel = np.array([u * camera.size[0], v * camera.size[1], 1.0])
+    return camera.position + camera.pose[:3, :3] @ (
+        depth * np.linalg.solve(camera.intrinsics, pixel)
+    )
+
+
+def ground_depth(site: Site, camera: Camera, u: float, v: float) -> float:
+    """Returns how deep the ground is at a pixel, m, or 8 times the camera's height above it."""
+    ray = at_pixel(camera, u, v, 1.0) - camera.position
+    stand = site.stand(camera)
+    return min(stand / max(-float(ray[2]), 1e-6), 8 * stand)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is not rock: parts of a robot, scale cards, boards, buildings, plants and water."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.synthetic.built import board, buildings, fence, scale
+from training.synthetic.materials import Water
+from training.synthetic.plants import bushes, litter, meadow, trees
+from training.synthetic.robot import robot
+from training.synthetic.site import Site, Thing, near_colour
+from training.synthetic.terrain import REACH, grid_mesh
+
+
+@dataclass(frozen=True)
+class Things:
+    """How likely each kind of thing is in a scene, 0 to 1.
+
+    Attributes:
+        robot: Wheel, deck, mast or arm, and cables.
+        scale: A ruler, a scale card or a ball.
+        board: A plain board or a box.
+        building: Sheds, walls and houses.
+        fence: Posts and rails.
+        grass: Tufts and meadows.
+        bushes: Bushes.
+        trees: Trees, near and on the horizon.
+        litter: Leaves and twigs on the ground.
+        water: Pools, a creek or a lake.
+    """
+
+    robot: float = 0.0
+    scale: float = 0.0
+    board: float = 0.0
+    building: float = 0.0
+    fence: float = 0.0
+    grass: float = 0.0
+    bushes: float = 0.0
+    trees: float = 0.0
+    litter: float = 0.0
+    water: float = 0.0
+
+
+def place_things(things: Things, site: Site) -> list[Thing]:
+    """Draws which things there are, and makes them.
+
+    Returns:
+        Meshes and what they are made of.
+    """
+    makers: tuple[tuple[float, Callable[[Site], list[Thing]]], ...] = (
+        (things.robot, robot),
+        (things.scale, scale),
+        (things.board, board),
+        (things.building, buildings),
+        (things.fence, fence),
+        (things.grass, meadow),
+        (things.bushes, bushes),
+        (things.trees, trees),
+        (things.litter, litter),
+        (things.water, water),
+    )
+    found: list[Thing] = []
+    for likely, make in makers:
+        if site.chance.uniform() < likely:
+            found += make(site)
+    return found
+
+
+def water(site: Site) -> list[Thing]:
+    """Fills the lower ground with water."""
+    chance = site.chance
+    places = np.concatenate(
+        [site.seen(camera, 200, 20 * site.stand(camera)) for camera in site.cameras]
+    )
+    if not len(places):
+        return []
+    level = float(np.quantile(places[:, 2], chance.uniform(0.1, 0.7)))
+    level = min(level, *(float(c.position[2]) - 0.3 * site.stand(c) for c in site.cameras))
+    stand = site.stand(site.cameras[0])
+    colour = near_colour(chance, ((0.02, 0.03, 0.025), (0.06, 0.05, 0.03), (0.03, 0.05, 0.06)))
+    waves = float(chance.choice([0.0, chance.uniform(0.02, 0.15)]))
+    corners = np.array([[(-1, -1), (-1, 1)], [(1, -1), (1, 1)]]) * REACH
+    flat = grid_mesh(corners, np.full((2, 2), level))
+    return [(flat, Water(colour, waves, float(chance.uniform(0.05, 0.4) * stand)))]
