@@ -71,9 +71,7 @@ class Tiling:
         check_tiling(tile, overlap)
         self._runner = cast(PartedBackend, scorer.runner)
         self._card = scorer.card
-        network = NETWORKS[self._card.architecture]
-        self._cell = network.context_cell
-        self._grid = network.output_strides[-1]
+        self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile
         self._overlap = overlap
         self._prepare = Preparation(scorer.card, scorer.runner.device)
@@ -112,8 +110,7 @@ class Tiling:
             return self._runner.deep(tile(row, column))
 
         def decode(row: Span, column: Span) -> Tensor:
-            there = sample(context, row, column, seen, self._cell)
-            return self._runner.decode(tile(row, column), there)
+            return self._runner.decode(tile(row, column), sample(context, row, column, seen))
 
         context = self._runner.context(stitch(deep, rows, columns))
         return context if self._card.decoder == 'none' else stitch(decode, rows, columns)
@@ -161,22 +158,20 @@ def stitch(part: Part, rows: list[Span], columns: list[Span]) -> Tensor:
     return whole
 
 
-def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int], cell: int) -> Tensor:
-    """Scales the context of a picture bilinearly to a tile's cells.
+def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int]) -> Tensor:
+    """Scales the context of a picture bilinearly to a tile's cells of 4 px.
 
     Args:
         context: 1×C×h×w of the whole picture.
         row: Of the tile.
         column: Of the tile.
         size: Height and width of the picture, px.
-        cell: Side of a cell, px.
 
     Returns:
-        1×C×H/cell×W/cell: what scaling all of it to the picture's cells would give there.
+        1×C×H/4×W/4: what scaling all of it to the picture's cells would give there.
     """
     y, x = (
-        (torch.arange(span.start // cell, _cells(span.end, cell)) + 0.5) * 2 / _cells(side, cell)
-        - 1
+        (torch.arange(span.start // 4, _cells(span.end, 4)) + 0.5) * 2 / _cells(side, 4) - 1
         for span, side in zip((row, column), size, strict=True)
     )
     across, down = torch.meshgrid(x, y, indexing='xy')

@@ -18,7 +18,6 @@ from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.model import build
-from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.pipeline import PlainPipeline
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.tiling import Span, Tiling, sample, stitch, tiles_along
@@ -94,7 +93,7 @@ def test_a_tiles_context_is_its_part_of_the_whole_pictures() -> None:
     context = torch.randn(1, 5, 8, 21)  # of a picture of 125×330 px
     size = (32, 83)
     whole = functional.interpolate(context, size, mode='bilinear', align_corners=False)
-    part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330), 4)
+    part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330))
     torch.testing.assert_close(part, whole[..., 12:32, 4:24])
 
 
@@ -150,8 +149,7 @@ def test_the_parts_of_a_network_are_the_network(
     one = [Span(0, side, 0, side) for side in (75, 130)]
     result = runner.context(stitch(lambda *_: runner.deep(picture), [one[0]], [one[1]]))
     if card.decoder == 'skip':
-        cell = NETWORKS[card.architecture].context_cell
-        result = runner.decode(picture, sample(result, *one, (75, 130), cell))
+        result = runner.decode(picture, sample(result, *one, (75, 130)))
     result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
     torch.testing.assert_close(result, runner.scores(picture), rtol=1e-3, atol=1e-4)
 

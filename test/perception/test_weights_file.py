@@ -57,7 +57,7 @@ def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_p
     for name, tensor in weights.state.items():
         assert tensor.dtype == torch.float32
         torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-6)
-    load_state(build(CARD), weights.state)
+    load_state(build(CARD), weights.state, 'it')
 
 
 def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rock_seg_ros.perception.model import restore
-from rock_seg_ros.perception.networks import NETWORKS, DeepLabV3
+from rock_seg_ros.perception.networks import DeepLabV3
 from rock_seg_ros.perception.quantization import quantize
 from rock_seg_ros.perception.weights_file import Weights, WeightsError
 
@@ -84,8 +84,7 @@ class OpenVinoBackend:
             deep = model.deep_channels, 8, 8
             self._parts['context'] = _compile(model, 'context', [deep], weights, precision)
         if parts and model.decoder == 'skip':
-            cells = RGB[1] // NETWORKS[weights.card.architecture].context_cell
-            context = model.context_channels, cells, cells
+            context = model.context_channels, RGB[1] // 4, RGB[2] // 4
             self._parts['decode'] = _compile(model, 'decode', [RGB, context], weights, precision)
         self._channels = weights.card.channels
 

@@ -28,8 +28,8 @@ class DeepLabV3(nn.Module, ABC):
 
     Attributes:
         decoder: 'skip' or 'none'.
-        deep_channels: Channels of the backbone's last stage.
-        context_channels: Channels of the ASPP's result.
+        deep_channels: Channels of what `deep` gives.
+        context_channels: Channels of what `context` gives, with a decoder.
         aux_classifier: Auxiliary head for training; None where there is none.
     """
 
@@ -53,7 +53,7 @@ class DeepLabV3(nn.Module, ABC):
 
     @abstractmethod
     def deep(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W to N×deep_channels×h×w of the last stage, at the output stride."""
+        """Maps N×3×H×W to N×deep_channels×h×w: the backbone, as far as it sees little around."""
 
     @abstractmethod
     def context(self, deep: Tensor) -> Tensor:
@@ -64,9 +64,10 @@ class DeepLabV3(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their context to N×channels×H/4×W/4 scores.
+        """Maps N×3×H×W and their context, scaled to N×context_channels×H/4×W/4, to scores.
 
-        The context is scaled to one cell for each `Network.context_cell` px of the image.
+        Returns:
+            N×channels×H/4×W/4.
         """
 
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
@@ -92,7 +93,6 @@ class Network:
             auxiliary head is wanted.
         decoders: The legal ones; the first is the default.
         output_strides: The legal ones, the finest first. The weights fit all of them.
-        context_cell: px of the image for each cell of the context that `DeepLabV3.decode` takes.
         pretrained: What a training starts from by default: a name of `training.pretrained`.
         mean: Per-channel RGB mean of the images that the backbone was pretrained on, 0 to 1.
         std: Per-channel RGB standard deviation of them.
@@ -103,7 +103,6 @@ class Network:
     make: Callable[[int, str, int, bool], DeepLabV3]
     decoders: tuple[str, ...]
     output_strides: tuple[int, ...]
-    context_cell: int
     pretrained: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

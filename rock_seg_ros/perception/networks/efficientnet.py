@@ -22,7 +22,7 @@ from rock_seg_ros.perception.networks.base import (
 OUTPUT_STRIDE = 32
 STRIDES = ('4', '8', '16')  # of the skips
 WIDTH = 128
-STAGE_ENDS = (1, 2, 4)  # the blocks whose results have strides 4, 8 and 16
+SHALLOW, MIDDLE, COARSE = 2, 3, 5  # blocks until strides 4, 8 and 16
 BATCH_NORM_EPSILON = 1e-3  # of the pretrained weights
 
 
@@ -46,34 +46,32 @@ class Refinement(nn.Module):
 class PyramidDecoder(nn.Module):
     """ASPP joined with the features of strides 16, 8 and 4, one after the other."""
 
-    def __init__(self, classes: int, skip_channels: list[int], deep_channels: int) -> None:
+    def __init__(self, classes: int, skip_channels: list[int], coarsest: int) -> None:
         """Builds the decoder.
 
         Args:
             classes: Channels of the result.
             skip_channels: Of the features at strides 4, 8 and 16.
-            deep_channels: Of the last stage.
+            coarsest: Channels at stride 32.
         """
         super().__init__()
-        self.aspp = ASPP(deep_channels, list(atrous_rates(OUTPUT_STRIDE)), WIDTH)
+        self.aspp = ASPP(coarsest, list(atrous_rates(OUTPUT_STRIDE)), WIDTH)
         by_stride = dict(zip(STRIDES, skip_channels, strict=True))
         self.join = nn.ModuleDict(
             {stride: Refinement(by_stride[stride], WIDTH) for stride in reversed(STRIDES)}
         )
         self.score = nn.Conv2d(WIDTH, classes, 1)
 
-    def forward(self, context: Tensor, skips: list[Tensor]) -> Tensor:
-        """Maps N×128×h×w of the ASPP and the skips at strides 4, 8, 16 to N×classes×H/4×W/4."""
-        for refinement, skip in zip(self.join.values(), reversed(skips), strict=True):
-            context = refinement(scale_to(context, skip), skip)
-        return self.score(context)
+    def refine(self, maps: Tensor, skip: Tensor, stride: str) -> Tensor:
+        """Scales N×128×h×w to the size of the skip of a stride and joins both to N×128×H×W."""
+        return self.join[stride](scale_to(maps, skip), skip)
 
 
 class DeepLabV3EfficientNetLite(DeepLabV3):
     """DeepLabV3 with an ASPP on stride 32 and skips at strides 16, 8 and 4.
 
     The backbone is timm's, with symmetric padding, so that tiles of an image see what the whole
-    image does.
+    image does. Tiles hold the network as far as stride 8 and its last step, at stride 4.
     """
 
     backbone: Any  # timm's network, which has no types
@@ -104,32 +102,45 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
         self.backbone = timm.create_model(
             f'efficientnet_lite{size}', features_only=True, bn_eps=BATCH_NORM_EPSILON
         )
-        _, *skips, self.deep_channels = self.backbone.feature_info.channels()
-        self.classifier = PyramidDecoder(channels, skips, self.deep_channels)
+        _, *skips, coarsest = self.backbone.feature_info.channels()
+        self.deep_channels = skips[1]
+        self.classifier = PyramidDecoder(channels, skips, coarsest)
 
     @override
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        _, *skips, deep = self.backbone(images)
-        scores = self.classifier(self.context(deep), skips)
+        _, shallow, middle, *far = self.backbone(images)
+        scores = self._score(self._join(middle, *far), shallow)
         return {'out': resize_scores(scores, images.shape[-2:])}
 
     @override
     def deep(self, images: Tensor) -> Tensor:
-        return self.backbone(images)[-1]
+        return self._blocks(self._stem(images), 0, MIDDLE)
 
     @override
     def context(self, deep: Tensor) -> Tensor:
-        return self.classifier.aspp(deep)
+        coarse = self._blocks(deep, MIDDLE, COARSE)
+        return self._join(deep, coarse, self._blocks(coarse, COARSE, None))
 
     @override
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        maps = self.backbone.bn1(self.backbone.conv_stem(images))
-        skips = []
-        for number, stage in enumerate(self.backbone.blocks[: STAGE_ENDS[-1] + 1]):
-            maps = stage(maps)
-            if number in STAGE_ENDS:
-                skips.append(maps)
-        return self.classifier(context, skips)
+        return self._score(context, self._blocks(self._stem(images), 0, SHALLOW))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        return self.backbone.bn1(self.backbone.conv_stem(images))
+
+    def _blocks(self, maps: Tensor, first: int, end: int | None) -> Tensor:
+        for block in self.backbone.blocks[first:end]:
+            maps = block(maps)
+        return maps
+
+    def _join(self, middle: Tensor, coarse: Tensor, coarsest: Tensor) -> Tensor:
+        """Maps the features at strides 8, 16 and 32 to N×128×h×w at stride 8."""
+        joined = self.classifier.refine(self.classifier.aspp(coarsest), coarse, '16')
+        return self.classifier.refine(joined, middle, '8')
+
+    def _score(self, context: Tensor, shallow: Tensor) -> Tensor:
+        """Maps N×128×h×w and the features at stride 4 to N×channels×H/4×W/4 scores."""
+        return self.classifier.score(self.classifier.refine(context, shallow, '4'))
 
     @override
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
@@ -154,7 +165,6 @@ NETWORKS = tuple(
         make=partial(DeepLabV3EfficientNetLite, size),
         decoders=('skip',),
         output_strides=(OUTPUT_STRIDE,),
-        context_cell=16,
         pretrained='imagenet',
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,

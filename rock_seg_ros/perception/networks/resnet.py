@@ -149,7 +149,6 @@ NETWORKS = (
         make=DeepLabV3ResNet50,
         decoders=('skip', 'none'),
         output_strides=(8, 16),
-        context_cell=4,
         pretrained='torchvision',
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
