@@ -326,6 +326,13 @@ def _parser() -> argparse.ArgumentParser:
         ' data (default: what the checkpoint was trained on)',
     )
     parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        metavar='P',
+        help='rock probability from which a pixel is rock, 0 to 1, as training.tune chooses it'
+        ' (default: as trained)',
+    )
     checking = parser.add_mutually_exclusive_group()
     checking.add_argument(
         '--check-on',
@@ -356,6 +363,8 @@ def main(arguments: list[str] | None = None) -> int:
         weights = load_weights(given.checkpoint)
         if given.calibrate is not None:
             weights = _calibrated(given, weights)
+        if given.threshold is not None:
+            weights = replace(weights, card=replace(weights.card, threshold=given.threshold))
         samples = _samples(given, weights.card)
         card = export(
             weights,

@@ -326,3 +326,38 @@ def test_computing_in_int8_may_lose_a_point_of_iou_and_gain_any(discs: Path) -> 
     assert compare_int8(Path('w'), exact, much)['int8_iou_lost'] < -0.01
     with pytest.raises(WeightsError, match=rf'loses {100 * (iou[0] - iou[2]):.2f} points of IoU'):
         compare_int8(Path('w'), much, exact)
+
+
+def test_a_threshold_that_was_chosen_later_is_put_into_the_card(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / 'w.safetensors'
+    words = ['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']
+    assert main([*words, '--threshold', '0.37']) == 0
+    assert load_weights(target).card.threshold == 0.37
+
+
+def test_a_threshold_that_is_none_is_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ['--checkpoint', str(checkpoint), '-o', str(tmp_path / 'w.safetensors'), '--no-check']
+    assert main([*words, '--threshold', '1.5']) == 1
+    assert capsys.readouterr().err == (
+        'training.export: card threshold must be between 0 and 1, not 1.5\n'
+    )
+
+
+def test_a_light_network_as_onnx_gives_torchs_scores_at_any_size(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    pytest.importorskip('onnxscript', reason='onnxscript is not installed')
+    torch.manual_seed(2)
+    card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    file, target = tmp_path / 'light.safetensors', tmp_path / 'light.onnx'
+    save_weights(file, build(card).state_dict(), card)
+    assert main(['--checkpoint', str(file), '-o', str(target), '--no-check']) == 0
+    onnx, plain = (Segmenter(load_weights(one), 'cpu') for one in (target, file))
+    assert (onnx.backend, onnx.card.architecture) == ('onnx', card.architecture)
+    for height, width in ((64, 96), (101, 75)):
+        batch = torch.randn(2, 3, height, width)
+        scores = [one._runner.scores(batch) for one in (onnx, plain)]
+        torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
