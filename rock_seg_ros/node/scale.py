@@ -21,7 +21,7 @@ from rock_seg_ros.node.images import PictureRefused, read_depth
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.pairing import Pairing
-from rock_seg_ros.perception.projection import Intrinsics, View
+from rock_seg_ros.perception.projection import Intrinsics, View, standard_distortion
 
 ALIVE = 1.0  # s; depth that has not come for longer is not waited for
 
@@ -227,6 +227,9 @@ def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intr
 def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     """Reads a camera_info, with its binning and its region of interest (image_pipeline's way).
 
+    Drivers of rectified streams leave K at zero: P holds then. Where they leave P at zero and there
+    is no distortion, K holds for rectified images, too.
+
     Args:
         info: Of the pictures.
         rectified: Whether these are rectified: P holds then, else K and D.
@@ -234,17 +237,22 @@ def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     Raises:
         ValueError: It is not calibrated, or has another distortion model.
     """
-    matrix = np.array(info.p).reshape(3, 4)[:, :3] if rectified else np.array(info.k).reshape(3, 3)
+    model, distortion = standard_distortion(info.distortion_model, np.array(info.d, np.float64))
+    k, p = np.array(info.k).reshape(3, 3), np.array(info.p).reshape(3, 4)[:, :3]
+    if rectified and not p[0, 0] and not distortion.any():
+        p = k
+    elif not k[0, 0] and p[0, 0]:
+        rectified = True
     across, down = max(1, info.binning_x), max(1, info.binning_y)
     region = info.roi
-    matrix = matrix.astype(np.float64)
+    matrix = (p if rectified else k).astype(np.float64)
     matrix[:2, 2] -= (region.x_offset, region.y_offset)
     matrix[0] /= across
     matrix[1] /= down
     size = ((region.width or info.width) // across, (region.height or info.height) // down)
     if rectified:
         return Intrinsics(matrix, np.zeros(0), size=size)
-    return Intrinsics(matrix, np.array(info.d, np.float64), info.distortion_model, size)
+    return Intrinsics(matrix, distortion, model, size)
 
 
 def _same_lens(one: CameraInfo, other: CameraInfo) -> bool:

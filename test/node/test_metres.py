@@ -593,6 +593,42 @@ def test_of_rectified_pictures_p_holds_and_no_distortion():
     assert not lens.distortion.any()
 
 
+@pytest.mark.parametrize(
+    ('model', 'coefficients'),
+    [
+        ('equidistant', [0.01, 0.0, 0.0, 0.0, 0.0]),
+        ('none', []),
+        ('none', [0.0] * 5),
+        ('radtan', [0.1, 0.0, 0.0, 0.0]),
+        ('fisheye', [0.01, 0.0, 0.0, 0.0]),
+        ('kannala_brandt4', [0.01, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_camera_info_as_drivers_write_it_is_read(model, coefficients):
+    info = camera_info()
+    info.distortion_model, info.d = model, coefficients
+    lens = read_intrinsics(info)
+    assert lens.rays(np.array([[31.5, 23.5]])) == pytest.approx(np.array([[0, 0, 1]]))
+
+
+def test_where_k_is_zero_the_images_are_rectified_and_p_holds():
+    info = camera_info(focal=0.0)
+    info.k = [0.0] * 9
+    info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
+    info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    lens = read_intrinsics(info)
+    assert lens.matrix[0, 0] == 40.0
+    assert not lens.distortion.any()
+
+
+def test_where_p_is_zero_k_without_distortion_holds_for_rectified_images_too():
+    info = camera_info()
+    assert read_intrinsics(info, rectified=True).matrix[0, 0] == FOCAL
+    info.d[0] = 0.3
+    with pytest.raises(ValueError, match='focal lengths'):
+        read_intrinsics(info, rectified=True)
+
+
 def test_depth_in_millimetres_and_in_another_byte_order_is_read():
     millimetres = np.array([[1000, 0], [2500, 65535]])
     message = depth_message(millimetres / 1000, encoding='16UC1')
