@@ -60,7 +60,7 @@ class Intrinsics:
     Attributes:
         matrix: K, 3×3 float64, px; whole numbers are pixel centres.
         distortion: D, as many coefficients as the model has; empty = none.
-        model: 'plumb_bob', 'rational_polynomial' or 'equidistant'; any where there is no distortion.
+        model: 'plumb_bob', 'rational_polynomial' or 'equidistant'; without distortion any.
         size: Width and height of the pictures, px.
     """
 
@@ -120,7 +120,7 @@ class Intrinsics:
 
 
 def standard_distortion(model: str, coefficients: Floats) -> tuple[str, Floats]:
-    """Returns distortion as `Intrinsics` takes it; what is not a distortion is left to it to refuse.
+    """Returns distortion as `Intrinsics` takes it, which refuses what is none.
 
     Args:
         model: A name of the model as drivers write it, such as 'radtan' or 'Kannala Brandt4'.

@@ -76,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--rectified', action='store_true', help="the pictures are: camera_info's P holds"
     )
     parser.add_argument(
-        '--depth', metavar='TOPIC', help="'' = none (default: the one in the pictures' frame)"
+        '--depth',
+        metavar='TOPIC',
+        help="registered to the pictures, raw, compressed or compressedDepth; '' = none (default:"
+        " the one in the pictures' frame)",
     )
     for name, default, told in (
         ('--depth-tolerance', node.depth_tolerance, 'most between stamps of picture and depth, s'),
@@ -102,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(arguments.input) as bag:
         sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)
+        for line in sources.unused:
+            tell(line)
         segmenter = segmenter_of(arguments)
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
@@ -134,6 +139,7 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
         settings_of(arguments),
         ground,
         arguments.rectified,
+        tell,
     )
 
 
@@ -211,8 +217,12 @@ class Results:
         self.refused[reason] += 1
         if self.refused[reason] == 1:
             number = self.done + self.refused.total()
-            told = f'rock_seg bag: picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}'
-            tqdm.write(told, file=sys.stderr)
+            tell(f'picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
+
+
+def tell(line: str) -> None:
+    """Writes a line for people past the progress bar."""
+    tqdm.write(f'rock_seg bag: {line}', file=sys.stderr)
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
@@ -249,7 +259,7 @@ def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagT
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
             why = f'{topic.type} is another in ROS 2, or not known'
         if why:
-            print(f'rock_seg bag: {topic.name} is not copied: {why}', file=sys.stderr)
+            tell(f'{topic.name} is not copied: {why}')
         else:
             writer.add_topic_of(bag, topic)
             copied.append(topic)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -41,6 +42,7 @@ class PictureReader:
         settings: Settings,
         ground: Plane | None = None,
         rectified: bool = False,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Looks for a cv_bridge that works.
 
@@ -50,6 +52,7 @@ class PictureReader:
             settings: How it is asked.
             ground: That the camera is above, where known.
             rectified: Whether the pictures are.
+            tell: Told in one line, once, why camera_info or depth is not used.
         """
         self.set_aside: Counter[str] = Counter()
         self.target: int | None = None
@@ -59,6 +62,7 @@ class PictureReader:
         self._tracker = Tracker()
         self._ground = ground
         self._rectified = rectified
+        self._tell = tell
         self._images = ImageReader(lambda _: None)
 
     def read(self, frame: Frame) -> Analysis:
@@ -84,21 +88,28 @@ class PictureReader:
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
         """Returns what tells metres in a picture; what cannot be used is counted."""
-        if frame.info is None:
-            if self._sources.depth or self._ground:
-                self.set_aside['camera_info: there is none'] += 1
-            return None
+        topic = self._sources.info.name if self._sources.info else ''
         try:
+            if frame.info is None:
+                if self._sources.depth or self._ground:
+                    raise SetAside('camera_info: there is none', '--camera-info names it')
+                return None
             lens = read_lens(_read(frame.info, INFO, 'camera_info'), shape, self._rectified)
         except SetAside as reason:
-            self.set_aside[str(reason)] += 1
+            self._set_aside(reason, topic)
             return None
         depth = None
         try:
             depth = self._depth(frame.depth, header, shape)
         except SetAside as reason:
-            self.set_aside[str(reason)] += 1
+            self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
         return View(lens, depth, self._ground)
+
+    def _set_aside(self, reason: SetAside, topic: str) -> None:
+        """Counts what cannot be used, and tells of the first one of each reason."""
+        self.set_aside[str(reason)] += 1
+        if self.set_aside[str(reason)] == 1:
+            self._tell(reason.line(topic))
 
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
@@ -108,7 +119,8 @@ class PictureReader:
             return None
         if data is None:
             raise SetAside('depth: of another time')
-        return read_registered(_read(data, RAW, 'depth'), header, shape)
+        message = _read(data, self._sources.depth.type, 'depth')
+        return read_registered(message, header, shape, self._sources.registered)
 
 
 def _read(data: bytes, kind: str, name: str) -> Any:

@@ -663,6 +663,36 @@ def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
     assert 'image_transport raw wants sensor_msgs/msg/Image' in told
 
 
+RAW, CODED = '/cam/image', '/cam/image/compressed'
+
+
+@pytest.mark.parametrize(
+    ('given', 'transport', 'kind', 'there', 'advice'),
+    [
+        (RAW, 'raw', CompressedImage, CODED, 'image_transport:=compressed'),
+        (RAW, 'compressed', Image, RAW, 'image_transport:=raw'),
+        (CODED, 'compressed', CompressedImage, CODED, f'image:={RAW}'),
+        (CODED, 'raw', CompressedImage, CODED, f'image:={RAW} image_transport:=compressed'),
+    ],
+)
+def test_where_only_the_other_transport_is_published_its_topic_and_argument_are_told(
+    bench, monkeypatch, given, transport, kind, there, advice
+):
+    context = rclpy.Context()  # one participant cannot have two types on one topic
+    rclpy.init(context=context, domain_id=bench.domain)
+    camera = rclpy.create_node('camera', context=context)
+    try:
+        camera.create_publisher(kind, there, 1)
+        bench.start('-r', f'image:={given}', image_transport=transport)
+        bench.wait(lambda: bench.node.get_publishers_info_by_topic(there), 'the publisher')
+        told = silence_told(bench, monkeypatch)
+    finally:
+        camera.destroy_node()
+        rclpy.shutdown(context=context)
+    assert told.startswith('no pictures: ')
+    assert told.endswith(f'; {there} is there, give {advice}')
+
+
 def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, scene):
     bench.start()
     watch_mask(bench)

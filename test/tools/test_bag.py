@@ -385,7 +385,9 @@ def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys)
     assert 'set aside: camera_info: there is none (1)' in capsys.readouterr().out
 
 
-def test_depth_in_another_frame_is_not_taken(find_rocks, write_bag, scene, tmp_path):
+def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
     other = raw(np.ones((48, 64), np.float32), 1, '32FC1', frame_id='depth_frame')
     source = write_bag(
         ('/camera/image', 1, raw(scene, 1)),
@@ -394,6 +396,51 @@ def test_depth_in_another_frame_is_not_taken(find_rocks, write_bag, scene, tmp_p
     )
     assert find_rocks(source) == 0
     assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
+    (line,) = told(capsys)
+    assert line.startswith('rock_seg bag: depth: /camera/depth is in another frame (depth_frame, ')
+    assert 'give --depth /camera/depth if' in line
+    (tmp_path / 'out').rename(tmp_path / 'without')
+    assert find_rocks(source, '--depth', '/camera/depth') == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert told(capsys) == []
+
+
+@pytest.mark.parametrize(
+    ('topic', 'kind', 'header_bytes'),
+    [
+        ('/camera/depth/compressedDepth', '16UC1; compressedDepth png', 12),
+        ('/camera/depth/compressed', '16UC1; png compressed ', 0),
+    ],
+)
+def test_compressed_depth_gives_metres_and_is_no_camera(
+    find_rocks, write_bag, scene, tmp_path, topic, kind, header_bytes
+):
+    message = CompressedImage(header=header(1), format=kind)
+    coded = cv2.imencode('.png', np.full((48, 64), 1500, np.uint16))[1].tobytes()
+    message.data.frombytes(bytes(header_bytes) + coded)
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        (topic, 1, message),
+    )
+    assert find_rocks(source) == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.5, 1.5], abs=1e-3)
+
+
+def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
+    find_rocks, write_bag, scene, capsys
+):
+    small = raw(np.ones((24, 32), np.float32), 1, '32FC1')
+    source = write_bag(
+        ('/camera/camera_info', 1, info(1)),
+        *(('/camera/image', stamp, raw(scene, stamp)) for stamp in (1, 2)),
+        *(('/camera/depth', stamp, small) for stamp in (1, 2)),
+    )
+    assert find_rocks(source) == 0
+    assert told(capsys) == [
+        'rock_seg bag: depth: /camera/depth is not used: of another size (32×24, the images are'
+        ' 64×48; it must be registered to them)'
+    ]
 
 
 def test_rocks_keep_their_ids_from_picture_to_picture_where_that_is_wanted(
