@@ -7,8 +7,8 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from rock_seg_ros.perception.projection import level_ground
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
-from rock_seg_ros.tools.bag_topics import Sources, choose_sources
+from rock_seg_ros.tools.bag_storage import BAG_HELP
+from rock_seg_ros.tools.bag_topics import Sources, choose_sources, whole_first
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagMessage, BagTopic, BagWriter
 from rock_seg_ros.tools.main import FAILED
 from rock_seg_ros.tools.network_options import (
@@ -57,7 +58,7 @@ CHOICES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg bag`."""
     node = Parameters()
-    parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, or rosbag1 file')
+    parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
         help="new bag (mcap) of what the node would publish, at the pictures' times",
@@ -113,8 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
         with _whole_bag(output) as writer:
             results = Results(writer, outputs, record)
             copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
-            for frame in _frames(bag, sources, arguments.depth_tolerance, writer, copied):
-                results.take(frame, reader)
+            with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
+                damage = results.take_all(found, reader)
+    if damage:
+        tell(f'{damage}; what was found before is kept')
     print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
     if record:
         told = Told(
@@ -126,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             segmenter.card,
         )
         write_report(arguments.report, arguments.input.name, record, told)
-    return FAILED if results.refused else 0
+    return FAILED if results.refused or damage else 0
 
 
 def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> PictureReader:
@@ -145,13 +148,14 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
 
 def _frames(
     bag: Bag, sources: Sources, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """Yields the pictures with a progress bar; meanwhile copies the messages of some topics."""
     topics = {topic.name: topic for topic in (*sources.topics, *copied)}
     messages = _copying(bag.messages(topics.values()), writer, copied)
-    first_info = bag.first(sources.info) if sources.info else None
+    first_info = whole_first(bag, sources.info) if sources.info else None
     found = frames(messages, sources, tolerance, first_info)
-    return iter(tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr))
+    with tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr) as shown:
+        yield from shown
 
 
 def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
@@ -187,6 +191,22 @@ class Results:
         self._parameters = Parameters()
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
+
+    def take_all(self, frames: Iterable[Frame], reader: PictureReader) -> str:
+        """Writes the results of pictures; returns what damage ended them, '' if none did.
+
+        Raises:
+            BagError: The bag is damaged before the first picture.
+            OSError: The bag cannot be written.
+        """
+        try:
+            for frame in frames:
+                self.take(frame, reader)
+        except BagError as error:
+            if not self.done:
+                raise
+            return first_line(error)
+        return ''
 
     def take(self, frame: Frame, reader: PictureReader) -> None:
         """Writes all results of a picture; none where something goes wrong with it.

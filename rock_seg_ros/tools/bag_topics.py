@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rock_seg_ros.node.images import PictureRefused
 from rock_seg_ros.perception.depth import ENCODINGS, TRANSPORTS, is_depth
-from rock_seg_ros.tools.bags import Bag, BagError, BagTopic
+from rock_seg_ros.tools.bags import Bag, BagError, BagMessage, BagTopic
 from rock_seg_ros.tools.main import UsageError
 
 RAW = 'sensor_msgs/msg/Image'
@@ -112,6 +112,8 @@ def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
         if topic.type != INFO and not name.startswith(f'{own}/') and _has_pictures(bag, topic):
             found.setdefault(name.removesuffix(ENDING), topic)
     if not found:
+        for topic in usable.values():
+            bag.first(topic)  # raises where damage is what hides them
         raise BagError(f'{bag.path}: has no pictures')
     if len(found) > 1:
         names = ', '.join(topic.name for topic in found.values())
@@ -120,7 +122,7 @@ def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
 
 
 def _has_pictures(bag: Bag, topic: BagTopic) -> bool:
-    return not _is_depth(first_message(bag, topic))
+    return whole_first(bag, topic) is not None and not _is_depth(first_message(bag, topic))
 
 
 def _is_depth(message: Any) -> bool:
@@ -172,13 +174,17 @@ def _without_transport(name: str) -> str:
     return base if ending in TRANSPORTS else name
 
 
-def first_message(bag: Bag, topic: BagTopic) -> Any:
-    """Reads the first message of a topic; None if there is none that is whole.
+def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
+    """Returns the first message of a topic; None if there is none before damage."""
+    try:
+        return bag.first(topic)
+    except BagError:
+        return None
 
-    Raises:
-        BagError: The bag is damaged.
-    """
-    message = bag.first(topic)
+
+def first_message(bag: Bag, topic: BagTopic) -> Any:
+    """Reads the first message of a topic; None if there is none that is whole."""
+    message = whole_first(bag, topic)
     try:
         return message and read_message(message.data, topic.type)
     except PictureRefused:

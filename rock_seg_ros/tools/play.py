@@ -20,6 +20,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosReliability
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
+from rock_seg_ros.tools.bag_storage import BAG_HELP
 from rock_seg_ros.tools.bags import RELIABLE, Bag, BagError, BagMessage, BagTopic
 from rock_seg_ros.tools.main import UsageError
 
@@ -33,7 +34,7 @@ Wait = Callable[[float], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg play`."""
-    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, or rosbag1 file')
+    parser.add_argument('bag', type=Path, metavar='BAG', help=BAG_HELP)
     parser.add_argument(
         '--rate', type=_above_zero, default=1.0, metavar='R',
         help='times as fast as recorded (default: %(default)s)',

@@ -150,6 +150,26 @@ def test_depth_alone_is_no_picture(choose):
         choose({'/depth': raw('16UC1')})
 
 
+def test_damage_is_told_only_where_it_hides_the_images(tmp_path, monkeypatch):
+    with BagWriter(tmp_path / 'in') as writer:
+        for name, message in (('/image', raw()), ('/late/depth', raw('16UC1'))):
+            writer.add_topic(name, 'sensor_msgs/msg/Image')
+            writer.write(name, 1, serialize_message(message))
+    first, damaged = Bag.first, {'/late/depth'}
+
+    def fail(bag, topic):
+        if topic.name in damaged:
+            raise BagError('in: damaged')
+        return first(bag, topic)
+
+    monkeypatch.setattr(Bag, 'first', fail)
+    with Bag(tmp_path / 'in') as bag:
+        assert choose_sources(bag, OWN).image.name == '/image'
+        damaged.add('/image')
+        with pytest.raises(BagError, match='in: damaged'):
+            choose_sources(bag, OWN)
+
+
 def test_a_message_that_is_cut_short_is_refused():
     with pytest.raises(PictureRefused, match='damaged message: 10 bytes'):
         read_message(serialize_message(raw())[:10], 'sensor_msgs/msg/Image')
