@@ -65,8 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
                 player.wait_for_subscriber(arguments.wait_for_subscribers)
             while True:
                 frames = player.play(arguments.rate, sleep_until, arguments.clock)
-                for _ in tqdm(frames, total=player.count, unit='message', file=sys.stderr):
-                    pass
+                try:
+                    for _ in tqdm(frames, total=player.count, unit='message', file=sys.stderr):
+                        pass
+                except BagError:
+                    player.finish()
+                    raise
                 if not arguments.loop:
                     break
             player.finish()

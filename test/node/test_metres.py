@@ -646,6 +646,7 @@ def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene,
     sights.show(scene, stamp=50)
     told = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
     assert told['abundance'] is None, 'without depth there are no metres'
+    assert told['rocks'] == 2, 'that there are rocks is known all the same'
 
 
 def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_picture(
