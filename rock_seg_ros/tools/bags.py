@@ -36,6 +36,7 @@ from rock_seg_ros.tools.bag_storage import ZSTD, BagError, storage_files, unpack
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
 _NO_TIME = QosTime(0, 0)
+UNFINISHED = 'File end magic is invalid'  # what rosbags says of an mcap whose recorder was killed
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,8 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
 
 def _told(error: Exception) -> str:
     line = first_line(error)
+    if line.startswith(UNFINISHED):
+        return 'the recording was not finished, its end is missing; `mcap recover` mends it'
     return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
 
 
