@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+import time
 from unittest.mock import Mock
 
 import cv2
@@ -547,7 +548,7 @@ def test_reload_weights_while_unconfigured_says_so(bench):
 def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, scene):
     bench.start()
     watch_mask(bench)
-    bench.send(scene)
+    bench.send(scene, stamp=int(time.time()) - 10)
     masks(bench, 1)
     values = bench.diagnosed('frames out', '1')
     assert values['state'] == 'active'
@@ -555,7 +556,16 @@ def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, sc
     for stage in ('wait', 'read', 'network', 'publish', 'total'):
         assert float(values[f'latency {stage} p50 ms']) <= float(values[f'latency {stage} p99 ms'])
     assert float(values['latency total p95 ms']) > 0
-    assert float(values['image age s']) > 0
+    assert 9 < float(values['image age s']) < 70
+
+
+def test_an_image_whose_stamp_is_not_of_this_clock_has_no_age_in_seconds(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.send(scene, stamp=1_391_040_000)
+    masks(bench, 1)
+    values = bench.diagnosed('frames out', '1')
+    assert values['image age s'] == 'not known, stamps are not of this clock'
 
 
 def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
