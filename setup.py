@@ -43,6 +43,7 @@ setup(
     python_requires='>=3.11',
     install_requires=[
         'av',
+        'backports.zstd; python_version < "3.14"',
         'Jinja2',
         'matplotlib',
         'numpy',
@@ -51,6 +52,7 @@ setup(
         'PyYAML',
         'rosbags',
         'safetensors',
+        'timm',
         'torch>=2.10',  # before it, weights_only can be made to run code (CVE-2026-24747)
         'torchvision>=0.25',
         'tqdm',

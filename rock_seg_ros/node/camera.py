@@ -29,6 +29,9 @@ from rock_seg_ros.perception.tracking import Tracker
 
 SILENCE = 5.0
 CAMERA = '{camera}'
+CODED = '/compressed'  # ending of the topic of coded images
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+CODED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:
@@ -128,7 +131,8 @@ class Camera:
         self.subscription: Any = None
         self._node = node
         self._transport = parameters.image_transport
-        self._topic = topic + ('/compressed' if self._transport == 'compressed' else '')
+        self._named = topic
+        self._topic = topic + (CODED if self._transport == 'compressed' else '')
         self._silence = ''
         self.reader = ImageReader(
             lambda told: node.get_logger().warning(
@@ -160,7 +164,9 @@ class Camera:
         """
 
         def receive(message: Any, info: Any) -> None:
-            self.health.received(info.get('publication_sequence_number'))
+            subscription = self.subscription
+            publishers = 1 if subscription is None else subscription.get_publisher_count()
+            self.health.received(info.get('publication_sequence_number'), publishers)
             if put(Arrival(self, message, time.monotonic())):
                 self.health.dropped()
             time.sleep(0)  # lets the worker have Python now, not when this thread is through
@@ -199,7 +205,7 @@ class Camera:
         analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
         shape, view = analysis.picture.shape[:2], analysis.view
         if view is None:  # not asked for, or camera_info came later
-            view = self.scale.view(analysis.header, shape, tolerance, wait=False)
+            view = self.scale.view(analysis.header, shape, tolerance)
         seen = look_at(
             analysis.rocks,
             locate(analysis.rocks, view) if view else [],
@@ -211,23 +217,49 @@ class Camera:
         return {'stamp': [stamp.sec, stamp.nanosec], **statistics(seen).to_dict()}
 
     def silence(self) -> str:
-        """Returns why no pictures come, empty while they do; logs it when it begins."""
+        """Returns why no pictures come, empty while they do; logs it when it begins or changes."""
         before, self._silence = self._silence, self._why_silent()
-        if self._silence and not before:
+        if self._silence and self._silence != before:
             self._node.get_logger().warning(self._silence)
+        self.scale.look_for_depth()
         return self._silence
 
     def _why_silent(self) -> str:
         """Returns why no pictures come, as far as the graph tells."""
         if self.subscription is None or self.health.silence() < SILENCE:
             return ''
-        publishers = self._node.get_publishers_info_by_topic(self._topic)
-        own = 'sensor_msgs/msg/' + self.subscription.msg_type.__name__
-        if not publishers:
-            return f'no pictures: nobody publishes {self._topic}'
-        if all(publisher.topic_type != own for publisher in publishers):
-            return (
-                f'no pictures: {self._topic} is {publishers[0].topic_type}, but image_transport'
+        kinds = self._published(self._topic)
+        own = CODED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
+        if own in kinds:
+            return why_lost('pictures', self._topic)
+        advice = self._other_transport()
+        if not kinds:
+            told = f'no pictures: nobody publishes {self._topic}'
+        else:
+            told = (
+                f'no pictures: {self._topic} is {kinds[0]}, but image_transport'
                 f' {self._transport} wants {own}'
             )
-        return why_lost('pictures', self._topic)
+        return f'{told}{advice}'
+
+    def _other_transport(self) -> str:
+        """Returns which topic there is in the other transport, and what to give; '' if none is."""
+        named, bare = self._named, self._named.removesuffix(CODED)
+        shorter = f'{bare} in image_topics' if self.name else f'image:={bare}'
+        coded = 'image_transport:=compressed'
+        choices = {
+            'raw': [(named + CODED, CODED_TYPE, coded), (named, CODED_TYPE, f'{shorter} {coded}')],
+            'compressed': [
+                (named, IMAGE_TYPE, 'image_transport:=raw'),
+                (named, CODED_TYPE, shorter),
+            ],
+        }
+        for topic, kind, advice in choices[self._transport]:
+            fits = kind in self._published(topic)
+            if fits and (bare != named or shorter not in advice):
+                return f'; {topic} is there, give {advice}'
+        return ''
+
+    def _published(self, topic: str) -> list[str]:
+        """Returns the message types that a topic is published with."""
+        return [each.topic_type for each in self._node.get_publishers_info_by_topic(topic)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ except ImportError:
 
 
 LEAST_HEIGHT = 1e-3  # m, of a camera above the ground
+ALIVE = 1.0  # s; TF that is farther behind an image is not waited for
+LOOK_AGAIN = 0.005  # s
 
 
 class Frames:
@@ -77,22 +80,44 @@ class Frames:
             return None
         return plane
 
-    def pose(self, header: Header, set_aside: Callable[[str], None]) -> NDArray[np.float64] | None:
+    def pose(
+        self,
+        header: Header,
+        set_aside: Callable[[str], None],
+        deadline: float = 0.0,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> NDArray[np.float64] | None:
         """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known.
 
         Args:
             header: Of the picture.
             set_aside: Told why TF does not know.
+            deadline: `time.monotonic()` until which TF that comes later than the picture is waited
+                for; not in the thread that hears of it.
+            goes_on: Whether to wait still; asked now and then.
         """
         if not self._fixed:
             return None
         stamp = Time.from_msg(header.stamp)
+        while True:
+            try:
+                found = self._buffer.lookup_transform(self._fixed, header.frame_id, stamp)
+            except tf2_ros.TransformException as error:
+                if time.monotonic() >= deadline or not goes_on() or not self._comes(header):
+                    set_aside(f'pose: {type(error).__name__} in {self._fixed}')
+                    return None
+                time.sleep(LOOK_AGAIN)
+            else:
+                return pose_of(found.transform)
+
+    def _comes(self, header: Header) -> bool:
+        """Whether the newest pose is a little older than a picture, so that its own may come."""
         try:
-            found = self._buffer.lookup_transform(self._fixed, header.frame_id, stamp)
-        except tf2_ros.TransformException as error:
-            set_aside(f'pose: {type(error).__name__} in {self._fixed}')
-            return None
-        return pose_of(found.transform)
+            newest = self._buffer.lookup_transform(self._fixed, header.frame_id, Time())
+        except tf2_ros.TransformException:
+            return False
+        behind = Time.from_msg(header.stamp) - Time.from_msg(newest.header.stamp)
+        return 0 < behind.nanoseconds <= ALIVE * 1e9
 
     @property
     def known(self) -> bool:

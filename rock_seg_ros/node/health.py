@@ -12,6 +12,21 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 WINDOW = 500
 PERCENTILES = (50, 95, 99)
+MOST_REASONS = 50  # that are counted apart; some name numbers that a publisher may change each time
+OTHER_REASONS = 'other reasons'
+OF_THIS_CLOCK = 3600.0  # s; stamps farther from now are of another clock
+
+
+def tell_age(age: float) -> str:
+    """Returns seconds from a stamp until now, or in words that they are not known."""
+    if abs(age) > OF_THIS_CLOCK:
+        return 'not known, stamps are not of this clock'
+    return f'{age:.3f}'
+
+
+def _count(counter: Counter[str], reason: str) -> None:
+    full = reason not in counter and len(counter) >= MOST_REASONS
+    counter[OTHER_REASONS if full else reason] += 1
 
 
 class Health:
@@ -26,28 +41,38 @@ class Health:
         self._latencies: dict[str, deque[float]] = {}
         self._age = float('nan')
         self._troubles = 0
-        self._last_sequence: int | None = None
+        self._sequences: list[int] = []  # the last one of each publisher, the newest first
         self._heard = time.monotonic()
 
-    def received(self, sequence: int | None) -> None:
+    def received(self, sequence: int | None, publishers: int = 1) -> None:
         """Counts a picture that came, and those that were lost before it.
 
         Args:
             sequence: The publication sequence number, which rises by one a message of a
-                publisher; a lower one than before is a new publisher. None = not known.
+                publisher; None = not known.
+            publishers: How many there are, at least. Whose a message is DDS does not tell: it is of
+                the publisher whose last number it follows best. Where it may be of one that was not
+                heard yet nothing is lost.
         """
         with self._lock:
             self._frames['in'] += 1
             self._heard = time.monotonic()
-            last, self._last_sequence = self._last_sequence, sequence
-            if sequence is not None and last is not None and sequence > last:
+            if sequence is None:
+                self._sequences.clear()
+                return
+            last = max((known for known in self._sequences if known < sequence), default=None)
+            if last is not None and (
+                sequence == last + 1 or len(self._sequences) >= max(1, publishers)
+            ):
+                self._sequences.remove(last)
                 self._frames['in'] += sequence - last - 1
                 self._frames['dropped'] += sequence - last - 1
+            self._sequences = [sequence, *self._sequences][: max(1, publishers)]
 
     def new_subscription(self) -> None:
-        """Forgets the last sequence number: what was missed while not subscribed is not lost."""
+        """Forgets the last sequence numbers: what was missed while not subscribed is not lost."""
         with self._lock:
-            self._last_sequence = None
+            self._sequences.clear()
             self._heard = time.monotonic()
 
     def dropped(self) -> None:
@@ -58,13 +83,13 @@ class Health:
     def refused(self, reason: str) -> None:
         """Counts a picture that could not or should not be worked on."""
         with self._lock:
-            self._refused[reason] += 1
+            _count(self._refused, reason)
             self._troubles += 1
 
     def set_aside(self, reason: str) -> None:
         """Counts what came with a picture and could not be used; the picture itself could."""
         with self._lock:
-            self._set_aside[reason] += 1
+            _count(self._set_aside, reason)
 
     def failed(self) -> None:
         """Counts a picture that was lost by an error."""
@@ -114,7 +139,7 @@ class Health:
                     PERCENTILES, np.percentile(seconds, PERCENTILES), strict=True
                 ):
                     values[f'latency {stage} p{percent} ms'] = f'{value * 1000:.1f}'
-            values['image age s'] = f'{self._age:.3f}'
+            values['image age s'] = tell_age(self._age)
             troubles, self._troubles = self._troubles, 0
         message = about.get('state', '')
         status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, message=message)

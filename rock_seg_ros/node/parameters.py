@@ -158,10 +158,15 @@ class Parameters:
     depth_tolerance: float = _parameter(
         0.05,
         'most that the stamps of a picture and its depth may differ, and most that a picture waits'
-        ' for its depth, s',
+        ' for its depth and for its pose in fixed_frame, s',
         0.0,
         10.0,
         live=True,
+    )
+    depth_registered: bool = _parameter(
+        False,
+        "depth is registered to the images even where its frame_id is not theirs, as some drivers'"
+        ' aligned depth has it',
     )
     rectified: bool = _parameter(
         False, "pictures are rectified (image_rect): camera_info's P holds, without distortion"

@@ -13,6 +13,7 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 
 from rock_seg_ros.node.camera import Arrival, Camera
+from rock_seg_ros.node.health import tell_age
 from rock_seg_ros.node.images import PictureRefused
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
@@ -64,13 +65,14 @@ class Processor:
         pictures = self._segment(pictures)
         network = time.monotonic() - begun
         through = []
-        for picture in pictures:  # of all cameras, before one of them waits for depth
+        for picture in pictures:  # of all cameras, before one of them waits for depth or TF
             with self._at_own_cost(picture.arrival.camera):
                 self._publish_pixels(picture, parameters)
                 through.append(picture)
+        deadline = time.monotonic() + parameters.depth_tolerance  # one, so that waits do not add up
         for picture in through:
             with self._at_own_cost(picture.arrival.camera):
-                self._publish(picture, network, parameters)
+                self._publish(picture, network, parameters, deadline)
 
     @contextmanager
     def _at_own_cost(self, camera: Camera) -> Iterator[None]:
@@ -100,7 +102,8 @@ class Processor:
         message = arrival.message
         if 0 < parameters.max_image_age < (age := self._age(message.header)):
             raise PictureRefused(
-                'too old', f'{age:.3f} s, max_image_age is {parameters.max_image_age} s'
+                'too old',
+                f'age in s {tell_age(age)}, max_image_age is {parameters.max_image_age} s',
             )
         reader = arrival.camera.reader
         reader.depth.given = parameters.significant_bits
@@ -169,16 +172,18 @@ class Processor:
                 output.publish(picture.analysis, parameters)
         picture.publishing = time.monotonic() - begun
 
-    def _publish(self, picture: Opened, network: float, parameters: Parameters) -> None:
-        """Publishes what tells of rocks."""
+    def _publish(
+        self, picture: Opened, network: float, parameters: Parameters, deadline: float
+    ) -> None:
+        """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
         begun = time.monotonic()
         camera, analysis = picture.arrival.camera, picture.analysis
         if any(output.metric for output in picture.wanted):  # may wait for depth
             analysis.view = camera.scale.view(
-                analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance
+                analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance, deadline
             )
             if analysis.view is not None and analysis.view.depth is not None:
-                analysis.pose = camera.scale.pose(analysis.header)
+                analysis.pose = camera.scale.pose(analysis.header, deadline)
         for output in picture.wanted:
             if output.of_rocks:
                 output.publish(analysis, parameters)

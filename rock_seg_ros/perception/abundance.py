@@ -36,6 +36,7 @@ class Seen:
         ground: Area seen within reach, rocks included, m²; NaN where it is not known.
         diameters: Of each rock within reach, m.
         smallest: Diameter of the smallest rock that would be told everywhere within reach, m.
+        in_view: Rocks that are not known to be beyond reach, with metres or without.
     """
 
     pictures: int
@@ -44,6 +45,7 @@ class Seen:
     ground: float
     diameters: Floats
     smallest: float
+    in_view: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Abundance:
 
     Attributes:
         pictures: That this is of.
-        rocks: Within reach, and with metres.
+        rocks: Within reach, and with metres; where the ground is not known all that are not known
+            to be beyond reach.
         ground: Area seen, m²; NaN where it is not known, as all below are then.
         pixel_share: Share of the pixels that is rock.
         abundance: Share of the ground that rocks cover.
@@ -110,6 +113,7 @@ def look_at(
     height, width = shape
     plane = None if view is None else fit_ground(rocks, view) or view.ground
     near = [place.extent[0] for place in places if place.distance <= reach]
+    far = sum(place.distance > reach for place in places)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
     return Seen(
         pictures=1,
@@ -118,6 +122,7 @@ def look_at(
         ground=np.nan if view is None or plane is None else _ground_area(view, plane, reach),
         diameters=np.array(near, np.float64),
         smallest=float(2 * np.sqrt(min_area / np.pi) * reach / focal),
+        in_view=len(rocks) - far,
     )
 
 
@@ -158,6 +163,7 @@ def together(seen: Sequence[Seen]) -> Seen:
         ground=sum(each.ground for each in metric) if metric else np.nan,
         diameters=np.concatenate([np.zeros(0), *(each.diameters for each in metric)]),
         smallest=max((each.smallest for each in metric), default=np.nan),
+        in_view=sum(each.in_view for each in seen),
     )
 
 
@@ -170,7 +176,7 @@ def statistics(seen: Seen) -> Abundance:
     share = covered[larger]
     return Abundance(
         pictures=seen.pictures,
-        rocks=len(diameters),
+        rocks=seen.in_view if np.isnan(seen.ground) else len(diameters),
         ground=ground,
         pixel_share=seen.rock_pixels / max(1, seen.pixels),
         abundance=float(covered[-1]),

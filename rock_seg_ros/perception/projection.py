@@ -17,6 +17,18 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.rocks import Rock, draw_instances
 
 MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
+# What drivers, kalibr, OpenCV and librealsense call them.
+MODEL_ALIASES = {
+    'radtan': 'plumb_bob',
+    'radial_tangential': 'plumb_bob',
+    'brown_conrady': 'plumb_bob',
+    'equi': 'equidistant',
+    'fisheye': 'equidistant',
+    'kannala_brandt': 'equidistant',
+    'kannala_brandt4': 'equidistant',
+}
+COUNTS = (0, 4, 5, 8, 12, 14)  # of distortion coefficients that OpenCV takes
+FISHEYE_COUNTS = (0, 4)
 # The default is off by 0.2 px where distortion is strong.
 PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
 SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
@@ -48,7 +60,7 @@ class Intrinsics:
     Attributes:
         matrix: K, 3×3 float64, px; whole numbers are pixel centres.
         distortion: D, as many coefficients as the model has; empty = none.
-        model: 'plumb_bob', 'rational_polynomial' or 'equidistant'; '' where there is no distortion.
+        model: 'plumb_bob', 'rational_polynomial' or 'equidistant'; without distortion any.
         size: Width and height of the pictures, px.
     """
 
@@ -68,12 +80,13 @@ class Intrinsics:
             raise ValueError(f'the focal lengths must be above 0, not {focal}')
         if not np.isfinite(self.distortion).all():
             raise ValueError('the distortion coefficients must be finite numbers')
-        if self.model not in MODELS and (self.model or self.distortion.any()):
+        if not self.distortion.any():
+            return
+        if self.model not in MODELS:
             raise ValueError(
                 f'the distortion model must be one of {", ".join(MODELS)}, not {self.model!r}'
             )
-        counts = (0, 4) if self.model == 'equidistant' else (0, 4, 5, 8, 12, 14)
-        if self.distortion.size not in counts:
+        if self.distortion.size not in _counts(self.model):
             raise ValueError(
                 f'{self.model} cannot have {self.distortion.size} distortion coefficients'
             )
@@ -98,11 +111,35 @@ class Intrinsics:
             return np.zeros((0, 2))
         still = np.zeros(3)
         flat = np.asarray(points, np.float64).reshape(-1, 1, 3)
+        distortion = self.distortion if self.distortion.any() else np.zeros(4)
         if self.model == 'equidistant' and self.distortion.any():
-            seen = cv2.fisheye.projectPoints(flat, still, still, self.matrix, self.distortion)[0]
+            seen = cv2.fisheye.projectPoints(flat, still, still, self.matrix, distortion)[0]
         else:
-            seen = cv2.projectPoints(flat, still, still, self.matrix, self.distortion)[0]
+            seen = cv2.projectPoints(flat, still, still, self.matrix, distortion)[0]
         return np.asarray(seen, np.float64).reshape(-1, 2)
+
+
+def standard_distortion(model: str, coefficients: Floats) -> tuple[str, Floats]:
+    """Returns distortion as `Intrinsics` takes it, which refuses what is none.
+
+    Args:
+        model: A name of the model as drivers write it, such as 'radtan' or 'Kannala Brandt4'.
+        coefficients: D; zeros beyond those of the model are left out.
+
+    Returns:
+        The model's name in sensor_msgs, where there is one, and the coefficients.
+    """
+    name = model.strip().lower().replace('-', '_').replace(' ', '_')
+    name = MODEL_ALIASES.get(name, name)
+    if coefficients.size in _counts(name) or not np.isfinite(coefficients).all():
+        return name, coefficients
+    needed = int(np.flatnonzero(coefficients).max(initial=-1)) + 1
+    fitting = [count for count in _counts(name) if needed <= count < coefficients.size]
+    return name, coefficients[: fitting[0]] if fitting else coefficients
+
+
+def _counts(model: str) -> tuple[int, ...]:
+    return FISHEYE_COUNTS if model == 'equidistant' else COUNTS
 
 
 @dataclass(frozen=True)

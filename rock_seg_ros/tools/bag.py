@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ from rock_seg_ros.perception.weights_file import embedded_name
 from rock_seg_ros.perception.writing import folder_beside
 from rock_seg_ros.tools.bag_frames import Frame, frames
 from rock_seg_ros.tools.bag_pictures import PICTURE_ERRORS, PictureReader, reason_of
-from rock_seg_ros.tools.bag_topics import Sources, choose_sources
+from rock_seg_ros.tools.bag_storage import BAG_HELP
+from rock_seg_ros.tools.bag_topics import Sources, choose_sources, whole_first
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagMessage, BagTopic, BagWriter
 from rock_seg_ros.tools.main import FAILED, tell
 from rock_seg_ros.tools.network_options import (
@@ -60,7 +62,7 @@ CHOICES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg bag`."""
     node = Parameters()
-    parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, or rosbag1 file')
+    parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
         help="new bag (mcap) of what the node would publish, at the pictures' times",
@@ -79,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--rectified', action='store_true', help="the pictures are: camera_info's P holds"
     )
     parser.add_argument(
-        '--depth', metavar='TOPIC', help="'' = none (default: the one in the pictures' frame)"
+        '--depth',
+        metavar='TOPIC',
+        help="registered to the pictures, raw, compressed or compressedDepth; '' = none (default:"
+        " the one in the pictures' frame)",
     )
     for name, default, told in (
         ('--depth-tolerance', node.depth_tolerance, 'most between stamps of picture and depth, s'),
@@ -105,14 +110,18 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(arguments.input) as bag:
         sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)
+        for line in sources.unused:
+            tell('bag', line)
         segmenter = segmenter_of(arguments)
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
         with _whole_bag(output) as writer:
             results = Results(writer, outputs, record)
             copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
-            for frame in _frames(bag, sources, arguments.depth_tolerance, writer, copied):
-                results.take(frame, reader)
+            with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
+                damage = results.take_all(found, reader)
+    if damage:
+        tell('bag', f'{damage}; what was found before is kept')
     print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
     if record:
         told = Told(
@@ -124,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
             segmenter.card,
         )
         write_report(arguments.report, arguments.input.name, record, told)
-    return FAILED if results.refused else 0
+    return FAILED if results.refused or damage else 0
 
 
 def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> PictureReader:
@@ -143,18 +152,20 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
         ground,
         arguments.rectified,
         images,
+        partial(tell, 'bag'),
     )
 
 
 def _frames(
     bag: Bag, sources: Sources, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """Yields the pictures with a progress bar; meanwhile copies the messages of some topics."""
     topics = {topic.name: topic for topic in (*sources.topics, *copied)}
     messages = _copying(bag.messages(topics.values()), writer, copied)
-    first_info = bag.first(sources.info) if sources.info else None
+    first_info = whole_first(bag, sources.info) if sources.info else None
     found = frames(messages, sources, tolerance, first_info)
-    return iter(tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr))
+    with tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr) as shown:
+        yield from shown
 
 
 def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
@@ -190,6 +201,22 @@ class Results:
         self._parameters = Parameters()
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
+
+    def take_all(self, frames: Iterable[Frame], reader: PictureReader) -> str:
+        """Writes the results of pictures; returns what damage ended them, '' if none did.
+
+        Raises:
+            BagError: The bag is damaged before the first picture.
+            OSError: The bag cannot be written.
+        """
+        try:
+            for frame in frames:
+                self.take(frame, reader)
+        except BagError as error:
+            if not self.done:
+                raise
+            return first_line(error)
+        return ''
 
     def take(self, frame: Frame, reader: PictureReader) -> None:
         """Writes all results of a picture; none where something goes wrong with it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rock_seg_ros.perception.pairing import NS, Pairing
 from rock_seg_ros.tools.bag_topics import Sources
-from rock_seg_ros.tools.bags import BagMessage
+from rock_seg_ros.tools.bags import BagError, BagMessage
 
 # s in the bag that a picture waits for its depth, whose registration takes a while.
 LOOK_AHEAD = 1
@@ -53,6 +53,9 @@ def frames(
 
     Yields:
         Each picture, in order.
+
+    Raises:
+        BagError: The bag is damaged; all pictures that came before were yielded.
     """
     infos: Pairing[bytes] = Pairing()
     depths: Pairing[bytes] = Pairing()
@@ -64,9 +67,10 @@ def frames(
         info = infos.nearest(stamp, float('inf'))
         return Frame(message, stamp, info, depths.nearest(stamp, tolerance))
 
+    damage: list[BagError] = []
     if first_info:
         infos.put(stamp_of(first_info), first_info.data)
-    for message in messages:
+    for message in _before_damage(messages, damage):
         stamp = stamp_of(message)
         if message.topic == sources.image.name:
             waiting.append((stamp, message))
@@ -83,6 +87,16 @@ def frames(
             yield frame()
     while waiting:
         yield frame()
+    for error in damage:
+        raise error
+
+
+def _before_damage(messages: Iterable[BagMessage], damage: list[BagError]) -> Iterator[BagMessage]:
+    """Yields messages until damage ends them, which is appended to the list."""
+    try:
+        yield from messages
+    except BagError as error:
+        damage.append(error)
 
 
 def stamp_of(message: BagMessage) -> int:

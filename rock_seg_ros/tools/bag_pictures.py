@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -20,7 +21,7 @@ from rock_seg_ros.perception.projection import Plane, View
 from rock_seg_ros.perception.segmenter import Segmenter
 from rock_seg_ros.perception.tracking import Tracker
 from rock_seg_ros.tools.bag_frames import Frame
-from rock_seg_ros.tools.bag_topics import INFO, RAW, Sources, read_message
+from rock_seg_ros.tools.bag_topics import INFO, Sources, read_message
 
 # What may go wrong with a picture. RuntimeError: torch has no memory left.
 PICTURE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
@@ -42,6 +43,7 @@ class PictureReader:
         ground: Plane | None = None,
         rectified: bool = False,
         images: ImageReader | None = None,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Starts with no picture read.
 
@@ -52,6 +54,7 @@ class PictureReader:
             ground: That the camera is above, where known.
             rectified: Whether the pictures are.
             images: Makes arrays of the messages.
+            tell: Told in one line, once, why camera_info or depth is not used.
         """
         self.set_aside: Counter[str] = Counter()
         self.target: int | None = None
@@ -62,6 +65,7 @@ class PictureReader:
         self._ground = ground
         self._rectified = rectified
         self._images = images or ImageReader(lambda _: None)
+        self._tell = tell
 
     def read(self, frame: Frame) -> Analysis:
         """Reads a picture.
@@ -85,21 +89,28 @@ class PictureReader:
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
         """Returns what tells metres in a picture; what cannot be used is counted."""
-        if frame.info is None:
-            if self._sources.depth or self._ground:
-                self.set_aside['camera_info: there is none'] += 1
-            return None
+        topic = self._sources.info.name if self._sources.info else ''
         try:
+            if frame.info is None:
+                if self._sources.depth or self._ground:
+                    raise SetAside('camera_info: there is none', '--camera-info names it')
+                return None
             lens = read_lens(_read(frame.info, INFO, 'camera_info'), shape, self._rectified)
         except SetAside as reason:
-            self.set_aside[str(reason)] += 1
+            self._set_aside(reason, topic)
             return None
         depth = None
         try:
             depth = self._depth(frame.depth, header, shape)
         except SetAside as reason:
-            self.set_aside[str(reason)] += 1
+            self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
         return View(lens, depth, self._ground)
+
+    def _set_aside(self, reason: SetAside, topic: str) -> None:
+        """Counts what cannot be used, and tells of the first one of each reason."""
+        self.set_aside[str(reason)] += 1
+        if self.set_aside[str(reason)] == 1:
+            self._tell(reason.line(topic))
 
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
@@ -109,7 +120,8 @@ class PictureReader:
             return None
         if data is None:
             raise SetAside('depth: of another time')
-        return read_registered(_read(data, RAW, 'depth'), header, shape)
+        message = _read(data, self._sources.depth.type, 'depth')
+        return read_registered(message, header, shape, self._sources.registered)
 
 
 def _read(data: bytes, kind: str, name: str) -> Any:

@@ -11,14 +11,14 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rock_seg_ros.node.images import PictureRefused
-from rock_seg_ros.tools.bags import Bag, BagError, BagTopic
+from rock_seg_ros.perception.depth import ENCODINGS, TRANSPORTS, is_depth
+from rock_seg_ros.tools.bags import Bag, BagError, BagMessage, BagTopic
 from rock_seg_ros.tools.main import UsageError
 
 RAW = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 INFO = 'sensor_msgs/msg/CameraInfo'
 CLASSES: dict[str, Any] = {RAW: Image, COMPRESSED: CompressedImage, INFO: CameraInfo}
-DEPTH_ENCODINGS = ('16UC1', '32FC1')
 ENDING = '/compressed'
 
 
@@ -30,11 +30,15 @@ class Sources:
         image: Its pictures, raw or compressed.
         info: Its camera_info; None = there is none.
         depth: Depth images that are registered to the pictures; None = there are none.
+        registered: Whether they are even where they are in another frame.
+        unused: A line for people of each depth topic that is there, and why it is not used.
     """
 
     image: BagTopic
     info: BagTopic | None
     depth: BagTopic | None
+    registered: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def topics(self) -> list[BagTopic]:
@@ -56,7 +60,8 @@ def choose_sources(
         own: What results' topics begin with; those are no camera's.
         image: Topic of the pictures, '/compressed' may be left out; None = the only one.
         info: Topic of the camera_info; None = `camera_info` beside the pictures, '' = none.
-        depth: Topic of the depth; None = the only one in the pictures' frame, '' = none.
+        depth: Topic of the depth, its transport may be left out; None = the only one in the
+            pictures' frame, '' = none.
 
     Raises:
         BagError: There are no pictures, or the bag is damaged.
@@ -67,26 +72,37 @@ def choose_sources(
         for topic in bag.topics
         if topic.type in CLASSES and topic.count and bag.has_ros2_form(topic)
     }
-    chosen = _named(bag, usable, image, RAW, COMPRESSED) if image else _only(bag, usable, own)
+    chosen = _named(bag, usable, image) if image else _only(bag, usable, own)
     beside = chosen.name.removesuffix(ENDING).rpartition('/')[0] + '/camera_info'
     if info is None:
         info = beside if beside in usable and usable[beside].type == INFO else ''
+    registered = bool(depth)
+    unused: tuple[str, ...] = ()
     if depth is None:
-        depth = _depth_of(bag, usable.values(), chosen)
+        depth, unused = _depth_of(bag, usable.values(), chosen)
     return Sources(
         chosen,
-        _named(bag, usable, info, INFO) if info else None,
-        _named(bag, usable, depth, RAW) if depth else None,
+        _named(bag, usable, info, (INFO,)) if info else None,
+        _named(bag, usable, depth, endings=TRANSPORTS) if depth else None,
+        registered,
+        unused,
     )
 
 
-def _named(bag: Bag, usable: dict[str, BagTopic], name: str, *types: str) -> BagTopic:
+def _named(
+    bag: Bag,
+    usable: dict[str, BagTopic],
+    name: str,
+    types: tuple[str, ...] = (RAW, COMPRESSED),
+    endings: tuple[str, ...] = ('compressed',),
+) -> BagTopic:
+    """Returns the topic of a name, or of this name and an image transport."""
     fitting = {key: topic for key, topic in usable.items() if topic.type in types}
-    found = fitting.get(name) or fitting.get(name + ENDING)
-    if found is None:
-        has = f'it has {", ".join(fitting)}' if fitting else 'nor another'
-        raise UsageError(f'{bag.path}: has no {types[0]} {name}; {has}')
-    return found
+    for full in (name, *(f'{name}/{ending}' for ending in endings)):
+        if full in fitting:
+            return fitting[full]
+    has = f'it has {", ".join(fitting)}' if fitting else 'nor another'
+    raise UsageError(f'{bag.path}: has no {types[0]} {name}; {has}')
 
 
 def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
@@ -96,6 +112,8 @@ def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
         if topic.type != INFO and not name.startswith(f'{own}/') and _has_pictures(bag, topic):
             found.setdefault(name.removesuffix(ENDING), topic)
     if not found:
+        for topic in usable.values():
+            bag.first(topic)  # raises where damage is what hides them
         raise BagError(f'{bag.path}: has no pictures')
     if len(found) > 1:
         names = ', '.join(topic.name for topic in found.values())
@@ -104,39 +122,69 @@ def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
 
 
 def _has_pictures(bag: Bag, topic: BagTopic) -> bool:
-    first = first_message(bag, topic)
-    if topic.type == COMPRESSED:
-        return 'compressedDepth' not in getattr(first, 'format', '')
-    return getattr(first, 'encoding', '') not in DEPTH_ENCODINGS
+    return whole_first(bag, topic) is not None and not _is_depth(first_message(bag, topic))
 
 
-def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> str:
-    """Returns the only depth topic in the frame of the pictures, '' for none."""
+def _is_depth(message: Any) -> bool:
+    """Whether an image, raw or compressed, is one of depth."""
+    if isinstance(message, CompressedImage):
+        return is_depth(message.format)
+    return isinstance(message, Image) and message.encoding.upper() in ENCODINGS
+
+
+def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[str, tuple[str, ...]]:
+    """Returns the only depth topic in the frame of the pictures, '' for none.
+
+    Where there is none, also a line of each in another frame.
+    """
     pictures = first_message(bag, image)
-    found = []
-    for topic in topics:
-        first = first_message(bag, topic) if topic.type == RAW and topic is not image else None
-        if (
-            first is not None
-            and pictures is not None
-            and first.encoding in DEPTH_ENCODINGS
-            and first.header.frame_id == pictures.header.frame_id
-        ):
-            found.append(topic.name)
+    frame = '' if pictures is None else pictures.header.frame_id
+    found: dict[str, str] = {}  # name without transport → topic
+    elsewhere: dict[str, str] = {}  # the same → its line
+    for topic in sorted(topics, key=_transport):
+        if topic.type == INFO or topic is image:
+            continue
+        first = first_message(bag, topic)
+        if not _is_depth(first):
+            continue
+        name, other = _without_transport(topic.name), first.header.frame_id
+        if pictures is not None and other == frame:
+            found.setdefault(name, topic.name)
+        else:
+            told = (
+                f'depth: {topic.name} is in another frame ({other}, the images are in {frame}): not'
+                f' used; give --depth {topic.name} if it is registered to the images'
+            )
+            elsewhere.setdefault(name, told)
     if len(found) > 1:
+        names = ', '.join(found.values())
         raise UsageError(
-            f"{bag.path}: has several depths; name one with --depth ('' = none): {', '.join(found)}"
+            f"{bag.path}: has several depths; name one with --depth ('' = none): {names}"
         )
-    return ''.join(found)
+    return ''.join(found.values()), () if found else tuple(elsewhere.values())
+
+
+def _transport(topic: BagTopic) -> int:
+    """Returns a topic's place in the order in which its transport is liked: the raw one first."""
+    return ('', *TRANSPORTS).index(topic.name[len(_without_transport(topic.name)) :].lstrip('/'))
+
+
+def _without_transport(name: str) -> str:
+    base, _, ending = name.rpartition('/')
+    return base if ending in TRANSPORTS else name
+
+
+def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
+    """Returns the first message of a topic; None if there is none before damage."""
+    try:
+        return bag.first(topic)
+    except BagError:
+        return None
 
 
 def first_message(bag: Bag, topic: BagTopic) -> Any:
-    """Reads the first message of a topic; None if there is none that is whole.
-
-    Raises:
-        BagError: The bag is damaged.
-    """
-    message = bag.first(topic)
+    """Reads the first message of a topic; None if there is none that is whole."""
+    message = whole_first(bag, topic)
     try:
         return message and read_message(message.data, topic.type)
     except PictureRefused:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +31,12 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.tools.bag_storage import ZSTD, BagError, storage_files, unpack, unpack_message
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
 _NO_TIME = QosTime(0, 0)
-
-
-class BagError(ValueError):
-    """A bag that cannot be read; the message is one line naming bag and reason."""
+UNFINISHED = 'File end magic is invalid'  # what rosbags says of an mcap whose recorder was killed
 
 
 @dataclass(frozen=True)
@@ -75,34 +75,75 @@ class BagMessage:
 
 
 class Bag:
-    """A bag that is open for reading: a rosbag2 folder (mcap, sqlite3) or a rosbag1 file."""
+    """A bag that is open for reading: a rosbag2 (mcap, sqlite3, these with zstd) or a rosbag1 file.
+
+    Of a rosbag2 the storage files are read, whatever its metadata.yaml says, if there is one.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Opens the bag.
 
         Args:
-            path: Folder with metadata.yaml, or a `.bag` file.
+            path: Folder with storage files, a storage file, or a `.bag` file.
 
         Raises:
-            BagError: There is no such bag, or it is damaged.
+            BagError: There is no such bag, or all of it is damaged.
         """
         self.path = Path(path)
+        self._stack = ExitStack()
+        self._damage = ''
         try:
-            self._reader = AnyReader([self.path], default_typestore=TYPES)
-            self._reader.open()
+            files = storage_files(self.path) if self.path.is_dir() else [self.path]
+            self._reader = self._open(files)
+        except BagError:
+            raise
         except FileNotFoundError:
             raise BagError(f'{self.path}: no such bag') from None
         except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            self._stack.close()
             raise BagError(f'{self.path}: {_told(error)}') from None
         self.topics = [
             _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
         ]
 
+    def _open(self, files: Sequence[Path]) -> AnyReader:
+        """Opens files; where they are several, those that are whole, and notes what the others are.
+
+        Raises:
+            Exception: None of them is whole.
+        """
+        try:
+            return self._open_all(files)
+        except Exception:  # damaged bytes raise anything in rosbags
+            whole = [file for file in files if self._is_whole(file)] if len(files) > 1 else []
+            if not whole:
+                raise
+            return self._open_all(whole)
+
+    def _open_all(self, files: Sequence[Path]) -> AnyReader:
+        reader = AnyReader([self._unpacked(file) for file in files], default_typestore=TYPES)
+        reader.open()
+        self._stack.callback(reader.close)
+        return reader
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            with AnyReader([self._unpacked(file)], default_typestore=TYPES):
+                return True
+        except Exception as error:  # noqa: BLE001  (as in _open)
+            self._damage = f'{file.name}: {_told(error)}'
+            return False
+
+    def _unpacked(self, file: Path) -> Path:
+        if file.suffix != ZSTD:
+            return file
+        return unpack(file, Path(self._stack.enter_context(tempfile.TemporaryDirectory())))
+
     def __enter__(self) -> Bag:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._reader.close()
+        self._stack.close()
 
     @property
     def duration(self) -> float:
@@ -127,7 +168,8 @@ class Bag:
         """Reads the messages of some topics in the order of their stamps.
 
         Raises:
-            BagError: The bag is damaged, or holds fewer messages than it says.
+            BagError: The bag is damaged, or holds fewer messages than it says; what is whole was
+                yielded before.
         """
         connections = [connection for topic in topics for connection in topic.connections]
         if not connections:
@@ -135,14 +177,19 @@ class Bag:
         left = sum(topic.count for topic in topics)
         try:
             for connection, stamp, data in self._reader.messages(connections):
-                if not self._reader.is2:
-                    data = bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
+                data = (
+                    unpack_message(data)
+                    if self._reader.is2
+                    else bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
+                )
                 left -= 1
                 yield BagMessage(connection.topic, stamp, data)
         except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
             raise BagError(f'{self.path}: {_told(error)}') from None
         if left > 0:
             raise BagError(f'{self.path}: damaged ({left} messages are missing)')
+        if self._damage:
+            raise BagError(f'{self.path}: {self._damage}')
 
     def first(self, topic: BagTopic) -> BagMessage | None:
         """Reads the first message of a topic; None if there is none.
@@ -241,6 +288,8 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
 
 def _told(error: Exception) -> str:
     line = first_line(error)
+    if line.startswith(UNFINISHED):
+        return 'the recording was not finished, its end is missing; `mcap recover` mends it'
     return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
 
 

@@ -20,6 +20,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosReliability
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
+from rock_seg_ros.tools.bag_storage import BAG_HELP
 from rock_seg_ros.tools.bags import RELIABLE, Bag, BagError, BagMessage, BagTopic
 from rock_seg_ros.tools.main import UsageError
 
@@ -33,7 +34,7 @@ Wait = Callable[[float], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg play`."""
-    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, or rosbag1 file')
+    parser.add_argument('bag', type=Path, metavar='BAG', help=BAG_HELP)
     parser.add_argument(
         '--rate', type=_above_zero, default=1.0, metavar='R',
         help='times as fast as recorded (default: %(default)s)',
@@ -64,8 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
                 player.wait_for_subscriber(arguments.wait_for_subscribers)
             while True:
                 frames = player.play(arguments.rate, sleep_until, arguments.clock)
-                for _ in tqdm(frames, total=player.count, unit='message', file=sys.stderr):
-                    pass
+                try:
+                    for _ in tqdm(frames, total=player.count, unit='message', file=sys.stderr):
+                        pass
+                except BagError:
+                    player.finish()
+                    raise
                 if not arguments.loop:
                     break
             player.finish()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras are called."""
+"""What cameras are called, and what they count."""
 
 from __future__ import annotations
 
 import pytest
+from sensor_msgs.msg import Image
 
 from rock_seg_ros.node.camera import camera_names
 
@@ -33,3 +34,27 @@ def test_topics_whose_cameras_would_be_called_the_same_are_refused_by_name(topic
     with pytest.raises(ValueError, match=r'image_topics .* would both be camera') as refusal:
         camera_names(topics)
     assert '\n' not in str(refusal.value)
+
+
+def test_images_of_two_publishers_are_counted_each_once(bench, scene):
+    bench.start()
+    bench.listen(Image, '/rock_seg/mask')
+    bench.wait_active('~/mask')
+    first = bench.publisher
+    sent = 0
+
+    def send(*publishers):
+        nonlocal sent
+        for bench.publisher in publishers:
+            sent += 1
+            bench.send(scene, stamp=sent)
+            bench.wait(lambda n=sent: len(bench.received['/rock_seg/mask']) == n, 'its mask')
+
+    send(*[first] * 6)
+    second = bench.tester.create_publisher(Image, '/image', 1)
+    bench.wait(second.get_subscription_count, 'the second publisher to be matched')
+    (camera,) = bench.node._cameras
+    bench.wait(lambda: camera.subscription.get_publisher_count() == 2, 'both to be matched')
+    send(*[second, first] * 4)
+    values = bench.diagnosed('frames out', '14')
+    assert (values['frames in'], values['frames dropped']) == ('14', '0')

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +123,71 @@ def test_the_pose_in_the_fixed_frame_is_that_of_the_picture_s_moment(
     assert pose @ [1, 0, 0, 1] == pytest.approx([2, 1, 1, 1]), 'its x points along y of odom'
     assert found.below(header, pytest.fail) is None
     assert found.pose(Header(frame_id='elsewhere'), told.append) is None
+    assert told == ['pose: AbsentError in odom']
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A tf2_ros whose pose of an image at 7 s comes with the third look; the newest is at 6.9 s."""
+    tf = SimpleNamespace(
+        TransformException=AbsentError,
+        TransformListener=lambda *_: SimpleNamespace(unregister=lambda: None),
+        looks=0,
+        comes_at=3,
+        newest=6.9,
+    )
+
+    def look(target: str, source: str, time: Any) -> SimpleNamespace:
+        header = Header()
+        header.stamp.sec, header.stamp.nanosec = divmod(int(tf.newest * 1e9), 10**9)
+        if time.nanoseconds:
+            tf.looks += 1
+            if tf.looks < tf.comes_at:
+                raise AbsentError
+        return SimpleNamespace(transform=Transform(), header=header)
+
+    tf.Buffer = lambda: SimpleNamespace(lookup_transform=look)
+    monkeypatch.setattr(frames, 'tf2_ros', tf)
+    return tf
+
+
+def at_seven() -> Header:
+    header = Header(frame_id='camera')
+    header.stamp.sec = 7
+    return header
+
+
+def test_a_pose_that_is_on_its_way_is_waited_for(late: SimpleNamespace) -> None:
+    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    assert found.pose(at_seven(), pytest.fail, time.monotonic() + 20) is not None
+    assert late.looks == 3
+
+
+@pytest.mark.parametrize(
+    ('newest', 'seconds', 'goes_on'),
+    [(5.9, 20.0, True), (7.1, 20.0, True), (6.9, -1.0, True), (6.9, 20.0, False)],
+    ids=['TF is dead', 'the image is too old', 'the deadline is over', 'the node is deactivated'],
+)
+def test_a_pose_that_will_not_come_in_time_is_not_waited_for(
+    late: SimpleNamespace, newest: float, seconds: float, goes_on: bool
+) -> None:
+    late.newest = newest
+    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    told: list[str] = []
+    deadline = time.monotonic() + seconds
+    assert found.pose(at_seven(), told.append, deadline, lambda: goes_on) is None
+    assert late.looks == 1
+    assert told == ['pose: AbsentError in odom']
+
+
+def test_the_wait_for_a_pose_ends_at_its_deadline(late: SimpleNamespace) -> None:
+    late.comes_at = 10**9
+    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    told: list[str] = []
+    begun = time.monotonic()
+    assert found.pose(at_seven(), told.append, begun + 0.1) is None
+    assert time.monotonic() - begun >= 0.1
+    assert late.looks > 1
     assert told == ['pose: AbsentError in odom']
 
 

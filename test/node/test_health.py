@@ -31,6 +31,47 @@ def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came
     assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
 
 
+@pytest.mark.parametrize(
+    ('sequences', 'came', 'lost'),
+    [
+        ([1000, 1, 1001, 2, 1002, 3], 6, 0),
+        ([1, 1000, 2, 1001, 3, 1002], 6, 0),
+        ([1, 2, 3, 50, 4, 51, 5, 52], 8, 0),
+        ([1, 50, 2, 51, 5, 54], 10, 4),
+        ([10, 20, 11, 22, 23, 1, 24, 2], 9, 1),
+        ([7, 7, 8, 8, 9, 9], 6, 0),
+    ],
+)
+def test_of_two_publishers_each_has_a_sequence_of_its_own(sequences, came, lost):
+    health = Health()
+    for sequence in sequences:
+        health.received(sequence, publishers=2)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+
+
+def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number():
+    health = Health()
+    for sequence in range(1, 51):
+        health.received(sequence)
+    for sequence in range(51, 101):
+        health.received(sequence + 47_000, publishers=2)
+        health.received(sequence, publishers=2)
+    for sequence in range(101, 111):
+        health.received(sequence)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == ('160', '0')
+
+
+def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
+    health = Health()
+    for sequence in (1000, 1, 1001, 2):
+        health.received(sequence, publishers=2)
+    for sequence in (3, 5):
+        health.received(sequence)
+    assert values_of(health)['frames dropped'] == '1'
+
+
 def test_what_was_missed_while_not_subscribed_is_not_lost():
     health = Health()
     health.received(1)
@@ -76,3 +117,21 @@ def test_a_node_that_cannot_work_is_an_error_with_its_reason():
     status = Health().status('node', {'state': 'unconfigured'}, 'cannot be configured: no file')
     assert status.level == DiagnosticStatus.ERROR
     assert status.message == 'cannot be configured: no file'
+
+
+@pytest.mark.parametrize('age', [404_605_367.0, -1.7e9])
+def test_an_age_of_another_clock_is_said_in_words(age):
+    health = Health()
+    health.published({'total': 0.1}, age)
+    assert values_of(health)['image age s'] == 'not known, stamps are not of this clock'
+
+
+def test_reasons_without_end_do_not_fill_the_report():
+    health = Health()
+    for number in range(10_000):
+        health.set_aside(f'camera_info: the focal lengths must be above 0, not {-number}, 0')
+        health.refused(f'reason {number}')
+    values = values_of(health)
+    assert len(values) < 150
+    assert int(values['set aside: other reasons']) > 9_000
+    assert int(values['refused: other reasons']) > 9_000

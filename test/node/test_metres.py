@@ -7,11 +7,13 @@ import json
 import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from geometry_msgs.msg import PointStamped, Transform
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -19,7 +21,7 @@ from rock_seg_ros.node import frames, scale
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
-from rock_seg_ros.node.scale import read_intrinsics
+from rock_seg_ros.node.scale import Scale, read_intrinsics
 
 ROCKS = '/rock_seg/rocks'
 FOCAL = 50.0
@@ -49,18 +51,33 @@ def depth(scene):
     return np.where(scene[..., 0] > 127, NEAR, FAR).astype(np.float32)
 
 
+def coded_depth_message(metres, frame='camera_optical_frame'):
+    """Depth as compressed_depth_image_transport sends that of a 16UC1 topic."""
+    png = cv2.imencode('.png', (metres * 1000).astype(np.uint16))[1].tobytes()
+    message = CompressedImage(format='16UC1; compressedDepth png', data=bytes(12) + png)
+    message.header.frame_id = frame
+    return message
+
+
 class Sights:
     """A camera with camera_info and depth, in front of the node of a bench."""
 
-    def __init__(self, bench, **parameters):
+    def __init__(self, bench, *ros_args, depth_topic='/depth', kind=Image, **parameters):
         self.bench = bench
-        bench.start(min_area=1, **parameters)
+        self.log = log = []
+        bench.start(*ros_args, min_area=1, **parameters)
+        logger = bench.node.get_logger()
+        bench.node.get_logger = lambda: SimpleNamespace(
+            warning=lambda line, **_: log.append(line), info=logger.info, error=logger.error
+        )
         self.infos = bench.tester.create_publisher(CameraInfo, '/camera_info', 1)
-        self.depths = bench.tester.create_publisher(Image, '/depth', 5)
+        if depth_topic is not None:
+            self.depths = bench.tester.create_publisher(kind, depth_topic, 5)
         bench.listen(PointCloud2, ROCKS)
         bench.wait_active('~/rocks')
         bench.wait(self.infos.get_subscription_count, 'the subscription to camera_info')
-        bench.wait(self.depths.get_subscription_count, 'the subscription to depth')
+        if depth_topic is not None:
+            bench.wait(self.depths.get_subscription_count, 'the subscription to depth')
         (camera,) = bench.node._cameras
         self.scale = camera.scale
 
@@ -137,6 +154,57 @@ def test_depth_that_does_not_belong_to_the_picture_is_counted_and_not_used(
     assert len(rows) == 2
     assert np.isnan(rows['z']).all()
     sights.counted(reason)
+    sights.show(scene, change(depth), stamp=2)
+    (line,) = sights.log  # once only
+    kind, _, why = reason.partition(': ')
+    assert line.startswith(f'{kind}: /depth is not used: {why}')
+
+
+def test_depth_of_another_frame_says_both_frames_and_what_to_set(bench, scene, depth):
+    sights = Sights(bench)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth, frame='camera_depth_optical_frame'))
+    (line,) = sights.log
+    assert 'camera_depth_optical_frame, the images are in camera_optical_frame' in line
+    assert 'depth_registered' in line
+
+
+def test_depth_that_is_registered_is_used_whatever_its_frame(bench, scene, depth):
+    sights = Sights(bench, depth_registered=True)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene, depth_message(depth, frame='camera_depth_optical_frame'))
+    assert rows['z'] == pytest.approx([NEAR] * 2, rel=0.01)
+    rows, _ = sights.show(scene, depth_message(depth[:40]), stamp=2)
+    assert np.isnan(rows['z']).all(), 'of another size it cannot be registered'
+
+
+def test_compressed_depth_gives_metres(bench, scene, depth):
+    topic = '/camera/depth/compressedDepth'
+    sights = Sights(bench, '-r', f'depth:={topic}', depth_topic=topic, kind=CompressedImage)
+    sights.tell(camera_info())
+    rows, _ = sights.show(scene, coded_depth_message(depth))
+    assert rows['z'] == pytest.approx([NEAR] * 2, rel=0.01)
+    late = coded_depth_message(depth)
+    late.format = '16UC1; compressedDepth rvl'
+    late.data = bytes(100)
+    rows, _ = sights.show(scene, late, stamp=2)
+    assert np.isnan(rows['z']).all()
+    sights.counted('depth: not compressed as PNG')
+    (line,) = sights.log
+    assert line.startswith(f'depth: {topic} is not used: not compressed as PNG (format')
+
+
+@pytest.mark.parametrize('other', ['/depth/compressedDepth', '/depth/compressed'])
+def test_depth_that_is_published_only_in_another_transport_is_told_once(bench, scene, other):
+    bench.tester.create_publisher(CompressedImage, other, 5)
+    sights = Sights(bench, depth_topic=None)
+    bench.wait(lambda: sights.log, 'a line in the log')
+    reports = len(bench.received['/diagnostics'])
+    bench.wait(lambda: len(bench.received['/diagnostics']) > reports + 1, 'two more reports')
+    assert sights.log == [
+        f'depth: nobody publishes /depth, but {other} is there; give depth:={other}, or this in'
+        ' depth_topics'
+    ]
 
 
 def test_depth_of_another_time_is_counted_and_not_used(bench, scene, depth):
@@ -180,6 +248,9 @@ def test_camera_info_that_is_none_of_the_picture_is_counted_and_not_used(
     rows, _ = sights.show(scene, depth_message(depth))
     assert np.isnan(rows['z']).all()
     sights.counted(reason)
+    sights.show(scene, depth_message(depth), stamp=2)
+    (line,) = sights.log  # once only
+    assert line.startswith(f'camera_info: /camera_info is not used: {reason.partition(": ")[2]}')
 
 
 def test_depth_without_camera_info_is_counted(bench, scene, depth):
@@ -424,6 +495,103 @@ def test_no_id_is_given_again_after_a_cleanup(bench, scene):
     assert min(after['id']) > max(before['id'])
 
 
+class LateTf:
+    """A tf2_ros whose poses in odom come after so many looks at the image's stamp."""
+
+    TransformException = LookupError
+
+    def __init__(self, looks, behind=0.01):
+        self.looks, self.behind = looks, behind
+        self.stamps = []
+
+    def Buffer(self):  # noqa: N802  (tf2_ros has it so)
+        return self
+
+    def TransformListener(self, *_):  # noqa: N802
+        return SimpleNamespace(unregister=lambda: None)
+
+    def lookup_transform(self, target, source, time):
+        stamp = time.nanoseconds
+        if stamp:
+            self.stamps.append(stamp)
+            if len(self.stamps) <= self.looks:
+                raise self.TransformException('extrapolation into the future')
+        header = Header()
+        newest = self.stamps[-1] - int(self.behind * 1e9)
+        header.stamp.sec, header.stamp.nanosec = divmod(newest, 10**9)
+        return SimpleNamespace(transform=Transform(), header=header)
+
+
+def test_a_pose_that_comes_later_than_its_image_is_waited_for(bench, scene, depth, monkeypatch):
+    tf = LateTf(looks=3)
+    monkeypatch.setattr(frames, 'tf2_ros', tf)
+    sights = Sights(bench, fixed_frame='odom', depth_tolerance=10.0)
+    sights.tell(camera_info())
+    sights.show(scene, depth_message(depth))
+    (camera,) = bench.node._cameras
+    assert camera.last.pose is not None
+    assert len(tf.stamps) == 4
+
+
+def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, monkeypatch):
+    names = ('front', 'middle', 'rear')
+    bench.start(
+        min_area=1,
+        depth_tolerance=10.0,
+        image_topics=[f'/{name}/image_raw' for name in names],
+        depth_topics=[f'/{name}/depth' for name in names],
+    )
+    bench.wait(lambda: bench.node.state == 'active', 'active')
+    deadlines = []
+    view, pose = Scale.view, Scale.pose
+    monkeypatch.setattr(
+        Scale, 'view', lambda self, h, s, t, d: deadlines.append(d) or view(self, h, s, t, 0.0)
+    )
+    monkeypatch.setattr(Scale, 'pose', lambda self, h, d: deadlines.append(d) or pose(self, h, d))
+    cameras = {camera.name: camera for camera in bench.node._cameras}
+    publishers = []
+    for name in names:
+        bench.listen(PointCloud2, f'/rock_seg/{name}/rocks')
+        rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
+        bench.wait(lambda rocks=rocks: rocks.wanted, name)
+        publishers.append(bench.tester.create_publisher(Image, f'/{name}/image_raw', 5))
+        bench.wait(publishers[-1].get_subscription_count, name)
+        cameras[name].scale._on_info(camera_info())
+        cameras[name].scale._on_depth(depth_message(depth))
+    picture = to_message(scene, 'rgb8', Image().header)
+    picture.header.frame_id = 'camera_optical_frame'
+    bench.segmenter.go.clear()
+    publishers[0].publish(picture)
+    bench.wait(lambda: bench.segmenter.pictures, 'the network to work')
+    for publisher in publishers:
+        publisher.publish(picture)
+    mailbox = bench.node._worker.mailbox
+    bench.wait(lambda: len(mailbox._items) == 3, 'all three to wait')
+    bench.segmenter.go.set()
+    for name in names:
+        bench.wait(lambda name=name: bench.received[f'/rock_seg/{name}/rocks'], name)
+    bench.wait(lambda: len(deadlines) == 8, 'views and poses')
+    assert len(set(deadlines[2:])) == 1
+    assert 0 < deadlines[2] - time.monotonic() < 10
+
+
+def test_the_lens_of_one_thread_is_not_that_of_another(bench, monkeypatch):
+    """While one thread compares, another one works on an image of another size."""
+    sights = Sights(bench)
+    large, small = camera_info(), camera_info(32, 24)
+    monkeypatch.setattr(scale, 'read_lens', lambda info, shape, _: f'{info.width} for {shape}')
+    assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
+    same, others = scale._same_lens, [small]
+
+    def compare(one, other):
+        if others:
+            sights.scale._intrinsics(others.pop(), (24, 32))
+        return same(one, other)
+
+    monkeypatch.setattr(scale, '_same_lens', compare)
+    assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
+
+
 def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, depth, monkeypatch):
     class Buffer:
         def lookup_transform(self, target, source, time):
@@ -478,6 +646,7 @@ def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene,
     sights.show(scene, stamp=50)
     told = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
     assert told['abundance'] is None, 'without depth there are no metres'
+    assert told['rocks'] == 2, 'that there are rocks is known all the same'
 
 
 def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_picture(
@@ -591,6 +760,42 @@ def test_of_rectified_pictures_p_holds_and_no_distortion():
     lens = read_intrinsics(info, rectified=True)
     assert lens.matrix[0, 0] == 40.0
     assert not lens.distortion.any()
+
+
+@pytest.mark.parametrize(
+    ('model', 'coefficients'),
+    [
+        ('equidistant', [0.01, 0.0, 0.0, 0.0, 0.0]),
+        ('none', []),
+        ('none', [0.0] * 5),
+        ('radtan', [0.1, 0.0, 0.0, 0.0]),
+        ('fisheye', [0.01, 0.0, 0.0, 0.0]),
+        ('kannala_brandt4', [0.01, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_camera_info_as_drivers_write_it_is_read(model, coefficients):
+    info = camera_info()
+    info.distortion_model, info.d = model, coefficients
+    lens = read_intrinsics(info)
+    assert lens.rays(np.array([[31.5, 23.5]])) == pytest.approx(np.array([[0, 0, 1]]))
+
+
+def test_where_k_is_zero_the_images_are_rectified_and_p_holds():
+    info = camera_info(focal=0.0)
+    info.k = [0.0] * 9
+    info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
+    info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    lens = read_intrinsics(info)
+    assert lens.matrix[0, 0] == 40.0
+    assert not lens.distortion.any()
+
+
+def test_where_p_is_zero_k_without_distortion_holds_for_rectified_images_too():
+    info = camera_info()
+    assert read_intrinsics(info, rectified=True).matrix[0, 0] == FOCAL
+    info.d[0] = 0.3
+    with pytest.raises(ValueError, match='focal lengths'):
+        read_intrinsics(info, rectified=True)
 
 
 def test_depth_in_millimetres_and_in_another_byte_order_is_read():

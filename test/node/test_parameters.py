@@ -24,8 +24,8 @@ CONTRACT = {
     'min_area', 'max_rocks', 'polygon_tolerance',
     'split_touching', 'ignore_mask', 'max_rate', 'max_pixels', 'overlay_alpha', 'jpeg_quality',
     'max_image_age', 'autostart', 'significant_bits',
-    'track', 'depth_topics', 'depth_tolerance', 'rectified', 'ground_plane', 'camera_height',
-    'fixed_frame',
+    'track', 'depth_topics', 'depth_tolerance', 'depth_registered', 'rectified', 'ground_plane',
+    'camera_height', 'fixed_frame',
     'camera_tilt', 'camera_roll', 'base_frame', 'obstacle_step', 'target_min_diameter',
     'target_max_diameter', 'target_min_distance', 'target_max_distance', 'target_min_score',
 }  # fmt: skip

@@ -802,7 +802,7 @@ def test_reload_weights_while_unconfigured_says_so(bench):
 def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, scene):
     bench.start()
     watch_mask(bench)
-    bench.send(scene)
+    bench.send(scene, stamp=int(time.time()) - 10)
     masks(bench, 1)
     values = bench.diagnosed('frames out', '1')
     assert values['state'] == 'active'
@@ -814,7 +814,16 @@ def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, sc
     for stage in ('wait', 'read', 'network', 'publish', 'total'):
         assert float(values[f'latency {stage} p50 ms']) <= float(values[f'latency {stage} p99 ms'])
     assert float(values['latency total p95 ms']) > 0
-    assert float(values['image age s']) > 0
+    assert 9 < float(values['image age s']) < 70
+
+
+def test_an_image_whose_stamp_is_not_of_this_clock_has_no_age_in_seconds(bench, scene):
+    bench.start()
+    watch_mask(bench)
+    bench.send(scene, stamp=1_391_040_000)
+    masks(bench, 1)
+    values = bench.diagnosed('frames out', '1')
+    assert values['image age s'] == 'not known, stamps are not of this clock'
 
 
 def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
@@ -914,6 +923,36 @@ def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
         rclpy.shutdown(context=context)
     assert 'is sensor_msgs/msg/CompressedImage' in told
     assert 'image_transport raw wants sensor_msgs/msg/Image' in told
+
+
+RAW, CODED = '/cam/image', '/cam/image/compressed'
+
+
+@pytest.mark.parametrize(
+    ('given', 'transport', 'kind', 'there', 'advice'),
+    [
+        (RAW, 'raw', CompressedImage, CODED, 'image_transport:=compressed'),
+        (RAW, 'compressed', Image, RAW, 'image_transport:=raw'),
+        (CODED, 'compressed', CompressedImage, CODED, f'image:={RAW}'),
+        (CODED, 'raw', CompressedImage, CODED, f'image:={RAW} image_transport:=compressed'),
+    ],
+)
+def test_where_only_the_other_transport_is_published_its_topic_and_argument_are_told(
+    bench, monkeypatch, given, transport, kind, there, advice
+):
+    context = rclpy.Context()  # one participant cannot have two types on one topic
+    rclpy.init(context=context, domain_id=bench.domain)
+    camera = rclpy.create_node('camera', context=context)
+    try:
+        camera.create_publisher(kind, there, 1)
+        bench.start('-r', f'image:={given}', image_transport=transport)
+        bench.wait(lambda: bench.node.get_publishers_info_by_topic(there), 'the publisher')
+        told = silence_told(bench, monkeypatch)
+    finally:
+        camera.destroy_node()
+        rclpy.shutdown(context=context)
+    assert told.startswith('no pictures: ')
+    assert told.endswith(f'; {there} is there, give {advice}')
 
 
 def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, scene):

@@ -134,6 +134,25 @@ def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() ->
     assert blind.rock_pixels == 2 * 26**2
 
 
+def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> None:
+    rocks = squares(26, (50, 50), (200, 100), (10, 10))
+    shape = SIZE[::-1]
+    on_rocks = np.full(shape, np.nan, np.float32)
+    on_rocks[50:76, 50:76] = 2
+    on_rocks[100:126, 200:226] = 30
+    for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
+        places = locate(rocks, view) if view else []
+        seen = look_at(rocks, places, shape, view, reach=10)
+        found = statistics(together([seen, seen]))
+        assert found.rocks == 2 * count, 'one is known to be beyond reach'
+        assert statistics(seen).to_dict()['rocks'] == count
+        assert np.isnan([found.ground, found.abundance]).all()
+    ground = look_at(
+        rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
+    )
+    assert statistics(together([ground, seen])).rocks == 3, 'only of images with known ground'
+
+
 def test_pictures_together_are_their_rocks_over_their_ground() -> None:
     first = Seen(1, 100, 10, 5.0, np.array([0.2]), 0.1)
     second = Seen(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)

@@ -22,6 +22,7 @@ from rock_seg_ros.perception.projection import (
     locate,
     motion_between,
     outlines,
+    standard_distortion,
     surface_points,
 )
 from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
@@ -366,6 +367,54 @@ def test_a_camera_without_a_distortion_model_may_have_no_distortion() -> None:
     for distortion in (np.zeros(0), np.zeros(5)):
         rays = Intrinsics(MATRIX, distortion, '', SIZE).rays(np.array([[159.5, 119.5]]))
         assert rays == pytest.approx(np.array([[0, 0, 1]]))
+
+
+@pytest.mark.parametrize('model', ['none', '', 'pinhole', 'plumb_bob', 'equidistant'])
+@pytest.mark.parametrize('count', [0, 3, 5, 6, 14])
+def test_no_distortion_needs_no_model_and_no_count(model: str, count: int) -> None:
+    name, coefficients = standard_distortion(model, np.zeros(count))
+    lens = Intrinsics(MATRIX, coefficients, name, SIZE)
+    assert lens.rays(np.array([[159.5, 119.5]])) == pytest.approx(np.array([[0, 0, 1]]))
+    assert lens.pixels(np.array([[0, 0, 1.0]])) == pytest.approx(np.array([[159.5, 119.5]]))
+
+
+@pytest.mark.parametrize(
+    ('model', 'coefficients', 'standard', 'count'),
+    [
+        ('radtan', [0.1, -0.05, 1e-3, 1e-3], 'plumb_bob', 4),
+        ('Brown-Conrady', [0.1, -0.05, 1e-3, 1e-3, 0.01], 'plumb_bob', 5),
+        ('fisheye', [0.01, 0, 0, 0], 'equidistant', 4),
+        ('kannala_brandt4', [0.01, 0.02, 0, 0], 'equidistant', 4),
+        ('KANNALA_BRANDT', [0.01, 0.02, 0, 0], 'equidistant', 4),
+        ('equi', [0.01, 0, 0, 0], 'equidistant', 4),
+        ('equidistant', [0.01, 0.02, 0.03, 0.04, 0], 'equidistant', 4),
+        ('plumb_bob', [0.1, 0, 0, 0, 0, 0, 0], 'plumb_bob', 4),
+        ('plumb_bob', [0.1, 0, 0, 0, 0.2, 0], 'plumb_bob', 5),
+        ('rational_polynomial', [0.1] * 8 + [0] * 2, 'rational_polynomial', 8),
+    ],
+)
+def test_other_names_are_the_same_models_and_zeros_beyond_a_model_count_for_nothing(
+    model: str, coefficients: list[float], standard: str, count: int
+) -> None:
+    name, kept = standard_distortion(model, np.array(coefficients))
+    assert (name, kept.tolist()) == (standard, coefficients[:count])
+    Intrinsics(MATRIX, kept, name, SIZE)
+
+
+@pytest.mark.parametrize(
+    ('model', 'coefficients', 'reason'),
+    [
+        ('equidistant', [0.1, 0, 0, 0, 0.1], '5 distortion'),
+        ('plumb_bob', [0.1, 0, 0], '3 distortion'),
+        ('none', [0.1, 0, 0, 0], "'none'"),
+    ],
+)
+def test_coefficients_that_count_and_have_no_model_are_still_refused(
+    model: str, coefficients: list[float], reason: str
+) -> None:
+    name, kept = standard_distortion(model, np.array(coefficients))
+    with pytest.raises(ValueError, match=reason):
+        Intrinsics(MATRIX, kept, name, SIZE)
 
 
 def test_depth_or_rocks_of_another_picture_size_are_refused() -> None:

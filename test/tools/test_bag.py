@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 
 from rock_seg_ros.node.images import ENCODINGS
 from rock_seg_ros.tools import bag as command
-from rock_seg_ros.tools.bags import TYPES, Bag, BagWriter
+from rock_seg_ros.tools.bags import TYPES, Bag, BagError, BagWriter
 from rock_seg_ros.tools.main import main
 
 FRAME = 'camera_optical_frame'
@@ -415,7 +415,9 @@ def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys)
     assert 'set aside: camera_info: there is none (1)' in capsys.readouterr().out
 
 
-def test_depth_in_another_frame_is_not_taken(find_rocks, write_bag, scene, tmp_path):
+def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
     other = raw(np.ones((48, 64), np.float32), 1, '32FC1', frame_id='depth_frame')
     source = write_bag(
         ('/camera/image', 1, raw(scene, 1)),
@@ -424,6 +426,51 @@ def test_depth_in_another_frame_is_not_taken(find_rocks, write_bag, scene, tmp_p
     )
     assert find_rocks(source) == 0
     assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
+    (line,) = told(capsys)
+    assert line.startswith('rock_seg bag: depth: /camera/depth is in another frame (depth_frame, ')
+    assert 'give --depth /camera/depth if' in line
+    (tmp_path / 'out').rename(tmp_path / 'without')
+    assert find_rocks(source, '--depth', '/camera/depth') == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert told(capsys) == []
+
+
+@pytest.mark.parametrize(
+    ('topic', 'kind', 'header_bytes'),
+    [
+        ('/camera/depth/compressedDepth', '16UC1; compressedDepth png', 12),
+        ('/camera/depth/compressed', '16UC1; png compressed ', 0),
+    ],
+)
+def test_compressed_depth_gives_metres_and_is_no_camera(
+    find_rocks, write_bag, scene, tmp_path, topic, kind, header_bytes
+):
+    message = CompressedImage(header=header(1), format=kind)
+    coded = cv2.imencode('.png', np.full((48, 64), 1500, np.uint16))[1].tobytes()
+    message.data.frombytes(bytes(header_bytes) + coded)
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        (topic, 1, message),
+    )
+    assert find_rocks(source) == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.5, 1.5], abs=1e-3)
+
+
+def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
+    find_rocks, write_bag, scene, capsys
+):
+    small = raw(np.ones((24, 32), np.float32), 1, '32FC1')
+    source = write_bag(
+        ('/camera/camera_info', 1, info(1)),
+        *(('/camera/image', stamp, raw(scene, stamp)) for stamp in (1, 2)),
+        *(('/camera/depth', stamp, small) for stamp in (1, 2)),
+    )
+    assert find_rocks(source) == 0
+    assert told(capsys) == [
+        'rock_seg bag: depth: /camera/depth is not used: of another size (32×24, the images are'
+        ' 64×48; it must be registered to them)'
+    ]
 
 
 def test_rocks_keep_their_ids_from_picture_to_picture_where_that_is_wanted(
@@ -510,6 +557,65 @@ def test_a_damaged_bag_leaves_nothing_behind(find_rocks, demo_data, tmp_path, ca
     assert find_rocks(demo_data / 'mars_drive') == 1
     assert len(told(capsys)) == 1
     assert left_over(tmp_path) == []
+
+
+def damage_after(monkeypatch, count):
+    """Has a bag end with damage after so many messages of all that are asked for."""
+    whole = Bag.messages
+
+    def messages(bag, topics):
+        for _, message in zip(range(count), whole(bag, topics), strict=False):
+            yield message
+        raise BagError(f'{bag.path}: damaged (nonsense)')
+
+    monkeypatch.setattr(Bag, 'messages', messages)
+
+
+@pytest.mark.parametrize('depth_too', [False, True])
+def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch, depth_too
+):
+    """With depth pictures wait for it, and are not lost when it no longer comes."""
+    source = write_bag(
+        *(('/image', stamp, raw(scene, stamp)) for stamp in (1, 2, 3)),
+        *([('/depth', 4, depth(3))] if depth_too else []),
+    )
+    damage_after(monkeypatch, 2)
+    assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
+    monkeypatch.undo()
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1, 2]
+    output = capsys.readouterr()
+    assert f'{tmp_path / "out"}: 2 pictures with results' in output.out
+    assert (
+        f'rock_seg bag: {source}: damaged (nonsense); what was found before is kept' in output.err
+    )
+    assert (tmp_path / 'report.html').exists()
+
+
+def test_damage_before_the_first_picture_leaves_nothing_behind(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
+):
+    source = write_bag(('/image', 1, raw(scene, 1)))
+    damage_after(monkeypatch, 0)
+    assert find_rocks(source) == 1
+    assert told(capsys) == [f'rock_seg bag: {source}: damaged (nonsense)']
+    assert left_over(tmp_path) == []
+
+
+def test_a_bag_whose_last_file_was_not_finished_gives_the_results_of_the_others(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
+    folder = tmp_path / 'recording'
+    folder.mkdir()
+    for number in (1, 2):
+        part = write_bag(('/image', number, raw(scene, number)), name=f'part{number}')
+        (storage,) = part.glob('*.mcap')
+        content = storage.read_bytes()
+        (folder / f'recording_{number}.mcap').write_bytes(content[: None if number == 1 else 900])
+    assert find_rocks(folder) == 1
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1]
+    (line,) = told(capsys)
+    assert line.startswith(f'rock_seg bag: {folder}: recording_2.mcap: ')
 
 
 @pytest.mark.parametrize(

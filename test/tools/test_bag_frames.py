@@ -8,7 +8,7 @@ import pytest
 
 from rock_seg_ros.tools.bag_frames import NS, frames, stamp_of
 from rock_seg_ros.tools.bag_topics import Sources
-from rock_seg_ros.tools.bags import BagMessage
+from rock_seg_ros.tools.bags import BagError, BagMessage
 
 SOURCES = Sources(*(SimpleNamespace(name=name) for name in ('/image', '/info', '/depth')))
 WITHOUT_DEPTH = Sources(SOURCES.image, SOURCES.info, None)
@@ -69,6 +69,18 @@ def test_a_picture_without_depth_does_not_hold_up_those_after_it():
     first = next(frames(messages(), SOURCES, 0.05))
     assert first.stamp == 0
     assert len(read) == 12
+
+
+def test_no_picture_that_came_before_damage_is_lost():
+    def messages():
+        yield message('/image', 1.0)
+        yield message('/image', 1.1)
+        raise BagError('damaged')
+
+    found = frames(messages(), SOURCES, 0.05)
+    assert [next(found).stamp, next(found).stamp] == [NS, 1_100_000_000]
+    with pytest.raises(BagError, match='damaged'):
+        next(found)
 
 
 def test_no_picture_is_lost_at_the_end():

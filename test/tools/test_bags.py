@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+import yaml
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Writer as Rosbag1Writer
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from rock_seg_ros.tools.bag_storage import zstd
 from rock_seg_ros.tools.bags import RELIABLE, TYPES, Bag, BagError, BagWriter
 
 STAMPS = (1_000, 2_000, 5_000)
@@ -191,3 +195,149 @@ def test_a_topic_of_a_type_that_only_the_bag_knows_is_copied(tmp_path):
         (message,) = bag.messages(bag.topics)
         assert (message.stamp, message.data) == (7, b'\0\1\0\0\5')
         assert bag.topics[0].type == 'own_msgs/msg/Rock'
+
+
+METADATA = 'metadata.yaml'
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """Folder of whole rosbag2s, made once and never changed."""
+    return tmp_path_factory.mktemp('made')
+
+
+@pytest.fixture(params=[StoragePlugin.MCAP, StoragePlugin.SQLITE3], ids=['mcap', 'sqlite3'])
+def stored(request, made, tmp_path, serialized, make_compressed):
+    """A rosbag2 with three messages."""
+    whole, path = made / request.param.name / 'stored', tmp_path / 'stored'
+    if not whole.exists():
+        with Rosbag2Writer(whole, version=9, storage_plugin=request.param) as writer:
+            topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+            for stamp, data in zip(STAMPS, serialized, strict=True):
+                writer.write(topic, stamp, data)
+    shutil.copytree(whole, path)
+    return path
+
+
+def storage_of(path):
+    (storage,) = (each for each in path.iterdir() if each.name != METADATA)
+    return storage
+
+
+def stamps_of(path):
+    with Bag(path) as bag:
+        return [message.stamp for message in bag.messages(bag.topics)]
+
+
+def test_a_bag_without_metadata_is_read(stored):
+    (stored / METADATA).unlink()
+    assert stamps_of(stored) == list(STAMPS)
+    assert stamps_of(storage_of(stored)) == list(STAMPS)
+
+
+@pytest.mark.parametrize(
+    ('true', 'edited'),
+    [
+        ('message_count: 3', 'message_count: 5'),
+        ('message_count: 3', 'message_count: 1'),
+        ('offered_qos_profiles: []', 'offered_qos_profiles: ""'),
+        ('offered_qos_profiles: []', 'offered_qos_profiles: [{depth: 7}]'),
+        ('name: /a', 'name: /other'),
+        ('rosbag2_bagfile_information', 'nonsense'),
+        ('version: 9', 'version: 99'),
+        ('stored.', 'former_name.'),
+        ('message_count: 3', '{ : ['),
+    ],
+)
+def test_a_bag_whose_metadata_disagrees_is_read_as_it_is(stored, true, edited):
+    metadata = stored / METADATA
+    text = metadata.read_text()
+    assert true in text
+    metadata.write_text(text.replace(true, edited))
+    assert stamps_of(stored) == list(STAMPS)
+    with Bag(stored) as bag:
+        assert [(topic.name, topic.count) for topic in bag.topics] == [('/a', 3)]
+
+
+def test_a_file_of_a_bag_that_is_compressed_is_read_alone_and_in_its_folder(stored):
+    storage = storage_of(stored)
+    (stored / METADATA).unlink()
+    packed = storage.with_name(f'{storage.name}.zstd')
+    packed.write_bytes(zstd.compress(storage.read_bytes()))
+    assert stamps_of(stored) == list(STAMPS), 'unpacked by hand, it is read once'
+    storage.unlink()
+    assert stamps_of(packed) == stamps_of(stored) == list(STAMPS)
+
+
+@pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize('metadata', [True, False])
+def test_compressed_bags_are_read_with_and_without_metadata(
+    tmp_path, serialized, make_compressed, mode, metadata
+):
+    path = tmp_path / 'packed'
+    writer = Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+        writer.write(topic, 7, serialized[0])
+    if not metadata:
+        (path / METADATA).unlink()
+    with Bag(path) as bag:
+        (message,) = bag.messages(bag.topics)
+    assert message.data == serialized[0]
+
+
+def test_a_compression_that_is_not_read_is_refused_by_name(stored):
+    metadata = stored / METADATA
+    about = yaml.safe_load(metadata.read_text())
+    about['rosbag2_bagfile_information']['compression_format'] = 'lz4'
+    metadata.write_text(yaml.safe_dump(about))
+    with pytest.raises(BagError, match='stored: compressed with lz4; only zstd is read'):
+        Bag(stored)
+
+
+def test_a_folder_without_storage_files_is_no_bag(tmp_path):
+    (tmp_path / '._a.mcap').write_bytes(b'')
+    with pytest.raises(BagError, match=r'no such bag, it holds no \.mcap or \.db3 file'):
+        Bag(tmp_path)
+
+
+@pytest.fixture
+def split(made, tmp_path, serialized, make_compressed):
+    """A recording in three files, without metadata."""
+    folder = tmp_path / 'split'
+    folder.mkdir()
+    for number, (stamp, data) in enumerate(zip(STAMPS, serialized, strict=True)):
+        part = made / f'part{number}'
+        if not part.exists():
+            with BagWriter(part) as writer:
+                writer.add_topic('/a', make_compressed.type)
+                writer.write('/a', stamp, data)
+        shutil.copy(storage_of(part), folder / f'split_{number}.mcap')
+    return folder
+
+
+def test_a_bag_in_several_files_is_read_in_order(split):
+    assert stamps_of(split) == list(STAMPS)
+
+
+def test_a_file_that_metadata_names_and_is_not_there_is_named(split):
+    names = [f'split_{number}.mcap' for number in range(4)]
+    about = {'rosbag2_bagfile_information': {'relative_file_paths': names}}
+    (split / METADATA).write_text(yaml.safe_dump(about))
+    with pytest.raises(BagError, match=r'split: split_3\.mcap is missing, which metadata\.yaml'):
+        Bag(split)
+
+
+def test_of_a_file_that_was_not_finished_the_others_are_read_and_the_damage_is_told_at_the_end(
+    split,
+):
+    last = split / 'split_2.mcap'
+    last.write_bytes(last.read_bytes()[:300])
+    with Bag(split) as bag:
+        messages = bag.messages(bag.topics)
+        assert [next(messages).stamp, next(messages).stamp] == list(STAMPS[:2])
+        with pytest.raises(
+            BagError, match=r'split: split_2\.mcap: .* not finished, .*`mcap recover`'
+        ):
+            next(messages)

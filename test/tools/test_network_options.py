@@ -77,7 +77,7 @@ def test_weights_that_are_not_there_are_refused_by_name(parse):
 
 def test_options_reach_the_network(parse, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path, device: path)
+    monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path, _: path)
     monkeypatch.setattr(
         'rock_seg_ros.tools.network_options.Segmenter',
         lambda *given: asked.append(inspect.signature(Segmenter).bind(*given).arguments),

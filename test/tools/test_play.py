@@ -198,6 +198,23 @@ def test_a_bag_that_is_not_there_is_one_line(capsys):
     assert capsys.readouterr().err == 'rock_seg play: no_bag: no such bag\n'
 
 
+def test_of_a_damaged_bag_what_comes_before_arrives_and_the_status_tells_of_it(
+    listener, demo_data, monkeypatch, capsys
+):
+    whole, finished = Bag.messages, []
+
+    def messages(bag, topics):
+        for _, message in zip(range(3), whole(bag, topics), strict=False):
+            yield message
+        raise BagError('bag: damaged')
+
+    monkeypatch.setattr(Bag, 'messages', messages)
+    monkeypatch.setattr(Player, 'finish', lambda player: finished.append(player.count))
+    assert main(['play', str(demo_data / 'mars_drive'), '--rate', '100']) == 1
+    assert finished == [12]
+    assert 'rock_seg play: bag: damaged' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('option', ['--rate=0', '--rate=-1', '--clock=0', '--rate=inf'])
 def test_a_rate_that_is_not_above_zero_is_wrong_use(option):
     assert main(['play', 'no_bag', option]) == 2

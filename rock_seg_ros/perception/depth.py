@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coded depth images → metres, as compressed_depth_image_transport and image_transport send them.
+
+https://github.com/ros-perception/image_transport_plugins/tree/rolling/compressed_depth_image_transport
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+ENCODINGS = ('16UC1', '32FC1')
+TRANSPORTS = ('compressedDepth', 'compressed')  # endings of the topics that such images have
+CONFIG = struct.Struct('<iff')  # before the PNG: kind of quantization, its two parameters
+PNG = b'\x89PNG\r\n\x1a\n'
+PNG_HEADER = struct.Struct('>8s4s4sIIBB')  # signature, IHDR, width, height, bits, colour type
+SIXTEEN_BITS_GREY = (16, 0)
+
+
+def is_depth(kind: str) -> bool:
+    """Whether the `format` of a sensor_msgs/CompressedImage says that it is a depth image."""
+    return 'compressedDepth' in kind or _encoding(kind) in ENCODINGS
+
+
+def decode_depth(kind: str, data: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Decodes the depth of an image.
+
+    Args:
+        kind: `format` of the sensor_msgs/CompressedImage.
+        data: A 16-bit PNG, after 12 bytes of the transport's own or not, anything with a buffer:
+            millimetres, or of 32FC1 the inverse depth.
+        shape: Height and width of the image, px.
+
+    Returns:
+        H×W float32, m; NaN or 0 where it is not known.
+
+    Raises:
+        ValueError: It is no such depth; the message is one of a few.
+    """
+    content = bytes(data)
+    has_config = not content.startswith(PNG)
+    coded = content[CONFIG.size if has_config else 0 :]
+    if not coded.startswith(PNG) or len(coded) < PNG_HEADER.size:
+        raise ValueError('not compressed as PNG')
+    _, _, _, width, height, *pixel = PNG_HEADER.unpack_from(coded)
+    if (height, width) != shape:
+        raise ValueError('of another size')
+    if tuple(pixel) != SIXTEEN_BITS_GREY:
+        raise ValueError('not of 16 bits and one channel')
+    encoding = _encoding(kind)
+    if ';' in kind and encoding not in (*ENCODINGS, 'MONO16'):
+        raise ValueError('unknown encoding')
+    if encoding == '32FC1' and not has_config:
+        raise ValueError('without the header that its metres need')
+    values = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ValueError('does not decode')
+    if encoding != '32FC1':
+        return np.multiply(values, np.float32(0.001), dtype=np.float32)
+    _, scale, offset = CONFIG.unpack_from(content)
+    inverse = values - np.float32(offset)
+    metres = np.full(shape, np.nan, np.float32)
+    return np.divide(scale, inverse, out=metres, where=(values > 0) & (inverse != 0))
+
+
+def _encoding(kind: str) -> str:
+    return kind.partition(';')[0].strip().upper()
