@@ -7,6 +7,9 @@ import hashlib
 import importlib
 import os
 import re
+import threading
+import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from rock_seg_ros.perception.weights_file import Weights, WeightsError
 INPUT = 'pictures'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
+MOST_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
 Provider = tuple[str, dict[str, Any]]
 
 
@@ -82,7 +86,7 @@ def provider_options(name: str, device: torch.device, half: bool, engines: Path)
             'trt_engine_cache_enable': True,
             'trt_engine_cache_path': str(engines),
             'trt_timing_cache_enable': True,
-            'trt_timing_cache_path': str(engines),
+            'trt_timing_cache_path': str(engines.parent),  # what was timed for one size serves all
         }
     return name, options
 
@@ -152,38 +156,81 @@ class OnnxBackend:
         self.precision = 'fp16' if precision in halves else 'fp32'
         self._file = weights.path
         self._channels = weights.card.channels
-        self._sessions: dict[tuple[int, ...], Any] = {}
-        self._session((1, 3, 64, 64))
+        self._engines: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the newest used is last
+        self._begun: set[tuple[int, ...]] = set()
+        self._changing = threading.Lock()
+        self._building = threading.Lock()
+        if TENSORRT in self._providers:
+            self._open(self._providers, self._file.parent)  # whether it starts at all
+        others = [name for name in self._providers if name != TENSORRT]
+        self._any_shape = self._open(others or self._providers, self._file.parent)
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
         pictures = pictures.contiguous()
         shape = tuple(pictures.shape)
-        result = torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
-        session = self._session(shape)
+        result = self._room(shape)
+        self._run(self._session(shape), pictures, result)
+        return result
+
+    def _run(self, session: Any, pictures: Tensor, result: Tensor) -> None:
         binding = session.io_binding()
         where = (self.device.type, self.device.index or 0, np.float32)
-        binding.bind_input(INPUT, *where, shape, pictures.data_ptr())
+        binding.bind_input(INPUT, *where, tuple(pictures.shape), pictures.data_ptr())
         binding.bind_output(OUTPUT, *where, tuple(result.shape), result.data_ptr())
         if self.device.type == 'cuda':  # ONNX Runtime works on a stream of its own
             torch.cuda.current_stream(self.device).synchronize()
         session.run_with_iobinding(binding)
-        return result
 
     def _session(self, shape: tuple[int, ...]) -> Any:
-        """Returns the session of a picture shape; only TensorRT needs one for each."""
-        tensorrt = TENSORRT in self._providers
-        key = shape if tensorrt else ()
-        if key not in self._sessions:
-            engines = self._file.parent
-            if tensorrt:
-                card = torch.cuda.get_device_name(self.device)
-                engines = engine_folder(self._file, shape, card)
-                engines.mkdir(parents=True, exist_ok=True)
-            self._sessions[key] = self._open(engines)
-        return self._sessions[key]
+        """Returns the quickest session that is ready for a picture shape.
 
-    def _open(self, engines: Path) -> Any:
+        TensorRT builds an engine for each, which may take minutes. The first is waited for, as a
+        network is warmed before pictures come; the others are built beside, and meanwhile, or
+        where that fails, pictures are worked on without TensorRT.
+        """
+        if TENSORRT not in self._providers:
+            return self._any_shape
+        with self._changing:
+            if shape in self._engines:
+                self._engines.move_to_end(shape)
+                return self._engines[shape]
+            begun, first = shape in self._begun, not self._begun
+            self._begun.add(shape)
+        if first:
+            return self._build(shape)
+        if not begun:
+            threading.Thread(target=self._build_beside, args=(shape,), daemon=True).start()
+        return self._any_shape
+
+    def _build(self, shape: tuple[int, ...]) -> Any:
+        """Builds an engine, or reads it from the disk, by a run; forgets the least used one."""
+        folder = engine_folder(self._file, shape, torch.cuda.get_device_name(self.device))
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._building:
+            session = self._open(self._providers, folder)
+            pictures = torch.zeros(shape, device=self.device)
+            self._run(session, pictures, self._room(shape))
+        with self._changing:
+            self._engines[shape] = session
+            if len(self._engines) > MOST_ENGINES:
+                forgotten, _ = self._engines.popitem(last=False)
+                self._begun.discard(forgotten)
+        return session
+
+    def _build_beside(self, shape: tuple[int, ...]) -> None:
+        try:
+            self._build(shape)
+        except Exception as error:  # noqa: BLE001  (pictures are worked on without it)
+            size = f'{shape[0]}×{shape[3]}×{shape[2]}'
+            warnings.warn(f'no TensorRT engine for {size}: {first_line(error)}', stacklevel=1)
+
+    def _room(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns where the scores of N×3×H×W pictures are written."""
+        return torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
+
+    def _open(self, names: Sequence[str], engines: Path) -> Any:
+        """Opens the graph; raises WeightsError where the first of the providers does not start."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -191,7 +238,7 @@ class OnnxBackend:
         # Threads that spin between pictures would take the cores that receive the next one.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         half = self.precision == 'fp16'
-        providers = [provider_options(p, self.device, half, engines) for p in self._providers]
+        providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
             # Its fallback would be to another provider without these options, such as the device.
             session = onnxruntime.InferenceSession(
@@ -199,6 +246,6 @@ class OnnxBackend:
             )
         except Exception as error:  # noqa: BLE001  its own errors share no base class
             raise WeightsError(f'{self._file}: {first_line(error)}') from None
-        if session.get_providers()[0] != self._providers[0]:  # it takes the next without a word
-            raise WeightsError(f'{self._file}: ONNX Runtime could not start {self._providers[0]}')
+        if session.get_providers()[0] != names[0]:  # it takes the next without a word
+            raise WeightsError(f'{self._file}: ONNX Runtime could not start {names[0]}')
         return session

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from rock_seg_ros.perception.backends import onnx_backend
 from rock_seg_ros.perception.backends.onnx_backend import (
     CPU,
     CUDA,
+    MOST_ENGINES,
     TENSORRT,
     OnnxBackend,
     choose_providers,
@@ -48,6 +52,7 @@ def test_tensorrt_keeps_its_engines_and_computes_in_the_precision_asked_for(tmp_
     assert (options['device_id'], options['trt_fp16_enable']) == (1, True)
     assert options['trt_engine_cache_enable']
     assert options['trt_engine_cache_path'] == str(tmp_path)
+    assert options['trt_timing_cache_path'] == str(tmp_path.parent), 'shared by all sizes'
     assert provider_options(TENSORRT, ON_CUDA, False, tmp_path)[1]['trt_fp16_enable'] is False
     assert provider_options(CUDA, ON_CUDA, True, tmp_path) == (CUDA, {'device_id': 1})
 
@@ -105,6 +110,109 @@ def test_a_provider_that_does_not_start_is_told_and_none_stands_in_for_it(
     with pytest.raises(WeightsError, match=f'could not start {TENSORRT}$'):
         OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
     assert asked == [0]
+
+
+class Session:
+    """A session of a stand-in for ONNX Runtime, which writes down by whom it was run."""
+
+    def __init__(self, providers: list[tuple[str, dict[str, str]]], runs: list[str]) -> None:
+        self.providers = providers
+        self.name = providers[0][0]
+        self.runs = runs
+
+    def get_providers(self) -> list[str]:
+        return [name for name, _ in self.providers]
+
+    def io_binding(self) -> SimpleNamespace:
+        return SimpleNamespace(bind_input=lambda *_: None, bind_output=lambda *_: None)
+
+    def run_with_iobinding(self, _: SimpleNamespace) -> None:
+        self.runs.append(self.name)
+
+
+@pytest.fixture
+def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A backend on stand-ins: TensorRT opens a session of its own once `go` is set."""
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    there = SimpleNamespace(go=threading.Event(), runs=[], built=threading.Semaphore(0), error=None)
+    there.go.set()
+
+    def open_session(*_: object, providers: Any, **__: object) -> Session:
+        if providers[0][0] == TENSORRT:
+            assert there.go.wait(20)
+            if there.error:
+                raise there.error
+        return Session(providers, there.runs)
+
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: EVERY)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', open_session)
+    monkeypatch.setattr(onnx_backend, 'load_tensorrt', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    (tmp_path / 'w.onnx').write_bytes(b'graph')
+    backend = OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+    backend.device = ON_CPU  # where the stand-in's memory is
+    build = backend._build_beside
+
+    def build_beside(shape: tuple[int, ...]) -> None:
+        build(shape)
+        there.built.release()
+
+    backend._build_beside = build_beside  # type: ignore[method-assign]
+    there.backend = backend
+    there.scores = lambda *shape: backend.scores(torch.zeros(shape)) is not None and there.runs[-1]
+    yield there
+    there.go.set()
+
+
+def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
+    tensorrt: SimpleNamespace,
+) -> None:
+    assert tensorrt.backend._engines == {}
+    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
+
+
+def test_pictures_of_a_new_shape_do_not_wait_until_its_engine_is_built(
+    tensorrt: SimpleNamespace,
+) -> None:
+    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.go.clear()
+    assert [tensorrt.scores(2, 3, 480, 640) for _ in range(3)] == [CUDA] * 3
+    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    tensorrt.go.set()
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(2, 3, 480, 640) == TENSORRT
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_shape_whose_engine_cannot_be_built_is_worked_on_without_it(
+    tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(onnx_backend.warnings, 'warn', lambda text, **_: told.append(text))
+    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.error = MemoryError('too little memory')
+    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    (line,) = told
+    assert 'no TensorRT engine for 2×640×480: ' in line
+    assert 'too little memory' in line
+
+
+def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_needed(
+    tensorrt: SimpleNamespace,
+) -> None:
+    sizes = [32 * number for number in range(1, MOST_ENGINES + 2)]
+    tensorrt.scores(1, 3, 32, 32)
+    for size in sizes[1:]:
+        tensorrt.scores(1, 3, size, size)
+        assert tensorrt.built.acquire(timeout=20)
+    assert len(tensorrt.backend._engines) == MOST_ENGINES
+    assert tensorrt.scores(1, 3, 32, 32) == CUDA
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(1, 3, 32, 32) == TENSORRT
 
 
 @pytest.mark.parametrize('trouble', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an error says is one short line that does a terminal no harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from rock_seg_ros.perception.errors import LONGEST, all_lines, first_line, printable
+
+
+def test_the_first_line_of_an_error_is_told_or_else_its_name() -> None:
+    assert first_line(ValueError('\n  a.png: broken\nlong story')) == 'a.png: broken'
+    assert first_line(ValueError()) == 'ValueError'
+
+
+def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
+    line = printable(f'weights.pth: {"x" * 10**6}: is no number')
+    assert len(line) == LONGEST
+    assert line.startswith('weights.pth: xxx')
+    assert line.endswith('xxx: is no number')
+    assert first_line(ValueError('y' * 10**6)) == printable('y' * 10**6)
+
+
+def test_a_line_of_the_greatest_length_is_left_as_it_is() -> None:
+    assert printable('z' * LONGEST) == 'z' * LONGEST
+    assert printable('größe 480×640 “石”') == 'größe 480×640 “石”'
+
+
+@pytest.mark.parametrize('character', ['\x1b', '\0', '\r', '\x9b', '\u202e', '\u2028', '\udcff'])
+def test_a_character_that_steers_a_terminal_is_replaced(character: str) -> None:
+    assert printable(f'a{character}[31mb') == 'a?[31mb'
+
+
+def test_each_line_of_an_error_of_several_is_cut_by_itself() -> None:
+    told = all_lines(ValueError(f'a.png: \x1b\nb.png: {"x" * 10**5}')).splitlines()
+    assert told[0] == 'a.png: ?'
+    assert len(told[1]) == LONGEST
+    assert all_lines(KeyboardInterrupt()) == 'KeyboardInterrupt'

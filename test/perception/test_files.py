@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files are read whole, if they are files and not too large."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rock_seg_ros.perception.files import LARGEST, read_file
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / 'a').write_bytes(b'whole')
+    (tmp_path / 'b').symlink_to(tmp_path / 'a')
+    assert read_file(tmp_path / 'a') == read_file(str(tmp_path / 'b')) == b'whole'
+
+
+def test_a_file_that_is_too_large_is_refused_by_its_size(tmp_path: Path) -> None:
+    with (tmp_path / 'a').open('wb') as file:
+        file.truncate(LARGEST + 1)  # takes no room
+    with pytest.raises(OSError, match='a: has 536870913 bytes; 536870912 are the most'):
+        read_file(tmp_path / 'a')
+    with pytest.raises(OSError, match='a: has 536870913 bytes; 100 are the most'):
+        read_file(tmp_path / 'a', most=100)
+
+
+def test_a_file_that_tells_no_size_is_read_up_to_the_most() -> None:
+    with pytest.raises(OSError, match='/proc/self/maps: has more than 100 bytes'):
+        read_file('/proc/self/maps', most=100)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'fifo')  # without a writer, whoever opens it waits for ever
+    for path in (tmp_path / 'fifo', tmp_path, Path('/dev/zero')):
+        with pytest.raises(OSError, match=f'{path}: is no regular file'):
+            read_file(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as told:
+        read_file(tmp_path / 'a')
+    assert told.value.filename == str(tmp_path / 'a')
