@@ -64,7 +64,8 @@ class Parameters:
     preset: str = _parameter(
         'auto',
         "'auto' (output stride as trained), 'exact' (the finest, fp32), 'balanced' (the coarsest)"
-        " or 'fast' (the coarsest; int8 on the CPU); precision and output_stride win over it",
+        " or 'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced');"
+        ' precision and output_stride win over it',
         choices=PRESETS,
     )
     precision: str = _parameter(
