@@ -13,7 +13,7 @@ from rock_seg_ros.perception.decoding import read_grey
 from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
+from rock_seg_ros.perception.segmenter import BACKENDS, CAPTURE_AFTER, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
 
 
@@ -35,7 +35,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
     )
     add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
-    add('--preset', network['preset'], 'accuracy against speed', choices=PRESETS)
+    add(
+        '--preset',
+        network['preset'],
+        'accuracy against speed; on CUDA fast is balanced',
+        choices=PRESETS,
+    )
     add(
         '--precision',
         network['precision'],
@@ -127,7 +132,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         ValueError: The weights cannot be used, or an option does not go with this machine.
     """
     return Segmenter(
-        load_weights(arguments.weights, arguments.device),
+        load_weights(arguments.weights, arguments.device, arguments.backend, arguments.precision),
         arguments.device,
         arguments.precision,
         arguments.backend,
@@ -136,6 +141,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         arguments.preset,
         arguments.tile,
         arguments.tile_overlap,
+        CAPTURE_AFTER,
     )
 
 
