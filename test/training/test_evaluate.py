@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.pipeline import ScoresError
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmentation
 from training.evaluate import Conditions, evaluate, main, segment_under
@@ -222,3 +223,17 @@ def test_missing_arguments_are_status_2() -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
+
+
+def test_an_image_that_the_network_fails_on_is_named(discs: Path) -> None:
+    class Broken:
+        card = Card()
+
+        def segment(
+            self, picture: NDArray[np.uint8], threshold: float | None = None
+        ) -> Segmentation:
+            raise ScoresError
+
+    samples = find_samples(SourceConfig(str(discs)), 'all', Broken.card.classes)
+    with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):
+        evaluate(Broken(), samples)  # type: ignore[arg-type]

@@ -326,3 +326,13 @@ def test_computing_in_int8_may_lose_a_point_of_iou_and_gain_any(discs: Path) -> 
     assert compare_int8(Path('w'), exact, much)['int8_iou_lost'] < -0.01
     with pytest.raises(WeightsError, match=rf'loses {100 * (iou[0] - iou[2]):.2f} points of IoU'):
         compare_int8(Path('w'), much, exact)
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_the_card(
+    discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = found(samples_of(discs), 100)
+    monkeypatch.setitem(results['discs'].figures, 'ece', float('nan'))
+    metrics = figures_of(results)
+    assert 'discs_val_iou' in metrics
+    assert 'discs_val_ece' not in metrics
