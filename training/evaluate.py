@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.errors import all_lines
+from rock_seg_ros.perception.errors import all_lines, first_line
+from rock_seg_ros.perception.pipeline import ScoresError
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
+from rock_seg_ros.perception.segmenter import (
+    CAPTURE_AFTER,
+    DeviceError,
+    Segmentation,
+    Segmenter,
+)
 from rock_seg_ros.perception.weights_file import WeightsError, load_weights
 from training.curves import read_curves
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
@@ -214,7 +220,10 @@ def evaluate(
     judged = []
     for sample in tqdm(samples, unit='picture', desc='evaluating'):
         label = sample.read()
-        found = segment_under(segmenter, label.picture, conditions, threshold)
+        try:
+            found = segment_under(segmenter, label.picture, conditions, threshold)
+        except ScoresError as error:
+            raise DataError(f'{sample.name}: {error}') from None
         if not rims:
             found.rim_id = None
         judged += judge(sample, label, found, settings)
@@ -326,7 +335,8 @@ def _measure(given: argparse.Namespace) -> Measured:
     asked = {name: getattr(given, name) for name in ('device', 'preset', 'output_stride')}
     how: Any = {name: value for name, value in asked.items() if value is not None}
     conditions = Conditions(given.grey, given.scale, given.gain)
-    segmenter = Segmenter(load_weights(given.weights, given.device or 'auto'), **how)
+    weights = load_weights(given.weights, given.device or 'auto')
+    segmenter = Segmenter(weights, capture_after=CAPTURE_AFTER, **how)
     samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
     parts = (given.data.resolve().name, given.split, str(conditions))
     name = ', '.join(part for part in parts if part)
@@ -342,13 +352,19 @@ def _measure(given: argparse.Namespace) -> Measured:
     return Measured('', segmenter.card, [result])
 
 
-def _measure_and_report(given: argparse.Namespace, command: str) -> Measured:
+def _measure_and_report(given: argparse.Namespace, command: str) -> tuple[Measured, int]:
+    """Returns what was measured, even where no report can be made of it, and the exit status."""
     from training.report import write_report  # which imports this module
 
     curves = read_curves(given.run) if given.run else None
     measured = _measure(given)
-    write_report(given.report, [measured], command, curves, given.worst)
-    return measured
+    try:
+        write_report(given.report, [measured], command, curves, given.worst)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the figures are not lost)
+        told = f'{given.report}: no report: {first_line(error)}'
+        print(f'training.evaluate: {told}', file=sys.stderr)
+        return measured, 1
+    return measured, 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -357,7 +373,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(words)
     command = shlex.join(['python', '-m', 'training.evaluate', *words])
     try:
-        measured = _measure_and_report(given, command) if given.report else _measure(given)
+        if given.report:
+            measured, status = _measure_and_report(given, command)
+        else:
+            measured, status = _measure(given), 0
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.evaluate: {all_lines(error)}', file=sys.stderr)
         return 1
@@ -369,7 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         shown = {name: v for name, v in figures.items() if name not in ('intervals', 'conditions')}
         print('\n'.join(lines(shown, figures['intervals'])))
-    return 0
+    return status
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,6 @@ def export(
     if not samples:
         write_beside(target, lambda temporary: write(temporary, card))
         return card
-    if target.suffix == '.onnx' and device == 'auto':
-        device = 'cpu'  # ONNX Runtime's CUDA is a package of its own
     theirs = _run(replace(weights, card=card), samples, device)
 
     def write_what_holds(temporary: Path) -> None:
@@ -260,7 +259,7 @@ def figures_of(results: dict[str, Result]) -> dict[str, float]:
         told = result.figures
         metrics |= {f'{name}_{figure}': told[figure] for figure in METRICS}
         metrics |= {f'{name}_rocks_{figure}': told['rocks'][figure] for figure in ROCK_METRICS}
-    return {name: value for name, value in metrics.items() if value is not None}
+    return {name: v for name, v in metrics.items() if v is not None and isfinite(v)}
 
 
 def trained_on(checkpoint: Path) -> list[SourceConfig]:

@@ -78,7 +78,8 @@ class Parameters:
     preset: str = _parameter(
         'auto',
         "'auto' (output stride as trained), 'exact' (the finest, fp32), 'balanced' (the coarsest)"
-        " or 'fast' (the coarsest; int8 on the CPU); precision and output_stride win over it",
+        " or 'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced');"
+        ' precision and output_stride win over it',
         choices=PRESETS,
     )
     precision: str = _parameter(
@@ -260,7 +261,7 @@ class Parameters:
     @property
     def weights_name(self) -> str:
         """What `weights` names, or the embedded weights that suit the device where it is empty."""
-        return self.weights or embedded_name(self.device)
+        return self.weights or embedded_name(self.device, self.backend, self.precision)
 
     @property
     def weights_path(self) -> str:

@@ -63,7 +63,9 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         ValueError: With one line that names what is wrong.
     """
     segmenter = Segmenter(
-        load_weights(parameters.weights_path, parameters.device),
+        load_weights(
+            parameters.weights_path, parameters.device, parameters.backend, parameters.precision
+        ),
         device=parameters.device,
         precision=parameters.precision,
         backend=parameters.backend,

@@ -47,7 +47,7 @@ class Analysis:
 
     Attributes:
         picture: H×W×3 uint8 RGB, any strides.
-        segmenter: The network that is asked.
+        segmenter: The network that is asked; None once it has answered, since a result outlives it.
         settings: How it is asked.
         header: Whatever came with the picture and goes out with the results; never looked into.
         tracker: Of the camera, or None.
@@ -58,7 +58,7 @@ class Analysis:
     """
 
     picture: NDArray[np.uint8]
-    segmenter: Segmenter
+    segmenter: Segmenter | None
     settings: Settings = field(default_factory=Settings)
     header: Any = None
     tracker: Tracker | None = None
@@ -69,15 +69,22 @@ class Analysis:
 
     def __post_init__(self) -> None:
         """Refuses an ignore mask of another size before any work is done, with SizeError."""
+        self.classes = self._network.card.classes
         if self.settings.keep is not None:
             check_size(self.settings.keep, self.picture.shape[:2])
 
     @cached_property
     def segmentation(self) -> Segmentation:
         """Class ids and confidence, with the ignored pixels taken out."""
-        return self._kept(self.segmenter.segment(self.picture, self.settings.threshold))
+        return self._kept(self._network.segment(self.picture, self.settings.threshold))
+
+    @property
+    def _network(self) -> Segmenter:
+        assert self.segmenter is not None
+        return self.segmenter
 
     def _kept(self, result: Segmentation) -> Segmentation:
+        self.segmenter = None
         return result if self.settings.keep is None else suppress(result, self.settings.keep)
 
     @cached_property
@@ -140,6 +147,6 @@ def segment_together(analyses: Sequence[Analysis]) -> None:
     """
     first = analyses[0]
     pictures = [analysis.picture for analysis in analyses]
-    results = first.segmenter.segment_batch(pictures, first.settings.threshold)
+    results = first._network.segment_batch(pictures, first.settings.threshold)
     for analysis, result in zip(analyses, results, strict=True):
         analysis.segmentation = analysis._kept(result)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import inf
+from reprlib import repr as shorten
 from typing import Any
 
 from rock_seg_ros.perception.networks import NETWORKS
@@ -14,6 +15,9 @@ FORMAT_VERSION = 1
 ARCHITECTURE = 'deeplabv3_resnet50'
 ACTIVATIONS = ('softmax', 'sigmoid')
 RIM = 'rim'
+LONGEST = 2**24  # characters of a card
+FLOAT32_MAX = 3.4e38  # what is larger is infinite to the network
+SMALLEST_STD, SMALLEST_RANGE = 1e-9, 1e-9  # what is smaller makes numbers that are not finite
 
 
 class CardError(ValueError):
@@ -64,39 +68,52 @@ class Card:
 
     def __post_init__(self) -> None:
         """Refuses values that no model could be built from, with CardError."""
-        if self.format_version != FORMAT_VERSION:
+        if not _is_whole(self.format_version) or self.format_version != FORMAT_VERSION:
             raise CardError(
-                f'card format_version is {self.format_version}; this version reads {FORMAT_VERSION}'
+                f'card format_version is {shorten(self.format_version)}; this version reads'
+                f' {FORMAT_VERSION}'
             )
         _one_of('architecture', self.architecture, tuple(NETWORKS))
         network = NETWORKS[self.architecture]
         _one_of('decoder', self.decoder, network.decoders)
         _one_of('activation', self.activation, ACTIVATIONS)
         _one_of('output_stride', self.output_stride, network.output_strides)
+        self._check_classes()
+        _check('smallest_side', self.smallest_side, '0 or more', _is_whole(self.smallest_side))
+        _check('threshold', self.threshold, 'between 0 and 1', _is_number(self.threshold, 0, 1))
+        means = _are(self.mean, _is_number, 3)
+        _check('mean', self.mean, 'three numbers', means)
+        stds = _are(self.std, lambda n: _is_number(n, SMALLEST_STD), 3)
+        _check('std', self.std, 'three numbers above 0', stds)
+        sizes = _are(self.training_size, _is_whole, 2)
+        _check('training_size', self.training_size, 'width and height', sizes)
+        for name in ('data', 'licence'):
+            _check(name, getattr(self, name), 'text', isinstance(getattr(self, name), str))
+        for name in ('metrics', 'activation_ranges'):
+            _check(name, getattr(self, name), 'an object', isinstance(getattr(self, name), dict))
+        for name, value in self.metrics.items():
+            _check(f'metrics of {name}', value, 'a number', _is_number(value))
+        for name, pair in self.activation_ranges.items():
+            ordered = _are(pair, _is_number, 2) and pair[1] - pair[0] >= SMALLEST_RANGE
+            _check(f'activation_ranges of {name}', pair, '[low, high]', ordered)
+
+    def _check_classes(self) -> None:
         for name in ('classes', 'rock_classes'):
-            names = getattr(self, name)
-            if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
-                raise CardError(f'card {name} must be a list of names, not {names!r}')
+            given = getattr(self, name)
+            _check(name, given, 'a list of names', _are(given, _is_name))
         if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
-            raise CardError(f'card classes must be 2 to 255 different names, not {self.classes!r}')
+            raise CardError(
+                f'card classes must be 2 to 255 different names, not {len(self.classes)}:'
+                f' {shorten(self.classes)}'
+            )
         strangers = set(self.rock_classes) - set(self.classes)
         if strangers or not self.rock_classes or len(self.rock_classes) == len(self.classes):
             raise CardError(
-                f'card rock_classes must be some, not all, of {self.classes!r},'
-                f' not {self.rock_classes!r}'
+                f'card rock_classes must be some, not all, of {shorten(self.classes)},'
+                f' not {shorten(self.rock_classes)}'
             )
         if self.activation == 'sigmoid' and len(self.classes) != 2:
             raise CardError(f'a sigmoid card has two classes, not {len(self.classes)}')
-        if not isinstance(self.smallest_side, int) or self.smallest_side < 0:
-            raise CardError(f'card smallest_side must be 0 or more, not {self.smallest_side!r}')
-        if not 0.0 < self.threshold < 1.0:
-            raise CardError(f'card threshold must be between 0 and 1, not {self.threshold}')
-        numbers = all(isinstance(n, int | float) for n in (*self.mean, *self.std))
-        if not numbers or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise CardError(
-                f'card mean and std must be three numbers, std above 0, not {self.mean}, {self.std}'
-            )
-        _check_ranges(self.activation_ranges)
 
     @property
     def channels(self) -> int:
@@ -124,16 +141,19 @@ class Card:
         Raises:
             CardError: The text is no JSON object, or a value is not legal.
         """
-        try:
-            values: Any = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CardError(f'the card is not JSON: {error}') from None
-        if not isinstance(values, dict):
-            raise CardError(f'the card is a JSON {type(values).__name__}, not an object')
+        return cls.from_values(read_object(text))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Card:
+        """Makes a card of a JSON object's values; keys that are not known are left out.
+
+        Raises:
+            CardError: A value is not legal.
+        """
         version = values.get('format_version')
         if version != FORMAT_VERSION:
             raise CardError(
-                f'card format_version is {version!r}; this version reads {FORMAT_VERSION}'
+                f'card format_version is {shorten(version)}; this version reads {FORMAT_VERSION}'
             )
         known = {f.name for f in fields(cls)}
         kept: dict[str, Any] = {
@@ -147,21 +167,58 @@ class Card:
                 name: tuple(pair) if isinstance(pair, list) else pair
                 for name, pair in ranges.items()
             }
-        try:
-            return cls(**kept)
-        except TypeError as error:
-            raise CardError(f'a value of the card has the wrong type: {error}') from None
+        return cls(**kept)
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Reads the JSON object of a card.
+
+    Raises:
+        CardError: The text is too long, or no JSON object, or holds what is no Unicode.
+    """
+    if len(text) > LONGEST:
+        raise CardError(f'the card has {len(text)} characters; {LONGEST} are the most')
+    try:
+        values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()
+    except RecursionError:
+        raise CardError('the card is not JSON: nested too deep') from None
+    except ValueError as error:
+        raise CardError(f'the card is not JSON: {error}') from None
+    if not isinstance(values, dict):
+        raise CardError(f'the card is a JSON {type(values).__name__}, not an object')
+    return values
+
+
+def _check(name: str, value: object, wanted: str, holds: bool) -> None:
+    if not holds:
+        raise CardError(f'card {name} must be {wanted}, not {shorten(value)}')
 
 
 def _one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
-    if value not in legal:
-        raise CardError(f'card {name} is {value!r}; legal is {" or ".join(map(repr, legal))}')
+    if value not in legal or isinstance(value, float):
+        raise CardError(
+            f'card {name} is {shorten(value)}; legal is {" or ".join(map(repr, legal))}'
+        )
 
 
-def _check_ranges(ranges: object) -> None:
-    if not isinstance(ranges, dict):
-        raise CardError(f'card activation_ranges must be an object, not {ranges!r}')
-    for name, pair in ranges.items():
-        numbers = isinstance(pair, tuple) and all(isinstance(n, int | float) for n in pair)
-        if not numbers or len(pair) != 2 or not -inf < pair[0] < pair[1] < inf:
-            raise CardError(f'card activation_ranges of {name} must be [low, high], not {pair!r}')
+def _are(values: Any, kind: Callable[[Any], bool], count: int | None = None) -> bool:
+    """Returns whether it is a tuple of one kind, of so many."""
+    return (
+        isinstance(values, tuple)
+        and len(values) == (count or len(values))
+        and all(map(kind, values))
+    )
+
+
+def _is_number(value: object, above: float = -FLOAT32_MAX, below: float = FLOAT32_MAX) -> bool:
+    """Returns whether it is a number between two; NaN, infinities and truth values are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)

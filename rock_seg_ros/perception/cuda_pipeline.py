@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import warnings
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Lock
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from rock_seg_ros.perception.classification import classify
-from rock_seg_ros.perception.pipeline import Classified, Pixels
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.pipeline import Classified, Pixels, ScoresError, are_finite
 from rock_seg_ros.perception.preparation import Normalization
 from rock_seg_ros.perception.scoring import Scorer
 
@@ -35,7 +37,7 @@ class DeviceWay:
         self._scorer = scorer
         self._normalize = Normalization(scorer.card, scorer.runner.device)
 
-    def __call__(self, pixels: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classifies every pixel.
 
         Args:
@@ -43,10 +45,12 @@ class DeviceWay:
             threshold: 0 to 1, without dimensions, float32 on the device.
 
         Returns:
-            N×H×W uint8 class ids, and N×H×W uint8 confidence, 0 to 255, on the device.
+            On the device: N×H×W uint8 class ids, N×H×W uint8 confidence, 0 to 255, and N bool,
+            whether the scores that they are made of are finite.
         """
         prepared = self._normalize(pixels.permute(0, 3, 1, 2))
-        return classify(self._scorer.scores(prepared), self._scorer.card, threshold)
+        scores = self._scorer.scores(prepared)
+        return (*classify(scores, self._scorer.card, threshold), are_finite(scores))
 
 
 class _Captured(NamedTuple):
@@ -57,17 +61,21 @@ class _Captured(NamedTuple):
     threshold: Tensor
     class_ids: Tensor
     confidence: Tensor
+    finite: Tensor
 
 
 class CudaPipeline:
     """Uploads pinned pictures once, replays the shape's graph, downloads what is asked for."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, capture_after: int = 0) -> None:
         """Takes the network in.
 
         Args:
             scorer: With a PyTorch network on a CUDA device.
+            capture_after: Runs of a shape after which its graph is captured at once; 0 = only by
+                `warm` and `catch_up`.
         """
+        self._capture_after = capture_after
         self._way = DeviceWay(scorer)
         self._card = scorer.card
         self._device = scorer.runner.device
@@ -77,16 +85,27 @@ class CudaPipeline:
         # copied out before the next.
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[Shape, _Captured] = OrderedDict()
-        self._met: set[Shape] = set()
+        self._met: Counter[Shape] = Counter()
         self._given_up: set[Shape] = set()
 
     def run(self, pictures: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of pictures of one size, H×W×3 uint8 RGB, any strides."""
+        """Classifies the pixels of pictures of one size, H×W×3 uint8 RGB, any strides.
+
+        Raises:
+            ScoresError: What the network gave for one of them is not finite.
+        """
+        self._capture_often_met((len(pictures), *pictures[0].shape[:2]))
         with torch.cuda.stream(self._stream):
-            class_ids, confidence = self._run(_pinned(pictures), threshold)
-            ids = torch.empty(class_ids.shape, dtype=torch.uint8, pin_memory=True)
+            class_ids, confidence, finite = self._run(_pinned(pictures), threshold)
+            ids, whole = (
+                torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
+                for on_device in (class_ids, finite)
+            )
             ids.copy_(class_ids, non_blocking=True)
+            whole.copy_(finite, non_blocking=True)
             self._stream.synchronize()
+        if not whole.all():
+            raise ScoresError
 
         @cache
         def all_confidence() -> Pixels:
@@ -98,17 +117,25 @@ class CudaPipeline:
         return [Classified(own.numpy(), confidence_of(i)) for i, own in enumerate(ids)]
 
     def warm(self, batch: int, height: int, width: int) -> None:
-        """Captures the graph of a shape.
+        """Captures the graph of a shape, and says so where the device is too small for it.
 
         Raises:
-            torch.cuda.OutOfMemoryError: The device is too small for it.
+            RuntimeError: The capture failed for another reason.
         """
         shape = (batch, height, width)
-        if shape in self._graphs:
+        self._met.pop(shape, None)
+        if shape in self._graphs or shape in self._given_up:
             return
-        if len(self._graphs) >= MOST_GRAPHS:
+        try:
+            self._graphs[shape] = self._capture(shape)
+        except RuntimeError as error:
+            self._given_up.add(shape)  # another try would fail again, after every picture
+            self._pool = torch.cuda.graph_pool_handle()  # the other may be left half taken
+            if not isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            _say_no_graph(shape, error)
+        if len(self._graphs) > MOST_GRAPHS:
             self._graphs.popitem(last=False)
-        self._graphs[shape] = self._capture(shape)
 
     def catch_up(self) -> None:
         """Captures the graphs of shapes met since; one that cannot be is run without for good.
@@ -119,27 +146,28 @@ class CudaPipeline:
             RuntimeError: A capture failed for another reason than too little memory.
         """
         while self._met:
-            shape = self._met.pop()
+            self.warm(*next(iter(self._met)))
+
+    def _capture_often_met(self, shape: Shape) -> None:
+        if self._capture_after and self._met[shape] >= self._capture_after:
             try:
                 self.warm(*shape)
             except RuntimeError as error:
-                self._given_up.add(shape)  # another try would fail again, after every picture
-                if not isinstance(error, torch.cuda.OutOfMemoryError):
-                    raise
+                _say_no_graph(shape, error)
 
-    def _run(self, pixels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    def _run(self, pixels: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
         shape: Shape = tuple(pixels.shape[:3])  # type: ignore[assignment]
         captured = self._graphs.get(shape)
         if captured is None:
             if shape not in self._given_up:
-                self._met.add(shape)
+                self._met[shape] += 1
             level = torch.full((), threshold, device=self._device)
             return self._way(pixels.to(self._device, non_blocking=True), level)
         self._graphs.move_to_end(shape)
         captured.pixels.copy_(pixels, non_blocking=True)
         captured.threshold.fill_(threshold)
         captured.graph.replay()
-        return captured.class_ids, captured.confidence.clone()
+        return captured.class_ids, captured.confidence.clone(), captured.finite
 
     def _capture(self, shape: Shape) -> _Captured:
         with CAPTURING:
@@ -159,8 +187,16 @@ class CudaPipeline:
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode='thread_local'):
-            class_ids, confidence = self._way(pixels, threshold)
-        return _Captured(graph, pixels, threshold, class_ids, confidence)
+            class_ids, confidence, finite = self._way(pixels, threshold)
+        return _Captured(graph, pixels, threshold, class_ids, confidence, finite)
+
+
+def _say_no_graph(shape: Shape, error: RuntimeError) -> None:
+    batch, height, width = shape
+    warnings.warn(
+        f'no CUDA graph for {batch}×{width}×{height}, which is run without: {first_line(error)}',
+        stacklevel=2,
+    )
 
 
 def _pinned(pictures: Sequence[Pixels]) -> Tensor:

@@ -18,6 +18,16 @@ from rock_seg_ros.perception.scoring import Scorer
 Pixels = NDArray[np.uint8]
 
 
+class ScoresError(ValueError):
+    """Scores that are not finite, of which nothing can be found."""
+
+    def __init__(self) -> None:
+        """Says so, and what helps."""
+        super().__init__(
+            "the network's scores are not finite: the weights are damaged, or need precision 'fp32'"
+        )
+
+
 class Classified(NamedTuple):
     """What is found in one picture.
 
@@ -68,9 +78,20 @@ class PlainPipeline:
 
 
 def read_off(scores: Tensor, card: Card, threshold: float) -> Classified:
-    """Classifies the pixels of channels×H×W scores on whatever device and fetches the ids."""
+    """Classifies the pixels of channels×H×W scores on whatever device and fetches the ids.
+
+    Raises:
+        ScoresError: The scores are not finite.
+    """
+    if not are_finite(scores):
+        raise ScoresError
     if scores.device.type == 'cpu':
         class_ids, sure = classify_on_cpu(scores, card, threshold)
         return Classified(class_ids, lambda: confidence_on_cpu(scores, card, class_ids), sure)
     there = classify(scores, card, threshold)
     return Classified(there[0].cpu().numpy(), lambda: there[1].cpu().numpy())
+
+
+def are_finite(scores: Tensor) -> Tensor:
+    """Returns for …×channels×H×W scores whether each image's are finite: … bool on their device."""
+    return scores.sum(dim=(-3, -2, -1)).isfinite()  # a sum reads them once and writes nothing

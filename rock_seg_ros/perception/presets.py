@@ -26,8 +26,9 @@ def resolve_preset(
 
     Args:
         preset: 'auto' (output stride as trained; fp16 on CUDA, else fp32), 'exact' (the finest;
-            fp32), 'balanced' (the coarsest; fp16 on CUDA, else fp32) or 'fast' (the coarsest; fp16
-            on CUDA, else int8). ResNet-50 has 8 and 16, EfficientNet-Lite only 32.
+            fp32, on CUDA without TF32), 'balanced' (the coarsest; fp16 on CUDA, else fp32) or
+            'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced'). ResNet-50 has 8
+            and 16, EfficientNet-Lite only 32.
         device: Where the network will run.
         card: Of the weights; int8 needs the activation ranges in it.
         precision: 'auto' takes the preset's; 'fp32', 'fp16', 'bf16' or 'int8' wins over it.

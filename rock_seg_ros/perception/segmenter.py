@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -12,18 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.backends import Backend, openvino_backend
+from rock_seg_ros.perception.backends import Backend, onnx_backend, openvino_backend
 from rock_seg_ros.perception.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.cuda_pipeline import CudaPipeline
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.pipeline import Classified, Pipeline, Pixels, PlainPipeline
 from rock_seg_ros.perception.presets import PRESETS, resolve_preset
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.tiling import Tiling, check_tiling
-from rock_seg_ros.perception.weights_file import Weights
+from rock_seg_ros.perception.weights_file import Weights, auto_device
 
 BACKENDS: dict[str, Callable[..., Backend]] = {
     'torch': TorchBackend,
@@ -32,6 +34,7 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
 }
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 SMALLEST_SIDE = 32
+CAPTURE_AFTER = 3  # for folders, videos and bags, where the next image waits anyway
 
 
 class DeviceError(ValueError):
@@ -105,16 +108,27 @@ def _given(pixels: Pixels | Callable[[], Pixels]) -> Pixels:
     return pixels() if callable(pixels) else pixels
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(
+    name: str, weights: Weights | None = None, backend: str = 'auto', precision: str = 'auto'
+) -> torch.device:
     """Turns 'auto', 'cpu', 'cuda' or 'cuda:N' into a device that this machine has.
 
     Only 'auto' chooses; 'cuda' without CUDA is an error, never a silent fall to the CPU.
+
+    Args:
+        name: Of the device.
+        weights: That will run there; 'auto' is the CPU for an ONNX file that cannot run on CUDA.
+        backend: That will run them; 'auto' is the CPU for one that is for the CPU.
+        precision: That they will be run in; 'auto' is the CPU for one that is for the CPU.
 
     Raises:
         DeviceError: The name is not legal, or there is no such device.
     """
     if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        name = auto_device(backend, precision)
+        graph = weights is not None and weights.is_onnx
+        on_cpu = name == 'cpu' or (graph and not onnx_backend.can_use_cuda())
+        return torch.device('cpu' if on_cpu else 'cuda')
     legal = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
     if not legal:
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {name!r}")
@@ -163,12 +177,13 @@ class Segmenter:
         preset: str = 'auto',
         tile: int = 0,
         tile_overlap: int = 256,
+        capture_after: int = 0,
     ) -> None:
         """Puts the network onto the device.
 
         Args:
             weights: From `load_weights`.
-            device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+            device: 'auto' (CUDA where weights and backend can use it), 'cpu', 'cuda' or 'cuda:N'.
             precision: 'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8' (on the CPU).
             backend: 'auto' (what is quickest here), 'torch', 'onnx' or 'openvino'.
             output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = the preset's.
@@ -178,6 +193,8 @@ class Segmenter:
                 has its own precision and stride.
             tile: A larger picture is looked at in tiles of so many px, 0 = never.
             tile_overlap: Least overlap of neighbouring tiles, px.
+            capture_after: Once so many batches of a size were worked on, the next ones are made
+                quicker at once, which takes a moment; 0 = only by `warm` and `catch_up`.
 
         Raises:
             DeviceError: This machine has no such device.
@@ -185,7 +202,7 @@ class Segmenter:
             ValueError: Another argument is not legal.
         """
         _check_arguments(precision, output_stride, input_size, preset, tile, tile_overlap)
-        where = choose_device(device)
+        where = choose_device(device, weights, backend, precision)
         if not weights.is_onnx:
             precision, output_stride = resolve_preset(
                 preset, where, weights.card, precision, output_stride
@@ -199,7 +216,9 @@ class Segmenter:
         scorer = Scorer(self._runner, self.card, input_size)
         self._tiling = Tiling(scorer, tile, tile_overlap) if tile else None
         graphs = self.device.type == 'cuda' and self.backend == 'torch'
-        self._pipeline: Pipeline = CudaPipeline(scorer) if graphs else PlainPipeline(scorer)
+        self._pipeline: Pipeline = (
+            CudaPipeline(scorer, capture_after) if graphs else PlainPipeline(scorer)
+        )
 
     def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         """Finds the class of every pixel.
@@ -213,6 +232,7 @@ class Segmenter:
 
         Raises:
             SizeError: The picture has no pixels.
+            ScoresError: What the network gave is not finite.
         """
         return self.segment_batch([picture], threshold)[0]
 
@@ -230,6 +250,7 @@ class Segmenter:
 
         Raises:
             SizeError: A picture has no pixels.
+            ScoresError: What the network gave for one of them is not finite.
         """
         threshold = self.card.threshold if threshold is None else threshold
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -261,13 +282,22 @@ class Segmenter:
             height: Of the pictures, px.
             width: Of the pictures, px.
             batch: How many are run together.
+
+        Raises:
+            ScoresError: What the network gave is not finite.
         """
         picture = np.zeros((height, width, 3), np.uint8)
-        if self._tiling and self._tiling.concerns(picture):
-            self.segment(picture)
-        else:
-            with torch.inference_mode():
-                self._pipeline.warm(batch, height, width)
+        try:
+            if self._tiling and self._tiling.concerns(picture):
+                self.segment(picture)
+            else:
+                with torch.inference_mode():
+                    self._pipeline.warm(batch, height, width)
+        except torch.cuda.OutOfMemoryError as error:  # smaller ones may come
+            size = f'{batch}×{width}×{height}'
+            warnings.warn(
+                f'{size} is too large for {self.device}: {first_line(error)}', stacklevel=2
+            )
 
     def catch_up(self) -> None:
         """Makes ready what pictures of a size that was not warmed would gain from.

@@ -86,10 +86,11 @@ class Tiling:
         scale = enlargement(height, width, self._card)
         seen = round(height * scale), round(width * scale)
         coarse = self._scores(picture, seen)
+        card = self._card  # a result must not hold the network
 
         def classified() -> Classified:  # the scores of all pixels are many times as large
             scores = resize(resize(coarse, seen), (height, width))
-            return read_off(scores[0], self._card, threshold)
+            return read_off(scores[0], card, threshold)
 
         found = classified()
         if coarse.device.type != 'cpu':  # there it holds the confidence alone

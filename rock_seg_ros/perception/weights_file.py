@@ -3,29 +3,35 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.resources
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rock_seg_ros.perception.card import FORMAT_VERSION, Card, CardError
-from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.checkpoint import LARGEST, read_checkpoint
+from rock_seg_ros.perception.errors import first_line, printable
 from rock_seg_ros.perception.writing import write_beside
 
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
-NOT_THE_NETWORKS = ('distillation.',)  # what a training saves beside the network
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_NUMBERS = 2**28  # of a network; DeepLabV3-ResNet50 has 4e7
+FOREIGN = {  # how a file begins → what it is instead of weights
+    **dict.fromkeys(
+        (b'<!doctype', b'<html', b'<head', b'<?xml'),
+        'a web page, not the file itself; fetch it again',
+    ),
+    b'version https://git-lfs': 'a Git LFS pointer, not the file itself; run git lfs pull',
+}
 
 
 class WeightsError(ValueError):
@@ -49,7 +55,7 @@ class Weights:
     @property
     def is_onnx(self) -> bool:
         """Whether the file holds a graph of its own instead of a state dict."""
-        return self.path.suffix == '.onnx'
+        return self.path.suffix.lower() == '.onnx'
 
 
 def embedded_path(name: str) -> Path:
@@ -58,43 +64,101 @@ def embedded_path(name: str) -> Path:
     return Path(str(folder.joinpath(f'{name}.safetensors')))
 
 
-def embedded_name(device: str = 'auto') -> str:
+def auto_device(backend: str = 'auto', precision: str = 'auto') -> str:
+    """Returns what device 'auto' means: 'cuda' where there is one and what is named can use it.
+
+    Args:
+        backend: 'auto', 'torch', 'onnx' or 'openvino', which is for the CPU.
+        precision: 'auto', 'fp32', 'fp16', 'bf16' or 'int8', which is for the CPU.
+    """
+    for_cpu = backend == 'openvino' or precision == 'int8'
+    return 'cuda' if torch.cuda.is_available() and not for_cpu else 'cpu'
+
+
+def embedded_name(device: str = 'auto', backend: str = 'auto', precision: str = 'auto') -> str:
     """Returns the name of the embedded weights that suit a device.
 
     Args:
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        backend: That will run them, which with device 'auto' tells the device.
+        precision: That they will be run in, which with device 'auto' tells the device.
 
     Returns:
         'resnet50' for CUDA, 'light' for a CPU.
     """
-    cuda = torch.cuda.is_available() if device == 'auto' else device != 'cpu'
-    return ON_CUDA if cuda else ON_CPU
+    device = auto_device(backend, precision) if device == 'auto' else device
+    return ON_CPU if device == 'cpu' else ON_CUDA
 
 
-def load_weights(path: str | os.PathLike[str] = '', device: str = 'auto') -> Weights:
+def load_weights(
+    path: str | os.PathLike[str] = '',
+    device: str = 'auto',
+    backend: str = 'auto',
+    precision: str = 'auto',
+) -> Weights:
     """Reads a weights file.
 
     Args:
-        path: `.safetensors` or `.onnx` with a card, or a torchvision checkpoint (`.pth`, `.pt`,
-            `.ckpt`) with an optional `NAME.json` card beside it; or the name of embedded weights,
-            'resnet50' or 'light'. Empty: those that suit the device.
+        path: `.safetensors` or `.onnx` with a card, or a checkpoint (`.pth`, `.pt`, `.ckpt`) with
+            an optional `NAME.json` card beside it; or the name of embedded weights, 'resnet50' or
+            'light'. Empty: those that suit the device.
         device: Where they will run: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        backend: That will run them; with device 'auto' it helps to choose among the embedded.
+        precision: That they will be run in; likewise.
 
     Raises:
         WeightsError: The file is missing, damaged, foreign, or of a future format.
     """
-    name = str(path) or embedded_name(device)
+    name = str(path) or embedded_name(device, backend, precision)
     file = embedded_path(name) if name in EMBEDDED else Path(path)
     readers = {'.safetensors': _read_safetensors, '.onnx': _read_onnx}
-    readers.update(dict.fromkeys(TORCH_SUFFIXES, _read_checkpoint))
-    if file.suffix not in readers:
-        raise WeightsError(f'{file}: the name must end in {", ".join(readers)}')
-    if not file.is_file():
-        raise WeightsError(f'{file}: no such file')
+    readers.update(dict.fromkeys(TORCH_SUFFIXES, read_checkpoint))
+    suffix = file.suffix.lower()
     try:
-        return readers[file.suffix](file)
-    except CardError as error:
-        raise WeightsError(f'{file}: {error}') from None
+        if suffix not in readers:
+            raise ValueError(f'the name must end in {", ".join(readers)}')
+        _check_file(file)
+        card, stored = readers[suffix](file)
+        return Weights(file, card, _usable(stored))
+    except (ValueError, OSError) as error:
+        raise WeightsError(printable(f'{file}: {error}')) from None
+
+
+def _check_file(file: Path) -> None:
+    """Raises ValueError where a file cannot hold weights, before anything of it is read."""
+    if not file.exists():
+        raise ValueError('no such file')
+    if not file.is_file():
+        raise ValueError('is no regular file')
+    size = file.stat().st_size
+    if size > LARGEST:
+        raise ValueError(f'has {size} bytes; {LARGEST} are the most')
+    with file.open('rb') as opened:
+        start = opened.read(200).lstrip().lower()
+    for beginning, what in FOREIGN.items():
+        if start.startswith(beginning):
+            raise ValueError(f'is {what}')
+
+
+def _usable(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the parameters as float32; raises ValueError where one is not what it has to be."""
+    state = {n: tensor for n, tensor in stored.items() if not n.endswith('num_batches_tracked')}
+    _check_count(state)
+    for name, tensor in state.items():
+        if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+            kind = f'{tensor.dtype}'.removeprefix('torch.')
+            raise ValueError(f'{name} is {kind}, not a plain tensor of floating-point numbers')
+        state[name] = tensor = tensor.detach().float()
+        if not tensor.isfinite().all():
+            raise ValueError(f'{name} holds NaN or infinity: the file is damaged')
+    return state
+
+
+def _check_count(tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where tensors claim to hold more than a network does, as views may."""
+    count = sum(tensor.numel() for tensor in tensors.values())
+    if count > MOST_NUMBERS:
+        raise ValueError(f'holds {count} numbers; {MOST_NUMBERS} are the most')
 
 
 def save_weights(
@@ -124,107 +188,55 @@ def save_weights(
             stored[name + SCALE_SUFFIX] = scale
         else:
             stored[name] = tensor.half()
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise WeightsError(f'{path}: {name} holds NaN, infinity, or what float16 cannot hold')
     write_beside(path, lambda temporary: save_file(stored, temporary, {'card': card.to_json()}))
 
 
-def _read_safetensors(file: Path) -> Weights:
+def _read_safetensors(file: Path) -> tuple[Card, dict[str, Tensor]]:
     try:
         with safe_open(file, framework='pt') as opened:
             metadata = opened.metadata() or {}
             if 'card' not in metadata:
-                raise WeightsError(f'{file}: has no card in its metadata (key "card")')
+                raise ValueError('has no card in its metadata (key "card")')
             card = Card.from_json(metadata['card'])
             stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{file}: not a whole safetensors file ({first_line(error)})') from None
-    return Weights(file, card, _dequantize(stored, file))
+        raise ValueError(f'not a whole safetensors file ({first_line(error)})') from None
+    return card, _dequantize(stored)
 
 
-def _dequantize(stored: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    state = {}
-    for name, tensor in stored.items():
-        if name.endswith(SCALE_SUFFIX):
-            continue
-        scale = stored.get(name + SCALE_SUFFIX)
-        tensor = tensor.float()
-        if scale is not None:
-            if tensor.ndim < 1 or scale.shape != tensor.shape[:1]:
-                raise WeightsError(f'{file}: {name} and its int8 scale do not fit each other')
-            tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
-        state[name] = tensor
+def _dequantize(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    _check_count(stored)
+    state = {name: tensor for name, tensor in stored.items() if not name.endswith(SCALE_SUFFIX)}
+    scales = {
+        name.removesuffix(SCALE_SUFFIX): stored[name] for name in stored.keys() - state.keys()
+    }
+    quantized = {name for name, tensor in state.items() if tensor.dtype == torch.int8}
+    if differing := sorted(quantized ^ scales.keys()):
+        raise ValueError(
+            f'{differing[0]} is int8 without a scale'
+            if differing[0] in quantized
+            else f'{differing[0]} has an int8 scale and is not int8'
+        )
+    for name, scale in _usable(scales).items():
+        tensor = state[name]
+        if tensor.ndim < 1 or scale.shape != tensor.shape[:1]:
+            raise ValueError(f'{name} and its int8 scale do not fit each other')
+        state[name] = tensor.float() * scale.view(-1, *[1] * (tensor.ndim - 1))
     return state
 
 
-def _read_onnx(file: Path) -> Weights:
+def _read_onnx(file: Path) -> tuple[Card, dict[str, Tensor]]:
     from rock_seg_ros.perception.backends import onnx_backend
 
     try:
         metadata = onnx_backend.read_metadata(file)
     except ImportError:
-        raise WeightsError(f'{file}: reading ONNX needs onnxruntime, not installed here') from None
+        raise ValueError('reading ONNX needs onnxruntime, not installed here') from None
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no class in common)
-        raise WeightsError(f'{file}: not a whole ONNX file ({first_line(error)})') from None
+        raise ValueError(f'not a whole ONNX file ({first_line(error)})') from None
     if 'card' not in metadata:
-        raise WeightsError(f'{file}: has no card in its metadata (key "card")')
-    return Weights(file, Card.from_json(metadata['card']), {})
-
-
-def _read_checkpoint(file: Path) -> Weights:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded: Any = torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as error:  # noqa: BLE001 (a damaged file makes torch raise anything)
-        if 'weights_only' in str(error):
-            reason = 'holds more than tensors, and nothing else is unpickled'
-        else:
-            reason = f'not a whole torch checkpoint ({first_line(error)})'
-        raise WeightsError(f'{file}: {reason}') from None
-    inner = loaded
-    for wrapper in ('model', 'state_dict'):
-        if isinstance(inner, dict) and isinstance(inner.get(wrapper), dict):
-            inner = inner[wrapper]
-    if not isinstance(inner, dict) or not all(isinstance(v, Tensor) for v in inner.values()):
-        raise WeightsError(f'{file}: holds no state dict')
-    state = {name.removeprefix('module.').removeprefix('model.'): t for name, t in inner.items()}
-    state = {name: t for name, t in state.items() if not name.startswith(NOT_THE_NETWORKS)}
-    card_file = file.with_suffix('.json')
-    if card_file.exists():
-        try:
-            described = card_file.read_text('utf-8')
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f'{card_file}: cannot be read ({first_line(error)})') from None
-    elif isinstance(loaded, dict) and isinstance(loaded.get('card'), str):
-        described = loaded['card']
-    else:
-        described = ''
-    return Weights(file, _card_of(state, described, file), state)
-
-
-def _card_of(state: Mapping[str, Tensor], described: str, file: Path) -> Card:
-    """Completes what is described of a checkpoint with what its tensors tell."""
-    last = state.get('classifier.4.weight', state.get('classifier.score.weight'))
-    if last is None:
-        raise WeightsError(f'{file}: no DeepLabV3 state dict: classifier.4.weight is missing')
-    channels = last.shape[0]
-    values: dict[str, Any] = {
-        'format_version': FORMAT_VERSION,
-        'decoder': 'none' if 'classifier.4.weight' in state else 'skip',
-        'activation': 'sigmoid' if channels == 1 else 'softmax',
-    }
-    if described:
-        try:
-            given = json.loads(described)
-        except json.JSONDecodeError as error:
-            raise CardError(f'its card is not JSON: {error}') from None
-        if not isinstance(given, dict):
-            raise CardError('its card is not a JSON object')
-        values.update(given)
-    elif channels > 2:
-        raise WeightsError(
-            f'{file}: has {channels} classes and no card; name them in'
-            f' {file.with_suffix(".json").name}: "classes" ({channels} names) and "rock_classes"'
-        )
-    card = Card.from_json(json.dumps(values))
-    if card.channels != channels:
-        raise WeightsError(f'{file}: has {channels} channels, its card {card.channels}')
-    return card
+        raise ValueError('has no card in its metadata (key "card")')
+    return Card.from_json(metadata['card']), {}

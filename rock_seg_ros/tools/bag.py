@@ -174,7 +174,8 @@ def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace
         'pictures': sources.image.name,
         'camera_info': sources.info.name if sources.info else '–',
         'depth': sources.depth.name if sources.depth else '–',
-        'weights': arguments.weights or embedded_name(arguments.device),
+        'weights': arguments.weights
+        or embedded_name(arguments.device, arguments.backend, arguments.precision),
     }
     names = ('device', 'precision', 'backend')
     return facts | {name: str(getattr(segmenter, name)) for name in names}

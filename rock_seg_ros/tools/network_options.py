@@ -14,7 +14,7 @@ from rock_seg_ros.perception.decoding import MAX_PIXELS, read_grey
 from rock_seg_ros.perception.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.presets import PRESETS
 from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS, Segmenter
+from rock_seg_ros.perception.segmenter import BACKENDS, CAPTURE_AFTER, PRECISIONS, Segmenter
 from rock_seg_ros.perception.weights_file import load_weights
 
 BITS_HINT = '--significant-bits sets how many'
@@ -38,7 +38,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
     )
     add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
-    add('--preset', network['preset'], 'accuracy against speed', choices=PRESETS)
+    add(
+        '--preset',
+        network['preset'],
+        'accuracy against speed; on CUDA fast is balanced',
+        choices=PRESETS,
+    )
     add(
         '--precision',
         network['precision'],
@@ -139,7 +144,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         ValueError: The weights cannot be used, or an option does not go with this machine.
     """
     return Segmenter(
-        load_weights(arguments.weights, arguments.device),
+        load_weights(arguments.weights, arguments.device, arguments.backend, arguments.precision),
         arguments.device,
         arguments.precision,
         arguments.backend,
@@ -148,6 +153,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
         arguments.preset,
         arguments.tile,
         arguments.tile_overlap,
+        CAPTURE_AFTER,
     )
 
 

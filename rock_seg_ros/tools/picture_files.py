@@ -66,11 +66,10 @@ def left_out(inputs: Iterable[str]) -> list[str]:
 def picture_record(name: str, analysis: Analysis) -> dict[str, Any]:
     """Returns what programs read of one picture, ready for JSON."""
     height, width = analysis.picture.shape[:2]
-    classes = analysis.segmenter.card.classes
     rocks = [
         {
             'id': rock.id,
-            'class': classes[rock.class_id],
+            'class': analysis.classes[rock.class_id],
             'score': round(rock.score, 4),
             'area': rock.area,
             'bbox': list(rock.box),

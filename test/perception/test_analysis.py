@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception import analysis as module
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.segmenter import Segmentation, SizeError
 
 
 class CountingSegmenter:
     """Says that the left half is rock, and how often it was asked."""
+
+    card = Card()
 
     def __init__(self) -> None:
         self.asked: list[float | None] = []
@@ -85,3 +89,20 @@ def test_pictures_segmented_together_have_each_their_own_result_and_ignore_mask(
     assert plain.mask.sum() == 255 * small_picture.shape[0] * (small_picture.shape[1] // 2)
     assert masked.mask.sum() == 0
     assert segmenter.asked == [0.3, 0.3]
+
+
+@pytest.mark.parametrize('together', [False, True])
+def test_what_was_worked_out_is_kept_without_the_network(
+    small_picture: NDArray[np.uint8], together: bool
+) -> None:
+    segmenter: Any = CountingSegmenter()
+    network = weakref.ref(segmenter)
+    analysis = Analysis(small_picture, segmenter, Settings(keep=np.ones((64, 80), np.uint8)))
+    if together:
+        segment_together([analysis])
+    assert analysis.mask.any()
+    del segmenter
+    assert network() is None
+    assert len(analysis.rocks) == 1
+    assert analysis.segmentation.confidence.any()
+    assert analysis.classes == ('background', 'rock')

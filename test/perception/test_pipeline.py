@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rock_seg_ros.perception.backends.torch_backend import TorchBackend
+from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.cuda_pipeline import (
     CAPTURING,
     MOST_GRAPHS,
     CudaPipeline,
     DeviceWay,
 )
-from rock_seg_ros.perception.pipeline import PlainPipeline
+from rock_seg_ros.perception.pipeline import PlainPipeline, ScoresError, are_finite, read_off
 from rock_seg_ros.perception.scoring import Scorer
 from rock_seg_ros.perception.weights_file import load_weights
 
@@ -46,7 +47,10 @@ def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
     pictures = pair(small_picture)
     with torch.inference_mode():
         plain = PlainPipeline(scorer).run(pictures, 0.5)
-        ids, sure = DeviceWay(scorer)(torch.from_numpy(np.stack(pictures)), torch.tensor(0.5))
+        ids, sure, finite = DeviceWay(scorer)(
+            torch.from_numpy(np.stack(pictures)), torch.tensor(0.5)
+        )
+    assert finite.tolist() == [True, True]
     assert {tuple(own.class_ids.shape) for own in plain} == {small_picture.shape[:2]}
     for number, own in enumerate(plain):
         assert (ids[number].numpy() == own.class_ids).mean() > 0.999
@@ -122,6 +126,120 @@ def test_captures_of_two_networks_never_overlap(
     assert alone == [True]
     assert not CAPTURING.locked()
     assert torch.backends.cudnn.benchmark == searched
+
+
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+
+def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = iter([(0, 1), (0, 2)])
+    monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: next(pools))
+    tried: list[tuple[int, int, int]] = []
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        tried.append(shape)
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(uncaptured, '_capture', fail)
+    before = uncaptured._pool
+    with pytest.warns(UserWarning, match='no CUDA graph for 1×40×32.*: CUDA out of memory'):
+        uncaptured.warm(1, 32, 40)
+    assert uncaptured._pool == (0, 1) != before  # what failed may have left the other half taken
+    uncaptured.warm(1, 32, 40)
+    with torch.inference_mode():
+        ids, _, finite = uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
+    assert (tuple(ids.shape), finite.tolist()) == ((1, 32, 40), [True])
+    uncaptured.catch_up()
+    assert tried == [(1, 32, 40)]
+
+
+def test_a_capture_that_fails_costs_no_other_graph(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
+    for width in range(1, MOST_GRAPHS + 1):
+        uncaptured.warm(1, 32, width)
+    kept = list(uncaptured._graphs)
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(uncaptured, '_capture', fail)
+    with pytest.warns(UserWarning, match='no CUDA graph'):
+        uncaptured.warm(1, 32, 100)
+    assert list(uncaptured._graphs) == kept
+    monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
+    uncaptured.warm(1, 32, 101)
+    assert list(uncaptured._graphs) == [*kept[1:], (1, 32, 101)]
+
+
+def test_a_shape_that_comes_often_is_captured_without_being_asked_to(
+    scorer: Scorer, uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = CudaPipeline(scorer, capture_after=2)
+    tried: list[tuple[int, int, int]] = []
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        tried.append(shape)
+        raise RuntimeError('capture failed')
+
+    pixels = torch.zeros(1, 32, 40, 3, dtype=torch.uint8)
+    for pipeline in (often, uncaptured):
+        monkeypatch.setattr(pipeline, '_capture', fail)
+    with torch.inference_mode():
+        for wanted in ([], [], [(1, 32, 40)], [(1, 32, 40)]):
+            if wanted and not tried:
+                with pytest.warns(UserWarning, match='no CUDA graph .*: capture failed'):
+                    often._capture_often_met((1, 32, 40))
+            else:
+                often._capture_often_met((1, 32, 40))
+            uncaptured._capture_often_met((1, 32, 40))
+            assert tried == wanted
+            often._run(pixels, 0.5)
+            uncaptured._run(pixels, 0.5)
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float) -> None:
+    scores = torch.zeros(2, 2, 30, 40)
+    scores[1, 0, 7, 9] = number
+    assert are_finite(scores).tolist() == [True, False]
+    assert read_off(scores[0], Card(), 0.5).class_ids.shape == (30, 40)
+    with pytest.raises(ScoresError, match='not finite'):
+        read_off(scores[1], Card(), 0.5)
+
+
+class Broken:
+    """A network that gives NaN for dark images."""
+
+    device, precision = torch.device('cpu'), 'fp32'
+
+    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures[:, :2].log()
+
+
+def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
+    pictures = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
+    scorer = Scorer(Broken(), Card())
+    with torch.inference_mode():
+        assert len(PlainPipeline(scorer).run(pictures[:1], 0.5)) == 1
+        with pytest.raises(ScoresError):
+            PlainPipeline(scorer).run(pictures, 0.5)
+        *_, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(pictures)), torch.tensor(0.5))
+    assert finite.tolist() == [True, False]
+
+
+@needs_cuda
+@pytest.mark.gpu
+def test_on_cuda_an_image_that_the_network_fails_on_is_an_error(weights_file: Path) -> None:
+    scorer = scorer_on('cuda', weights_file, 'fp16')
+    scorer.runner._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        pipeline = CudaPipeline(scorer)
+        with pytest.raises(ScoresError):
+            pipeline.run([np.zeros((64, 80, 3), np.uint8)], 0.5)
 
 
 @needs_cuda

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,44 @@ def test_cuda_without_cuda_is_an_error(name: str, weights_file: Path) -> None:
 @without_cuda
 def test_auto_chooses_the_cpu_where_there_is_no_cuda() -> None:
     assert choose_device('auto') == torch.device('cpu')
+
+
+@pytest.mark.parametrize(
+    ('file', 'backend', 'precision', 'providers', 'chosen'),
+    [
+        ('w.safetensors', 'auto', 'auto', [], 'cuda'),
+        ('w.safetensors', 'torch', 'fp32', [], 'cuda'),
+        ('w.safetensors', 'openvino', 'auto', [], 'cpu'),
+        ('w.safetensors', 'auto', 'int8', [], 'cpu'),
+        ('w.onnx', 'auto', 'auto', ['CPUExecutionProvider'], 'cpu'),
+        ('w.onnx', 'onnx', 'auto', ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'cuda'),
+    ],
+)
+def test_auto_chooses_the_device_that_weights_and_backend_can_use(
+    file: str,
+    backend: str,
+    precision: str,
+    providers: list[str],
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: providers)
+    weights = Weights(Path(file), Card(activation_ranges={'a': (0.0, 1.0)}), {})
+    assert choose_device('auto', weights, backend, precision).type == chosen
+    assert choose_device('cuda', weights, backend, precision).type == 'cuda'  # as it was named
+    devices: list[torch.device] = []
+
+    def stand_in(weights: Weights, device: torch.device, *how: object, **parts: bool) -> Recorder:
+        devices.append(device)
+        return Recorder(weights, torch.device('cpu'), *how)
+
+    for name in segmenter_module.BACKENDS:
+        monkeypatch.setitem(segmenter_module.BACKENDS, name, stand_in)
+    Segmenter(weights, 'auto', precision, backend)
+    assert [device.type for device in devices] == [chosen]
 
 
 @pytest.mark.parametrize('name', ['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', ''])
@@ -348,3 +388,31 @@ def test_confidence_is_fetched_once_and_only_when_asked_for() -> None:
     assert fetched == []
     assert kept.confidence.tolist() == found.confidence.tolist() == [[7, 7]]
     assert fetched == [1]
+
+
+@pytest.mark.parametrize('size', [(60, 80), (128, 200)])
+def test_a_result_does_not_keep_the_network(
+    recorded: Callable[..., Segmenter], size: tuple[int, int]
+) -> None:
+    segmenter = recorded(tile=128, tile_overlap=8)
+    network = weakref.ref(segmenter._runner)
+    found = segmenter.segment(np.zeros((*size, 3), np.uint8))
+    del segmenter
+    gc.collect()
+    assert network() is None
+    assert found.confidence.shape == size
+
+
+def test_an_image_that_is_too_large_to_warm_for_is_told_and_smaller_ones_may_come(
+    recorded: Callable[..., Segmenter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = recorded()
+
+    def fail(_pictures: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenter._runner, 'scores', fail)
+        with pytest.warns(UserWarning, match='2×80×60 is too large for cpu: CUDA out of memory'):
+            segmenter.warm(60, 80, batch=2)
+    segmenter.segment(np.zeros((60, 80, 3), np.uint8))

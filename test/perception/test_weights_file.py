@@ -7,19 +7,26 @@ import argparse
 import json
 import os
 import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import build, load_state
+from rock_seg_ros.perception.model import build, load_state, restore
+from rock_seg_ros.perception.networks import NETWORKS
 from rock_seg_ros.perception.weights_file import (
+    LARGEST,
     Weights,
     WeightsError,
+    embedded_name,
     load_weights,
     save_weights,
     write_beside,
@@ -57,7 +64,7 @@ def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_p
     for name, tensor in weights.state.items():
         assert tensor.dtype == torch.float32
         torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-6)
-    load_state(build(CARD), weights.state, 'it')
+    load_state(build(CARD), weights.state, 'the network')
 
 
 def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
@@ -238,3 +245,320 @@ def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
     for content in (b'', b'not a graph'):
         file.write_bytes(content)
         assert 'not a whole ONNX file' in refused(file)
+
+
+def save_safetensors(folder: Path, tensors: dict[str, Tensor], card: Card = CARD) -> Path:
+    file = folder / 'w.safetensors'
+    save_file(tensors, file, {'card': card.to_json()})
+    return file
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_that_are_not_finite_are_refused_by_tensor(
+    tmp_path: Path, number: float, dtype: torch.dtype
+) -> None:
+    bad = torch.zeros(4, 2, dtype=dtype)
+    bad[1, 1] = number
+    tensors = {**plain(2), 'backbone.bad.weight': bad}
+    assert 'backbone.bad.weight holds NaN' in refused(save_safetensors(tmp_path, tensors))
+    torch.save(tensors, tmp_path / 'w.pth')
+    assert 'backbone.bad.weight holds NaN' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('dtype', [torch.complex64, torch.bool, torch.int32, torch.uint8])
+def test_tensors_of_another_kind_of_numbers_are_refused_by_name(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    torch.save({**plain(2), 'backbone.odd': torch.zeros(2, dtype=dtype)}, tmp_path / 'w.pth')
+    assert f'backbone.odd is {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
+    if dtype != torch.complex64:  # which not every version of safetensors can write
+        file = save_safetensors(tmp_path, {'backbone.odd': torch.zeros(2, dtype=dtype)})
+        assert f'backbone.odd is {str(dtype)[6:]}' in refused(file)
+
+
+def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> None:
+    for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
+        torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
+        assert 'backbone.odd is float32, not a plain tensor' in refused(tmp_path / 'w.pth')
+    one = torch.zeros(1).expand(2**20, 2**20)  # a file of one number
+    torch.save({**plain(2), 'backbone.odd': one}, tmp_path / 'w.pth')
+    assert 'numbers; 268435456 are the most' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize(
+    ('tensors', 'told'),
+    [
+        ({'a': torch.zeros(3, 2, dtype=torch.int8)}, 'a is int8 without a scale'),
+        ({'a': torch.zeros(3, 2), 'a.int8_scale': torch.ones(3)}, 'a has an int8 scale'),
+        ({'a.int8_scale': torch.ones(3)}, 'a has an int8 scale'),
+        (
+            {
+                'a': torch.zeros(3, 2, dtype=torch.int8),
+                'a.int8_scale': torch.tensor([1, torch.nan, 1]),
+            },
+            'a holds NaN',
+        ),
+        (
+            {'a': torch.zeros((), dtype=torch.int8), 'a.int8_scale': torch.ones(())},
+            'do not fit each other',
+        ),
+    ],
+)
+def test_int8_is_refused_where_its_scale_is_not_right(
+    tmp_path: Path, tensors: dict[str, Tensor], told: str
+) -> None:
+    assert told in refused(save_safetensors(tmp_path, tensors))
+
+
+@pytest.mark.parametrize('number', [float('nan'), 1e6])
+@pytest.mark.parametrize('int8', [False, True])
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, number: float, int8: bool
+) -> None:
+    state = {'a': torch.full((2, 2), number)}
+    if int8 and number == 1e6:
+        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+        return
+    with pytest.raises(WeightsError, match=r'w\.safetensors: a(\.int8_scale)? holds NaN, infinity'):
+        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('card', ['[' * 100_000, json.dumps({'metrics': {'iou': 'high'}})])
+def test_a_card_that_breaks_a_json_reader_or_has_text_for_figures_is_refused(
+    tmp_path: Path, card: str
+) -> None:
+    torch.save(plain(2), tmp_path / 'w.pth')
+    (tmp_path / 'w.json').write_text(card)
+    refused(tmp_path / 'w.pth')
+    versioned = card.replace('{', '{"format_version": 1, ', 1)
+    save_file(plain(2), tmp_path / 'w.safetensors', {'card': versioned})
+    refused(tmp_path / 'w.safetensors')
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        {0: torch.zeros(2), 1: torch.zeros(2)},
+        {'classifier.4.weight': torch.zeros(())},
+        {'model': {3: torch.zeros(2), 'a': 2}},
+    ],
+)
+def test_names_that_are_numbers_and_tensors_without_dimensions_are_refused(
+    tmp_path: Path, content: object
+) -> None:
+    torch.save(content, tmp_path / 'w.pth')
+    refused(tmp_path / 'w.pth')
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {'n_averaged': torch.tensor(7), **prefixed('module.', state)}
+
+
+@pytest.mark.parametrize('architecture', ['deeplabv3_resnet50', 'deeplabv3_efficientnet_lite1'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: prefixed('_orig_mod.', s),
+        lambda s: prefixed('module._orig_mod.', s),
+        lambda s: prefixed('_orig_mod.module.model.net.', s),
+        lambda s: prefixed('segmenter.', s),
+        lambda s: {n.replace('backbone.', 'backbone._orig_mod.'): t for n, t in s.items()},
+        lambda s: {'model_state_dict': s, 'epoch': 3, 'optimizer': {'state': {0: {}}}},
+        lambda s: {'network': {'weights': s}},
+        lambda s: {'ema': averaged(s)},
+        lambda s: {'model': s, 'model_ema': averaged(prefixed('', s))},
+        lambda s: {'state_dict': {**prefixed('net.', s), 'criterion.weight': torch.ones(2)}},
+        lambda s: {'model': s, 'best': np.float64(0.5), 'step': np.int64(3)},
+        lambda s: {**s, 'epoch': 3, 'name': 'mine'},
+    ],
+    ids=[
+        'compiled',
+        'distributed and compiled',
+        'all of them',
+        'another name',
+        'compiled in part',
+        'model_state_dict',
+        'another key',
+        'average only',
+        'average beside',
+        'criterion',
+        'numpy scalars',
+        'epoch among the tensors',
+    ],
+)
+def test_a_checkpoint_that_holds_the_right_tensors_is_read_however_it_is_wrapped(
+    tmp_path: Path,
+    small_networks: dict[str, dict[str, Tensor]],
+    architecture: str,
+    wrap: Callable[[Mapping[str, Tensor]], object],
+) -> None:
+    state = small_networks[architecture]
+    torch.save(wrap(state), tmp_path / 'w.pth')
+    weights = load_weights(tmp_path / 'w.pth')
+    assert weights.card.architecture == architecture
+    assert weights.card.output_stride == NETWORKS[architecture].output_strides[0]
+    assert weights.card.mean == NETWORKS[architecture].mean
+    assert weights.state.keys() == {n for n in state if not n.endswith('num_batches_tracked')}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in weights.state.items())
+
+
+@pytest.fixture(scope='module')
+def small_networks() -> dict[str, dict[str, Tensor]]:
+    """The score layer and some others of two networks, which are quick to write."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for architecture, decoder in (
+        ('deeplabv3_resnet50', 'none'),
+        ('deeplabv3_efficientnet_lite1', 'skip'),
+    ):
+        strides = NETWORKS[architecture].output_strides
+        card = Card(architecture=architecture, decoder=decoder, output_stride=strides[0])
+        with torch.device('meta'):
+            shapes = {name: t.shape for name, t in build(card).state_dict().items()}
+        named = [n for n in shapes if n.startswith(('backbone.b', 'backbone.conv', 'classifier.'))]
+        parts[architecture] = {
+            name: torch.full(shapes[name], 0.25)
+            for name in named
+            if shapes[name].numel() < 20_000 and 'num_batches' not in name
+        }
+    return parts
+
+
+def test_a_whole_light_network_is_read_from_a_checkpoint_without_a_card(tmp_path: Path) -> None:
+    card = replace(CARD, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    state = build(card).state_dict()
+    torch.save({'model_state_dict': prefixed('module.', state)}, tmp_path / 'w.pth')
+    weights = load_weights(tmp_path / 'w.pth')
+    assert weights.card.architecture == card.architecture
+    restored = restore(weights.card, weights.state).state_dict()
+    assert torch.equal(restored['classifier.score.weight'], state['classifier.score.weight'])
+
+
+def test_of_two_networks_at_unusual_places_none_is_chosen(tmp_path: Path) -> None:
+    torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
+    assert 'holds 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
+
+
+def test_a_name_that_is_there_twice_once_its_wrappers_are_off_is_refused(tmp_path: Path) -> None:
+    torch.save({**plain(2), **prefixed('module.', plain(2))}, tmp_path / 'w.pth')
+    assert 'holds classifier.4.weight twice' in refused(tmp_path / 'w.pth')
+
+
+def test_a_checkpoint_that_holds_itself_is_read(tmp_path: Path) -> None:
+    content: dict[str, Any] = {'model': plain(2)}
+    content['self'] = content
+    assert save_pth(tmp_path, content).state.keys() == plain(2).keys()
+
+
+def test_what_is_not_unpickled_is_named(tmp_path: Path) -> None:
+    torch.save({'model': plain(2), 'out': Path('x')}, tmp_path / 'w.pth')
+    assert 'holds pathlib.' in (told := refused(tmp_path / 'w.pth'))
+    assert 'Path beside tensors, and nothing else is unpickled' in told
+    torch.save(torch.nn.Linear(1, 1), tmp_path / 'w.pth')
+    assert 'holds torch.nn.modules.linear.Linear beside' in refused(tmp_path / 'w.pth')
+    torch.save({'w': plain(2), 'a': np.zeros(2)}, tmp_path / 'w.pth')
+    assert 'multiarray._reconstruct' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.filterwarnings('error:.*received a zip file')
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)).save(tmp_path / 'w.pt')
+    assert 'is a TorchScript program' in refused(tmp_path / 'w.pt')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+@pytest.mark.parametrize(
+    ('content', 'told'),
+    [
+        (b'\n<!DOCTYPE html>\n<html>', 'is a web page'),
+        (b'<?xml version="1.0"?><Error>', 'is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a Git LFS pointer'),
+    ],
+)
+def test_what_was_downloaded_instead_of_weights_is_named(
+    tmp_path: Path, suffix: str, content: bytes, told: str
+) -> None:
+    file = tmp_path / f'w{suffix}'
+    file.write_bytes(content)
+    assert told in refused(file)
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+def test_a_path_that_is_no_regular_file_is_refused_before_it_is_opened(
+    tmp_path: Path, suffix: str
+) -> None:
+    pipe, device, folder = (tmp_path / f'{name}{suffix}' for name in ('pipe', 'device', 'folder'))
+    os.mkfifo(pipe)
+    device.symlink_to('/dev/zero')
+    folder.mkdir()
+    for file in (pipe, device, folder):
+        assert 'is no regular file' in refused(file)
+
+
+def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refused(
+    tmp_path: Path,
+) -> None:
+    torch.save(plain(2), tmp_path / 'w.pth')
+    card = tmp_path / 'w.json'
+    os.mkfifo(card)
+    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
+    card.unlink()
+    card.symlink_to('/dev/zero')
+    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
+    card.unlink()
+    with card.open('wb') as sparse:
+        sparse.truncate(2**40)
+    assert 'w.json: has 1099511627776 bytes' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f'w{suffix}'
+    with file.open('wb') as sparse:
+        sparse.truncate(LARGEST + 1)
+    assert f'has {LARGEST + 1} bytes' in refused(file)
+
+
+def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(plain(2), tmp_path / 'small.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'small.pth') as small,
+        zipfile.ZipFile(tmp_path / 'w.pth', 'w', zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in small.namelist():
+            packed.writestr(name, small.read(name))
+        packed.writestr('small/data/9', bytes(2**22))
+    assert load_weights(tmp_path / 'w.pth').state.keys() == plain(2).keys()
+    monkeypatch.setattr('rock_seg_ros.perception.checkpoint.LARGEST', 2**21)
+    assert (tmp_path / 'w.pth').stat().st_size < 2**16
+    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was unpacked'))
+    assert 'bytes; 2097152 are the most' in refused(tmp_path / 'w.pth')
+
+
+def test_upper_case_suffixes_are_read(tmp_path: Path) -> None:
+    torch.save(plain(2), tmp_path / 'W.PTH')
+    assert load_weights(tmp_path / 'W.PTH').state.keys() == plain(2).keys()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        (('auto',), 'resnet50'),
+        (('auto', 'openvino'), 'light'),
+        (('auto', 'auto', 'int8'), 'light'),
+        (('cuda:1', 'auto', 'int8'), 'resnet50'),
+        (('cpu',), 'light'),
+    ],
+)
+def test_embedded_weights_suit_the_device_that_auto_will_choose(
+    arguments: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert embedded_name(*arguments) == name

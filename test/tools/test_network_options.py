@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.segmenter import Segmenter
+from rock_seg_ros.perception.segmenter import CAPTURE_AFTER, Segmenter
 from rock_seg_ros.perception.weights_file import WeightsError
 from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
 
@@ -28,7 +28,7 @@ def test_without_options_the_settings_are_those_of_perception(parse):
 def test_without_options_the_network_is_asked_for_as_perception_would(parse):
     given = vars(parse())
     for name, parameter in inspect.signature(Segmenter).parameters.items():
-        if name != 'weights':
+        if name not in ('weights', 'capture_after'):  # the latter suits every command
             assert given[name] == parameter.default
 
 
@@ -77,7 +77,7 @@ def test_weights_that_are_not_there_are_refused_by_name(parse):
 
 def test_options_reach_the_network(parse, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path, _: path)
+    monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path, *_: path)
     monkeypatch.setattr(
         'rock_seg_ros.tools.network_options.Segmenter',
         lambda *given: asked.append(inspect.signature(Segmenter).bind(*given).arguments),
@@ -91,8 +91,8 @@ def test_options_reach_the_network(parse, monkeypatch, tmp_path):
     )  # fmt: skip
     assert asked == [
         {
-            'weights': tmp_path, 'device': 'cpu', 'precision': 'int8', 'backend': 'openvino',
+            'weights': str(tmp_path), 'device': 'cpu', 'precision': 'int8', 'backend': 'openvino',
             'output_stride': 8, 'input_size': (640, 480), 'preset': 'fast', 'tile': 512,
-            'tile_overlap': 100,
+            'tile_overlap': 100, 'capture_after': CAPTURE_AFTER,
         }
     ]  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.pipeline import ScoresError
 from rock_seg_ros.perception.rocks import RockSettings
 from rock_seg_ros.perception.segmenter import Segmentation
 from training.evaluate import Conditions, evaluate, judge, main, segment_under
@@ -262,3 +263,17 @@ def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> 
     assert score(nothing, np.eye(80, 96, dtype=np.uint8), False) == pytest.approx(1 - 1 / 96)
     assert score(nothing, nothing, False) is None
     assert score(nothing, some, True) is None
+
+
+def test_an_image_that_the_network_fails_on_is_named(discs: Path) -> None:
+    class Broken:
+        card = Card()
+
+        def segment(
+            self, picture: NDArray[np.uint8], threshold: float | None = None
+        ) -> Segmentation:
+            raise ScoresError
+
+    samples = find_samples(SourceConfig(str(discs)), 'all', Broken.card.classes)
+    with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):
+        evaluate(Broken(), samples)  # type: ignore[arg-type]

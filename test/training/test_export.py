@@ -361,3 +361,13 @@ def test_a_light_network_as_onnx_gives_torchs_scores_at_any_size(tmp_path: Path)
         batch = torch.randn(2, 3, height, width)
         scores = [one._runner.scores(batch) for one in (onnx, plain)]
         torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_the_card(
+    discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = found(samples_of(discs), 100)
+    monkeypatch.setitem(results['discs'].figures, 'ece', float('nan'))
+    metrics = figures_of(results)
+    assert 'discs_val_iou' in metrics
+    assert 'discs_val_ece' not in metrics

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -199,3 +200,15 @@ def test_evaluate_writes_a_report_and_tells_of_a_missing_run_before_it_measures(
     text = Page(file).text
     assert f'python -m training.evaluate --weights {weights_file}' in text
     assert 'data, val' in text
+
+
+def test_a_report_that_cannot_be_written_does_not_cost_the_figures(
+    weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'file').touch()
+    file = tmp_path / 'file' / 'report.html'
+    given = ['--weights', str(weights_file), '--data', str(own_discs), '--report', str(file)]
+    assert main([*given, '--split', 'all', '--device', 'cpu', '--json']) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)['images'] == 5
+    assert f'training.evaluate: {file}: no report: ' in said.err

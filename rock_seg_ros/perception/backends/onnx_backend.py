@@ -24,6 +24,8 @@ from rock_seg_ros.perception.weights_file import Weights, WeightsError
 INPUT = 'pictures'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
+LONGEST_RUN = 60.0  # s
+SMALL = 64  # px, of the image that a graph is tried out on
 MOST_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
 Provider = tuple[str, dict[str, Any]]
 
@@ -53,6 +55,15 @@ def choose_providers(device: torch.device, available: Sequence[str], tensorrt: b
     """
     wanted = [TENSORRT, CUDA] if device.type == 'cuda' else [CPU]
     return [name for name in wanted if name in available and (name != TENSORRT or tensorrt)]
+
+
+def can_use_cuda() -> bool:
+    """Returns whether ONNX Runtime is installed here and was built for CUDA."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return bool({CUDA, TENSORRT} & set(onnxruntime.get_available_providers()))
 
 
 def load_tensorrt() -> bool:
@@ -164,6 +175,7 @@ class OnnxBackend:
             self._open(self._providers, self._file.parent)  # whether it starts at all
         others = [name for name in self._providers if name != TENSORRT]
         self._any_shape = self._open(others or self._providers, self._file.parent)
+        self._try_out()
 
     def scores(self, pictures: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
@@ -173,14 +185,35 @@ class OnnxBackend:
         self._run(self._session(shape), pictures, result)
         return result
 
+    def _try_out(self) -> None:
+        """Runs the graph once; raises WeightsError where it does not end or gives no numbers."""
+        shape = (1, 3, SMALL, SMALL)
+        result = self._room(shape)
+        try:
+            self._run(self._any_shape, torch.zeros(shape, device=self.device), result)
+        except Exception as error:  # noqa: BLE001  its own errors share no base class
+            raise WeightsError(f'{self._file}: does not run: {first_line(error)}') from None
+        if not result.isfinite().all():
+            raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
+
     def _run(self, session: Any, pictures: Tensor, result: Tensor) -> None:
+        import onnxruntime
+
         binding = session.io_binding()
         where = (self.device.type, self.device.index or 0, np.float32)
         binding.bind_input(INPUT, *where, tuple(pictures.shape), pictures.data_ptr())
         binding.bind_output(OUTPUT, *where, tuple(result.shape), result.data_ptr())
         if self.device.type == 'cuda':  # ONNX Runtime works on a stream of its own
             torch.cuda.current_stream(self.device).synchronize()
-        session.run_with_iobinding(binding)
+        options = onnxruntime.RunOptions()
+        # What loops in a graph is its maker's; a run that is told to end does so between two nodes.
+        ending = threading.Timer(LONGEST_RUN, setattr, (options, 'terminate', True))
+        ending.daemon = True
+        ending.start()
+        try:
+            session.run_with_iobinding(binding, options)
+        finally:
+            ending.cancel()
 
     def _session(self, shape: tuple[int, ...]) -> Any:
         """Returns the quickest session that is ready for a picture shape.

@@ -53,6 +53,8 @@ class TorchBackend:
         except ValueError as error:
             raise WeightsError(f'{weights.path}: {error}') from None
         fold_batch_norm(model)
+        if device.type == 'cuda' and precision == 'fp32':
+            compute_in_full_fp32()
         self.device = device
         self.precision = precision
         self._dtype = DTYPES[precision]
@@ -78,3 +80,9 @@ class TorchBackend:
     def _run(self, part: Callable[..., Tensor], *maps: Tensor) -> Tensor:
         ready = [one.to(self._dtype, memory_format=torch.channels_last) for one in maps]
         return part(*ready).float()
+
+
+def compute_in_full_fp32() -> None:
+    """Has CUDA compute fp32 as fp32, in this process; by default convolutions round it to TF32."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,7 +127,7 @@ class Session:
     def io_binding(self) -> SimpleNamespace:
         return SimpleNamespace(bind_input=lambda *_: None, bind_output=lambda *_: None)
 
-    def run_with_iobinding(self, _: SimpleNamespace) -> None:
+    def run_with_iobinding(self, *_: Any) -> None:
         self.runs.append(self.name)
 
 
@@ -150,7 +151,9 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     (tmp_path / 'w.onnx').write_bytes(b'graph')
-    backend = OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+    with monkeypatch.context() as without_cuda:
+        without_cuda.setattr(OnnxBackend, '_try_out', lambda _: None)
+        backend = OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
     backend.device = ON_CPU  # where the stand-in's memory is
     build = backend._build_beside
 
@@ -232,3 +235,68 @@ def test_a_file_that_is_no_graph_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r'w\.onnx: ') as caught:
         OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CPU, 'auto', 0)
     assert '\n' not in str(caught.value)
+
+
+def write_graph(file: Path, kind: str) -> Weights:
+    """Writes a graph of two channels: 'brightness', 'not finite', or one that 'never ends'."""
+    onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+    helper, numbers = onnx.helper, onnx.TensorProto
+    names = ['batch', 3, 'height', 'width'], ['batch', 2, 'height', 'width']
+    picture, scores = (
+        helper.make_tensor_value_info(name, numbers.FLOAT, shape)
+        for name, shape in zip((onnx_backend.INPUT, onnx_backend.OUTPUT), names, strict=True)
+    )
+    gain = float('nan') if kind == 'not finite' else 1.0
+    kernel = onnx.numpy_helper.from_array(np.full((2, 3, 1, 1), gain, np.float32), 'kernel')
+    constants = [kernel]
+    nodes = [helper.make_node('Conv', [onnx_backend.INPUT, 'kernel'], ['looked at'])]
+    if kind == 'never ends':
+        info = helper.make_tensor_value_info
+        body = helper.make_graph(
+            [
+                helper.make_node('Identity', ['on'], ['still on']),
+                helper.make_node('Neg', ['old'], ['new']),
+            ],
+            'body',
+            [
+                info('turn', numbers.INT64, []),
+                info('on', numbers.BOOL, []),
+                info('old', numbers.FLOAT, None),
+            ],
+            [info('still on', numbers.BOOL, []), info('new', numbers.FLOAT, None)],
+        )
+        constants += [
+            onnx.numpy_helper.from_array(np.array(2**60), 'turns'),
+            onnx.numpy_helper.from_array(np.array(True), 'yes'),
+        ]
+        nodes.append(
+            helper.make_node(
+                'Loop', ['turns', 'yes', 'looked at'], [onnx_backend.OUTPUT], body=body
+            )
+        )
+    else:
+        nodes.append(helper.make_node('Identity', ['looked at'], [onnx_backend.OUTPUT]))
+    graph = helper.make_graph(nodes, 'graph', [picture], [scores], constants)
+    opset = helper.make_opsetid('', 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
+    return Weights(file, Card(), {})
+
+
+@pytest.mark.parametrize(
+    ('kind', 'told'),
+    [('not finite', 'scores are not finite'), ('never ends', 'does not run: ')],
+)
+def test_a_graph_that_gives_no_numbers_or_does_not_end_is_refused_when_it_is_opened(
+    tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    monkeypatch.setattr(onnx_backend, 'LONGEST_RUN', 0.3)
+    with pytest.raises(WeightsError, match=rf'w\.onnx: .*{told}') as caught:
+        OnnxBackend(write_graph(tmp_path / 'w.onnx', kind), ON_CPU, 'auto', 0)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_graph_that_ends_runs(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    backend = OnnxBackend(write_graph(tmp_path / 'w.onnx', 'brightness'), ON_CPU, 'auto', 0)
+    assert backend.scores(torch.ones(2, 3, 5, 7)).eq(3).all()
