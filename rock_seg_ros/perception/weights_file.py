@@ -22,6 +22,7 @@ from rock_seg_ros.perception.writing import write_beside
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
+LEAST_INT8 = 8192  # numbers of a tensor; smaller ones save little space and lose most
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_NUMBERS = 2**28  # of a network; DeepLabV3-ResNet50 has 4e7
@@ -170,9 +171,10 @@ def save_weights(
         path: The file; its folder is made.
         state: Parameter name → float tensor; counters of batches are left out.
         card: Goes into the metadata under the key `card`.
-        int8: Weight-only int8: every tensor of two or more dimensions becomes int8 with one
-            float32 scale an output channel (symmetric, absolute maximum → 127); the rest stays
-            float32. Otherwise tensors of two or more dimensions become float16.
+        int8: Weight-only int8: a large tensor becomes int8 with one float32 scale an output channel
+            (symmetric, absolute maximum → 127). Depthwise convolutions, which lose most, and small
+            tensors become float16, as all tensors of two or more dimensions do without int8; those
+            of one dimension stay float32.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -181,7 +183,7 @@ def save_weights(
         tensor = tensor.detach().cpu().float().contiguous()
         if tensor.ndim < 2:
             stored[name] = tensor
-        elif int8:
+        elif int8 and tensor.numel() >= LEAST_INT8 and tensor.shape[1] > 1:
             scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
             shaped = scale.view(-1, *[1] * (tensor.ndim - 1))
             stored[name] = (tensor / shaped).round().to(torch.int8)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -82,6 +83,19 @@ def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
             original = state[name].flatten(1)
             half_a_step = original.abs().amax(dim=1, keepdim=True) / 254
             assert ((tensor.flatten(1) - original).abs() <= half_a_step * 1.001 + 1e-12).all()
+
+
+def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {
+        'large': torch.randn(64, 128, 1, 1),
+        'small': torch.randn(32, 3, 3, 3),
+        'depthwise': torch.randn(1152, 1, 5, 5),
+    }
+    save_weights(tmp_path / 'w.safetensors', state, CARD, int8=True)
+    with safe_open(tmp_path / 'w.safetensors', framework='pt') as opened:
+        kinds = {name: opened.get_tensor(name).dtype for name in state}
+    assert kinds == {'large': torch.int8, 'small': torch.float16, 'depthwise': torch.float16}
 
 
 def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
@@ -316,7 +330,7 @@ def test_int8_is_refused_where_its_scale_is_not_right(
 def test_what_could_not_be_read_again_is_not_written(
     tmp_path: Path, number: float, int8: bool
 ) -> None:
-    state = {'a': torch.full((2, 2), number)}
+    state = {'a': torch.full((64, 128), number)}
     if int8 and number == 1e6:
         save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
         return
