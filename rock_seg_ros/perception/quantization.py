@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
 from rock_seg_ros.perception.networks import DeepLabV3
 
@@ -21,7 +20,7 @@ WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
 
 
 def rounded_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
-    """Tells what is computed in int8: all but the pooled branch of the ASPP and the last scores.
+    """Tells what is computed in int8: all but the exact parts of the network and the last scores.
 
     Returns:
         Name of a module whose input is rounded → the convolutions that compute on it. The input of
@@ -31,10 +30,10 @@ def rounded_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
     apart: set[nn.Module] = {list(model.classifier.modules())[-1]}
     for readers in found.values():
         apart.update(readers)
+    for part in model.exact_parts():
+        apart.update(part.modules())
     for name, module in model.named_modules():
-        if isinstance(module, ASPPPooling):
-            apart.update(module.modules())
-        elif isinstance(module, nn.Conv2d) and module not in apart:
+        if isinstance(module, nn.Conv2d) and module not in apart:
             found[name] = [module]
     return found
 

@@ -70,6 +70,10 @@ class DeepLabV3(nn.Module, ABC):
             N×channels×H/4×W/4.
         """
 
+    def exact_parts(self) -> list[nn.Module]:
+        """Returns the parts, besides the last scores, that lose too much in int8."""
+        return [module for module in self.modules() if isinstance(module, ASPPPooling)]
+
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
         """Returns name of a module → the convolutions in it that read the module's own input.
 

@@ -143,6 +143,11 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
         return self.classifier.score(self.classifier.refine(context, shallow, '4'))
 
     @override
+    def exact_parts(self) -> list[nn.Module]:
+        # The first 32 channels: in int8 they alone cost 2 points of IoU and gain a millisecond or two.
+        return [*super().exact_parts(), self.backbone.conv_stem, self.backbone.blocks[0]]
+
+    @override
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
         found = super().shared_inputs()
         for name, module in self.backbone.named_modules(prefix='backbone'):
