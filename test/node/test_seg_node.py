@@ -980,7 +980,7 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
 def test_the_network_is_warm_before_the_first_picture(monkeypatch, parameters, warmed):
     made = Mock()
     monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, device: path)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, *_: path)
     load_segmenter(parameters)
     assert [call.args for call in made.return_value.warm.call_args_list] == warmed
     assert not made.return_value.segment.called
@@ -989,7 +989,7 @@ def test_the_network_is_warm_before_the_first_picture(monkeypatch, parameters, w
 def test_every_parameter_of_the_network_reaches_it(monkeypatch):
     made = Mock()
     monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, device: path)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, *_: path)
     load_segmenter(
         Parameters(
             weights='w', device='cpu', precision='int8', backend='openvino', output_stride=8,
