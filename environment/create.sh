@@ -54,8 +54,10 @@ build() {
       pins+=(-r "$file")
     done
     # First what builds empy, the only one without a wheel, so that nothing unchecked is fetched for it.
+    # The locks are complete, so --no-deps: pip 23 would look for coverage[toml], which pytest-cov needs,
+    # in the newest version, and refuse it as not locked.
     install --require-hashes -r "$here/lock/setuptools.txt"
-    install --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
+    install --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
   else
     echo "No lock file for this Python on $(uname -m): what is installed is pinned, but not checked against hashes"
     for file in requirements.txt requirements-training.txt requirements-test.txt; do
