@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores → class ids and confidence.
 
-A pixel is rock where the rock classes' probabilities add up to the threshold or more; among the
-rock classes, or else among the others, the most probable one is chosen.
+A pixel is rock where the rock classes' probabilities add up to the threshold or more, and to no
+less than the probability of the rim between two rocks: a low threshold finds more rock, but does
+not merge rocks. Among the rock classes, or else among the others, the most probable one is chosen.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def classify(scores: Tensor, card: Card, threshold: float | Tensor) -> tuple[Ten
     """
     probabilities = _logits(scores, card).softmax(dim=-3).unbind(-3)
     rock_ids, other_ids = _groups(card)
-    is_rock = reduce(torch.add, (probabilities[i] for i in rock_ids)) >= threshold
+    all_rock = reduce(torch.add, (probabilities[i] for i in rock_ids))
+    is_rock = all_rock >= threshold
+    if card.rim_id is not None:
+        is_rock &= all_rock >= probabilities[card.rim_id]
     rock, rock_id = _most_probable(probabilities, rock_ids)
     other, other_id = _most_probable(probabilities, other_ids)
     confidence = torch.where(is_rock, rock, other).mul_(255).round_().to(torch.uint8)
@@ -58,9 +62,9 @@ def classify_on_cpu(
     """
     logits = _logits(scores, card).contiguous().numpy()
     class_ids, sure = np.empty((2, *logits.shape[1:]), np.uint8)
-    groups, most = _groups(card), np.float32(_odds_against(threshold))
+    most = np.float32(_odds_against(threshold))
     for own in _strips(*class_ids.shape):
-        _classify_strip(logits[:, own], groups, most, class_ids[own], sure[own])
+        _classify_strip(logits[:, own], card, most, class_ids[own], sure[own])
     return class_ids, sure
 
 
@@ -124,7 +128,7 @@ def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Ten
 
 def _classify_strip(
     logits: NDArray[np.float32],
-    groups: tuple[list[int], list[int]],
+    card: Card,
     most: np.float32,
     class_ids: NDArray[np.uint8],
     sure: NDArray[np.uint8],
@@ -135,24 +139,26 @@ def _classify_strip(
 
     Args:
         logits: classes×H×W.
-        groups: The ids of the rock classes and of the others.
+        card: Tells which classes are rock, and which is the rim.
         most: Odds against rock up to which a pixel is rock.
         class_ids: H×W, to be filled.
         sure: H×W, to be filled.
     """
-    rock_ids, other_ids = groups
+    rock_ids, other_ids = _groups(card)
     highest = reduce(np.maximum, [logits[i] for i in rock_ids])
-    total = reduce(_add, _relative([logits[i] for i in other_ids], highest))
+    odds = dict(zip(other_ids, _relative([logits[i] for i in other_ids], highest), strict=True))
+    all_rock: Any = np.float32(1)
+    if rock_ids[1:]:
+        all_rock = reduce(_add, _relative([logits[i] for i in rock_ids], highest))
+    is_rock: NDArray[Any] = np.ones_like(class_ids, bool)
+    if card.rim_id is not None:
+        np.less_equal(odds[card.rim_id], all_rock, out=is_rock)
+    total = reduce(_add, odds.values())
+    is_rock &= total <= all_rock * most
+    total += all_rock
     rock_id: NDArray[Any] = np.empty_like(class_ids)
     _fill_winner(logits, other_ids, class_ids)
     _fill_winner(logits, rock_ids, rock_id)
-    if rock_ids[1:]:
-        all_rock = reduce(_add, _relative([logits[i] for i in rock_ids], highest))
-        is_rock = total <= all_rock * most
-        total += all_rock
-    else:
-        is_rock = total <= most
-        total += np.float32(1)
     cv2.copyTo(rock_id, is_rock.view(np.uint8), class_ids)
     np.divide(np.float32(1), total, out=total)
     cv2.convertScaleAbs(total, sure, 255)

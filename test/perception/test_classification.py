@@ -21,6 +21,9 @@ CARDS = {
     'two classes': Card(),
     'rims': Card(classes=('background', 'rock', 'rim')),
     'two rock classes': FOUR,
+    'two rock classes and rims': Card(
+        classes=('ground', 'rock', 'boulder', 'rim'), rock_classes=('rock', 'boulder')
+    ),
     'rock classes first': Card(classes=tuple('abcde'), rock_classes=('a', 'b', 'd')),
     'sigmoid': Card(activation='sigmoid'),
     'sigmoid of class 0': Card(activation='sigmoid', rock_classes=('background',)),
@@ -48,11 +51,15 @@ def formula(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tenso
         probabilities = scores.softmax(0)
     is_rock_class = torch.tensor([i in card.rock_ids for i in range(len(card.classes))])
     rock = probabilities[is_rock_class].sum(0)
+    rim = probabilities[card.rim_id] if card.rim_id is not None else -torch.ones_like(rock)
     allowed = torch.where(
-        rock >= threshold, is_rock_class[:, None, None], ~is_rock_class[:, None, None]
+        (rock >= threshold) & (rock >= rim),
+        is_rock_class[:, None, None],
+        ~is_rock_class[:, None, None],
     )
     ranked = torch.where(allowed, probabilities, -1.0).sort(dim=0, descending=True)
     margin = torch.minimum((rock - threshold).abs(), ranked.values[0] - ranked.values[1])
+    margin = torch.minimum(margin, (rock - rim).abs())
     return ranked.indices[0], ranked.values[0] * 255, margin
 
 
@@ -134,6 +141,18 @@ def test_rock_classes_are_weighed_together_and_told_apart_after(
     ):
         assert ids.item() == class_id
         assert sure.item() == pytest.approx(confidence * 255, abs=0.51)
+
+
+@pytest.mark.parametrize(
+    ('probabilities', 'class_id'),
+    [((0.1, 0.42, 0.48), 2), ((0.1, 0.46, 0.44), 1), ((0.5, 0.42, 0.08), 1), ((0.6, 0.3, 0.1), 0)],
+)
+def test_a_low_threshold_leaves_the_rims_between_rocks(
+    probabilities: tuple[float, ...], class_id: int
+) -> None:
+    scores = scores_of(*probabilities)
+    for ids, _ in (classify(scores, CARDS['rims'], 0.4), on_cpu(scores, CARDS['rims'], 0.4)):
+        assert ids.item() == class_id
 
 
 @pytest.mark.parametrize('rock_first', [False, True])
