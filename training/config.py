@@ -62,6 +62,8 @@ class LossConfig:
         region_weight: Its weight.
         boundary_weight: Added to the cross-entropy's weight (1) of pixels near a class boundary.
         boundary_width: How near, px.
+        rim_weight: Factor on the cross-entropy's weight of rims: they are few, and a rim that is
+            missed merges two rocks.
         aux_weight: Weight of the auxiliary head's loss.
     """
 
@@ -69,12 +71,19 @@ class LossConfig:
     region_weight: float = 1.0
     boundary_weight: float = 0.0
     boundary_width: int = 3
+    rim_weight: float = 1.0
     aux_weight: float = 0.4
 
     def __post_init__(self) -> None:
         """Refuses an unknown region loss and negative numbers, with ValueError."""
         _one_of('loss.region', self.region, (*REGION_LOSSES, 'none'))
-        for name in ('region_weight', 'boundary_weight', 'boundary_width', 'aux_weight'):
+        for name in (
+            'region_weight',
+            'boundary_weight',
+            'boundary_width',
+            'rim_weight',
+            'aux_weight',
+        ):
             _at_least(f'loss.{name}', getattr(self, name), 0)
 
 

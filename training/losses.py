@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -93,8 +95,9 @@ def segmentation_loss(
     region_weight: float = 1.0,
     boundary_weight: float = 0.0,
     boundary_width: int = 3,
+    class_weights: Mapping[int, float] | None = None,
 ) -> Tensor:
-    """Cross-entropy, where wanted weighted towards boundaries, plus a loss of whole regions.
+    """Cross-entropy, where wanted weighted by class and boundary, plus a loss of whole regions.
 
     Args:
         scores: N×C×H×W logits.
@@ -103,6 +106,7 @@ def segmentation_loss(
         region_weight: Of the region's loss beside cross-entropy.
         boundary_weight: What `boundary_weights` adds where classes meet; 0 = all pixels alike.
         boundary_width: How far from another class that is, px.
+        class_weights: Class id → factor on the weight of its pixels, where that is not 1.
 
     Returns:
         A scalar, 0 or more; 0 for a batch that is ignored as a whole.
@@ -116,6 +120,8 @@ def segmentation_loss(
     weights = (targets != IGNORE).float()
     if boundary_weight:
         weights = weights * boundary_weights(targets, boundary_width, boundary_weight)
+    for class_id, weight in (class_weights or {}).items():
+        weights = torch.where(targets == class_id, weight * weights, weights)
     loss = (entropy * weights).sum() / weights.sum().clamp(min=1)  # all may be ignored
     if region != 'none':
         loss = loss + region_weight * REGION_LOSSES[region](scores, targets)

@@ -86,6 +86,7 @@ class RockSegmentation(pl.LightningModule):
             how.region_weight,
             how.boundary_weight,
             how.boundary_width,
+            {} if self.card.rim_id is None else {self.card.rim_id: how.rim_weight},
         )
 
     @override

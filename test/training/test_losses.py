@@ -50,6 +50,14 @@ def test_undecided_scores_have_their_known_loss(targets: Tensor) -> None:
     assert segmentation_loss(scores, targets, 'none').item() == pytest.approx(math.log(2))
 
 
+def test_pixels_of_a_class_count_by_its_weight(targets: Tensor) -> None:
+    scores = torch.zeros(2, 2, 20, 20)
+    scores[:, 1] = 1.0  # rock is the cheaper of the two
+    ground, rock = math.log(1 + math.e), math.log(1 + 1 / math.e)
+    loss = segmentation_loss(scores, targets, 'none', class_weights={1: 3.0}).item()
+    assert loss == pytest.approx((600 * ground + 3 * 200 * rock) / (600 + 3 * 200))
+
+
 def test_lovasz_of_certain_scores_is_one_minus_the_mean_iou(targets: Tensor) -> None:
     predicted = targets.roll((3, -2), (1, 2))
     expected = 1 - (iou(predicted, targets, 0) + iou(predicted, targets, 1)) / 2
