@@ -20,7 +20,7 @@ def shared(paths: Iterable[Path]) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version='0.1.0',
-    description='Finds rocks in camera pictures with DeepLabV3, as a ROS 2 node',
+    description='Finds rocks in camera images with DeepLabV3, as a ROS 2 node',
     license='Apache-2.0',
     maintainer='rock_seg_ros maintainers',
     maintainer_email='maintainers@rock-seg-ros.invalid',
@@ -28,7 +28,7 @@ setup(
     package_data={
         NAME: ['py.typed'],
         f'{NAME}.perception': ['*.jinja'],
-        f'{NAME}.tools': ['*.jinja'],
+        f'{NAME}.tools.bag': ['*.jinja'],
         f'{NAME}.weights': ['*.safetensors'],
     },
     data_files=[
@@ -37,7 +37,6 @@ setup(
         (f'share/{NAME}/hook', ['resource/commands.dsv']),  # colcon.pkg names it
         *shared(Path('launch').glob('*.launch.py')),
         *shared(p for name in CONFIG for p in Path('config').glob(name)),
-        *shared(Path('bench').glob('*.py')),
         *shared(path for path in Path('demo').rglob('*') if path.suffix not in ('.py', '.pyc')),
     ],
     python_requires='>=3.11',

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.tools.bags import TYPES, BagWriter
+from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
 SIZE = (640, 480)
 STEP = 6

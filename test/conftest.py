@@ -22,9 +22,9 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the default network, int8, with a card; stride 16 is the quicker one."""
     import torch
 
-    from rock_seg_ros.perception.card import Card
-    from rock_seg_ros.perception.model import build
-    from rock_seg_ros.perception.weights_file import save_weights
+    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.model import build
+    from rock_seg_ros.perception.inference.weights_file import save_weights
 
     file = tmp_path_factory.mktemp('weights') / 'random.safetensors'
     card = Card(output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0')

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.weights_file import embedded_path, save_weights
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.weights_file import embedded_path, save_weights
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ('seg_node', 'rock_seg')
@@ -25,7 +25,7 @@ SITE_PACKAGES = sysconfig.get_path('purelib')
 
 FIND_WEIGHTS = """
 from pathlib import Path
-from rock_seg_ros.perception.weights_file import EMBEDDED, embedded_path
+from rock_seg_ros.perception.inference.weights_file import EMBEDDED, embedded_path
 assert all(embedded_path(name).is_file() for name in EMBEDDED)
 print(embedded_path('resnet50'))
 """
@@ -129,14 +129,13 @@ def test_colcon_installs_the_package_and_neither_training_nor_tests(workspace: P
     assert top <= {'rock_seg_ros', '__pycache__'}
 
 
-def test_colcon_installs_launch_config_bench_and_demo_files(workspace: Path) -> None:
+def test_colcon_installs_launch_config_and_demo_files(workspace: Path) -> None:
     share = workspace / 'install' / 'rock_seg_ros' / 'share' / 'rock_seg_ros'
     assert (share / 'package.xml').exists()
     assert (share / 'launch' / 'seg.launch.py').exists()
     config = {path.name for path in (share / 'config').iterdir()}
     nav2 = {'nav2_costmap.yaml', 'nav2_semantic_costmap.yaml'}
     assert config == {'fastdds.xml', 'seg.yaml', 'seg.rviz'} | nav2
-    assert (share / 'bench' / 'plain_node.py').exists()
     files = [path for path in (ROOT / 'demo').rglob('*') if path.is_file()]
     wanted = {path.relative_to(ROOT) for path in files if path.suffix not in ('.py', '.pyc')}
     found = {path.relative_to(share) for path in (share / 'demo').rglob('*') if path.is_file()}

@@ -22,12 +22,12 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.pipeline import Pixels
-from rock_seg_ros.perception.presets import PRESETS
-from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
-from rock_seg_ros.perception.weights_file import EMBEDDED, WeightsError, load_weights
-from rock_seg_ros.tools.bench_contenders import Run
-from rock_seg_ros.tools.bench_timing import in_turn
+from rock_seg_ros.perception.inference.pipeline import Pixels
+from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
+from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
+from rock_seg_ros.tools.bench.contenders import Run
+from rock_seg_ros.tools.bench.timing import in_turn
 from training.cases import (
     HALF_CHOICES,
     Case,

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rock_seg_ros.perception.decoding import PictureError
-from rock_seg_ros.perception.model import restore
-from rock_seg_ros.perception.networks import DeepLabV3
-from rock_seg_ros.perception.preparation import Preparation
-from rock_seg_ros.perception.presets import preset_stride
-from rock_seg_ros.perception.quantization import rounded_inputs
-from rock_seg_ros.perception.scoring import Scorer
-from rock_seg_ros.perception.weights_file import Weights
+from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.perception.inference.model import restore
+from rock_seg_ros.perception.inference.networks import DeepLabV3
+from rock_seg_ros.perception.inference.preparation import Preparation
+from rock_seg_ros.perception.inference.presets import preset_stride
+from rock_seg_ros.perception.inference.quantization import rounded_inputs
+from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.weights_file import Weights
 from training.sources import DataError, Sample
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.pipeline import Pixels
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.pipeline import Pixels
+from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.evaluate import Conditions, Judged, judge, segment_under
 from training.metrics import Window, windows
 from training.sources import Labelled, MissingDataError, Sample, SourceConfig, find_samples

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.decoding import PictureError, decode_rgb
+from rock_seg_ros.perception.image_io.decoding import PictureError, decode_rgb
 from training.sources.sample import DataError
 from training.synthetic.writing import whole
 from training.writing import write_picture, write_whole

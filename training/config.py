@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rock_seg_ros.perception.card import RIM, Card
-from rock_seg_ros.perception.networks import Network, network_of
+from rock_seg_ros.perception.inference.card import RIM, Card
+from rock_seg_ros.perception.inference.networks import Network, network_of
 from training.augmentation import AugmentationConfig
 from training.losses import REGION_LOSSES
 from training.sources import SourceConfig

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.errors import all_lines, first_line
-from rock_seg_ros.perception.pipeline import ScoresError
-from rock_seg_ros.perception.presets import PRESETS
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import (
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.pipeline import ScoresError
+from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmenter import (
     CAPTURE_AFTER,
     DeviceError,
     Segmentation,
     Segmenter,
 )
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights
+from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.curves import read_curves
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
 from training.sources import DataError, Labelled, Sample, find_samples

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rock_seg_ros.perception.backends.onnx_backend import INPUT, OUTPUT
-from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.model import build, load_state
-from rock_seg_ros.perception.networks import NETWORKS
-from rock_seg_ros.perception.segmenter import DeviceError, Segmenter
-from rock_seg_ros.perception.weights_file import (
+from rock_seg_ros.perception.inference.backends.onnx_backend import INPUT, OUTPUT
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build, load_state
+from rock_seg_ros.perception.inference.networks import NETWORKS
+from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
+from rock_seg_ros.perception.inference.weights_file import (
     Weights,
     WeightsError,
     load_weights,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import all_lines, printable, visible
-from rock_seg_ros.perception.image_files import image_files
+from rock_seg_ros.perception.image_io.image_files import image_files
 from training.arguments import read_config
 from training.sources import (
     DataError,

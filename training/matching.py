@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import RockSettings, draw_instances, find_rocks
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.instances.rocks import RockSettings, draw_instances, find_rocks
 
 SIZES = ('small', 'medium', 'large')
 SIZE_LIMITS = (32**2, 96**2)  # COCO's: small below the first, large from the second on, px

@@ -16,8 +16,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryJaccardIndex, BinaryPrecision, BinaryRecall
 from torchmetrics.functional.classification import binary_confusion_matrix
 
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.matching import SIZES, count_rocks_by_tile, rock_labels, true_labels
 from training.sources import IGNORE
 

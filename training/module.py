@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
-from rock_seg_ros.perception.model import build
-from rock_seg_ros.perception.preparation import normalize
+from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.preparation import normalize
 from training.config import TrainingConfig
 from training.distillation import Distillation
 from training.losses import segmentation_loss

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.networks import NETWORKS, DeepLabV3
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3
+from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from training.config import PRETRAINED
 
 DOWNLOAD_TIMEOUT = 20.0

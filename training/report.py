@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.card import Card
 from rock_seg_ros.perception.figures import jpeg, render
+from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
 from training.evaluate import Judged, Measured, Result
 from training.matching import SIZES

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.decoding import PictureError, read_grey
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.image_io.decoding import PictureError, read_grey
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.checkpoints import last_checkpoint
 from training.config import TrainingConfig
 from training.sources import IGNORE, DataError, Labelled, Sample

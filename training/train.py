@@ -19,7 +19,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.weights_file import WeightsError
+from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.arguments import argument_parser, to_config
 from training.averaging import AveragedWeights
 from training.checkpoints import (

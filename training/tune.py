@@ -19,11 +19,11 @@ from jsonargparse import ArgumentParser, Namespace
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.pipeline import Pixels
-from rock_seg_ros.perception.presets import PRESETS
-from rock_seg_ros.perception.segmenter import DeviceError, Segmentation, Segmenter
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights, write_beside
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.pipeline import Pixels
+from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
+from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, write_beside
 from training.cases import Case, choose_cases, measure
 from training.evaluate import Conditions, segment_under
 from training.metrics import Counts, figures, stack, weighted_sum

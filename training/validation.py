@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.classification import classify
-from rock_seg_ros.perception.model import DeepLabV3
-from rock_seg_ros.perception.preparation import normalize
-from rock_seg_ros.perception.scoring import Scorer
-from rock_seg_ros.perception.tiling import Tiling
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.classification import classify
+from rock_seg_ros.perception.inference.model import DeepLabV3
+from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.tiling import Tiling
 
 TILE = 1536  # px; what a tile takes is the most that a picture of any size takes
 OVERLAP = 256  # px

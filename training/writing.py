@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.encoding import encode_image
+from rock_seg_ros.perception.image_io.encoding import encode_image
 from rock_seg_ros.perception.writing import write_beside
 
 

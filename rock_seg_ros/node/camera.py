@@ -16,16 +16,16 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.camera_geometry import Scale, why_lost
+from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.scale import Scale, why_lost
-from rock_seg_ros.perception.abundance import look_at, statistics
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.decoding import read_grey
-from rock_seg_ros.perception.projection import locate
-from rock_seg_ros.perception.tracking import Tracker
+from rock_seg_ros.perception.geometry.abundance import look_at, statistics
+from rock_seg_ros.perception.geometry.projection import locate
+from rock_seg_ros.perception.image_io.decoding import read_grey
+from rock_seg_ros.perception.instances.tracking import Tracker
 
 SILENCE = 5.0
 CAMERA = '{camera}'

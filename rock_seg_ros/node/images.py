@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from rock_seg_ros.perception.bit_depth import BitDepth
-from rock_seg_ros.perception.decoding import (
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.image_io.bit_depth import BitDepth
+from rock_seg_ros.perception.image_io.decoding import (
     MAX_PIXELS,
     ImageTooLargeError,
     PictureError,
     check_size,
     decode_rgb,
 )
-from rock_seg_ros.perception.errors import first_line
 
 
 class PictureRefused(ValueError):  # noqa: N818  (it is the picture that is at fault, not the node)

@@ -16,15 +16,15 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.bit_depth import CHOICES as SIGNIFICANT_BITS
-from rock_seg_ros.perception.decoding import LARGEST_SIDE
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.networks import OUTPUT_STRIDES
-from rock_seg_ros.perception.presets import PRESETS
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import BACKENDS, PRECISIONS
-from rock_seg_ros.perception.target import TargetRule
-from rock_seg_ros.perception.weights_file import embedded_name
+from rock_seg_ros.perception.geometry.target import TargetRule
+from rock_seg_ros.perception.image_io.bit_depth import CHOICES as SIGNIFICANT_BITS
+from rock_seg_ros.perception.image_io.decoding import LARGEST_SIDE
+from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
+from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmenter import BACKENDS, PRECISIONS
+from rock_seg_ros.perception.inference.weights_file import embedded_name
+from rock_seg_ros.perception.instances.rocks import RockSettings
 
 MOST_ROCKS = 1000
 UHD_PIXELS = 3840 * 2160

@@ -13,16 +13,16 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 
 from rock_seg_ros.node.camera import Arrival, Camera
-from rock_seg_ros.node.health import tell_age
+from rock_seg_ros.node.camera_geometry import nanoseconds
+from rock_seg_ros.node.diagnostics import tell_age
 from rock_seg_ros.node.images import PictureRefused
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.scale import nanoseconds
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import Segmenter, SizeError
-from rock_seg_ros.perception.target import TargetRule
+from rock_seg_ros.perception.geometry.target import TargetRule
+from rock_seg_ros.perception.inference.segmenter import Segmenter, SizeError
+from rock_seg_ros.perception.instances.rocks import RockSettings
 
 
 @dataclass

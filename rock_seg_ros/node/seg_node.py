@@ -27,8 +27,8 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Arrival, Camera, camera_names
-from rock_seg_ros.node.frames import Frames
-from rock_seg_ros.node.health import Health
+from rock_seg_ros.node.camera_geometry import Scale
+from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
 from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
@@ -39,12 +39,12 @@ from rock_seg_ros.node.parameters import (
     read_parameters,
 )
 from rock_seg_ros.node.processing import Processor
-from rock_seg_ros.node.scale import Scale
+from rock_seg_ros.node.transforms import Frames
 from rock_seg_ros.node.worker import Mailbox, Worker
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.tracking import Tracker
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import load_weights
+from rock_seg_ros.perception.instances.tracking import Tracker
 
 Loader = Callable[[Parameters], Segmenter]
 WARM_WIDTH, WARM_HEIGHT = 640, 480

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.geometry.projection import Place, Sight, View, locate
+from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
+from rock_seg_ros.perception.inference.segmenter import (
+    Segmentation,
+    Segmenter,
+    check_size,
+    suppress,
+)
+from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
+from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.overlay import draw_overlay
-from rock_seg_ros.perception.projection import Place, Sight, View, locate
-from rock_seg_ros.perception.rocks import Rock, RockSettings, draw_instances, find_rocks
-from rock_seg_ros.perception.segmenter import Segmentation, Segmenter, check_size, suppress
-from rock_seg_ros.perception.target import TargetRule, choose_target
-from rock_seg_ros.perception.tracking import Tracker
 
 
 @dataclass(frozen=True)

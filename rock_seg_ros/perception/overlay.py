@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.rocks import Rock
+from rock_seg_ros.perception.instances.rocks import Rock
 
 TINT = (0, 200, 255)
 OUTLINE = (255, 220, 0)

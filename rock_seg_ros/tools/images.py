@@ -12,23 +12,23 @@ import cv2
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.bit_depth import BitDepth
-from rock_seg_ros.perception.decoding import read_rgb
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.tools.main import FAILED, UsageError, reason, tell
-from rock_seg_ros.tools.network_options import (
-    BITS_HINT,
-    add_network_options,
-    segmenter_of,
-    settings_of,
-)
-from rock_seg_ros.tools.picture_files import (
+from rock_seg_ros.perception.image_io.bit_depth import BitDepth
+from rock_seg_ros.perception.image_io.decoding import read_rgb
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.tools.image_results import (
     NAMED,
     find_pictures,
     is_own_record,
     left_out,
     result_paths,
     write_results,
+)
+from rock_seg_ros.tools.main import FAILED, UsageError, reason, tell
+from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
+    add_network_options,
+    segmenter_of,
+    settings_of,
 )
 
 # RuntimeError: torch has no memory left.

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.inference.weights_file import load_weights
 
 RANGES = 'activation_ranges'
 

@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import first_line, printable
 
-# A subcommand is a module of this name in this folder, and one line here.
+# A subcommand is a module below this package, and one line here: its module, and what it does.
 COMMANDS = {
-    'images': 'find rocks in picture files',
-    'video': 'draw the rocks onto a video',
-    'bag': "find rocks in a bag's pictures, results in a new bag",
-    'play': "publish a bag's messages, where there is no `ros2 bag play`",
-    'bench': "this machine's figures beside plain torchvision's",
-    'info': 'show what a weights file says of itself',
-    'demo': 'run the node on the demo bag and measure it',
+    'images': ('images', 'find rocks in image files'),
+    'video': ('video', 'draw the rocks onto a video'),
+    'bag': ('bag.command', "find rocks in a bag's images, and write the results to a new bag"),
+    'play': ('play', "publish a bag's messages, where there is no `ros2 bag play`"),
+    'bench': ('bench.command', 'measure this machine, compared with plain torchvision'),
+    'info': ('info', 'show the metadata of a weights file'),
+    'demo': ('demo.command', 'run the node on the demo bag and measure it'),
 }
 FAILED = 1
 WRONG_USE = 2
@@ -34,7 +34,7 @@ INTERRUPTED = 130
 
 
 class Command(Protocol):
-    """What the module of a subcommand has."""
+    """The functions of a subcommand's module."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the subcommand's own arguments."""
@@ -75,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: Sequence[str]) -> int:
     name, rest = _command_line().parse_known_args(arguments[:1])[0].command, arguments[1:]
     prog = f'rock_seg {name}'
+    module, description = COMMANDS[name]
     try:
         with leaving_at_once():
-            command: Command = importlib.import_module(f'rock_seg_ros.tools.{name}')
-        parser = argparse.ArgumentParser(prog=prog, description=COMMANDS[name])
+            command: Command = importlib.import_module(f'rock_seg_ros.tools.{module}')
+        parser = argparse.ArgumentParser(prog=prog, description=description)
         command.add_arguments(parser)
         parser.set_defaults(command_line=shlex.join(['rock_seg', *arguments]))
         return command.run(parser.parse_args(rest))
@@ -93,11 +94,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 
 def _command_line() -> argparse.ArgumentParser:
-    listed = '\n'.join(f'  {name:<8} {told}' for name, told in COMMANDS.items())
+    listed = '\n'.join(f'  {name:<8} {description}' for name, (_, description) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='rock_seg',
         usage='rock_seg [-h] COMMAND ...',
-        description=f'Finds rocks in pictures.\n\ncommands:\n{listed}',
+        description=f'Finds rocks in images.\n\ncommands:\n{listed}',
         epilog='`rock_seg COMMAND --help` tells more.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

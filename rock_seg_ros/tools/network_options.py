@@ -8,14 +8,19 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from rock_seg_ros.perception import bit_depth
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.decoding import MAX_PIXELS, read_grey
-from rock_seg_ros.perception.networks import OUTPUT_STRIDES
-from rock_seg_ros.perception.presets import PRESETS
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import BACKENDS, CAPTURE_AFTER, PRECISIONS, Segmenter
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.image_io import bit_depth
+from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, read_grey
+from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
+from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmenter import (
+    BACKENDS,
+    CAPTURE_AFTER,
+    PRECISIONS,
+    Segmenter,
+)
+from rock_seg_ros.perception.inference.weights_file import load_weights
+from rock_seg_ros.perception.instances.rocks import RockSettings
 
 BITS_HINT = '--significant-bits sets how many'
 

@@ -20,8 +20,8 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosReliability
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
-from rock_seg_ros.tools.bag_storage import BAG_HELP
-from rock_seg_ros.tools.bags import RELIABLE, Bag, BagError, BagMessage, BagTopic
+from rock_seg_ros.tools.bag.files import RELIABLE, Bag, BagError, BagMessage, BagTopic
+from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.main import UsageError
 
 CLOCK_RATE = 40.0

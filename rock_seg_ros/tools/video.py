@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.bit_depth import BitDepth
-from rock_seg_ros.perception.decoding import MAX_PIXELS, ImageTooLargeError, check_size
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.tracking import Tracker
+from rock_seg_ros.perception.image_io.bit_depth import BitDepth
+from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeError, check_size
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.tools.image_results import is_own_record, picture_record, write_json
 from rock_seg_ros.tools.main import FAILED, UsageError, tell
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -31,7 +32,6 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
-from rock_seg_ros.tools.picture_files import is_own_record, picture_record, write_json
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rock_seg_ros.node.outputs import OUTPUTS
-from rock_seg_ros.perception.weights_file import EMBEDDED, load_weights
+from rock_seg_ros.perception.inference.weights_file import EMBEDDED, load_weights
 
 CONFIG = Path(__file__).parents[2] / 'config'
 TOPICS = {output.topic.replace('~', '/rock_seg') for output in OUTPUTS} | {'/rock_seg/label_info'}

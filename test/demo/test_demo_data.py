@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo.make_bag import IMAGE_TOPIC, INFO_TOPIC
-from rock_seg_ros.tools.bags import TYPES, Bag
+from rock_seg_ros.tools.bag.files import TYPES, Bag
 
 DEMO = Path(__file__).parents[2] / 'demo'
 LARGEST_BAG = 2_500_000

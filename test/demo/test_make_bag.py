@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from demo.make_bag import IMAGE_TOPIC, INFO_TOPIC, SIZE, STEP, make_bag, windows
-from rock_seg_ros.tools.bags import TYPES, Bag
+from rock_seg_ros.tools.bag.files import TYPES, Bag
 
 CORNER = (10, 5)
 

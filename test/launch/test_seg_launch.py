@@ -301,9 +301,9 @@ def test_a_respawned_node_is_active_again_by_itself(
 
 
 def small_weights(folder: Path) -> Path:
-    from rock_seg_ros.perception.card import Card
-    from rock_seg_ros.perception.model import build
-    from rock_seg_ros.perception.weights_file import save_weights
+    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.model import build
+    from rock_seg_ros.perception.inference.weights_file import save_weights
 
     path = folder / 'untrained.safetensors'
     save_weights(path, build(Card()).state_dict(), Card())

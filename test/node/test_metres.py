@@ -17,11 +17,12 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from rock_seg_ros.node import frames, scale
+from rock_seg_ros.node import camera_geometry as scale
+from rock_seg_ros.node import transforms as frames
+from rock_seg_ros.node.camera_geometry import Scale, read_intrinsics
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
-from rock_seg_ros.node.scale import Scale, read_intrinsics
 
 ROCKS = '/rock_seg/rocks'
 FOCAL = 50.0

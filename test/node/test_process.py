@@ -14,7 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import Trigger
 
-from rock_seg_ros.perception.weights_file import embedded_name
+from rock_seg_ros.perception.inference.weights_file import embedded_name
 
 PATIENCE = 60.0
 
@@ -113,7 +113,7 @@ from functools import partial
 from types import SimpleNamespace
 from rock_seg_ros import entry_points
 from rock_seg_ros.node import seg_node
-from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.inference.card import Card
 
 networks = [SimpleNamespace(card=Card(), device='cpu', precision='fp32', backend='torch')] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()

@@ -29,11 +29,11 @@ from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.seg_node import load_segmenter
-from rock_seg_ros.perception import decoding
-from rock_seg_ros.perception.decoding import decode_rgb
+from rock_seg_ros.perception.image_io import decoding
+from rock_seg_ros.perception.image_io.decoding import decode_rgb
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.perception.overlay import TINT
-from rock_seg_ros.perception.segmenter import Segmenter
-from rock_seg_ros.perception.weights_file import embedded_name
 
 MASK = '/rock_seg/mask'
 ROCKS = '/rock_seg/rocks'

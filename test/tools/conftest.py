@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.segmenter import Segmentation
-from rock_seg_ros.tools.bags import TYPES, BagWriter
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
 IMAGE = 'sensor_msgs/msg/CompressedImage'
 START = 1_391_040_000

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception import image_files
+from rock_seg_ros.perception.image_io import image_files
 from rock_seg_ros.tools import images
 from rock_seg_ros.tools.main import main
 

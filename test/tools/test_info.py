@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from rock_seg_ros.perception import weights_file
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.weights_file import save_weights
+from rock_seg_ros.perception.inference import weights_file
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.weights_file import save_weights
 from rock_seg_ros.tools.main import main
 
 

@@ -23,7 +23,7 @@ def command(monkeypatch):
             add_arguments=lambda parser: parser.add_argument('--number', type=int, default=0),
             run=run,
         )
-        monkeypatch.setitem(COMMANDS, 'try', 'for tests')
+        monkeypatch.setitem(COMMANDS, 'try', ('try', 'for tests'))
         monkeypatch.setitem(sys.modules, 'rock_seg_ros.tools.try', module)
 
     return add
@@ -131,10 +131,10 @@ from types import SimpleNamespace
 from rock_seg_ros.tools.main import COMMANDS, main
 
 def run(arguments):
-    from rock_seg_ros.perception.decoding import decode_rgb
+    from rock_seg_ros.perception.image_io.decoding import decode_rgb
     decode_rgb(bytes.fromhex(sys.argv[1]))
 
-COMMANDS['try'] = 'for tests'
+COMMANDS['try'] = 'try', 'for tests'
 sys.modules['rock_seg_ros.tools.try'] = SimpleNamespace(add_arguments=lambda _: None, run=run)
 sys.exit(main(['try']))
 """

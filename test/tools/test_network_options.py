@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.analysis import Settings
-from rock_seg_ros.perception.segmenter import CAPTURE_AFTER, Segmenter
-from rock_seg_ros.perception.weights_file import WeightsError
+from rock_seg_ros.perception.inference.segmenter import CAPTURE_AFTER, Segmenter
+from rock_seg_ros.perception.inference.weights_file import WeightsError
 from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
 
 

@@ -16,7 +16,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from rock_seg_ros.tools import play
-from rock_seg_ros.tools.bags import RELIABLE, Bag, BagError, BagMessage, BagWriter
+from rock_seg_ros.tools.bag.files import RELIABLE, Bag, BagError, BagMessage, BagWriter
 from rock_seg_ros.tools.main import UsageError, main
 from rock_seg_ros.tools.play import (
     Player,

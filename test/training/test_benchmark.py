@@ -14,8 +14,8 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.benchmark import main
 
 ROOT = Path(__file__).parents[2]

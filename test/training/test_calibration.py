@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rock_seg_ros.perception.decoding import read_rgb
-from rock_seg_ros.perception.preparation import normalize
-from rock_seg_ros.perception.weights_file import Weights, load_weights
+from rock_seg_ros.perception.image_io.decoding import read_rgb
+from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
 from training.calibration import measure_ranges
 from training.sources import DataError, Sample, SourceConfig, find_samples
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.pipeline import ScoresError
-from rock_seg_ros.perception.rocks import RockSettings
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.pipeline import ScoresError
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.evaluate import Conditions, evaluate, judge, main, segment_under
 from training.metrics import windows
 from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import build
-from rock_seg_ros.perception.segmenter import Segmentation, Segmenter
-from rock_seg_ros.perception.weights_file import WeightsError, load_weights, save_weights
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
 from training.evaluate import Result, evaluate
 from training.export import compare, compare_int8, export, figures_of, main, trained_on
 from training.sources import Sample, SourceConfig, find_samples

@@ -17,10 +17,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.model import build
-from rock_seg_ros.perception.networks.resnet import DeepLabV3ResNet50
-from rock_seg_ros.perception.weights_file import WeightsError, save_weights
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.networks.resnet import DeepLabV3ResNet50
+from rock_seg_ros.perception.inference.weights_file import WeightsError, save_weights
 from training.pretrained import DOWNLOAD_TIMEOUT, imagenet_state, load_file, load_torchvision, start
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.segmenter import Segmentation
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.curves import read_curves
 from training.evaluate import Conditions, Measured, Result, evaluate, main
 from training.report import (

@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.weights_file import WeightsError
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
 from training.self_training import SelfLabelled, label_sources, remove_labels, sure_labels
 from training.sources import IGNORE, DataError, Sample, SourceConfig, find_samples

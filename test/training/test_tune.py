@@ -14,9 +14,9 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from rock_seg_ros.perception.card import Card
-from rock_seg_ros.perception.segmenter import Segmentation, Segmenter
-from rock_seg_ros.perception.weights_file import load_weights
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.evaluate import Conditions
 from training.tune import Probabilities, main, write_threshold
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.inference.card import Card
 from training.validation import find_classes
 
 

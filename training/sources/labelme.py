@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.decoding import PictureError, decode_labels, decode_rgb
+from rock_seg_ros.perception.image_io.decoding import PictureError, decode_labels, decode_rgb
 from training.sources.image_folders import ImageFolders
 from training.sources.json_file import json_files, read_json
 from training.sources.labels import Labels

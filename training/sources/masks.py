@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.decoding import read_grey
-from rock_seg_ros.perception.image_files import image_files, is_lossy
+from rock_seg_ros.perception.image_io.decoding import read_grey
+from rock_seg_ros.perception.image_io.image_files import image_files, is_lossy
 from training.sources.choosing import listed
 from training.sources.labels import NAMED, Labels
 from training.sources.sample import DataError, Sample

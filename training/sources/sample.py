@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.decoding import PictureError, read_rgb
+from rock_seg_ros.perception.image_io.decoding import PictureError, read_rgb
 from training.sources.choosing import listed
 
 IGNORE = 255

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.image_files import image_files
+from rock_seg_ros.perception.image_io.image_files import image_files
 from training.sources.labels import Labels
 from training.sources.sample import IGNORE, DataError, Sample
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from rock_seg_ros.node.outputs.clouds import Obstacles, PolygonPoints, Rocks
-from rock_seg_ros.node.outputs.output import Output
-from rock_seg_ros.node.outputs.pictures import (
+from rock_seg_ros.node.outputs.images import (
     ClassIds,
     Confidence,
     Instances,
@@ -13,6 +12,7 @@ from rock_seg_ros.node.outputs.pictures import (
     Overlay,
     OverlayCompressed,
 )
+from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.outputs.shapes import Markers, Polygons, Target
 from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
 

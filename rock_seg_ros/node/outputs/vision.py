@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.card import Card
+from rock_seg_ros.perception.inference.card import Card
 
 try:
     import vision_msgs.msg as vision_msgs

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images → class ids and confidence: weights, networks, backends."""

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""int8 as rounding in the torch network: a compiler that knows it computes in int8 there.
+
+Weights are rounded symmetrically with one scale an output channel, activations with one scale a
+tensor, from ranges measured on real pictures (Krishnamoorthi 2018, arXiv:1806.08342).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rock_seg_ros.perception.inference.networks import DeepLabV3
+
+ACTIVATION_STEPS = 255  # unsigned 8 bit
+WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
+
+
+def rounded_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
+    """Tells what is computed in int8: all but the exact parts of the network and the last scores.
+
+    Returns:
+        Name of a module whose input is rounded → the convolutions that compute on it. The input of
+        a residual block is rounded for its shortcut too, so that it is kept in 8 bit.
+    """
+    found = model.shared_inputs()
+    apart: set[nn.Module] = {list(model.classifier.modules())[-1]}
+    for readers in found.values():
+        apart.update(readers)
+    for part in model.exact_parts():
+        apart.update(part.modules())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module not in apart:
+            found[name] = [module]
+    return found
+
+
+def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Makes the network round, in place.
+
+    Args:
+        model: In evaluation mode.
+        ranges: For each of `rounded_inputs`, lowest and highest value that is told apart.
+
+    Raises:
+        ValueError: The ranges are not of this network.
+    """
+    inputs = rounded_inputs(model)
+    differing = sorted(inputs.keys() ^ ranges.keys())
+    if differing:
+        raise ValueError(
+            f'its activation_ranges do not fit the network at {differing[0]}'
+            f' ({len(differing)} in all); calibrate it anew with training.export --calibrate'
+        )
+    for name, convolutions in inputs.items():
+        model.get_submodule(name).register_forward_pre_hook(_InputRounding(*ranges[name]))
+        for convolution in convolutions:
+            rounding = _WeightRounding(convolution.weight)
+            parametrize.register_parametrization(convolution, 'weight', rounding)
+
+
+class _InputRounding:
+    def __init__(self, low: float, high: float) -> None:
+        """Takes the range; zero is among the values that stay what they are."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.scale = (high - low) / ACTIVATION_STEPS
+        self.zero = round(-low / self.scale)
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        rounded = torch.fake_quantize_per_tensor_affine(
+            inputs[0], self.scale, self.zero, 0, ACTIVATION_STEPS
+        )
+        return (rounded, *inputs[1:])
+
+
+class _WeightRounding(nn.Module):
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        largest = weight.detach().flatten(1).abs().amax(dim=1).clamp(min=1e-12)
+        self.register_buffer('scale', largest / WEIGHT_STEPS)
+        self.register_buffer('zero', torch.zeros(len(weight), dtype=torch.int32))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.fake_quantize_per_channel_affine(
+            weight, self.scale, self.zero, 0, -WEIGHT_STEPS, WEIGHT_STEPS
+        )

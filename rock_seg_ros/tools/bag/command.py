@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rock_seg bag`: rocks in every picture of a bag, in a new bag as the node would tell them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rclpy.serialization import serialize_message
+from tqdm import tqdm
+
+from rock_seg_ros.node.images import ImageReader
+from rock_seg_ros.node.outputs import OUTPUTS, Output
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.geometry.pairing import NS
+from rock_seg_ros.perception.geometry.projection import level_ground
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import embedded_name
+from rock_seg_ros.perception.writing import folder_beside
+from rock_seg_ros.tools.bag.files import (
+    RELIABLE,
+    TYPES,
+    Bag,
+    BagError,
+    BagMessage,
+    BagTopic,
+    BagWriter,
+)
+from rock_seg_ros.tools.bag.frames import Frame, frames
+from rock_seg_ros.tools.bag.images import PICTURE_ERRORS, PictureReader, reason_of
+from rock_seg_ros.tools.bag.storage import BAG_HELP
+from rock_seg_ros.tools.bag.topics import Sources, choose_sources, whole_first
+from rock_seg_ros.tools.main import FAILED, tell
+from rock_seg_ros.tools.network_options import (
+    BITS_HINT,
+    add_network_options,
+    add_track_option,
+    segmenter_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from rock_seg_ros.tools.bag.report import Record
+
+NODE = '/rock_seg'
+DEFAULT_OUTPUTS = ('mask', 'overlay/compressed', 'polygon_points', 'rocks')
+
+
+def type_name(output: type[Output]) -> str:
+    """Returns the message type of an output, such as 'sensor_msgs/msg/Image'."""
+    kind = output.message_type
+    return f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
+
+
+# Those whose type can be written: rosbags does not know vision_msgs.
+CHOICES = {
+    output.topic.removeprefix('~/'): output
+    for output in OUTPUTS
+    if type_name(output) in TYPES.fielddefs
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `rock_seg bag`."""
+    node = Parameters()
+    parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
+    parser.add_argument(
+        '-o', '--output', type=Path, required=True, metavar='OUT',
+        help="new bag (mcap) of what the node would publish, at the pictures' times",
+    )  # fmt: skip
+    parser.add_argument(
+        '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
+        help=f'of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
+    )  # fmt: skip
+    parser.add_argument('--copy', action='store_true', help="copy IN's messages into OUT, too")
+    parser.add_argument('--report', type=Path, metavar='FILE.html', help='figures and plots')
+    parser.add_argument('--image', metavar='TOPIC', help='pictures (default: the only ones)')
+    parser.add_argument(
+        '--camera-info', metavar='TOPIC', help="'' = none (default: the one beside the pictures)"
+    )
+    parser.add_argument(
+        '--rectified', action='store_true', help="the pictures are: camera_info's P holds"
+    )
+    parser.add_argument(
+        '--depth',
+        metavar='TOPIC',
+        help="registered to the pictures, raw, compressed or compressedDepth; '' = none (default:"
+        " the one in the pictures' frame)",
+    )
+    for name, default, told in (
+        ('--depth-tolerance', node.depth_tolerance, 'most between stamps of picture and depth, s'),
+        ('--camera-height', node.camera_height, 'above level ground, m; 0 = not known'),
+        ('--camera-tilt', node.camera_tilt, 'of the optical axis below the horizon, rad'),
+        ('--camera-roll', node.camera_roll, 'about the optical axis, rad'),
+    ):
+        told = f'{told} (default: {default})'
+        parser.add_argument(name, type=float, default=default, metavar='X', help=told)
+    add_track_option(parser)
+    add_network_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Works on every picture; one that cannot be used is told and counted, and the rest goes on."""
+    output: Path = arguments.output
+    if output.exists():
+        raise BagError(f'{output}: exists already')
+    if arguments.report:  # before the work: matplotlib may be missing, or the folder unwritable
+        from rock_seg_ros.tools.bag.report import Record, Told, write_report
+
+        arguments.report.parent.mkdir(parents=True, exist_ok=True)
+    outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
+    with Bag(arguments.input) as bag:
+        sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)
+        for line in sources.unused:
+            tell('bag', line)
+        segmenter = segmenter_of(arguments)
+        reader = _reader(arguments, sources, segmenter)
+        record = Record(sources.image.count) if arguments.report else None
+        with _whole_bag(output) as writer:
+            results = Results(writer, outputs, record)
+            copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
+            with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
+                damage = results.take_all(found, reader)
+    if damage:
+        tell('bag', f'{damage}; what was found before is kept')
+    print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
+    if record:
+        told = Told(
+            arguments.command_line,
+            _facts(sources, segmenter, arguments),
+            results.refused,
+            reader.set_aside,
+            arguments.track,
+            segmenter.card,
+        )
+        write_report(arguments.report, arguments.input.name, record, told)
+    return FAILED if results.refused or damage else 0
+
+
+def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> PictureReader:
+    ground = None
+    if arguments.camera_height:
+        ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
+    images = ImageReader(
+        lambda told: tell('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
+        arguments.significant_bits,
+        arguments.max_pixels,
+    )
+    return PictureReader(
+        sources,
+        segmenter,
+        settings_of(arguments),
+        ground,
+        arguments.rectified,
+        images,
+        partial(tell, 'bag'),
+    )
+
+
+def _frames(
+    bag: Bag, sources: Sources, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
+) -> Generator[Frame, None, None]:
+    """Yields the pictures with a progress bar; meanwhile copies the messages of some topics."""
+    topics = {topic.name: topic for topic in (*sources.topics, *copied)}
+    messages = _copying(bag.messages(topics.values()), writer, copied)
+    first_info = whole_first(bag, sources.info) if sources.info else None
+    found = frames(messages, sources, tolerance, first_info)
+    with tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr) as shown:
+        yield from shown
+
+
+def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns what a report says was used."""
+    facts = {
+        'pictures': sources.image.name,
+        'camera_info': sources.info.name if sources.info else '–',
+        'depth': sources.depth.name if sources.depth else '–',
+        'weights': arguments.weights
+        or embedded_name(arguments.device, arguments.backend, arguments.precision),
+    }
+    names = ('device', 'precision', 'backend')
+    return facts | {name: str(getattr(segmenter, name)) for name in names}
+
+
+class Results:
+    """Writes what is found in pictures.
+
+    Attributes:
+        done: Pictures with results.
+        refused: Reason → pictures without.
+        topics: Topic → output that goes there.
+    """
+
+    def __init__(
+        self, writer: BagWriter, outputs: Sequence[type[Output]], record: Record | None = None
+    ) -> None:
+        """Adds the topics of the outputs to the bag; `record` takes in what a report shows."""
+        self.done = 0
+        self.refused: Counter[str] = Counter()
+        self.topics = {output.topic.replace('~', NODE): output for output in outputs}
+        self._writer = writer
+        self._record = record
+        self._parameters = Parameters()
+        for topic, output in self.topics.items():
+            writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
+
+    def take_all(self, frames: Iterable[Frame], reader: PictureReader) -> str:
+        """Writes the results of pictures; returns what damage ended them, '' if none did.
+
+        Raises:
+            BagError: The bag is damaged before the first picture.
+            OSError: The bag cannot be written.
+        """
+        try:
+            for frame in frames:
+                self.take(frame, reader)
+        except BagError as error:
+            if not self.done:
+                raise
+            return first_line(error)
+        return ''
+
+    def take(self, frame: Frame, reader: PictureReader) -> None:
+        """Writes all results of a picture; none where something goes wrong with it.
+
+        Raises:
+            OSError: The bag cannot be written.
+        """
+        try:
+            analysis = reader.read(frame)
+            results = [
+                (topic, serialize_message(message))
+                for topic, output in self.topics.items()
+                for message in output.messages(analysis, self._parameters)
+            ]
+            reader.target = analysis.target_now
+            if self._record:
+                self._record.add(frame.message.stamp, analysis)
+        except PICTURE_ERRORS as error:
+            self._refuse(frame, error)
+            return
+        for topic, data in results:
+            self._writer.write(topic, frame.message.stamp, data)
+        self.done += 1
+
+    def _refuse(self, frame: Frame, error: Exception) -> None:
+        """Counts a picture, and tells of the first one of each reason."""
+        reason = reason_of(error)
+        self.refused[reason] += 1
+        if self.refused[reason] == 1:
+            number = self.done + self.refused.total()
+            tell('bag', f'picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
+
+
+def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
+    """Returns one line."""
+    parts = [f'{done} pictures with results']
+    for name, counted in (('refused', refused), ('set aside', set_aside)):
+        if counted:
+            reasons = ', '.join(f'{reason} ({count})' for reason, count in counted.items())
+            parts.append(f'{name}: {reasons}')
+    return '; '.join(parts)
+
+
+@contextmanager
+def _whole_bag(output: Path) -> Iterator[BagWriter]:
+    """Yields a bag that gets its name when all is written; until then, and else, there is none."""
+    try:
+        with folder_beside(output) as folder:
+            place = folder / output.name
+            with BagWriter(place) as writer:
+                yield writer
+            place.rename(output)
+    except OSError as error:
+        raise BagError(f'{output}: {error.strerror or first_line(error)}') from None
+
+
+def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagTopic]:
+    """Adds the bag's topics to the new one; tells of those that cannot be copied."""
+    copied = []
+    for topic in bag.topics:
+        why = ''
+        if topic.name in made:
+            why = 'it is made anew'
+        elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
+            why = f'{topic.type} is another in ROS 2, or not known'
+        if why:
+            tell('bag', f'{topic.name} is not copied: {why}')
+        else:
+            writer.add_topic_of(bag, topic)
+            copied.append(topic)
+    return copied
+
+
+def _copying(
+    messages: Iterable[BagMessage], writer: BagWriter, copied: Iterable[BagTopic]
+) -> Iterator[BagMessage]:
+    """Writes the messages of some topics as they pass through."""
+    names = {topic.name for topic in copied}
+    for message in messages:
+        if message.topic in names:
+            writer.write(message.topic, message.stamp, message.data)
+        yield message

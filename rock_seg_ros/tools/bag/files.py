@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags: any rosbag read, a rosbag2 with mcap storage written. Messages stay serialized (CDR)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rosbags.convert.converter import is_same_wireformat
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag1 import ReaderError as Rosbag1Error
+from rosbags.rosbag2 import ReaderError as Rosbag2Error
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_typestore
+from rosbags.typesys.store import Typestore
+
+from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.tools.bag.storage import ZSTD, BagError, storage_files, unpack, unpack_message
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+_READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
+_NO_TIME = QosTime(0, 0)
+UNFINISHED = 'File end magic is invalid'  # what rosbags says of an mcap whose recorder was killed
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic of a bag.
+
+    Attributes:
+        name: Topic name.
+        type: ROS 2 message type, such as 'sensor_msgs/msg/Image'.
+        count: Messages in the bag.
+        qos: What the recorded publisher offered; ROS 1's latching is transient local; None when
+            the bag does not tell.
+        connections: The bag's own records of it.
+    """
+
+    name: str
+    type: str
+    count: int
+    qos: Qos | None
+    connections: tuple[Connection, ...] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """A message of a bag.
+
+    Attributes:
+        topic: Topic name.
+        stamp: When it was recorded, ns since the epoch.
+        data: The message in CDR.
+    """
+
+    topic: str
+    stamp: int
+    data: bytes
+
+
+class Bag:
+    """A bag that is open for reading: a rosbag2 (mcap, sqlite3, these with zstd) or a rosbag1 file.
+
+    Of a rosbag2 the storage files are read, whatever its metadata.yaml says, if there is one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Opens the bag.
+
+        Args:
+            path: Folder with storage files, a storage file, or a `.bag` file.
+
+        Raises:
+            BagError: There is no such bag, or all of it is damaged.
+        """
+        self.path = Path(path)
+        self._stack = ExitStack()
+        self._damage = ''
+        try:
+            files = storage_files(self.path) if self.path.is_dir() else [self.path]
+            self._reader = self._open(files)
+        except BagError:
+            raise
+        except FileNotFoundError:
+            raise BagError(f'{self.path}: no such bag') from None
+        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            self._stack.close()
+            raise BagError(f'{self.path}: {_told(error)}') from None
+        self.topics = [
+            _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
+        ]
+
+    def _open(self, files: Sequence[Path]) -> AnyReader:
+        """Opens files; where they are several, those that are whole, and notes what the others are.
+
+        Raises:
+            Exception: None of them is whole.
+        """
+        try:
+            return self._open_all(files)
+        except Exception:  # damaged bytes raise anything in rosbags
+            whole = [file for file in files if self._is_whole(file)] if len(files) > 1 else []
+            if not whole:
+                raise
+            return self._open_all(whole)
+
+    def _open_all(self, files: Sequence[Path]) -> AnyReader:
+        reader = AnyReader([self._unpacked(file) for file in files], default_typestore=TYPES)
+        reader.open()
+        self._stack.callback(reader.close)
+        return reader
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            with AnyReader([self._unpacked(file)], default_typestore=TYPES):
+                return True
+        except Exception as error:  # noqa: BLE001  (as in _open)
+            self._damage = f'{file.name}: {_told(error)}'
+            return False
+
+    def _unpacked(self, file: Path) -> Path:
+        if file.suffix != ZSTD:
+            return file
+        return unpack(file, Path(self._stack.enter_context(tempfile.TemporaryDirectory())))
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first message to the last."""
+        return max(0, self._reader.end_time - 1 - self._reader.start_time) * 1e-9
+
+    @property
+    def types(self) -> Typestore:
+        """The ROS 2 message types of this bag."""
+        return self._reader.typestore if self._reader.is2 else TYPES
+
+    def has_ros2_form(self, topic: BagTopic) -> bool:
+        """Whether the topic's messages can be had as ROS 2 CDR."""
+        if self._reader.is2:
+            extra = topic.connections[0].ext
+            return isinstance(extra, ConnectionExtRosbag2) and extra.serialization_format == 'cdr'
+        return topic.type in TYPES.fielddefs and is_same_wireformat(
+            self._reader.typestore, TYPES, topic.type, topic.type
+        )
+
+    def messages(self, topics: Collection[BagTopic]) -> Iterator[BagMessage]:
+        """Reads the messages of some topics in the order of their stamps.
+
+        Raises:
+            BagError: The bag is damaged, or holds fewer messages than it says; what is whole was
+                yielded before.
+        """
+        connections = [connection for topic in topics for connection in topic.connections]
+        if not connections:
+            return
+        left = sum(topic.count for topic in topics)
+        try:
+            for connection, stamp, data in self._reader.messages(connections):
+                data = (
+                    unpack_message(data)
+                    if self._reader.is2
+                    else bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
+                )
+                left -= 1
+                yield BagMessage(connection.topic, stamp, data)
+        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            raise BagError(f'{self.path}: {_told(error)}') from None
+        if left > 0:
+            raise BagError(f'{self.path}: damaged ({left} messages are missing)')
+        if self._damage:
+            raise BagError(f'{self.path}: {self._damage}')
+
+    def first(self, topic: BagTopic) -> BagMessage | None:
+        """Reads the first message of a topic; None if there is none.
+
+        Raises:
+            BagError: The bag is damaged.
+        """
+        return next(self.messages([topic]), None)
+
+
+class BagWriter:
+    """Writes a new rosbag2 folder with mcap storage.
+
+    Used as a context manager; leaving it with an error leaves a bag without metadata, which no
+    reader takes for a whole one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Makes the folder.
+
+        Raises:
+            BagError: There is such a folder already.
+        """
+        if Path(path).exists():
+            raise BagError(f'{path}: exists already')
+        self._writer = Writer(
+            path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
+        )
+        self._connections: dict[str, Connection] = {}
+
+    def __enter__(self) -> BagWriter:
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def add_topic(self, name: str, message_type: str, qos: Qos | None = None) -> None:
+        """Adds a topic.
+
+        Args:
+            name: Topic name.
+            message_type: One of ROS 2's own, such as 'sensor_msgs/msg/Image'.
+            qos: What a player shall offer; None = reliable, the last ten, volatile.
+        """
+        self._connections[name] = self._writer.add_connection(
+            name, message_type, typestore=TYPES, offered_qos_profiles=[qos or RELIABLE]
+        )
+
+    def add_topic_of(self, bag: Bag, topic: BagTopic) -> None:
+        """Adds a topic as another bag has it, for its messages in CDR."""
+        self._connections[topic.name] = self._writer.add_connection(
+            topic.name,
+            topic.type,
+            typestore=bag.types,
+            offered_qos_profiles=[topic.qos or RELIABLE],
+        )
+
+    def write(self, topic: str, stamp: int, data: bytes) -> None:
+        """Writes one CDR message of an added topic; `stamp` in ns since the epoch."""
+        self._writer.write(self._connections[topic], stamp, data)
+
+    def write_message(self, topic: str, stamp: int, message: Any) -> None:
+        """Writes one message made of the classes of `TYPES`."""
+        message_type = self._connections[topic].msgtype
+        self.write(topic, stamp, bytes(TYPES.serialize_cdr(message, message_type)))
+
+
+RELIABLE = Qos(
+    QosHistory.KEEP_LAST,
+    10,
+    QosReliability.RELIABLE,
+    QosDurability.VOLATILE,
+    _NO_TIME,
+    _NO_TIME,
+    QosLiveliness.AUTOMATIC,
+    _NO_TIME,
+    False,
+)
+
+
+def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
+    return BagTopic(
+        name,
+        connections[0].msgtype,
+        sum(connection.msgcount for connection in connections),
+        next(filter(None, map(_offered, connections)), None),
+        tuple(connections),
+    )
+
+
+def _told(error: Exception) -> str:
+    line = first_line(error)
+    if line.startswith(UNFINISHED):
+        return 'the recording was not finished, its end is missing; `mcap recover` mends it'
+    return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
+
+
+def _offered(connection: Connection) -> Qos | None:
+    if isinstance(connection.ext, ConnectionExtRosbag2):
+        return next(iter(connection.ext.offered_qos_profiles), None)
+    latched = RELIABLE._replace(depth=1, durability=QosDurability.TRANSIENT_LOCAL)
+    return latched if connection.ext.latching else None

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bag's pictures show together, as one HTML file that needs no other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.figures import BLUE, GREY, ORANGE, SIZE, jpeg, new_axes, render, svg
+from rock_seg_ros.perception.geometry.abundance import (
+    Abundance,
+    Seen,
+    cover,
+    look_at,
+    statistics,
+    together,
+)
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.writing import write_beside
+
+REACH = signature(look_at).parameters['reach'].default
+TEMPLATE = Path(__file__).with_name('report.html.jinja')
+WIDE = (2 * SIZE[0], SIZE[1])
+LASTING = 3  # pictures that a rock must be in to be no flicker
+POINTS = 400  # of a line; of longer bags each is a mean
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One picture's figures.
+
+    Attributes:
+        time: Since the first picture of the bag, s.
+        rocks: How many.
+        seen: What it shows of the ground.
+    """
+
+    time: float
+    rocks: int
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that is shown.
+
+    Attributes:
+        time: Since the first picture of the bag, s.
+        caption: What it shows.
+        overlay: Data URI.
+    """
+
+    time: float
+    caption: str
+    overlay: str
+
+
+class Record:
+    """Collects what a report shows, a few hundred bytes a picture.
+
+    Attributes:
+        moments: Of the pictures in their order.
+        pixel_diameters: Number of rocks by diameter of the disc of equal area, whole px.
+        ids: Id of a rock → pictures that it is in.
+        shown: What is special about a picture → the picture.
+    """
+
+    def __init__(self, pictures: int) -> None:
+        """Starts empty; `pictures` is how many there are in the bag."""
+        self.moments: list[Moment] = []
+        self.pixel_diameters: Counter[int] = Counter()
+        self.ids: Counter[int] = Counter()
+        self.shown: dict[str, Shown] = {}
+        self._middle = pictures // 2
+        self._most = {'most rocks': -1.0, 'most rock': -1.0}
+        self._start: int | None = None
+
+    def add(self, stamp: int, analysis: Analysis) -> None:
+        """Takes in what was found in the next picture; `stamp` in ns."""
+        self._start = stamp if self._start is None else self._start
+        rocks = analysis.rocks
+        seen = look_at(
+            rocks,
+            analysis.places,
+            analysis.picture.shape[:2],
+            analysis.view,
+            min_area=analysis.settings.rocks.min_area,
+        )
+        self.moments.append(Moment((stamp - self._start) * 1e-9, len(rocks), seen))
+        self.pixel_diameters.update(round(2 * (rock.area / np.pi) ** 0.5) for rock in rocks)
+        self.ids.update(rock.id for rock in rocks)
+        self._show(analysis)
+
+    def _show(self, analysis: Analysis) -> None:
+        """Keeps the overlay of a picture that is special."""
+        moment = self.moments[-1]
+        special = []
+        if len(self.moments) == 1:
+            special.append('first')
+        if len(self.moments) == self._middle + 1:
+            special.append('middle')
+        for name, value in (('most rocks', moment.rocks), ('most rock', moment.seen.rock_pixels)):
+            if value > self._most[name]:
+                self._most[name] = value
+                special.append(name)
+        if special:
+            share = moment.seen.rock_pixels / moment.seen.pixels
+            caption = f'{moment.time:.2f} s: {moment.rocks} rocks, {share:.1%} of the pixels'
+            shown = Shown(moment.time, caption, jpeg(analysis.overlay))
+            self.shown |= dict.fromkeys(special, shown)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report says of the work itself.
+
+    Attributes:
+        command: That makes the report again.
+        facts: What was used → text.
+        refused: Reason → pictures without results.
+        set_aside: Reason → pictures whose depth or camera_info was not used.
+        lasting: Whether rocks keep their ids.
+        card: Of the weights.
+    """
+
+    command: str
+    facts: Mapping[str, str]
+    refused: Mapping[str, int]
+    set_aside: Mapping[str, int]
+    lasting: bool
+    card: Card
+
+
+def write_report(output: Path, name: str, record: Record, told: Told) -> None:
+    """Writes a report, beside the target first and then renamed.
+
+    Args:
+        output: The HTML file.
+        name: Of the bag.
+        record: What was found.
+        told: What is said beside it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    field = statistics_of(record)
+    page = render(
+        TEMPLATE,
+        name=name,
+        told=told,
+        figures=figures_of(record, field, told),
+        plots=_plots(record, field),
+        shown=_by_picture(record.shown),
+        card=asdict(told.card),
+        reach=f'{REACH:g} m',
+    )
+    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
+
+
+def statistics_of(record: Record) -> Abundance | None:
+    """Returns the statistics of all pictures together; None without pictures."""
+    seen = [moment.seen for moment in record.moments]
+    return statistics(together(seen)) if seen else None
+
+
+def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str, str]:
+    """Returns the table of figures: what it is → value as text."""
+    counts = [moment.rocks for moment in record.moments]
+    figures = {
+        'pictures with results': str(len(counts)),
+        'pictures refused': str(sum(told.refused.values())),
+    }
+    if field is None:
+        return figures
+    figures['rocks a picture, mean'] = f'{np.mean(counts):.2f}'
+    figures['rocks a picture, least to most'] = f'{min(counts)} to {max(counts)}'
+    if told.lasting:
+        lasting = sum(pictures >= LASTING for pictures in record.ids.values())
+        figures['different rocks (ids)'] = str(len(record.ids))
+        figures[f'of them in {LASTING} pictures or more'] = str(lasting)
+    figures['share of the pixels that is rock'] = f'{field.pixel_share:.2%}'
+    metric = sum(np.isfinite(moment.seen.ground) for moment in record.moments)
+    figures['pictures with metres'] = str(metric)
+    if metric:
+        figures['ground seen, each picture counted'] = f'{field.ground:.1f} m²'
+        figures['rock abundance: share of the ground'] = f'{field.abundance:.2%}'
+        figures["k of Golombek and Rapp's law"] = f'{field.k:.4f}'
+    return figures
+
+
+def _by_picture(shown: Mapping[str, Shown]) -> dict[str, Shown]:
+    """Names each picture by all that is special about it; in order of time."""
+    groups: dict[Shown, list[str]] = {}
+    for name, picture in shown.items():
+        groups.setdefault(picture, []).append(name)
+    ordered = sorted(groups, key=lambda picture: picture.time)
+    return {', '.join(groups[picture]): picture for picture in ordered}
+
+
+def _plots(record: Record, field: Abundance | None) -> list[str]:
+    if field is None:
+        return []
+    known = np.isfinite(field.ground) and any(field.covered)
+    sizes = [plot_covered(field), plot_numbers(field)] if known else [plot_pixels(record)]
+    return [plot_rocks(record.moments), plot_abundance(record.moments), *sizes]
+
+
+def plot_rocks(moments: Sequence[Moment]) -> str:
+    """Plots how many rocks a picture has over time."""
+    groups = groups_of(moments)
+    figure, axes = new_axes('Rocks in a picture', 'time in the bag (s)', 'rocks', WIDE)
+    means = [float(np.mean([moment.rocks for moment in group])) for group in groups]
+    axes.plot(_times(groups), means, color=BLUE, **_marks(groups))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(ylim=(0, None))
+    return svg(figure)
+
+
+def plot_abundance(moments: Sequence[Moment]) -> str:
+    """Plots how much is rock over time: of the pixels, and of the ground where that is known."""
+    groups = groups_of(moments)
+    fields = [statistics(together([moment.seen for moment in group])) for group in groups]
+    figure, axes = new_axes('Rock abundance', 'time in the bag (s)', 'share (%)', WIDE)
+    for name, colour, shares in (
+        ('of the pixels', BLUE, [field.pixel_share for field in fields]),
+        ('of the ground', ORANGE, [field.abundance for field in fields]),
+    ):
+        if np.isfinite(shares).any():
+            percent = 100 * np.array(shares)
+            axes.plot(_times(groups), percent, color=colour, label=name, **_marks(groups))
+    axes.legend(frameon=False)
+    axes.set(ylim=(0, None))
+    return svg(figure)
+
+
+def plot_covered(field: Abundance) -> str:
+    """Plots the ground that rocks of a diameter and more cover, with the law that was fitted."""
+    sizes, covered = np.array(field.sizes), np.array(field.covered)
+    there = covered > 0
+    figure, axes = new_axes(
+        'Cumulative fractional area', 'diameter D (m)', 'covered by rocks of at least D (%)'
+    )
+    axes.loglog(sizes[there], 100 * covered[there], 'o', color=BLUE, markersize=4, label='measured')
+    if np.isfinite(field.k):
+        fine = np.geomspace(sizes[there][0], sizes[there][-1], 100)
+        label = f'Golombek & Rapp, k = {field.k:.3f}'
+        axes.loglog(fine, 100 * cover(fine, field.k), color=ORANGE, label=label)
+    _mark_smallest(axes, field)
+    _plain_ticks(axes)
+    axes.legend(frameon=False, loc='lower left')
+    return svg(figure)
+
+
+def plot_numbers(field: Abundance) -> str:
+    """Plots how many rocks of a diameter and more there are on a square metre."""
+    sizes, numbers = np.array(field.sizes), np.array(field.numbers)
+    there = numbers > 0
+    figure, axes = new_axes(
+        'Cumulative number', 'diameter D (m)', 'rocks of at least D on a square metre'
+    )
+    axes.loglog(sizes[there], numbers[there], 'o-', color=BLUE, markersize=4, linewidth=1)
+    _mark_smallest(axes, field)
+    _plain_ticks(axes)
+    return svg(figure)
+
+
+def plot_pixels(record: Record) -> str:
+    """Plots how many rocks of a diameter in pixels and more a picture has."""
+    sizes = np.array(sorted(record.pixel_diameters), float)
+    counts = [record.pixel_diameters[size] for size in sorted(record.pixel_diameters)]
+    larger = np.cumsum(counts[::-1])[::-1] / len(record.moments)
+    figure, axes = new_axes(
+        'Cumulative number', 'diameter D (px)', 'rocks of at least D in a picture'
+    )
+    axes.loglog(sizes, larger, color=BLUE)
+    _plain_ticks(axes)
+    return svg(figure)
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Writes 1, 2 and 5 of each decade, as numbers, at logarithmic axes."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter('{x:g}')
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _mark_smallest(axes: Any, field: Abundance) -> None:
+    """Greys the sizes at which not every rock is told."""
+    low, high = axes.get_xlim()
+    axes.axvspan(low, max(low, field.smallest), color=GREY, alpha=0.2, linewidth=0)
+    axes.set_xlim(low, high)
+
+
+def groups_of(moments: Sequence[Moment]) -> list[Sequence[Moment]]:
+    """Divides moments into at most `POINTS` groups of neighbours."""
+    size = -(-len(moments) // POINTS)
+    return [moments[start : start + size] for start in range(0, len(moments), size)]
+
+
+def _times(groups: Sequence[Sequence[Moment]]) -> list[float]:
+    return [float(np.mean([moment.time for moment in group])) for group in groups]
+
+
+def _marks(groups: Sequence[Any]) -> dict[str, Any]:
+    """Returns a line's style; few points are marked, as one alone would not be seen."""
+    return {'linewidth': 1, 'marker': '.' if len(groups) < POINTS / 4 else ''}

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics of a bag belong together: pictures, their camera_info, their depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from rock_seg_ros.node.images import PictureRefused
+from rock_seg_ros.perception.image_io.depth import ENCODINGS, TRANSPORTS, is_depth
+from rock_seg_ros.tools.bag.files import Bag, BagError, BagMessage, BagTopic
+from rock_seg_ros.tools.main import UsageError
+
+RAW = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+INFO = 'sensor_msgs/msg/CameraInfo'
+CLASSES: dict[str, Any] = {RAW: Image, COMPRESSED: CompressedImage, INFO: CameraInfo}
+ENDING = '/compressed'
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Topics of one camera.
+
+    Attributes:
+        image: Its pictures, raw or compressed.
+        info: Its camera_info; None = there is none.
+        depth: Depth images that are registered to the pictures; None = there are none.
+        registered: Whether they are even where they are in another frame.
+        unused: A line for people of each depth topic that is there, and why it is not used.
+    """
+
+    image: BagTopic
+    info: BagTopic | None
+    depth: BagTopic | None
+    registered: bool = False
+    unused: tuple[str, ...] = ()
+
+    @property
+    def topics(self) -> list[BagTopic]:
+        """Those that there are."""
+        return [topic for topic in (self.image, self.info, self.depth) if topic is not None]
+
+
+def choose_sources(
+    bag: Bag,
+    own: str,
+    image: str | None = None,
+    info: str | None = None,
+    depth: str | None = None,
+) -> Sources:
+    """Finds a camera's topics.
+
+    Args:
+        bag: Open.
+        own: What results' topics begin with; those are no camera's.
+        image: Topic of the pictures, '/compressed' may be left out; None = the only one.
+        info: Topic of the camera_info; None = `camera_info` beside the pictures, '' = none.
+        depth: Topic of the depth, its transport may be left out; None = the only one in the
+            pictures' frame, '' = none.
+
+    Raises:
+        BagError: There are no pictures, or the bag is damaged.
+        UsageError: There is no such topic, or several could be meant.
+    """
+    usable = {
+        topic.name: topic
+        for topic in bag.topics
+        if topic.type in CLASSES and topic.count and bag.has_ros2_form(topic)
+    }
+    chosen = _named(bag, usable, image) if image else _only(bag, usable, own)
+    beside = chosen.name.removesuffix(ENDING).rpartition('/')[0] + '/camera_info'
+    if info is None:
+        info = beside if beside in usable and usable[beside].type == INFO else ''
+    registered = bool(depth)
+    unused: tuple[str, ...] = ()
+    if depth is None:
+        depth, unused = _depth_of(bag, usable.values(), chosen)
+    return Sources(
+        chosen,
+        _named(bag, usable, info, (INFO,)) if info else None,
+        _named(bag, usable, depth, endings=TRANSPORTS) if depth else None,
+        registered,
+        unused,
+    )
+
+
+def _named(
+    bag: Bag,
+    usable: dict[str, BagTopic],
+    name: str,
+    types: tuple[str, ...] = (RAW, COMPRESSED),
+    endings: tuple[str, ...] = ('compressed',),
+) -> BagTopic:
+    """Returns the topic of a name, or of this name and an image transport."""
+    fitting = {key: topic for key, topic in usable.items() if topic.type in types}
+    for full in (name, *(f'{name}/{ending}' for ending in endings)):
+        if full in fitting:
+            return fitting[full]
+    has = f'it has {", ".join(fitting)}' if fitting else 'nor another'
+    raise UsageError(f'{bag.path}: has no {types[0]} {name}; {has}')
+
+
+def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
+    """Returns the only topic of pictures; raw wins over compressed of the same name."""
+    found: dict[str, BagTopic] = {}
+    for name, topic in sorted(usable.items()):  # a raw one before its compressed one
+        if topic.type != INFO and not name.startswith(f'{own}/') and _has_pictures(bag, topic):
+            found.setdefault(name.removesuffix(ENDING), topic)
+    if not found:
+        for topic in usable.values():
+            bag.first(topic)  # raises where damage is what hides them
+        raise BagError(f'{bag.path}: has no pictures')
+    if len(found) > 1:
+        names = ', '.join(topic.name for topic in found.values())
+        raise UsageError(f'{bag.path}: has several cameras; name one with --image: {names}')
+    return next(iter(found.values()))
+
+
+def _has_pictures(bag: Bag, topic: BagTopic) -> bool:
+    return whole_first(bag, topic) is not None and not _is_depth(first_message(bag, topic))
+
+
+def _is_depth(message: Any) -> bool:
+    """Whether an image, raw or compressed, is one of depth."""
+    if isinstance(message, CompressedImage):
+        return is_depth(message.format)
+    return isinstance(message, Image) and message.encoding.upper() in ENCODINGS
+
+
+def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[str, tuple[str, ...]]:
+    """Returns the only depth topic in the frame of the pictures, '' for none.
+
+    Where there is none, also a line of each in another frame.
+    """
+    pictures = first_message(bag, image)
+    frame = '' if pictures is None else pictures.header.frame_id
+    found: dict[str, str] = {}  # name without transport → topic
+    elsewhere: dict[str, str] = {}  # the same → its line
+    for topic in sorted(topics, key=_transport):
+        if topic.type == INFO or topic is image:
+            continue
+        first = first_message(bag, topic)
+        if not _is_depth(first):
+            continue
+        name, other = _without_transport(topic.name), first.header.frame_id
+        if pictures is not None and other == frame:
+            found.setdefault(name, topic.name)
+        else:
+            told = (
+                f'depth: {topic.name} is in another frame ({other}, the images are in {frame}): not'
+                f' used; give --depth {topic.name} if it is registered to the images'
+            )
+            elsewhere.setdefault(name, told)
+    if len(found) > 1:
+        names = ', '.join(found.values())
+        raise UsageError(
+            f"{bag.path}: has several depths; name one with --depth ('' = none): {names}"
+        )
+    return ''.join(found.values()), () if found else tuple(elsewhere.values())
+
+
+def _transport(topic: BagTopic) -> int:
+    """Returns a topic's place in the order in which its transport is liked: the raw one first."""
+    return ('', *TRANSPORTS).index(topic.name[len(_without_transport(topic.name)) :].lstrip('/'))
+
+
+def _without_transport(name: str) -> str:
+    base, _, ending = name.rpartition('/')
+    return base if ending in TRANSPORTS else name
+
+
+def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
+    """Returns the first message of a topic; None if there is none before damage."""
+    try:
+        return bag.first(topic)
+    except BagError:
+        return None
+
+
+def first_message(bag: Bag, topic: BagTopic) -> Any:
+    """Reads the first message of a topic; None if there is none that is whole."""
+    message = whole_first(bag, topic)
+    try:
+        return message and read_message(message.data, topic.type)
+    except PictureRefused:
+        return None
+
+
+def read_message(data: bytes, kind: str) -> Any:
+    """Reads a message in CDR; `kind` is a type in `CLASSES`.
+
+    Raises:
+        PictureRefused: It is cut short, or the like.
+    """
+    try:
+        return deserialize_message(data, CLASSES[kind])
+    except RuntimeError:
+        raise PictureRefused('damaged message', f'{len(data)} bytes') from None

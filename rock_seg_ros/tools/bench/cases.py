@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The measurements of `rock_seg bench`, each a list of cases."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rock_seg_ros.tools.bench.contenders import (
+    PRODUCT_SIDE,
+    WAYS,
+    BenchError,
+    ContenderProcess,
+    Job,
+    Run,
+    Size,
+    scaled,
+    weights_of,
+)
+from rock_seg_ros.tools.bench.nodes import (
+    OUTPUTS,
+    OWN_NODE,
+    USUAL,
+    BenchNode,
+    Picture,
+    keep_freed_memory,
+    ros_context,
+)
+from rock_seg_ros.tools.bench.timing import Case, affordable, in_turn
+
+PRODUCT, TORCHVISION, EAGER = 'matrix product', 'torchvision', 'eager'
+OURS, PLAIN, ECHO = 'rock_seg', 'plain node', 'echo node'
+PROGRAMS = 'rock_seg_ros.tools.bench.programs'
+SHELLS = {OURS: 'stand_in_node', PLAIN: 'plain_node', ECHO: 'echo_node'}
+ALLOWED_AGE_MS = 20.0
+STAND_IN_MS = 100.0
+OVERLOAD = 10.0
+FEW, MANY = 20, 200
+SETTLING = 0.2
+PATIENCE = 5.0
+Start = Callable[..., BenchNode]
+# What each measurement may take of the time there is.
+SHARES = {'alone': 0.65, 'node': 0.25, 'shell': 0.1}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and for how long.
+
+    Attributes:
+        sizes: Widths and heights, px; the first gets half of the time.
+        presets: Of the package: keys of `WAYS`.
+        devices: 'cpu', and 'cuda' where there is one; the nodes run on the last.
+        shell_sizes: Sizes at which the shell is measured.
+        seconds: For all measurements but the overload; loading comes on top.
+        most: Rounds of a measurement, at most.
+        many: Whether the shell is measured with many rocks, too.
+        pictures: Of the overload.
+        weights: File that takes the place of the embedded ResNet-50; empty = none.
+        picture: That is scaled to each size.
+        bar: Tells people how far it is.
+    """
+
+    sizes: tuple[Size, ...]
+    presets: tuple[str, ...]
+    devices: tuple[str, ...]
+    shell_sizes: tuple[Size, ...]
+    seconds: float
+    most: int
+    many: bool
+    pictures: int
+    weights: str
+    picture: Path
+    bar: Any
+
+    def seconds_for(self, what: str, size: Size) -> float:
+        """Returns how long a measurement at one of the sizes may take."""
+        part = 1.0
+        if len(self.sizes) > 1:
+            part = 0.5 if size == self.sizes[0] else 0.5 / (len(self.sizes) - 1)
+        return SHARES[what] * self.seconds * part
+
+    def seen(self, size: Size) -> Picture:
+        """Returns the picture at a size, as a camera publishes it."""
+        return Picture(scaled(self.picture, size))
+
+    def rounds(
+        self, contenders: Mapping[Any, Callable[[], Run]], seconds: float, told: str
+    ) -> dict[Any, list[Run]]:
+        """Measures contenders in turn, and tells how far it is."""
+        self.bar.set_description_str(told)
+        return in_turn(contenders, seconds, self.most, self.bar.update)
+
+
+def measure_alone(plan: Plan, device: str) -> list[Case]:
+    """Measures networks alone, and pictures to masks, within processes."""
+    cases: list[Case] = []
+    with _contenders(plan, device) as processes:
+        expected: dict[tuple[str, ContenderProcess], float] = {}
+        for process in processes:
+            if process.job.who != PRODUCT:
+                expected['network', process] = 0.0
+            if process.job.who not in (PRODUCT, EAGER):
+                expected['picture', process] = 0.0
+        product = next(process for process in processes if process.job.who == PRODUCT)
+        before = plan.sizes[0]
+        for size in plan.sizes:
+            seconds = plan.seconds_for('alone', size) / len(plan.devices)
+            grown = size[0] * size[1] / (before[0] * before[1])
+            chosen = affordable({who: grown * s for who, s in expected.items()}, seconds)
+            _tell_left_out([f'{s}: {p.job.who}' for s, p in expected if (s, p) not in chosen], size)
+            contenders = {who: partial(who[1].run, who[0], size) for who in chosen}
+            contenders['network', product] = partial(product.run, 'network', size)
+            taken = plan.rounds(contenders, seconds, f'networks, {_spoken(size)}, {device}')
+            rate = _rate(taken.pop(('network', product)), device)
+            for (step, process), runs in taken.items():
+                expected[step, process] = runs[0].seconds / grown
+                cases.append(_alone(plan, step, process, size, runs, rate))
+    return cases
+
+
+@contextmanager
+def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
+    """Yields the processes of those that can be loaded."""
+    asked = [(PRODUCT, ''), (TORCHVISION, ''), (EAGER, '')]
+    asked += [(preset, 'auto') for preset in plan.presets]
+    if device == 'cuda' and 'exact' in plan.presets:
+        asked.append(('exact', 'fp16'))
+    plan.bar.set_description_str('loading')
+    jobs = [Job(who, device, precision, plan.weights, plan.picture) for who, precision in asked]
+    processes = [ContenderProcess(job) for job in jobs]
+    try:
+        loaded = []
+        for process in processes:
+            try:
+                process.await_loaded()
+                loaded.append(process)
+            except BenchError as error:
+                if process.job.who not in plan.presets:
+                    raise
+                tell(f'not measured: {error}')
+        yield loaded
+    finally:
+        for process in processes:
+            process.stop()
+
+
+def _alone(
+    plan: Plan, step: str, process: ContenderProcess, size: Size, runs: list[Run], rate: float
+) -> Case:
+    who, more = process.job.who, {}
+    limit = None
+    if step == 'network':
+        flops = count_flops(who, plan.weights, size)
+        limit, more = flops / rate * 1e3, {'gflop': round(flops / 1e9, 2)}
+    return Case(step, who, size, process.job.device, process.precision, runs, limit, more)
+
+
+def _rate(runs: list[Run], device: str) -> float:
+    """Returns the FLOP a second of the quickest product."""
+    return 2.0 * PRODUCT_SIDE[device] ** 3 / min(run.seconds for run in runs)
+
+
+def count_flops(who: str, weights: str, size: Size) -> int:
+    """Counts the FLOP of a network's pass, a multiplication and an addition being two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from torchvision.models.segmentation import deeplabv3_resnet50
+
+    from rock_seg_ros.perception.inference.model import build
+    from rock_seg_ros.perception.inference.presets import preset_stride
+    from rock_seg_ros.perception.inference.weights_file import load_weights
+
+    with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if who == TORCHVISION:
+            model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=2)
+        else:
+            ours = who if who in WAYS else 'exact'
+            card = load_weights(weights_of(ours, weights)).card
+            model = build(card, preset_stride(WAYS[ours][1], card))
+        model.eval()(torch.empty(1, 3, size[1], size[0]))
+    return int(counter.get_total_flops())
+
+
+def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
+    """Measures publish to mask through DDS, with the networks whose way to a mask `alone` has."""
+    device, cases = plan.devices[-1], []
+    ways: dict[Size, dict[tuple[str, str], float]] = {size: {} for size in plan.sizes}
+    for case in alone:
+        if case.kind == 'picture' and case.device == device:
+            ways[case.size][case.who, case.precision] = case.p50 / 1e3
+    with _nodes(plan) as start:
+        nodes = {
+            (who, precision): _start_node(plan, start, who, precision, device)
+            for who, precision in ways[plan.sizes[0]]
+        }
+        for size, expected in ways.items():
+            picture, seconds = plan.seen(size), plan.seconds_for('node', size)
+            chosen = affordable(expected, seconds)
+            _tell_left_out([f'node: {node[0]}' for node in nodes if node not in chosen], size)
+            for node in chosen:
+                nodes[node].listen({'mask': 1}, picture, PATIENCE * expected[node])
+            asked = {node: partial(nodes[node].run, picture) for node in chosen}
+            taken = plan.rounds(asked, seconds, f'nodes, {_spoken(size)}, {device}')
+            for (who, precision), runs in taken.items():
+                who = PLAIN if who == TORCHVISION else who
+                cases.append(Case('node', who, size, device, precision, runs))
+    return cases
+
+
+def _start_node(plan: Plan, start: Start, who: str, precision: str, device: str) -> BenchNode:
+    if who == TORCHVISION:
+        return start('plain', _program('plain_node'))
+    parameters = {
+        'weights': weights_of(who, plan.weights),
+        'preset': WAYS[who][1],
+        'precision': precision,
+        'device': device,
+    }
+    return start(f'{who}_{precision}', parameters=parameters)
+
+
+def _program(name: str, *arguments: str) -> list[str]:
+    """Returns what Python runs for one of the `programs`."""
+    return ['-m', f'{PROGRAMS}.{name}', *arguments]
+
+
+def measure_shell(plan: Plan) -> list[Case]:
+    """Measures everything but the network, from a picture's publication to all that is wanted.
+
+    Beside it, what a node takes that works out nothing: rclpy and DDS, on both sides.
+    """
+    cases: list[Case] = []
+    scenes = [('shell', FEW, dict.fromkeys(USUAL, 1), size) for size in plan.shell_sizes]
+    everything = {**dict.fromkeys(OUTPUTS, 1), 'polygons': MANY}
+    if plan.many:
+        scenes.append(('shell, all outputs', MANY, everything, plan.shell_sizes[0]))
+    with _nodes(plan) as start:
+        nodes = {
+            (who, rocks): start(
+                f'{who.split()[0]}_{rocks}',
+                _program(program, '--rocks', str(rocks)),
+                {'device': 'cpu', 'track': 'false'},  # plain nodes follow nothing
+            )
+            for rocks in sorted({scene[1] for scene in scenes})
+            for who, program in SHELLS.items()
+            if who != ECHO or rocks == FEW  # it has the usual outputs only
+        }
+        for kind, rocks, outputs, size in scenes:
+            picture = plan.seen(size)
+            measured = [who for who, number in nodes if number == rocks]
+            for who in measured:
+                nodes[who, rocks].listen(outputs, picture)
+            asked = {who: partial(nodes[who, rocks].run, picture) for who in measured}
+            seconds = SHARES['shell'] * plan.seconds / len(scenes)
+            runs = plan.rounds(asked, seconds, f'{kind}, {_spoken(size)}')
+            more = {'rocks': rocks, 'outputs': list(outputs)}
+            cases += [
+                Case(kind, who, size, 'cpu', '', taken, None, more) for who, taken in runs.items()
+            ]
+    return cases
+
+
+def measure_overload(plan: Plan) -> list[Case]:
+    """Measures how old results are when pictures come ten times as fast as the network works."""
+    size, rate = plan.shell_sizes[0], OVERLOAD * 1e3 / STAND_IN_MS
+    with _nodes(plan) as start:
+        node = start(
+            'overloaded',
+            _program('stand_in_node', '--network-ms', str(STAND_IN_MS)),
+            {'device': 'cpu'},
+        )
+        picture = plan.seen(size)
+        node.listen({'mask': 1}, picture)
+        plan.bar.set_description_str(f'overload, {_spoken(size)}')
+        began = time.monotonic()
+        runs = node.overload(picture, rate, plan.pictures)
+        seconds = time.monotonic() - began
+    if not runs:
+        raise BenchError('overload: the node published nothing')
+    settled = runs[round(SETTLING * len(runs))]
+    more = {
+        'pictures': plan.pictures,
+        'fps': round(len(runs) / seconds, 3),
+        'rss_growth_mb': round(runs[-1].rss_mb - settled.rss_mb, 1),
+    }
+    limit = STAND_IN_MS + ALLOWED_AGE_MS
+    return [Case('overload', f'age at {rate:.0f} Hz', size, 'cpu', '', runs, limit, more)]
+
+
+@contextmanager
+def _nodes(plan: Plan) -> Iterator[Start]:
+    """Yields what starts nodes, which end together."""
+    plan.bar.set_description_str('starting nodes')
+    keep_freed_memory()
+    with ros_context() as context, ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        def start(
+            name: str,
+            program: Sequence[str] = OWN_NODE,
+            parameters: Mapping[str, str] | None = None,
+        ) -> BenchNode:
+            return stack.enter_context(BenchNode(name, context, folder, program, parameters))
+
+        yield start
+
+
+def _tell_left_out(names: Sequence[str], size: Size) -> None:
+    if names:
+        tell(f'no time at {_spoken(size)} for {", ".join(names)}; --seconds gives more')
+
+
+def tell(line: str) -> None:
+    """Prints a line beside the progress bar."""
+    tqdm.write(f'rock_seg bench: {line}', file=sys.stderr)
+
+
+def _spoken(size: Size) -> str:
+    return f'{size[0]}×{size[1]}'

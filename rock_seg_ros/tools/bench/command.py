@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rock_seg bench`: this machine's figures beside what users would pick instead, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rock_seg_ros.tools.bench.cases import (
+    EAGER,
+    OURS,
+    PLAIN,
+    TORCHVISION,
+    Plan,
+    measure_alone,
+    measure_nodes,
+    measure_overload,
+    measure_shell,
+)
+from rock_seg_ros.tools.bench.contenders import WAYS, Size
+from rock_seg_ros.tools.bench.report import machine, plot, table
+from rock_seg_ros.tools.bench.timing import Case, ratio
+from rock_seg_ros.tools.demo.command import find_data, keep_to_this_machine
+from rock_seg_ros.tools.main import leaving_at_once
+
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+SHELL_SIZES = ((640, 480), (1920, 1080))
+SECONDS = 170.0
+# Of Fast DDS 2 and 3. Its own shared memory has no room for a raw picture.
+PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+MOST_ROUNDS = 200
+OVERLOAD_PICTURES, QUICK_PICTURES = 500, 60
+QUICK_SIZES, QUICK_SECONDS, QUICK_ROUNDS = ((64, 48),), 600.0, 2
+DIGITS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `rock_seg bench`."""
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+    parser.add_argument(
+        '-o', '--output', type=Path, metavar='PLOT', help='also draw the figures: PNG, SVG or PDF'
+    )
+    parser.add_argument(
+        '--sizes', type=_size, nargs='+', metavar='WxH',
+        help='of the pictures; the first gets half of the time'
+        f' (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
+    )  # fmt: skip
+    parser.add_argument(
+        '--presets', choices=WAYS, nargs='+', default=tuple(WAYS),
+        help='of the embedded ResNet-50 (exact, balanced, fast) and of the light network (light,'
+        f' light_fast) which are measured (default: {" ".join(WAYS)})',
+    )  # fmt: skip
+    parser.add_argument(
+        '--weights', type=Path, metavar='FILE',
+        help='measured instead of the embedded ResNet-50 (default: none)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--seconds', type=_above_zero, metavar='S',
+        help='to measure, besides loading; what takes too long for them is left out'
+        f' (default: {SECONDS:.0f})',
+    )  # fmt: skip
+    parser.add_argument(
+        '--overload', type=_count, metavar='N',
+        help='pictures that are published ten times as fast as a network works, at 100 Hz'
+        f' (default: {OVERLOAD_PICTURES})',
+    )  # fmt: skip
+    parser.add_argument(
+        '--quick', action='store_true', help='small and few pictures: whether it works'
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, and prints the figures."""
+    with leaving_at_once():
+        import torch
+
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, _terminate)
+    keep_to_this_machine()
+    data = find_data()
+    for name in PROFILES:
+        os.environ.setdefault(name, str(data.parent / 'config' / 'fastdds.xml'))
+    quick = arguments.quick
+    with tqdm(file=sys.stderr, bar_format='{desc} ({n} runs, {elapsed})') as bar:
+        plan = Plan(
+            sizes=tuple(arguments.sizes or (QUICK_SIZES if quick else SIZES)),
+            presets=tuple(arguments.presets),
+            devices=('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',),
+            shell_sizes=SHELL_SIZES[: 1 if quick else None],
+            seconds=arguments.seconds or (QUICK_SECONDS if quick else SECONDS),
+            most=QUICK_ROUNDS if quick else MOST_ROUNDS,
+            many=not quick,
+            pictures=arguments.overload or (QUICK_PICTURES if quick else OVERLOAD_PICTURES),
+            weights=str(arguments.weights.resolve()) if arguments.weights else '',
+            picture=min((data / 'samples' / 'images').glob('*.png')),
+            bar=bar,
+        )
+        with redirect_stdout(sys.stderr):  # the result is all that stdout gets
+            cases = measure_shell(plan) + measure_overload(plan)
+            alone = [case for device in plan.devices for case in measure_alone(plan, device)]
+            cases = alone + measure_nodes(plan, alone) + cases
+    about, ratios = machine(), ratios_of(cases, plan.sizes[0])
+    if arguments.json:
+        print(json.dumps(to_json(about, cases, ratios), ensure_ascii=False))
+    else:
+        print(table(cases, ratios))
+        print(f'\n{about["gpu"] or about["cpu"]}: after {time.monotonic() - began:.0f} s')
+    if arguments.output and plot(cases, about, arguments.output):
+        print(f'{arguments.output}: the same as a plot', file=sys.stderr)
+    return 0
+
+
+def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
+    """Compares what was measured side by side; above 1 = ours is faster.
+
+    Args:
+        cases: All.
+        size: At which networks are compared.
+    """
+
+    def networks(device: str, precision: str | None = None, **whom: str) -> dict[str, Any]:
+        known = {} if precision is None else {'precision': precision}
+        return {'kind': 'network', 'device': device, 'size': size, **known, **whom}
+
+    def shell(who: str, size: Size) -> dict[str, Any]:
+        return {'kind': 'shell', 'who': who, 'size': size}
+
+    eager = networks('cpu', who=TORCHVISION)
+    ours = networks('cuda', 'fp16', who='exact')
+    on_gpu = next((c for c in cases if all(getattr(c, k) == v for k, v in ours.items())), None)
+    return {
+        **{
+            f'cpu_{preset}_vs_torchvision': ratio(cases, eager, networks('cpu', who=preset))
+            for preset in WAYS
+        },
+        'cpu_exact_vs_eager': ratio(
+            cases, networks('cpu', who=EAGER), networks('cpu', who='exact')
+        ),
+        **{
+            f'shell_vs_plain_{w}x{h}': ratio(cases, shell(PLAIN, (w, h)), shell(OURS, (w, h)))
+            for w, h in SHELL_SIZES
+        },
+        'gpu_vs_torchvision_fp32': ratio(cases, networks('cuda', who=TORCHVISION), ours),
+        'gpu_vs_roofline': on_gpu.p50 / on_gpu.limit_ms if on_gpu and on_gpu.limit_ms else None,
+    }
+
+
+def to_json(
+    about: dict[str, Any], cases: Sequence[Case], ratios: dict[str, float | None]
+) -> dict[str, Any]:
+    """Returns what `--json` prints."""
+    return {
+        'machine': about,
+        'cases': [case.to_json() for case in cases],
+        'ratios': {
+            name: None if value is None else round(value, DIGITS) for name, value in ratios.items()
+        },
+    }
+
+
+def _size(text: str) -> Size:
+    width, cross, height = text.partition('x')
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f'must be like 640x480, not {text}')
+    return int(width), int(height)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be 1 or more, not {text}')
+    return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'must be above 0, not {text}')
+    return value
+
+
+def _terminate(number: int, *_: object) -> None:
+    raise SystemExit(128 + number)

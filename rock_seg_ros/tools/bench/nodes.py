@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `rock_seg bench` measures through DDS: nodes in processes of their own, and a camera."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PolygonInstanceStamped
+from numpy.typing import NDArray
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from rock_seg_ros.node.images import to_message
+from rock_seg_ros.tools.bench.contenders import BenchError, Run, rss_mb
+from rock_seg_ros.tools.node_process import NodeProcess
+
+OUTPUTS = {
+    'mask': Image,
+    'class_ids': Image,
+    'confidence': Image,
+    'overlay': Image,
+    'overlay/compressed': CompressedImage,
+    'polygons': PolygonInstanceStamped,
+    'polygon_points': PointCloud2,
+    'rocks': PointCloud2,
+}
+OWN_NODE = ('-m', 'rock_seg_ros.node')
+USUAL = ('mask', 'overlay', 'polygon_points', 'rocks')
+START_TIMEOUT = 300.0
+LEAST_PATIENCE = 3.0
+TURN = 0.1
+STAMP = struct.Struct('<iI')
+STAMP_AT = 4  # after CDR's own header
+MOST_PATIENCE = 120.0
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+KEPT = 1 << 28  # bytes
+
+
+class Picture:
+    """An Image as it goes over the wire, stamped anew for each time that it is sent."""
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        """Serialises H×W×3 uint8 RGB: a camera's driver has done so before the clock starts."""
+        self._wire = bytearray(serialize_message(to_message(rgb, 'rgb8', Header(frame_id='bench'))))
+
+    def stamped(self, number: int) -> bytes:
+        """Returns the message with a stamp of so many seconds."""
+        STAMP.pack_into(self._wire, STAMP_AT, number, 0)
+        return bytes(self._wire)
+
+
+class BenchNode:
+    """A node in its process, a camera that it looks through, and somebody who listens to it.
+
+    Used as a context manager: leaving it ends the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: rclpy.Context,
+        folder: Path,
+        program: Sequence[str] = OWN_NODE,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts the process.
+
+        Args:
+            name: Namespace of the node, of its own.
+            context: Of the camera and the listener.
+            folder: For its log.
+            program: What Python runs.
+            parameters: Of the node.
+        """
+        image = f'/{name}/image'
+        self.name = name
+        # A ROS node for each, so that waiting for this one's answers does not cost more with
+        # every other that is there.
+        self._node = rclpy.create_node(
+            f'bench_{name}', context=context, start_parameter_services=False
+        )
+        self._publisher = self._node.create_publisher(
+            Image, image, 1, event_callbacks=PublisherEventCallbacks(use_default_callbacks=False)
+        )
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self._node)
+        self._subscriptions: list[Any] = []
+        self._outputs: Mapping[str, int] = {}
+        self._sent: dict[int, float] = {}
+        self._missing: dict[int, Counter[str]] = {}
+        self._done: dict[int, float] = {}
+        # By best effort, DDS loses most messages above half a megabyte.
+        reliable = {f'qos_overrides.{image}.subscription.reliability': 'reliable'}
+        self.process = NodeProcess(
+            {**(parameters or {}), **reliable},
+            {'__ns': f'/{name}', '__node': 'rock_seg'},
+            folder / f'{name}.log',
+            tuple(program),
+        )
+
+    def __enter__(self) -> BenchNode:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.stop()
+
+    def listen(
+        self, outputs: Mapping[str, int], picture: Picture, patience: float = LEAST_PATIENCE
+    ) -> None:
+        """Subscribes to these and nothing else, and waits until the node answers with them.
+
+        Args:
+            outputs: Topic of `OUTPUTS` → messages that a picture gives.
+            picture: That is shown to it.
+            patience: After so many seconds it is shown again: matched on one side only, DDS loses.
+
+        Raises:
+            BenchError: It does not answer; the message says why.
+        """
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._outputs = outputs
+        self._subscriptions = [
+            self._node.create_subscription(
+                OUTPUTS[topic],
+                f'/{self.name}/rock_seg/{topic}',
+                partial(self._on_output, topic),
+                QoSProfile(depth=max(10, 2 * count)),
+                raw=True,  # what a listener does with a message is not the node's time
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            )
+            for topic, count in outputs.items()
+        ]
+        first = len(self._sent)
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if not self._connected():
+                if 'cannot be ' in self.process.last_lines():
+                    raise BenchError(f'{self.name}: {self.process.last_lines()}')
+                self._check()
+                self._executor.spin_once(timeout_sec=TURN)
+            else:
+                self._send(picture)
+                if self._await(first, max(patience, LEAST_PATIENCE)):
+                    return
+        raise BenchError(
+            f'{self.name}: no answer after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
+        )
+
+    def run(self, picture: Picture) -> Run:
+        """Measures from the publication of a picture until all that is listened to came.
+
+        Raises:
+            BenchError: It did not come.
+        """
+        self._done.clear()
+        number = self._send(picture)
+        if not self._await(number, MOST_PATIENCE):
+            left = ', '.join(self._missing[number])
+            raise BenchError(f'{self.name}: {left} did not come within {MOST_PATIENCE:.0f} s')
+        return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
+
+    def overload(self, picture: Picture, rate: float, pictures: int) -> list[Run]:
+        """Publishes pictures whether or not the node is done with those before.
+
+        Args:
+            picture: Is sent again and again.
+            rate: Pictures a second.
+            pictures: How many.
+
+        Returns:
+            The age at which each picture's outputs were complete, of those that were not dropped.
+        """
+        first = len(self._sent)
+        began = time.perf_counter()
+        runs: list[Run] = []
+        for turn in range(pictures):
+            self._send(picture)
+            left = 1 / rate
+            while left > 0:  # at least once, however slow this machine is to publish
+                self._executor.spin_once(timeout_sec=left)
+                runs += self._take_done(first)
+                left = began + (turn + 1) / rate - time.perf_counter()
+        return runs
+
+    def _take_done(self, first: int) -> list[Run]:
+        done = [number for number in self._done if number >= first]
+        return [Run(self._done.pop(n) - self._sent[n], rss_mb(self.process.pid)) for n in done]
+
+    def _connected(self) -> bool:
+        found = all(s.get_publisher_count() for s in self._subscriptions)
+        return found and self._publisher.get_subscription_count() > 0
+
+    def _check(self) -> None:
+        """Raises BenchError if the node ended."""
+        if self.process.status() is not None:
+            raise BenchError(f'{self.name}: ended: {self.process.last_lines()}')
+
+    def _send(self, picture: Picture) -> int:
+        number = len(self._sent)
+        wire = picture.stamped(number)
+        self._missing[number] = Counter(self._outputs)
+        self._sent[number] = time.perf_counter()
+        self._publisher.publish(wire)
+        return number
+
+    def _await(self, first: int, patience: float) -> bool:
+        """Takes what comes until a picture of this number or later is done; returns whether."""
+        deadline = time.monotonic() + patience
+        while (missing := max(self._done, default=-1) < first) and time.monotonic() < deadline:
+            self._check()
+            self._executor.spin_once(timeout_sec=TURN)
+        return not missing
+
+    def _on_output(self, topic: str, data: bytes) -> None:
+        moment = time.perf_counter()
+        number, _ = STAMP.unpack_from(data, STAMP_AT)
+        missing = self._missing.get(number)
+        if missing is None:
+            return
+        missing[topic] -= 1
+        if not +missing:
+            self._done[number] = moment
+            del self._missing[number]
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep what it frees, so that it meets no page anew with every picture.
+
+    What that takes varies from run to run, and is neither the node's time nor DDS's.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        for setting in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(setting, KEPT)
+
+
+@contextmanager
+def ros_context() -> Iterator[rclpy.Context]:
+    """Yields a context of ROS that leaves signals alone."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield context
+    finally:
+        context.try_shutdown()

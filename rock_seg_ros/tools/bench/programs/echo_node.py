@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node that works out nothing: what rclpy and DDS take on both sides, as `rock_seg bench` shows.
+
+It answers each picture with messages that it keeps ready, of the sizes that a mask, an overlay, and
+the clouds of some rocks have.
+
+    python -m rock_seg_ros.tools.bench.programs.echo_node --ros-args -r image:=/camera/image_raw
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image, PointCloud2
+
+DEPTH = 5
+VERTEX, ROCK = 16, 68  # bytes of a point of the package's clouds
+VERTICES = 30  # of a rock
+
+
+class EchoNode(Node):
+    """Subscribes to a camera and publishes as much as the package's node would."""
+
+    def __init__(self, rocks: int) -> None:
+        """Creates the topics.
+
+        Args:
+            rocks: For so many there is room in the clouds.
+        """
+        super().__init__('rock_seg')
+        self._rocks = rocks
+        self._publishers_of = [
+            self.create_publisher(kind, f'~/{topic}', DEPTH)
+            for topic, kind in (
+                ('mask', Image),
+                ('overlay', Image),
+                ('polygon_points', PointCloud2),
+                ('rocks', PointCloud2),
+            )
+        ]
+        self._messages = cache(self._make_messages)
+        self.create_subscription(Image, 'image', self._on_image, 1)
+
+    def _make_messages(self, height: int, width: int) -> list[Any]:
+        mask = Image(height=height, width=width, encoding='mono8', step=width)
+        mask.data.frombytes(bytes(height * width))
+        overlay = Image(height=height, width=width, encoding='rgb8', step=3 * width)
+        overlay.data.frombytes(bytes(height * width * 3))
+        polygon_points, rocks = PointCloud2(), PointCloud2()
+        polygon_points.data.frombytes(bytes(VERTEX * VERTICES * self._rocks))
+        rocks.data.frombytes(bytes(ROCK * self._rocks))
+        return [mask, overlay, polygon_points, rocks]
+
+    def _on_image(self, message: Image) -> None:
+        answers = self._messages(message.height, message.width)
+        for publisher, answer in zip(self._publishers_of, answers, strict=True):
+            answer.header = message.header
+            publisher.publish(answer)
+
+
+def main() -> None:
+    """Runs the node until it is interrupted."""
+    parser = argparse.ArgumentParser(description='The node that does nothing.', allow_abbrev=False)
+    parser.add_argument('--rocks', type=int, default=20, metavar='N')
+    arguments, ros_arguments = parser.parse_known_args()
+    rclpy.init(args=ros_arguments)
+    try:
+        rclpy.spin(EchoNode(arguments.rocks))
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package's own node, its network replaced by scores of no cost: what the shell takes.
+
+Run it as `python -m rock_seg_ros.tools.bench.programs.stand_in_node --rocks 20`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rock_seg_ros.node import seg_node
+from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.inference.card import RIM, Card
+from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
+from rock_seg_ros.perception.inference.weights_file import Weights
+from rock_seg_ros.tools.bench.programs.stand_in import fixed_scores
+
+CARD = Card(classes=('background', 'rock', RIM), smallest_side=480)  # as the embedded weights
+BACKEND = 'stand-in'
+
+
+class StandIn:
+    """A backend that always sees the same rocks."""
+
+    def __init__(self, device: torch.device, rocks: int, seconds: float) -> None:
+        """Keeps what it will say.
+
+        Args:
+            device: Where the scores are wanted.
+            rocks: That it sees.
+            seconds: That it takes, without using the processor.
+        """
+        self.device, self.precision = device, 'fp32'
+        self._rocks, self._seconds = rocks, seconds
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        """Maps N×3×H×W to N×3×H×W logits."""
+        if self._seconds:
+            time.sleep(self._seconds)
+        height, width = pictures.shape[-2:]
+        fixed = torch.from_numpy(fixed_scores(height, width, self._rocks, CARD.channels))
+        return fixed.to(self.device).expand(len(pictures), -1, -1, -1)
+
+
+def main() -> int:
+    """Runs the node until it is interrupted; returns the exit status."""
+    parser = argparse.ArgumentParser(description='The node without a network.', allow_abbrev=False)
+    parser.add_argument('--rocks', type=int, default=20, metavar='N')
+    parser.add_argument('--network-ms', type=float, default=0.0, metavar='MS', help='it takes')
+    arguments, ros_arguments = parser.parse_known_args()
+
+    def load(parameters: Parameters) -> Segmenter:
+        BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StandIn(
+            device, arguments.rocks, arguments.network_ms / 1e3
+        )
+        return Segmenter(Weights(Path(BACKEND), CARD, {}), parameters.device, backend=BACKEND)
+
+    return seg_node.main(ros_arguments, load)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's doings: a camera that shows pictures to the node and listens to what it says."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from rock_seg_ros.perception.image_io.decoding import decode_rgb, read_grey
+from rock_seg_ros.tools.bag.files import Bag, BagTopic, BagWriter
+from rock_seg_ros.tools.demo.recorder import Recorder, Result, Stamp
+from rock_seg_ros.tools.node_process import NodeProcess
+from rock_seg_ros.tools.play import Player
+
+NODE = '/rock_seg'
+IMAGE = '/camera/image_raw'
+COMPRESSED = f'{IMAGE}/compressed'
+START_TIMEOUT = 300.0
+REPORT_TIMEOUT = 30.0
+LEAST_PATIENCE = 20.0
+MOST_PATIENCE = 60.0
+OVERTAKING = 0.5
+WARM_UP_PICTURES = 3
+WANTED_MASKS = 10
+MARGIN = 1.4
+TRIES = 3
+
+
+class DemoError(ValueError):
+    """The demo did not show what it should; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled picture that was measured on.
+
+    Attributes:
+        name: Its file's stem.
+        truth: H×W uint8, not 0 where there is rock.
+        result: What the node said.
+    """
+
+    name: str
+    truth: NDArray[np.uint8]
+    result: Result
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What came of the bag.
+
+    Attributes:
+        rate: Times as fast as recorded.
+        played: Pictures that were published.
+        results: What the node said, by stamp, ascending.
+        counts: How much each of the node's counters rose, such as 'frames in'.
+        health: The node's diagnostics at the end.
+    """
+
+    rate: float
+    played: int
+    results: dict[Stamp, Result]
+    counts: dict[str, int]
+    health: dict[str, str]
+
+
+class Camera:
+    """Stands in for a camera driver, and listens to what the node makes of its pictures.
+
+    Attributes:
+        node: The ROS node that publishes and subscribes.
+        recorder: What came back.
+        sent: Stamp of each published picture → the message.
+    """
+
+    def __init__(self, node: Node, recorder: Recorder) -> None:
+        """Creates the publisher for single pictures."""
+        self.node = node
+        self.recorder = recorder
+        self.sent: dict[Stamp, CompressedImage] = {}
+        self._publisher = node.create_publisher(CompressedImage, COMPRESSED, 1)
+
+    def connected(self) -> bool:
+        """Whether the node subscribes to the pictures, and its outputs come here."""
+        return self._publisher.get_subscription_count() > 0 and self.recorder.connected()
+
+    def played(self, data: bytes) -> Stamp:
+        """Notes a picture that somebody published, in CDR; returns its stamp."""
+        return self._note(deserialize_message(data, CompressedImage))
+
+    def ask(self, picture: CompressedImage, patience: float) -> Result:
+        """Publishes a picture and waits for its results; asks again, since pictures may be lost.
+
+        Args:
+            picture: With a stamp that was not used before.
+            patience: Most seconds to wait each time, which is while the node has pictures in hand.
+
+        Raises:
+            DemoError: There is no answer.
+        """
+        stamp = self._note(picture)
+        for attempt in range(TRIES):
+            if attempt:
+                tqdm.write('no answer to a picture, asking again', file=sys.stderr)
+            self._publisher.publish(picture)
+            if self._answered(stamp, patience):
+                result = self.recorder.results[stamp]
+                check_result(picture, result)
+                return result
+        health = ', '.join(f'{name} {value}' for name, value in self.recorder.health.items())
+        raise DemoError(f'the node published nothing for a picture; its diagnostics: {health}')
+
+    def _answered(self, stamp: Stamp, patience: float) -> bool:
+        recorder, before = self.recorder, self.recorder.reports
+
+        def whole() -> bool:
+            return stamp in recorder.results and recorder.results[stamp].complete
+
+        def idle() -> bool:  # the next report may have been written before the picture came
+            return recorder.reports > before + 1 and pictures_in_hand(recorder.health) == 0
+
+        recorder.wait_for(lambda: whole() or idle(), patience)
+        return recorder.wait_for(whole, OVERTAKING)  # a report may overtake a large result
+
+    def _note(self, picture: CompressedImage) -> Stamp:
+        stamp = (picture.header.stamp.sec, picture.header.stamp.nanosec)
+        self.sent[stamp] = picture
+        return stamp
+
+
+@contextmanager
+def listening(process: NodeProcess, recording: BagWriter) -> Iterator[Camera]:
+    """Yields a camera on a ROS node of its own, for as long as the process lives."""
+
+    def check() -> None:
+        if process.status() is not None:
+            raise DemoError(
+                f'the node ended with status {process.status()}: {process.last_lines()}'
+            )
+
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node('rock_seg_demo', context=context, start_parameter_services=False)
+        recorder = Recorder(node, NODE, recording, check)
+        yield Camera(node, recorder)
+        recorder.close()
+    finally:
+        context.try_shutdown()
+
+
+def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TIMEOUT) -> None:
+    """Waits until the node says that it is active and both sides have found each other.
+
+    Raises:
+        DemoError: It could not be configured, ended, or took longer than `timeout` s.
+    """
+    recorder = camera.recorder
+    recorder.wait_for(
+        lambda: recorder.health.get('state') == 'active' or bool(recorder.trouble), timeout
+    )
+    if recorder.trouble:
+        raise DemoError(f'the node is {recorder.health.get("state")}: {recorder.trouble}')
+    if recorder.health.get('state') != 'active':
+        raise DemoError(f'the node is not active after {timeout:.0f} s: {process.last_lines()}')
+    if not recorder.wait_for(camera.connected, REPORT_TIMEOUT):
+        raise DemoError(f'the node does not subscribe to {COMPRESSED} or publishes too little')
+
+
+def warm_up(camera: Camera, path: Path) -> float:
+    """Has the node work on the bag's first pictures; returns its usual seconds a picture."""
+    seconds = []
+    with Bag(path) as bag:
+        for number, message in zip(
+            range(WARM_UP_PICTURES), bag.messages([image_topic(bag)]), strict=False
+        ):
+            picture = deserialize_message(message.data, CompressedImage)
+            picture.header = _header(number, 'warm_up')
+            began = time.monotonic()
+            camera.ask(picture, MOST_PATIENCE)
+            seconds.append(time.monotonic() - began)
+    return statistics.median(seconds)
+
+
+def play_rate(duration: float, seconds: float) -> float:
+    """Returns how fast a bag may be played so that `WANTED_MASKS` come out; never above 1.
+
+    Args:
+        duration: Of the bag, s.
+        seconds: A picture.
+    """
+    return min(1.0, duration / (WANTED_MASKS * MARGIN * seconds))
+
+
+def image_topic(bag: Bag) -> BagTopic:
+    """Returns the topic of the bag's pictures.
+
+    Raises:
+        DemoError: The bag has none.
+    """
+    for topic in bag.topics:
+        if topic.name == COMPRESSED:
+            return topic
+    raise DemoError(f'{bag.path}: has no topic {COMPRESSED}')
+
+
+def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
+    """Plays the bag into the node and waits until the last picture is done.
+
+    Raises:
+        DemoError: The node published nothing, or a mask that does not fit its picture.
+    """
+    recorder = camera.recorder
+    player = Player(camera.node, bag, bag.topics)
+    player.wait_for_subscriber(REPORT_TIMEOUT, recorder.spin_until)
+    before = settled_health(recorder)
+    played: list[Stamp] = []
+    messages = player.play(rate, recorder.spin_until)
+    for message in tqdm(messages, 'playing', player.count, unit='message', file=sys.stderr):
+        if message.topic == COMPRESSED:
+            played.append(camera.played(message.data))
+    after = settled_health(recorder)
+    counts = {
+        name: int(value) - int(before[name])
+        for name, value in after.items()
+        if name.startswith('frames ')
+    }
+    results = arrived(recorder, played, counts['frames out'])
+    for stamp, result in results.items():
+        check_result(camera.sent[stamp], result)
+    if len(results) < WANTED_MASKS:
+        print(f'only {len(results)} masks came out, not {WANTED_MASKS}', file=sys.stderr)
+    return Drive(rate, len(played), results, counts, after)
+
+
+def arrived(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, Result]:
+    """Waits for the results of as many of the played pictures as the node counts.
+
+    Raises:
+        DemoError: Other than so many arrived, or none.
+    """
+
+    def complete() -> dict[Stamp, Result]:
+        found = {stamp: recorder.results.get(stamp) for stamp in played}
+        return {stamp: result for stamp, result in found.items() if result and result.complete}
+
+    recorder.wait_for(lambda: len(complete()) >= count, REPORT_TIMEOUT)
+    results = complete()
+    if not results or len(results) != count:
+        told = ', '.join(f'{name} {value}' for name, value in recorder.health.items())
+        raise DemoError(
+            f'of {len(played)} pictures, {len(results)} came back; the node says: {told}'
+        )
+    return results
+
+
+def settled_health(recorder: Recorder) -> dict[str, str]:
+    """Returns the node's diagnostics once every picture that it has is accounted for.
+
+    Raises:
+        DemoError: There are no diagnostics, or pictures stay in hand.
+    """
+    recorder.wait_for_report(REPORT_TIMEOUT)  # the next may have been written before this call
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if not recorder.wait_for_report(REPORT_TIMEOUT):
+            raise DemoError(f'the node sent no diagnostics for {REPORT_TIMEOUT:.0f} s')
+        if pictures_in_hand(recorder.health) == 0:
+            return dict(recorder.health)
+    raise DemoError(f'the node did not finish its pictures within {START_TIMEOUT:.0f} s')
+
+
+def pictures_in_hand(health: Mapping[str, str]) -> int:
+    """Returns how many pictures came to the node that its diagnostics do not account for yet."""
+    done = ('out', 'dropped', 'failed', 'refused')
+    return int(health['frames in']) - sum(int(health[f'frames {name}']) for name in done)
+
+
+def check_result(picture: CompressedImage, result: Result) -> None:
+    """Checks that all results carry the picture's header and the mask its size.
+
+    Raises:
+        DemoError: They do not.
+    """
+    for output, message in result.messages.items():
+        if message.header != picture.header:
+            raise DemoError(f'{output} has the header {message.header}, not {picture.header}')
+    size = decode(picture).shape[:2]
+    if result.mask.shape != size:
+        raise DemoError(f'a mask is {result.mask.shape}, its picture {size}')
+
+
+def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
+    """Has the node work on the labelled pictures, sent without loss as PNG.
+
+    Args:
+        camera: Publishes them.
+        folder: With `images/NAME.png` and `masks/NAME.png`.
+        seconds: That a picture usually takes.
+
+    Raises:
+        DemoError: The node gives no answer, or there are no pictures.
+        PictureError, OSError: A mask cannot be read.
+    """
+    samples = []
+    paths = sorted((folder / 'images').glob('*.png'))
+    if not paths:
+        raise DemoError(f'{folder}: has no images/*.png')
+    for number, path in enumerate(tqdm(paths, 'measuring', unit='picture', file=sys.stderr)):
+        picture = CompressedImage(
+            header=_header(WARM_UP_PICTURES + number, f'sample_{path.stem}'), format='png'
+        )
+        picture.data.frombytes(path.read_bytes())
+        result = camera.ask(picture, max(LEAST_PATIENCE, 5 * seconds))
+        truth = read_grey(folder / 'masks' / path.name)
+        samples.append(Sample(path.stem, truth, result))
+    return samples
+
+
+def decode(message: CompressedImage) -> NDArray[np.uint8]:
+    """Decodes a picture as the node does, not turned: H×W×3 uint8 RGB."""
+    return decode_rgb(message.data, upright=False)
+
+
+def _header(second: int, frame_id: str) -> Header:
+    """Returns a header with a stamp of its own, long before any bag's."""
+    header = Header(frame_id=frame_id)
+    header.stamp.sec = 1 + second
+    return header

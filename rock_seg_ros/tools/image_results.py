@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Picture files found, and what was found in a picture written; a file is whole or not there."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
+from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
+from rock_seg_ros.perception.writing import write_beside
+
+NAMED = 3  # files of a longer list
+RECORDS = (b'{"image": ', b'{"video": ')  # how they begin
+
+
+def find_pictures(inputs: Iterable[str]) -> list[Path]:
+    """Lists the picture files that are meant.
+
+    Args:
+        inputs: Files (of any suffix), folders (their pictures, without subfolders and hidden files)
+            or globs.
+
+    Returns:
+        Each file once, in the order of the inputs, a folder's and a glob's sorted.
+
+    Raises:
+        PictureError: A folder or a glob has no pictures.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            files = image_files(path)
+        elif not path.exists() and glob.has_magic(given):
+            files = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
+        else:
+            files = [path]
+        if not files:
+            raise PictureError(f'{given}: no pictures there')
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def left_out(inputs: Iterable[str]) -> list[str]:
+    """Returns a line for each kind of file that `find_pictures` passes over in folders."""
+    lines = []
+    for given in inputs:
+        for suffix, files in passed_over(Path(given)).items():
+            names = ', '.join(file.name for file in files[:NAMED])
+            more = f' and {len(files) - NAMED} more' if files[NAMED:] else ''
+            count = '1 file' if len(files) == 1 else f'{len(files)} files'
+            kind = suffix or 'no suffix'
+            lines.append(f'{given}: {count} passed over ({kind}): {names}{more}; {why_not(suffix)}')
+    return lines
+
+
+def picture_record(name: str, analysis: Analysis) -> dict[str, Any]:
+    """Returns what programs read of one picture, ready for JSON."""
+    height, width = analysis.picture.shape[:2]
+    rocks = [
+        {
+            'id': rock.id,
+            'class': analysis.classes[rock.class_id],
+            'score': round(rock.score, 4),
+            'area': rock.area,
+            'bbox': list(rock.box),
+            'polygon': rock.polygon.tolist(),
+        }
+        for rock in analysis.rocks
+    ]
+    return {'image': name, 'width': width, 'height': height, 'rocks': rocks}
+
+
+def result_paths(stem: Path) -> tuple[Path, Path, Path]:
+    """Returns where mask, overlay and record of a picture go; `stem` is folder and name."""
+    endings = ('_mask.png', '_overlay.jpg', '.json')
+    mask, overlay, record = (stem.with_name(stem.name + ending) for ending in endings)
+    return mask, overlay, record
+
+
+def is_own_record(path: Path) -> bool:
+    """Whether a file begins as the records of `rock_seg images` and `rock_seg video` do."""
+    with path.open('rb') as file:
+        return file.read(len(RECORDS[0])) in RECORDS
+
+
+def write_results(stem: Path, name: str, analysis: Analysis) -> str:
+    """Writes mask, overlay and record of a picture, the record last.
+
+    Args:
+        stem: Folder and name that the files get.
+        name: What the record says that the picture is called.
+        analysis: Of the picture.
+
+    Returns:
+        Why there is no overlay; empty where there is one.
+
+    Raises:
+        OSError: A file cannot be written; then none of them is there.
+    """
+    mask, overlay, record = result_paths(stem)
+    problem, written = '', []
+    try:
+        write_picture(mask, analysis.mask)
+        written.append(mask)
+        try:
+            write_picture(overlay, analysis.overlay)
+            written.append(overlay)
+        except EncodingError as error:
+            overlay.unlink(missing_ok=True)
+            problem = f'no overlay: {error}'
+        write_json(record, picture_record(name, analysis))
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
+    return problem
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Writes H×W or H×W×3 uint8 RGB as the suffix says.
+
+    Raises:
+        EncodingError: The format cannot hold it.
+        OSError: It cannot be written.
+    """
+    coded = encode_image(picture, path.suffix)
+    write_beside(path, lambda temporary: temporary.write_bytes(coded))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes one JSON value in UTF-8, in which bytes of file names that are not become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False) + '\n'
+    coded = text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace').encode('utf-8')
+    write_beside(path, lambda temporary: temporary.write_bytes(coded))

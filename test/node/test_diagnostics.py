@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, latencies and the diagnostic status."""
+
+from __future__ import annotations
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from rock_seg_ros.node.diagnostics import WINDOW, Health
+
+
+def values_of(health):
+    return {v.key: v.value for v in health.status('node', {}).values}
+
+
+@pytest.mark.parametrize(
+    ('sequences', 'came', 'lost'),
+    [
+        ([1, 2, 3], 3, 0),
+        ([5, 6, 9], 5, 2),
+        ([1, 2, 1, 2], 4, 0),
+        ([None, None], 2, 0),
+        ([4, None, 8], 3, 0),
+    ],
+)
+def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came, lost):
+    health = Health()
+    for sequence in sequences:
+        health.received(sequence)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+
+
+@pytest.mark.parametrize(
+    ('sequences', 'came', 'lost'),
+    [
+        ([1000, 1, 1001, 2, 1002, 3], 6, 0),
+        ([1, 1000, 2, 1001, 3, 1002], 6, 0),
+        ([1, 2, 3, 50, 4, 51, 5, 52], 8, 0),
+        ([1, 50, 2, 51, 5, 54], 10, 4),
+        ([10, 20, 11, 22, 23, 1, 24, 2], 9, 1),
+        ([7, 7, 8, 8, 9, 9], 6, 0),
+    ],
+)
+def test_of_two_publishers_each_has_a_sequence_of_its_own(sequences, came, lost):
+    health = Health()
+    for sequence in sequences:
+        health.received(sequence, publishers=2)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+
+
+def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number():
+    health = Health()
+    for sequence in range(1, 51):
+        health.received(sequence)
+    for sequence in range(51, 101):
+        health.received(sequence + 47_000, publishers=2)
+        health.received(sequence, publishers=2)
+    for sequence in range(101, 111):
+        health.received(sequence)
+    values = values_of(health)
+    assert (values['frames in'], values['frames dropped']) == ('160', '0')
+
+
+def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
+    health = Health()
+    for sequence in (1000, 1, 1001, 2):
+        health.received(sequence, publishers=2)
+    for sequence in (3, 5):
+        health.received(sequence)
+    assert values_of(health)['frames dropped'] == '1'
+
+
+def test_what_was_missed_while_not_subscribed_is_not_lost():
+    health = Health()
+    health.received(1)
+    health.new_subscription()
+    health.received(100)
+    assert values_of(health)['frames dropped'] == '0'
+
+
+def test_refusals_are_counted_by_reason():
+    health = Health()
+    for reason in ('short data', 'too old', 'short data'):
+        health.refused(reason)
+    values = values_of(health)
+    assert values['frames refused'] == '3'
+    assert (values['refused: short data'], values['refused: too old']) == ('2', '1')
+
+
+def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
+    health = Health()
+    assert health.status('node', {}).level == DiagnosticStatus.OK
+    health.refused('too old')
+    health.failed()
+    status = health.status('node', {})
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message.startswith('2 pictures')
+    assert health.status('node', {}).level == DiagnosticStatus.OK
+
+
+def test_latencies_are_percentiles_in_ms_of_the_last_pictures():
+    health = Health()
+    for _ in range(WINDOW):
+        health.published({'total': 9.0}, 0.0)
+    for number in range(WINDOW):
+        health.published({'total': number / 1000}, 0.25)
+    values = values_of(health)
+    assert float(values['latency total p50 ms']) == pytest.approx(249.5)
+    assert float(values['latency total p95 ms']) == pytest.approx(474.05, abs=0.1)
+    assert values['image age s'] == '0.250'
+    assert values['frames out'] == str(2 * WINDOW)
+
+
+def test_a_node_that_cannot_work_is_an_error_with_its_reason():
+    status = Health().status('node', {'state': 'unconfigured'}, 'cannot be configured: no file')
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == 'cannot be configured: no file'
+
+
+@pytest.mark.parametrize('age', [404_605_367.0, -1.7e9])
+def test_an_age_of_another_clock_is_said_in_words(age):
+    health = Health()
+    health.published({'total': 0.1}, age)
+    assert values_of(health)['image age s'] == 'not known, stamps are not of this clock'
+
+
+def test_reasons_without_end_do_not_fill_the_report():
+    health = Health()
+    for number in range(10_000):
+        health.set_aside(f'camera_info: the focal lengths must be above 0, not {-number}, 0')
+        health.refused(f'reason {number}')
+    values = values_of(health)
+    assert len(values) < 150
+    assert int(values['set aside: other reasons']) > 9_000
+    assert int(values['refused: other reasons']) > 9_000

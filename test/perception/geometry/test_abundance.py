@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The share of the ground that rocks cover, by size, and the law that is fitted to it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rock_seg_ros.perception.geometry.abundance import (
+    SIZES,
+    Seen,
+    cover,
+    fit_abundance,
+    look_at,
+    statistics,
+    together,
+)
+from rock_seg_ros.perception.geometry.projection import Intrinsics, View, level_ground, locate
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
+
+SIZE = (320, 240)
+FOCAL = 260.0
+PINHOLE = Intrinsics(
+    np.array([[FOCAL, 0, 159.5], [0, FOCAL, 119.5], [0, 0, 1]]), np.zeros(0), size=SIZE
+)
+DOWN = level_ground(2.0, np.pi / 2)
+WHOLE = 4.0 * SIZE[0] * SIZE[1] / FOCAL**2  # m² of the ground, seen from 2 m above
+SMALLEST = 0.05
+
+
+def squares(side: int, *corners: tuple[int, int]) -> list[Rock]:
+    ids = np.zeros(SIZE[::-1], np.uint8)
+    for x, y in corners:
+        ids[y : y + side, x : x + side] = 1
+    settings = RockSettings(min_area=1, split_touching=False)
+    return find_rocks(Segmentation(ids, np.full_like(ids, 250), (1,)), settings)
+
+
+def population(abundance: float, area: float, seed: int = 0) -> np.ndarray:
+    """Draws diameters: their number in each narrow class is what the law covers over one's area."""
+    chance = np.random.default_rng(seed)
+    edges = np.geomspace(SMALLEST, 6, 2000)
+    rate = 1.79 + 0.152 / abundance
+    covered = abundance * np.exp(-rate * edges)
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    counts = chance.poisson(area * -np.diff(covered) / (np.pi / 4 * middle**2))
+    return np.repeat(middle, counts)
+
+
+@pytest.mark.parametrize('abundance', [0.05, 0.1, 0.3])
+@pytest.mark.parametrize('seed', range(5))
+def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
+    abundance: float, seed: int
+) -> None:
+    diameters = population(abundance, 4000, seed)
+    found = statistics(Seen(1, 1, 0, 4000, diameters, SMALLEST))
+    assert found.k == pytest.approx(abundance, rel=0.1)
+    at = [int(np.abs(SIZES - size).argmin()) for size in (0.1, 0.2)]
+    told = [found.covered[each] for each in at]
+    exact = cover(SIZES[at], abundance)
+    assert told == pytest.approx(exact, rel=0.15)
+
+
+def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> None:
+    covered = 0.2 * np.exp(-(1.79 + 0.152 / 0.2) * SIZES)
+    assert cover(SIZES, 0.2) == pytest.approx(covered)
+    assert fit_abundance(SIZES, covered) == pytest.approx(0.2, rel=0.005)
+    covered[SIZES < 0.1] = 0.001
+    assert fit_abundance(SIZES, covered, smallest=0.1) == pytest.approx(0.2, rel=0.005)
+
+
+def test_without_rocks_or_metres_there_is_no_k() -> None:
+    nothing = statistics(Seen(1, 100, 0, 5.0, np.zeros(0), 0.1))
+    assert np.isnan(nothing.k)
+    assert nothing.abundance == 0
+    assert nothing.numbers == (0,) * len(SIZES)
+    unknown = statistics(Seen(1, 100, 20, np.nan, np.zeros(0), np.nan))
+    assert unknown.pixel_share == 0.2
+    assert np.isnan([unknown.k, unknown.abundance, unknown.ground, *unknown.covered]).all()
+
+
+def test_what_is_counted_is_what_is_at_least_as_large() -> None:
+    found = statistics(Seen(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0))
+    assert found.numbers == (0.2,) * 5 + (0.1,) * 4 + (0.0,) * 10
+    large = np.pi / 4 * SIZES[8] ** 2 / 10
+    assert found.covered[8] == pytest.approx(large)
+    assert found.covered[4] == pytest.approx(large + np.pi / 4 * SIZES[4] ** 2 / 10)
+    assert found.abundance == pytest.approx(found.covered[0] + np.pi / 4 * 1e-7)
+    assert found.rocks == 3
+
+
+def test_the_ground_seen_from_straight_above_is_the_pictures_footprint() -> None:
+    rocks = squares(26, (50, 50), (200, 100))
+    view = View(PINHOLE, ground=DOWN)
+    seen = look_at(rocks, locate(rocks, view), SIZE[::-1], view)
+    assert seen.ground == pytest.approx(WHOLE, rel=1e-3)
+    assert seen.diameters == pytest.approx([0.2, 0.2], rel=0.01)
+    assert seen.smallest == pytest.approx(2 * np.sqrt(50 / np.pi) * 10 / FOCAL)
+    assert seen.rock_pixels / seen.pixels == pytest.approx(2 * 26**2 / SIZE[0] / SIZE[1])
+    depth = View(PINHOLE, np.full(SIZE[::-1], 2, np.float32))
+    fitted = look_at(rocks, locate(rocks, depth), SIZE[::-1], depth)
+    assert fitted.ground == pytest.approx(WHOLE, rel=1e-3)
+
+
+def test_the_ground_seen_ends_at_the_reach_and_at_the_horizon() -> None:
+    wide = Intrinsics(
+        np.array([[100, 0, 159.5], [0, 100, 119.5], [0, 0, 1.0]]), np.zeros(0), size=SIZE
+    )
+    reach, height = 2.4, 2.0
+    above = View(wide, ground=level_ground(height, np.pi / 2))
+    seen = look_at([], [], SIZE[::-1], above, reach)
+    assert seen.ground == pytest.approx(np.pi * (reach**2 - height**2), rel=0.02)
+    level = View(wide, ground=level_ground(height, 0.0))
+    farther = [look_at([], [], SIZE[::-1], level, far).ground for far in (5, 10, 20)]
+    sector = 2 * np.arctan(1.6) / 2 * (20**2 - 10**2)
+    assert farther[2] - farther[1] == pytest.approx(sector, rel=0.02)
+    assert farther[0] > 0
+    sky = View(wide, ground=level_ground(height, -np.pi / 2))
+    assert look_at([], [], SIZE[::-1], sky).ground == pytest.approx(0, abs=1e-9)
+
+
+def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() -> None:
+    rocks = squares(26, (50, 50), (200, 100))
+    depth = np.full(SIZE[::-1], 2, np.float32)
+    depth[:, :120] = 30
+    view = View(PINHOLE, depth, DOWN)
+    assert len(look_at(rocks, locate(rocks, view), SIZE[::-1], view, reach=10).diameters) == 1
+    blind = look_at(rocks, locate(rocks, View(PINHOLE)), SIZE[::-1], None)
+    assert not len(blind.diameters)
+    assert np.isnan(blind.ground)
+    assert blind.rock_pixels == 2 * 26**2
+
+
+def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> None:
+    rocks = squares(26, (50, 50), (200, 100), (10, 10))
+    shape = SIZE[::-1]
+    on_rocks = np.full(shape, np.nan, np.float32)
+    on_rocks[50:76, 50:76] = 2
+    on_rocks[100:126, 200:226] = 30
+    for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
+        places = locate(rocks, view) if view else []
+        seen = look_at(rocks, places, shape, view, reach=10)
+        found = statistics(together([seen, seen]))
+        assert found.rocks == 2 * count, 'one is known to be beyond reach'
+        assert statistics(seen).to_dict()['rocks'] == count
+        assert np.isnan([found.ground, found.abundance]).all()
+    ground = look_at(
+        rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
+    )
+    assert statistics(together([ground, seen])).rocks == 3, 'only of images with known ground'
+
+
+def test_pictures_together_are_their_rocks_over_their_ground() -> None:
+    first = Seen(1, 100, 10, 5.0, np.array([0.2]), 0.1)
+    second = Seen(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
+    blind = Seen(1, 100, 80, np.nan, np.zeros(0), np.nan)
+    both = together([first, second, blind])
+    assert (both.pictures, both.pixels, both.rock_pixels) == (3, 300, 120)
+    assert both.ground == 20.0
+    assert both.smallest == 0.1
+    covered = np.pi / 4 * (0.2**2 + 0.4**2 + 0.1**2)
+    assert statistics(both).abundance == pytest.approx(covered / 20)
+    assert statistics(together([first, first])).k == statistics(first).k
+    assert np.isnan(statistics(together([blind])).ground)
+
+
+def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
+    for seen in (Seen(1, 9, 3, np.nan, np.zeros(0), np.nan), Seen(1, 9, 3, 1, np.ones(2), 0.1)):
+        told = statistics(seen).to_dict()
+        again = json.loads(json.dumps(told, allow_nan=False))
+        assert again == told
+        assert len(again['sizes']) == len(again['covered']) == len(again['numbers'])
+        assert (again['k'] is None) == np.isnan(seen.ground)

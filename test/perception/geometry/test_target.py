@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The target is the nearest rock that suits, and stays the same one while it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rock_seg_ros.perception.geometry.projection import Place
+from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
+from rock_seg_ros.perception.instances.rocks import Rock
+
+SHAPE = (100, 200)
+RULE = TargetRule(0.1, 0.5, 0.5, 4.0, 0.7)
+MASK = np.ones((20, 20), np.uint8)
+CORNERS = np.array([(50, 50), (69, 50), (69, 69), (50, 69)], np.float32)
+
+
+def rock(
+    number: int, box: tuple[int, int, int, int] = (50, 50, 20, 20), score: float = 0.9
+) -> Rock:
+    return Rock(number, 1, score, 400, box, (59.5, 59.5), CORNERS, MASK)
+
+
+def place(distance: float, diameter: float = 0.2) -> Place:
+    return Place((0.0, 0.0, distance), (0.2, 0.2, 0.1), diameter, 0.1, distance)
+
+
+def test_the_nearest_suited_rock_is_the_target() -> None:
+    rocks = [rock(number) for number in (7, 8, 9, 10)]
+    places = [place(3.0), place(0.4), place(2.0), place(2.5)]
+    assert choose_target(rocks, places, SHAPE, RULE, before=None) == 2
+
+
+@pytest.mark.parametrize(
+    ('box', 'suited'),
+    [
+        ((1, 1, 20, 20), True),
+        ((179, 79, 20, 20), True),
+        ((0, 50, 20, 20), False),
+        ((50, 0, 20, 20), False),
+        ((180, 50, 20, 20), False),
+        ((50, 80, 20, 20), False),
+    ],
+)
+def test_a_rock_at_the_border_is_never_the_target(
+    box: tuple[int, int, int, int], suited: bool
+) -> None:
+    found = choose_target([rock(1, box)], [place(1.0)], SHAPE, RULE, before=1)
+    assert found == (0 if suited else None)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [place(0.49), place(4.01), place(1.0, 0.09), place(1.0, 0.51), Place.unknown()],
+)
+def test_a_rock_out_of_reach_or_of_the_wrong_size_or_without_metres_is_never_the_target(
+    wrong: Place,
+) -> None:
+    assert choose_target([rock(1)], [wrong], SHAPE, RULE, before=1) is None
+    assert choose_target([rock(1), rock(2)], [wrong, place(4.0)], SHAPE, RULE, before=1) == 1
+
+
+def test_a_doubtful_rock_is_never_the_target() -> None:
+    assert choose_target([rock(1, score=0.69)], [place(1.0)], SHAPE, RULE, before=1) is None
+    assert choose_target([rock(1, score=0.7)], [place(1.0)], SHAPE, RULE, before=None) == 0
+
+
+def test_the_target_stays_while_it_suits_though_another_comes_nearer() -> None:
+    rocks, places = [rock(3), rock(5)], [place(1.0), place(3.9)]
+    assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
+    farther = [places[0], replace(places[1], distance=4.1)]
+    assert choose_target(rocks, farther, SHAPE, RULE, before=5) == 0
+
+
+def test_a_target_that_is_out_of_sight_is_followed_by_the_nearest() -> None:
+    rocks, places = [rock(3), rock(4)], [place(2.0), place(1.0)]
+    assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
+
+
+def test_without_rocks_there_is_no_target() -> None:
+    assert choose_target([], [], SHAPE, RULE, before=1) is None
+
+
+def test_limits_that_cross_leave_no_target() -> None:
+    nothing = replace(RULE, min_diameter=0.6)
+    assert choose_target([rock(1)], [place(1.0)], SHAPE, nothing, before=None) is None

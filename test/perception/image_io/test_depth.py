@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coded depth becomes metres, and nothing is decoded that cannot be the image's."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.image_io.depth import decode_depth, is_depth
+
+SHAPE = (3, 4)
+MILLIMETRES = np.arange(0, 12000, 1000, np.uint16).reshape(SHAPE)
+
+
+def png(values: NDArray) -> bytes:
+    return cv2.imencode('.png', values)[1].tobytes()
+
+
+def config(a: float = 0.0, b: float = 0.0) -> bytes:
+    """The 12 bytes that compressed_depth_image_transport puts before the PNG."""
+    return struct.pack('<iff', 0, a, b)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'data'),
+    [
+        ('16UC1; compressedDepth', config() + png(MILLIMETRES)),
+        ('16UC1; compressedDepth png', config() + png(MILLIMETRES)),
+        ('16UC1; compressedDepth png', png(MILLIMETRES)),
+        ('16UC1; png compressed ', png(MILLIMETRES)),
+        ('mono16; compressedDepth png', config() + png(MILLIMETRES)),
+        ('png', png(MILLIMETRES)),
+    ],
+)
+def test_millimetres_in_a_png_become_metres(kind: str, data: bytes) -> None:
+    metres = decode_depth(kind, data, SHAPE)
+    assert metres.dtype == np.float32
+    np.testing.assert_allclose(metres, MILLIMETRES / 1000, rtol=1e-6)
+
+
+def test_the_inverse_depth_of_float_images_becomes_metres_and_0_is_not_known() -> None:
+    """As the transport's encoder has it: value = a / depth + b."""
+    metres = np.array([[0.5, 1.0, 2.0, 4.0], [8.0, 1.5, 3.0, 6.0], [0.7, np.nan, np.nan, 1.1]])
+    a, b = 100 * 101.0, 1 - 100 * 101.0 / 10.0
+    coded = np.nan_to_num(a / metres + b).astype(np.uint16)
+    coded[np.isnan(metres)] = 0
+    found = decode_depth('32FC1; compressedDepth png', config(a, b) + png(coded), SHAPE)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, metres, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'data', 'reason'),
+    [
+        ('16UC1; compressedDepth rvl', config() + bytes(40), 'not compressed as PNG'),
+        ('16UC1; compressedDepth png', b'', 'not compressed as PNG'),
+        ('16UC1; compressedDepth png', config() + png(MILLIMETRES)[:20], 'not compressed as PNG'),
+        ('16UC1; compressedDepth png', config() + png(MILLIMETRES)[:50], 'does not decode'),
+        ('16UC1; compressedDepth png', config() + png(MILLIMETRES[:2]), 'of another size'),
+        ('16UC1; png compressed ', png(MILLIMETRES.astype(np.uint8)), 'not of 16 bits'),
+        ('16UC1; png compressed ', png(np.dstack([MILLIMETRES] * 3)), 'not of 16 bits'),
+        ('32FC1; compressedDepth png', png(MILLIMETRES), 'without the header'),
+        ('rgb8; png compressed ', png(MILLIMETRES), 'unknown encoding'),
+    ],
+)
+def test_what_is_no_depth_of_the_image_is_refused_by_reason(
+    kind: str, data: bytes, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=f'^{reason}') as refusal:
+        decode_depth(kind, data, SHAPE)
+    assert '\n' not in str(refusal.value)
+
+
+def test_a_png_whose_header_promises_gigabytes_is_refused_before_it_is_decoded() -> None:
+    data = bytearray(png(MILLIMETRES))
+    data[16:24] = struct.pack('>II', 30000, 30000)
+    data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+    with pytest.raises(ValueError, match='of another size'):
+        decode_depth('16UC1; png compressed ', bytes(data), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'depth'),
+    [
+        ('16UC1; compressedDepth png', True),
+        ('32FC1; compressedDepth rvl', True),
+        ('16UC1; png compressed ', True),
+        ('16uc1;png compressed', True),
+        ('32FC1; tiff compressed ', True),
+        ('rgb8; jpeg compressed bgr8', False),
+        ('mono16; png compressed ', False),
+        ('jpeg', False),
+        ('', False),
+    ],
+)
+def test_the_format_tells_depth_from_other_images(kind: str, depth: bool) -> None:
+    assert is_depth(kind) == depth

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of ONNX Runtime's providers are tried, and with which options."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rock_seg_ros.perception.inference.backends import onnx_backend
+from rock_seg_ros.perception.inference.backends.onnx_backend import (
+    CPU,
+    CUDA,
+    MOST_ENGINES,
+    TENSORRT,
+    OnnxBackend,
+    choose_providers,
+    engine_folder,
+    load_tensorrt,
+    provider_options,
+)
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
+
+ON_CUDA, ON_CPU = torch.device('cuda', 1), torch.device('cpu')
+EVERY = [TENSORRT, CUDA, CPU]
+
+
+@pytest.mark.parametrize(
+    ('device', 'available', 'tensorrt', 'tried'),
+    [
+        (ON_CUDA, EVERY, True, [TENSORRT, CUDA]),
+        (ON_CUDA, EVERY, False, [CUDA]),
+        (ON_CUDA, [CPU], True, []),
+        (ON_CPU, EVERY, True, [CPU]),
+    ],
+)
+def test_tensorrt_is_tried_where_it_is_installed_and_the_cpu_never_stands_in_for_cuda(
+    device: torch.device, available: list[str], tensorrt: bool, tried: list[str]
+) -> None:
+    assert choose_providers(device, available, tensorrt) == tried
+
+
+def test_tensorrt_keeps_its_engines_and_computes_in_the_precision_asked_for(tmp_path: Path) -> None:
+    name, options = provider_options(TENSORRT, ON_CUDA, half=True, engines=tmp_path)
+    assert name == TENSORRT
+    assert (options['device_id'], options['trt_fp16_enable']) == (1, True)
+    assert options['trt_engine_cache_enable']
+    assert options['trt_engine_cache_path'] == str(tmp_path)
+    assert options['trt_timing_cache_path'] == str(tmp_path.parent), 'shared by all sizes'
+    assert provider_options(TENSORRT, ON_CUDA, False, tmp_path)[1]['trt_fp16_enable'] is False
+    assert provider_options(CUDA, ON_CUDA, True, tmp_path) == (CUDA, {'device_id': 1})
+
+
+def test_engines_are_kept_by_what_the_model_is_the_shape_and_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    one, copy, other = (tmp_path / f'{name}.onnx' for name in ('one', 'copy', 'other'))
+    for file, content in ((one, b'1'), (copy, b'1'), (other, b'2')):
+        file.write_bytes(content)
+    shape, card = (1, 3, 480, 640), 'NVIDIA RTX 4000 / SFF'
+    folder = engine_folder(one, shape, card)
+    assert folder.is_relative_to(tmp_path / 'cache' / 'rock_seg_ros')
+    assert engine_folder(copy, shape, card) == folder
+    different = {
+        engine_folder(other, shape, card),
+        engine_folder(one, (1, 3, 480, 641), card),
+        engine_folder(one, shape, 'NVIDIA RTX 5000'),
+        folder,
+    }
+    assert len(different) == 4
+
+
+@pytest.mark.parametrize(
+    ('device', 'precision', 'told'),
+    [('cuda', 'auto', f'no {CUDA} here'), ('cpu', 'fp16', "precision must be 'auto', not 'fp16'")],
+)
+def test_what_this_onnx_runtime_cannot_do_is_told_in_one_line(
+    device: str, precision: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: [CPU])
+    weights = Weights(Path('w.onnx'), Card(), {})
+    with pytest.raises(WeightsError, match=f'^w.onnx: .*{told}$'):
+        OnnxBackend(weights, torch.device(device), precision, 0)
+
+
+def test_a_provider_that_does_not_start_is_told_and_none_stands_in_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    asked = []
+
+    def open_session(*_arguments: object, **options: object) -> SimpleNamespace:
+        asked.append(options['enable_fallback'])
+        return SimpleNamespace(get_providers=lambda: [CUDA, CPU])
+
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: EVERY)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', open_session)
+    monkeypatch.setattr(onnx_backend, 'load_tensorrt', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    (tmp_path / 'w.onnx').write_bytes(b'graph')
+    with pytest.raises(WeightsError, match=f'could not start {TENSORRT}$'):
+        OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+    assert asked == [0]
+
+
+class Session:
+    """A session of a stand-in for ONNX Runtime, which writes down by whom it was run."""
+
+    def __init__(self, providers: list[tuple[str, dict[str, str]]], runs: list[str]) -> None:
+        self.providers = providers
+        self.name = providers[0][0]
+        self.runs = runs
+
+    def get_providers(self) -> list[str]:
+        return [name for name, _ in self.providers]
+
+    def io_binding(self) -> SimpleNamespace:
+        return SimpleNamespace(bind_input=lambda *_: None, bind_output=lambda *_: None)
+
+    def run_with_iobinding(self, *_: Any) -> None:
+        self.runs.append(self.name)
+
+
+@pytest.fixture
+def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A backend on stand-ins: TensorRT opens a session of its own once `go` is set."""
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    there = SimpleNamespace(go=threading.Event(), runs=[], built=threading.Semaphore(0), error=None)
+    there.go.set()
+
+    def open_session(*_: object, providers: Any, **__: object) -> Session:
+        if providers[0][0] == TENSORRT:
+            assert there.go.wait(20)
+            if there.error:
+                raise there.error
+        return Session(providers, there.runs)
+
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: EVERY)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', open_session)
+    monkeypatch.setattr(onnx_backend, 'load_tensorrt', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    (tmp_path / 'w.onnx').write_bytes(b'graph')
+    with monkeypatch.context() as without_cuda:
+        without_cuda.setattr(OnnxBackend, '_try_out', lambda _: None)
+        backend = OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+    backend.device = ON_CPU  # where the stand-in's memory is
+    build = backend._build_beside
+
+    def build_beside(shape: tuple[int, ...]) -> None:
+        build(shape)
+        there.built.release()
+
+    backend._build_beside = build_beside  # type: ignore[method-assign]
+    there.backend = backend
+    there.scores = lambda *shape: backend.scores(torch.zeros(shape)) is not None and there.runs[-1]
+    yield there
+    there.go.set()
+
+
+def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
+    tensorrt: SimpleNamespace,
+) -> None:
+    assert tensorrt.backend._engines == {}
+    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
+
+
+def test_pictures_of_a_new_shape_do_not_wait_until_its_engine_is_built(
+    tensorrt: SimpleNamespace,
+) -> None:
+    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.go.clear()
+    assert [tensorrt.scores(2, 3, 480, 640) for _ in range(3)] == [CUDA] * 3
+    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    tensorrt.go.set()
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(2, 3, 480, 640) == TENSORRT
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_shape_whose_engine_cannot_be_built_is_worked_on_without_it(
+    tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(onnx_backend.warnings, 'warn', lambda text, **_: told.append(text))
+    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.error = MemoryError('too little memory')
+    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    (line,) = told
+    assert 'no TensorRT engine for 2×640×480: ' in line
+    assert 'too little memory' in line
+
+
+def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_needed(
+    tensorrt: SimpleNamespace,
+) -> None:
+    sizes = [32 * number for number in range(1, MOST_ENGINES + 2)]
+    tensorrt.scores(1, 3, 32, 32)
+    for size in sizes[1:]:
+        tensorrt.scores(1, 3, size, size)
+        assert tensorrt.built.acquire(timeout=20)
+    assert len(tensorrt.backend._engines) == MOST_ENGINES
+    assert tensorrt.scores(1, 3, 32, 32) == CUDA
+    assert tensorrt.built.acquire(timeout=20)
+    assert tensorrt.scores(1, 3, 32, 32) == TENSORRT
+
+
+@pytest.mark.parametrize('trouble', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])
+def test_a_tensorrt_that_cannot_be_loaded_is_as_good_as_none(
+    trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_name: str) -> None:
+        raise trouble
+
+    monkeypatch.setattr(onnx_backend.importlib, 'import_module', fail)
+    assert not load_tensorrt()
+
+
+def test_a_file_that_is_no_graph_is_told_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    (tmp_path / 'w.onnx').write_bytes(b'no graph')
+    with pytest.raises(WeightsError, match=r'w\.onnx: ') as caught:
+        OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CPU, 'auto', 0)
+    assert '\n' not in str(caught.value)
+
+
+def write_graph(file: Path, kind: str) -> Weights:
+    """Writes a graph of two channels: 'brightness', 'not finite', or one that 'never ends'."""
+    onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+    helper, numbers = onnx.helper, onnx.TensorProto
+    names = ['batch', 3, 'height', 'width'], ['batch', 2, 'height', 'width']
+    picture, scores = (
+        helper.make_tensor_value_info(name, numbers.FLOAT, shape)
+        for name, shape in zip((onnx_backend.INPUT, onnx_backend.OUTPUT), names, strict=True)
+    )
+    gain = float('nan') if kind == 'not finite' else 1.0
+    kernel = onnx.numpy_helper.from_array(np.full((2, 3, 1, 1), gain, np.float32), 'kernel')
+    constants = [kernel]
+    nodes = [helper.make_node('Conv', [onnx_backend.INPUT, 'kernel'], ['looked at'])]
+    if kind == 'never ends':
+        info = helper.make_tensor_value_info
+        body = helper.make_graph(
+            [
+                helper.make_node('Identity', ['on'], ['still on']),
+                helper.make_node('Neg', ['old'], ['new']),
+            ],
+            'body',
+            [
+                info('turn', numbers.INT64, []),
+                info('on', numbers.BOOL, []),
+                info('old', numbers.FLOAT, None),
+            ],
+            [info('still on', numbers.BOOL, []), info('new', numbers.FLOAT, None)],
+        )
+        constants += [
+            onnx.numpy_helper.from_array(np.array(2**60), 'turns'),
+            onnx.numpy_helper.from_array(np.array(True), 'yes'),
+        ]
+        nodes.append(
+            helper.make_node(
+                'Loop', ['turns', 'yes', 'looked at'], [onnx_backend.OUTPUT], body=body
+            )
+        )
+    else:
+        nodes.append(helper.make_node('Identity', ['looked at'], [onnx_backend.OUTPUT]))
+    graph = helper.make_graph(nodes, 'graph', [picture], [scores], constants)
+    opset = helper.make_opsetid('', 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
+    return Weights(file, Card(), {})
+
+
+@pytest.mark.parametrize(
+    ('kind', 'told'),
+    [('not finite', 'scores are not finite'), ('never ends', 'does not run: ')],
+)
+def test_a_graph_that_gives_no_numbers_or_does_not_end_is_refused_when_it_is_opened(
+    tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    monkeypatch.setattr(onnx_backend, 'LONGEST_RUN', 0.3)
+    with pytest.raises(WeightsError, match=rf'w\.onnx: .*{told}') as caught:
+        OnnxBackend(write_graph(tmp_path / 'w.onnx', kind), ON_CPU, 'auto', 0)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_graph_that_ends_runs(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    backend = OnnxBackend(write_graph(tmp_path / 'w.onnx', 'brightness'), ON_CPU, 'auto', 0)
+    assert backend.scores(torch.ones(2, 3, 5, 7)).eq(3).all()

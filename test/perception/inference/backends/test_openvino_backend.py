@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO finds what PyTorch finds; int8 is close, and really is computed in int8."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rock_seg_ros.perception.inference.backends import openvino_backend
+from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
+from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
+from rock_seg_ros.perception.inference.model import restore
+from rock_seg_ros.perception.inference.quantization import quantize, rounded_inputs
+from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
+
+pytest.importorskip('openvino')
+CPU = torch.device('cpu')
+
+IMPORT = """
+import sys, torch
+from pathlib import Path
+from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
+from rock_seg_ros.perception.inference.weights_file import load_weights
+assert 'openvino' not in sys.modules
+OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)
+assert 'openvino' in sys.modules
+print([name for name in sys.modules if name.startswith('openvino_telemetry.')])
+"""
+
+LET_GO = """
+import os, signal, sys, threading, torch
+from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
+from rock_seg_ros.perception.inference.weights_file import load_weights
+held = [OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)]
+other = threading.Thread(target=held.clear)
+other.start()
+other.join()
+signal.signal(signal.SIGUSR1, lambda *_: print('handled'))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.fixture(scope='module')
+def weights(weights_file: Path) -> Weights:
+    """Random weights, with the ranges that a little noise has in them."""
+    weights = load_weights(weights_file)
+    model = restore(weights.card, weights.state)
+    ranges: dict[str, tuple[float, float]] = {}
+    for name in rounded_inputs(model):
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: ranges.update(
+                {name: (inputs[0].min().item(), inputs[0].max().item())}
+            )
+        )
+    with torch.inference_mode():
+        model(noise(1, 64, 80))
+    return replace(weights, card=replace(weights.card, activation_ranges=ranges))
+
+
+@pytest.fixture(scope='module')
+def compiled(weights: Weights) -> OpenVinoBackend:
+    return OpenVinoBackend(weights, CPU, 'auto', 0)
+
+
+def executed(backend: OpenVinoBackend) -> list[str]:
+    """Returns the type that each convolution is computed in, as the compiled graph tells it."""
+    graph = backend._request.get_compiled_model().get_runtime_model()
+    told = [operation.get_rt_info() for operation in graph.get_ops()]
+    return [
+        info['runtimePrecision'].astype(str)
+        for info in told
+        if info['layerType'].astype(str) == 'Convolution'
+    ]
+
+
+def noise(batch: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('shape', [(1, 64, 80), (2, 33, 50)])
+def test_scores_are_pytorchs_at_any_size_and_batch(
+    weights: Weights, compiled: OpenVinoBackend, shape: tuple[int, int, int]
+) -> None:
+    pictures = noise(*shape)
+    wanted = TorchBackend(weights, CPU, 'auto', 0).scores(pictures)
+    torch.testing.assert_close(compiled.scores(pictures), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_any_memory_order_is_read_right(compiled: OpenVinoBackend) -> None:
+    pictures = noise(1, 48, 64)
+    last = pictures.to(memory_format=torch.channels_last)
+    assert torch.equal(compiled.scores(last), compiled.scores(pictures))
+
+
+def test_scores_stay_what_they_are_when_the_next_picture_comes(compiled: OpenVinoBackend) -> None:
+    first = compiled.scores(noise(1, 48, 64))
+    kept = first.clone()
+    compiled.scores(-noise(1, 48, 64))
+    assert torch.equal(first, kept)
+
+
+def test_the_output_stride_is_the_one_that_is_asked_for(weights: Weights) -> None:
+    pictures = noise(1, 64, 64)
+    scores = OpenVinoBackend(weights, CPU, 'fp32', 8).scores(pictures)
+    wanted = TorchBackend(weights, CPU, 'fp32', 8).scores(pictures)
+    torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(scores, OpenVinoBackend(weights, CPU, 'fp32', 16).scores(pictures))
+
+
+def test_int8_computes_what_the_rounded_network_does_and_does_so_in_int8(
+    weights: Weights, compiled: OpenVinoBackend
+) -> None:
+    backend = OpenVinoBackend(weights, CPU, 'int8', 0)
+    pictures = noise(1, 64, 80)
+    scores = backend.scores(pictures)
+    rounded = restore(weights.card, weights.state)
+    quantize(rounded, weights.card.activation_ranges)
+    with torch.inference_mode():
+        wanted = rounded(pictures)['out']
+    spread = wanted.std()
+    assert (scores - wanted).square().mean().sqrt() < 0.05 * spread
+    assert (scores - compiled.scores(pictures)).square().mean().sqrt() < 0.2 * spread
+    assert set(executed(compiled)) == {'f32'}
+    kinds = executed(backend)
+    assert len(kinds) == len(executed(compiled))
+    assert kinds.count('f32') == 2, kinds  # the pooled branch and the last scores
+    assert set(kinds) <= {'f32', 'u8', 'i8'}
+
+
+@pytest.mark.parametrize(
+    ('precision', 'told'),
+    [('fp16', "must be one of fp32, bf16, int8, not 'fp16'"), ('int8', 'calibrate it anew')],
+)
+def test_a_precision_that_cannot_be_is_refused(
+    weights_file: Path, precision: str, told: str
+) -> None:
+    with pytest.raises(WeightsError, match=f'random.safetensors: .*{told}'):
+        OpenVinoBackend(load_weights(weights_file), CPU, precision, 0)
+
+
+def test_another_device_is_refused(weights: Weights) -> None:
+    with pytest.raises(WeightsError, match=r"is for the CPU; on 'cuda:1' use 'torch'"):
+        OpenVinoBackend(weights, torch.device('cuda:1'), 'auto', 0)
+
+
+def test_an_onnx_file_is_refused(weights: Weights) -> None:
+    with pytest.raises(WeightsError, match="an ONNX file needs backend 'onnx'"):
+        OpenVinoBackend(replace(weights, path=Path('w.onnx')), CPU, 'auto', 0)
+
+
+def test_weights_that_do_not_fit_are_named(weights: Weights) -> None:
+    with pytest.raises(WeightsError, match=r'random\.safetensors: the weights do not fit'):
+        OpenVinoBackend(replace(weights, state={}), CPU, 'auto', 0)
+
+
+def test_a_machine_without_openvino_is_told_so(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_backend.importlib.util, 'find_spec', lambda _: None)
+    assert not openvino_backend.is_available()
+    with pytest.raises(WeightsError, match='needs the package openvino, not installed here'):
+        OpenVinoBackend(weights, CPU, 'auto', 0)
+
+
+def test_openvino_is_imported_when_it_is_used_and_reports_to_nobody(weights_file: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, '-c', IMPORT, weights_file], capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout) == (0, '[]\n'), said.stderr
+
+
+def test_a_signal_is_survived_after_a_network_was_let_go_in_another_thread(
+    weights_file: Path,
+) -> None:
+    words = [sys.executable, '-c', LET_GO, str(weights_file)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, 'handled\n'), said.stderr

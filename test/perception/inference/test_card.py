@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rock_seg_ros.perception.inference.card import Card, CardError
+
+
+def test_a_card_survives_json() -> None:
+    card = Card(
+        ('sky', 'sand', 'rock'),
+        ('rock', 'sand'),
+        'none',
+        threshold=0.4,
+        metrics={'a': 1.0},
+        activation_ranges={'a.conv': (-0.5, 2.0)},
+    )
+    assert Card.from_json(card.to_json()) == card
+    assert card.rock_ids == (1, 2)
+    assert card.channels == 3
+    assert Card(activation='sigmoid').channels == 1
+
+
+def test_keys_of_later_versions_are_left_out() -> None:
+    assert Card.from_json('{"format_version": 1, "colour": "red"}') == Card()
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('nonsense', 'not JSON'),
+        ('[1]', 'a JSON list'),
+        ('{}', 'format_version is None'),
+        ('{"format_version": 2}', 'format_version is 2; this version reads 1'),
+    ],
+)
+def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None:
+    with pytest.raises(CardError, match=told):
+        Card.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('architecture', 'unet'),
+        ('decoder', 'fcn'),
+        ('activation', 'relu'),
+        ('output_stride', 32),
+        ('classes', ['rock']),
+        ('classes', ['rock', 'rock']),
+        ('classes', 'rock'),
+        ('rock_classes', ['stone']),
+        ('rock_classes', []),
+        ('rock_classes', ['background', 'rock']),
+        ('threshold', 1.5),
+        ('threshold', 'half'),
+        ('mean', [0.5, 0.5]),
+        ('mean', ['a', 'b', 'c']),
+        ('std', [0.2, 0.0, 0.2]),
+        ('std', 0.2),
+        ('activation_ranges', [0.0, 1.0]),
+        ('activation_ranges', {'a.conv': [0.0]}),
+        ('activation_ranges', {'a.conv': [1.0, 0.0]}),
+        ('activation_ranges', {'a.conv': ['a', 'b']}),
+        ('activation_ranges', {'a.conv': 1.0}),
+        ('activation_ranges', {'a.conv': [0.0, 1e-300]}),
+        ('activation_ranges', {'a.conv': [0.0, float('inf')]}),
+        ('architecture', ['deeplabv3_resnet50']),
+        ('decoder', 3),
+        ('output_stride', 8.0),
+        ('classes', [['background'], 'rock']),
+        ('rock_classes', [1]),
+        ('mean', [float('nan'), 0.4, 0.4]),
+        ('mean', [10**400, 0.4, 0.4]),
+        ('mean', [True, False, True]),
+        ('mean', {'r': 0.4, 'g': 0.4, 'b': 0.4}),
+        ('std', [0.2, float('inf'), 0.2]),
+        ('std', [1e-320, 0.2, 0.2]),
+        ('std', '0.2'),
+        ('threshold', float('nan')),
+        ('threshold', True),
+        ('threshold', None),
+        ('smallest_side', True),
+        ('smallest_side', 1.5),
+        ('training_size', [640]),
+        ('training_size', 'large'),
+        ('training_size', [-1, 4]),
+        ('metrics', 'good'),
+        ('metrics', {'iou': 'high'}),
+        ('metrics', {'iou': None}),
+        ('metrics', {'iou': float('nan')}),
+        ('metrics', {'iou': {'val': 0.5}}),
+        ('data', 7),
+        ('licence', ['MIT']),
+    ],
+)
+def test_a_value_that_no_model_could_be_built_from_is_refused_by_name(
+    key: str, value: object
+) -> None:
+    with pytest.raises(CardError) as refused:
+        Card.from_json(json.dumps({'format_version': 1, key: value}))
+    assert key in str(refused.value)
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('version', [True, 1.0, '1', [1]])
+def test_a_version_that_is_no_whole_number_is_refused(version: object) -> None:
+    with pytest.raises(CardError, match='format_version is'):
+        Card.from_json(json.dumps({'format_version': version}))
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('[' * 100_000, 'nested too deep'),
+        ('{"format_version": 1, "metrics": ' + '{"a": ' * 50_000 + '1' + '}' * 50_001, 'too deep'),
+        ('{"format_version": ' + '1' * 5000 + '}', 'not JSON'),
+        (r'{"format_version": 1, "data": "\ud800"}', 'not JSON'),
+        ('{"data": "' + ' ' * 2**24 + '"}', 'characters; 16777216 are the most'),
+    ],
+    ids=['brackets', 'objects', 'digits', 'half a character', 'length'],
+)
+def test_json_that_python_itself_fails_on_is_refused_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(CardError, match=told) as refused:
+        Card.from_json(text)
+    assert '\n' not in str(refused.value)
+
+
+def test_a_card_of_very_many_classes_is_refused_in_a_short_line() -> None:
+    card = {'format_version': 1, 'classes': [f'class {number}' for number in range(100_000)]}
+    with pytest.raises(CardError, match='2 to 255 different names, not 100000') as refused:
+        Card.from_json(json.dumps(card))
+    assert len(str(refused.value)) < 400

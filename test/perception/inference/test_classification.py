@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quick ways to class ids and confidence give what the formula gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.classification import (
+    STRIP_PIXELS,
+    classify,
+    classify_on_cpu,
+    confidence_on_cpu,
+)
+
+FOUR = Card(classes=('sky', 'sand', 'rock', 'boulder'), rock_classes=('rock', 'boulder'))
+CARDS = {
+    'two classes': Card(),
+    'rims': Card(classes=('background', 'rock', 'rim')),
+    'two rock classes': FOUR,
+    'two rock classes and rims': Card(
+        classes=('ground', 'rock', 'boulder', 'rim'), rock_classes=('rock', 'boulder')
+    ),
+    'rock classes first': Card(classes=tuple('abcde'), rock_classes=('a', 'b', 'd')),
+    'sigmoid': Card(activation='sigmoid'),
+    'sigmoid of class 0': Card(activation='sigmoid', rock_classes=('background',)),
+}
+
+
+def on_cpu(scores: Tensor, card: Card, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and confidence; what is told of rock at once is checked on the way."""
+    ids, rock_confidence = classify_on_cpu(scores, card, threshold)
+    confidence = confidence_on_cpu(scores, card, ids)
+    is_rock = np.isin(ids, card.rock_ids)
+    assert rock_confidence.dtype == np.uint8
+    assert not rock_confidence[~is_rock].any()
+    assert np.abs(rock_confidence[is_rock].astype(int) - confidence[is_rock]).max(initial=0) <= 1
+    return ids, confidence
+
+
+def formula(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Class ids, unrounded confidence, and by how much each pixel's decision was won."""
+    scores = scores.double()
+    if card.activation == 'sigmoid':
+        rock = scores[0].sigmoid()
+        probabilities = torch.stack([rock, 1 - rock] if card.rock_ids == (0,) else [1 - rock, rock])
+    else:
+        probabilities = scores.softmax(0)
+    is_rock_class = torch.tensor([i in card.rock_ids for i in range(len(card.classes))])
+    rock = probabilities[is_rock_class].sum(0)
+    rim = probabilities[card.rim_id] if card.rim_id is not None else -torch.ones_like(rock)
+    allowed = torch.where(
+        (rock >= threshold) & (rock >= rim),
+        is_rock_class[:, None, None],
+        ~is_rock_class[:, None, None],
+    )
+    ranked = torch.where(allowed, probabilities, -1.0).sort(dim=0, descending=True)
+    margin = torch.minimum((rock - threshold).abs(), ranked.values[0] - ranked.values[1])
+    margin = torch.minimum(margin, (rock - rim).abs())
+    return ranked.indices[0], ranked.values[0] * 255, margin
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.59])
+@pytest.mark.parametrize('name', CARDS)
+@pytest.mark.parametrize('size', [(1, 1), (37, 53), (3 * STRIP_PIXELS // 1000, 1000)])
+def test_class_ids_are_the_formulas_and_confidence_is_within_one(
+    name: str, size: tuple[int, int], threshold: float
+) -> None:
+    card = CARDS[name]
+    scores = torch.randn(card.channels, *size, generator=torch.Generator().manual_seed(1)) * 4
+    class_ids, confidence, margin = formula(scores, card, threshold)
+    clear = (margin > 1e-6).numpy()
+    assert clear.mean() > 0.99
+    plain = tuple(part.numpy() for part in classify(scores, card, threshold))
+    for ids, sure in (plain, on_cpu(scores, card, threshold)):
+        assert ids.dtype == sure.dtype == np.uint8
+        assert np.array_equal(ids[clear], class_ids.numpy()[clear])
+        assert np.abs(sure[clear] - confidence.numpy()[clear]).max() <= 1
+
+
+def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
+    scores = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
+    card = CARDS['rims']
+    for ours, theirs in zip(
+        on_cpu(scores, card, 0.5),
+        on_cpu(scores.contiguous(), card, 0.5),
+        strict=True,
+    ):
+        assert np.array_equal(ours, theirs)
+
+
+def test_pictures_of_a_batch_are_classified_each_for_itself() -> None:
+    scores, card = torch.randn(3, 4, 6, 7), FOUR
+    together = classify(scores, card, torch.tensor(0.5))
+    for number, own in enumerate(scores):
+        for batched, alone in zip(together, classify(own, card, 0.5), strict=True):
+            assert torch.equal(batched[number], alone)
+
+
+def test_scores_too_large_for_an_exponential_are_classified() -> None:
+    ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), Card(), 0.5)
+    assert (ids.item(), sure.item()) == (1, 255)
+
+
+def test_classes_whose_scores_are_far_apart_are_told_apart() -> None:
+    scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
+    for ids, sure in (classify(scores, CARDS['rims'], 0.5), on_cpu(scores, CARDS['rims'], 0.5)):
+        assert (ids.item(), sure.item()) == (2, 255)
+
+
+@pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
+def test_all_is_rock_from_0_on_and_from_1_on_what_is_sure(threshold: float, class_id: int) -> None:
+    scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
+    for ids in (classify(scores, Card(), threshold)[0], on_cpu(scores, Card(), threshold)[0]):
+        assert ids.tolist() == [[class_id, 1]]
+
+
+def scores_of(*probabilities: float) -> Tensor:
+    return torch.tensor(probabilities).log().view(-1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ('probabilities', 'threshold', 'class_id', 'confidence'),
+    [
+        ((0.0, 0.4, 0.35, 0.25), 0.5, 2, 0.35),  # sand is likeliest, but rock in all is 0.6
+        ((0.0, 0.4, 0.35, 0.25), 0.7, 1, 0.4),
+        ((0.45, 0.1, 0.0, 0.45), 0.5, 0, 0.45),
+        ((0.1, 0.1, 0.1, 0.7), 0.5, 3, 0.7),
+        ((0.1, 0.1, 0.1, 0.7), 0.9, 0, 0.1),
+    ],
+)
+def test_rock_classes_are_weighed_together_and_told_apart_after(
+    probabilities: tuple[float, ...], threshold: float, class_id: int, confidence: float
+) -> None:
+    for ids, sure in (
+        classify(scores_of(*probabilities), FOUR, threshold),
+        on_cpu(scores_of(*probabilities), FOUR, threshold),
+    ):
+        assert ids.item() == class_id
+        assert sure.item() == pytest.approx(confidence * 255, abs=0.51)
+
+
+@pytest.mark.parametrize(
+    ('probabilities', 'class_id'),
+    [((0.1, 0.42, 0.48), 2), ((0.1, 0.46, 0.44), 1), ((0.5, 0.42, 0.08), 1), ((0.6, 0.3, 0.1), 0)],
+)
+def test_a_low_threshold_leaves_the_rims_between_rocks(
+    probabilities: tuple[float, ...], class_id: int
+) -> None:
+    scores = scores_of(*probabilities)
+    for ids, _ in (classify(scores, CARDS['rims'], 0.4), on_cpu(scores, CARDS['rims'], 0.4)):
+        assert ids.item() == class_id
+
+
+@pytest.mark.parametrize('rock_first', [False, True])
+def test_one_channel_is_the_rocks_probability(rock_first: bool) -> None:
+    card = Card(activation='sigmoid', rock_classes=('background' if rock_first else 'rock',))
+    rock, other = (0, 1) if rock_first else (1, 0)
+    scores = torch.tensor([[[-9.0, 0.0, 2.0]]])
+    for ids, sure in (classify(scores, card, 0.5), on_cpu(scores, card, 0.5)):
+        assert ids.tolist() == [[other, rock, rock]]
+        assert sure.tolist() == [[255, 128, 225]]

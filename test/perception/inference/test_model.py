@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One base test for all variants of the network; torchvision's is matched number for number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build, load_state
+from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3, network_of
+from rock_seg_ros.perception.inference.weights_file import load_weights
+
+CARDS = [
+    Card(('ground', 'rock', 'rim'), architecture=name, decoder=decoder, output_stride=stride)
+    for name, network in NETWORKS.items()
+    for decoder in network.decoders
+    for stride in network.output_strides
+]
+
+
+def meta(
+    channels: int = 2, decoder: str = 'skip', output_stride: int = 8, aux: bool = False
+) -> DeepLabV3:
+    """A ResNet-50 without memory."""
+    with torch.device('meta'):
+        return network_of('resnet50').make(channels, decoder, output_stride, aux)
+
+
+def with_random_statistics(model: nn.Module) -> nn.Module:
+    """Fresh batch norms are near identities: only random ones show a mix-up."""
+    torch.manual_seed(1)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.2)
+            nn.init.normal_(part.bias, std=0.1)
+            part.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
+            part.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return model.eval()
+
+
+@pytest.mark.parametrize('card', CARDS, ids=lambda c: f'{c.architecture}-{c.decoder}')
+@pytest.mark.parametrize(('height', 'width'), [(33, 70), (64, 64), (1, 1), (479, 641)])
+def test_scores_have_the_size_of_the_picture(card: Card, height: int, width: int) -> None:
+    with torch.device('meta'):
+        model = build(card).eval()
+    scores = model(torch.empty(2, 3, height, width, device='meta'))
+    assert list(scores) == ['out']
+    assert scores['out'].shape == (2, 3, height, width)
+
+
+def test_an_auxiliary_head_scores_in_training_only() -> None:
+    model = meta(aux=True)
+    picture = torch.empty(2, 3, 64, 80, device='meta')
+    assert model.train()(picture)['aux'].shape == (2, 2, 64, 80)
+    assert list(model.eval()(picture)) == ['out']
+
+
+@pytest.mark.parametrize('aux', [False, True])
+def test_torchvisions_weights_give_torchvisions_numbers(tmp_path: Path, aux: bool) -> None:
+    torch.manual_seed(0)
+    theirs = with_random_statistics(
+        deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux)
+    )
+    torch.save(theirs.state_dict(), tmp_path / 'theirs.pth')
+    card = {'classes': [f'class {i}' for i in range(21)], 'rock_classes': ['class 3']}
+    (tmp_path / 'theirs.json').write_text(json.dumps(card))
+    weights = load_weights(tmp_path / 'theirs.pth')
+    assert weights.card.output_stride == 8
+    picture = torch.randn(1, 3, 65, 98)
+    with torch.inference_mode():
+        expected = theirs(picture)['out']
+    ours = TorchBackend(weights, torch.device('cpu'), 'fp32', 8).scores(picture)
+    assert expected.std() > 0.05
+    assert (ours - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize('aux', [False, True])
+def test_decoder_none_has_torchvisions_keys_in_their_order(aux: bool) -> None:
+    with torch.device('meta'):
+        theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=aux)
+    ours = meta(channels=21, decoder='none', aux=aux)
+    shapes = [
+        [(name, tensor.shape) for name, tensor in model.state_dict().items()]
+        for model in (ours, theirs)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize('decoder', ['skip', 'none'])
+def test_the_same_weights_fit_both_strides_and_the_rates_scale(decoder: str) -> None:
+    fine = meta(decoder=decoder, output_stride=8)
+    coarse = meta(decoder=decoder, output_stride=16)
+    assert {n: t.shape for n, t in fine.state_dict().items()} == {
+        n: t.shape for n, t in coarse.state_dict().items()
+    }
+    rates = [
+        [c.dilation[0] for c in m.classifier.modules() if isinstance(c, nn.Conv2d)][1:4]
+        for m in (fine, coarse)
+    ]
+    assert rates == [[12, 24, 36], [6, 12, 18]]
+    deep = [m.backbone(torch.empty(1, 3, 64, 64, device='meta'))['deep'] for m in (fine, coarse)]
+    assert [d.shape[-1] for d in deep] == [8, 4]
+
+
+@pytest.mark.parametrize('output_stride', [8, 16])
+def test_the_skip_decoder_costs_at_most_20_gflop_more_at_640x480(output_stride: int) -> None:
+    def flops(decoder: str) -> int:
+        model = meta(decoder=decoder, output_stride=output_stride).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, 480, 640, device='meta'))
+        return counter.get_total_flops()
+
+    assert 0 < flops('skip') - flops('none') <= 20e9
+
+
+def test_an_output_stride_that_a_network_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match='ResNet50 has output_stride 0 or 8 or 16, not 32'):
+        build(Card(), 32)
+    light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    with pytest.raises(ValueError, match='Lite0 has output_stride 0 or 32, not 8'):
+        build(light, 8)
+
+
+def test_an_unknown_backbone_is_refused_and_the_legal_ones_are_named() -> None:
+    with pytest.raises(ValueError, match="'vgg'; legal is 'resnet50' or 'efficientnet_lite0' or"):
+        network_of('vgg')
+
+
+def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
+    model = build(Card(decoder='none'))
+    state = dict(model.state_dict())
+    with pytest.raises(ValueError, match=r'classifier\.4\.bias is missing'):
+        load_state(model, {n: t for n, t in state.items() if n != 'classifier.4.bias'}, 'it')
+    with pytest.raises(ValueError, match='stranger is not part of it'):
+        load_state(model, state | {'stranger': torch.zeros(1)}, 'it')
+    with pytest.raises(ValueError, match=r'classifier\.4\.bias has shape \(3,\)'):
+        load_state(model, state | {'classifier.4.bias': torch.zeros(3)}, 'it')
+
+
+def test_an_auxiliary_head_in_the_state_alone_is_left_out() -> None:
+    trained = build(Card(), aux=True)
+    model = build(Card())
+    load_state(model, trained.state_dict(), 'it')
+    assert torch.equal(model.state_dict()['classifier.score.weight'],
+                       trained.state_dict()['classifier.score.weight'])  # fmt: skip

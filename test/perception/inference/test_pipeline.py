@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way that a CUDA graph captures is the plain one; what needs CUDA is skipped without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.cuda_pipeline import (
+    CAPTURING,
+    MOST_GRAPHS,
+    CudaPipeline,
+    DeviceWay,
+)
+from rock_seg_ros.perception.inference.pipeline import (
+    PlainPipeline,
+    ScoresError,
+    are_finite,
+    read_off,
+)
+from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.weights_file import load_weights
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+
+
+def scorer_on(device: str, weights_file: Path, precision: str = 'fp32') -> Scorer:
+    weights = load_weights(weights_file)
+    return Scorer(TorchBackend(weights, torch.device(device), precision, 16), weights.card)
+
+
+@pytest.fixture(scope='module')
+def scorer(weights_file: Path) -> Scorer:
+    return scorer_on('cpu', weights_file)
+
+
+def pair(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [picture, picture[::-1, ::-1]]
+
+
+def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
+    scorer: Scorer, small_picture: NDArray[np.uint8]
+) -> None:
+    pictures = pair(small_picture)
+    with torch.inference_mode():
+        plain = PlainPipeline(scorer).run(pictures, 0.5)
+        ids, sure, finite = DeviceWay(scorer)(
+            torch.from_numpy(np.stack(pictures)), torch.tensor(0.5)
+        )
+    assert finite.tolist() == [True, True]
+    assert {tuple(own.class_ids.shape) for own in plain} == {small_picture.shape[:2]}
+    for number, own in enumerate(plain):
+        assert (ids[number].numpy() == own.class_ids).mean() > 0.999
+        assert np.abs(sure[number].numpy().astype(int) - own.confidence()).max() <= 1
+
+
+class WaitingOperators(TorchDispatchMode):
+    """Collects the operators that would wait for the device, or copy to it or from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[str] = set()
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        name = operator.overloadpacket.__name__
+        if name in {'_local_scalar_dense', 'nonzero', 'lift_fresh', 'item', 'masked_select'}:
+            self.met.add(name)
+        return operator(*arguments, **(keywords or {}))
+
+
+def test_nothing_on_the_captured_way_waits_for_the_device(
+    scorer: Scorer, small_picture: NDArray[np.uint8]
+) -> None:
+    way, threshold = DeviceWay(scorer), torch.tensor(0.5)
+    pixels = torch.from_numpy(np.stack([small_picture]))
+    with torch.inference_mode(), WaitingOperators() as operators:
+        way(pixels, threshold)
+    assert operators.met == set()
+    with torch.inference_mode(), WaitingOperators() as operators:  # they would be seen
+        threshold.item()
+        torch.tensor([1.0])
+    assert operators.met == {'item', 'lift_fresh'}
+
+
+@pytest.fixture
+def uncaptured(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> CudaPipeline:
+    """A pipeline on the CPU, where nothing can be captured."""
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(torch.cuda, 'Stream', lambda _: stream)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda _: stream)
+    monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: (0, 0))
+    return CudaPipeline(scorer)
+
+
+def test_a_shape_that_cannot_be_captured_is_told_once_and_not_tried_again(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[int, int, int]] = []
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        tried.append(shape)
+        raise RuntimeError('capture failed')
+
+    monkeypatch.setattr(uncaptured, '_capture', fail)
+    with torch.inference_mode():
+        uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
+        with pytest.raises(RuntimeError, match='capture failed'):
+            uncaptured.catch_up()
+        uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
+        uncaptured.catch_up()
+    assert tried == [(1, 32, 40)]
+
+
+def test_captures_of_two_networks_never_overlap(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[bool] = []
+    monkeypatch.setattr(
+        uncaptured, '_warmed_and_captured', lambda _: alone.append(CAPTURING.locked())
+    )
+    searched = torch.backends.cudnn.benchmark
+    uncaptured.warm(1, 32, 40)
+    assert alone == [True]
+    assert not CAPTURING.locked()
+    assert torch.backends.cudnn.benchmark == searched
+
+
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+
+def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = iter([(0, 1), (0, 2)])
+    monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: next(pools))
+    tried: list[tuple[int, int, int]] = []
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        tried.append(shape)
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(uncaptured, '_capture', fail)
+    before = uncaptured._pool
+    with pytest.warns(UserWarning, match='no CUDA graph for 1×40×32.*: CUDA out of memory'):
+        uncaptured.warm(1, 32, 40)
+    assert uncaptured._pool == (0, 1) != before  # what failed may have left the other half taken
+    uncaptured.warm(1, 32, 40)
+    with torch.inference_mode():
+        ids, _, finite = uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
+    assert (tuple(ids.shape), finite.tolist()) == ((1, 32, 40), [True])
+    uncaptured.catch_up()
+    assert tried == [(1, 32, 40)]
+
+
+def test_a_capture_that_fails_costs_no_other_graph(
+    uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
+    for width in range(1, MOST_GRAPHS + 1):
+        uncaptured.warm(1, 32, width)
+    kept = list(uncaptured._graphs)
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(uncaptured, '_capture', fail)
+    with pytest.warns(UserWarning, match='no CUDA graph'):
+        uncaptured.warm(1, 32, 100)
+    assert list(uncaptured._graphs) == kept
+    monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
+    uncaptured.warm(1, 32, 101)
+    assert list(uncaptured._graphs) == [*kept[1:], (1, 32, 101)]
+
+
+def test_a_shape_that_comes_often_is_captured_without_being_asked_to(
+    scorer: Scorer, uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = CudaPipeline(scorer, capture_after=2)
+    tried: list[tuple[int, int, int]] = []
+
+    def fail(shape: tuple[int, int, int]) -> None:
+        tried.append(shape)
+        raise RuntimeError('capture failed')
+
+    pixels = torch.zeros(1, 32, 40, 3, dtype=torch.uint8)
+    for pipeline in (often, uncaptured):
+        monkeypatch.setattr(pipeline, '_capture', fail)
+    with torch.inference_mode():
+        for wanted in ([], [], [(1, 32, 40)], [(1, 32, 40)]):
+            if wanted and not tried:
+                with pytest.warns(UserWarning, match='no CUDA graph .*: capture failed'):
+                    often._capture_often_met((1, 32, 40))
+            else:
+                often._capture_often_met((1, 32, 40))
+            uncaptured._capture_often_met((1, 32, 40))
+            assert tried == wanted
+            often._run(pixels, 0.5)
+            uncaptured._run(pixels, 0.5)
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float) -> None:
+    scores = torch.zeros(2, 2, 30, 40)
+    scores[1, 0, 7, 9] = number
+    assert are_finite(scores).tolist() == [True, False]
+    assert read_off(scores[0], Card(), 0.5).class_ids.shape == (30, 40)
+    with pytest.raises(ScoresError, match='not finite'):
+        read_off(scores[1], Card(), 0.5)
+
+
+class Broken:
+    """A network that gives NaN for dark images."""
+
+    device, precision = torch.device('cpu'), 'fp32'
+
+    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures[:, :2].log()
+
+
+def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
+    pictures = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
+    scorer = Scorer(Broken(), Card())
+    with torch.inference_mode():
+        assert len(PlainPipeline(scorer).run(pictures[:1], 0.5)) == 1
+        with pytest.raises(ScoresError):
+            PlainPipeline(scorer).run(pictures, 0.5)
+        *_, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(pictures)), torch.tensor(0.5))
+    assert finite.tolist() == [True, False]
+
+
+@needs_cuda
+@pytest.mark.gpu
+def test_on_cuda_an_image_that_the_network_fails_on_is_an_error(weights_file: Path) -> None:
+    scorer = scorer_on('cuda', weights_file, 'fp16')
+    scorer.runner._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        pipeline = CudaPipeline(scorer)
+        with pytest.raises(ScoresError):
+            pipeline.run([np.zeros((64, 80, 3), np.uint8)], 0.5)
+
+
+@needs_cuda
+@pytest.mark.gpu
+def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
+    weights_file: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    scorer, pictures = scorer_on('cuda', weights_file, 'fp16'), pair(small_picture)
+    with torch.inference_mode():
+        pipeline, plain = CudaPipeline(scorer), PlainPipeline(scorer)
+        pipeline.warm(2, *small_picture.shape[:2])
+        for threshold in (0.0, 0.5, 1.0, 0.5):
+            for ours, theirs in zip(
+                pipeline.run(pictures, threshold), plain.run(pictures, threshold), strict=True
+            ):
+                assert (ours.class_ids == theirs.class_ids).mean() > 0.99
+                assert np.abs(ours.confidence().astype(int) - theirs.confidence()).mean() < 2
+
+
+@needs_cuda
+@pytest.mark.gpu
+def test_a_result_outlives_the_next_picture(
+    weights_file: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    with torch.inference_mode():
+        pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
+        pipeline.warm(1, *small_picture.shape[:2])
+        (first,) = pipeline.run([small_picture], 0.5)
+        before = first.class_ids.copy()
+        pipeline.run([255 - small_picture], 0.5)
+        (again,) = pipeline.run([small_picture], 0.5)
+        assert np.array_equal(first.class_ids, before)
+        assert np.array_equal(first.confidence(), again.confidence())
+
+
+@needs_cuda
+@pytest.mark.gpu
+def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
+    weights_file: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    with torch.inference_mode():
+        pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
+        (eager,) = pipeline.run([small_picture], 0.5)
+        assert not pipeline._graphs
+        pipeline.catch_up()
+        assert list(pipeline._graphs) == [(1, *small_picture.shape[:2])]
+        (captured,) = pipeline.run([small_picture], 0.5)
+        assert (eager.class_ids == captured.class_ids).mean() > 0.99
+        for width in range(64, 64 + 8 * MOST_GRAPHS, 8):
+            pipeline.warm(1, 64, width)
+        assert len(pipeline._graphs) == MOST_GRAPHS

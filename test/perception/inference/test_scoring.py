@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.scoring import Scorer, enlargement
+
+
+class Echo:
+    """Scores that are the picture itself."""
+
+    device, precision = torch.device('cpu'), 'fp32'
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, ...]] = []
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        self.sizes.append(tuple(pictures.shape[-2:]))
+        return pictures
+
+
+@pytest.mark.parametrize(
+    ('size', 'seen'),
+    [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
+)
+def test_a_picture_smaller_than_the_card_says_is_enlarged_at_most_twofold(
+    size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    network = Echo()
+    prepared = torch.rand(2, 3, *size)
+    assert Scorer(network, Card(smallest_side=96)).scores(prepared).shape == prepared.shape
+    assert network.sizes == [seen]
+    assert enlargement(*size, Card()) == 1
+
+
+@pytest.mark.parametrize(
+    ('input_size', 'seen'), [((64, 0), (60, 64)), ((0, 50), (50, 80)), ((64, 50), (50, 64))]
+)
+def test_an_input_size_goes_before_what_the_card_wants(
+    input_size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    network = Echo()
+    Scorer(network, Card(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
+    assert network.sizes == [seen]
+
+
+def test_a_picture_of_the_right_size_is_not_touched() -> None:
+    prepared = torch.rand(1, 3, 60, 80)
+    assert Scorer(Echo(), Card()).scores(prepared) is prepared
+
+
+def test_pictures_shrink_with_antialiasing() -> None:
+    stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
+    network = Scorer(Echo(), Card(), (16, 0))
+    smooth = network.scores(stripes)
+    assert (smooth - 0.5).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ('size', 'most'), [((1, 16384), 2.0), ((500, 16384), 1.006), ((600, 16384), 1.0)]
+)
+def test_a_thin_picture_is_not_enlarged_beyond_what_the_network_may_cost(
+    size: tuple[int, int], most: float
+) -> None:
+    assert enlargement(*size, Card(smallest_side=2000)) == pytest.approx(most, abs=0.001)

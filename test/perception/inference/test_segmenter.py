@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes in at any size and with any strides comes out at that size, with legal values."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.inference import segmenter as segmenter_module
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.segmenter import (
+    DeviceError,
+    Segmentation,
+    Segmenter,
+    SizeError,
+    choose_backend,
+    choose_device,
+    suppress,
+)
+from rock_seg_ros.perception.inference.weights_file import (
+    Weights,
+    WeightsError,
+    load_weights,
+    save_weights,
+)
+
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+
+
+@pytest.fixture(scope='module')
+def segmenter(weights_file: Path) -> Segmenter:
+    return Segmenter(load_weights(weights_file), 'cpu')
+
+
+@without_cuda
+@pytest.mark.parametrize('name', ['cuda', 'cuda:0', 'cuda:7'])
+def test_cuda_without_cuda_is_an_error(name: str, weights_file: Path) -> None:
+    with pytest.raises(DeviceError, match='0 CUDA devices'):
+        Segmenter(load_weights(weights_file), name)
+
+
+@without_cuda
+def test_auto_chooses_the_cpu_where_there_is_no_cuda() -> None:
+    assert choose_device('auto') == torch.device('cpu')
+
+
+@pytest.mark.parametrize(
+    ('file', 'backend', 'precision', 'providers', 'chosen'),
+    [
+        ('w.safetensors', 'auto', 'auto', [], 'cuda'),
+        ('w.safetensors', 'torch', 'fp32', [], 'cuda'),
+        ('w.safetensors', 'openvino', 'auto', [], 'cpu'),
+        ('w.safetensors', 'auto', 'int8', [], 'cpu'),
+        ('w.onnx', 'auto', 'auto', ['CPUExecutionProvider'], 'cpu'),
+        ('w.onnx', 'onnx', 'auto', ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'cuda'),
+    ],
+)
+def test_auto_chooses_the_device_that_weights_and_backend_can_use(
+    file: str,
+    backend: str,
+    precision: str,
+    providers: list[str],
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: providers)
+    weights = Weights(Path(file), Card(activation_ranges={'a': (0.0, 1.0)}), {})
+    assert choose_device('auto', weights, backend, precision).type == chosen
+    assert choose_device('cuda', weights, backend, precision).type == 'cuda'  # as it was named
+    devices: list[torch.device] = []
+
+    def stand_in(weights: Weights, device: torch.device, *how: object, **parts: bool) -> Recorder:
+        devices.append(device)
+        return Recorder(weights, torch.device('cpu'), *how)
+
+    for name in segmenter_module.BACKENDS:
+        monkeypatch.setitem(segmenter_module.BACKENDS, name, stand_in)
+    Segmenter(weights, 'auto', precision, backend)
+    assert [device.type for device in devices] == [chosen]
+
+
+@pytest.mark.parametrize('name', ['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', ''])
+def test_an_illegal_device_is_named(name: str) -> None:
+    with pytest.raises(DeviceError, match=repr(name)):
+        choose_device(name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_gives_what_the_cpu_gives(
+    segmenter: Segmenter, weights_file: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    on_cuda = Segmenter(load_weights(weights_file), 'cuda').segment(small_picture)
+    same = on_cuda.mask() == segmenter.segment(small_picture).mask()
+    assert same.mean() >= 0.99
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'told'),
+    [
+        ({'precision': 'fp8'}, 'fp8'),
+        ({'backend': 'tensorrt'}, 'tensorrt'),
+        ({'output_stride': 32}, '32'),
+        ({'input_size': (16, 0)}, '16'),
+        ({'preset': 'best'}, 'exact, balanced, fast, not .best.'),
+        ({'tile': 10}, 'at least 128 px, not 10'),
+        ({'tile': 200, 'tile_overlap': 101}, '0 to 100 px'),
+        ({'tile': 200, 'input_size': (0, 64)}, 'tile must be 0 where'),
+    ],
+)
+def test_an_illegal_argument_is_named(
+    weights_file: Path, arguments: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        Segmenter(load_weights(weights_file), 'cpu', **arguments)  # type: ignore[arg-type]
+
+
+def test_safetensors_on_the_onnx_backend_are_refused(weights_file: Path) -> None:
+    with pytest.raises(WeightsError, match=r'needs an \.onnx file'):
+        Segmenter(load_weights(weights_file), 'cpu', backend='onnx')
+
+
+def test_weights_that_do_not_fit_their_card_are_refused_by_file_name(tmp_path: Path) -> None:
+    file = tmp_path / 'w.safetensors'
+    save_weights(file, build(Card(decoder='none')).state_dict(), Card(decoder='skip'))
+    with pytest.raises(WeightsError, match=r'w\.safetensors: .* is missing'):
+        Segmenter(load_weights(file), 'cpu')
+
+
+@pytest.mark.parametrize('size', [(33, 70), (64, 64), (1, 1)])
+def test_the_result_has_the_pictures_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = segmenter.segment(picture)
+    for part in (found.class_ids, found.confidence, found.mask()):
+        assert part.shape == size
+        assert part.dtype == np.uint8
+    assert set(np.unique(found.class_ids)) <= {0, 1}
+    assert set(np.unique(found.mask())) <= {0, 255}
+    assert found.confidence.min() >= 127
+
+
+def test_input_size_changes_what_the_network_sees_and_not_the_results_size(
+    weights_file: Path, small_picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(load_weights(weights_file), 'cpu', input_size=(48, 0))
+    seen: list[tuple[int, ...]] = []
+    runner = segmenter._runner
+    scores = runner.scores
+    monkeypatch.setattr(
+        runner, 'scores', lambda pictures: seen.append(tuple(pictures.shape)) or scores(pictures)
+    )
+    assert segmenter.segment(small_picture).class_ids.shape == (64, 80)
+    assert seen == [(1, 3, 64, 48)]
+
+
+def test_a_picture_of_any_strides_equals_its_contiguous_copy(
+    segmenter: Segmenter, small_picture: NDArray[np.uint8]
+) -> None:
+    mono = np.broadcast_to(small_picture[:, :, :1], small_picture.shape)
+    for view in (small_picture[:, ::-1], small_picture[::-1, :, ::-1], mono):
+        assert not view.flags.c_contiguous
+        found = segmenter.segment(view)
+        copied = segmenter.segment(np.array(view, order='C'))
+        assert np.array_equal(found.class_ids, copied.class_ids)
+        assert np.array_equal(found.confidence, copied.confidence)
+
+
+def test_a_read_only_picture_is_worked_on_without_a_warning(
+    segmenter: Segmenter, small_picture: NDArray[np.uint8], recwarn: pytest.WarningsRecorder
+) -> None:
+    assert not small_picture.flags.writeable
+    segmenter.segment(small_picture)
+    assert not recwarn.list
+
+
+def test_a_picture_without_pixels_is_refused(segmenter: Segmenter) -> None:
+    with pytest.raises(SizeError, match='5×0'):
+        segmenter.segment(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_the_threshold_holds_from_picture_to_picture(
+    segmenter: Segmenter, small_picture: NDArray[np.uint8]
+) -> None:
+    assert segmenter.segment(small_picture, 0.0).mask().all()
+    assert not segmenter.segment(small_picture, 1.0).mask().any()
+    card_says = segmenter.segment(small_picture, segmenter.card.threshold)
+    assert np.array_equal(segmenter.segment(small_picture).class_ids, card_says.class_ids)
+
+
+def test_both_output_strides_run(weights_file: Path, small_picture: NDArray[np.uint8]) -> None:
+    fine = Segmenter(load_weights(weights_file), 'cpu', output_stride=8)
+    assert fine.segment(small_picture).class_ids.shape == (64, 80)
+
+
+def test_bfloat16_is_close_to_float32(
+    segmenter: Segmenter, weights_file: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    coarse = Segmenter(load_weights(weights_file), 'cpu', precision='bf16')
+    assert coarse.precision == 'bf16'
+    one, two = (s.segment(small_picture, 0.0).confidence / 255 for s in (segmenter, coarse))
+    assert np.abs(one - two).mean() < 0.02
+
+
+def test_suppressed_pixels_become_background_and_others_stay() -> None:
+    found = Segmentation(
+        np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8), (1,)
+    )
+    result = suppress(found, np.array([[0, 1, 0]], np.uint8))
+    assert result.class_ids.tolist() == [[0, 1, 0]]
+    assert result.confidence.tolist() == [[255, 201, 202]]
+    assert found.class_ids.tolist() == [[1, 1, 0]]
+
+
+def test_confidence_of_rock_is_0_where_there_is_none_and_where_it_is_suppressed() -> None:
+    ids, sure = np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8)
+    keep = np.array([[0, 1, 1]], np.uint8)
+    given = Segmentation(ids, sure, (1,), rock_confidence=np.array([[200, 201, 0]], np.uint8))
+    for found in (given, Segmentation(ids, sure, (1,))):
+        assert found.rock_confidence.tolist() == [[200, 201, 0]]
+        assert suppress(found, keep).rock_confidence.tolist() == [[0, 201, 0]]
+
+
+def test_suppressed_rims_become_background_too() -> None:
+    found = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
+    assert suppress(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
+
+
+def test_a_suppressed_pixel_never_becomes_another_rock_class() -> None:
+    found = Segmentation(np.array([[1]], np.uint8), np.array([[9]], np.uint8), (0, 1))
+    assert suppress(found, np.zeros((1, 1), np.uint8)).class_ids.item() == 2
+
+
+def test_an_ignore_mask_of_another_size_is_refused() -> None:
+    found = Segmentation(np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8), (1,))
+    with pytest.raises(SizeError, match=r'7×4.*6×4'):
+        suppress(found, np.zeros((4, 7), np.uint8))
+
+
+def test_a_sigmoid_network_runs_from_its_file(
+    tmp_path: Path, small_picture: NDArray[np.uint8]
+) -> None:
+    card = replace(Card(output_stride=16), activation='sigmoid')
+    save_weights(tmp_path / 'w.safetensors', build(card).state_dict(), card)
+    found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_picture)
+    assert found.class_ids.shape == (64, 80)
+    assert found.confidence.min() >= 127
+
+
+class Recorder:
+    """A backend that notes what it is asked: the brighter, the more it is rock."""
+
+    def __init__(
+        self, weights: Weights, device: torch.device, *how: object, parts: bool = False
+    ) -> None:
+        self.device, self.precision, self.how, self.parts = device, 'fp32', how, parts
+        self.seen: list[tuple[int, ...]] = []
+        self.seen_in_part: list[tuple[int, ...]] = []
+
+    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(pictures.shape))
+        bright = pictures.mean(1, keepdim=True)
+        return torch.cat([-bright, bright], dim=1)
+
+    def deep(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.seen_in_part.append(tuple(pictures.shape))
+        return torch.zeros(1, 1, *(-(-side // 16) for side in pictures.shape[-2:]))
+
+    def context(self, deep: torch.Tensor) -> torch.Tensor:
+        return deep
+
+    def decode(self, pictures: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return torch.cat([context, context], dim=1)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Segmenter]:
+    """Gives segmenters whose `_runner` is a Recorder, whichever backend is chosen."""
+    for name in segmenter_module.BACKENDS:
+        monkeypatch.setitem(segmenter_module.BACKENDS, name, Recorder)
+    weights = Weights(Path('w.safetensors'), Card(smallest_side=48), {})
+    return lambda **arguments: Segmenter(weights, 'cpu', **arguments)
+
+
+def test_pictures_of_one_shape_are_run_together_and_come_back_in_their_order(
+    recorded: Callable[..., Segmenter],
+) -> None:
+    segmenter = recorded()
+    chance = np.random.default_rng(5)
+    sizes = [(50, 60), (64, 48), (50, 60), (50, 60)]
+    pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found = segmenter.segment_batch(pictures, 0.4)
+    assert segmenter._runner.seen == [(3, 3, 50, 60), (1, 3, 64, 48)]  # type: ignore[attr-defined]
+    for picture, own in zip(pictures, found, strict=True):
+        alone = segmenter.segment(picture, 0.4)
+        assert np.array_equal(own.class_ids, alone.class_ids)
+        assert np.array_equal(own.confidence, alone.confidence)
+    assert segmenter.segment_batch([]) == []
+
+
+def test_one_picture_without_pixels_keeps_the_whole_batch_from_being_run(
+    recorded: Callable[..., Segmenter], small_picture: NDArray[np.uint8]
+) -> None:
+    segmenter = recorded()
+    with pytest.raises(SizeError, match='0×7'):
+        segmenter.segment_batch([small_picture, np.zeros((7, 0, 3), np.uint8)])
+    assert segmenter._runner.seen == []  # type: ignore[attr-defined]
+
+
+def test_warming_runs_the_network_in_that_shape(recorded: Callable[..., Segmenter]) -> None:
+    segmenter = recorded()
+    segmenter.warm(60, 80, batch=3)
+    segmenter.catch_up()
+    assert segmenter._runner.seen == [(3, 3, 60, 80)]  # type: ignore[attr-defined]
+
+
+def test_only_pictures_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmenter]) -> None:
+    segmenter = recorded(tile=128, tile_overlap=8)
+    runner: Recorder = segmenter._runner  # type: ignore[assignment]
+    assert runner.parts
+    segmenter.segment(np.zeros((128, 60, 3), np.uint8))
+    assert (runner.seen, runner.seen_in_part) == ([(1, 3, 128, 60)], [])
+    found = segmenter.segment(np.zeros((128, 200, 3), np.uint8))
+    assert found.class_ids.shape == (128, 200)
+    assert len(runner.seen) == 1
+    assert len(runner.seen_in_part) == 2
+    assert not recorded()._runner.parts  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'how'),
+    [
+        ({}, ('fp32', 8)),
+        ({'preset': 'balanced'}, ('fp32', 16)),
+        ({'preset': 'exact'}, ('fp32', 8)),
+        ({'preset': 'exact', 'output_stride': 16, 'precision': 'bf16'}, ('bf16', 16)),
+    ],
+)
+def test_a_preset_gives_what_is_not_said_beside_it(
+    recorded: Callable[..., Segmenter], arguments: dict[str, object], how: tuple[str, int]
+) -> None:
+    assert recorded(**arguments)._runner.how == how  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ('file', 'device', 'precision', 'installed', 'chosen'),
+    [
+        ('w.safetensors', 'cpu', 'fp32', True, 'openvino'),
+        ('w.safetensors', 'cpu', 'int8', True, 'openvino'),
+        ('w.safetensors', 'cpu', 'fp32', False, 'torch'),
+        ('w.safetensors', 'cpu', 'int8', False, 'openvino'),  # which says what is missing
+        ('w.safetensors', 'cpu', 'fp16', True, 'torch'),
+        ('w.safetensors', 'cuda', 'fp16', True, 'torch'),
+        ('w.onnx', 'cpu', 'auto', True, 'onnx'),
+        ('w.onnx', 'cuda', 'auto', True, 'onnx'),
+    ],
+)
+def test_auto_takes_the_quickest_backend_that_is_here(
+    file: str,
+    device: str,
+    precision: str,
+    installed: bool,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segmenter_module.openvino_backend, 'is_available', lambda: installed)
+    weights = Weights(Path(file), Card(), {})
+    assert choose_backend('auto', weights, torch.device(device), precision) == chosen
+    assert choose_backend('torch', weights, torch.device(device), precision) == 'torch'
+
+
+def test_confidence_is_fetched_once_and_only_when_asked_for() -> None:
+    fetched: list[int] = []
+
+    def fetch() -> NDArray[np.uint8]:
+        fetched.append(1)
+        return np.full((1, 2), 7, np.uint8)
+
+    found = Segmentation(np.array([[1, 0]], np.uint8), fetch, (1,))
+    kept = suppress(found, np.array([[1, 0]], np.uint8))
+    assert found.mask().tolist() == kept.mask().tolist() == [[255, 0]]
+    assert fetched == []
+    assert kept.confidence.tolist() == found.confidence.tolist() == [[7, 7]]
+    assert fetched == [1]
+
+
+@pytest.mark.parametrize('size', [(60, 80), (128, 200)])
+def test_a_result_does_not_keep_the_network(
+    recorded: Callable[..., Segmenter], size: tuple[int, int]
+) -> None:
+    segmenter = recorded(tile=128, tile_overlap=8)
+    network = weakref.ref(segmenter._runner)
+    found = segmenter.segment(np.zeros((*size, 3), np.uint8))
+    del segmenter
+    gc.collect()
+    assert network() is None
+    assert found.confidence.shape == size
+
+
+def test_an_image_that_is_too_large_to_warm_for_is_told_and_smaller_ones_may_come(
+    recorded: Callable[..., Segmenter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = recorded()
+
+    def fail(_pictures: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenter._runner, 'scores', fail)
+        with pytest.warns(UserWarning, match='2×80×60 is too large for cpu: CUDA out of memory'):
+            segmenter.warm(60, 80, batch=2)
+    segmenter.segment(np.zeros((60, 80, 3), np.uint8))

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture looked at in tiles has the mask that it has at once."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rock_seg_ros.perception.inference.backends.onnx_backend import OnnxBackend
+from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
+from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.pipeline import PlainPipeline
+from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.tiling import Span, Tiling, sample, stitch, tiles_along
+from rock_seg_ros.perception.inference.weights_file import (
+    EMBEDDED,
+    Weights,
+    WeightsError,
+    load_weights,
+)
+
+CPU = torch.device('cpu')
+
+
+def cells(maps: Tensor, side: int) -> Tensor:
+    """The mean of each cell of side×side px, the last ones perhaps smaller."""
+    return functional.avg_pool2d(maps, side, ceil_mode=True, count_include_pad=False)
+
+
+class Brightness:
+    """A network whose ends see 4×4 px, and whose middle sees how bright the whole picture is."""
+
+    device, precision = CPU, 'fp32'
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        self.seen.append(tuple(pictures.shape))
+        return cells(pictures.mean(1, keepdim=True), 16)
+
+    def context(self, deep: Tensor) -> Tensor:
+        return deep - deep.mean()
+
+    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+        bright = cells(pictures.mean(1, keepdim=True), 4) + context
+        return torch.cat([-bright, bright], dim=1)
+
+    def scores(self, pictures: Tensor) -> Tensor:
+        context = self.context(self.deep(pictures))
+        size = [-(-side // 4) for side in pictures.shape[-2:]]
+        coarse = self.decode(pictures, functional.interpolate(context, size, mode='bilinear'))
+        return functional.interpolate(coarse, pictures.shape[-2:], mode='bilinear')
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    coarse = np.random.default_rng(3).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize('tile', [128, 129, 142, 143, 144, 200])
+@pytest.mark.parametrize('overlap', [0, 1, 17, 64])
+def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> None:
+    for length, grid in product((1, 127, 128, 129, 200, 213, 391, 392, 1000), (16, 32)):
+        spans = tiles_along(length, tile, overlap, grid)
+        assert (spans[0].start, spans[-1].end) == (0, length)
+        assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
+        assert spans[-1].last == length
+        for span in spans:
+            assert 0 <= span.start <= span.first < span.last <= span.end <= length
+            assert span.end - span.start <= tile
+            assert span.start % grid == span.first % grid == 0
+        for one, following in pairwise(spans):
+            assert one.end - following.start >= overlap
+            assert abs((one.end - one.last) - (following.first - following.start)) <= grid
+
+
+@pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
+def test_a_tiled_picture_equals_the_whole_one(size: tuple[int, int]) -> None:
+    picture, scorer = noise(*size), Scorer(Brightness(), Card())
+    (whole,) = PlainPipeline(scorer).run([picture], 0.5)
+    tiled = Tiling(scorer, 130, 62).run(picture, 0.5)
+    assert tiled.class_ids.shape == tiled.confidence().shape == size
+    assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
+    assert np.abs(tiled.confidence().astype(int) - whole.confidence()).max() <= 1
+
+
+def test_a_tiles_context_is_its_part_of_the_whole_pictures() -> None:
+    context = torch.randn(1, 5, 8, 21)  # of a picture of 125×330 px
+    size = (32, 83)
+    whole = functional.interpolate(context, size, mode='bilinear', align_corners=False)
+    part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330))
+    torch.testing.assert_close(part, whole[..., 12:32, 4:24])
+
+
+def test_no_tile_is_larger_than_asked_for() -> None:
+    network = Brightness()
+    Tiling(Scorer(network, Card()), 128, 16).run(noise(500, 900), 0.5)
+    assert max(max(shape) for shape in network.seen) <= 128
+    assert len(network.seen) > 20
+
+
+def test_a_small_picture_is_enlarged_before_it_is_cut_into_tiles() -> None:
+    picture, scorer = noise(80, 300), Scorer(Brightness(), Card(smallest_side=128))
+    (whole,) = PlainPipeline(scorer).run([picture], 0.5)
+    tiled = Tiling(scorer, 128, 0).run(picture, 0.5)
+    assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ('tile', 'overlap', 'told'),
+    [
+        (127, 0, 'tile must be 0 or at least 128 px, not 127'),
+        (-1, 0, 'not -1'),
+        (128, 65, r'tile_overlap must be 0 to 64 px \(half of tile 128\), not 65'),
+        (129, -1, 'tile_overlap must be 0 to 64 px .* not -1'),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused_in_one_line(tile: int, overlap: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Tiling(Scorer(Brightness(), Card()), tile, overlap)
+
+
+def test_an_onnx_file_which_runs_as_a_whole_only_is_refused() -> None:
+    weights = Weights(Path('w.onnx'), Card(), {})
+    with pytest.raises(WeightsError, match=r'w\.onnx: tile must be 0 with an ONNX file'):
+        OnnxBackend(weights, CPU, 'auto', 0, parts=True)
+
+
+@pytest.mark.parametrize(
+    'card',
+    [
+        *(Card(decoder=d, output_stride=s) for d, s in product(('skip', 'none'), (8, 16))),
+        Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32),
+    ],
+)
+@pytest.mark.parametrize('backend', [TorchBackend, OpenVinoBackend])
+def test_the_parts_of_a_network_are_the_network(
+    backend: type[TorchBackend | OpenVinoBackend], card: Card
+) -> None:
+    torch.manual_seed(1)
+    state = build(card).state_dict()
+    runner = backend(Weights(Path('w.safetensors'), card, state), CPU, 'fp32', 0, parts=True)
+    picture = torch.randn(1, 3, 75, 130)
+    one = [Span(0, side, 0, side) for side in (75, 130)]
+    result = runner.context(stitch(lambda *_: runner.deep(picture), [one[0]], [one[1]]))
+    if card.decoder == 'skip':
+        result = runner.decode(picture, sample(result, *one, (75, 130)))
+    result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(result, runner.scores(picture), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('embedded', EMBEDDED)
+@pytest.mark.parametrize(('backend', 'names'), [(TorchBackend, '332'), (OpenVinoBackend, '*')])
+def test_real_pictures_in_tiles_have_the_masks_of_the_whole_ones(
+    backend: type[TorchBackend | OpenVinoBackend], names: str, embedded: str
+) -> None:
+    weights = load_weights(embedded)
+    scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.card)
+    files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.png'))
+    assert files
+    for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):
+        picture = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        with torch.inference_mode():
+            (whole,) = PlainPipeline(scorer).run([picture], weights.card.threshold)
+            tiled = Tiling(scorer, tile, overlap).run(picture, weights.card.threshold)
+        assert (whole.class_ids == 1).mean() > 0.01
+        assert (tiled.class_ids != whole.class_ids).mean() <= most, (file.name, tile)
+        assert np.abs(tiled.confidence().astype(int) - whole.confidence()).mean() < 0.5

@@ -1,0 +1,578 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way in which a weights file can be right or wrong; wrong ones are one line to read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.model import build, load_state, restore
+from rock_seg_ros.perception.inference.networks import NETWORKS
+from rock_seg_ros.perception.inference.weights_file import (
+    LARGEST,
+    Weights,
+    WeightsError,
+    embedded_name,
+    load_weights,
+    save_weights,
+    write_beside,
+)
+
+CARD = Card(output_stride=16, data='noise')
+
+
+@pytest.fixture(scope='module')
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return dict(build(CARD).state_dict())
+
+
+def plain(channels: int) -> dict[str, Tensor]:
+    """What the card of a checkpoint is guessed from."""
+    return {'classifier.4.weight': torch.zeros(channels, 256, 1, 1)}
+
+
+def refused(file: Path) -> str:
+    """Returns why a file is refused, once it is clear that this is one line naming the file."""
+    with pytest.raises(WeightsError) as error:
+        load_weights(file)
+    text = str(error.value)
+    assert '\n' not in text
+    assert text.startswith(str(file))
+    return text
+
+
+def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_path: Path) -> None:
+    file = tmp_path / 'new' / 'w.safetensors'
+    save_weights(file, state, CARD)
+    weights = load_weights(file)
+    assert weights.card == CARD
+    for name, tensor in weights.state.items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-6)
+    load_state(build(CARD), weights.state, 'the network')
+
+
+def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    file = tmp_path / 'w.safetensors'
+    save_weights(file, state, CARD, int8=True)
+    assert file.stat().st_size <= 41.5e6
+    loaded = load_weights(file).state
+    assert loaded.keys() == {n for n in state if not n.endswith('num_batches_tracked')}
+    for name, tensor in loaded.items():
+        if tensor.ndim < 2:
+            assert torch.equal(tensor, state[name])
+        else:
+            original = state[name].flatten(1)
+            half_a_step = original.abs().amax(dim=1, keepdim=True) / 254
+            assert ((tensor.flatten(1) - original).abs() <= half_a_step * 1.001 + 1e-12).all()
+
+
+def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {
+        'large': torch.randn(64, 128, 1, 1),
+        'small': torch.randn(32, 3, 3, 3),
+        'depthwise': torch.randn(1152, 1, 5, 5),
+    }
+    save_weights(tmp_path / 'w.safetensors', state, CARD, int8=True)
+    with safe_open(tmp_path / 'w.safetensors', framework='pt') as opened:
+        kinds = {name: opened.get_tensor(name).dtype for name in state}
+    assert kinds == {'large': torch.int8, 'small': torch.float16, 'depthwise': torch.float16}
+
+
+def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_weights(tmp_path / 'w.safetensors', plain(2), CARD)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / 'w.safetensors').stat().st_mode) == 0o644
+
+
+def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_beside(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / 'w.safetensors'
+    target.write_text('old')
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text('ha')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beside(target, fail)
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [('w.safetensors', 'old')]
+
+
+def test_a_missing_file_or_a_strange_name_is_refused(tmp_path: Path) -> None:
+    assert 'no such file' in refused(tmp_path / 'none.safetensors')
+    assert 'no such file' in refused(tmp_path / 'none.onnx')
+    assert '.safetensors' in refused(tmp_path / 'weights.txt')
+
+
+def test_a_truncated_safetensors_file_is_refused(weights_file: Path, tmp_path: Path) -> None:
+    whole = weights_file.read_bytes()
+    for length in (0, 7, 1000, len(whole) // 2, len(whole) - 1):
+        cut = tmp_path / f'{length}.safetensors'
+        cut.write_bytes(whole[:length])
+        assert 'not a whole safetensors file' in refused(cut)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / 'w.safetensors'
+    file.write_bytes(b'\x89PNG' * 100)
+    assert 'not a whole safetensors file' in refused(file)
+    save_file(plain(2), file)
+    assert 'no card' in refused(file)
+    save_file(plain(2), file, {'card': json.dumps({'format_version': 9})})
+    assert 'format_version is 9' in refused(file)
+    save_file(plain(2), file, {'card': '{'})
+    assert 'not JSON' in refused(file)
+
+
+def test_int8_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / 'w.safetensors'
+    tensors = {'a': torch.zeros(3, 2, dtype=torch.int8), 'a.int8_scale': torch.zeros(4)}
+    save_file(tensors, file, {'card': CARD.to_json()})
+    assert 'int8 scale' in refused(file)
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_that_would_run_code_is_never_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / 'w.pth', tmp_path / 'mark'
+    torch.save({'model': plain(2), 'args': Bomb(mark)}, file)
+    assert 'nothing else is unpickled' in refused(file)
+    assert not mark.exists()
+    torch.load(file, weights_only=False)
+    assert mark.exists(), 'the bomb is a dud, and this test holds nothing'
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.ckpt'])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f'w{suffix}'
+    torch.save(plain(2), file)
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:10], b'', b'not a checkpoint'):
+        file.write_bytes(content)
+        refused(file)
+
+
+@pytest.mark.parametrize(
+    'content', [{'epoch': 3}, [1, 2], torch.zeros(3), {'model': 3}, {'fc.weight': torch.zeros(2)}]
+)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / 'w.pth')
+    assert 'state dict' in refused(tmp_path / 'w.pth')
+
+
+def save_pth(folder: Path, content: object, card: object = None) -> Weights:
+    torch.save(content, folder / 'w.pth')
+    if card is not None:
+        (folder / 'w.json').write_text(json.dumps(card))
+    return load_weights(folder / 'w.pth')
+
+
+def test_a_training_scripts_checkpoint_is_unwrapped(tmp_path: Path) -> None:
+    content = {'model': plain(2), 'epoch': 3, 'args': argparse.Namespace(lr=0.1)}
+    assert save_pth(tmp_path, content).state.keys() == plain(2).keys()
+
+
+def test_a_lightning_checkpoint_is_unwrapped_and_brings_its_card(tmp_path: Path) -> None:
+    inner = {f'model.{name}': tensor for name, tensor in plain(2).items()}
+    card = Card(decoder='none', data='mine').to_json()
+    weights = save_pth(tmp_path, {'state_dict': inner, 'card': card})
+    assert weights.state.keys() == plain(2).keys()
+    assert weights.card.data == 'mine'
+
+
+def test_two_classes_without_a_card_mean_that_1_is_rock(tmp_path: Path) -> None:
+    card = save_pth(tmp_path, plain(2)).card
+    assert (card.decoder, card.activation, card.rock_ids) == ('none', 'softmax', (1,))
+    assert card.mean == (0.485, 0.456, 0.406)
+
+
+def test_one_channel_without_a_card_means_sigmoid(tmp_path: Path) -> None:
+    card = save_pth(tmp_path, plain(1)).card
+    assert (card.activation, card.channels, card.rock_ids) == ('sigmoid', 1, (1,))
+
+
+def test_more_classes_without_a_card_are_refused_naming_what_is_missing(tmp_path: Path) -> None:
+    torch.save(plain(21), tmp_path / 'w.pth')
+    told = refused(tmp_path / 'w.pth')
+    assert '21 classes' in told
+    assert 'w.json' in told
+    assert '"rock_classes"' in told
+
+
+def test_a_card_beside_the_file_names_the_classes(tmp_path: Path) -> None:
+    card = {'classes': ['sky', 'sand', 'boulder'], 'rock_classes': ['boulder'], 'threshold': 0.3}
+    weights = save_pth(tmp_path, plain(3), card)
+    assert weights.card.rock_ids == (2,)
+    assert weights.card.threshold == 0.3
+
+
+def test_a_card_of_other_channels_is_refused(tmp_path: Path) -> None:
+    save_pth(tmp_path, plain(2))
+    (tmp_path / 'w.json').write_text('{"classes": ["a", "b", "c"], "rock_classes": ["c"]}')
+    assert 'has 2 channels, its card 3' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('content', [b'{', b'[]', b'\xff\xfe\x00', b'{"decoder": "unet"}'])
+def test_a_card_beside_the_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    save_pth(tmp_path, plain(2))
+    (tmp_path / 'w.json').write_bytes(content)
+    with pytest.raises(WeightsError, match=r'w\.(pth|json): ') as error:
+        load_weights(tmp_path / 'w.pth')
+    assert '\n' not in str(error.value)
+
+
+def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    file = tmp_path / 'w.onnx'
+    for content in (b'', b'not a graph'):
+        file.write_bytes(content)
+        assert 'not a whole ONNX file' in refused(file)
+
+
+def save_safetensors(folder: Path, tensors: dict[str, Tensor], card: Card = CARD) -> Path:
+    file = folder / 'w.safetensors'
+    save_file(tensors, file, {'card': card.to_json()})
+    return file
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_that_are_not_finite_are_refused_by_tensor(
+    tmp_path: Path, number: float, dtype: torch.dtype
+) -> None:
+    bad = torch.zeros(4, 2, dtype=dtype)
+    bad[1, 1] = number
+    tensors = {**plain(2), 'backbone.bad.weight': bad}
+    assert 'backbone.bad.weight holds NaN' in refused(save_safetensors(tmp_path, tensors))
+    torch.save(tensors, tmp_path / 'w.pth')
+    assert 'backbone.bad.weight holds NaN' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('dtype', [torch.complex64, torch.bool, torch.int32, torch.uint8])
+def test_tensors_of_another_kind_of_numbers_are_refused_by_name(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    torch.save({**plain(2), 'backbone.odd': torch.zeros(2, dtype=dtype)}, tmp_path / 'w.pth')
+    assert f'backbone.odd is {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
+    if dtype != torch.complex64:  # which not every version of safetensors can write
+        file = save_safetensors(tmp_path, {'backbone.odd': torch.zeros(2, dtype=dtype)})
+        assert f'backbone.odd is {str(dtype)[6:]}' in refused(file)
+
+
+def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> None:
+    for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
+        torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
+        assert 'backbone.odd is float32, not a plain tensor' in refused(tmp_path / 'w.pth')
+    one = torch.zeros(1).expand(2**20, 2**20)  # a file of one number
+    torch.save({**plain(2), 'backbone.odd': one}, tmp_path / 'w.pth')
+    assert 'numbers; 268435456 are the most' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize(
+    ('tensors', 'told'),
+    [
+        ({'a': torch.zeros(3, 2, dtype=torch.int8)}, 'a is int8 without a scale'),
+        ({'a': torch.zeros(3, 2), 'a.int8_scale': torch.ones(3)}, 'a has an int8 scale'),
+        ({'a.int8_scale': torch.ones(3)}, 'a has an int8 scale'),
+        (
+            {
+                'a': torch.zeros(3, 2, dtype=torch.int8),
+                'a.int8_scale': torch.tensor([1, torch.nan, 1]),
+            },
+            'a holds NaN',
+        ),
+        (
+            {'a': torch.zeros((), dtype=torch.int8), 'a.int8_scale': torch.ones(())},
+            'do not fit each other',
+        ),
+    ],
+)
+def test_int8_is_refused_where_its_scale_is_not_right(
+    tmp_path: Path, tensors: dict[str, Tensor], told: str
+) -> None:
+    assert told in refused(save_safetensors(tmp_path, tensors))
+
+
+@pytest.mark.parametrize('number', [float('nan'), 1e6])
+@pytest.mark.parametrize('int8', [False, True])
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, number: float, int8: bool
+) -> None:
+    state = {'a': torch.full((64, 128), number)}
+    if int8 and number == 1e6:
+        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+        return
+    with pytest.raises(WeightsError, match=r'w\.safetensors: a(\.int8_scale)? holds NaN, infinity'):
+        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('card', ['[' * 100_000, json.dumps({'metrics': {'iou': 'high'}})])
+def test_a_card_that_breaks_a_json_reader_or_has_text_for_figures_is_refused(
+    tmp_path: Path, card: str
+) -> None:
+    torch.save(plain(2), tmp_path / 'w.pth')
+    (tmp_path / 'w.json').write_text(card)
+    refused(tmp_path / 'w.pth')
+    versioned = card.replace('{', '{"format_version": 1, ', 1)
+    save_file(plain(2), tmp_path / 'w.safetensors', {'card': versioned})
+    refused(tmp_path / 'w.safetensors')
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        {0: torch.zeros(2), 1: torch.zeros(2)},
+        {'classifier.4.weight': torch.zeros(())},
+        {'model': {3: torch.zeros(2), 'a': 2}},
+    ],
+)
+def test_names_that_are_numbers_and_tensors_without_dimensions_are_refused(
+    tmp_path: Path, content: object
+) -> None:
+    torch.save(content, tmp_path / 'w.pth')
+    refused(tmp_path / 'w.pth')
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {'n_averaged': torch.tensor(7), **prefixed('module.', state)}
+
+
+@pytest.mark.parametrize('architecture', ['deeplabv3_resnet50', 'deeplabv3_efficientnet_lite1'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: prefixed('_orig_mod.', s),
+        lambda s: prefixed('module._orig_mod.', s),
+        lambda s: prefixed('_orig_mod.module.model.net.', s),
+        lambda s: prefixed('segmenter.', s),
+        lambda s: {n.replace('backbone.', 'backbone._orig_mod.'): t for n, t in s.items()},
+        lambda s: {'model_state_dict': s, 'epoch': 3, 'optimizer': {'state': {0: {}}}},
+        lambda s: {'network': {'weights': s}},
+        lambda s: {'ema': averaged(s)},
+        lambda s: {'model': s, 'model_ema': averaged(prefixed('', s))},
+        lambda s: {'state_dict': {**prefixed('net.', s), 'criterion.weight': torch.ones(2)}},
+        lambda s: {'model': s, 'best': np.float64(0.5), 'step': np.int64(3)},
+        lambda s: {**s, 'epoch': 3, 'name': 'mine'},
+    ],
+    ids=[
+        'compiled',
+        'distributed and compiled',
+        'all of them',
+        'another name',
+        'compiled in part',
+        'model_state_dict',
+        'another key',
+        'average only',
+        'average beside',
+        'criterion',
+        'numpy scalars',
+        'epoch among the tensors',
+    ],
+)
+def test_a_checkpoint_that_holds_the_right_tensors_is_read_however_it_is_wrapped(
+    tmp_path: Path,
+    small_networks: dict[str, dict[str, Tensor]],
+    architecture: str,
+    wrap: Callable[[Mapping[str, Tensor]], object],
+) -> None:
+    state = small_networks[architecture]
+    torch.save(wrap(state), tmp_path / 'w.pth')
+    weights = load_weights(tmp_path / 'w.pth')
+    assert weights.card.architecture == architecture
+    assert weights.card.output_stride == NETWORKS[architecture].output_strides[0]
+    assert weights.card.mean == NETWORKS[architecture].mean
+    assert weights.state.keys() == {n for n in state if not n.endswith('num_batches_tracked')}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in weights.state.items())
+
+
+@pytest.fixture(scope='module')
+def small_networks() -> dict[str, dict[str, Tensor]]:
+    """The score layer and some others of two networks, which are quick to write."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for architecture, decoder in (
+        ('deeplabv3_resnet50', 'none'),
+        ('deeplabv3_efficientnet_lite1', 'skip'),
+    ):
+        strides = NETWORKS[architecture].output_strides
+        card = Card(architecture=architecture, decoder=decoder, output_stride=strides[0])
+        with torch.device('meta'):
+            shapes = {name: t.shape for name, t in build(card).state_dict().items()}
+        named = [n for n in shapes if n.startswith(('backbone.b', 'backbone.conv', 'classifier.'))]
+        parts[architecture] = {
+            name: torch.full(shapes[name], 0.25)
+            for name in named
+            if shapes[name].numel() < 20_000 and 'num_batches' not in name
+        }
+    return parts
+
+
+def test_a_whole_light_network_is_read_from_a_checkpoint_without_a_card(tmp_path: Path) -> None:
+    card = replace(CARD, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    state = build(card).state_dict()
+    torch.save({'model_state_dict': prefixed('module.', state)}, tmp_path / 'w.pth')
+    weights = load_weights(tmp_path / 'w.pth')
+    assert weights.card.architecture == card.architecture
+    restored = restore(weights.card, weights.state).state_dict()
+    assert torch.equal(restored['classifier.score.weight'], state['classifier.score.weight'])
+
+
+def test_of_two_networks_at_unusual_places_none_is_chosen(tmp_path: Path) -> None:
+    torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
+    assert 'holds 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
+
+
+def test_a_name_that_is_there_twice_once_its_wrappers_are_off_is_refused(tmp_path: Path) -> None:
+    torch.save({**plain(2), **prefixed('module.', plain(2))}, tmp_path / 'w.pth')
+    assert 'holds classifier.4.weight twice' in refused(tmp_path / 'w.pth')
+
+
+def test_a_checkpoint_that_holds_itself_is_read(tmp_path: Path) -> None:
+    content: dict[str, Any] = {'model': plain(2)}
+    content['self'] = content
+    assert save_pth(tmp_path, content).state.keys() == plain(2).keys()
+
+
+def test_what_is_not_unpickled_is_named(tmp_path: Path) -> None:
+    torch.save({'model': plain(2), 'out': Path('x')}, tmp_path / 'w.pth')
+    assert 'holds pathlib.' in (told := refused(tmp_path / 'w.pth'))
+    assert 'Path beside tensors, and nothing else is unpickled' in told
+    torch.save(torch.nn.Linear(1, 1), tmp_path / 'w.pth')
+    assert 'holds torch.nn.modules.linear.Linear beside' in refused(tmp_path / 'w.pth')
+    torch.save({'w': plain(2), 'a': np.zeros(2)}, tmp_path / 'w.pth')
+    assert 'multiarray._reconstruct' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.filterwarnings('error:.*received a zip file')
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)).save(tmp_path / 'w.pt')
+    assert 'is a TorchScript program' in refused(tmp_path / 'w.pt')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+@pytest.mark.parametrize(
+    ('content', 'told'),
+    [
+        (b'\n<!DOCTYPE html>\n<html>', 'is a web page'),
+        (b'<?xml version="1.0"?><Error>', 'is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a Git LFS pointer'),
+    ],
+)
+def test_what_was_downloaded_instead_of_weights_is_named(
+    tmp_path: Path, suffix: str, content: bytes, told: str
+) -> None:
+    file = tmp_path / f'w{suffix}'
+    file.write_bytes(content)
+    assert told in refused(file)
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+def test_a_path_that_is_no_regular_file_is_refused_before_it_is_opened(
+    tmp_path: Path, suffix: str
+) -> None:
+    pipe, device, folder = (tmp_path / f'{name}{suffix}' for name in ('pipe', 'device', 'folder'))
+    os.mkfifo(pipe)
+    device.symlink_to('/dev/zero')
+    folder.mkdir()
+    for file in (pipe, device, folder):
+        assert 'is no regular file' in refused(file)
+
+
+def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refused(
+    tmp_path: Path,
+) -> None:
+    torch.save(plain(2), tmp_path / 'w.pth')
+    card = tmp_path / 'w.json'
+    os.mkfifo(card)
+    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
+    card.unlink()
+    card.symlink_to('/dev/zero')
+    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
+    card.unlink()
+    with card.open('wb') as sparse:
+        sparse.truncate(2**40)
+    assert 'w.json: has 1099511627776 bytes' in refused(tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f'w{suffix}'
+    with file.open('wb') as sparse:
+        sparse.truncate(LARGEST + 1)
+    assert f'has {LARGEST + 1} bytes' in refused(file)
+
+
+def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(plain(2), tmp_path / 'small.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'small.pth') as small,
+        zipfile.ZipFile(tmp_path / 'w.pth', 'w', zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in small.namelist():
+            packed.writestr(name, small.read(name))
+        packed.writestr('small/data/9', bytes(2**22))
+    assert load_weights(tmp_path / 'w.pth').state.keys() == plain(2).keys()
+    monkeypatch.setattr('rock_seg_ros.perception.inference.checkpoint.LARGEST', 2**21)
+    assert (tmp_path / 'w.pth').stat().st_size < 2**16
+    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was unpacked'))
+    assert 'bytes; 2097152 are the most' in refused(tmp_path / 'w.pth')
+
+
+def test_upper_case_suffixes_are_read(tmp_path: Path) -> None:
+    torch.save(plain(2), tmp_path / 'W.PTH')
+    assert load_weights(tmp_path / 'W.PTH').state.keys() == plain(2).keys()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        (('auto',), 'resnet50'),
+        (('auto', 'openvino'), 'light'),
+        (('auto', 'auto', 'int8'), 'light'),
+        (('cuda:1', 'auto', 'int8'), 'resnet50'),
+        (('cpu',), 'light'),
+    ],
+)
+def test_embedded_weights_suit_the_device_that_auto_will_choose(
+    arguments: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert embedded_name(*arguments) == name

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rocks that touch are cut apart along rims, or by their shape, and single rocks stay whole."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.instances.rocks import RockSettings, draw_instances, find_rocks
+from rock_seg_ros.perception.instances.splitting import CELLS, cut_apart, cut_by_shape
+
+PLACES = [(30, 40), (68, 40), (106, 40)]
+RADIUS = 20
+
+
+def heap() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Three discs in a row that overlap, with half a rim (the lower one) between them."""
+    mask = np.zeros((80, 140), np.uint8)
+    for place in PLACES:
+        cv2.circle(mask, place, RADIUS, 1, -1)
+    rim = np.zeros_like(mask)
+    for x in (49, 87):
+        rim[40:52, x - 1 : x + 2] = 1
+    return (mask > 0) & (rim == 0), (mask > 0) & (rim > 0)
+
+
+def cut(
+    rock: NDArray[np.bool_], rim: NDArray[np.bool_], confidence: NDArray[np.uint8], smallest: int
+) -> NDArray[np.bool_]:
+    """What is left of the rock."""
+    masks = (where.astype(np.uint8) * np.uint8(255) for where in (rock, rim))
+    left = cut_apart(*masks, confidence, smallest)
+    assert set(np.unique(left)) <= {0, 255}
+    return left > 0
+
+
+def parts(rock: NDArray[np.bool_]) -> int:
+    return cv2.connectedComponents(rock.astype(np.uint8), connectivity=8)[0] - 1
+
+
+def sure(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.full(rock.shape, 250, np.uint8)
+
+
+def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
+    rock, rim = heap()
+    assert parts(rock) == 1
+    left = cut(rock, rim, sure(rock), smallest=50)
+    assert parts(left) == 3
+    numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
+    assert len({numbers[y, x] for x, y in PLACES}) == 3
+
+
+@pytest.mark.parametrize('times', [2, 4, 5])
+def test_a_heap_in_a_picture_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(times: int) -> None:
+    shape = CELLS * times - 1, CELLS * times + 3  # no whole number of cells
+    rock, rim = np.zeros((2, *shape), bool)
+    for whole, where in zip((rock, rim), heap(), strict=True):
+        enlarged = np.repeat(np.repeat(where, times, axis=0), times, axis=1)
+        whole[-len(enlarged) :, 1 : enlarged.shape[1] + 1] = enlarged
+    left = cut(rock, rim, sure(rock), smallest=50 * times**2)
+    assert parts(left) == 3
+    numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
+    middles = [numbers[times * (y - 80), times * x] for x, y in PLACES]
+    assert len({0, *middles}) == 4
+    assert 0 < (rock & ~left).sum() < 60 * times
+
+
+def test_a_cut_takes_few_pixels_and_adds_none() -> None:
+    rock, rim = heap()
+    left = cut(rock, rim, sure(rock), smallest=50)
+    assert not (left & ~rock).any()
+    assert (rock & ~left).sum() < 0.05 * rock.sum()
+
+
+def test_without_rims_nothing_is_cut() -> None:
+    rock, rim = heap()
+    rock |= rim
+    np.testing.assert_array_equal(cut(rock, np.zeros_like(rock), sure(rock), 50), rock)
+
+
+def test_a_speck_of_rim_makes_no_heap() -> None:
+    rock, rim = heap()
+    rock |= rim
+    speck = np.zeros_like(rock)
+    speck[40, 49:53] = True
+    np.testing.assert_array_equal(cut(rock & ~speck, speck, sure(rock), 50), rock & ~speck)
+
+
+def test_a_valley_of_confidence_cuts_a_heap_too() -> None:
+    rock = np.zeros((60, 120), bool)
+    rock[10:50, 10:110] = True
+    confidence = np.full(rock.shape, 250, np.uint8)
+    confidence[:, 56:64] = 140
+    rim = np.zeros_like(rock)
+    rim[10:14, 20:32] = True  # elsewhere: it only tells that this is a heap
+    assert parts(cut(rock & ~rim, rim, confidence, smallest=50)) == 2
+    assert parts(cut(rock & ~rim, rim, sure(rock), smallest=50)) == 1
+
+
+def test_a_hill_that_is_too_small_is_no_rock_of_its_own() -> None:
+    rock, rim = heap()
+    assert parts(cut(rock, rim, sure(rock), smallest=5000)) == 1
+
+
+def test_another_rock_beside_a_heap_is_left_whole() -> None:
+    rock, rim = heap()
+    rock[70:78, 4:30] = True
+    left = cut(rock, rim, sure(rock), smallest=50)
+    np.testing.assert_array_equal(left[66:], rock[66:])
+
+
+@pytest.mark.parametrize(('wanted', 'count'), [(True, 3), (False, 1)])
+def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
+    rock, rim = heap()
+    ids = (rock + 2 * rim).astype(np.uint8)
+    settings = RockSettings(split_touching=wanted)
+    assert len(find_rocks(Segmentation(ids, sure(rock), (1,), 2), settings)) == count
+    assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == count, 'by their shape'
+
+
+def test_each_rock_gets_its_share_of_the_rims_and_the_mask_none() -> None:
+    rock, rim = heap()
+    rim[2:5, 2:5] = True  # near no rock
+    ids = (rock + 2 * rim).astype(np.uint8)
+    found = Segmentation(ids, sure(rock), (1,), 2)
+    rocks = find_rocks(found, RockSettings())
+    numbers = draw_instances(rocks, ids.shape)
+    rim[2:5, 2:5] = False
+    np.testing.assert_array_equal(numbers > 0, rock | rim)
+    assert [r.area for r in rocks] == np.bincount(numbers.ravel())[1:].tolist()
+    assert not found.mask()[rim].any()
+    for number, one in enumerate(rocks, start=1):
+        ys, xs = np.nonzero(numbers == number)
+        assert one.box == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        assert one.centroid == pytest.approx((xs.mean(), ys.mean()))
+        assert one.polygon.min(axis=0).tolist() == [xs.min(), ys.min()]
+
+
+def test_a_rim_wider_than_usual_is_not_all_rock() -> None:
+    ids = np.zeros((60, 80), np.uint8)
+    ids[20:40, 10:30], ids[20:40, 30:50], ids[20:40, 50:70] = 1, 2, 1
+    rocks = find_rocks(Segmentation(ids, sure(ids > 0), (1,), 2), RockSettings())
+    assert [one.area for one in rocks] == [20 * 23, 20 * 23]
+
+
+def drawn(name: str) -> NDArray[np.uint8]:
+    """A single rock in a picture of 240×320 px, 255."""
+    rock = np.zeros((240, 320), np.uint8)
+    if name == 'disc':
+        cv2.circle(rock, (160, 120), 60, 255, -1)
+    elif name == 'bar':
+        cv2.line(rock, (40, 60), (280, 180), 255, 30)
+    elif name == 'wedge':
+        cv2.fillPoly(rock, [np.array([[20, 110], [300, 60], [300, 180], [20, 130]])], 255)
+    elif name == 'corner':
+        cv2.polylines(rock, [np.array([[60, 40], [60, 200], [260, 200]])], False, 255, 40)
+    elif name == 'crescent':
+        cv2.circle(rock, (160, 120), 90, 255, -1)
+        cv2.circle(rock, (200, 100), 70, 0, -1)
+    elif name == 'notched':
+        cv2.ellipse(rock, (160, 120), (130, 80), 10, 0, 360, 255, -1)
+        cv2.circle(rock, (160, 20), 60, 0, -1)
+    elif name == 'ring':
+        cv2.circle(rock, (160, 120), 80, 255, 30)
+    elif name == 'all':
+        rock[:] = 255
+    return rock
+
+
+@pytest.mark.parametrize(
+    'name', ['disc', 'bar', 'wedge', 'corner', 'crescent', 'notched', 'ring', 'all', 'none']
+)
+def test_a_single_rock_keeps_its_shape_whatever_it_is(name: str) -> None:
+    rock = drawn(name)
+    chance = np.random.default_rng(0)
+    doubt = cv2.GaussianBlur(chance.normal(0, 12, rock.shape).astype(np.float32), (0, 0), 2)
+    distance = cv2.distanceTransform(rock, cv2.DIST_L2, 5)
+    surely = 255 * np.clip(0.55 + 0.1 * distance, 0, 0.95)  # less at the edge, as networks are
+    confidence = np.clip(surely + doubt, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(cut_by_shape(rock, confidence), rock)
+
+
+@pytest.mark.parametrize(('radius', 'gap'), [(40, 78), (40, 79), (30, 69), (20, 60)])
+def test_two_discs_that_touch_come_apart_where_they_touch(radius: int, gap: int) -> None:
+    rock = np.zeros((240, 320), np.uint8)
+    cv2.circle(rock, (100, 120), 40, 255, -1)
+    cv2.circle(rock, (100 + gap, 120), radius, 255, -1)
+    left = cut_by_shape(rock, sure(rock > 0))
+    assert parts(left) == 2
+    _, columns = np.nonzero(rock != left)
+    neck = (gap**2 + 40**2 - radius**2) / (2 * gap)
+    assert np.abs(columns - 100 - neck).max() <= 4
+
+
+def test_a_valley_of_confidence_cuts_where_no_rims_are_known() -> None:
+    rock = np.zeros((60, 120), bool)
+    rock[10:50, 10:110] = True
+    confidence = sure(rock)
+    whole = rock.astype(np.uint8) * np.uint8(255)
+    assert parts(cut_by_shape(whole, confidence)) == 1
+    confidence[:, 56:64] = 160
+    left = cut_by_shape(whole, confidence)
+    assert parts(left) == 2
+    assert 56 <= np.nonzero(whole != left)[1].min() <= np.nonzero(whole != left)[1].max() <= 64
+
+
+def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
+    rock, rim = heap()
+    ids = (rock | rim).astype(np.uint8)
+    ids[40:52, 47:52] = ids[40:52, 85:90] = 0
+    rocks = find_rocks(Segmentation(ids, sure(rock), (1,)), RockSettings())
+    assert len(rocks) == 3
+    lost = np.count_nonzero(ids) - np.count_nonzero(draw_instances(rocks, ids.shape))
+    assert 0 <= lost < 5, 'but for specks beyond a cut'
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1), (40, 3)])
+def test_the_smallest_pictures_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
+    rock = np.full(shape, 255, np.uint8)
+    np.testing.assert_array_equal(cut_by_shape(rock, rock), rock)
+
+
+def test_heaps_do_not_cut_each_other() -> None:
+    rock, rim = np.zeros((2, 60, 120), bool)
+    rock[40:52, 5:105] = True
+    rock[20:37, 75:110] = True  # as near to the bar's end as the bar's own top is far
+    rim[44:48, 8:12], rim[28:30, 90:94] = True, True
+    rock &= ~rim
+    confidence = sure(rock)
+    confidence[40:52, 50:] = 140
+    left = cut(rock, rim, confidence, smallest=50)
+    np.testing.assert_array_equal(left[40:], rock[40:])
+
+
+def test_a_heap_without_a_top_is_left_as_it_is() -> None:
+    rock, rim = heap()
+    thin = np.zeros_like(rock)
+    thin[70, 4:40] = True
+    rims = rim.copy()
+    rims[70, 20:22], thin[70, 20:22] = True, False
+    left = cut(rock | thin, rims, sure(rock), smallest=50)
+    np.testing.assert_array_equal(left[66:], (rock | thin)[66:])
+    assert parts(left[:66]) == 3
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1)])
+def test_the_smallest_pictures_are_no_trouble(shape: tuple[int, int]) -> None:
+    rim = np.zeros(shape, bool)
+    rim[0, 0] = True
+    left = cut(~rim, rim, sure(rim), 1)
+    assert left.shape == shape
+    assert not (left & rim).any()
+
+
+def test_no_rock_at_all_is_no_trouble() -> None:
+    nothing = np.zeros((20, 30), bool)
+    assert not cut(nothing, nothing, sure(nothing), 50).any()
+    assert not cut(nothing, ~nothing, sure(nothing), 50).any()

@@ -1,0 +1,652 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+
+import cv2
+import numpy as np
+import pytest
+from geometry_msgs.msg import PointStamped
+from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from rock_seg_ros.node.images import ENCODINGS
+from rock_seg_ros.tools.bag import command as command
+from rock_seg_ros.tools.bag.files import TYPES, Bag, BagError, BagWriter
+from rock_seg_ros.tools.main import main
+
+FRAME = 'camera_optical_frame'
+NS = 10**9
+RESULTS = {
+    '/rock_seg/mask': Image,
+    '/rock_seg/overlay/compressed': CompressedImage,
+    '/rock_seg/polygon_points': PointCloud2,
+    '/rock_seg/rocks': PointCloud2,
+}
+IMAGE = 'sensor_msgs/msg/Image'
+
+
+@pytest.fixture
+def find_rocks(monkeypatch, segmenter, tmp_path):
+    """Runs `rock_seg bag` with the network for tests; the new bag is `out`."""
+    monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
+    return lambda source, *more: main(
+        ['bag', str(source), '-o', str(tmp_path / 'out'), *map(str, more)]
+    )
+
+
+@pytest.fixture
+def write_bag(tmp_path):
+    """Writes messages of rclpy's classes: topic, when recorded (ns), message or its bytes."""
+
+    def write(*messages, name='in'):
+        with BagWriter(tmp_path / name) as writer:
+            for topic, kind in {topic: type_of(message) for topic, _, message in messages}.items():
+                writer.add_topic(topic, kind)
+            for topic, recorded, message in messages:
+                data = message if isinstance(message, bytes) else serialize_message(message)
+                writer.write(topic, recorded, data)
+        return tmp_path / name
+
+    return write
+
+
+def type_of(message):
+    return IMAGE if isinstance(message, bytes) else f'sensor_msgs/msg/{type(message).__name__}'
+
+
+def header(stamp, frame_id=FRAME):
+    made = Header(frame_id=frame_id)
+    made.stamp.sec, made.stamp.nanosec = divmod(stamp, NS)
+    return made
+
+
+def raw(picture, stamp, encoding='rgb8', frame_id=FRAME):
+    message = Image(header=header(stamp, frame_id), encoding=encoding)
+    message.height, message.width = picture.shape[:2]
+    message.step = picture[0].nbytes
+    message.data.frombytes(picture.tobytes())
+    return message
+
+
+def png(picture, stamp):
+    message = CompressedImage(header=header(stamp), format='png')
+    message.data.frombytes(cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
+    return message
+
+
+def info(stamp, focal=60.0):
+    message = CameraInfo(header=header(stamp), height=48, width=64, distortion_model='plumb_bob')
+    message.k = np.array([focal, 0, 31.5, 0, focal, 23.5, 0, 0, bool(focal)], float)
+    message.d = [0.0] * 5
+    return message
+
+
+def depth(stamp, metres=2.0):
+    return raw(np.full((48, 64), metres, np.float32), stamp, '32FC1')
+
+
+def read(path):
+    """Topic → the messages of a bag: when recorded, and bytes."""
+    found = defaultdict(list)
+    with Bag(path) as bag:
+        for message in bag.messages(bag.topics):
+            found[message.topic].append((message.stamp, message.data))
+    return found
+
+
+def read_results(path):
+    """Topic → the results in a bag: when recorded, and message."""
+    found = read(path)
+    return {
+        topic: [(stamp, deserialize_message(data, kind)) for stamp, data in found[topic]]
+        for topic, kind in RESULTS.items()
+    }
+
+
+def rocks(path):
+    """Values of the rocks of each picture by field: lists of N structured points."""
+    clouds = [deserialize_message(data, PointCloud2) for _, data in read(path)['/rock_seg/rocks']]
+    kinds = {2: 'u1', 6: 'u4', 7: 'f4'}
+    return [
+        np.frombuffer(
+            cloud.data,
+            np.dtype(
+                {
+                    'names': [field.name for field in cloud.fields],
+                    'formats': [kinds[field.datatype] for field in cloud.fields],
+                    'offsets': [field.offset for field in cloud.fields],
+                    'itemsize': cloud.point_step,
+                }
+            ),
+        )
+        for cloud in clouds
+    ]
+
+
+def told(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if 'rock_seg bag' in line]
+
+
+def test_every_picture_gets_results_with_its_header_at_the_time_of_its_recording(
+    find_rocks, demo_data, tmp_path
+):
+    assert find_rocks(demo_data / 'mars_drive') == 0
+    ((_, pictures),) = read(demo_data / 'mars_drive').items()
+    assert set(read(tmp_path / 'out')) == set(RESULTS)
+    sources = [(stamp, deserialize_message(data, CompressedImage)) for stamp, data in pictures]
+    for results in read_results(tmp_path / 'out').values():
+        assert [(at, result.header) for at, result in results] == [
+            (at, source.header) for at, source in sources
+        ]
+    assert all(len(found) == 2 for found in rocks(tmp_path / 'out'))
+
+
+def test_the_mask_is_the_pictures(find_rocks, write_bag, scene, tmp_path):
+    assert find_rocks(write_bag(('/image', 5, raw(scene, 7)))) == 0
+    ((_, data),) = read(tmp_path / 'out')['/rock_seg/mask']
+    mask = deserialize_message(data, Image)
+    expected = np.where(scene[..., 0] > 127, 255, 0)
+    np.testing.assert_array_equal(np.array(mask.data).reshape(48, 64), expected)
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_every_encoding_that_the_node_reads_is_read(find_rocks, write_bag, tmp_path, encoding):
+    channels, size, _ = ENCODINGS[encoding]
+    picture = np.zeros((48, 64, channels), f'u{size}')
+    # By name, since 16UC1 may be depth.
+    bag = write_bag(('/image', 5, raw(picture, 7, encoding)))
+    assert find_rocks(bag, '--image', '/image') == 0
+    assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 1
+
+
+def test_the_low_bits_of_a_bag_are_scaled_and_said_once(find_rocks, write_bag, tmp_path, capsys):
+    bright, dark = (np.full((48, 64, 1), value, np.uint16) for value in (4000, 400))
+    bag = write_bag(*(('/image', n, raw(p, n, 'mono16')) for n, p in enumerate((bright, dark), 5)))
+    assert find_rocks(bag) == 0
+    (line,) = told(capsys)
+    assert '/image: 16-bit values up to 4000 are scaled as 12 bits' in line
+    assert '--significant-bits' in line
+    masks = [m for _, m in read_results(tmp_path / 'out')['/rock_seg/mask']]
+    assert [max(mask.data) for mask in masks] == [255, 0]
+
+
+def test_the_bits_and_the_limit_that_are_given_hold_for_a_bag(find_rocks, write_bag, capsys):
+    bag = write_bag(('/image', 5, raw(np.full((48, 64, 1), 4000, np.uint16), 7, 'mono16')))
+    assert find_rocks(bag, '--significant-bits', '16', '--max-pixels', '3000') == 1
+    (line,) = told(capsys)
+    assert line.endswith('too large: 64×48, max_pixels is 3000')
+
+
+def test_nv12_and_jpegs_without_end_marker_of_a_bag_are_read(find_rocks, write_bag, tmp_path):
+    nv12 = raw(np.full((72, 64), 128, np.uint8), 7, 'nv12')
+    nv12.height = 48
+    assert find_rocks(write_bag(('/image', 5, nv12), name='nv12')) == 0
+    coded = cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    unended = CompressedImage(header=header(7), format='jpeg', data=coded.removesuffix(b'\xff\xd9'))
+    (tmp_path / 'out').rename(tmp_path / 'first')
+    assert find_rocks(write_bag(('/image/compressed', 5, unended), name='jpeg')) == 0
+
+
+def test_a_sqlite3_bag_gives_the_same(find_rocks, demo_data, tmp_path):
+    ((topic, messages),) = read(demo_data / 'mars_drive').items()
+    kind = 'sensor_msgs/msg/CompressedImage'
+    path = tmp_path / 'in'
+    with Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection(topic, kind, typestore=TYPES)
+        for stamp, data in messages:
+            writer.write(connection, stamp, data)
+    assert find_rocks(path) == 0
+    expected = read_results(tmp_path / 'out')
+    (tmp_path / 'out').rename(tmp_path / 'of sqlite3')
+    assert find_rocks(demo_data / 'mars_drive') == 0
+    assert read_results(tmp_path / 'out') == expected
+
+
+def test_a_rosbag1_is_read(find_rocks, tmp_path, scene):
+    store = get_typestore(Stores.ROS1_NOETIC)
+    make = store.types
+    with Rosbag1Writer(tmp_path / 'in.bag') as writer:
+        connection = writer.add_connection('/image', IMAGE, typestore=store)
+        for number in range(3):
+            stamp = make['builtin_interfaces/msg/Time'](12, number)
+            head = make['std_msgs/msg/Header'](5, stamp, 'camera')
+            image = make[IMAGE](head, 48, 64, 'rgb8', 0, 64 * 3, scene.ravel())
+            writer.write(connection, 900 + number, store.serialize_ros1(image, IMAGE))
+    assert find_rocks(tmp_path / 'in.bag', '--copy') == 0
+    results = read(tmp_path / 'out')
+    assert [stamp for stamp, _ in results['/rock_seg/mask']] == [900, 901, 902]
+    head = deserialize_message(results['/rock_seg/mask'][2][1], Image).header
+    assert (head.stamp.sec, head.stamp.nanosec, head.frame_id) == (12, 2, 'camera')
+    copied = deserialize_message(results['/image'][0][1], Image)
+    np.testing.assert_array_equal(np.array(copied.data).reshape(scene.shape), scene)
+
+
+def test_pictures_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
+    source = write_bag(
+        ('/image', 1, raw(scene, 1)),
+        ('/image', 2, raw(scene, 2, 'nonsense')),
+        ('/image', 3, raw(scene, 3, 'nonsense')),
+        ('/image', 4, serialize_message(raw(scene, 4))[:500]),
+        ('/image', 5, raw(scene, 5)),
+    )
+    assert find_rocks(source) == 1
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if 'rock_seg bag' in line]
+    assert len(lines) == 2
+    assert "picture 2 (0.000 s): unknown encoding: 'nonsense'" in lines[0]
+    assert 'picture 4 (0.000 s): damaged message: 500 bytes' in lines[1]
+    assert (
+        '2 pictures with results; refused: unknown encoding (2), damaged message (1)' in output.out
+    )
+    assert {
+        topic: [stamp for stamp, _ in got] for topic, got in read(tmp_path / 'out').items()
+    } == {topic: [1, 5] for topic in RESULTS}
+
+
+def test_an_error_of_the_network_costs_its_picture_only(
+    find_rocks, write_bag, scene, tmp_path, segmenter, monkeypatch
+):
+    segment, errors = segmenter.segment, [RuntimeError('out of memory')]
+
+    def fail_once(picture, threshold=None):
+        if errors:
+            raise errors.pop()
+        return segment(picture, threshold)
+
+    monkeypatch.setattr(segmenter, 'segment', fail_once)
+    source = write_bag(('/image', 1, raw(scene, 1)), ('/image', 2, raw(scene, 2)))
+    assert find_rocks(source) == 1
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [2]
+
+
+def test_raw_pictures_win_over_compressed_ones_of_the_same_name(
+    find_rocks, write_bag, scene, tmp_path
+):
+    source = write_bag(
+        ('/image/compressed', 1, png(scene, 1)),
+        ('/image', 2, raw(scene, 1)),
+        ('/rock_seg/mask', 3, raw(scene[..., 0], 1, 'mono8')),
+        ('/depth', 4, depth(1)),
+    )
+    assert find_rocks(source) == 0
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/mask']] == [2]
+
+
+def test_of_several_cameras_one_must_be_named(find_rocks, write_bag, scene, tmp_path, capsys):
+    source = write_bag(
+        ('/left/image', 1, raw(scene, 1)), ('/right/image/compressed', 2, png(scene, 2))
+    )
+    assert find_rocks(source) == 2
+    (line,) = told(capsys)
+    assert 'name one with --image: /left/image, /right/image/compressed' in line
+    assert not (tmp_path / 'out').exists()
+    assert find_rocks(source, '--image', '/right/image') == 0
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/mask']] == [2]
+
+
+@pytest.mark.parametrize('option', ['--image', '--depth', '--camera-info'])
+def test_a_topic_that_is_not_there_is_wrong_use_with_one_line(
+    find_rocks, demo_data, capsys, option
+):
+    assert find_rocks(demo_data / 'mars_drive', option, '/none') == 2
+    (line,) = told(capsys)
+    assert 'mars_drive: has no sensor_msgs/msg/' in line
+    assert ' /none; ' in line
+
+
+@pytest.mark.parametrize('message', [depth(1), info(1)])
+def test_a_bag_without_pictures_is_one_line(find_rocks, write_bag, capsys, message):
+    assert find_rocks(write_bag(('/some/topic', 1, message))) == 1
+    assert told(capsys)[0].endswith('in: has no pictures')
+
+
+def test_with_camera_info_and_depth_rocks_have_metres(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(
+        ('/camera/image', 1 * NS, raw(scene, 1 * NS)),
+        ('/camera/camera_info', 1 * NS, info(1 * NS)),
+        ('/camera/image', 2 * NS, raw(scene, 2 * NS)),
+        ('/camera/depth', 2 * NS + 1, depth(1 * NS + NS // 100, metres=3.0)),
+        ('/camera/depth', 2 * NS + 2, depth(2 * NS, metres=4.0)),
+        ('/camera/image', 3 * NS, raw(scene, 3 * NS)),
+    )
+    assert find_rocks(source) == 0
+    first, second, third = rocks(tmp_path / 'out')
+    assert first['z'] == pytest.approx([3.0, 3.0], abs=1e-3)
+    assert second['z'] == pytest.approx([4.0, 4.0], abs=1e-3)
+    assert second['diameter'][0] == pytest.approx((200 * 4 / np.pi) ** 0.5 * 4 / 60, rel=0.02)
+    assert np.isnan(third['z']).all()
+
+
+def test_all_outputs_can_be_had(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        ('/camera/depth', 1, depth(1)),
+    )
+    assert find_rocks(source, '--outputs', *command.CHOICES) == 0
+    results = read(tmp_path / 'out')
+    assert set(results) == {f'/rock_seg/{name}' for name in command.CHOICES}
+    assert {'target', 'markers', 'obstacles', 'instances'} <= set(command.CHOICES)
+    target = deserialize_message(results['/rock_seg/target'][0][1], PointStamped)
+    assert target.point.z == pytest.approx(2.0, abs=1e-3)
+
+
+def test_depth_may_be_left_out(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        ('/camera/depth', 1, depth(1)),
+    )
+    assert find_rocks(source, '--depth', '') == 0
+    assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
+
+
+def test_a_known_camera_height_gives_metres_without_depth(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/camera_info', 1, info(1)))
+    assert find_rocks(source, '--camera-height', 1.5, '--camera-tilt', 1.2) == 0
+    assert (rocks(tmp_path / 'out')[0]['z'] > 1).all()
+
+
+@pytest.mark.parametrize(
+    ('given', 'reason'),
+    [
+        (info(1, focal=0.0), 'set aside: camera_info: the focal lengths must be above 0'),
+        (depth(1, metres=np.nan), '1 pictures with results\n'),
+        (raw(np.ones((24, 32), np.float32), 1, '32FC1'), 'depth: of another size'),
+        (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: of another time'),
+    ],
+)
+def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
+    find_rocks, write_bag, scene, tmp_path, capsys, given, reason
+):
+    at = '/camera/camera_info' if isinstance(given, CameraInfo) else '/camera/depth'
+    messages = {'/camera/camera_info': info(1), '/camera/depth': depth(1), at: given}
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)), *((topic, 2, made) for topic, made in messages.items())
+    )
+    assert find_rocks(source) == 0
+    (found,) = rocks(tmp_path / 'out')
+    assert len(found) == 2
+    assert np.isnan(found['z']).all()
+    assert reason in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('topic', 'make', 'reason'),
+    [
+        ('/camera_info', info, 'set aside: camera_info: damaged message (1)'),
+        ('/depth', depth, 'set aside: depth: damaged message (1)'),
+    ],
+)
+def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_picture_only(
+    find_rocks, write_bag, scene, tmp_path, capsys, topic, make, reason
+):
+    messages = [
+        (name, second * NS, what(second * NS))
+        for second in (1, 2, 3)
+        for name, what in (
+            ('/image', lambda stamp: raw(scene, stamp)),
+            ('/camera_info', info),
+            ('/depth', depth),
+        )
+    ]
+    cut = serialize_message(make(2 * NS))[:60]
+    damaged = [
+        (name, at, cut if (name, at) == (topic, 2 * NS) else what) for name, at, what in messages
+    ]
+    assert find_rocks(write_bag(*damaged)) == 0
+    known = [np.isfinite(found['z']).tolist() for found in rocks(tmp_path / 'out')]
+    assert known == [[True] * 2, [False] * 2, [True] * 2]
+    assert reason in capsys.readouterr().out
+
+
+def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys):
+    source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/depth', 1, depth(1)))
+    assert find_rocks(source) == 0
+    assert 'set aside: camera_info: there is none (1)' in capsys.readouterr().out
+
+
+def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
+    other = raw(np.ones((48, 64), np.float32), 1, '32FC1', frame_id='depth_frame')
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        ('/camera/depth', 1, other),
+    )
+    assert find_rocks(source) == 0
+    assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
+    (line,) = told(capsys)
+    assert line.startswith('rock_seg bag: depth: /camera/depth is in another frame (depth_frame, ')
+    assert 'give --depth /camera/depth if' in line
+    (tmp_path / 'out').rename(tmp_path / 'without')
+    assert find_rocks(source, '--depth', '/camera/depth') == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert told(capsys) == []
+
+
+@pytest.mark.parametrize(
+    ('topic', 'kind', 'header_bytes'),
+    [
+        ('/camera/depth/compressedDepth', '16UC1; compressedDepth png', 12),
+        ('/camera/depth/compressed', '16UC1; png compressed ', 0),
+    ],
+)
+def test_compressed_depth_gives_metres_and_is_no_camera(
+    find_rocks, write_bag, scene, tmp_path, topic, kind, header_bytes
+):
+    message = CompressedImage(header=header(1), format=kind)
+    coded = cv2.imencode('.png', np.full((48, 64), 1500, np.uint16))[1].tobytes()
+    message.data.frombytes(bytes(header_bytes) + coded)
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 1, info(1)),
+        (topic, 1, message),
+    )
+    assert find_rocks(source) == 0
+    assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.5, 1.5], abs=1e-3)
+
+
+def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
+    find_rocks, write_bag, scene, capsys
+):
+    small = raw(np.ones((24, 32), np.float32), 1, '32FC1')
+    source = write_bag(
+        ('/camera/camera_info', 1, info(1)),
+        *(('/camera/image', stamp, raw(scene, stamp)) for stamp in (1, 2)),
+        *(('/camera/depth', stamp, small) for stamp in (1, 2)),
+    )
+    assert find_rocks(source) == 0
+    assert told(capsys) == [
+        'rock_seg bag: depth: /camera/depth is not used: of another size (32×24, the images are'
+        ' 64×48; it must be registered to them)'
+    ]
+
+
+def test_rocks_keep_their_ids_from_picture_to_picture_where_that_is_wanted(
+    find_rocks, write_bag, scene, tmp_path
+):
+    """The larger rock is gone in the second picture: counted anew, the other would become 1."""
+    without = scene.copy()
+    without[4:14, 8:28] = 60
+    source = write_bag(('/image', 1, raw(scene, NS)), ('/image', 2, raw(without, NS + NS // 10)))
+    assert find_rocks(source) == 0
+    first, second = (found['id'].tolist() for found in rocks(tmp_path / 'out'))
+    assert second == first[1:]
+    (tmp_path / 'out').rename(tmp_path / 'tracked')
+    assert find_rocks(source, '--no-track') == 0
+    assert [found['id'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 2], [1]]
+
+
+def test_the_target_stays_though_another_rock_comes_nearer_as_in_the_node(
+    find_rocks, write_bag, scene, tmp_path
+):
+    left, right = np.full((48, 64), 1.2, np.float32), np.full((48, 64), 1.2, np.float32)
+    left[:, :32] = right[:, 32:] = 1.0
+    source = write_bag(
+        ('/image', 1, raw(scene, NS)),
+        ('/camera_info', 1, info(NS)),
+        ('/depth', 1, raw(left, NS, '32FC1')),
+        ('/image', 2, raw(scene, 2 * NS)),
+        ('/depth', 2, raw(right, 2 * NS, '32FC1')),
+    )
+    assert find_rocks(source) == 0
+    assert [found['target'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 0], [1, 0]]
+
+
+def test_only_the_outputs_that_are_asked_for_are_written(find_rocks, demo_data, tmp_path):
+    assert find_rocks(demo_data / 'mars_drive', '--outputs', 'rocks', 'class_ids') == 0
+    assert sorted(read(tmp_path / 'out')) == ['/rock_seg/class_ids', '/rock_seg/rocks']
+
+
+def test_an_output_that_does_not_exist_is_wrong_use(find_rocks, demo_data):
+    assert find_rocks(demo_data / 'mars_drive', '--outputs', 'gold') == 2
+
+
+def test_copy_brings_all_messages_along_as_they_were(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(
+        ('/camera/image', 1, raw(scene, 1)),
+        ('/camera/camera_info', 2, info(1)),
+        ('/other/camera_info', 3, info(2)),
+        ('/camera/image', 4, raw(scene, 2)),
+    )
+    assert find_rocks(source, '--copy') == 0
+    results = read(tmp_path / 'out')
+    assert sorted(results) == sorted([*read(source), *RESULTS])
+    assert {topic: results[topic] for topic in read(source)} == read(source)
+
+
+def test_copy_leaves_out_what_is_made_anew(find_rocks, demo_data, tmp_path, capsys):
+    assert find_rocks(demo_data / 'mars_drive', '--copy') == 0
+    (tmp_path / 'out').rename(tmp_path / 'first')
+    assert find_rocks(tmp_path / 'first', '--copy') == 0
+    assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 12
+    assert any('/rock_seg/mask is not copied' in line for line in told(capsys))
+
+
+def test_a_bag_is_never_written_over(find_rocks, demo_data, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    assert find_rocks(demo_data / 'mars_drive') == 1
+    assert told(capsys) == [f'rock_seg bag: {tmp_path / "out"}: exists already']
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_bag_that_is_not_there_is_one_line(find_rocks, tmp_path, capsys):
+    assert find_rocks(tmp_path / 'none') == 1
+    assert told(capsys) == [f'rock_seg bag: {tmp_path / "none"}: no such bag']
+
+
+def left_over(folder):
+    """What lies beside the inputs."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ('data', 'in'))
+
+
+def test_a_damaged_bag_leaves_nothing_behind(find_rocks, demo_data, tmp_path, capsys):
+    (storage,) = (demo_data / 'mars_drive').glob('*.mcap')
+    storage.write_bytes(storage.read_bytes()[:2_000])
+    assert find_rocks(demo_data / 'mars_drive') == 1
+    assert len(told(capsys)) == 1
+    assert left_over(tmp_path) == []
+
+
+def damage_after(monkeypatch, count):
+    """Has a bag end with damage after so many messages of all that are asked for."""
+    whole = Bag.messages
+
+    def messages(bag, topics):
+        for _, message in zip(range(count), whole(bag, topics), strict=False):
+            yield message
+        raise BagError(f'{bag.path}: damaged (nonsense)')
+
+    monkeypatch.setattr(Bag, 'messages', messages)
+
+
+@pytest.mark.parametrize('depth_too', [False, True])
+def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch, depth_too
+):
+    """With depth pictures wait for it, and are not lost when it no longer comes."""
+    source = write_bag(
+        *(('/image', stamp, raw(scene, stamp)) for stamp in (1, 2, 3)),
+        *([('/depth', 4, depth(3))] if depth_too else []),
+    )
+    damage_after(monkeypatch, 2)
+    assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
+    monkeypatch.undo()
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1, 2]
+    output = capsys.readouterr()
+    assert f'{tmp_path / "out"}: 2 pictures with results' in output.out
+    assert (
+        f'rock_seg bag: {source}: damaged (nonsense); what was found before is kept' in output.err
+    )
+    assert (tmp_path / 'report.html').exists()
+
+
+def test_damage_before_the_first_picture_leaves_nothing_behind(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
+):
+    source = write_bag(('/image', 1, raw(scene, 1)))
+    damage_after(monkeypatch, 0)
+    assert find_rocks(source) == 1
+    assert told(capsys) == [f'rock_seg bag: {source}: damaged (nonsense)']
+    assert left_over(tmp_path) == []
+
+
+def test_a_bag_whose_last_file_was_not_finished_gives_the_results_of_the_others(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
+    folder = tmp_path / 'recording'
+    folder.mkdir()
+    for number in (1, 2):
+        part = write_bag(('/image', number, raw(scene, number)), name=f'part{number}')
+        (storage,) = part.glob('*.mcap')
+        content = storage.read_bytes()
+        (folder / f'recording_{number}.mcap').write_bytes(content[: None if number == 1 else 900])
+    assert find_rocks(folder) == 1
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1]
+    (line,) = told(capsys)
+    assert line.startswith(f'rock_seg bag: {folder}: recording_2.mcap: ')
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'lines'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 1, 1),
+        (KeyboardInterrupt(), 130, 0),
+    ],
+)
+def test_work_that_breaks_off_leaves_nothing_behind(
+    find_rocks, demo_data, tmp_path, capsys, monkeypatch, error, status, lines
+):
+    write = BagWriter.write
+    left = [10]
+
+    def fail(writer, topic, stamp, data):
+        left[0] -= 1
+        if not left[0]:
+            raise error
+        write(writer, topic, stamp, data)
+
+    monkeypatch.setattr(BagWriter, 'write', fail)
+    assert find_rocks(demo_data / 'mars_drive') == status
+    expected = [f'rock_seg bag: {tmp_path / "out"}: No space left on device'][:lines]
+    assert told(capsys) == expected
+    assert left_over(tmp_path) == []
+
+
+def test_the_report_is_written_beside_the_bag(find_rocks, write_bag, scene, tmp_path):
+    source = write_bag(('/image', 1, raw(scene, 1)), ('/image', 2, raw(scene, 2, 'nonsense')))
+    assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
+    page = (tmp_path / 'report.html').read_text()
+    assert '--report' in page
+    assert 'unknown encoding' in page

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from rock_seg_ros.tools.bag.files import RELIABLE, TYPES, Bag, BagError, BagWriter
+from rock_seg_ros.tools.bag.storage import zstd
+
+STAMPS = (1_000, 2_000, 5_000)
+
+
+@pytest.fixture
+def serialized(make_compressed, scene):
+    """Three messages in CDR."""
+    messages = [make_compressed.message(scene, stamp) for stamp in STAMPS]
+    return [bytes(TYPES.serialize_cdr(message, make_compressed.type)) for message in messages]
+
+
+@pytest.fixture
+def written(tmp_path, serialized, make_compressed):
+    with BagWriter(tmp_path / 'bag') as writer:
+        writer.add_topic('/b', make_compressed.type)
+        writer.add_topic('/a', make_compressed.type)
+        for stamp, data in zip(STAMPS, serialized, strict=True):
+            writer.write('/b', stamp, data)
+    return tmp_path / 'bag'
+
+
+def test_messages_come_back_as_they_were_written(written, serialized):
+    with Bag(written) as bag:
+        messages = list(bag.messages(bag.topics))
+        assert bag.duration == pytest.approx(4e-6)
+    assert [message.data for message in messages] == serialized
+    assert [message.stamp for message in messages] == list(STAMPS)
+    assert {message.topic for message in messages} == {'/b'}
+
+
+def test_topics_are_told_with_type_count_and_quality_of_service(written, make_compressed):
+    with Bag(written) as bag:
+        told = [(topic.name, topic.type, topic.count, topic.qos) for topic in bag.topics]
+    assert told == [
+        ('/a', make_compressed.type, 0, RELIABLE),
+        ('/b', make_compressed.type, 3, RELIABLE),
+    ]
+
+
+def test_a_topic_without_messages_gives_none(written):
+    with Bag(written) as bag:
+        assert list(bag.messages(bag.topics[:1])) == []
+        assert list(bag.messages([])) == []
+
+
+def test_a_bag_is_never_written_over(written):
+    with pytest.raises(BagError, match='exists already'):
+        BagWriter(written)
+
+
+def test_a_bag_whose_writing_broke_off_is_refused(tmp_path, make_compressed):
+    def interrupted():
+        with BagWriter(tmp_path / 'half') as writer:
+            writer.add_topic('/a', make_compressed.type)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(BagError, match='half'):
+        Bag(tmp_path / 'half')
+
+
+def test_sqlite3_bags_are_read(tmp_path, serialized, make_compressed):
+    path = tmp_path / 'bag'
+    with Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+        writer.write(connection, 7, serialized[0])
+    with Bag(path) as bag:
+        (message,) = bag.messages(bag.topics)
+        assert bag.topics[0].qos is None
+    assert message.data == serialized[0]
+
+
+@pytest.fixture
+def rosbag1(tmp_path, scene):
+    """A ROS 1 bag with a latched picture, and a type of its own."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    make = store.types
+    time = make['builtin_interfaces/msg/Time'](12, 34)
+    header = make['std_msgs/msg/Header'](5, time, 'camera')
+    data = np.ascontiguousarray(scene).ravel()
+    image = make['sensor_msgs/msg/Image'](header, 48, 64, 'rgb8', 0, 64 * 3, data)
+    path = tmp_path / 'old.bag'
+    with Rosbag1Writer(path) as writer:
+        pictures = writer.add_connection(
+            '/image', 'sensor_msgs/msg/Image', typestore=store, latching=1
+        )
+        writer.write(pictures, 9, store.serialize_ros1(image, 'sensor_msgs/msg/Image'))
+        logs = writer.add_connection('/rosout', 'rosgraph_msgs/msg/Log', typestore=store)
+        entry = make['rosgraph_msgs/msg/Log'](header, 1, 'n', 'm', 'f', 'x', 1, [])
+        writer.write(logs, 10, store.serialize_ros1(entry, 'rosgraph_msgs/msg/Log'))
+    return path
+
+
+def test_ros_1_pictures_become_ros_2_messages(rosbag1, scene):
+    with Bag(rosbag1) as bag:
+        image, log = bag.topics
+        assert bag.has_ros2_form(image)
+        assert not bag.has_ros2_form(log)
+        (message,) = bag.messages([image])
+    picture = TYPES.deserialize_cdr(message.data, image.type)
+    assert (picture.header.stamp.sec, picture.header.stamp.nanosec) == (12, 34)
+    assert picture.header.frame_id == 'camera'
+    np.testing.assert_array_equal(picture.data.reshape(48, 64, 3), scene)
+
+
+def test_a_latched_ros_1_topic_is_transient_local(rosbag1):
+    with Bag(rosbag1) as bag:
+        assert bag.topics[0].qos.durability == QosDurability.TRANSIENT_LOCAL
+        assert bag.topics[1].qos is None
+
+
+def test_a_bag_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(BagError, match='none: no such bag'):
+        Bag(tmp_path / 'none')
+
+
+def test_a_damaged_bag_is_refused_by_name(written):
+    (storage,) = written.glob('*.mcap')
+    storage.write_bytes(storage.read_bytes()[:200])
+    with pytest.raises(BagError, match=r'bag: \S'), Bag(written) as bag:
+        list(bag.messages(bag.topics))
+
+
+def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path):
+    (tmp_path / 'x.bag').write_text('nonsense')
+    with pytest.raises(BagError, match=r'x\.bag: '):
+        Bag(tmp_path / 'x.bag')
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_a_bag_with_some_wrong_bytes_is_read_or_refused_in_one_line(written, seed):
+    chance = np.random.default_rng(seed)
+    (storage,) = written.glob('*.mcap')
+    content = bytearray(storage.read_bytes())
+    at = chance.integers(len(content) - 8)
+    content[at : at + 8] = chance.bytes(8)
+    storage.write_bytes(content)
+    lines = refusal(written).splitlines()
+    assert lines == [] or (len(lines) == 1 and lines[0].startswith(f'{written}: '))
+
+
+def refusal(path):
+    """What is said of a bag that cannot be read; '' if it can."""
+    try:
+        with Bag(path) as bag:
+            list(bag.messages(bag.topics))
+    except BagError as error:
+        return str(error)
+    return ''
+
+
+def test_a_bag_with_fewer_messages_than_it_tells_of_is_damaged(written, monkeypatch):
+    with Bag(written) as bag:
+        monkeypatch.setattr(bag._reader, 'messages', lambda _: iter(()))
+        with pytest.raises(BagError, match=r'bag: damaged \(3 messages are missing\)'):
+            list(bag.messages(bag.topics))
+
+
+def test_the_first_message_of_a_topic_is_had_without_the_others(written, serialized):
+    with Bag(written) as bag:
+        empty, full = bag.topics
+        assert bag.first(empty) is None
+        assert bag.first(full).data == serialized[0]
+
+
+def test_a_topic_of_a_type_that_only_the_bag_knows_is_copied(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg('uint8 hardness\n', 'own_msgs/msg/Rock'))
+    with Rosbag2Writer(tmp_path / 'in', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/rock', 'own_msgs/msg/Rock', typestore=store)
+        writer.write(connection, 7, b'\0\1\0\0\5')
+    with Bag(tmp_path / 'in') as bag, BagWriter(tmp_path / 'out') as writer:
+        (topic,) = bag.topics
+        writer.add_topic_of(bag, topic)
+        for message in bag.messages(bag.topics):
+            writer.write(message.topic, message.stamp, message.data)
+    with Bag(tmp_path / 'out') as bag:
+        (message,) = bag.messages(bag.topics)
+        assert (message.stamp, message.data) == (7, b'\0\1\0\0\5')
+        assert bag.topics[0].type == 'own_msgs/msg/Rock'
+
+
+METADATA = 'metadata.yaml'
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """Folder of whole rosbag2s, made once and never changed."""
+    return tmp_path_factory.mktemp('made')
+
+
+@pytest.fixture(params=[StoragePlugin.MCAP, StoragePlugin.SQLITE3], ids=['mcap', 'sqlite3'])
+def stored(request, made, tmp_path, serialized, make_compressed):
+    """A rosbag2 with three messages."""
+    whole, path = made / request.param.name / 'stored', tmp_path / 'stored'
+    if not whole.exists():
+        with Rosbag2Writer(whole, version=9, storage_plugin=request.param) as writer:
+            topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+            for stamp, data in zip(STAMPS, serialized, strict=True):
+                writer.write(topic, stamp, data)
+    shutil.copytree(whole, path)
+    return path
+
+
+def storage_of(path):
+    (storage,) = (each for each in path.iterdir() if each.name != METADATA)
+    return storage
+
+
+def stamps_of(path):
+    with Bag(path) as bag:
+        return [message.stamp for message in bag.messages(bag.topics)]
+
+
+def test_a_bag_without_metadata_is_read(stored):
+    (stored / METADATA).unlink()
+    assert stamps_of(stored) == list(STAMPS)
+    assert stamps_of(storage_of(stored)) == list(STAMPS)
+
+
+@pytest.mark.parametrize(
+    ('true', 'edited'),
+    [
+        ('message_count: 3', 'message_count: 5'),
+        ('message_count: 3', 'message_count: 1'),
+        ('offered_qos_profiles: []', 'offered_qos_profiles: ""'),
+        ('offered_qos_profiles: []', 'offered_qos_profiles: [{depth: 7}]'),
+        ('name: /a', 'name: /other'),
+        ('rosbag2_bagfile_information', 'nonsense'),
+        ('version: 9', 'version: 99'),
+        ('stored.', 'former_name.'),
+        ('message_count: 3', '{ : ['),
+    ],
+)
+def test_a_bag_whose_metadata_disagrees_is_read_as_it_is(stored, true, edited):
+    metadata = stored / METADATA
+    text = metadata.read_text()
+    assert true in text
+    metadata.write_text(text.replace(true, edited))
+    assert stamps_of(stored) == list(STAMPS)
+    with Bag(stored) as bag:
+        assert [(topic.name, topic.count) for topic in bag.topics] == [('/a', 3)]
+
+
+def test_a_file_of_a_bag_that_is_compressed_is_read_alone_and_in_its_folder(stored):
+    storage = storage_of(stored)
+    (stored / METADATA).unlink()
+    packed = storage.with_name(f'{storage.name}.zstd')
+    packed.write_bytes(zstd.compress(storage.read_bytes()))
+    assert stamps_of(stored) == list(STAMPS), 'unpacked by hand, it is read once'
+    storage.unlink()
+    assert stamps_of(packed) == stamps_of(stored) == list(STAMPS)
+
+
+@pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize('metadata', [True, False])
+def test_compressed_bags_are_read_with_and_without_metadata(
+    tmp_path, serialized, make_compressed, mode, metadata
+):
+    path = tmp_path / 'packed'
+    writer = Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+        writer.write(topic, 7, serialized[0])
+    if not metadata:
+        (path / METADATA).unlink()
+    with Bag(path) as bag:
+        (message,) = bag.messages(bag.topics)
+    assert message.data == serialized[0]
+
+
+def test_a_compression_that_is_not_read_is_refused_by_name(stored):
+    metadata = stored / METADATA
+    about = yaml.safe_load(metadata.read_text())
+    about['rosbag2_bagfile_information']['compression_format'] = 'lz4'
+    metadata.write_text(yaml.safe_dump(about))
+    with pytest.raises(BagError, match='stored: compressed with lz4; only zstd is read'):
+        Bag(stored)
+
+
+def test_a_folder_without_storage_files_is_no_bag(tmp_path):
+    (tmp_path / '._a.mcap').write_bytes(b'')
+    with pytest.raises(BagError, match=r'no such bag, it holds no \.mcap or \.db3 file'):
+        Bag(tmp_path)
+
+
+@pytest.fixture
+def split(made, tmp_path, serialized, make_compressed):
+    """A recording in three files, without metadata."""
+    folder = tmp_path / 'split'
+    folder.mkdir()
+    for number, (stamp, data) in enumerate(zip(STAMPS, serialized, strict=True)):
+        part = made / f'part{number}'
+        if not part.exists():
+            with BagWriter(part) as writer:
+                writer.add_topic('/a', make_compressed.type)
+                writer.write('/a', stamp, data)
+        shutil.copy(storage_of(part), folder / f'split_{number}.mcap')
+    return folder
+
+
+def test_a_bag_in_several_files_is_read_in_order(split):
+    assert stamps_of(split) == list(STAMPS)
+
+
+def test_a_file_that_metadata_names_and_is_not_there_is_named(split):
+    names = [f'split_{number}.mcap' for number in range(4)]
+    about = {'rosbag2_bagfile_information': {'relative_file_paths': names}}
+    (split / METADATA).write_text(yaml.safe_dump(about))
+    with pytest.raises(BagError, match=r'split: split_3\.mcap is missing, which metadata\.yaml'):
+        Bag(split)
+
+
+def test_of_a_file_that_was_not_finished_the_others_are_read_and_the_damage_is_told_at_the_end(
+    split,
+):
+    last = split / 'split_2.mcap'
+    last.write_bytes(last.read_bytes()[:300])
+    with Bag(split) as bag:
+        messages = bag.messages(bag.topics)
+        assert [next(messages).stamp, next(messages).stamp] == list(STAMPS[:2])
+        with pytest.raises(
+            BagError, match=r'split: split_2\.mcap: .* not finished, .*`mcap recover`'
+        ):
+            next(messages)

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's doings with the real node, in this process, with a network that is quick."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+
+from rock_seg_ros.node.seg_node import SegNode
+from rock_seg_ros.tools.bag.files import Bag, BagWriter
+from rock_seg_ros.tools.demo import drive as demo_drive
+from rock_seg_ros.tools.demo.drive import (
+    COMPRESSED,
+    IMAGE,
+    MARGIN,
+    NODE,
+    WANTED_MASKS,
+    DemoError,
+    await_active,
+    check_result,
+    drive_past,
+    image_topic,
+    listening,
+    measure,
+    play_rate,
+    warm_up,
+)
+from rock_seg_ros.tools.demo.recorder import OUTPUTS
+from rock_seg_ros.tools.demo.report import overlap, pooled_iou
+
+
+class Process:
+    """Stands for the node's process, which the camera asks whether it lives."""
+
+    def __init__(self):
+        self.ended = None
+
+    def status(self):
+        return self.ended
+
+    def last_lines(self):
+        return 'its last words'
+
+
+@pytest.fixture
+def process():
+    return Process()
+
+
+@pytest.fixture
+def start_node():
+    """Starts the node with a network in a thread; ends it after the test."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    executor = SingleThreadedExecutor(context=context)
+    started = []
+
+    def start(load):
+        node = SegNode(
+            load,
+            context=context,
+            cli_args=['--ros-args', '-r', f'image:={IMAGE}'],
+            parameter_overrides=[
+                Parameter('image_transport', value='compressed'),
+                Parameter(f'qos_overrides.{COMPRESSED}.subscription.reliability', value='reliable'),
+            ],
+        )
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+        started.append((node, thread))
+
+    yield start
+    executor.shutdown()
+    for node, thread in started:
+        thread.join()
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def camera(tmp_path, process):
+    with BagWriter(tmp_path / 'recording') as recording, listening(process, recording) as made:
+        yield made
+
+
+def test_the_drive_and_the_samples_come_back_whole(
+    camera, process, start_node, segmenter, demo_data, monkeypatch, capsys
+):
+    monkeypatch.setattr(demo_drive, 'WANTED_MASKS', 1)
+    start_node(lambda _: segmenter)
+    await_active(camera, process)
+    assert 0 < warm_up(camera, demo_data / 'mars_drive') < 5
+    with Bag(demo_data / 'mars_drive') as bag:
+        drive = drive_past(camera, bag, 0.5)
+    assert 'masks came out' not in capsys.readouterr().err
+    assert drive.played == 12
+    # The first may be replaced before it is taken, and then nothing tells of it.
+    assert len(drive.results) <= drive.counts['frames in'] <= 12
+    assert drive.counts['frames out'] == len(drive.results) >= 1
+    assert drive.counts['frames dropped'] == drive.counts['frames in'] - len(drive.results)
+    assert float(drive.health['latency total p50 ms']) > 0
+    assert [result.rocks for result in drive.results.values()] == [2] * len(drive.results)
+    samples = {sample.name: sample for sample in measure(camera, demo_data / 'samples', 0.1)}
+    ious = {n: pooled_iou([overlap(s.result.mask, s.truth)]) for n, s in samples.items()}
+    assert ious == {'same': 1.0, 'half': pytest.approx(200 / 320)}
+
+
+def test_a_drive_that_gives_fewer_masks_than_wanted_says_so(
+    camera, process, start_node, segmenter, demo_data, monkeypatch, capsys
+):
+    monkeypatch.setattr(demo_drive, 'WANTED_MASKS', 13)
+    start_node(lambda _: segmenter)
+    await_active(camera, process)
+    with Bag(demo_data / 'mars_drive') as bag:
+        drive_past(camera, bag, 1.0)
+    assert 'masks came out, not 13' in capsys.readouterr().err
+
+
+def test_a_picture_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
+    camera, process, start_node, segmenter, demo_data, capsys
+):
+    failures = [RuntimeError('out of memory')]
+
+    def fail_once(picture, threshold=None):
+        if failures:
+            raise failures.pop()
+        return segmenter.segment(picture, threshold)
+
+    start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail_once))
+    await_active(camera, process)
+    began = time.monotonic()
+    warm_up(camera, demo_data / 'mars_drive')
+    assert time.monotonic() - began < demo_drive.MOST_PATIENCE / 4
+    assert capsys.readouterr().err.count('asking again') == 1
+
+
+def test_the_recorder_is_connected_only_once_each_output_has_found_it(camera):
+    *first, last = (f'{NODE}/{output}' for output in OUTPUTS)
+    kinds = {f'{NODE}/{output}': kind for output, (_, kind) in OUTPUTS.items()}
+    for topic in first:
+        camera.node.create_publisher(kinds[topic], topic, 1)
+    recorder = camera.recorder
+    assert not recorder.wait_for(recorder.connected, 0.3)
+    camera.node.create_publisher(kinds[last], last, 1)
+    assert recorder.wait_for(recorder.connected, 10)
+
+
+def test_what_came_is_recorded(process, start_node, segmenter, demo_data, tmp_path):
+    start_node(lambda _: segmenter)
+    with BagWriter(tmp_path / 'out') as recording, listening(process, recording) as camera:
+        await_active(camera, process)
+        warm_up(camera, demo_data / 'mars_drive')
+    with Bag(tmp_path / 'out') as bag:
+        counts = {topic.name: topic.count for topic in bag.topics}
+    outputs = ('mask', 'overlay/compressed', 'polygon_points', 'rocks')
+    assert all(counts[f'/rock_seg/{output}'] >= 3 for output in outputs)
+    assert counts['/diagnostics'] >= 1
+
+
+def test_a_node_that_cannot_be_configured_ends_the_demo_with_its_reason(
+    camera, process, start_node
+):
+    def fail(_):
+        raise ValueError('no weights')
+
+    start_node(fail)
+    with pytest.raises(DemoError, match=r'the node is unconfigured: .*no weights'):
+        await_active(camera, process)
+
+
+def test_a_node_that_ended_ends_the_demo_with_its_words(camera, process):
+    process.ended = 1
+    with pytest.raises(DemoError, match='the node ended with status 1: its last words'):
+        await_active(camera, process)
+
+
+def test_a_node_that_says_nothing_ends_the_demo(camera, process):
+    with pytest.raises(DemoError, match='the node is not active after 0 s: its last words'):
+        await_active(camera, process, timeout=0.2)
+
+
+def test_a_node_that_publishes_nothing_ends_the_demo_with_its_diagnostics(
+    camera, process, start_node, segmenter, demo_data, monkeypatch
+):
+    def fail(picture, threshold=None):
+        raise RuntimeError('out of memory')
+
+    start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail))
+    await_active(camera, process)
+    monkeypatch.setattr(demo_drive, 'TRIES', 1)
+    began = time.monotonic()
+    with pytest.raises(DemoError, match=r'the node published nothing.*frames out 0'):
+        warm_up(camera, demo_data / 'mars_drive')
+    assert time.monotonic() - began < demo_drive.MOST_PATIENCE / 4
+    with (
+        Bag(demo_data / 'mars_drive') as bag,
+        pytest.raises(DemoError, match=r'of 12 pictures, 0 came back.*frames failed'),
+    ):
+        drive_past(camera, bag, 1.0)
+
+
+def _facts(segmenter):
+    return {name: getattr(segmenter, name) for name in ('card', 'device', 'precision', 'backend')}
+
+
+@pytest.fixture
+def answered(camera, process, start_node, segmenter, demo_data):
+    """A picture and the node's results."""
+    start_node(lambda _: segmenter)
+    await_active(camera, process)
+    warm_up(camera, demo_data / 'mars_drive')
+    stamp, picture = next(iter(camera.sent.items()))
+    return picture, camera.recorder.results[stamp]
+
+
+def test_a_header_or_size_that_differs_is_noticed(answered):
+    picture, result = answered
+    check_result(picture, result)
+    result.messages['rocks'].header.frame_id = 'elsewhere'
+    with pytest.raises(DemoError, match=r'rocks has the header .*elsewhere.*, not .*warm_up'):
+        check_result(picture, result)
+    result.messages['rocks'].header.frame_id = picture.header.frame_id
+    result.messages['mask'].width -= 1
+    with pytest.raises(DemoError, match=r'a mask is \(48, 63\), its picture \(48, 64\)'):
+        check_result(picture, result)
+
+
+def test_the_bag_is_slowed_down_until_enough_masks_come_out():
+    for seconds in (1.0, 2.0, 10.0):
+        rate = play_rate(12.0, seconds)
+        assert 12.0 / rate / seconds == pytest.approx(MARGIN * WANTED_MASKS)
+    assert play_rate(12.0, 0.01) == 1.0
+
+
+def test_a_bag_without_the_cameras_topic_is_refused(tmp_path):
+    with BagWriter(tmp_path / 'bag') as writer:
+        writer.add_topic('/other', 'sensor_msgs/msg/Image')
+        writer.write('/other', 1, b'')
+    with Bag(tmp_path / 'bag') as bag, pytest.raises(DemoError, match=f'no topic {COMPRESSED}'):
+        image_topic(bag)
+
+
+@pytest.mark.parametrize('missing', ['images', 'masks'])
+def test_samples_that_are_not_there_are_told(
+    camera, process, start_node, segmenter, demo_data, missing
+):
+    start_node(lambda _: segmenter)
+    await_active(camera, process)
+    for path in (demo_data / 'samples' / missing).iterdir():
+        path.unlink()
+    with pytest.raises((DemoError, FileNotFoundError), match=r'has no images|half\.png'):
+        measure(camera, demo_data / 'samples', 0.1)

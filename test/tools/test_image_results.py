@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.image_io import encoding
+from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.tools.image_results import (
+    find_pictures,
+    is_own_record,
+    picture_record,
+    result_paths,
+    write_json,
+    write_picture,
+    write_results,
+)
+
+
+def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
+    for name in ('b.PNG', 'a.jpg', 'notes.txt', 'c.tiff'):
+        (tmp_path / name).touch()
+    given = [str(tmp_path / 'c.tiff'), str(tmp_path), str(tmp_path / '*.jpg'), 'missing.png']
+    found = [path.name for path in find_pictures(given)]
+    assert found == ['c.tiff', 'a.jpg', 'b.PNG', 'missing.png']
+
+
+@pytest.mark.parametrize('given', ['', '*.png'])
+def test_a_folder_or_glob_without_pictures_is_refused(tmp_path, given):
+    with pytest.raises(PictureError, match='no pictures there'):
+        find_pictures([str(tmp_path / given)])
+
+
+def test_the_record_is_what_programs_read(scene, segmenter):
+    record = json.loads(json.dumps(picture_record('a.png', Analysis(scene, segmenter))))
+    assert list(record) == ['image', 'width', 'height', 'rocks']
+    assert (record['image'], record['width'], record['height']) == ('a.png', 64, 48)
+    assert record['rocks'][0] == {
+        'id': 1,
+        'class': 'rock',
+        'score': pytest.approx(200 / 255, abs=1e-4),
+        'area': 200,
+        'bbox': [8, 4, 20, 10],
+        'polygon': record['rocks'][0]['polygon'],
+    }
+    corners = {tuple(point) for point in record['rocks'][0]['polygon']}
+    assert corners == {(8, 4), (27, 4), (27, 13), (8, 13)}
+    assert len(record['rocks']) == 2
+
+
+def test_mask_overlay_and_record_have_the_pictures_size(tmp_path, scene, segmenter):
+    write_results(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
+    files = sorted(path.name for path in (tmp_path / 'new').iterdir())
+    assert files == ['a.b.json', 'a.b_mask.png', 'a.b_overlay.jpg']
+    mask = cv2.imread(str(tmp_path / 'new/a.b_mask.png'), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, np.where(scene[..., 0] > 127, 255, 0))
+    assert cv2.imread(str(tmp_path / 'new/a.b_overlay.jpg')).shape == scene.shape
+
+
+def test_a_colour_picture_is_written_as_it_is_seen(tmp_path, colours):
+    write_picture(tmp_path / 'a.png', colours)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), colours)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, colours):
+    class Interrupted:
+        def tobytes(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoding.cv2, 'imencode', lambda *_: (True, Interrupted()))
+    with pytest.raises(KeyboardInterrupt):
+        write_picture(tmp_path / 'a.png', colours)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
+    for name in ('a.png', '._a.png', '.b.jpg'):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_pictures([str(tmp_path)])] == ['a.png']
+    named = tmp_path / '.b.jpg'
+    assert find_pictures([str(named)]) == [named]
+
+
+def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path, segmenter):
+    wide = np.full((2, 65_501, 3), 220, np.uint8)
+    problem = write_results(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
+    assert problem == 'no overlay: JPEG cannot hold 65501×2 pixels'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.json', 'a_mask.png']
+
+
+def test_an_image_whose_record_cannot_be_written_leaves_nothing_behind(tmp_path, scene, segmenter):
+    (tmp_path / 'a.json').mkdir()
+    with pytest.raises(OSError):
+        write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+def test_a_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
+    write_json(tmp_path / 'a.json', {'image': 'stone\udcff.png'})
+    content = (tmp_path / 'a.json').read_bytes()
+    assert json.loads(content.decode('utf-8'))['image'] == 'stone\ufffd.png'
+
+
+def test_only_our_own_record_counts_as_ours(tmp_path, scene, segmenter):
+    write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    assert is_own_record(result_paths(tmp_path / 'a')[2])
+    for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):
+        (tmp_path / 'b.json').write_bytes(content)
+        assert not is_own_record(tmp_path / 'b.json')

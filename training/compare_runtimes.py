@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU runtimes called alone, in turn, beside the package's own backend.
+
+Each gets the same network in fp32 and the one size that it will see, which is more than the
+package may assume. For a checkout: the graph comes from `training.export`.
+
+    python -m training.compare_runtimes --size 640x480 --output-stride 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rock_seg_ros.perception.inference.model import restore
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
+from rock_seg_ros.tools.bench.contenders import Run, rss_mb
+from rock_seg_ros.tools.bench.timing import in_turn
+from training.export import INPUT, export
+
+Runtime = Callable[[Tensor], object]
+MOST_ROUNDS = 100
+OURS = 'rock_seg'
+
+
+def onnx_runtime(file: Path) -> Runtime:
+    """Opens an ONNX file with as many threads as there are cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    session = onnxruntime.InferenceSession(str(file), options, ['CPUExecutionProvider'])
+    return lambda given: session.run(None, {INPUT: given.numpy()})
+
+
+def openvino(file: Path, pictures: Tensor) -> Runtime:
+    """Compiles an ONNX file for one size, for latency, in fp32."""
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore  # no reports
+    import openvino
+
+    core = openvino.Core()
+    graph = core.read_model(file)
+    graph.reshape(list(pictures.shape))
+    settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
+    request = core.compile_model(graph, 'CPU', settings).create_infer_request()
+    return lambda given: request.infer(given.numpy(), share_inputs=True)
+
+
+def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
+    """Compiles the module with its weights frozen in; needs a C++ compiler."""
+    import torch._inductor.config
+
+    torch._inductor.config.freezing = True
+    model = restore(weights.card, weights.state, output_stride)
+    compiled = torch.compile(model, dynamic=False)
+
+    def run(given: Tensor) -> object:
+        with torch.no_grad():
+            return compiled(given)['out']
+
+    return run
+
+
+def timed(runtime: Runtime, pictures: Tensor) -> Run:
+    """Runs once."""
+    began = time.perf_counter()
+    runtime(pictures)
+    return Run(time.perf_counter() - began, rss_mb())
+
+
+def main() -> None:
+    """Prints medians, and how each runtime compares with the package's own way."""
+    parser = argparse.ArgumentParser(description='Compares the CPU runtimes called alone.')
+    parser.add_argument('--size', default='640x480', metavar='WxH')
+    parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16))
+    parser.add_argument('--weights', default='resnet50', metavar='FILE')
+    parser.add_argument('--seconds', type=float, default=60.0, metavar='S', help='to measure')
+    given = parser.parse_args()
+    width, height = map(int, given.size.split('x'))
+    weights = load_weights(given.weights)
+    pictures = torch.rand(1, 3, height, width) * 4 - 2
+    ours = Segmenter(weights, 'cpu', 'fp32', output_stride=given.output_stride)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'network.onnx'
+        export(weights, file, [], output_stride=given.output_stride)
+        runtimes: dict[str, Runtime] = {
+            OURS: ours._runner.scores,
+            'ONNX Runtime': onnx_runtime(file),
+            'OpenVINO': openvino(file, pictures),
+            'torch.compile, frozen': frozen_compile(weights, given.output_stride),
+        }
+        taken = in_turn(
+            {name: partial(timed, runtime, pictures) for name, runtime in runtimes.items()},
+            given.seconds,
+            MOST_ROUNDS,
+        )
+    medians = {name: float(np.median([r.seconds for r in runs])) for name, runs in taken.items()}
+    print(f'{given.size}, output stride {given.output_stride}, fp32, {len(taken[OURS])} runs each')
+    for name, seconds in medians.items():
+        print(f'{name:<22} {seconds * 1e3:8.1f} ms  {seconds / medians[OURS]:.3f} of rock_seg')
+
+
+if __name__ == '__main__':
+    main()
