@@ -471,7 +471,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--weights', default='', help='weights file (default: the embedded)')
     parser.add_argument('--exact-only', action='store_true', help='exact masks, no network')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--pictures', type=Path, help='folder for pictures with metres drawn on')
+    parser.add_argument('--overlays', type=Path, help='folder for pictures with metres drawn on')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     return parser
 
@@ -487,7 +487,7 @@ def main(arguments: list[str] | None = None) -> int:
             if given.exact_only
             else Segmenter(load_weights(given.weights, given.device), given.device)
         )
-        told = report(measure(scenes, tuple(given.size), stereo, segmenter, given.pictures))
+        told = report(measure(scenes, tuple(given.size), stereo, segmenter, given.overlays))
     except (DeviceError, WeightsError, ValueError, OSError) as problem:
         print(f'training.evaluate_geometry: {all_lines(problem)}', file=sys.stderr)
         return 1

@@ -329,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--looks', nargs='+', choices=DRIVES, default=DRIVES)
     parser.add_argument('--seed', type=int, default=1, help='of the first drive of each look')
     parser.add_argument('--drives', type=int, default=2, help='of each look')
-    parser.add_argument('--pictures', type=int, default=60, help=f'of each drive, {STEP} m apart')
+    parser.add_argument('--frames', type=int, default=60, help=f'of each drive, {STEP} m apart')
     parser.add_argument('--size', type=int, nargs=2, default=(320, 240), metavar=('W', 'H'))
     parser.add_argument('--network', action='store_true', help="a network's rocks, too")
     parser.add_argument('--weights', default='', help='weights file (default: the embedded)')
@@ -343,14 +343,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     seeds = range(given.seed, given.seed + given.drives)
     try:
-        if min(given.drives, given.pictures) < 1:
+        if min(given.drives, given.frames) < 1:
             raise ValueError(
-                f'--drives {given.drives} --pictures {given.pictures}: nothing to follow'
+                f'--drives {given.drives} --frames {given.frames}: nothing to follow'
             )
         segmenter = None
         if given.network:
             segmenter = Segmenter(load_weights(given.weights, given.device), given.device)
-        scores = measure(given.looks, seeds, tuple(given.size), given.pictures, segmenter)
+        scores = measure(given.looks, seeds, tuple(given.size), given.frames, segmenter)
     except (DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.evaluate_tracking: {all_lines(error)}', file=sys.stderr)
         return 1

@@ -298,7 +298,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
         )
     if given.int8 or given.measure:
         return [sample for own in found for sample in own]
-    each = -(-given.pictures // sum(map(bool, found)))
+    each = -(-given.max_images // sum(map(bool, found)))
     return [sample for own in found for sample in evenly(own, each)]
 
 
@@ -342,7 +342,8 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument('--no-check', action='store_true', help='write without a check')
     add_source_options(parser)
     parser.add_argument(
-        '--pictures',
+        '--max-images',
+        '--pictures',  # its name until 0.1
         type=int,
         default=PICTURES,
         help='to check masks on, about (default: %(default)s); --int8 and --measure take all',
@@ -356,8 +357,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if given.pictures < 1:
-        parser.error(f'--pictures must be at least 1, not {given.pictures}; see --no-check')
+    if given.max_images < 1:
+        parser.error(f'--max-images must be at least 1, not {given.max_images}; see --no-check')
     try:
         weights = load_weights(given.checkpoint)
         if given.calibrate is not None:

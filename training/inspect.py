@@ -155,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('-o', '--out', type=Path, help='folder for contact sheets and summary.json')
     parser.add_argument(
-        '--pictures', type=_count, default=40, help='most drawn of a split; 0 = all (default: 40)'
+        '--max-images',
+        '--pictures',  # its name until 0.1
+        type=_count,
+        default=40,
+        help='maximum number of images drawn of each split; 0 = all (default: 40)',
     )
     return parser
 
@@ -190,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     if bool(given.data) == bool(given.config):
         parser.error('give either DATA or --config')
     try:
-        summary = inspect(*_sources(given), given.out, given.pictures)
+        summary = inspect(*_sources(given), given.out, given.max_images)
     except (DataError, OSError) as error:
         print(f'training.inspect: {all_lines(error)}', file=sys.stderr)
         return 1

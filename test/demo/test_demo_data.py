@@ -49,9 +49,9 @@ def test_the_bag_has_sixty_pictures_or_more_at_5_hz(drive):
 
 def test_every_picture_is_640_by_480_and_none_shows_the_panoramas_black(drive):
     for image in drive[0]:
-        picture = cv2.imdecode(image.data, cv2.IMREAD_COLOR)
-        assert picture.shape == (480, 640, 3)
-        black = (picture.max(axis=2) < 8).astype(np.uint8)
+        pixels = cv2.imdecode(image.data, cv2.IMREAD_COLOR)
+        assert pixels.shape == (480, 640, 3)
+        black = (pixels.max(axis=2) < 8).astype(np.uint8)
         assert not cv2.erode(black, np.ones((9, 9), np.uint8)).any()
 
 

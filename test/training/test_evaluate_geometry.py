@@ -156,7 +156,7 @@ def test_the_command_measures_within_a_hundredth_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ['--scenes', '1', '--looks', 'quarry', '--size', '160', '120', '--seed', '3']
-    assert main([*options, '--exact-only', '--json', '--pictures', str(tmp_path)]) == 0
+    assert main([*options, '--exact-only', '--json', '--overlays', str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     found = told['cases']['depth, exact']['all']
     assert found['rocks'] > 0

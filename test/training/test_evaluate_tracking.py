@@ -107,7 +107,7 @@ def test_a_case_takes_the_pictures_that_its_speed_needs() -> None:
 
 
 def test_the_tracker_beats_plain_overlap_on_a_drive(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ['--looks', 'mars', '--drives', '1', '--pictures', '21', '--size', '160', '120']
+    small = ['--looks', 'mars', '--drives', '1', '--frames', '21', '--size', '160', '120']
     assert main([*small, '--json']) == 0
     told = json.loads(capsys.readouterr().out)
     case = told['exact masks, 2 Hz, 0.5 m/s']

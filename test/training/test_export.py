@@ -293,7 +293,7 @@ def test_int8_onnx_is_refused(
     assert not target.exists()
 
 
-@pytest.mark.parametrize('wrong', [['--pictures', '0'], ['--no-check', '--check-on', 'data']])
+@pytest.mark.parametrize('wrong', [['--max-images', '0'], ['--no-check', '--check-on', 'data']])
 def test_wrong_use_is_status_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(['--checkpoint', 'c.ckpt', '-o', 'w.safetensors', *wrong])

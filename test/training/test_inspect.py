@@ -187,7 +187,7 @@ def test_a_source_that_cannot_be_used_does_not_hide_the_next(
         ['data', '--class-map', '{'],
         ['data', '--val-fraction', '2'],
         ['data', '--group', '('],
-        ['data', '--pictures', '-1'],
+        ['data', '--max-images', '-1'],
         ['data', '--config', 'training.yaml'],
     ],
 )
@@ -226,7 +226,7 @@ def test_no_more_pictures_are_drawn_than_asked_for(
         'training.inspect.thumbnail',
         lambda labelled, name: names.append(name) or thumbnail(labelled, name),
     )
-    main([str(belt), '--val-fraction', '0', '--pictures', str(most), '-o', str(tmp_path / 'out')])
+    main([str(belt), '--val-fraction', '0', '--max-images', str(most), '-o', str(tmp_path / 'out')])
     assert len(set(names)) == len(names) == drawn
 
 

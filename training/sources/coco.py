@@ -189,9 +189,9 @@ def _sample(
     folders: ImageFolders,
 ) -> OutlinedSample:
     regions, faults = [], []
-    picture, size = file, None
+    found, size = file, None
     try:
-        picture = folders.find(image['file_name'])
+        found = folders.find(image['file_name'])
         size = told_size(image.get('width'), image.get('height'))
     except DataError as error:
         faults.append(f'{file}: image {image["id"]!r}: {error}')
@@ -204,7 +204,7 @@ def _sample(
     return OutlinedSample(
         source=str(path),
         name='_'.join((*(p for p in place.parts[:-1] if p not in ('/', '..')), place.stem)),
-        picture=picture,
+        picture=found,
         faults=tuple(faults),
         labels=file,
         unlabelled=labels.class_id(labels.unlabelled),

@@ -34,7 +34,7 @@ from rock_seg_ros.tools.bag.files import (
     BagWriter,
 )
 from rock_seg_ros.tools.bag.frames import Frame, frames
-from rock_seg_ros.tools.bag.images import PICTURE_ERRORS, PictureReader, reason_of
+from rock_seg_ros.tools.bag.images import PICTURE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import Sources, choose_sources, whole_first
 from rock_seg_ros.tools.main import FAILED, tell
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if results.refused or damage else 0
 
 
-def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> PictureReader:
+def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> BagImageReader:
     ground = None
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
@@ -153,7 +153,7 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
         arguments.significant_bits,
         arguments.max_pixels,
     )
-    return PictureReader(
+    return BagImageReader(
         sources,
         segmenter,
         settings_of(arguments),
@@ -211,7 +211,7 @@ class Results:
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
 
-    def take_all(self, frames: Iterable[Frame], reader: PictureReader) -> str:
+    def take_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
         """Writes the results of pictures; returns what damage ended them, '' if none did.
 
         Raises:
@@ -227,7 +227,7 @@ class Results:
             return first_line(error)
         return ''
 
-    def take(self, frame: Frame, reader: PictureReader) -> None:
+    def take(self, frame: Frame, reader: BagImageReader) -> None:
         """Writes all results of a picture; none where something goes wrong with it.
 
         Raises:

@@ -27,7 +27,7 @@ from rock_seg_ros.tools.bag.topics import INFO, Sources, read_message
 PICTURE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
 
 
-class PictureReader:
+class BagImageReader:
     """Makes pictures of a camera's messages, in their order.
 
     Attributes:

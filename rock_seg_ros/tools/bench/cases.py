@@ -31,7 +31,7 @@ from rock_seg_ros.tools.bench.nodes import (
     OWN_NODE,
     USUAL,
     BenchNode,
-    Picture,
+    SerializedImage,
     keep_freed_memory,
     ros_context,
 )
@@ -89,9 +89,9 @@ class Plan:
             part = 0.5 if size == self.sizes[0] else 0.5 / (len(self.sizes) - 1)
         return SHARES[what] * self.seconds * part
 
-    def seen(self, size: Size) -> Picture:
+    def seen(self, size: Size) -> SerializedImage:
         """Returns the picture at a size, as a camera publishes it."""
-        return Picture(scaled(self.picture, size))
+        return SerializedImage(scaled(self.picture, size))
 
     def rounds(
         self, contenders: Mapping[Any, Callable[[], Run]], seconds: float, told: str

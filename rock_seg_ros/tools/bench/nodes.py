@@ -51,7 +51,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 KEPT = 1 << 28  # bytes
 
 
-class Picture:
+class SerializedImage:
     """An Image as it goes over the wire, stamped anew for each time that it is sent."""
 
     def __init__(self, rgb: NDArray[np.uint8]) -> None:
@@ -120,7 +120,7 @@ class BenchNode:
         self.process.stop()
 
     def listen(
-        self, outputs: Mapping[str, int], picture: Picture, patience: float = LEAST_PATIENCE
+        self, outputs: Mapping[str, int], picture: SerializedImage, patience: float = LEAST_PATIENCE
     ) -> None:
         """Subscribes to these and nothing else, and waits until the node answers with them.
 
@@ -162,7 +162,7 @@ class BenchNode:
             f'{self.name}: no answer after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
         )
 
-    def run(self, picture: Picture) -> Run:
+    def run(self, picture: SerializedImage) -> Run:
         """Measures from the publication of a picture until all that is listened to came.
 
         Raises:
@@ -175,7 +175,7 @@ class BenchNode:
             raise BenchError(f'{self.name}: {left} did not come within {MOST_PATIENCE:.0f} s')
         return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
 
-    def overload(self, picture: Picture, rate: float, pictures: int) -> list[Run]:
+    def overload(self, picture: SerializedImage, rate: float, pictures: int) -> list[Run]:
         """Publishes pictures whether or not the node is done with those before.
 
         Args:
@@ -211,7 +211,7 @@ class BenchNode:
         if self.process.status() is not None:
             raise BenchError(f'{self.name}: ended: {self.process.last_lines()}')
 
-    def _send(self, picture: Picture) -> int:
+    def _send(self, picture: SerializedImage) -> int:
         number = len(self._sent)
         wire = picture.stamped(number)
         self._missing[number] = Counter(self._outputs)

@@ -21,8 +21,8 @@ def greys(depth, *values):
 
 
 def test_images_of_eight_bits_go_through_untouched(told):
-    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    assert BitDepth(warn=told.append).to_eight_bits(picture) is picture
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert BitDepth(warn=told.append).to_eight_bits(pixels) is pixels
     assert told == []
 
 

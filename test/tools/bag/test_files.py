@@ -98,10 +98,10 @@ def rosbag1(tmp_path, scene):
     image = make['sensor_msgs/msg/Image'](header, 48, 64, 'rgb8', 0, 64 * 3, data)
     path = tmp_path / 'old.bag'
     with Rosbag1Writer(path) as writer:
-        pictures = writer.add_connection(
+        connection = writer.add_connection(
             '/image', 'sensor_msgs/msg/Image', typestore=store, latching=1
         )
-        writer.write(pictures, 9, store.serialize_ros1(image, 'sensor_msgs/msg/Image'))
+        writer.write(connection, 9, store.serialize_ros1(image, 'sensor_msgs/msg/Image'))
         logs = writer.add_connection('/rosout', 'rosgraph_msgs/msg/Log', typestore=store)
         entry = make['rosgraph_msgs/msg/Log'](header, 1, 'n', 'm', 'f', 'x', 1, [])
         writer.write(logs, 10, store.serialize_ros1(entry, 'rosgraph_msgs/msg/Log'))
@@ -114,10 +114,10 @@ def test_ros_1_pictures_become_ros_2_messages(rosbag1, scene):
         assert bag.has_ros2_form(image)
         assert not bag.has_ros2_form(log)
         (message,) = bag.messages([image])
-    picture = TYPES.deserialize_cdr(message.data, image.type)
-    assert (picture.header.stamp.sec, picture.header.stamp.nanosec) == (12, 34)
-    assert picture.header.frame_id == 'camera'
-    np.testing.assert_array_equal(picture.data.reshape(48, 64, 3), scene)
+    found = TYPES.deserialize_cdr(message.data, image.type)
+    assert (found.header.stamp.sec, found.header.stamp.nanosec) == (12, 34)
+    assert found.header.frame_id == 'camera'
+    np.testing.assert_array_equal(found.data.reshape(48, 64, 3), scene)
 
 
 def test_a_latched_ros_1_topic_is_transient_local(rosbag1):

@@ -7,7 +7,7 @@ from sensor_msgs.msg import Image
 
 from rock_seg_ros.tools.bench import nodes as bench_nodes
 from rock_seg_ros.tools.bench.contenders import BenchError
-from rock_seg_ros.tools.bench.nodes import BenchNode, Picture, ros_context
+from rock_seg_ros.tools.bench.nodes import BenchNode, SerializedImage, ros_context
 from rock_seg_ros.tools.demo.command import keep_to_this_machine
 
 # Answers each picture with its header; keeps to itself what it is told to.
@@ -31,7 +31,7 @@ rclpy.spin(node)
 
 @pytest.fixture
 def picture(colours):
-    return Picture(colours)
+    return SerializedImage(colours)
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ def result(mask, rocks):
     image = Image(height=mask.shape[0], width=mask.shape[1], step=mask.shape[1])
     image.data.frombytes(mask.tobytes())
     overlay = CompressedImage(format='jpeg')
-    picture = np.full((*mask.shape, 3), 90, np.uint8)
-    overlay.data.frombytes(cv2.imencode('.jpg', picture)[1].tobytes())
+    pixels = np.full((*mask.shape, 3), 90, np.uint8)
+    overlay.data.frombytes(cv2.imencode('.jpg', pixels)[1].tobytes())
     messages = {'mask': image, 'overlay/compressed': overlay, 'rocks': PointCloud2(width=rocks)}
     return Result(messages)
 
