@@ -37,22 +37,22 @@ FOCAL_LENGTH = 34.0 / 0.0074 * 560 / 1344
 def windows(
     panorama: NDArray[np.uint8], corner: tuple[int, int], frames: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yields pictures of `SIZE`, each `STEP` px to the right of the one before.
+    """Yields images of `SIZE`, each `STEP` px to the right of the one before.
 
     Args:
         panorama: H×W×3 uint8.
-        corner: x and y of the first picture's upper left pixel.
+        corner: x and y of the first image's upper left pixel.
         frames: How many.
 
     Raises:
-        ValueError: The last picture does not fit into the panorama.
+        ValueError: The last image does not fit into the panorama.
     """
     width, height = SIZE
     x, y = corner
     right, lower = x + STEP * (frames - 1) + width, y + height
     if frames < 1 or min(corner) < 0 or right > panorama.shape[1] or lower > panorama.shape[0]:
         raise ValueError(
-            f'{frames} pictures from {x},{y} need a panorama of {right}×{lower} px,'
+            f'{frames} images from {x},{y} need a panorama of {right}×{lower} px,'
             f' not {panorama.shape[1]}×{panorama.shape[0]}'
         )
     for number in range(frames):
@@ -64,18 +64,18 @@ def make_bag(panorama: Path, bag: Path, corner: tuple[int, int], frames: int, qu
     """Writes the bag, or nothing.
 
     Args:
-        panorama: Picture file.
+        panorama: Image file.
         bag: Folder; an older one is replaced.
-        corner: x and y of the first picture's upper left pixel.
-        frames: How many pictures.
-        quality: Of the JPEG pictures, 1 to 100.
+        corner: x and y of the first image's upper left pixel.
+        frames: How many images.
+        quality: Of the JPEG images, 1 to 100.
 
     Raises:
         ValueError: The panorama cannot be read, or is too small.
     """
     whole = cv2.imread(str(panorama), cv2.IMREAD_COLOR)
     if whole is None:
-        raise ValueError(f'{panorama}: no picture')
+        raise ValueError(f'{panorama}: no image')
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     bag.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix='.writing-') as folder:
@@ -83,8 +83,8 @@ def make_bag(panorama: Path, bag: Path, corner: tuple[int, int], frames: int, qu
         with BagWriter(written) as writer:
             writer.add_topic(IMAGE_TOPIC, 'sensor_msgs/msg/CompressedImage')
             writer.add_topic(INFO_TOPIC, 'sensor_msgs/msg/CameraInfo')
-            for number, picture in enumerate(windows(whole, corner, frames)):  # type: ignore[arg-type]
-                _, jpeg = cv2.imencode('.jpg', picture, options)
+            for number, image in enumerate(windows(whole, corner, frames)):  # type: ignore[arg-type]
+                _, jpeg = cv2.imencode('.jpg', image, options)
                 _write_frame(writer, number, jpeg)
         shutil.rmtree(bag, ignore_errors=True)
         written.rename(bag)
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument('bag', type=Path)
     parser.add_argument('--corner', type=int, nargs=2, default=(2690, 24), metavar=('X', 'Y'))
     parser.add_argument('--frames', type=int, default=60)
-    parser.add_argument('--quality', type=int, default=54, help='of the JPEG pictures')
+    parser.add_argument('--quality', type=int, default=54, help='of the JPEG images')
     arguments = parser.parse_args()
     make_bag(
         arguments.panorama,

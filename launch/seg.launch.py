@@ -30,9 +30,9 @@ RVIZ = 'rviz2'
 TRUE, FALSE = ('true', '1'), ('false', '0')
 
 TOPICS = {
-    'image': 'topic of the pictures (sensor_msgs/Image); several: image_topics in params_file',
+    'image': 'topic of the images (sensor_msgs/Image); several: image_topics in params_file',
     'camera_info': "topic of the camera's intrinsics (sensor_msgs/CameraInfo), for metres",
-    'depth': 'topic of the depth (sensor_msgs/Image), registered to the pictures, for metres',
+    'depth': 'topic of the depth (sensor_msgs/Image), registered to the images, for metres',
 }
 PARAMETERS = {
     'weights': (str, 'weights file (.safetensors, .onnx, .pth)'),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds rocks in camera pictures: a ROS 2 node and the tools around it."""
+"""Finds rocks in camera images: a ROS 2 node and the tools around it."""

@@ -35,19 +35,19 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def small_picture() -> NDArray[np.uint8]:
+def small_image() -> NDArray[np.uint8]:
     """64×80×3 uint8 RGB: noise on a slope, so that every pixel and every flip differs."""
     chance = np.random.default_rng(0)
     slope = np.linspace(0, 180, 80)[None, :, None] + np.linspace(0, 40, 64)[:, None, None]
-    picture = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
-    picture.flags.writeable = False
-    return picture
+    image = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
+    image.flags.writeable = False
+    return image
 
 
 @pytest.fixture
 def colours() -> NDArray[np.uint8]:
     """32×48 RGB with a different colour in each quarter."""
-    picture = np.zeros((32, 48, 3), np.uint8)
-    picture[:16, :24], picture[:16, 24:] = (200, 40, 40), (40, 200, 40)
-    picture[16:, :24], picture[16:, 24:] = (40, 40, 200), (200, 200, 200)
-    return picture
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:] = (200, 40, 40), (40, 200, 40)
+    image[16:, :24], image[16:, 24:] = (40, 40, 200), (200, 200, 200)
+    return image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a training changes its pictures."""
+"""How far a training changes its images."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ LEGAL = {
 
 @dataclass
 class AugmentationConfig:
-    """How often and how far pictures are changed before a training sees them.
+    """How often and how far images are changed before a training sees them.
 
     A field that ends in `_p` is a probability, 0 to 1; 0 switches that change off. A pair is the
     smallest and the largest value of a draw.
 
     Attributes:
         aspect: Width of a crop by its height before it is scaled to a square, above 0.
-        horizontal_flip_p: Of a mirrored picture.
-        vertical_flip_p: Of a picture upside down; for cameras that look straight down.
+        horizontal_flip_p: Of a mirrored image.
+        vertical_flip_p: Of an image upside down; for cameras that look straight down.
         rotation: Largest angle to either side, degrees, 0 to 180.
-        rotation_p: Of a turned picture.
+        rotation_p: Of a turned image.
         perspective: How far corners move, as a share of half the side, 0 to 1.
-        perspective_p: Of a picture with moved corners.
+        perspective_p: Of an image with moved corners.
         brightness: Factors are 1 ± this, 0 to 1.
         contrast: As brightness.
         saturation: As brightness.
         hue: Largest turn to either side, as a share of the colour circle, 0 to 0.5.
-        exposure: Factor on grey values, drawn log-uniformly, above 0; below 1 the picture is dark.
+        exposure: Factor on grey values, drawn log-uniformly, above 0; below 1 the image is dark.
         exposure_p: Of another exposure.
         gamma: Exponent on grey values, drawn log-uniformly, above 0.
         gamma_p: Of another gamma.
         white_balance: Factor on each channel of its own, drawn log-uniformly, above 0.
         white_balance_p: Of another white balance.
         blur: Standard deviation of a Gaussian blur, px, above 0.
-        blur_p: Of a blurred picture.
-        resolution: Side of a picture that is scaled down and up again, as a share, above 0 to 1.
-        resolution_p: Of such a picture, as a camera of fewer pixels makes it.
+        blur_p: Of a blurred image.
+        resolution: Side of an image that is scaled down and up again, as a share, above 0 to 1.
+        resolution_p: Of such an image, as a camera of fewer pixels makes it.
         noise: Standard deviation of Gaussian noise, grey values of 255, 0 to 255.
-        noise_p: Of a noisy picture.
-        grey_p: Of a picture without colour, as a monochrome camera makes it.
+        noise_p: Of a noisy image.
+        grey_p: Of an image without colour, as a monochrome camera makes it.
         jpeg: JPEG quality, 1 to 100.
-        jpeg_p: Of a picture that went through JPEG.
-        paste_p: Of a picture with rocks of another one in it.
-        paste_count: Most rocks pasted into one picture, 1 or more.
+        jpeg_p: Of an image that went through JPEG.
+        paste_p: Of an image with rocks of another one in it.
+        paste_count: Most rocks pasted into one image, 1 or more.
         paste_scale: Factor on the size of a pasted rock, drawn log-uniformly, above 0.
         paste_softness: Standard deviation of a pasted rock's soft border, px, above 0.
         paste_tint_p: Of a pasted rock that takes on colour from where it lands.

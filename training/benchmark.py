@@ -43,7 +43,7 @@ from training.report import write_report
 from training.sheet import worst_sheet
 from training.sources import DataError
 from training.tables import Table, as_markdown, as_text, differences_table, figures_table
-from training.writing import write_picture, write_whole
+from training.writing import write_image, write_whole
 
 SIZE = (640, 480)
 TIMING_SECONDS = 30.0
@@ -129,7 +129,7 @@ def run(
     judged: dict[tuple[str, str], list[Judged]] = {}
     for network, case, own in measure(networks, cases, half):
         judged.setdefault((network, case), []).append(own)
-    speeds = milliseconds(networks, _picture(networks, cases, half))
+    speeds = milliseconds(networks, _image(networks, cases, half))
     measured = {
         name: Measured(
             name,
@@ -155,24 +155,24 @@ def _differences(ours: Measured, theirs: Measured) -> dict[str, Any]:
     }
 
 
-def _picture(
+def _image(
     networks: Mapping[str, SegmenterNetwork], cases: Mapping[str, Case], half: str
 ) -> Pixels:
     """Returns the first image of the first case, scaled to `SIZE`."""
     (name, case), classes = next(iter(cases.items())), next(iter(networks.values())).card.classes
-    picture = parts_of(name, case, classes, half)[0].sample.read().picture
-    return cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    image = parts_of(name, case, classes, half)[0].sample.read().image
+    return cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def milliseconds(networks: Mapping[str, SegmenterNetwork], picture: Pixels) -> dict[str, float]:
-    """Returns the median time from a picture to its mask, ms; the networks take turns.
+def milliseconds(networks: Mapping[str, SegmenterNetwork], image: Pixels) -> dict[str, float]:
+    """Returns the median time from an image to its mask, ms; the networks take turns.
 
     Args:
         networks: By name.
-        picture: H×W×3 uint8 RGB.
+        image: H×W×3 uint8 RGB.
     """
     runs = in_turn(
-        {name: partial(_run_once, own.segmenter, picture) for name, own in networks.items()},
+        {name: partial(_run_once, own.segmenter, image) for name, own in networks.items()},
         TIMING_SECONDS,
         MOST_RUNS,
     )
@@ -181,9 +181,9 @@ def milliseconds(networks: Mapping[str, SegmenterNetwork], picture: Pixels) -> d
     }
 
 
-def _run_once(segmenter: Segmenter, picture: Pixels) -> Run:
+def _run_once(segmenter: Segmenter, image: Pixels) -> Run:
     start = time.perf_counter()
-    segmenter.segment(picture).mask()
+    segmenter.segment(image).mask()
     return Run(time.perf_counter() - start, 0.0)
 
 
@@ -299,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_report(given.report, told.networks, command, curves, tables=told.tables()[1:])
         for network in told.networks if given.sheet else []:
             file = _sheet_file(given.sheet, network.name, len(networks) > 1)
-            write_picture(file, worst_sheet(networks[network.name], network.results))
+            write_image(file, worst_sheet(networks[network.name], network.results))
         _tell(told, given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the activation ranges that int8 needs, on real pictures."""
+"""Measures the activation ranges that int8 needs, on real images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.preparation import Preparation
@@ -25,26 +25,26 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
 
     Args:
         weights: Not of an ONNX file.
-        samples: Pictures like those that the network will see; their labels are not read.
+        samples: Images like those that the network will see; their labels are not read.
 
     Returns:
         Name of a module whose input int8 rounds → lowest and highest value of that input.
 
     Raises:
-        DataError: There is no picture, or one cannot be read.
+        DataError: There is no image, or one cannot be read.
         ValueError: The weights do not fit the network.
     """
     if not samples:
-        raise DataError(f'{weights.path}: no pictures to calibrate on')
+        raise DataError(f'{weights.path}: no images to calibrate on')
     observer = _Observer(restore(weights.card, weights.state, preset_stride('fast', weights.card)))
     scorer = Scorer(observer, weights.card)
     prepare = Preparation(weights.card, observer.device)
-    for sample in tqdm(samples, 'calibrating', unit='picture', disable=None):
+    for sample in tqdm(samples, 'calibrating', unit='image', disable=None):
         try:
-            picture = sample.read_picture()
-        except (PictureError, OSError) as error:
+            image = sample.read_image()
+        except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
-        scorer.scores(prepare([picture]))
+        scorer.scores(prepare([image]))
     return observer.ranges
 
 
@@ -68,6 +68,6 @@ class _Observer:
 
         return note
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return self._model(pictures)['out']
+            return self._model(images)['out']

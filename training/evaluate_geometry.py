@@ -43,11 +43,11 @@ from training.synthetic.camera import Camera
 from training.synthetic.looks import LOOKS
 from training.synthetic.render import ROCK, Rendering
 from training.synthetic.scene import Scene, make_scene
-from training.writing import write_picture
+from training.writing import write_image
 
 NEAR = 5.0  # m; of rocks no farther away the figures are told apart, and the abundance
 LABELLED = 154  # px, of the disc from which on the renderer calls a rock one
-SEEN_FROM_ABOVE = np.radians(20)  # field of view of the picture that tells the camera's height
+SEEN_FROM_ABOVE = np.radians(20)  # field of view of the image that tells the camera's height
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def truths(scene: Scene, rendering: Rendering, least: int) -> list[Truth]:
     """Sums up what is true of each rock of at least so many pixels.
 
     Args:
-        scene: That the picture is of.
+        scene: That the image is of.
         rendering: With exact depth.
         least: Smallest area, px.
     """
@@ -178,7 +178,7 @@ def _foot(
 
 
 def _whole(rock: Rock, of: NDArray[np.bool_], rendering: Rendering) -> bool:
-    """Tells whether nothing hides a rock: no nearer rock beside it, nor the picture's border."""
+    """Tells whether nothing hides a rock: no nearer rock beside it, nor the image's border."""
     x, y, width, height = rock.box
     if x == 0 or y == 0 or x + width == of.shape[1] or y + height == of.shape[0]:
         return False
@@ -192,7 +192,7 @@ class Error:
     """By how much a rock's place is wrong; NaN where it has none.
 
     Attributes:
-        picture: That it is in.
+        image: That it is in.
         range: Its true distance from the camera, m.
         position: Distance of the place from the true one, share of the range.
         diameter: Share of the true one, above 0 where too large.
@@ -200,7 +200,7 @@ class Error:
         body: Diameter as measured, of the body's own greatest one.
     """
 
-    picture: int
+    image: int
     range: float
     position: float
     diameter: float
@@ -208,11 +208,11 @@ class Error:
     body: float
 
 
-def error(picture: int, truth: Truth, place: Place) -> Error:
+def error(image: int, truth: Truth, place: Place) -> Error:
     """Compares a place with the truth."""
     away = float(np.linalg.norm(truth.position))
     return Error(
-        picture,
+        image,
         away,
         float(np.linalg.norm(place.position - truth.position)) / away,
         place.diameter / truth.diameter - 1,
@@ -222,7 +222,7 @@ def error(picture: int, truth: Truth, place: Place) -> Error:
 
 
 def figures(errors: Sequence[Error]) -> dict[str, Any]:
-    """Returns medians and their 95 % intervals (bootstrap over pictures) as JSON can hold them.
+    """Returns medians and their 95 % intervals (bootstrap over images) as JSON can hold them.
 
     Returns:
         rocks: How many there are.
@@ -239,16 +239,14 @@ def figures(errors: Sequence[Error]) -> dict[str, Any]:
         'diameter': [100 * abs(each.diameter) for each in known],
         'height': [abs(each.height) for each in known],
     }
-    pictures = np.array([each.picture for each in known])
+    images = np.array([each.image for each in known])
     return {
         'rocks': len(errors),
         'located': len(known) / len(errors) if errors else None,
         **{name: _median(values) for name, values in sizes.items()},
         'diameter_bias': _median([100 * each.diameter for each in known]),
         'body': _median([each.body for each in known]),
-        'intervals': {
-            name: _interval(np.array(values), pictures) for name, values in sizes.items()
-        },
+        'intervals': {name: _interval(np.array(values), images) for name, values in sizes.items()},
     }
 
 
@@ -257,9 +255,9 @@ def _median(values: Sequence[float] | NDArray[np.float64]) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
-def _interval(values: NDArray[np.float64], pictures: NDArray[np.int64]) -> list[float] | None:
-    """Returns between which the median lies when other pictures are drawn."""
-    groups = [values[pictures == number] for number in np.unique(pictures)]
+def _interval(values: NDArray[np.float64], images: NDArray[np.int64]) -> list[float] | None:
+    """Returns between which the median lies when other images are drawn."""
+    groups = [values[images == number] for number in np.unique(images)]
     if len(groups) < 2:
         return None
     chance = np.random.default_rng(0)
@@ -315,25 +313,25 @@ def measure(
     size: tuple[int, int],
     stereo: StereoCamera,
     segmenter: Segmenter | None,
-    pictures: Path | None = None,
+    images: Path | None = None,
 ) -> Measurement:
     """Measures every scene once.
 
     Args:
         scenes: Seed, number and look of each.
-        size: Width and height of the pictures, px.
+        size: Width and height of the images, px.
         stereo: That gives depth.
         segmenter: Gives masks beside the exact ones; None = only these.
-        pictures: Folder for a picture of each scene with what was measured drawn on; None = none.
+        images: Folder for an image of each scene with what was measured drawn on; None = none.
     """
     told = Measurement(defaultdict(list), defaultdict(list), [])
-    for picture, (seed, number, look) in enumerate(tqdm(scenes, unit='scene')):
-        scene = make_scene(seed, number, look, size, pictures=1)
+    for image, (seed, number, look) in enumerate(tqdm(scenes, unit='scene')):
+        scene = make_scene(seed, number, look, size, images=1)
         rendering = scene.render(scene.cameras[0])
         truth = truths(scene, rendering, RockSettings.min_area)
         masks = {'exact': [each.rock for each in truth]}
         if segmenter is not None:
-            masks['network'] = find_rocks(segmenter.segment(rendering.picture), RockSettings())
+            masks['network'] = find_rocks(segmenter.segment(rendering.image), RockSettings())
         chance = np.random.default_rng([seed, number, 2])
         told.abundances.append(scene.look.abundance)
         views = _views(scene, rendering, stereo, chance, masks['exact'])
@@ -342,16 +340,16 @@ def measure(
             for given, view in views.items():
                 places = locate(rocks, view)
                 told.errors[given, whose] += [
-                    error(picture, truth[row], places[found])
+                    error(image, truth[row], places[found])
                     for row, found in pairs
                     if truth[row].position[2] < stereo.farthest
                 ]
             places = locate(rocks, views['depth'])
             shown = look_at(rocks, places, size[::-1], views['depth'], NEAR, LABELLED)
             told.seen[whose].append(shown)
-            if pictures:
+            if images:
                 name = f'{look}_{number:02}_{whose}.png'
-                write_picture(pictures / name, draw_places(rendering.picture, rocks, places))
+                write_image(images / name, draw_places(rendering.image, rocks, places))
         told.seen['bodies'].append(
             replace(told.seen['exact'][-1], diameters=_bodies(scene, scene.cameras[0]))
         )
@@ -359,7 +357,7 @@ def measure(
 
 
 def _bodies(scene: Scene, camera: Camera) -> NDArray[np.float64]:
-    """Returns the diameters of the rocks that are near and in the picture, hidden or not."""
+    """Returns the diameters of the rocks that are near and in the image, hidden or not."""
     places = np.array([rock.position for rock in scene.world.rocks]).reshape(-1, 3)
     diameters = np.array([rock.diameter for rock in scene.world.rocks])
     u, v, depth = camera.project(places).T
@@ -375,7 +373,7 @@ def _views(
     chance: Generator,
     rocks: Sequence[Rock],
 ) -> dict[str, View]:
-    """Returns what may be known of a picture beside its pixels."""
+    """Returns what may be known of an image beside its pixels."""
     height, width = rendering.depth.shape
     intrinsics = Intrinsics(rendering.intrinsics, np.zeros(0), size=(width, height))
     up = rendering.pose[2, :3]
@@ -390,17 +388,17 @@ def _views(
 
 
 def draw_places(
-    picture: NDArray[np.uint8], rocks: Sequence[Rock], places: Sequence[Place]
+    image: NDArray[np.uint8], rocks: Sequence[Rock], places: Sequence[Place]
 ) -> NDArray[np.uint8]:
     """Draws each rock with its distance and diameter in m.
 
     Args:
-        picture: H×W×3 uint8 RGB.
+        image: H×W×3 uint8 RGB.
         rocks: In it.
         places: Of these rocks.
     """
-    mask = np.where(draw_instances(rocks, picture.shape[:2]) > 0, np.uint8(255), np.uint8(0))
-    drawn: Any = cv2.resize(draw_overlay(picture, mask, [], 0.3), None, fx=2, fy=2)
+    mask = np.where(draw_instances(rocks, image.shape[:2]) > 0, np.uint8(255), np.uint8(0))
+    drawn: Any = cv2.resize(draw_overlay(image, mask, [], 0.3), None, fx=2, fy=2)
     for rock, place in zip(rocks, places, strict=True):
         for line, text in enumerate((f'{place.distance:.2f}', f'd {place.diameter:.2f}')):
             at = int(2 * rock.centroid[0] - 16), int(2 * rock.centroid[1] + 12 * line)
@@ -471,7 +469,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--weights', default='', help='weights file (default: the embedded)')
     parser.add_argument('--exact-only', action='store_true', help='exact masks, no network')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--overlays', type=Path, help='folder for pictures with metres drawn on')
+    parser.add_argument('--overlays', type=Path, help='folder for images with metres drawn on')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     return parser
 

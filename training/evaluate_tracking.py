@@ -32,7 +32,7 @@ from training.matching import MATCH_IOU
 from training.synthetic.render import Rendering
 from training.synthetic.scene import DRIVES, make_drive
 
-STEP = 0.05  # m, from one rendered picture to the next
+STEP = 0.05  # m, from one rendered image to the next
 LONGEST_MISS = 0.9  # s
 
 
@@ -41,9 +41,9 @@ class Case:
     """How a drive is seen.
 
     Attributes:
-        rate: Pictures a second.
-        speed: Metres a second; as a multiple of `STEP` a picture.
-        missing: Probability of a rock to go missing, in each picture where it was there before.
+        rate: Images a second.
+        speed: Metres a second; as a multiple of `STEP` an image.
+        missing: Probability of a rock to go missing, in each image where it was there before.
     """
 
     rate: float
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def every(self) -> int:
-        """Of how many rendered pictures one is seen."""
+        """Of how many rendered images one is seen."""
         return max(1, round(self.speed / self.rate / STEP))
 
     def __str__(self) -> str:
@@ -72,17 +72,17 @@ NETWORK_CASES = (Case(2, 0.5), Case(1, 0.5))
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture and the rocks that were found in it.
+    """An image and the rocks that were found in it.
 
     Attributes:
-        picture: H×W×3 uint8 RGB.
+        image: H×W×3 uint8 RGB.
         found: The rocks.
         true: The number of the true rock that each of them is, 0 for none.
         overlooked: The numbers of the other true rocks.
         sight: Its exact depth and pose.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     found: list[Rock]
     true: list[int]
     overlooked: list[int]
@@ -91,7 +91,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of rocks in pictures; those of several drives may be added.
+    """Counts of rocks in images; those of several drives may be added.
 
     Attributes:
         matched: Rocks whose id is that of their whole way.
@@ -121,13 +121,13 @@ class Score:
         return 2 * self.matched / rocks if rocks else 1.0
 
 
-def score(pictures: Iterable[Sequence[tuple[int, int]]]) -> Score:
+def score(images: Iterable[Sequence[tuple[int, int]]]) -> Score:
     """Counts one drive.
 
     Args:
-        pictures: The number of the true rock and the id that was given, of each rock; 0 for none.
+        images: The number of the true rock and the id that was given, of each rock; 0 for none.
     """
-    rocks = [rock for picture in pictures for rock in picture]
+    rocks = [rock for image in images for rock in image]
     ways = networkx.Graph()
     for (true, given), times in Counter(rocks).items():
         if true and given:
@@ -148,13 +148,13 @@ def score(pictures: Iterable[Sequence[tuple[int, int]]]) -> Score:
 
 
 def with_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
-    """Returns what follows the rocks of a picture at a time as the Tracker is meant to."""
-    return lambda seen, time: tracker.follow(seen.picture, seen.found, time)
+    """Returns what follows the rocks of an image at a time as the Tracker is meant to."""
+    return lambda seen, time: tracker.follow(seen.image, seen.found, time)
 
 
 def with_sight(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
     """Returns the same with depth and poses."""
-    return lambda seen, time: tracker.follow(seen.picture, seen.found, time, seen.sight)
+    return lambda seen, time: tracker.follow(seen.image, seen.found, time, seen.sight)
 
 
 def without_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
@@ -162,7 +162,7 @@ def without_motion(tracker: Tracker) -> Callable[[Seen, float], list[Rock]]:
     still: list[NDArray[np.uint8]] = []
 
     def follow(seen: Seen, time: float) -> list[Rock]:
-        still[:] = still or [seen.picture]
+        still[:] = still or [seen.image]
         return tracker.follow(still[0], seen.found, time)
 
     return follow
@@ -181,29 +181,29 @@ def follow(drive: Sequence[Seen], rate: float, tracker: str) -> Score:
     """Lets one of `TRACKERS` follow the rocks of a drive.
 
     Args:
-        drive: The pictures in order.
-        rate: Pictures a second.
+        drive: The images in order.
+        rate: Images a second.
         tracker: Its name.
     """
     ids_of = TRACKERS[tracker]()
-    pictures = []
+    images = []
     for number, seen in enumerate(drive):
         ids = [rock.id for rock in ids_of(seen, number / rate)]
         overlooked = [(true, 0) for true in seen.overlooked]
-        pictures.append([*zip(seen.true, ids, strict=True), *overlooked])
-    return score(pictures)
+        images.append([*zip(seen.true, ids, strict=True), *overlooked])
+    return score(images)
 
 
 def see_exactly(rendering: Rendering, min_area: int) -> Seen:
-    """Returns a picture with its true rocks, but for those of fewer pixels."""
+    """Returns an image with its true rocks, but for those of fewer pixels."""
     area = np.bincount(rendering.instances.ravel())
     numbers = [n for n in np.flatnonzero(area).tolist() if n and area[n] >= min_area]
     rocks = [_rock(rendering.instances, number) for number in numbers]
-    return Seen(rendering.picture, rocks, numbers, [], sight_of(rendering))
+    return Seen(rendering.image, rocks, numbers, [], sight_of(rendering))
 
 
 def sight_of(rendering: Rendering) -> Sight:
-    """Returns the depth of a picture and where it was taken from."""
+    """Returns the depth of an image and where it was taken from."""
     height, width = rendering.depth.shape
     lens = Intrinsics(rendering.intrinsics, np.zeros(0), size=(width, height))
     return Sight(View(lens, rendering.depth), rendering.pose)
@@ -220,12 +220,12 @@ def _rock(instances: NDArray[np.uint16], number: int) -> Rock:
 
 
 def see_through(segmenter: Segmenter, rendering: Rendering, settings: RockSettings) -> Seen:
-    """Returns a picture with the rocks that a network finds, and which true rock each is.
+    """Returns an image with the rocks that a network finds, and which true rock each is.
 
     A found rock is the true one that it has an IoU above 0.5 with. True rocks below `min_area` do
     not count, nor do found ones that are such.
     """
-    found = find_rocks(segmenter.segment(rendering.picture), settings)
+    found = find_rocks(segmenter.segment(rendering.image), settings)
     drawn = draw_instances(found, rendering.instances.shape)
     pairs = np.zeros((len(found) + 1, int(rendering.instances.max()) + 1), np.int64)
     np.add.at(pairs, (drawn, rendering.instances), 1)
@@ -238,7 +238,7 @@ def see_through(segmenter: Segmenter, rendering: Rendering, settings: RockSettin
     asked = set((np.flatnonzero(area[1:] >= settings.min_area) + 1).tolist())
     numbers = true[counts].tolist()
     overlooked = sorted(asked - set(numbers))
-    return Seen(rendering.picture, told, numbers, overlooked, sight_of(rendering))
+    return Seen(rendering.image, told, numbers, overlooked, sight_of(rendering))
 
 
 def lose_some(drive: Sequence[Seen], case: Case, seed: int) -> list[Seen]:
@@ -266,7 +266,7 @@ def measure(
     looks: Sequence[str],
     seeds: Sequence[int],
     size: tuple[int, int],
-    pictures: int,
+    images: int,
     segmenter: Segmenter | None = None,
 ) -> dict[str, dict[str, Score]]:
     """Measures every tracker on every case.
@@ -274,8 +274,8 @@ def measure(
     Args:
         looks: Of `DRIVES`.
         seeds: One drive of each look for each.
-        size: Width and height of the pictures, px.
-        pictures: Of each drive, `STEP` apart.
+        size: Width and height of the images, px.
+        images: Of each drive, `STEP` apart.
         segmenter: Finds rocks, too; None = exact masks only.
 
     Returns:
@@ -284,9 +284,9 @@ def measure(
     scores: dict[str, dict[str, Score]] = {}
     settings = RockSettings()
     drives = [(look, seed) for look in looks for seed in seeds]
-    with tqdm(total=len(drives) * pictures, unit='picture', desc='following') as bar:
+    with tqdm(total=len(drives) * images, unit='image', desc='following') as bar:
         for look, seed in drives:
-            scene = make_drive(seed, 0, look, size, pictures, STEP)
+            scene = make_drive(seed, 0, look, size, images, STEP)
             renderings = []
             for frame, camera in enumerate(scene.cameras):
                 renderings.append(scene.render(camera, frame))
@@ -344,9 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(given.seed, given.seed + given.drives)
     try:
         if min(given.drives, given.frames) < 1:
-            raise ValueError(
-                f'--drives {given.drives} --frames {given.frames}: nothing to follow'
-            )
+            raise ValueError(f'--drives {given.drives} --frames {given.frames}: nothing to follow')
         segmenter = None
         if given.network:
             segmenter = Segmenter(load_weights(given.weights, given.device), given.device)

@@ -39,8 +39,8 @@ ONNX_OPSET = 18
 MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's
 MOST_IOU_CHANGE = 0.002  # int8: difference of rock IoU from the checkpoint's, on any source
 MOST_IOU_LOST = 0.01  # computing in int8: loss of rock IoU against fp32, on any source
-PICTURES = 8
-CALIBRATION_PICTURES = 32
+IMAGES = 8
+CALIBRATION_IMAGES = 32
 METRICS = (
     'iou',
     'mean_iou',
@@ -62,9 +62,9 @@ class ScoresOnly(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised RGB to N×channels×H×W scores."""
-        return self.model(pictures)['out']
+        return self.model(images)['out']
 
 
 def export(
@@ -83,7 +83,7 @@ def export(
     Args:
         weights: Of a checkpoint: the averaged weights of a training.
         target: `.safetensors` (fp16, or weight-only int8) or `.onnx` (fp32, any size and batch).
-        samples: Pictures to check on; none = unchecked. int8 needs labelled ones.
+        samples: Images to check on; none = unchecked. int8 needs labelled ones.
         int8: Weight-only int8; `.safetensors` only.
         output_stride: Of the file, 8 or 16; 0 = as trained.
         device: To check on: 'auto', 'cpu', 'cuda' or 'cuda:N'.
@@ -93,7 +93,7 @@ def export(
         The card of the file, with what the check gave among its metrics.
 
     Raises:
-        DataError: A picture to check on cannot be read.
+        DataError: An image to check on cannot be read.
         DeviceError: This machine has no such device.
         WeightsError: The weights do not fit, the target cannot be what is asked, or the file finds
             too much else than the checkpoint.
@@ -159,7 +159,7 @@ def _run(
     weights: Weights, samples: Sequence[Sample], device: str, precision: str = 'fp32'
 ) -> dict[str, Result]:
     """Measures weights on each source of the samples."""
-    # For so few pictures, what OpenVINO takes to load is more than what it gains.
+    # For so few images, what OpenVINO takes to load is more than what it gains.
     backend = 'torch' if precision == 'fp32' and not weights.is_onnx else 'auto'
     segmenter = Segmenter(weights, device, precision, backend)
     by_source: dict[str, list[Sample]] = {}
@@ -176,7 +176,7 @@ def compare(
     Args:
         target: Is named in the error.
         ours: Of the file.
-        theirs: Of the checkpoint, on the same pictures.
+        theirs: Of the checkpoint, on the same images.
         int8: Judge by the change of rock IoU instead of by pixels.
 
     Returns:
@@ -191,7 +191,7 @@ def compare(
     masks = [
         (one.mask, other.mask)
         for our, their in pairs
-        for one, other in zip(our.pictures, their.pictures, strict=True)
+        for one, other in zip(our.images, their.images, strict=True)
     ]
     differing = sum(np.count_nonzero(one != other) for one, other in masks)
     share = differing / sum(one.size for one, _ in masks)
@@ -201,16 +201,16 @@ def compare(
         if our.counts.pixels[:, 1].any()
     ]
     if int8 and not changes:
-        raise WeightsError(f'{target}: int8 is judged by IoU, and no picture has labelled rock')
+        raise WeightsError(f'{target}: int8 is judged by IoU, and no image has labelled rock')
     if int8 and max(changes) > MOST_IOU_CHANGE:
         raise WeightsError(
             f"{target}: refused, its IoU is {100 * max(changes):.2f} points off the checkpoint's"
-            f' on {len(masks)} pictures; at most {100 * MOST_IOU_CHANGE:.1f} may be'
+            f' on {len(masks)} images; at most {100 * MOST_IOU_CHANGE:.1f} may be'
         )
     if not int8 and share > MOST_PIXELS:
         raise WeightsError(
             f"{target}: refused, {share:.2%} of its mask pixels differ from the checkpoint's"
-            f' on {len(masks)} pictures; at most {MOST_PIXELS:.1%} may'
+            f' on {len(masks)} images; at most {MOST_PIXELS:.1%} may'
         )
     change = {'export_iou_change': max(changes)} if changes else {}
     return {'export_pixels_differ': share, **change}
@@ -224,7 +224,7 @@ def compare_int8(
     Args:
         target: Is named in the error.
         quick: In int8.
-        exact: In fp32, on the same pictures.
+        exact: In fp32, on the same images.
 
     Returns:
         int8_iou_lost: Largest loss of rock IoU on a source that has labelled rock (negative: none
@@ -241,7 +241,7 @@ def compare_int8(
     if lost and max(lost) > MOST_IOU_LOST:
         raise WeightsError(
             f'{target}: refused, computing in int8 it loses {100 * max(lost):.2f} points of IoU;'
-            f' at most {100 * MOST_IOU_LOST:.1f} may be: calibrate it on more pictures'
+            f' at most {100 * MOST_IOU_LOST:.1f} may be: calibrate it on more images'
         )
     return {'int8_iou_lost': max(lost)} if lost else {}
 
@@ -282,7 +282,7 @@ def trained_on(checkpoint: Path) -> list[SourceConfig]:
 
 
 def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
-    """Returns the pictures to check on: all with --int8 or --measure, else some of each source."""
+    """Returns the images to check on: all with --int8 or --measure, else some of each source."""
     if given.no_check:
         return []
     checkpoint = Path(given.checkpoint)
@@ -294,7 +294,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
         found = [[sample for sample in own if sample.split == 'val'] for own in all_of]
     if not any(found):
         raise DataError(
-            f'{checkpoint}: names no pictures to check on; give --check-on DATA or --no-check'
+            f'{checkpoint}: names no images to check on; give --check-on DATA or --no-check'
         )
     if given.int8 or given.measure:
         return [sample for own in found for sample in own]
@@ -306,7 +306,7 @@ def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
     """Returns the weights with the activation ranges that --calibrate asks for."""
     sources = [source_of(path, given) for path in given.calibrate] or trained_on(weights.path)
     found = [find_samples(source, 'train', weights.card.classes) for source in sources]
-    each = -(-CALIBRATION_PICTURES // max(1, len(found)))
+    each = -(-CALIBRATION_IMAGES // max(1, len(found)))
     ranges = measure_ranges(weights, [sample for own in found for sample in evenly(own, each)])
     return replace(weights, card=replace(weights.card, activation_ranges=ranges))
 
@@ -345,7 +345,7 @@ def _parser() -> argparse.ArgumentParser:
         '--max-images',
         '--pictures',  # its name until 0.1
         type=int,
-        default=PICTURES,
+        default=IMAGES,
         help='to check masks on, about (default: %(default)s); --int8 and --measure take all',
     )
     parser.add_argument('--measure', action='store_true', help='put figures into the card')
@@ -382,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     for name, value in card.metrics.items():
         print(f'{name} {value:.4g}')
-    checked = f'checked on {len(samples)} pictures' if samples else 'not checked'
+    checked = f'checked on {len(samples)} images' if samples else 'not checked'
     print(f'{given.output}: written, {given.output.stat().st_size / 1e6:.1f} MB, {checked}')
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows what is in labelled pictures, and names every broken file, before a training starts."""
+"""Shows what is in labelled images, and names every broken file, before a training starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from training.sources.formats import FORMATS
 from training.sources.labels import BACKGROUND, IGNORED
 from training.sources.options import add_source_options, source_of
 from training.sources.statistics import Statistics
-from training.writing import write_picture, write_whole
+from training.writing import write_image, write_whole
 
 Summary = dict[str, Any]
 
@@ -38,19 +38,19 @@ Summary = dict[str, Any]
 def inspect(
     sources: Mapping[str, SourceConfig], classes: Sequence[str], out: Path | None, most: int
 ) -> Summary:
-    """Reads all pictures of some sources.
+    """Reads all images of some sources.
 
     Args:
         sources: Name → source.
         classes: Class names; the place is the class id.
         out: Folder for `NAME_SPLIT_PAGE.jpg` and `summary.json`; None: nothing is written.
-        most: Most pictures that are drawn of a split, evenly spread; 0 = all.
+        most: Most images that are drawn of a split, evenly spread; 0 = all.
 
     Returns:
         classes: As given.
-        sources: A dict each: name, path, format, left_out (pictures without labels), splits, which
+        sources: A dict each: name, path, format, left_out (images without labels), splits, which
             maps their names to what `Statistics.figures` returns, and problems, a dict each: name
-            (of the picture, or empty) and reason.
+            (of the image, or empty) and reason.
 
     Raises:
         OSError: The folder cannot be written.
@@ -84,7 +84,7 @@ def _inspect_source(
         problems += found
         for number, page in enumerate(pages(cells), start=1):
             if out is not None:
-                write_picture(out / f'{name}_{split or "none"}_{number}.jpg', page)
+                write_image(out / f'{name}_{split or "none"}_{number}.jpg', page)
     return {'left_out': _left_out(samples), 'splits': splits, 'problems': problems}
 
 
@@ -103,8 +103,8 @@ def _inspect_split(
 
 
 def _left_out(samples: Sequence[Sample]) -> int:
-    taken = {sample.picture for sample in samples}
-    folders = {picture.parent for picture in taken}
+    taken = {sample.image for sample in samples}
+    folders = {image.parent for image in taken}
     return len({file for folder in folders for file in image_files(folder)} - taken)
 
 
@@ -116,15 +116,15 @@ def describe(summary: Summary) -> str:
         for split, figures in source['splits'].items():
             lines += _describe_split(split or 'in no split', figures)
         if source['left_out']:
-            lines.append(f'  left out: {source["left_out"]} pictures without labels')
+            lines.append(f'  left out: {source["left_out"]} images without labels')
         lines.append(f'  problems: {len(source["problems"])}')
         lines += [f'    {printable(problem["reason"])}' for problem in source['problems']]
     return '\n'.join(map(visible, lines))
 
 
 def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
-    lines = [f'  {split}: {figures["pictures"]} pictures, {figures["groups"]} groups']
-    if not figures['pictures']:
+    lines = [f'  {split}: {figures["images"]} images, {figures["groups"]} groups']
+    if not figures['images']:
         return lines
     sides = ((figures['width'][name], figures['height'][name]) for name in ('min', 'median', 'max'))
     smallest, middle, largest = (f'{width:.0f}×{height:.0f}' for width, height in sides)

@@ -31,7 +31,7 @@ Window = tuple[slice, slice]
 
 
 def rock_metrics(prefix: str = '') -> MetricCollection:
-    """Returns IoU, precision and recall of rock pixels, pooled over all pictures.
+    """Returns IoU, precision and recall of rock pixels, pooled over all images.
 
     Its `update` takes int tensors of equal shape: 1 rock, 0 not; in the truth 255 is ignored.
     Recall is 1 where there is no rock to find.
@@ -48,11 +48,11 @@ def rock_metrics(prefix: str = '') -> MetricCollection:
 
 @dataclass(frozen=True)
 class Counts:
-    """What is counted on a picture; sums and stacks of it have the same fields.
+    """What is counted on an image; sums and stacks of it have the same fields.
 
     Attributes:
         pixels: …×2×2, [truth, found], 1 rock, 0 not, px.
-        empty: …×2, `pixels[0]` of pictures without true rock, 0 of the others.
+        empty: …×2, `pixels[0]` of images without true rock, 0 of the others.
         boundary: …×2, intersection and union of the boundaries, px.
         iou: …×2, IoU of rock pixels, and 1; both 0 where rock is neither true nor found.
         rocks: …×3×4, as `count_rocks` returns them.
@@ -73,7 +73,7 @@ def count(
     found: Segmentation,
     settings: RockSettings | None = None,
 ) -> Counts:
-    """Counts one picture, as `count_windows` does."""
+    """Counts one image, as `count_windows` does."""
     (counts,) = count_windows(classes, instances, found, windows(*classes.shape), settings)
     return counts
 
@@ -171,8 +171,8 @@ def boundary_overlap(
 ) -> NDArray[np.float64]:
     """Returns intersection and union of the boundaries of two H×W masks, px.
 
-    A boundary is what of a mask lies within 2 % of the picture's diagonal of its outline, the
-    picture's edge being outline too (Cheng et al. 2021, arXiv:2103.16562, with their own code's
+    A boundary is what of a mask lies within 2 % of the image's diagonal of its outline, the
+    image's edge being outline too (Cheng et al. 2021, arXiv:2103.16562, with their own code's
     rounding and square neighbourhood).
     """
     width = max(1, round(BOUNDARY_RATIO * float(np.hypot(*truth.shape))))
@@ -188,27 +188,27 @@ def _boundary(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def stack(counts: Sequence[Counts]) -> Counts:
-    """Puts the counts of P pictures together, each field P×…."""
+    """Puts the counts of P images together, each field P×…."""
     return Counts(*(np.stack([getattr(c, f.name) for c in counts]) for f in fields(Counts)))
 
 
 def weighted_sum(counts: Counts, weights: NDArray[np.float64]) -> Counts:
-    """Sums P×… counts with …×P weights of the pictures."""
+    """Sums P×… counts with …×P weights of the images."""
     return Counts(*(np.tensordot(weights, getattr(counts, f.name), 1) for f in fields(Counts)))
 
 
 def figures(counts: Counts) -> dict[str, NDArray[np.float64]]:
-    """Turns sums over pictures into figures, each 0 to 1, NaN where there is nothing to count.
+    """Turns sums over images into figures, each 0 to 1, NaN where there is nothing to count.
 
     Args:
         counts: Sums; leading axes are kept.
 
     Returns:
-        iou, precision, recall: Of rock pixels, pooled over the pictures.
-        mean_iou: IoU of rock pixels, averaged over the pictures that have any, true or found.
-        boundary_iou: Of rock pixels, pooled over the pictures.
+        iou, precision, recall: Of rock pixels, pooled over the images.
+        mean_iou: IoU of rock pixels, averaged over the images that have any, true or found.
+        boundary_iou: Of rock pixels, pooled over the images.
         false_rock: Share of the pixels that are no rock which are called rock.
-        false_rock_on_empty: The same in the pictures without any true rock.
+        false_rock_on_empty: The same in the images without any true rock.
         ece: Expected calibration error of the probability of rock, in 15 bins of equal width.
         rocks.precision, rocks.recall: Of whole rocks, matched at IoU 0.5.
         rocks.mean_iou: Of the rocks found.
@@ -274,46 +274,46 @@ def calibration_error(levels: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap(
     counts: Counts, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """Draws the pictures anew, with repetition, and returns the figures of each draw.
+    """Draws the images anew, with repetition, and returns the figures of each draw.
 
     Percentile bootstrap (Efron 1979); the seed makes it the same each time.
 
     Args:
-        counts: P×… of the pictures.
+        counts: P×… of the images.
         resamples: Number of draws.
         seed: Of the draws.
 
     Returns:
         Figure name → array of `resamples` values.
     """
-    pictures = len(counts.pixels)
+    images = len(counts.pixels)
     chance = np.random.default_rng(seed)
-    weights = chance.multinomial(pictures, np.full(pictures, 1 / pictures), resamples)
+    weights = chance.multinomial(images, np.full(images, 1 / images), resamples)
     return figures(weighted_sum(counts, weights.astype(np.float64)))
 
 
 def summarize(counts: Counts, only_recall: bool = False) -> dict[str, Any]:
-    """Returns the figures of P pictures with their 95 % intervals, as `--json` prints them.
+    """Returns the figures of P images with their 95 % intervals, as `--json` prints them.
 
     Args:
-        counts: P×… of the pictures.
+        counts: P×… of the images.
         only_recall: The labels are incomplete: all other figures are None.
 
     Returns:
         images: P.
         The figures of `figures`, 'rocks.small.recall' being ['rocks']['small']['recall'], None for
         one that cannot be told; `rocks` has also the numbers of rocks, `true` and `found`.
-        intervals: The same names with [low, high] each, None for fewer than two pictures.
+        intervals: The same names with [low, high] each, None for fewer than two images.
     """
-    pictures = len(counts.pixels)
-    total = weighted_sum(counts, np.ones(pictures))
+    images = len(counts.pixels)
+    total = weighted_sum(counts, np.ones(images))
     values = {name: _plain(value) for name, value in figures(total).items()}
     draws = bootstrap(counts)
-    intervals = {name: _interval(draws[name]) if pictures > 1 else None for name in values}
+    intervals = {name: _interval(draws[name]) if images > 1 else None for name in values}
     for name in values:
         if only_recall and not name.endswith('recall'):
             values[name] = intervals[name] = None
-    told = {'images': pictures, **_nested(values)}
+    told = {'images': images, **_nested(values)}
     for name, (true, matched, false, _) in zip(
         ('', *SIZES), (total.rocks.sum(axis=0), *total.rocks), strict=True
     ):

@@ -59,8 +59,8 @@ class RockSegmentation(pl.LightningModule):
             batch_index: Its number in the epoch.
         """
         torch.manual_seed(self.config.seed_at(self._part(batch_index)))
-        pictures, targets, clean = batch
-        prepared = normalize(pictures, self.card).contiguous(memory_format=torch.channels_last)
+        images, targets, clean = batch
+        prepared = normalize(images, self.card).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
@@ -96,12 +96,12 @@ class RockSegmentation(pl.LightningModule):
         """Counts rock pixels found, missed and invented; returns what is found, H×W, 1 is rock.
 
         Args:
-            batch: One picture, 1×3×H×W uint8, and its 1×H×W class ids.
+            batch: One image, 1×3×H×W uint8, and its 1×H×W class ids.
             batch_index: Its number among the source's.
             dataloader_idx: The source's place in `val_names`.
         """
-        pictures, targets = batch
-        class_ids = find_classes(self.model, self.card, pictures[0])
+        images, targets = batch
+        class_ids = find_classes(self.model, self.card, images[0])
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         found = torch.isin(class_ids, rock).long()

@@ -68,8 +68,8 @@ def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float |
 
 
 def plot_ious(ious: Sequence[float]) -> str:
-    """Plots how many pictures have which IoU."""
-    figure, axes = new_axes('IoU of each picture', 'IoU of rock pixels', 'pictures')
+    """Plots how many images have which IoU."""
+    figure, axes = new_axes('IoU of each image', 'IoU of rock pixels', 'images')
     axes.hist(ious, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor='white')
     if len(ious):
         axes.axvline(float(np.mean(ious)), color=ORANGE, label=f'mean {np.mean(ious):.3f}')

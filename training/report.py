@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A measurement as one HTML file that needs no other: figures, plots, and the worst pictures."""
+"""A measurement as one HTML file that needs no other: figures, plots, and the worst images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ LEGEND = {'found': FOUND, 'missed': MISSED, 'invented': INVENTED}
 TINT = 0.6
 FIGURES = {
     'iou': 'IoU of rock pixels, pooled',
-    'mean_iou': 'IoU of rock pixels, mean over pictures',
+    'mean_iou': 'IoU of rock pixels, mean over images',
     'precision': 'precision of rock pixels',
     'recall': 'recall of rock pixels',
     'boundary_iou': 'boundary IoU (2 % of the diagonal)',
     'false_rock': 'share of other pixels called rock',
-    'false_rock_on_empty': 'the same in pictures without rock',
+    'false_rock_on_empty': 'the same in images without rock',
     'ece': 'calibration error (ECE, 15 bins)',
 }
 ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean IoU of those found'}
@@ -61,12 +61,12 @@ def write_report(
         networks: At least one, measured on the same sets, the main one first.
         command: That makes the report again.
         curves: Of the training, from `read_curves`.
-        worst: Number of pictures of each result that are shown, lowest IoU first. With 0 no pixel
+        worst: Number of images of each result that are shown, lowest IoU first. With 0 no pixel
             of the data goes into the file: for reports on data that may not be passed on.
         tables: Stand below the overview.
 
     Raises:
-        DataError: A picture can no longer be read.
+        DataError: An image can no longer be read.
         OSError: The file cannot be written.
     """
     page = render(
@@ -113,8 +113,8 @@ def _section(result: Result, network: Measured, worst: int, several: bool) -> di
     told = result.figures
     rocks, intervals = told['rocks'], told['intervals']
     levels = result.counts.levels.sum(axis=0)
-    ious = [judged.iou for judged in result.pictures if judged.iou is not None]
-    samples = {judged.sample.name: judged.sample for judged in result.pictures}
+    ious = [judged.iou for judged in result.images if judged.iou is not None]
+    samples = {judged.sample.name: judged.sample for judged in result.images}
     return {
         'name': f'{result.name}: {network.name}' if several else result.name,
         'images': told['images'],
@@ -136,7 +136,7 @@ def _section(result: Result, network: Measured, worst: int, several: bool) -> di
         ],
         'worst': [
             _shown(judged, network.card)
-            for judged in worst_of(result.pictures, worst if result.shown else 0)
+            for judged in worst_of(result.images, worst if result.shown else 0)
         ],
     }
 
@@ -155,17 +155,17 @@ def _cells(
     return cells
 
 
-def worst_of(pictures: Sequence[Judged], count: int) -> list[Judged]:
-    """Returns the pictures of lowest score, the worst first; of equal ones that with more errors.
+def worst_of(images: Sequence[Judged], count: int) -> list[Judged]:
+    """Returns the images of lowest score, the worst first; of equal ones that with more errors.
 
-    Pictures in which rock is neither true nor found are never among them.
+    Images in which rock is neither true nor found are never among them.
     """
 
     def badness(judged: Judged) -> tuple[float, float]:
         (_, invented), (missed, _) = judged.counts.pixels
         return judged.score or 0.0, -invented - missed
 
-    judgeable = [judged for judged in pictures if judged.score is not None]
+    judgeable = [judged for judged in images if judged.score is not None]
     return sorted(judgeable, key=badness)[:count]
 
 
@@ -178,7 +178,7 @@ def _shown(judged: Judged, card: Card) -> dict[str, Any]:
         'found': int(found),
         'missed': int(missed),
         'invented': int(invented),
-        'picture': jpeg(label.picture),
+        'image': jpeg(label.image),
         'errors': jpeg(draw_errors(label, judged.mask, card.rock_ids)),
     }
 
@@ -186,17 +186,17 @@ def _shown(judged: Judged, card: Card) -> dict[str, Any]:
 def draw_errors(
     label: Labelled, found: NDArray[np.bool_], rock_ids: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """Tints a grey copy of a picture where rock was found, missed and invented; ignored is dark.
+    """Tints a grey copy of an image where rock was found, missed and invented; ignored is dark.
 
     Args:
-        label: The picture and its classes.
+        label: The image and its classes.
         found: H×W, where the network says rock.
         rock_ids: The class ids that are rock.
 
     Returns:
         H×W×3 uint8 RGB.
     """
-    grey = cv2.cvtColor(label.picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(label.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     canvas = np.repeat(grey[..., None], 3, axis=2)
     counted = label.classes != IGNORE
     rock = np.isin(label.classes, rock_ids)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves beside its checkpoints: configuration, code, data, curves and pictures."""
+"""What a run leaves beside its checkpoints: configuration, code, data, curves and images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from training.config import TrainingConfig
 from training.curves import FILE_NAME, Row, read_rows, write_rows
 from training.sources import DataError, Sample, fingerprint
 from training.sources.json_file import read_json
-from training.writing import write_picture, write_whole
+from training.writing import write_image, write_whole
 
 PACKAGES = ('torch', 'torchvision', 'lightning', 'numpy', 'opencv-python-headless')
-SHEET_PICTURES = 2
+SHEET_IMAGES = 2
 TINT_STRENGTH = 0.4
 
 
@@ -188,12 +188,12 @@ class Curves(pl.Callback):
         self._steps = []
 
 
-class PicturesOfProgress(pl.Callback):
-    """Draws what the network finds: `RUN/pictures/step_N.jpg` at each validation."""
+class ProgressImages(pl.Callback):
+    """Draws what the network finds: `RUN/images/step_N.jpg` at each validation."""
 
     def __init__(self, run: Path) -> None:
         """Takes the run folder."""
-        self._folder = run / 'pictures'
+        self._folder = run / 'images'
         self._drawn: list[np.ndarray] = []
 
     @override
@@ -206,19 +206,19 @@ class PicturesOfProgress(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the first pictures of each source; the outputs are H×W masks, 1 where rock is."""
-        if batch_idx < SHEET_PICTURES and trainer.is_global_zero:
-            picture: Tensor = batch[0][0]
+        """Draws the first images of each source; the outputs are H×W masks, 1 where rock is."""
+        if batch_idx < SHEET_IMAGES and trainer.is_global_zero:
+            image: Tensor = batch[0][0]
             mask = outputs.cpu().numpy().astype(np.uint8) * 255
-            pixels = picture.permute(1, 2, 0).cpu().numpy()
+            pixels = image.permute(1, 2, 0).cpu().numpy()
             self._drawn.append(draw_overlay(pixels, mask, [], TINT_STRENGTH))
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the pictures side by side."""
+        """Writes the images side by side."""
         if not self._drawn:
             return
-        height = min(len(picture) for picture in self._drawn)
+        height = min(len(image) for image in self._drawn)
         row = [cv2.resize(p, (p.shape[1] * height // len(p), height)) for p in self._drawn]
-        write_picture(self._folder / f'step_{trainer.global_step:06}.jpg', np.hstack(row))
+        write_image(self._folder / f'step_{trainer.global_step:06}.jpg', np.hstack(row))
         self._drawn = []

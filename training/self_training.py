@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-training: a network labels the pictures that its next stage learns from.
+"""Self-training: a network labels the images that its next stage learns from.
 
 As in Noisy Student (Xie et al. 2020, arXiv:1911.04252): the labels come from the averaged weights
-and clean pictures, the training sees them augmented.
+and clean images, the training sees them augmented.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.image_io.decoding import PictureError, read_grey
+from rock_seg_ros.perception.image_io.decoding import ImageError, read_grey
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.checkpoints import last_checkpoint
 from training.config import TrainingConfig
 from training.sources import IGNORE, DataError, Labelled, Sample
-from training.writing import write_picture
+from training.writing import write_image
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class SelfLabelled:
         read = self.sample.read()
         try:
             labels = read_grey(self.labels)
-        except (PictureError, OSError) as error:
+        except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
         classes = np.where(read.classes == IGNORE, labels, read.classes)
-        return Labelled(read.picture, classes, read.instances)
+        return Labelled(read.image, classes, read.instances)
 
 
 def label_sources(
@@ -76,8 +76,8 @@ def label_sources(
     folder = _folder(Path(config.run)) / f'stage_{stage}'
     if trainer.strategy.broadcast(not folder.exists()):  # what the first process finds
         own = {name: samples[name] for name in wanted}
-        pictures = sum(map(len, own.values()))
-        for _ in _label(own, config, folder) if trainer.is_global_zero else range(pictures):
+        images = sum(map(len, own.values()))
+        for _ in _label(own, config, folder) if trainer.is_global_zero else range(images):
             trainer.strategy.barrier()  # the wait for all of them would time out
     trainer.strategy.barrier()
     return {
@@ -108,9 +108,9 @@ def _label(
     shutil.rmtree(beside, ignore_errors=True)
     for name, found in samples.items():
         (beside / name).mkdir(parents=True)
-        for sample in tqdm(found, desc=f'labelling {name}', unit='picture'):
-            labels = ids[sure_labels(segmenter, sample.read().picture, config.sure)]
-            write_picture(beside / name / f'{sample.name}.png', labels)
+        for sample in tqdm(found, desc=f'labelling {name}', unit='image'):
+            labels = ids[sure_labels(segmenter, sample.read().image, config.sure)]
+            write_image(beside / name / f'{sample.name}.png', labels)
             yield
     beside.rename(folder)
 
@@ -133,19 +133,19 @@ def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
     return ids
 
 
-def sure_labels(segmenter: Segmenter, picture: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
-    """Labels a picture where the network is sure of it and of its mirror image.
+def sure_labels(segmenter: Segmenter, image: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
+    """Labels an image where the network is sure of it and of its mirror image.
 
     Args:
         segmenter: The network.
-        picture: H×W×3 uint8 RGB.
+        image: H×W×3 uint8 RGB.
         sure: Least confidence, 0 to 1.
 
     Returns:
         H×W uint8 class ids of the network's card; 255 where it is not sure.
     """
-    plain = segmenter.segment(picture)
-    mirrored = segmenter.segment(np.ascontiguousarray(picture[:, ::-1]))
+    plain = segmenter.segment(image)
+    mirrored = segmenter.segment(np.ascontiguousarray(image[:, ::-1]))
     alike = plain.class_ids == mirrored.class_ids[:, ::-1]
     confidence = np.minimum(plain.confidence, mirrored.confidence[:, ::-1])
     return np.where(alike & (confidence >= 255 * sure), plain.class_ids, np.uint8(IGNORE))

@@ -40,11 +40,11 @@ def worst_sheet(
         DataError: An image can no longer be read.
     """
     shown = [result for result in results if not str(result.conditions)] or results
-    of = {id(judged): result for result in shown for judged in result.pictures}
-    ranked = worst_of([judged for result in shown for judged in result.pictures], len(of))
+    of = {id(judged): result for result in shown for judged in result.images}
+    ranked = worst_of([judged for result in shown for judged in result.images], len(of))
     once: dict[tuple[str, str], Judged] = {}
     for judged in ranked:
-        once.setdefault((str(judged.sample.picture), judged.name), judged)
+        once.setdefault((str(judged.sample.image), judged.name), judged)
     cells: list[NDArray[np.uint8]] = []
     for judged in list(once.values())[:count]:
         cells += _pair(network, of[id(judged)], judged)
@@ -60,14 +60,12 @@ def _pair(network: Network, result: Result, judged: Judged) -> list[NDArray[np.u
     told = 'recall' if judged.only_recall else 'IoU' if truth.any() else 'not called rock'
     rock = (found > 0).astype(np.uint8) * np.uint8(rock_ids[0])
     return [
-        thumbnail(Labelled(label.picture, label.classes, truth), judged.name),
-        thumbnail(
-            Labelled(label.picture, rock, found), f'{result.name}: {told} {judged.score:.3f}'
-        ),
+        thumbnail(Labelled(label.image, label.classes, truth), judged.name),
+        thumbnail(Labelled(label.image, rock, found), f'{result.name}: {told} {judged.score:.3f}'),
     ]
 
 
 def _found(network: Network, judged: Judged, conditions: Conditions) -> NDArray[np.int32]:
     """Returns the number of the rock that was found at each pixel of an image or tile, 0 = none."""
-    whole = rock_labels(network.see(judged.sample.read().picture, conditions), EVERY_ROCK)
+    whole = rock_labels(network.see(judged.sample.read().image, conditions), EVERY_ROCK)
     return whole if judged.tile is None else whole[judged.tile]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes pictures of synthetic scenes with exact labels, depth and poses."""
+"""Makes images of synthetic scenes with exact labels, depth and poses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Drive:
 
     Attributes:
         seconds: How long.
-        rate: Pictures a second.
+        rate: Images a second.
         speed: Metres a second.
     """
 
@@ -54,7 +54,7 @@ class Drive:
 
     @property
     def frames(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return max(1, round(self.seconds * self.rate))
 
 
@@ -68,17 +68,17 @@ def synthesize(
     workers: int = 0,
     val_fraction: float = 0.2,
 ) -> None:
-    """Writes a folder of pictures; alike with any number of workers.
+    """Writes a folder of images; alike with any number of workers.
 
     The folder appears when all is written; until then there is a NAME.partial beside it.
 
     Args:
         folder: New or empty.
-        count: Pictures.
+        count: Images.
         seed: Of everything random.
         look: A name in `LOOKS`, or 'mix'.
         size: Width and height, px.
-        per_scene: Pictures of each scene, from different poses.
+        per_scene: Images of each scene, from different poses.
         workers: Processes; 0 = one a core.
         val_fraction: Share of the scenes that the manifest calls 'val'.
 
@@ -95,7 +95,7 @@ def synthesize(
         ]
         with (
             _results(_make, jobs, workers) as results,
-            tqdm(total=count, unit='picture', desc='synthesizing') as bar,
+            tqdm(total=count, unit='image', desc='synthesizing') as bar,
         ):
             for done in results:
                 rows += done
@@ -112,7 +112,7 @@ def synthesize_drive(
     drive: Drive,
     workers: int = 0,
 ) -> None:
-    """Writes the pictures of a drive and their truth to a folder, and to a rosbag2.
+    """Writes the images of a drive and their truth to a folder, and to a rosbag2.
 
     Args:
         folder: New or empty.
@@ -139,7 +139,7 @@ def synthesize_drive(
         writer = stack.enter_context(DriveBag(bag_place)) if bag_place else None
         results = stack.enter_context(_results(_frame, jobs, workers))
         rows = []
-        frames = tqdm(results, total=len(jobs), unit='picture', desc='driving')
+        frames = tqdm(results, total=len(jobs), unit='image', desc='driving')
         for number, rendering in enumerate(frames):
             name = f'{number:06d}'
             write_rendering(place, name, rendering)
@@ -155,7 +155,7 @@ def _drive(seed: int, look: str, size: tuple[int, int], drive: Drive) -> Scene:
 
 
 def _frame(job: tuple[int, str, tuple[int, int], Drive, int]) -> Rendering:
-    """Takes one picture of a drive; each process makes the scene once."""
+    """Takes one image of a drive; each process makes the scene once."""
     scene = _drive(*job[:4])
     return scene.render(scene.cameras[job[4]], job[4])
 
@@ -197,9 +197,9 @@ def _end_with_parent() -> None:
 
 
 def _make(job: Job) -> list[dict[str, Any]]:
-    """Makes one scene and its pictures."""
-    folder, seed, number, look, size, pictures = job
-    scene = make_scene(seed, number, look, size, pictures)
+    """Makes one scene and its images."""
+    folder, seed, number, look, size, images = job
+    scene = make_scene(seed, number, look, size, images)
     rows = []
     for view, camera in enumerate(scene.cameras):
         name = f'{scene.look.name}_{seed}_{number:05d}_{view}'
@@ -213,12 +213,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog='python -m training.synthesize')
     parser.add_argument('-o', '--out', type=Path, required=True, help='new or empty folder')
-    parser.add_argument('--count', type=int, default=100, help='pictures')
+    parser.add_argument('--count', type=int, default=100, help='images')
     parser.add_argument('--seed', type=int, default=0)
     looks = ' '.join(f'{name}: {make.__doc__}' for name, make in LOOKS.items())
     parser.add_argument('--look', default='mix', help=f'{looks} mix: all of these (default)')
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('W', 'H'))
-    parser.add_argument('--per-scene', type=int, default=4, help='pictures of each scene')
+    parser.add_argument('--per-scene', type=int, default=4, help='images of each scene')
     parser.add_argument(
         '--val-fraction', type=float, default=0.2, help="share of the scenes marked 'val'"
     )
@@ -228,9 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
         '--drive', action='store_true', help=f'one camera on its way ({", ".join(DRIVES)})'
     )
     drive.add_argument('--seconds', type=float, default=Drive.seconds)
-    drive.add_argument('--rate', type=float, default=Drive.rate, help='pictures a second')
+    drive.add_argument('--rate', type=float, default=Drive.rate, help='images a second')
     drive.add_argument('--speed', type=float, default=Drive.speed, help='metres a second')
-    drive.add_argument('--bag', type=Path, help='new rosbag2 folder for picture, info and depth')
+    drive.add_argument('--bag', type=Path, help='new rosbag2 folder for image, info and depth')
     parsed = parser.parse_args(arguments)
     try:
         _check(parsed)

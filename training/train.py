@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a network on labelled pictures, stage after stage, and goes on where it stopped."""
+"""Trains a network on labelled images, stage after stage, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from training.checkpoints import (
     remove_leftovers,
 )
 from training.config import Precision, TrainingConfig
-from training.datasets import CropsAndPictures
+from training.datasets import CropsAndImages
 from training.module import RockSegmentation
 from training.pretrained import start
 from training.progress import WholeRunBar
-from training.run_folder import Curves, PicturesOfProgress, describe_run
+from training.run_folder import Curves, ProgressImages, describe_run
 from training.self_training import remove_labels
 from training.sources import DataError
 
@@ -63,7 +63,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         raise DataError(f'{last}: exists; give --resume to go on, or another --run')
     trainer = _trainer(config, stop_after)
     _check_processes(config, trainer.world_size)
-    data = CropsAndPictures(config)
+    data = CropsAndImages(config)
     if trainer.is_global_zero:
         remove_leftovers(run)
         data.check()
@@ -117,7 +117,7 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     on_cpu = machine.accelerator == 'cpu' or not cuda
     run = Path(config.run)
     logger = TensorBoardLogger(str(run), name='', version='tensorboard')
-    callbacks = [*checkpoint_callbacks(run), Curves(run, logger), PicturesOfProgress(run)]
+    callbacks = [*checkpoint_callbacks(run), Curves(run, logger), ProgressImages(run)]
     if config.optimizer.ema_decay:
         callbacks.insert(0, AveragedWeights(decay=config.optimizer.ema_decay))
     return pl.Trainer(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training does to a picture and, alike, to its labels.
+"""What a training does to an image and, alike, to its labels.
 
-A picture is tv_tensors.Image, 3×H×W uint8 RGB; its labels are one tv_tensors.Mask, 2×H×W int32:
+An image is tv_tensors.Image, 3×H×W uint8 RGB; its labels are one tv_tensors.Mask, 2×H×W int32:
 class ids (255 = ignored) and rock numbers (0 = none). All chance is torch's global generator.
 """
 
@@ -28,10 +28,10 @@ OUTSIDE = {tv_tensors.Image: 0, tv_tensors.Mask: [IGNORE, 0]}
 
 
 class _ResizedCrop(v2.RandomResizedCrop):
-    """Torchvision's, with masks where their picture is: its own lie half a pixel beside."""
+    """Torchvision's, with masks where their image is: its own lie half a pixel beside."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crops and scales a picture or its labels; called by torchvision."""
+        """Crops and scales an image or its labels; called by torchvision."""
         if not isinstance(inpt, tv_tensors.Mask):
             return super().transform(inpt, params)
         nearest = v2.InterpolationMode.NEAREST_EXACT
@@ -46,15 +46,15 @@ def shape_transform(
 ) -> Transform:
     """Returns what moves pixels: crop, scale, flips, rotation, perspective.
 
-    What comes from outside the picture is black, ignored, and no rock.
+    What comes from outside the image is black, ignored, and no rock.
 
     Args:
         crop: Side of the square result, px.
-        area: Smallest and largest share of the picture's area that is cut out, above 0 to 1.
+        area: Smallest and largest share of the image's area that is cut out, above 0 to 1.
         augmentation: How often and how far everything is changed.
 
     Returns:
-        A transform of (picture, labels) of one size into (picture, labels) of crop × crop.
+        A transform of (image, labels) of one size into (image, labels) of crop × crop.
     """
     a = augmentation
     turn = v2.RandomRotation(a.rotation, v2.InterpolationMode.BILINEAR, fill=OUTSIDE)
@@ -105,38 +105,38 @@ def _window(sigma: float) -> int:
     return 2 * math.ceil(2 * sigma) + 1
 
 
-def _white_balance(picture: Tensor, limits: tuple[float, float]) -> Tensor:
-    return _scaled(picture, log_uniform(limits, 3).view(3, 1, 1))
+def _white_balance(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    return _scaled(image, log_uniform(limits, 3).view(3, 1, 1))
 
 
-def _exposure(picture: Tensor, limits: tuple[float, float]) -> Tensor:
-    return _scaled(picture, log_uniform(limits))
+def _exposure(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    return _scaled(image, log_uniform(limits))
 
 
-def _scaled(picture: Tensor, factor: Tensor) -> Tensor:
-    return tv_tensors.Image((picture * factor).clamp_(0, 255).to(torch.uint8))
+def _scaled(image: Tensor, factor: Tensor) -> Tensor:
+    return tv_tensors.Image((image * factor).clamp_(0, 255).to(torch.uint8))
 
 
-def _gamma(picture: Tensor, limits: tuple[float, float]) -> Tensor:
-    return v2.functional.adjust_gamma(picture, log_uniform(limits).item())
+def _gamma(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    return v2.functional.adjust_gamma(image, log_uniform(limits).item())
 
 
-def _noise(picture: Tensor, largest: float) -> Tensor:
+def _noise(image: Tensor, largest: float) -> Tensor:
     sigma = torch.rand(()).item() * largest / 255
-    return v2.functional.gaussian_noise(picture, sigma=sigma)
+    return v2.functional.gaussian_noise(image, sigma=sigma)
 
 
-def _resolution(picture: Tensor, limits: tuple[float, float]) -> Tensor:
-    height, width = picture.shape[-2:]
+def _resolution(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    height, width = image.shape[-2:]
     share = torch.empty(()).uniform_(*limits).item()
     small = [max(1, round(height * share)), max(1, round(width * share))]
-    return v2.functional.resize(v2.functional.resize(picture, small), [height, width])
+    return v2.functional.resize(v2.functional.resize(image, small), [height, width])
 
 
-def _jpeg(picture: Tensor, limits: tuple[int, int]) -> Tensor:
+def _jpeg(image: Tensor, limits: tuple[int, int]) -> Tensor:
     """Goes through JPEG and back; by OpenCV, as torchvision is about to drop its own."""
     quality = int(torch.randint(limits[0], limits[1] + 1, ()))
-    pixels = np.ascontiguousarray(picture.permute(1, 2, 0).flip(2).numpy())  # BGR
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).flip(2).numpy())  # BGR
     _, file = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
     return tv_tensors.Image(torch.from_numpy(decoded).permute(2, 0, 1).contiguous())

@@ -47,17 +47,17 @@ class Probabilities:
         """The card of its weights."""
         return self._segmenter.card
 
-    def at(self, picture: Pixels, conditions: Conditions, threshold: float) -> Segmentation:
+    def at(self, image: Pixels, conditions: Conditions, threshold: float) -> Segmentation:
         """Segments H×W×3 uint8 RGB as if the threshold were this one, to 1/255.
 
         Exact for one class of rock; of several, the most probable one alone has to reach it.
         """
-        if self._latest is None or self._latest[0] is not picture or self._latest[1] != conditions:
+        if self._latest is None or self._latest[0] is not image or self._latest[1] != conditions:
             rock, other = (
-                segment_under(self._segmenter, picture, conditions, limit)
+                segment_under(self._segmenter, image, conditions, limit)
                 for limit in (LOWEST, HIGHEST)
             )
-            self._latest = (picture, conditions, rock, other)
+            self._latest = (image, conditions, rock, other)
         _, _, rock, other = self._latest
         is_rock = rock.rock_confidence >= threshold * 255
         return Segmentation(
@@ -85,9 +85,9 @@ class AtThreshold:
         """The card of its weights."""
         return self.probabilities.card
 
-    def see(self, picture: Pixels, conditions: Conditions) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the picture's size."""
-        return self.probabilities.at(picture, conditions, self.threshold)
+    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
+        return self.probabilities.at(image, conditions, self.threshold)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network under training looks at whole pictures as the node's does."""
+"""A network under training looks at whole images as the node's does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rock_seg_ros.perception.inference.preparation import normalize
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.tiling import Tiling
 
-TILE = 1536  # px; what a tile takes is the most that a picture of any size takes
+TILE = 1536  # px; what a tile takes is the most that an image of any size takes
 OVERLAP = 256  # px
 
 
@@ -27,38 +27,38 @@ class NetworkInTraining:
         self.device = device
         self._model = model
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        return self._model(pictures)['out'].float()
+        return self._model(images)['out'].float()
 
-    def deep(self, pictures: Tensor) -> Tensor:
+    def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
-        return self._model.deep(pictures).float()
+        return self._model.deep(images).float()
 
     def context(self, deep: Tensor) -> Tensor:
         """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._model.context(deep).float()
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×h×w float32 scores."""
-        return self._model.decode(pictures, context).float()
+        return self._model.decode(images, context).float()
 
 
 @torch.no_grad()
-def find_classes(model: DeepLabV3, card: Card, picture: Tensor) -> Tensor:
-    """Classifies the pixels of a picture: small ones enlarged, large ones in tiles.
+def find_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
+    """Classifies the pixels of an image: small ones enlarged, large ones in tiles.
 
     Args:
         model: In evaluation mode.
         card: Of the weights that the training makes.
-        picture: 3×H×W uint8 RGB, on the model's device.
+        image: 3×H×W uint8 RGB, on the model's device.
 
     Returns:
         H×W uint8 class ids, on the same device.
     """
-    scorer = Scorer(NetworkInTraining(model, picture.device), card)
-    if max(picture.shape[1:]) > TILE:
-        pixels = picture.permute(1, 2, 0).cpu().numpy()
+    scorer = Scorer(NetworkInTraining(model, image.device), card)
+    if max(image.shape[1:]) > TILE:
+        pixels = image.permute(1, 2, 0).cpu().numpy()
         found = Tiling(scorer, TILE, OVERLAP).run(pixels, card.threshold)
-        return torch.from_numpy(found.class_ids).to(picture.device)
-    return classify(scorer.scores(normalize(picture[None], card))[0], card, card.threshold)[0]
+        return torch.from_numpy(found.class_ids).to(image.device)
+    return classify(scorer.scores(normalize(image[None], card))[0], card, card.threshold)[0]

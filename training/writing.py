@@ -24,15 +24,15 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(f'{path}: cannot be written: {error.strerror}') from None
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes a picture as `write_whole` does; OpenCV's own writer is silent on a full disk.
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes an image as `write_whole` does; OpenCV's own writer is silent on a full disk.
 
     Args:
-        path: Its suffix says how the picture is coded.
-        picture: H×W×3 uint8 RGB, or H×W uint8 grey.
+        path: Its suffix says how the image is coded.
+        image: H×W×3 uint8 RGB, or H×W uint8 grey.
 
     Raises:
         EncodingError: The format cannot hold it.
         OSError: It cannot be written.
     """
-    write_whole(path, encode_image(picture, path.suffix))
+    write_whole(path, encode_image(image, path.suffix))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera: its subscription, its outputs, and what became of its pictures."""
+"""One camera: its subscription, its outputs, and what became of its images."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Arrival:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Height and width, px; of a coded picture those that the camera's last one had."""
+        """Height and width, px; of a coded image those that the camera's last one had."""
         if isinstance(self.message, CompressedImage):
             return self.camera.last_size
         return (self.message.height, self.message.width)
@@ -82,17 +82,17 @@ class Camera:
 
     Attributes:
         name: '' where `image_topics` is empty.
-        health: What became of its pictures.
+        health: What became of its images.
         reader: Makes arrays of its messages.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
-        outputs: What is published of its pictures.
+        outputs: What is published of its images.
         scale: What makes metres of its pixels.
         tracker: Knows which of its rocks is which.
-        forget: Whether the tracker is to forget them before the next picture.
+        forget: Whether the tracker is to forget them before the next image.
         target: Id of the rock that was its target last.
-        last: What was last found in one of its pictures.
-        last_size: Height and width of its last picture, px.
-        subscription: While pictures are taken.
+        last: What was last found in one of its images.
+        last_size: Height and width of its last image, px.
+        subscription: While images are taken.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class Camera:
         Args:
             node: That it belongs to.
             name: Comes into the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
-            topic: Full name of its pictures' topic, image transport left out.
+            topic: Full name of its images' topic, image transport left out.
             parameters: Tell the image transport and the ignore mask.
-            health: Where its pictures are counted.
+            health: Where its images are counted.
             scale: What makes metres of its pixels.
             tracker: Knows which of its rocks is which.
 
@@ -154,7 +154,7 @@ class Camera:
             self.outputs.pop().destroy()
 
     def subscribe(self, put: Callable[[Arrival], bool]) -> str:
-        """Takes pictures from now on.
+        """Takes images from now on.
 
         Args:
             put: Told of each; returns whether an older one is lost by it.
@@ -183,19 +183,19 @@ class Camera:
         return self._topic
 
     def unsubscribe(self) -> None:
-        """Takes no more pictures."""
+        """Takes no more images."""
         self.scale.unsubscribe()
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
 
     def let_go(self) -> None:
-        """Keeps no picture and no depth; while the worker does not work."""
+        """Keeps no image and no depth; while the worker does not work."""
         self.last = None
         self.scale.let_go()
 
     def abundance(self, tolerance: float) -> dict[str, Any]:
-        """Returns the rock abundance in its last picture, as JSON has it; see perception.abundance.
+        """Returns the rock abundance in its last image, as JSON has it; see perception.abundance.
 
         Args:
             tolerance: Most that the stamp of its depth may differ, s.
@@ -203,7 +203,7 @@ class Camera:
         analysis = self.last
         assert analysis is not None
         analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
-        shape, view = analysis.picture.shape[:2], analysis.view
+        shape, view = analysis.image.shape[:2], analysis.view
         if view is None:  # not asked for, or camera_info came later
             view = self.scale.view(analysis.header, shape, tolerance)
         seen = look_at(
@@ -217,7 +217,7 @@ class Camera:
         return {'stamp': [stamp.sec, stamp.nanosec], **statistics(seen).to_dict()}
 
     def silence(self) -> str:
-        """Returns why no pictures come, empty while they do; logs it when it begins or changes."""
+        """Returns why no images come, empty while they do; logs it when it begins or changes."""
         before, self._silence = self._silence, self._why_silent()
         if self._silence and self._silence != before:
             self._node.get_logger().warning(self._silence)
@@ -225,19 +225,19 @@ class Camera:
         return self._silence
 
     def _why_silent(self) -> str:
-        """Returns why no pictures come, as far as the graph tells."""
+        """Returns why no images come, as far as the graph tells."""
         if self.subscription is None or self.health.silence() < SILENCE:
             return ''
         kinds = self._published(self._topic)
         own = CODED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
         if own in kinds:
-            return why_lost('pictures', self._topic)
+            return why_lost('images', self._topic)
         advice = self._other_transport()
         if not kinds:
-            told = f'no pictures: nobody publishes {self._topic}'
+            told = f'no images: nobody publishes {self._topic}'
         else:
             told = (
-                f'no pictures: {self._topic} is {kinds[0]}, but image_transport'
+                f'no images: {self._topic} is {kinds[0]}, but image_transport'
                 f' {self._transport} wants {own}'
             )
         return f'{told}{advice}'

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.diagnostics import Health
-from rock_seg_ros.node.images import PictureRefused, read_depth
+from rock_seg_ros.node.images import InvalidImageError, read_depth
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.transforms import Frames
 from rock_seg_ros.perception.errors import first_line
@@ -29,8 +29,8 @@ ALIVE = 1.0  # s; depth that has not come for longer is not waited for
 MOST_LINES = 50  # of what is set aside; some name numbers that a publisher may change each time
 
 
-class SetAside(ValueError):  # noqa: N818  (the picture goes on without it)
-    """What came with a picture and cannot be used; the message is what is counted.
+class SetAside(ValueError):  # noqa: N818  (the image goes on without it)
+    """What came with an image and cannot be used; the message is what is counted.
 
     Attributes:
         detail: More of it, and what to do, for the log.
@@ -49,7 +49,7 @@ class SetAside(ValueError):  # noqa: N818  (the picture goes on without it)
 
 
 class Scale:
-    """Hears a camera's camera_info and depth, and tells what view they give of a picture."""
+    """Hears a camera's camera_info and depth, and tells what view they give of an image."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Scale:
         Args:
             node: That it belongs to.
             info_topic: Of the camera_info.
-            depth_topic: Of the depth images, registered to the pictures; '' for none. One that ends
+            depth_topic: Of the depth images, registered to the images; '' for none. One that ends
                 in /compressedDepth or /compressed has CompressedImage.
-            parameters: Tell whether pictures are rectified, and depth registered.
+            parameters: Tell whether images are rectified, and depth registered.
             frames: Where the camera is.
             health: Where is counted what cannot be used.
         """
@@ -117,18 +117,18 @@ class Scale:
         self._depths = Pairing()
 
     def hold(self, header: Header) -> None:
-        """Keeps the depth of a picture that is begun, and of the one before, for their views."""
+        """Keeps the depth of an image that is begun, and of the one before, for their views."""
         self._depths.hold(nanoseconds(header))
 
     def view(
         self, header: Header, shape: tuple[int, int], tolerance: float, deadline: float = 0.0
     ) -> View | None:
-        """Returns what tells metres in a picture; None where nothing does.
+        """Returns what tells metres in an image; None where nothing does.
 
         What came and cannot be used is counted, and logged once; the rest is used without it.
 
         Args:
-            header: Of the picture.
+            header: Of the image.
             shape: Its height and width, px.
             tolerance: Most that the stamp of its depth may differ, s.
             deadline: `time.monotonic()` until which depth that may be on its way is waited for; not
@@ -155,7 +155,7 @@ class Scale:
         """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known.
 
         Args:
-            header: Of the picture.
+            header: Of the image.
             deadline: `time.monotonic()` until which TF that is on its way is waited for.
         """
         return self._frames.pose(
@@ -215,7 +215,7 @@ class Scale:
     def _depth(
         self, header: Header, shape: tuple[int, int], tolerance: float, deadline: float
     ) -> NDArray[np.float32] | None:
-        """Returns the picture's depth, H×W float32, m; None while none comes."""
+        """Returns the image's depth, H×W float32, m; None while none comes."""
         stamp = nanoseconds(header)
         with self._changed:
             if time.monotonic() - self._heard > ALIVE:
@@ -251,19 +251,19 @@ def why_lost(what: str, topic: str) -> str:
 def read_registered(
     message: Image | CompressedImage, header: Header, shape: tuple[int, int], registered: bool
 ) -> NDArray[np.float32]:
-    """Reads the depth of a picture.
+    """Reads the depth of an image.
 
     Args:
         message: 16UC1 or 32FC1, or these compressed; see `decode_depth`.
-        header: Of the picture.
+        header: Of the image.
         shape: Its height and width, px.
-        registered: Whether it is registered to the picture, whatever its frame_id says.
+        registered: Whether it is registered to the image, whatever its frame_id says.
 
     Returns:
         H×W, m; see `read_depth`.
 
     Raises:
-        SetAside: It is not registered to that picture, or no depth.
+        SetAside: It is not registered to that image, or no depth.
     """
     frame = message.header.frame_id
     if isinstance(message, Image) and (message.height, message.width) != shape:
@@ -279,7 +279,7 @@ def read_registered(
         if isinstance(message, Image):
             return read_depth(message)
         return decode_depth(message.format, message.data, shape)
-    except PictureRefused as refusal:
+    except InvalidImageError as refusal:
         raise SetAside(f'depth: {refusal.reason}', str(refusal)) from None
     except ValueError as error:
         told = f'format {message.format!r}, {len(message.data)} bytes'
@@ -287,15 +287,15 @@ def read_registered(
 
 
 def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
-    """Reads the camera_info of a picture.
+    """Reads the camera_info of an image.
 
     Args:
         info: Of the camera.
-        shape: Height and width of the picture, px.
+        shape: Height and width of the image, px.
         rectified: Whether it is.
 
     Raises:
-        SetAside: It is not calibrated, or is not of that picture.
+        SetAside: It is not calibrated, or is not of that image.
     """
     try:
         lens = read_intrinsics(info, rectified)
@@ -314,7 +314,7 @@ def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     is no distortion, K holds for rectified images, too.
 
     Args:
-        info: Of the pictures.
+        info: Of the images.
         rectified: Whether these are rectified: P holds then, else K and D.
 
     Raises:

@@ -30,7 +30,7 @@ def _count(counter: Counter[str], reason: str) -> None:
 
 
 class Health:
-    """What happened to the pictures; safe to use from several threads."""
+    """What happened to the images; safe to use from several threads."""
 
     def __init__(self) -> None:
         """Starts at zero."""
@@ -45,7 +45,7 @@ class Health:
         self._heard = time.monotonic()
 
     def received(self, sequence: int | None, publishers: int = 1) -> None:
-        """Counts a picture that came, and those that were lost before it.
+        """Counts an image that came, and those that were lost before it.
 
         Args:
             sequence: The publication sequence number, which rises by one a message of a
@@ -76,33 +76,33 @@ class Health:
             self._heard = time.monotonic()
 
     def dropped(self) -> None:
-        """Counts a picture that a newer one replaced, or that nobody wanted the results of."""
+        """Counts an image that a newer one replaced, or that nobody wanted the results of."""
         with self._lock:
             self._frames['dropped'] += 1
 
     def refused(self, reason: str) -> None:
-        """Counts a picture that could not or should not be worked on."""
+        """Counts an image that could not or should not be worked on."""
         with self._lock:
             _count(self._refused, reason)
             self._troubles += 1
 
     def set_aside(self, reason: str) -> None:
-        """Counts what came with a picture and could not be used; the picture itself could."""
+        """Counts what came with an image and could not be used; the image itself could."""
         with self._lock:
             _count(self._set_aside, reason)
 
     def failed(self) -> None:
-        """Counts a picture that was lost by an error."""
+        """Counts an image that was lost by an error."""
         with self._lock:
             self._frames['failed'] += 1
             self._troubles += 1
 
     def published(self, latencies: dict[str, float], age: float) -> None:
-        """Counts a picture whose results went out.
+        """Counts an image whose results went out.
 
         Args:
             latencies: Stage → seconds; 'total' is from receipt to publish.
-            age: Of the picture's stamp when its results went out, s.
+            age: Of the image's stamp when its results went out, s.
         """
         with self._lock:
             self._frames['out'] += 1
@@ -111,20 +111,20 @@ class Health:
                 self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
 
     def silence(self) -> float:
-        """Returns seconds since the last picture came, or since the subscription."""
+        """Returns seconds since the last image came, or since the subscription."""
         with self._lock:
             return time.monotonic() - self._heard
 
     def status(
         self, name: str, about: dict[str, str], trouble: str = '', silence: str = ''
     ) -> DiagnosticStatus:
-        """Returns the diagnostic status: a warning if pictures were lost to trouble since the last.
+        """Returns the diagnostic status: a warning if images were lost to trouble since the last.
 
         Args:
             name: Of the status.
             about: More keys and values, put first; 'state' among them.
             trouble: Why the node does not work at all, which is an error; empty if it does.
-            silence: Why no pictures come, which is a warning; empty if they do.
+            silence: Why no images come, which is a warning; empty if they do.
         """
         with self._lock:
             values = dict(about)
@@ -151,6 +151,6 @@ class Health:
             status.message = silence
         elif troubles:
             status.level = DiagnosticStatus.WARN
-            status.message = f'{troubles} pictures refused or failed since the last report'
+            status.message = f'{troubles} images refused or failed since the last report'
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         return status

@@ -17,15 +17,15 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import (
     MAX_PIXELS,
+    ImageError,
     ImageTooLargeError,
-    PictureError,
     check_size,
     decode_rgb,
 )
 
 
-class PictureRefused(ValueError):  # noqa: N818  (it is the picture that is at fault, not the node)
-    """A message that is no picture; `reason` is what is counted, the message tells more."""
+class InvalidImageError(ValueError):
+    """A message that is no image; `reason` is what is counted, the message tells more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f'{reason}: {detail}')
@@ -109,25 +109,27 @@ class ImageReader:
             H×W×3 uint8 RGB; of rgb8 a view of the message's own data, rows perhaps padded.
 
         Raises:
-            PictureRefused: Unknown encoding, wrong step, short data, zero size, too large, or not
-                decodable.
+            InvalidImageError: Unknown encoding, wrong step, short data, zero size, too large, or
+                not decodable.
         """
         try:
             if isinstance(message, Image):
                 return self._read_raw(message)
             return decode_rgb(message.data, False, self.depth, self.max_pixels)
         except ImageTooLargeError as error:
-            raise PictureRefused('too large', str(error)) from None
-        except PictureError as error:
-            raise PictureRefused('not decodable', f'format {message.format!r}: {error}') from None
+            raise InvalidImageError('too large', str(error)) from None
+        except ImageError as error:
+            raise InvalidImageError(
+                'not decodable', f'format {message.format!r}: {error}'
+            ) from None
 
     def _read_raw(self, message: Image) -> NDArray[np.uint8]:
         if not message.height or not message.width:
-            raise PictureRefused('zero size', f'{message.width}×{message.height}')
+            raise InvalidImageError('zero size', f'{message.width}×{message.height}')
         check_size(message.width, message.height, self.max_pixels)
         encoding = NAMES.get(message.encoding.lower())
         if encoding is None:
-            raise PictureRefused('unknown encoding', repr(message.encoding))
+            raise InvalidImageError('unknown encoding', repr(message.encoding))
         if encoding in YUV_PLANES:
             luma, chroma = _planes(message, encoding)
             return _convert_planes(luma, chroma, YUV_PLANES[encoding])
@@ -137,7 +139,7 @@ class ImageReader:
             return self.depth.to_eight_bits(_convert(stored, code))
         except cv2.error as error:
             detail = f'{message.encoding}: {first_line(error)}'
-            raise PictureRefused('not convertible', detail) from None
+            raise InvalidImageError('not convertible', detail) from None
 
 
 def read_depth(message: Image) -> NDArray[np.float32]:
@@ -151,15 +153,15 @@ def read_depth(message: Image) -> NDArray[np.float32]:
         message's own data.
 
     Raises:
-        PictureRefused: Unknown encoding, wrong step, short data, or zero size.
+        InvalidImageError: Unknown encoding, wrong step, short data, or zero size.
     """
     if not message.height or not message.width:
-        raise PictureRefused('zero size', f'{message.width}×{message.height}')
+        raise InvalidImageError('zero size', f'{message.width}×{message.height}')
     encoding = message.encoding.lower()
     if encoding in ('16uc1', 'mono16'):
         return np.multiply(_stored(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
     if encoding != '32fc1':
-        raise PictureRefused('unknown encoding', repr(message.encoding))
+        raise InvalidImageError('unknown encoding', repr(message.encoding))
     stored = _stored(message, 1, 4)[..., 0]
     metres = stored.view(stored.dtype.str.replace('u', 'f'))
     return metres.astype(np.float32, copy=False)
@@ -225,7 +227,7 @@ def _planes(message: Image, encoding: str) -> tuple[NDArray[np.uint8], NDArray[n
 
 def _check_step(message: Image, row: int) -> None:
     if message.step < row:
-        raise PictureRefused(
+        raise InvalidImageError(
             'wrong step',
             f'{message.step} bytes a row, {message.encoding} of width {message.width} needs {row}',
         )
@@ -233,7 +235,7 @@ def _check_step(message: Image, row: int) -> None:
 
 def _check_length(message: Image, needed: int) -> None:
     if len(message.data) < needed:
-        raise PictureRefused('short data', f'{len(message.data)} bytes of {needed}')
+        raise InvalidImageError('short data', f'{len(message.data)} bytes of {needed}')
 
 
 def _convert(stored: NDArray[Any], code: int | None) -> NDArray[Any]:

@@ -97,18 +97,18 @@ class Parameters:
     )
     input_width: int = _parameter(
         0,
-        "width that the network sees, px; 0 = the picture's own, or larger if the weights say so",
+        "width that the network sees, px; 0 = the image's own, or larger if the weights say so",
         0,
         LARGEST_SIDE,
     )
     input_height: int = _parameter(
         0,
-        "height that the network sees, px; 0 = the picture's own, or larger if the weights say so",
+        "height that the network sees, px; 0 = the image's own, or larger if the weights say so",
         0,
         LARGEST_SIDE,
     )
     tile: int = _parameter(
-        0, 'larger pictures are looked at in tiles of so many px; 0 = never', 0, LARGEST_SIDE
+        0, 'larger images are looked at in tiles of so many px; 0 = never', 0, LARGEST_SIDE
     )
     tile_overlap: int = _parameter(
         256, 'least overlap of neighbouring tiles, px; at most half a tile', 0, LARGEST_SIDE
@@ -153,12 +153,12 @@ class Parameters:
     )
     track: bool = _parameter(
         Settings.track,
-        'a rock keeps its id while it is in view; else ids count from 1 in each picture',
+        'a rock keeps its id while it is in view; else ids count from 1 in each image',
         live=True,
     )
     depth_tolerance: float = _parameter(
         0.05,
-        'most that the stamps of a picture and its depth may differ, and most that a picture waits'
+        'most that the stamps of an image and its depth may differ, and most that an image waits'
         ' for its depth and for its pose in fixed_frame, s',
         0.0,
         10.0,
@@ -170,7 +170,7 @@ class Parameters:
         ' aligned depth has it',
     )
     rectified: bool = _parameter(
-        False, "pictures are rectified (image_rect): camera_info's P holds, without distortion"
+        False, "images are rectified (image_rect): camera_info's P holds, without distortion"
     )
     ground_plane: str = _parameter(
         'none',
@@ -192,7 +192,7 @@ class Parameters:
     fixed_frame: str = _parameter(
         '',
         'frame that stands still, such as odom: with depth, TF then tells ids how the camera moved;'
-        ' empty: pictures alone do',
+        ' empty: images alone do',
     )
     obstacle_step: int = _parameter(
         4, 'px from one point of obstacles to the next, across and down', 1, 100, live=True
@@ -214,18 +214,18 @@ class Parameters:
     )
     ignore_mask: str = _parameter(
         '',
-        "PNG in the picture's shape; where it is 0 there is never rock; {camera} in it stands for"
+        "PNG in the image's shape; where it is 0 there is never rock; {camera} in it stands for"
         " each camera's name; empty: none",
     )
     max_rate: float = _parameter(
         0.0,
-        'most pictures a second that are worked on of a camera, Hz; 0 = any',
+        'most images a second that are worked on of a camera, Hz; 0 = any',
         0.0,
         1000.0,
         live=True,
     )
     max_pixels: int = _parameter(
-        UHD_PIXELS, 'larger pictures are refused, px', 1, 1_000_000_000, live=True
+        UHD_PIXELS, 'larger images are refused, px', 1, 1_000_000_000, live=True
     )
     significant_bits: int = _parameter(
         0,
@@ -239,7 +239,7 @@ class Parameters:
     )
     jpeg_quality: int = _parameter(80, 'of overlay/compressed', 1, 100, live=True)
     max_image_age: float = _parameter(
-        0.0, 'pictures with an older stamp are refused, s; 0 = any', 0.0, 1e6, live=True
+        0.0, 'images with an older stamp are refused, s; 0 = any', 0.0, 1e6, live=True
     )
     autostart: bool = _parameter(
         True, 'go to active without being asked, at the start or when set while unconfigured'

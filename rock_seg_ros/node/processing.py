@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of pictures through the house, in the worker's thread."""
+"""The way of images through the house, in the worker's thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rock_seg_ros.node.camera import Arrival, Camera
 from rock_seg_ros.node.camera_geometry import nanoseconds
 from rock_seg_ros.node.diagnostics import tell_age
-from rock_seg_ros.node.images import PictureRefused
+from rock_seg_ros.node.images import InvalidImageError
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
@@ -27,7 +27,7 @@ from rock_seg_ros.perception.instances.rocks import RockSettings
 
 @dataclass
 class Opened:
-    """A picture that was read, the outputs that are wanted of it, and when: `time.monotonic()`.
+    """An image that was read, the outputs that are wanted of it, and when: `time.monotonic()`.
 
     `publishing` is how long its outputs have taken so far, s.
     """
@@ -41,7 +41,7 @@ class Opened:
 
 
 class Processor:
-    """Reads pictures, asks the network, publishes."""
+    """Reads images, asks the network, publishes."""
 
     def __init__(self, node: Node) -> None:
         """Takes the node's clock and log."""
@@ -50,46 +50,46 @@ class Processor:
     def process(
         self, arrivals: Sequence[Arrival], segmenter: Segmenter, parameters: Parameters
     ) -> None:
-        """Works on pictures of several cameras, in one run of the network where there are more.
+        """Works on images of several cameras, in one run of the network where there are more.
 
-        Whatever goes wrong with a picture costs that picture only.
+        Whatever goes wrong with an image costs that image only.
         """
-        pictures = []
+        images = []
         for arrival in arrivals:
             with self._at_own_cost(arrival.camera):
                 if wanted := [output for output in arrival.camera.outputs if output.wanted]:
-                    pictures.append(self._open(arrival, wanted, segmenter, parameters))
+                    images.append(self._open(arrival, wanted, segmenter, parameters))
                 else:
                     arrival.camera.health.dropped()
         begun = time.monotonic()
-        pictures = self._segment(pictures)
+        images = self._segment(images)
         network = time.monotonic() - begun
         through = []
-        for picture in pictures:  # of all cameras, before one of them waits for depth or TF
-            with self._at_own_cost(picture.arrival.camera):
-                self._publish_pixels(picture, parameters)
-                through.append(picture)
+        for image in images:  # of all cameras, before one of them waits for depth or TF
+            with self._at_own_cost(image.arrival.camera):
+                self._publish_pixels(image, parameters)
+                through.append(image)
         deadline = time.monotonic() + parameters.depth_tolerance  # one, so that waits do not add up
-        for picture in through:
-            with self._at_own_cost(picture.arrival.camera):
-                self._publish(picture, network, parameters, deadline)
+        for image in through:
+            with self._at_own_cost(image.arrival.camera):
+                self._publish(image, network, parameters, deadline)
 
     @contextmanager
     def _at_own_cost(self, camera: Camera) -> Iterator[None]:
-        """Counts and logs what goes wrong with a picture of a camera."""
+        """Counts and logs what goes wrong with an image of a camera."""
         whose = f' of {camera.name}' if camera.name else ''
         log = self._node.get_logger()
         try:
             yield
-        except PictureRefused as refusal:
+        except InvalidImageError as refusal:
             camera.health.refused(refusal.reason)
-            log.warning(f'picture{whose} refused, {refusal}', throttle_duration_sec=1.0)
-        except Exception as error:  # noqa: BLE001  (the next picture may do)
+            log.warning(f'image{whose} refused, {refusal}', throttle_duration_sec=1.0)
+        except Exception as error:  # noqa: BLE001  (the next image may do)
             if not self._node.context.ok() or isinstance(error, InvalidHandle):
                 camera.health.dropped()  # the node ends, or its topics went meanwhile
                 return
             camera.health.failed()
-            log.error(f'picture{whose} lost, {first_line(error)}', throttle_duration_sec=1.0)
+            log.error(f'image{whose} lost, {first_line(error)}', throttle_duration_sec=1.0)
 
     def _open(
         self,
@@ -101,7 +101,7 @@ class Processor:
         started = time.monotonic()
         message = arrival.message
         if 0 < parameters.max_image_age < (age := self._age(message.header)):
-            raise PictureRefused(
+            raise InvalidImageError(
                 'too old',
                 f'age in s {tell_age(age)}, max_image_age is {parameters.max_image_age} s',
             )
@@ -144,61 +144,61 @@ class Processor:
                 target_before=arrival.camera.target if parameters.track else None,
             )
         except SizeError as error:
-            raise PictureRefused('not the size of ignore_mask', str(error)) from None
+            raise InvalidImageError('not the size of ignore_mask', str(error)) from None
         return Opened(arrival, analysis, wanted, started, time.monotonic())
 
-    def _segment(self, pictures: list[Opened]) -> list[Opened]:
-        """Runs the network; returns the pictures that came through."""
-        if len(pictures) > 1:
+    def _segment(self, images: list[Opened]) -> list[Opened]:
+        """Runs the network; returns the images that came through."""
+        if len(images) > 1:
             try:
-                segment_together([picture.analysis for picture in pictures])
+                segment_together([image.analysis for image in images])
             except Exception as error:  # noqa: BLE001  (such as too little memory for so many)
                 self._node.get_logger().warning(
-                    f'{len(pictures)} pictures at once: {first_line(error)}; now one by one',
+                    f'{len(images)} images at once: {first_line(error)}; now one by one',
                     throttle_duration_sec=1.0,
                 )
         through = []
-        for picture in pictures:
-            with self._at_own_cost(picture.arrival.camera):
-                _ = picture.analysis.segmentation
-                through.append(picture)
+        for image in images:
+            with self._at_own_cost(image.arrival.camera):
+                _ = image.analysis.segmentation
+                through.append(image)
         return through
 
-    def _publish_pixels(self, picture: Opened, parameters: Parameters) -> None:
+    def _publish_pixels(self, image: Opened, parameters: Parameters) -> None:
         """Publishes what tells of pixels alone."""
         begun = time.monotonic()
-        for output in picture.wanted:
+        for output in image.wanted:
             if not output.of_rocks:
-                output.publish(picture.analysis, parameters)
-        picture.publishing = time.monotonic() - begun
+                output.publish(image.analysis, parameters)
+        image.publishing = time.monotonic() - begun
 
     def _publish(
-        self, picture: Opened, network: float, parameters: Parameters, deadline: float
+        self, image: Opened, network: float, parameters: Parameters, deadline: float
     ) -> None:
         """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
         begun = time.monotonic()
-        camera, analysis = picture.arrival.camera, picture.analysis
-        if any(output.metric for output in picture.wanted):  # may wait for depth
+        camera, analysis = image.arrival.camera, image.analysis
+        if any(output.metric for output in image.wanted):  # may wait for depth
             analysis.view = camera.scale.view(
-                analysis.header, analysis.picture.shape[:2], parameters.depth_tolerance, deadline
+                analysis.header, analysis.image.shape[:2], parameters.depth_tolerance, deadline
             )
             if analysis.view is not None and analysis.view.depth is not None:
                 analysis.pose = camera.scale.pose(analysis.header, deadline)
-        for output in picture.wanted:
+        for output in image.wanted:
             if output.of_rocks:
                 output.publish(analysis, parameters)
         done = time.monotonic()
         camera.last, camera.target = analysis, analysis.target_now
-        received = picture.arrival.received
+        received = image.arrival.received
         camera.health.published(
             {
-                'wait': picture.started - received,
-                'read': picture.read - picture.started,
+                'wait': image.started - received,
+                'read': image.read - image.started,
                 'network': network,
-                'publish': picture.publishing + done - begun,
+                'publish': image.publishing + done - begun,
                 'total': done - received,
             },
-            self._age(picture.arrival.message.header),
+            self._age(image.arrival.message.header),
         )
 
     def _age(self, header: Any) -> float:

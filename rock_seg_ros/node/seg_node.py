@@ -57,7 +57,7 @@ LONGEST_FAREWELL = 1.0  # s that the end of the node waits for them
 def load_segmenter(parameters: Parameters) -> Segmenter:
     """Loads the network that the parameters name, and warms it for VGA or its input size.
 
-    With several cameras it is warmed for as many pictures at once as may come.
+    With several cameras it is warmed for as many images at once as may come.
 
     Raises:
         ValueError: With one line that names what is wrong.
@@ -178,7 +178,7 @@ class SegNode(AsyncLifecycleNode):
             await self._pause()
             return self._fail('cannot be activated', error)
         self._trouble = ''
-        self.get_logger().info(f'active: pictures from {", ".join(topics)}')
+        self.get_logger().info(f'active: images from {", ".join(topics)}')
         return super().on_activate(state)
 
     async def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -386,7 +386,7 @@ class SegNode(AsyncLifecycleNode):
     async def _on_rock_abundance(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        """Answers with JSON: of the newest picture, or of each camera's by its name."""
+        """Answers with JSON: of the newest image, or of each camera's by its name."""
         tolerance = self._parameters_view.depth_tolerance
         cameras = list(self._cameras)
         try:
@@ -398,7 +398,7 @@ class SegNode(AsyncLifecycleNode):
             response.message = first_line(error)
             return response
         if not found:
-            response.message = f'no picture was worked on yet while {self.state}'
+            response.message = f'no image was worked on yet while {self.state}'
             return response
         response.success = True
         response.message = json.dumps(found.get('', found))
@@ -420,7 +420,7 @@ class SegNode(AsyncLifecycleNode):
         threshold = self._parameters_view.threshold or segmenter.card.threshold
         self._label_info = publish_label_info(self, segmenter.card, threshold)
 
-    # Pictures
+    # Images
 
     def _work(self, arrivals: list[Arrival]) -> None:
         segmenter = self._segmenter
@@ -428,13 +428,13 @@ class SegNode(AsyncLifecycleNode):
             self._processor.process(arrivals, segmenter, self._parameters_view)
 
     def _catch_up(self) -> None:
-        """Has the network make ready what the last pictures lacked."""
+        """Has the network make ready what the last images lacked."""
         try:
             if self._segmenter is not None:
                 self._segmenter.catch_up()
-        except Exception as error:  # noqa: BLE001  (the pictures are worked on all the same)
+        except Exception as error:  # noqa: BLE001  (the images are worked on all the same)
             self.get_logger().warning(
-                f'pictures of this size stay slower: {first_line(error)}', throttle_duration_sec=1.0
+                f'images of this size stay slower: {first_line(error)}', throttle_duration_sec=1.0
             )
 
     # Diagnostics
@@ -479,7 +479,7 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
     parser = argparse.ArgumentParser(
         prog='seg_node',
         usage='seg_node [-h] [--ros-args -p PARAMETER:=VALUE -r image:=TOPIC ...]',
-        description='Finds rocks in the pictures of a topic and publishes masks and polygons.',
+        description='Finds rocks in the images of a topic and publishes masks and polygons.',
         epilog='Parameters: ros2 param describe, config/seg.yaml, README.',
     )
     try:

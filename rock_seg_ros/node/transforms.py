@@ -61,10 +61,10 @@ class Frames:
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def below(self, header: Header, set_aside: Callable[[str], None]) -> Plane | None:
-        """Returns the ground in the frame of a picture's header; None where it is not known.
+        """Returns the ground in the frame of an image's header; None where it is not known.
 
         Args:
-            header: Of the picture.
+            header: Of the image.
             set_aside: Told why TF has none that is below the camera.
         """
         if not self._base:
@@ -90,9 +90,9 @@ class Frames:
         """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known.
 
         Args:
-            header: Of the picture.
+            header: Of the image.
             set_aside: Told why TF does not know.
-            deadline: `time.monotonic()` until which TF that comes later than the picture is waited
+            deadline: `time.monotonic()` until which TF that comes later than the image is waited
                 for; not in the thread that hears of it.
             goes_on: Whether to wait still; asked now and then.
         """
@@ -111,7 +111,7 @@ class Frames:
                 return pose_of(found.transform)
 
     def _comes(self, header: Header) -> bool:
-        """Whether the newest pose is a little older than a picture, so that its own may come."""
+        """Whether the newest pose is a little older than an image, so that its own may come."""
         try:
             newest = self._buffer.lookup_transform(self._fixed, header.frame_id, Time())
         except tf2_ros.TransformException:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mailbox, where the newest picture of each camera wins, and the thread that empties it."""
+"""The mailbox, where the newest image of each camera wins, and the thread that empties it."""
 
 from __future__ import annotations
 

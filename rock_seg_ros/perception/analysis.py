@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture on its way through the house, and what is found in it, worked out when first asked."""
+"""An image on its way through the house, and what is found in it, worked out when first asked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rock_seg_ros.perception.overlay import draw_overlay
 
 @dataclass(frozen=True)
 class Settings:
-    """What may change from picture to picture.
+    """What may change from image to image.
 
     Attributes:
         threshold: Rock probability from which a pixel is rock; None = the card's.
         rocks: Which rocks are told.
         overlay_alpha: Strength of the overlay's tint, 0 to 1.
-        track: Whether rocks keep the ids that they had in the pictures before, where a tracker
+        track: Whether rocks keep the ids that they had in the images before, where a tracker
             knows them; else they are numbered from 1, the largest first.
         target: Which rocks suit a drill or an instrument.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
@@ -48,21 +48,21 @@ class Settings:
 
 @dataclass
 class Analysis:
-    """A picture and what is found in it.
+    """An image and what is found in it.
 
     Attributes:
-        picture: H×W×3 uint8 RGB, any strides.
+        image: H×W×3 uint8 RGB, any strides.
         segmenter: The network that is asked; None once it has answered, since a result outlives it.
         settings: How it is asked.
-        header: Whatever came with the picture and goes out with the results; never looked into.
+        header: Whatever came with the image and goes out with the results; never looked into.
         tracker: Of the camera, or None.
-        time: When the picture was taken, s; for the tracker.
+        time: When the image was taken, s; for the tracker.
         view: What makes metres of pixels; None = nothing is known. May be set until first used.
-        target_before: Id of the last picture's target.
+        target_before: Id of the last image's target.
         pose: Of the camera in a frame that stands still, 4×4, m; with depth, helps the tracker.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     segmenter: Segmenter | None
     settings: Settings = field(default_factory=Settings)
     header: Any = None
@@ -76,12 +76,12 @@ class Analysis:
         """Refuses an ignore mask of another size before any work is done, with SizeError."""
         self.classes = self._network.card.classes
         if self.settings.keep is not None:
-            check_size(self.settings.keep, self.picture.shape[:2])
+            check_size(self.settings.keep, self.image.shape[:2])
 
     @cached_property
     def segmentation(self) -> Segmentation:
         """Class ids and confidence, with the ignored pixels taken out."""
-        return self._kept(self._network.segment(self.picture, self.settings.threshold))
+        return self._kept(self._network.segment(self.image, self.settings.threshold))
 
     @property
     def _network(self) -> Segmenter:
@@ -99,7 +99,7 @@ class Analysis:
 
     @cached_property
     def _found(self) -> list[Rock]:
-        """The rocks, numbered in this picture."""
+        """The rocks, numbered in this image."""
         return find_rocks(self.segmentation, self.settings.rocks)
 
     @cached_property
@@ -110,7 +110,7 @@ class Analysis:
         sight = None
         if self.pose is not None and self.view is not None and self.view.depth is not None:
             sight = Sight(self.view, self.pose)
-        return self.tracker.follow(self.picture, self._found, self.time, sight, self.instances)
+        return self.tracker.follow(self.image, self._found, self.time, sight, self.instances)
 
     @cached_property
     def places(self) -> list[Place]:
@@ -122,7 +122,7 @@ class Analysis:
     @cached_property
     def target(self) -> int | None:
         """The place among the rocks of the one that suits a drill or an instrument best."""
-        size = self.picture.shape[:2]
+        size = self.image.shape[:2]
         return choose_target(
             self.rocks, self.places, size, self.settings.target, self.target_before
         )
@@ -136,22 +136,22 @@ class Analysis:
     @cached_property
     def instances(self) -> NDArray[np.uint16]:
         """H×W uint16: 0, or a rock's place among the rocks, counted from 1."""
-        return draw_instances(self._found, self.picture.shape[:2])
+        return draw_instances(self._found, self.image.shape[:2])
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
-        """H×W×3 uint8 RGB, contiguous: the picture with the rocks drawn on."""
-        return draw_overlay(self.picture, self.mask, self.rocks, self.settings.overlay_alpha)
+        """H×W×3 uint8 RGB, contiguous: the image with the rocks drawn on."""
+        return draw_overlay(self.image, self.mask, self.rocks, self.settings.overlay_alpha)
 
 
 def segment_together(analyses: Sequence[Analysis]) -> None:
-    """Works out the segmentations of pictures in one run of the network, where they are alike.
+    """Works out the segmentations of images in one run of the network, where they are alike.
 
     Args:
         analyses: At least one, of the same segmenter and threshold.
     """
     first = analyses[0]
-    pictures = [analysis.picture for analysis in analyses]
-    results = first._network.segment_batch(pictures, first.settings.threshold)
+    images = [analysis.image for analysis in analyses]
+    results = first._network.segment_batch(images, first.settings.threshold)
     for analysis, result in zip(analyses, results, strict=True):
         analysis.segmentation = analysis._kept(result)

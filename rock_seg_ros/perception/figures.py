@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots and pictures as data URIs, for reports of one HTML file."""
+"""Plots and images as data URIs, for reports of one HTML file."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def svg(figure: Figure) -> str:
     return data_uri(rounded, 'image/svg+xml')
 
 
-def jpeg(picture: NDArray[Any]) -> str:
+def jpeg(image: NDArray[Any]) -> str:
     """Returns H×W×3 uint8 RGB, made smaller if it is wide, as the data URI of a JPEG."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if width > SHOWN_WIDTH:
         size = (SHOWN_WIDTH, max(1, round(height * SHOWN_WIDTH / width)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    turned = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode('.jpg', turned, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return data_uri(encoded.tobytes(), 'image/jpeg')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing what was found onto the picture."""
+"""Drawing what was found onto the image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ BAND = 64  # rows
 
 
 def draw_overlay(
-    picture: NDArray[np.uint8], mask: NDArray[np.uint8], rocks: Sequence[Rock], alpha: float
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], rocks: Sequence[Rock], alpha: float
 ) -> NDArray[np.uint8]:
     """Tints the mask, outlines the rocks and writes their ids.
 
     Args:
-        picture: H×W×3 uint8 RGB, any strides; stays as it is.
+        image: H×W×3 uint8 RGB, any strides; stays as it is.
         mask: H×W uint8, 255 where there is rock.
-        rocks: Of this picture.
+        rocks: Of this image.
         alpha: Strength of the tint, 0 (none) to 1 (opaque).
 
     Returns:
         H×W×3 uint8 RGB, contiguous.
     """
-    canvas = np.array(picture, order='C')
+    canvas = np.array(image, order='C')
     _tint(canvas, mask, alpha)
     outlines = [np.rint(rock.polygon).astype(np.int32) for rock in rocks]
     cv2.polylines(canvas, outlines, True, OUTLINE, 1, cv2.LINE_AA)

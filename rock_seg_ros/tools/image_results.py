@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files found, and what was found in a picture written; a file is whole or not there."""
+"""Image files found, and what was found in an image written; a file is whole or not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
 from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
 from rock_seg_ros.perception.writing import write_beside
@@ -22,18 +22,18 @@ NAMED = 3  # files of a longer list
 RECORDS = (b'{"image": ', b'{"video": ')  # how they begin
 
 
-def find_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Lists the picture files that are meant.
+def find_images(inputs: Iterable[str]) -> list[Path]:
+    """Lists the image files that are meant.
 
     Args:
-        inputs: Files (of any suffix), folders (their pictures, without subfolders and hidden files)
+        inputs: Files (of any suffix), folders (their images, without subfolders and hidden files)
             or globs.
 
     Returns:
         Each file once, in the order of the inputs, a folder's and a glob's sorted.
 
     Raises:
-        PictureError: A folder or a glob has no pictures.
+        ImageError: A folder or a glob has no images.
     """
     found: dict[Path, None] = {}
     for given in inputs:
@@ -45,13 +45,13 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
         else:
             files = [path]
         if not files:
-            raise PictureError(f'{given}: no pictures there')
+            raise ImageError(f'{given}: no images there')
         found.update(dict.fromkeys(files))
     return list(found)
 
 
 def left_out(inputs: Iterable[str]) -> list[str]:
-    """Returns a line for each kind of file that `find_pictures` passes over in folders."""
+    """Returns a line for each kind of file that `find_images` passes over in folders."""
     lines = []
     for given in inputs:
         for suffix, files in passed_over(Path(given)).items():
@@ -63,9 +63,9 @@ def left_out(inputs: Iterable[str]) -> list[str]:
     return lines
 
 
-def picture_record(name: str, analysis: Analysis) -> dict[str, Any]:
-    """Returns what programs read of one picture, ready for JSON."""
-    height, width = analysis.picture.shape[:2]
+def image_record(name: str, analysis: Analysis) -> dict[str, Any]:
+    """Returns what programs read of one image, ready for JSON."""
+    height, width = analysis.image.shape[:2]
     rocks = [
         {
             'id': rock.id,
@@ -81,7 +81,7 @@ def picture_record(name: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def result_paths(stem: Path) -> tuple[Path, Path, Path]:
-    """Returns where mask, overlay and record of a picture go; `stem` is folder and name."""
+    """Returns where mask, overlay and record of an image go; `stem` is folder and name."""
     endings = ('_mask.png', '_overlay.jpg', '.json')
     mask, overlay, record = (stem.with_name(stem.name + ending) for ending in endings)
     return mask, overlay, record
@@ -94,12 +94,12 @@ def is_own_record(path: Path) -> bool:
 
 
 def write_results(stem: Path, name: str, analysis: Analysis) -> str:
-    """Writes mask, overlay and record of a picture, the record last.
+    """Writes mask, overlay and record of an image, the record last.
 
     Args:
         stem: Folder and name that the files get.
-        name: What the record says that the picture is called.
-        analysis: Of the picture.
+        name: What the record says that the image is called.
+        analysis: Of the image.
 
     Returns:
         Why there is no overlay; empty where there is one.
@@ -110,15 +110,15 @@ def write_results(stem: Path, name: str, analysis: Analysis) -> str:
     mask, overlay, record = result_paths(stem)
     problem, written = '', []
     try:
-        write_picture(mask, analysis.mask)
+        write_image(mask, analysis.mask)
         written.append(mask)
         try:
-            write_picture(overlay, analysis.overlay)
+            write_image(overlay, analysis.overlay)
             written.append(overlay)
         except EncodingError as error:
             overlay.unlink(missing_ok=True)
             problem = f'no overlay: {error}'
-        write_json(record, picture_record(name, analysis))
+        write_json(record, image_record(name, analysis))
     except BaseException:
         for path in written:
             path.unlink()
@@ -126,14 +126,14 @@ def write_results(stem: Path, name: str, analysis: Analysis) -> str:
     return problem
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Writes H×W or H×W×3 uint8 RGB as the suffix says.
 
     Raises:
         EncodingError: The format cannot hold it.
         OSError: It cannot be written.
     """
-    coded = encode_image(picture, path.suffix)
+    coded = encode_image(image, path.suffix)
     write_beside(path, lambda temporary: temporary.write_bytes(coded))
 
 

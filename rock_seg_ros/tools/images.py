@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg images`: rocks in picture files."""
+"""`rock_seg images`: rocks in image files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.tools.image_results import (
     NAMED,
-    find_pictures,
+    find_images,
     is_own_record,
     left_out,
     result_paths,
@@ -32,12 +32,12 @@ from rock_seg_ros.tools.network_options import (
 )
 
 # RuntimeError: torch has no memory left.
-_PICTURE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
+_IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg images`."""
-    parser.add_argument('inputs', nargs='+', metavar='IN', help='picture, folder or glob')
+    parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob')
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
         help='folder for NAME_mask.png, NAME_overlay.jpg and NAME.json',
@@ -46,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every picture; one that cannot be read is told, and the others go on."""
+    """Works on every image; one that cannot be read is told, and the others go on."""
     for line in left_out(arguments.inputs):
         tell('images', line)
-    pictures = find_pictures(arguments.inputs)
-    _refuse_collisions(pictures, arguments.output)
+    images = find_images(arguments.inputs)
+    _refuse_collisions(images, arguments.output)
     work = _Work(arguments, segmenter_of(arguments), settings_of(arguments))
-    whole = [work.do(picture) for picture in tqdm(pictures, unit='picture', file=sys.stderr)]
+    whole = [work.do(image) for image in tqdm(images, unit='image', file=sys.stderr)]
     return 0 if all(whole) else FAILED
 
 
 class _Work:
-    """What is done with each picture."""
+    """What is done with each image."""
 
     def __init__(
         self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Settings
@@ -68,15 +68,15 @@ class _Work:
         self._scaled = 0  # files of which was told how they are scaled
 
     def do(self, path: Path) -> bool:
-        """Works on a picture; returns whether all went well."""
+        """Works on an image; returns whether all went well."""
         depth = BitDepth(
             self._arguments.significant_bits, lambda told: self._tell_scale(f'{path}: {told}')
         )
         try:
-            picture = read_rgb(path, depth, self._arguments.max_pixels)
-            analysis = Analysis(picture, self._segmenter, self._settings)
+            image = read_rgb(path, depth, self._arguments.max_pixels)
+            analysis = Analysis(image, self._segmenter, self._settings)
             problem = write_results(self._arguments.output / path.stem, path.name, analysis)
-        except _PICTURE_ERRORS as error:
+        except _IMAGE_ERRORS as error:
             problem = reason(error)
         if problem:
             tell('images', problem if str(path) in problem else f'{path}: {problem}')
@@ -90,20 +90,18 @@ class _Work:
             tell('images', 'further files like these are not named')
 
 
-def _refuse_collisions(pictures: Sequence[Path], output: Path) -> None:
+def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
     """Refuses work that would write a file twice, or over one of its own inputs."""
-    inputs = {picture.resolve() for picture in pictures}
+    inputs = {image.resolve() for image in images}
     writers: dict[Path, Path] = {}
-    for picture in pictures:
-        for result in result_paths((output / picture.stem).resolve()):
+    for image in images:
+        for result in result_paths((output / image.stem).resolve()):
             if result in inputs:
-                raise UsageError(f'{picture}: its result would overwrite the input {result}')
+                raise UsageError(f'{image}: its result would overwrite the input {result}')
             if result.suffix == '.json' and result.is_file() and not is_own_record(result):
+                raise UsageError(f'{image}: its result would overwrite {result}, which is not ours')
+            other = writers.setdefault(result, image)
+            if other != image:
                 raise UsageError(
-                    f'{picture}: its result would overwrite {result}, which is not ours'
-                )
-            other = writers.setdefault(result, picture)
-            if other != picture:
-                raise UsageError(
-                    f'{picture}: its result would overwrite that of {other}; use two folders'
+                    f'{image}: its result would overwrite that of {other}; use two folders'
                 )

@@ -74,7 +74,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--tile',
         network['tile'],
-        'larger pictures are looked at in tiles of so many px; 0 = never',
+        'larger images are looked at in tiles of so many px; 0 = never',
         type=_count,
         metavar='PX',
     )
@@ -135,7 +135,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_track_option(parser: argparse.ArgumentParser) -> None:
-    """Adds whether rocks are followed from picture to picture, as `track`."""
+    """Adds whether rocks are followed from image to image, as `track`."""
     parser.add_argument(
         '--track', action=argparse.BooleanOptionalAction, default=Settings.track,
         help=f'a rock keeps its id while it is in view (default: {Settings.track})',
@@ -166,7 +166,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     """Reads the settings out of the options.
 
     Raises:
-        ValueError: The ignore mask is no picture.
+        ValueError: The ignore mask is no image.
     """
     return Settings(
         arguments.threshold,

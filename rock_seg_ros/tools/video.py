@@ -23,7 +23,7 @@ from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeE
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.writing import write_beside
-from rock_seg_ros.tools.image_results import is_own_record, picture_record, write_json
+from rock_seg_ros.tools.image_results import image_record, is_own_record, write_json
 from rock_seg_ros.tools.main import FAILED, UsageError, tell
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -44,12 +44,12 @@ class Frame(NamedTuple):
     Attributes:
         stamp: Time, ticks.
         duration: How long it is seen, ticks.
-        picture: H×W×3 uint8 RGB, upright.
+        image: H×W×3 uint8 RGB, upright.
     """
 
     stamp: int
     duration: int
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
 
 
 class VideoError(ValueError):
@@ -168,7 +168,7 @@ class Video:
             expected = 0 if last is None else last + step
             stamp = expected if frame.pts is None else frame.pts
             last = stamp if last is None else max(stamp, last + 1)
-            yield Frame(last, frame.duration or step, self._picture(frame))
+            yield Frame(last, frame.duration or step, self._image(frame))
         if last is None:
             raise VideoError(self.problem or f'{self.path}: has no frame that decodes')
 
@@ -210,7 +210,7 @@ class Video:
             return False
         return end < whole - max(MARGIN, 3 / self.rate)
 
-    def _picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+    def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Returns a frame as H×W×3 uint8 RGB, upright."""
         deep = frame.format.components[0].bits == 16
         pixels = frame.to_ndarray(format='rgb48le' if deep else 'rgb24')
@@ -230,9 +230,9 @@ def _draw(
     with OverlayVideo(output, video.rate, video.time_base) as drawn:
         for frame in frames:
             time = float(frame.stamp * video.time_base)
-            analysis = Analysis(frame.picture, segmenter, settings, tracker=tracker, time=time)
-            drawn.write(frame._replace(picture=analysis.overlay))
-            records.append({**picture_record(video.path.name, analysis), 'time': time})
+            analysis = Analysis(frame.image, segmenter, settings, tracker=tracker, time=time)
+            drawn.write(frame._replace(image=analysis.overlay))
+            records.append({**image_record(video.path.name, analysis), 'time': time})
     return records
 
 
@@ -256,8 +256,8 @@ class OverlayVideo:
 
     def write(self, frame: Frame) -> None:
         """Adds a frame; an odd side gets its last pixels twice, since yuv420p colours pairs."""
-        height, width = frame.picture.shape[:2]
-        even = cv2.copyMakeBorder(frame.picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        height, width = frame.image.shape[:2]
+        even = cv2.copyMakeBorder(frame.image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._stream is None:
             self._open_stream(even.shape[1], even.shape[0])
         coded = av.VideoFrame.from_ndarray(even, format='rgb24')

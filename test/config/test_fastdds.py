@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 PROFILES = Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
-PICTURES = 20
+IMAGES = 20
 PROGRAM = """
 import sys, time
 import rclpy
@@ -34,8 +34,8 @@ if sys.argv[1] == 'camera':
         publisher.publish(message)
         time.sleep(0.05)  # a camera's rate
 else:
-    def take(picture):
-        number = int(picture.header.frame_id)
+    def take(image):
+        number = int(image.header.frame_id)
         print(number, flush=True)
         came.add(number)
     subscription = node.create_subscription(Image, 'image', take, profile)
@@ -48,12 +48,12 @@ rclpy.shutdown()
 """
 
 
-def test_no_raw_picture_is_lost_on_best_effort_with_the_profile() -> None:
+def test_no_raw_image_is_lost_on_best_effort_with_the_profile() -> None:
     names = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     environment = {**os.environ, **dict.fromkeys(names, str(PROFILES))}
 
     def start(name: str) -> subprocess.Popen[str]:
-        words = [sys.executable, '-c', PROGRAM, name, str(PICTURES)]
+        words = [sys.executable, '-c', PROGRAM, name, str(IMAGES)]
         return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
 
     listener, camera = start('listener'), start('camera')
@@ -64,5 +64,5 @@ def test_no_raw_picture_is_lost_on_best_effort_with_the_profile() -> None:
             process.kill()
             process.communicate()
     first = int(came[0]) if came else 0
-    assert [int(number) for number in came] == list(range(first, PICTURES))
-    assert first < PICTURES / 2
+    assert [int(number) for number in came] == list(range(first, IMAGES))
+    assert first < IMAGES / 2

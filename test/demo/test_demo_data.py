@@ -18,7 +18,7 @@ LARGEST_BAG = 2_500_000
 
 @pytest.fixture(scope='module')
 def drive():
-    """Pictures and camera infos of the bag."""
+    """Images and camera infos of the bag."""
     with Bag(DEMO / 'mars_drive') as bag:
         types = {topic.name: topic.type for topic in bag.topics}
         assert types == {
@@ -41,13 +41,13 @@ def test_the_bag_is_a_small_mcap():
     assert sum(path.stat().st_size for path in files) <= LARGEST_BAG
 
 
-def test_the_bag_has_sixty_pictures_or_more_at_5_hz(drive):
+def test_the_bag_has_sixty_images_or_more_at_5_hz(drive):
     stamps = [stamp(image) for image in drive[0]]
     assert len(stamps) >= 60
     assert set(np.diff(stamps)) == {200_000_000}
 
 
-def test_every_picture_is_640_by_480_and_none_shows_the_panoramas_black(drive):
+def test_every_image_is_640_by_480_and_none_shows_the_panoramas_black(drive):
     for image in drive[0]:
         pixels = cv2.imdecode(image.data, cv2.IMREAD_COLOR)
         assert pixels.shape == (480, 640, 3)
@@ -55,7 +55,7 @@ def test_every_picture_is_640_by_480_and_none_shows_the_panoramas_black(drive):
         assert not cv2.erode(black, np.ones((9, 9), np.uint8)).any()
 
 
-def test_every_picture_has_a_camera_info_of_its_header_and_size(drive):
+def test_every_image_has_a_camera_info_of_its_header_and_size(drive):
     for image, info in zip(*drive, strict=True):
         assert info.header == image.header
         assert (info.width, info.height) == (640, 480)

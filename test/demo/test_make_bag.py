@@ -13,13 +13,13 @@ CORNER = (10, 5)
 
 @pytest.fixture
 def panorama(tmp_path):
-    """A smooth picture just large enough for four windows, and its file."""
+    """A smooth image just large enough for four windows, and its file."""
     width, height = CORNER[0] + SIZE[0] + 3 * STEP, CORNER[1] + SIZE[1]
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    picture = np.dstack([x % 256, y % 256, (x + y) // 5 % 256]).astype(np.uint8)
-    picture = cv2.GaussianBlur(picture, (0, 0), 3)
-    cv2.imwrite(str(tmp_path / 'panorama.png'), picture)
-    return picture, tmp_path / 'panorama.png'
+    image = np.dstack([x % 256, y % 256, (x + y) // 5 % 256]).astype(np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 3)
+    cv2.imwrite(str(tmp_path / 'panorama.png'), image)
+    return image, tmp_path / 'panorama.png'
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def read(panorama, tmp_path):
     return messages
 
 
-def test_each_picture_is_the_window_six_pixels_on(read, panorama):
+def test_each_image_is_the_window_six_pixels_on(read, panorama):
     assert len(read[IMAGE_TOPIC]) == 4
     for number, (_, message) in enumerate(read[IMAGE_TOPIC]):
-        picture = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
         left, top = CORNER[0] + number * STEP, CORNER[1]
         window = panorama[0][top : top + SIZE[1], left : left + SIZE[0]]
-        assert picture.shape == window.shape
-        assert np.abs(picture.astype(int) - window).mean() < 4
+        assert image.shape == window.shape
+        assert np.abs(image.astype(int) - window).mean() < 4
 
 
-def test_pictures_come_five_a_second_with_a_camera_info_of_the_same_header(read):
+def test_images_come_five_a_second_with_a_camera_info_of_the_same_header(read):
     stamps = [stamp for stamp, _ in read[IMAGE_TOPIC]]
     assert np.diff(stamps).tolist() == [200_000_000] * 3
     for (stamp, image), (info_stamp, info) in zip(read[IMAGE_TOPIC], read[INFO_TOPIC], strict=True):
@@ -78,7 +78,7 @@ def test_windows_that_leave_the_panorama_are_refused(panorama, corner, frames):
         list(windows(panorama[0], corner, frames))
 
 
-def test_a_file_that_is_no_picture_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='no picture'):
+def test_a_file_that_is_no_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='no image'):
         make_bag(tmp_path / 'none.jpg', tmp_path / 'bag', CORNER, 1, 80)
     assert not (tmp_path / 'bag').exists()

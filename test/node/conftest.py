@@ -45,33 +45,33 @@ class BrightSegmenter:
         self.seconds = 0.0
         self.error: Exception | None = None
         self.error_of_batch: Exception | None = None
-        self.pictures: list[np.ndarray] = []
+        self.images: list[np.ndarray] = []
         self.starts: list[float] = []
         self.batches: list[int] = []
 
-    def segment(self, picture: np.ndarray, threshold: float | None = None) -> Segmentation:
-        return self.segment_batch([picture], threshold)[0]
+    def segment(self, image: np.ndarray, threshold: float | None = None) -> Segmentation:
+        return self.segment_batch([image], threshold)[0]
 
     def segment_batch(
-        self, pictures: list[np.ndarray], threshold: float | None = None
+        self, images: list[np.ndarray], threshold: float | None = None
     ) -> list[Segmentation]:
         self.starts.append(time.monotonic())
-        self.batches.append(len(pictures))
-        self.pictures.extend(picture.copy() for picture in pictures)
+        self.batches.append(len(images))
+        self.images.extend(image.copy() for image in images)
         self.go.wait(PATIENCE)
         time.sleep(self.seconds)
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        if len(pictures) > 1 and self.error_of_batch is not None:
+        if len(images) > 1 and self.error_of_batch is not None:
             raise self.error_of_batch
-        return [self._find(picture, threshold) for picture in pictures]
+        return [self._find(image, threshold) for image in images]
 
     def catch_up(self) -> None:
         pass
 
-    def _find(self, picture: np.ndarray, threshold: float | None) -> Segmentation:
-        rock = picture[..., 0] > 255 * (0.5 if threshold is None else threshold)
+    def _find(self, image: np.ndarray, threshold: float | None) -> Segmentation:
+        rock = image[..., 0] > 255 * (0.5 if threshold is None else threshold)
         return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
 
 
@@ -140,11 +140,11 @@ class Bench:
         (camera,) = self.node._cameras
         return camera.outputs
 
-    def send(self, picture: np.ndarray | Image, encoding: str = 'rgb8', stamp: int = 1) -> Image:
-        """Publishes a picture with this stamp (s)."""
-        message = picture
-        if isinstance(picture, np.ndarray):
-            message = to_message(picture, encoding, Image().header)
+    def send(self, image: np.ndarray | Image, encoding: str = 'rgb8', stamp: int = 1) -> Image:
+        """Publishes an image with this stamp (s)."""
+        message = image
+        if isinstance(image, np.ndarray):
+            message = to_message(image, encoding, Image().header)
         message.header.stamp.sec = stamp
         message.header.stamp.nanosec = 123456789
         message.header.frame_id = 'camera_optical_frame'
@@ -211,7 +211,7 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture
 def scene() -> np.ndarray:
     """48×64 RGB: a bright 20×10 rock with its corner at (8, 4), and a 10×12 one at (40, 30)."""
-    picture = np.full((48, 64, 3), 60, np.uint8)
-    picture[4:14, 8:28] = 220
-    picture[30:42, 40:50] = 230
-    return picture
+    image = np.full((48, 64, 3), 60, np.uint8)
+    image[4:14, 8:28] = 220
+    image[30:42, 40:50] = 230
+    return image

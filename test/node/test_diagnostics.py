@@ -96,11 +96,11 @@ def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
     health.failed()
     status = health.status('node', {})
     assert status.level == DiagnosticStatus.WARN
-    assert status.message.startswith('2 pictures')
+    assert status.message.startswith('2 images')
     assert health.status('node', {}).level == DiagnosticStatus.OK
 
 
-def test_latencies_are_percentiles_in_ms_of_the_last_pictures():
+def test_latencies_are_percentiles_in_ms_of_the_last_images():
     health = Health()
     for _ in range(WINDOW):
         health.published({'total': 9.0}, 0.0)

@@ -16,7 +16,7 @@ from rock_seg_ros.node.images import (
     ENCODINGS,
     YUV_PLANES,
     ImageReader,
-    PictureRefused,
+    InvalidImageError,
     read_depth,
     to_message,
 )
@@ -55,9 +55,9 @@ def rgb():
 @pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize(('encoding', 'order'), [('rgb8', 1), ('bgr8', -1), ('8UC3', -1)])
 def test_colour_becomes_rgb_whatever_the_padding(rgb, encoding, order, padding):
-    picture = make_reader().read(message_of(rgb[..., ::order], encoding, padding))
-    assert np.array_equal(picture, rgb)
-    assert picture.strides[1:] == (3, 1)
+    image = make_reader().read(message_of(rgb[..., ::order], encoding, padding))
+    assert np.array_equal(image, rgb)
+    assert image.strides[1:] == (3, 1)
 
 
 @pytest.mark.parametrize('padding', [0, 5])
@@ -68,9 +68,9 @@ def test_rgb_is_a_view_of_the_messages_own_data(rgb, padding):
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
 def test_grey_becomes_three_equal_channels(rgb, encoding):
-    picture = make_reader().read(message_of(rgb[..., :1], encoding, padding=3))
-    assert np.array_equal(picture, np.repeat(rgb[..., :1], 3, axis=2))
-    assert picture.flags.c_contiguous
+    image = make_reader().read(message_of(rgb[..., :1], encoding, padding=3))
+    assert np.array_equal(image, np.repeat(rgb[..., :1], 3, axis=2))
+    assert image.flags.c_contiguous
 
 
 def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
@@ -85,9 +85,9 @@ def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
 @pytest.mark.parametrize('big_endian', [False, True])
 def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(big_endian, padding):
     deep = np.array([[[0], [128], [129], [257], [32768], [65535]]] * 3, np.uint16)
-    picture = make_reader().read(message_of(deep, 'mono16', padding, big_endian))
-    assert picture[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
-    assert picture.dtype == np.uint8
+    image = make_reader().read(message_of(deep, 'mono16', padding, big_endian))
+    assert image[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+    assert image.dtype == np.uint8
 
 
 @pytest.mark.parametrize('depth', [8, 16])
@@ -100,8 +100,8 @@ def test_a_bayer_mosaic_of_one_colour_gives_that_colour(pattern, tile, depth):
     scale = 1 if depth == 8 else 257
     cell = np.array([colour[c] * scale for c in tile]).reshape(2, 2)
     mosaic = np.tile(cell, (6, 8)).astype(np.uint8 if depth == 8 else np.uint16)[..., None]
-    picture = make_reader().read(message_of(mosaic, f'bayer_{pattern}{depth}'))
-    assert np.all(picture[2:-2, 2:-2] == (200, 120, 40))
+    image = make_reader().read(message_of(mosaic, f'bayer_{pattern}{depth}'))
+    assert np.all(image[2:-2, 2:-2] == (200, 120, 40))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_yuv_422_of_one_colour_gives_that_colour(encoding, order):
     luma, blue, red = 82, 90, 240  # red in BT.601, studio range
     pair = [{'Y': luma, 'U': blue, 'V': red}[c] for c in order]
     stored = np.tile(np.array(pair, np.uint8), (4, 5)).reshape(4, 10, 2)
-    picture = make_reader().read(message_of(stored, encoding))
-    assert np.abs(picture.astype(int) - (255, 0, 0)).max() <= 3
+    image = make_reader().read(message_of(stored, encoding))
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 3
 
 
 @pytest.mark.skipif(cv_bridge is None, reason='cv_bridge is not installed')
@@ -193,16 +193,16 @@ def message_of_planes(data, encoding, height, width, step):
 @pytest.mark.parametrize(('height', 'width'), [(6, 8), (5, 8)])
 def test_yuv_420_in_planes_gives_its_colours(encoding, pack, height, width):
     planes = planes_of(height, width)
-    picture = make_reader().read(message_of_planes(pack(planes), encoding, height, width, width))
-    assert picture.shape == (height, width, 3)
-    assert picture.flags.c_contiguous
-    assert np.abs(picture - expected_of(planes)).max() <= 2
+    image = make_reader().read(message_of_planes(pack(planes), encoding, height, width, width))
+    assert image.shape == (height, width, 3)
+    assert image.flags.c_contiguous
+    assert np.abs(image - expected_of(planes)).max() <= 2
 
 
 def test_nv24_gives_its_colours():
     planes = planes_of(5, 7, halved=False)
-    picture = make_reader().read(message_of_planes(nv12_of(planes), 'nv24', 5, 7, 7))
-    assert np.abs(picture - expected_of(planes, halved=False)).max() <= 2
+    image = make_reader().read(message_of_planes(nv12_of(planes), 'nv24', 5, 7, 7))
+    assert np.abs(image - expected_of(planes, halved=False)).max() <= 2
 
 
 @pytest.mark.parametrize(('encoding', 'chroma_rows'), [('nv12', 3), ('nv21', 3)])
@@ -211,8 +211,8 @@ def test_rows_of_planes_may_be_padded(encoding, chroma_rows):
     first, second = (blue, red) if encoding == 'nv12' else (red, blue)
     chroma = np.dstack([first, second]).reshape(chroma_rows, 8)
     rows = np.pad(np.concatenate([luma, chroma]), ((0, 0), (0, 8)), constant_values=77)
-    picture = make_reader().read(message_of_planes(rows.ravel(), encoding, 6, 8, 16))
-    assert np.abs(picture - expected_of((luma, blue, red))).max() <= 2
+    image = make_reader().read(message_of_planes(rows.ravel(), encoding, 6, 8, 16))
+    assert np.abs(image - expected_of((luma, blue, red))).max() <= 2
 
 
 def test_rows_of_three_planes_may_be_padded():
@@ -221,14 +221,14 @@ def test_rows_of_three_planes_may_be_padded():
         np.pad(plane, ((0, 0), (0, padding)), constant_values=77).ravel()
         for plane, padding in zip(planes, (8, 4, 4), strict=True)
     ]
-    picture = make_reader().read(message_of_planes(np.concatenate(rows), 'i420', 6, 8, 16))
-    assert np.abs(picture - expected_of(planes)).max() <= 2
+    image = make_reader().read(message_of_planes(np.concatenate(rows), 'i420', 6, 8, 16))
+    assert np.abs(image - expected_of(planes)).max() <= 2
 
 
 def test_a_step_that_counts_the_chroma_in_as_some_drivers_write_it_is_understood():
     planes = planes_of(6, 8)
-    picture = make_reader().read(message_of_planes(nv12_of(planes), 'nv12', 6, 8, 12))
-    assert np.abs(picture - expected_of(planes)).max() <= 2
+    image = make_reader().read(message_of_planes(nv12_of(planes), 'nv12', 6, 8, 12))
+    assert np.abs(image - expected_of(planes)).max() <= 2
 
 
 @pytest.mark.parametrize('encoding', sorted(YUV_PLANES))
@@ -247,7 +247,7 @@ def test_planes_whose_numbers_do_not_fit_are_refused(encoding, break_it, reason)
     message = message_of_planes(nv12_of(planes_of(6, 8, halved)), encoding, 6, 8, 8)
     make_reader().read(message)
     break_it(message)
-    with pytest.raises(PictureRefused) as refusal:
+    with pytest.raises(InvalidImageError) as refusal:
         make_reader().read(message)
     assert refusal.value.reason == reason
 
@@ -259,17 +259,17 @@ def test_an_odd_width_of_yuv_422_keeps_its_last_column(encoding, width, padding)
     order = 'UYVY' if encoding in ('uyvy', 'yuv422') else 'YUYV'
     pair = [{'Y': 130, 'U': 128, 'V': 128}[c] for c in order]  # grey
     stored = np.tile(np.array(pair, np.uint8), (4, 3)).reshape(4, 6, 2)[:, :width]
-    picture = make_reader().read(message_of(stored, encoding, padding))
-    assert picture.shape == (4, width, 3)
-    assert picture.flags.c_contiguous
-    assert np.abs(picture.astype(int) - 133).max() <= 2
+    image = make_reader().read(message_of(stored, encoding, padding))
+    assert image.shape == (4, width, 3)
+    assert image.flags.c_contiguous
+    assert np.abs(image.astype(int) - 133).max() <= 2
 
 
 def test_the_last_column_of_an_odd_width_has_its_neighbours_colour():
     pair = [90, 82, 240, 82]  # red, as UYVY
     stored = np.tile(np.array(pair, np.uint8), (4, 3)).reshape(4, 6, 2)[:, :5]
-    picture = make_reader().read(message_of(stored, 'uyvy'))
-    assert np.abs(picture.astype(int) - (255, 0, 0)).max() <= 3
+    image = make_reader().read(message_of(stored, 'uyvy'))
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 3
 
 
 @pytest.mark.parametrize('encoding', ['RGB8', 'Rgb8'])
@@ -285,8 +285,8 @@ def test_four_channels_without_a_name_are_bgra_as_three_are_bgr(rgb):
 
 def test_a_thermal_image_in_16uc1_is_read_as_mono16():
     deep = np.array([[[0], [32768], [65535]]] * 3, np.uint16)
-    picture = make_reader().read(message_of(deep, '16UC1'))
-    assert picture[0, :, 0].tolist() == [0, 128, 255]
+    image = make_reader().read(message_of(deep, '16UC1'))
+    assert image[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_depth_is_read_whatever_the_case():
@@ -326,14 +326,14 @@ def test_an_image_that_is_too_large_is_refused_before_it_is_read(height, width, 
     message = Image(height=height, width=width, encoding='mono8', step=width)
     coded = cv2.imencode('.png', np.zeros((height, width), np.uint8))[1].tobytes()
     for refused in (message, CompressedImage(format='png', data=coded)):
-        with pytest.raises(PictureRefused, match=why) as refusal:
+        with pytest.raises(InvalidImageError, match=why) as refusal:
             ImageReader(lambda told: None, max_pixels=10_000).read(refused)
         assert refusal.value.reason == 'too large'
 
 
 @pytest.mark.parametrize('encoding', ['', 'rgb9', '32FC1', '32FC3', '8UC2'])
 def test_an_unknown_encoding_is_refused(rgb, encoding):
-    with pytest.raises(PictureRefused, match='unknown encoding') as refusal:
+    with pytest.raises(InvalidImageError, match='unknown encoding') as refusal:
         make_reader().read(message_of(rgb, encoding))
     assert refusal.value.reason == 'unknown encoding'
 
@@ -357,27 +357,27 @@ def test_a_message_whose_numbers_do_not_fit_is_refused(encoding, break_it, reaso
     kind = np.uint8 if depth == 1 else np.uint16
     message = message_of(np.zeros((6, 8, channels), kind), encoding)
     break_it(message)
-    with pytest.raises(PictureRefused) as refusal:
+    with pytest.raises(InvalidImageError) as refusal:
         make_reader().read(message)
     assert refusal.value.reason == reason
 
 
 def test_what_opencv_cannot_convert_is_refused(monkeypatch):
     monkeypatch.setitem(ENCODINGS, 'mono8', (1, 1, cv2.COLOR_YUV2RGB_I420))  # of 4 rows
-    with pytest.raises(PictureRefused) as refusal:
+    with pytest.raises(InvalidImageError) as refusal:
         make_reader().read(message_of(np.zeros((4, 5, 1), np.uint8), 'mono8'))
     assert refusal.value.reason == 'not convertible'
 
 
-def test_a_compressed_picture_is_decoded_to_rgb(rgb):
+def test_a_compressed_image_is_decoded_to_rgb(rgb):
     _, coded = cv2.imencode('.png', rgb[..., ::-1])
     message = CompressedImage(format='png', data=coded.tobytes())
     assert np.array_equal(decode(message), rgb)
 
 
-@pytest.mark.parametrize('data', [b'', b'no picture', b'\xff\xd8\xff\xe0'])
-def test_a_compressed_picture_that_does_not_decode_is_refused(data):
-    with pytest.raises(PictureRefused):
+@pytest.mark.parametrize('data', [b'', b'no image', b'\xff\xd8\xff\xe0'])
+def test_a_compressed_image_that_does_not_decode_is_refused(data):
+    with pytest.raises(InvalidImageError):
         decode(CompressedImage(format='jpeg', data=data))
 
 
@@ -389,7 +389,7 @@ def test_an_array_becomes_a_message_of_equal_pixels_and_the_same_header(rgb):
     assert np.array_equal(make_reader().read(message), rgb[:, ::-1])
 
 
-def test_a_compressed_picture_stays_as_the_camera_took_it_whatever_exif_says():
+def test_a_compressed_image_stays_as_the_camera_took_it_whatever_exif_says():
     upright = np.zeros((8, 16, 3), np.uint8)
     _, coded = cv2.imencode('.jpg', upright)
     turned = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'

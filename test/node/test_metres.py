@@ -88,15 +88,15 @@ class Sights:
         self.infos.publish(info)
         self.bench.wait(lambda: self.scale._info is not before, 'camera_info to arrive')
 
-    def show(self, picture, depth=None, stamp=1):
-        """Publishes depth, then its picture; returns the rows of ~/rocks and their cloud."""
+    def show(self, image, depth=None, stamp=1):
+        """Publishes depth, then its image; returns the rows of ~/rocks and their cloud."""
         if depth is not None:
             depth.header.stamp.sec, depth.header.stamp.nanosec = stamp, 123456789
             before = self.scale._heard
             self.depths.publish(depth)
             self.bench.wait(lambda: self.scale._heard > before, 'depth to arrive')
         count = len(self.bench.received[ROCKS])
-        self.bench.send(picture, stamp=stamp)
+        self.bench.send(image, stamp=stamp)
         self.bench.wait(lambda: len(self.bench.received[ROCKS]) > count, ROCKS)
         cloud = self.bench.received[ROCKS][-1]
         return np.frombuffer(cloud.data, ROCK_POINT), cloud
@@ -135,7 +135,7 @@ def test_with_a_level_ground_rocks_have_metres_without_depth(bench, scene):
     sights.tell(camera_info())
     rows, _ = sights.show(scene)
     assert np.isfinite(rows['z']).all()
-    assert rows['z'][1] < rows['z'][0], 'the rock that stands lower in the picture is nearer'
+    assert rows['z'][1] < rows['z'][0], 'the rock that stands lower in the image is nearer'
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_with_a_level_ground_rocks_have_metres_without_depth(bench, scene):
         (lambda d: depth_message(d, encoding='bgr8'), 'depth: unknown encoding'),
     ],
 )
-def test_depth_that_does_not_belong_to_the_picture_is_counted_and_not_used(
+def test_depth_that_does_not_belong_to_the_image_is_counted_and_not_used(
     bench, scene, depth, change, reason
 ):
     sights = Sights(bench)
@@ -241,7 +241,7 @@ def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
         (camera_info(width=640), 'camera_info: of another size'),
     ],
 )
-def test_camera_info_that_is_none_of_the_picture_is_counted_and_not_used(
+def test_camera_info_that_is_none_of_the_image_is_counted_and_not_used(
     bench, scene, depth, info, reason
 ):
     sights = Sights(bench)
@@ -269,7 +269,7 @@ def test_a_stamp_that_jumps_back_gives_metres_again(bench, scene, depth):
         assert np.isfinite(rows['z']).all()
 
 
-def test_a_picture_waits_for_its_depth_while_depth_comes(bench, scene, depth):
+def test_an_image_waits_for_its_depth_while_depth_comes(bench, scene, depth):
     sights = Sights(bench, depth_tolerance=5.0)
     sights.tell(camera_info())
     sights.show(scene, depth_message(depth), stamp=1)
@@ -277,14 +277,14 @@ def test_a_picture_waits_for_its_depth_while_depth_comes(bench, scene, depth):
     late.header.stamp.sec, late.header.stamp.nanosec = 2, 123456789
     bench.segmenter.go.clear()
     bench.send(scene, stamp=2)
-    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the picture to be worked on')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the image to be worked on')
     bench.segmenter.go.set()
     sights.depths.publish(late)
     cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
 
 
-def test_a_mask_does_not_wait_for_the_depth_of_its_picture_the_rocks_do(
+def test_a_mask_does_not_wait_for_the_depth_of_its_image_the_rocks_do(
     bench, scene, depth, monkeypatch
 ):
     monkeypatch.setattr(scale, 'ALIVE', 60.0)  # however slow this machine is, depth comes
@@ -315,7 +315,7 @@ def test_depth_that_comes_many_times_while_the_network_works_is_not_lost(bench, 
     message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
     sights.scale._on_depth(message)
     bench.send(scene)
-    bench.wait(lambda: bench.segmenter.pictures, 'the network to work')
+    bench.wait(lambda: bench.segmenter.images, 'the network to work')
     for number in range(40):
         later = depth_message(depth + 1)
         later.header.stamp.sec, later.header.stamp.nanosec = 2, number
@@ -352,7 +352,7 @@ def test_obstacles_are_the_surface_points_of_rocks(bench, scene, depth):
     sights.show(scene)
     sights.show(scene, depth_message(depth), stamp=2)
     bench.wait(lambda: bench.received[topic], topic)
-    (cloud,) = bench.received[topic]  # none of the picture without depth
+    (cloud,) = bench.received[topic]  # none of the image without depth
     points = np.frombuffer(cloud.data, SURFACE_POINT)
     assert len(points) == (200 + 120) / 4
     assert np.allclose(points['z'], NEAR)
@@ -433,22 +433,22 @@ def test_without_camera_info_markers_are_only_deleted(bench, scene):
 
 def specks():
     """480×640 RGB: over ten thousand bright pixels, none beside another."""
-    picture = np.full((480, 640, 3), 60, np.uint8)
-    picture[::5, ::5] = LIT
-    return picture
+    image = np.full((480, 640, 3), 60, np.uint8)
+    image[::5, ::5] = LIT
+    return image
 
 
 @pytest.mark.parametrize(
-    ('picture', 'count'), [(specks(), 1000), (np.full((480, 640, 3), LIT, np.uint8), 1)]
+    ('image', 'count'), [(specks(), 1000), (np.full((480, 640, 3), LIT, np.uint8), 1)]
 )
-def test_specks_and_a_picture_that_is_all_rock_are_told_as_they_are(bench, picture, count):
+def test_specks_and_an_image_that_is_all_rock_are_told_as_they_are(bench, image, count):
     reliable = 'qos_overrides./image.subscription.reliability'
     sights = Sights(bench, max_rocks=1000, **{reliable: 'reliable'})
     info = camera_info(640, 480, 500.0)
     sights.tell(info)
-    depth = np.full(picture.shape[:2], 3.0)
+    depth = np.full(image.shape[:2], 3.0)
     for stamp in (1, 2):
-        rows, _ = sights.show(picture, depth_message(depth), stamp)
+        rows, _ = sights.show(image, depth_message(depth), stamp)
         assert len(rows) == count
         assert np.isfinite(rows['z']).all()
         assert len(set(rows['id'].tolist())) == count
@@ -469,20 +469,20 @@ def test_instances_have_the_row_of_each_rock(bench, scene):
     }  # fmt: skip
 
 
-def test_a_rock_keeps_its_id_when_the_picture_moves_until_tracks_are_reset(bench):
+def test_a_rock_keeps_its_id_when_the_image_moves_until_tracks_are_reset(bench):
     chance = np.random.default_rng(5)
     ground = textured(chance)
     sights = Sights(bench)
     ids = []
     for number, shift in enumerate((0, 6, 12)):
-        picture = np.ascontiguousarray(ground[:, shift : shift + 160])
-        rows, _ = sights.show(picture, stamp=1 + number)
+        image = np.ascontiguousarray(ground[:, shift : shift + 160])
+        rows, _ = sights.show(image, stamp=1 + number)
         ids.append(sorted(zip(rows['area'].tolist(), rows['id'].tolist(), strict=True)))
     assert len(ids[0]) == 2
     assert ids[0] == ids[1] == ids[2]
     answer = bench.call(Trigger, '/rock_seg/reset_tracks', Trigger.Request())
     assert answer.success
-    rows, _ = sights.show(picture, stamp=4)
+    rows, _ = sights.show(image, stamp=4)
     assert min(rows['id']) > max(number for _, number in ids[0])
 
 
@@ -559,13 +559,13 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
         bench.wait(publishers[-1].get_subscription_count, name)
         cameras[name].scale._on_info(camera_info())
         cameras[name].scale._on_depth(depth_message(depth))
-    picture = to_message(scene, 'rgb8', Image().header)
-    picture.header.frame_id = 'camera_optical_frame'
+    image = to_message(scene, 'rgb8', Image().header)
+    image.header.frame_id = 'camera_optical_frame'
     bench.segmenter.go.clear()
-    publishers[0].publish(picture)
-    bench.wait(lambda: bench.segmenter.pictures, 'the network to work')
+    publishers[0].publish(image)
+    bench.wait(lambda: bench.segmenter.images, 'the network to work')
     for publisher in publishers:
-        publisher.publish(picture)
+        publisher.publish(image)
     mailbox = bench.node._worker.mailbox
     bench.wait(lambda: len(mailbox._items) == 3, 'all three to wait')
     bench.segmenter.go.set()
@@ -624,14 +624,14 @@ def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, d
     assert camera.tracker._sight.pose is camera.last.pose
 
 
-def test_with_track_off_ids_are_the_places_in_the_picture(bench, scene):
+def test_with_track_off_ids_are_the_places_in_the_image(bench, scene):
     sights = Sights(bench, track=False)
     for number in range(2):
         rows, _ = sights.show(scene[::-1] if number else scene, stamp=1 + 20 * number)
         assert rows['id'].tolist() == [1, 2]
 
 
-def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene, depth):
+def test_the_rock_abundance_of_the_newest_image_can_be_asked_for(bench, scene, depth):
     sights = Sights(bench)
     service = '/rock_seg/rock_abundance'
     assert not bench.call(Trigger, service, Trigger.Request()).success
@@ -641,7 +641,7 @@ def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene,
     assert answer.success
     told = json.loads(answer.message)
     assert told['stamp'] == [1, 123456789]
-    assert (told['pictures'], told['rocks']) == (1, 2)
+    assert (told['images'], told['rocks']) == (1, 2)
     assert told['pixel_share'] == pytest.approx(320 / (48 * 64))
     assert 0 < told['abundance'] < 1
     sights.show(scene, stamp=50)
@@ -650,7 +650,7 @@ def test_the_rock_abundance_of_the_newest_picture_can_be_asked_for(bench, scene,
     assert told['rocks'] == 2, 'that there are rocks is known all the same'
 
 
-def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_picture(
+def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_image(
     bench, scene, depth
 ):
     sights = Sights(bench)
@@ -681,19 +681,19 @@ def test_deactivate_does_not_wait_for_depth_that_can_no_longer_come(bench, scene
     sights.show(scene, depth_message(depth))
     sights.scale._on_depth(depth_message(depth))
     bench.send(scene, stamp=20)
-    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the network to work')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to work')
     begun = time.monotonic()
     assert bench.change_state('deactivate')
     assert time.monotonic() - begun < 5
 
 
-def test_a_node_that_is_deactivated_while_it_works_holds_no_pictures(bench, scene, depth):
+def test_a_node_that_is_deactivated_while_it_works_holds_no_images(bench, scene, depth):
     sights = Sights(bench)
     sights.tell(camera_info())
     sights.show(scene, depth_message(depth))
     bench.segmenter.go.clear()
     bench.send(scene, stamp=2)
-    bench.wait(lambda: len(bench.segmenter.pictures) == 2, 'the network to work')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to work')
     mailbox = bench.node._worker.mailbox
     bench.ask_for_state('deactivate')
     bench.wait(lambda: not mailbox.is_idle, 'the worker to be stopped')
@@ -707,10 +707,10 @@ def textured(chance):
     """120×200×3 RGB: soft texture below 128, with two bright rocks of 600 and 400 px."""
     coarse = chance.integers(20, 100, (15, 25), np.uint8)
     ground = np.kron(coarse, np.ones((8, 8), np.uint8))
-    picture = np.repeat(ground[..., None], 3, axis=2)
-    picture[40:60, 60:90] = LIT
-    picture[80:100, 110:130] = LIT
-    return picture
+    image = np.repeat(ground[..., None], 3, axis=2)
+    image[40:60, 60:90] = LIT
+    image[80:100, 110:130] = LIT
+    return image
 
 
 def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene, depth):
@@ -735,9 +735,9 @@ def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene,
         publishers[0].publish(camera_info())
         publishers[1].publish(depth_message(np.full_like(depth, metres[name])))
         bench.wait(lambda scale=scale: scale._info and scale._heard > 0, 'both to arrive')
-        picture = to_message(scene, 'rgb8', Image().header)
-        picture.header.frame_id = 'camera_optical_frame'
-        publishers[2].publish(picture)
+        image = to_message(scene, 'rgb8', Image().header)
+        image.header.frame_id = 'camera_optical_frame'
+        publishers[2].publish(image)
         cloud = bench.wait(lambda topic=topic: bench.received[topic], topic)[0]
         z = np.frombuffer(cloud.data, ROCK_POINT)['z']
         assert z == pytest.approx([metres[name]] * 2, rel=0.01)
@@ -753,7 +753,7 @@ def test_camera_info_is_read_with_its_region_and_binning():
     assert lens.matrix[:2, 2] == pytest.approx([(31.5 - 10) / 2, (23.5 - 4) / 2])
 
 
-def test_of_rectified_pictures_p_holds_and_no_distortion():
+def test_of_rectified_images_p_holds_and_no_distortion():
     info = camera_info()
     info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
     info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More pictures than the network manages."""
+"""More images than the network manages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rock_seg_ros.node import camera as camera_module
 from rock_seg_ros.node.images import to_message
 
 NETWORK = 0.1
-PICTURE = np.full((48, 64, 3), 200, np.uint8)
+IMAGE = np.full((48, 64, 3), 200, np.uint8)
 
 
 @pytest.fixture
 def held(monkeypatch):
-    """Tells how many pictures the node holds at a moment."""
+    """Tells how many images the node holds at a moment."""
     arrivals = []
     make = camera_module.Arrival
 
@@ -34,14 +34,14 @@ def held(monkeypatch):
 
 
 def overload(bench, topics, held, seconds):
-    """Publishes at ten times the network's rate; returns the most pictures held at once."""
+    """Publishes at ten times the network's rate; returns the most images held at once."""
     publishers = [bench.tester.create_publisher(Image, topic, 1) for topic in topics]
     for publisher in publishers:
         bench.wait(publisher.get_subscription_count, 'the subscription')
     most, until = 0, time.monotonic() + seconds
     while (now := time.monotonic()) < until:
         for publisher in publishers:
-            message = to_message(PICTURE, 'rgb8', Image().header)
+            message = to_message(IMAGE, 'rgb8', Image().header)
             message.header.stamp = ROSClock().now().to_msg()
             publisher.publish(message)
         most = max(most, held())
@@ -61,7 +61,7 @@ def listen_to_ages(bench, topic):
 
 
 @pytest.mark.parametrize('names', [[], ['front', 'rear']])
-def test_what_is_published_is_as_old_as_the_network_takes_and_pictures_do_not_pile_up(
+def test_what_is_published_is_as_old_as_the_network_takes_and_images_do_not_pile_up(
     bench, held, names
 ):
     bench.segmenter.seconds = NETWORK
@@ -76,6 +76,6 @@ def test_what_is_published_is_as_old_as_the_network_takes_and_pictures_do_not_pi
     most = overload(bench, topics, held, seconds=20 * NETWORK)
     for of_camera in ages:
         assert len(of_camera) > 8
-        # One network time and 20 ms here; a picture that waited for another's turn has two.
+        # One network time and 20 ms here; an image that waited for another's turn has two.
         assert np.median(of_camera) < 1.6 * NETWORK
     assert 1 <= most <= 3 * len(topics)  # in work, waiting, and just being put in

@@ -62,7 +62,7 @@ def set_parameter(bench, name, value):
     return bench.node.set_parameters([Parameter(name, value=value)])[0]
 
 
-def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_picture(bench, scene):
+def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_image(bench, scene):
     bench.start(min_area=1)
     # Those in metres want camera_info and depth: test_metres.py.
     kinds = {o.topic: o.message_type for o in OUTPUTS if o is Rocks or not o.metric}
@@ -112,7 +112,7 @@ def test_rocks_tell_place_box_area_and_score_and_metres_are_nan(bench, scene):
     assert not cloud.is_dense
 
 
-def test_a_picture_without_rocks_gives_empty_rocks_and_empty_polygon_points(bench):
+def test_an_image_without_rocks_gives_empty_rocks_and_empty_polygon_points(bench):
     bench.start()
     bench.listen(PointCloud2, ROCKS)
     bench.listen(PointCloud2, '/rock_seg/polygon_points')
@@ -166,20 +166,20 @@ def test_rocks_go_out_last(bench, scene):
     assert order == list(OUTPUTS)
 
 
-def test_nothing_is_computed_for_a_picture_whose_results_nobody_wants(bench, scene):
+def test_nothing_is_computed_for_an_image_whose_results_nobody_wants(bench, scene):
     bench.start()
     bench.wait_active()
     bench.send(scene)
     bench.diagnosed('frames dropped', '1')
-    assert bench.segmenter.pictures == []
+    assert bench.segmenter.images == []
 
 
-def test_the_newest_picture_wins_while_the_network_is_busy_and_the_rest_are_counted(bench, scene):
+def test_the_newest_image_wins_while_the_network_is_busy_and_the_rest_are_counted(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene, stamp=1)
-    bench.wait(lambda: bench.segmenter.pictures, 'the first picture to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'the first image to be in work')
     for stamp in range(2, 7):
         bench.send(scene, stamp=stamp)
         bench.diagnosed('frames in', str(stamp))
@@ -190,7 +190,7 @@ def test_the_newest_picture_wins_while_the_network_is_busy_and_the_rest_are_coun
     assert (values['frames in'], values['frames dropped']) == ('6', '4')
 
 
-def bad_pictures(scene):
+def bad_images(scene):
     good = to_message(scene, 'rgb8', Image().header)
     unknown, step, short, empty = (to_message(scene, 'rgb8', Image().header) for _ in range(4))
     unknown.encoding = 'nonsense'
@@ -206,17 +206,17 @@ def bad_pictures(scene):
 
 
 @pytest.mark.parametrize('reason', ['unknown encoding', 'wrong step', 'short data', 'zero size'])
-def test_a_bad_picture_is_refused_and_counted_and_the_node_goes_on(bench, scene, reason):
+def test_a_bad_image_is_refused_and_counted_and_the_node_goes_on(bench, scene, reason):
     bench.start()
     watch_mask(bench)
-    bench.send(bad_pictures(scene)[reason])
+    bench.send(bad_images(scene)[reason])
     values = bench.diagnosed(f'refused: {reason}', '1')
     assert values['frames refused'] == '1'
     bench.send(scene)
     masks(bench, 1)
 
 
-def test_a_picture_above_max_pixels_is_refused_until_the_limit_is_raised(bench, scene):
+def test_an_image_above_max_pixels_is_refused_until_the_limit_is_raised(bench, scene):
     bench.start(max_pixels=100)
     watch_mask(bench)
     bench.send(scene)
@@ -267,7 +267,7 @@ def test_the_low_bits_of_a_camera_are_scaled_and_said_and_can_be_set_while_it_ru
     assert not set_parameter(bench, 'significant_bits', 7).successful
 
 
-def test_a_picture_older_than_max_image_age_is_refused(bench, scene):
+def test_an_image_older_than_max_image_age_is_refused(bench, scene):
     bench.start(max_image_age=60.0)
     watch_mask(bench)
     bench.send(scene, stamp=1)
@@ -277,7 +277,7 @@ def test_a_picture_older_than_max_image_age_is_refused(bench, scene):
 
 
 @pytest.mark.parametrize('error', [RuntimeError('boom'), torch.cuda.OutOfMemoryError('CUDA oom')])
-def test_an_error_in_one_picture_costs_this_picture_only(bench, scene, error):
+def test_an_error_in_one_image_costs_this_image_only(bench, scene, error):
     bench.start()
     watch_mask(bench)
     bench.segmenter.error = error
@@ -301,7 +301,7 @@ def test_ignored_pixels_are_never_rock(bench, scene, tmp_path, dtype):
     bench.diagnosed('refused: not the size of ignore_mask', '1')
 
 
-def test_max_rate_spaces_the_pictures_that_are_worked_on(bench, scene):
+def test_max_rate_spaces_the_images_that_are_worked_on(bench, scene):
     bench.start(max_rate=4.0)
     watch_mask(bench)
     for stamp in range(1, 4):
@@ -319,9 +319,7 @@ def test_max_rate_spaces_the_pictures_that_are_worked_on(bench, scene):
         ('max_rocks', 1, 320, 1),
     ],
 )
-def test_a_live_parameter_holds_from_the_next_picture(
-    bench, scene, name, value, rock_pixels, rocks
-):
+def test_a_live_parameter_holds_from_the_next_image(bench, scene, name, value, rock_pixels, rocks):
     bench.start(min_area=1)
     bench.listen(PointCloud2, ROCKS)
     watch_mask(bench)
@@ -610,12 +608,12 @@ def test_deactivate_pauses_without_unloading_and_the_whole_circle_can_be_gone_ag
     masks(bench, 2)
 
 
-def test_deactivate_waits_for_the_picture_in_work_and_counts_the_one_that_waits(bench, scene):
+def test_deactivate_waits_for_the_image_in_work_and_counts_the_one_that_waits(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene, stamp=1)
-    bench.wait(lambda: bench.segmenter.pictures, 'the picture to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'the image to be in work')
     bench.send(scene, stamp=2)
     bench.diagnosed('frames in', '2')
     answer = bench.ask_for_state('deactivate')
@@ -629,14 +627,12 @@ def test_deactivate_waits_for_the_picture_in_work_and_counts_the_one_that_waits(
     assert (values['frames out'], values['frames dropped']) == ('1', '1')
 
 
-def test_the_end_of_the_node_does_not_wait_for_a_picture_that_takes_long_and_counts_it(
-    bench, scene
-):
+def test_the_end_of_the_node_does_not_wait_for_an_image_that_takes_long_and_counts_it(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene)
-    bench.wait(lambda: bench.segmenter.pictures, 'the picture to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'the image to be in work')
     worker, health = bench.node._worker, bench.node._cameras[0].health
     executor, thread = bench.executors[-1]
     executor.shutdown()
@@ -651,9 +647,7 @@ def test_the_end_of_the_node_does_not_wait_for_a_picture_that_takes_long_and_cou
     assert (values['frames in'], values['frames dropped']) == ('1', '1')
 
 
-def test_a_worker_that_died_is_told_and_started_again_and_its_picture_is_counted(
-    bench, scene, capfd
-):
+def test_a_worker_that_died_is_told_and_started_again_and_its_image_is_counted(bench, scene, capfd):
     bench.start()
     watch_mask(bench)
     process = bench.node._processor.process
@@ -697,7 +691,7 @@ def test_compressed_transport_listens_beside_the_remapped_image_topic(bench, sce
     bench.send(message)
     mask = pixels(masks(bench, 1)[0])[..., 0]
     assert np.array_equal(mask > 0, scene[..., 0] > 127)
-    bench.send(CompressedImage(format='jpeg', data=b'\xff\xd8 no picture'))
+    bench.send(CompressedImage(format='jpeg', data=b'\xff\xd8 no image'))
     bench.diagnosed('refused: not decodable', '1')
 
 
@@ -726,7 +720,7 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
     bench.send(scene)
     masks(bench, 2)
     assert bench.diagnosed('frames out', '2')['weights'] == 'w.safetensors'
-    assert (len(bench.segmenter.pictures), len(fresh.pictures)) == (1, 1)
+    assert (len(bench.segmenter.images), len(fresh.images)) == (1, 1)
 
 
 @pytest.fixture
@@ -746,7 +740,7 @@ def slow_reload(bench):
     go.set()
 
 
-def test_pictures_are_worked_on_while_weights_are_loaded_beside(bench, scene, slow_reload):
+def test_images_are_worked_on_while_weights_are_loaded_beside(bench, scene, slow_reload):
     go, loads = slow_reload
     answer = bench.ask(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     bench.wait(lambda: len(loads) == 2, 'the second load')
@@ -866,7 +860,7 @@ def test_a_qos_override_that_is_none_fails_the_transition_with_its_reason(bench,
     assert error_told(bench).message.startswith(f'cannot be {when}')
 
 
-def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
+def test_images_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
     bench.start()
     watch_mask(bench)
     small = np.zeros((8, 8, 3), np.uint8)
@@ -886,7 +880,7 @@ def test_pictures_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
         return counts.get('in', 0) > 201 and counts
 
     bench.sent_last = 0
-    counts = bench.wait(settled, 'a picture after the burst to be counted')
+    counts = bench.wait(settled, 'a image after the burst to be counted')
     assert counts['in'] <= 201 + bench.sent_last
     assert counts['dropped'] >= 100
 
@@ -897,14 +891,14 @@ def silence_told(bench, monkeypatch):
 
     def warned():
         statuses = [report.status[0] for report in bench.received['/diagnostics']]
-        return [s.message for s in statuses if s.level == b'\x01' and 'no pictures' in s.message]
+        return [s.message for s in statuses if s.level == b'\x01' and 'no images' in s.message]
 
     return bench.wait(warned, 'a warning in /diagnostics')[-1]
 
 
 def test_a_topic_that_nobody_publishes_is_told(bench, monkeypatch):
     bench.start('-r', 'image:=/nobody/here')
-    assert silence_told(bench, monkeypatch) == 'no pictures: nobody publishes /nobody/here'
+    assert silence_told(bench, monkeypatch) == 'no images: nobody publishes /nobody/here'
 
 
 def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
@@ -951,7 +945,7 @@ def test_where_only_the_other_transport_is_published_its_topic_and_argument_are_
     finally:
         camera.destroy_node()
         rclpy.shutdown(context=context)
-    assert told.startswith('no pictures: ')
+    assert told.startswith('no images: ')
     assert told.endswith(f'; {there} is there, give {advice}')
 
 
@@ -977,7 +971,7 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
         ),
     ],
 )
-def test_the_network_is_warm_before_the_first_picture(monkeypatch, parameters, warmed):
+def test_the_network_is_warm_before_the_first_image(monkeypatch, parameters, warmed):
     made = Mock()
     monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
     monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, *_: path)
@@ -1010,7 +1004,7 @@ def test_the_network_catches_up_when_nothing_waits_and_its_failure_costs_nothing
     caught = []
 
     def catch_up():
-        caught.append(len(bench.segmenter.pictures))
+        caught.append(len(bench.segmenter.images))
         raise MemoryError('too little memory')
 
     bench.segmenter.catch_up = catch_up

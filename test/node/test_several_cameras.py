@@ -33,26 +33,26 @@ class Rig:
             bench.wait(publisher.get_subscription_count, 'the subscription')
             bench.wait(lambda camera=camera: camera.outputs[0].wanted, 'the mask to be matched')
 
-    def send(self, topic, picture, stamp=1):
-        message = picture
-        if isinstance(picture, np.ndarray):
-            message = to_message(picture, 'rgb8', Image().header)
+    def send(self, topic, image, stamp=1):
+        message = image
+        if isinstance(image, np.ndarray):
+            message = to_message(image, 'rgb8', Image().header)
         message.header.stamp.sec = stamp
         message.header.frame_id = topic.split('/')[1]
         self.publishers[topic].publish(message)
         return message
 
-    def hold(self, picture=SMALL):
-        """Has the network work on a picture of the front camera until it is let go."""
+    def hold(self, image=SMALL):
+        """Has the network work on an image of the front camera until it is let go."""
         self.bench.segmenter.go.clear()
-        self.send(FRONT, picture)
-        self.bench.wait(lambda: self.bench.segmenter.pictures, 'the first picture to be in work')
+        self.send(FRONT, image)
+        self.bench.wait(lambda: self.bench.segmenter.images, 'the first image to be in work')
 
     def waits(self, *topics):
-        """Waits until a picture of each of these cameras lies in the mailbox."""
+        """Waits until an image of each of these cameras lies in the mailbox."""
         items = self.bench.node._worker.mailbox._items
         numbers = {(FRONT, REAR).index(topic) for topic in topics}
-        self.bench.wait(lambda: set(items) == numbers, 'the pictures to wait')
+        self.bench.wait(lambda: set(items) == numbers, 'the images to wait')
 
     def masks(self, name, count=1):
         got = self.bench.received[f'/rock_seg/{name}/mask']
@@ -93,7 +93,7 @@ def test_each_camera_has_outputs_of_its_own_with_its_own_headers_and_sizes(bench
     assert '/image' not in {s.topic_name for s in bench.node.subscriptions}
 
 
-def test_pictures_of_one_size_that_wait_together_are_one_batch(bench, rig):
+def test_images_of_one_size_that_wait_together_are_one_batch(bench, rig):
     rig.start()
     rig.hold()
     rig.send(FRONT, SMALL, 2)
@@ -138,10 +138,10 @@ def test_a_camera_that_is_seldom_heard_is_next_after_one_that_always_sends(bench
     rig.masks('front', 2)
     rig.masks('rear')
     assert bench.segmenter.batches == [1, 1, 1]
-    assert bench.segmenter.pictures[1].shape == scene.shape
+    assert bench.segmenter.images[1].shape == scene.shape
 
 
-def test_a_bad_picture_costs_its_own_camera_only(bench, rig):
+def test_a_bad_image_costs_its_own_camera_only(bench, rig):
     rig.start()
     rig.hold()
     bad = to_message(SMALL, 'rgb8', Image().header)
@@ -155,7 +155,7 @@ def test_a_bad_picture_costs_its_own_camera_only(bench, rig):
     assert (values['rear']['frames refused'], values['rear']['frames out']) == ('0', '1')
 
 
-def test_pictures_that_do_not_go_together_are_tried_one_by_one(bench, rig):
+def test_images_that_do_not_go_together_are_tried_one_by_one(bench, rig):
     rig.start()
     rig.hold()
     rig.send(FRONT, SMALL, 2)
@@ -168,14 +168,14 @@ def test_pictures_that_do_not_go_together_are_tried_one_by_one(bench, rig):
     assert bench.segmenter.batches == [1, 2, 1, 1]
 
 
-def test_each_camera_counts_its_own_pictures_and_has_a_status_of_its_own(bench, rig):
+def test_each_camera_counts_its_own_images_and_has_a_status_of_its_own(bench, rig):
     rig.start()
     for stamp in (1, 2, 3):
         rig.send(FRONT, SMALL, stamp)
         rig.masks('front', stamp)
     rig.send(REAR, SMALL)
     rig.masks('rear')
-    values = rig.statuses(lambda v: v['rear']['frames out'] == '1', 'the picture of rear')
+    values = rig.statuses(lambda v: v['rear']['frames out'] == '1', 'the image of rear')
     assert (values['front']['frames in'], values['front']['frames out']) == ('3', '3')
     assert values['rear']['frames in'] == '1'
     assert values['rear']['state'] == 'active'
@@ -188,7 +188,7 @@ def test_a_camera_that_is_not_heard_is_told_in_its_own_status(bench, monkeypatch
     def silent():
         for report in bench.received['/diagnostics']:
             messages = [status.message for status in report.status]
-            if 'no pictures: nobody publishes /nobody/here' in messages:
+            if 'no images: nobody publishes /nobody/here' in messages:
                 return messages
         return None
 

@@ -71,7 +71,7 @@ def transforms(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Transfo
     return known
 
 
-def test_with_tf_the_ground_is_that_of_the_picture_s_frame(
+def test_with_tf_the_ground_is_that_of_the_image_s_frame(
     transforms: dict[tuple[str, str], Transform],
 ) -> None:
     transforms['camera', 'base_link'] = base_in_camera()
@@ -107,7 +107,7 @@ def test_tf_without_tf2_ros_is_refused_with_the_way_out() -> None:
         Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
 
 
-def test_the_pose_in_the_fixed_frame_is_that_of_the_picture_s_moment(
+def test_the_pose_in_the_fixed_frame_is_that_of_the_image_s_moment(
     transforms: dict[tuple[str, str], Transform],
 ) -> None:
     camera = Transform()

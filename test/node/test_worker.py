@@ -118,10 +118,10 @@ def test_a_stopped_worker_has_finished_the_item_in_hand():
         done.extend(items)
 
     worker = Worker(Mailbox(1), work, at_once)
-    worker.mailbox.put(0, 'picture')
+    worker.mailbox.put(0, 'image')
     assert started.wait(5)
     assert worker.stop() == []
-    assert done == ['picture']
+    assert done == ['image']
     assert worker.mailbox.wait(at_once) == []
 
 
@@ -167,10 +167,10 @@ def test_a_worker_that_dies_tells_of_what_and_what_it_had_in_hand(where):
     work, rest = (die, at_once) if where == 'work' else (lambda items: None, die)
     worker = Worker(Mailbox(1), work, at_once, rest)
     assert worker.error is None
-    worker.mailbox.put(0, 'picture')
+    worker.mailbox.put(0, 'image')
     worker._thread.join(10)
     assert worker.error is death
-    assert worker.in_hand == (['picture'] if where == 'work' else [])
+    assert worker.in_hand == (['image'] if where == 'work' else [])
     assert worker.stop() == []
 
 
@@ -218,7 +218,7 @@ def test_a_worker_that_is_being_stopped_does_not_rest_first():
         worked.set()
 
     worker = Worker(Mailbox(1), work, at_once, lambda: rested.append('rest'))
-    worker.mailbox.put(0, 'picture')
+    worker.mailbox.put(0, 'image')
     assert worked.wait(10)
     worker.stop()
     assert rested == []

@@ -23,19 +23,19 @@ class CountingSegmenter:
         self.asked: list[float | None] = []
 
     def segment_batch(
-        self, pictures: list[NDArray[np.uint8]], threshold: float | None = None
+        self, images: list[NDArray[np.uint8]], threshold: float | None = None
     ) -> list[Segmentation]:
-        return [self.segment(picture, threshold) for picture in pictures]
+        return [self.segment(image, threshold) for image in images]
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         self.asked.append(threshold)
-        ids = np.zeros(picture.shape[:2], np.uint8)
+        ids = np.zeros(image.shape[:2], np.uint8)
         ids[:, : ids.shape[1] // 2] = 1
         return Segmentation(ids, np.full_like(ids, 200), (1,))
 
 
 def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
-    small_picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    small_image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
 
@@ -46,7 +46,7 @@ def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
     counted('find_rocks')
     counted('draw_overlay')
     segmenter = CountingSegmenter()
-    analysis = Analysis(small_picture, segmenter, Settings(threshold=0.3))  # type: ignore[arg-type]
+    analysis = Analysis(small_image, segmenter, Settings(threshold=0.3))  # type: ignore[arg-type]
     assert segmenter.asked == []
     assert analysis.mask is analysis.mask
     assert segmenter.asked == [0.3]
@@ -58,46 +58,46 @@ def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
     assert segmenter.asked == [0.3]
 
 
-def test_ignored_pixels_are_in_no_output(small_picture: NDArray[np.uint8]) -> None:
+def test_ignored_pixels_are_in_no_output(small_image: NDArray[np.uint8]) -> None:
     keep = np.ones((64, 80), np.uint8)
     keep[32:] = 0
-    analysis = Analysis(small_picture, CountingSegmenter(), Settings(keep=keep))  # type: ignore[arg-type]
+    analysis = Analysis(small_image, CountingSegmenter(), Settings(keep=keep))  # type: ignore[arg-type]
     assert analysis.mask[:32, :40].all()
     assert not analysis.mask[32:].any()
     (rock,) = analysis.rocks
     assert rock.box == (0, 0, 40, 32)
-    assert np.array_equal(analysis.overlay[34:], small_picture[34:])
+    assert np.array_equal(analysis.overlay[34:], small_image[34:])
 
 
 def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
-    small_picture: NDArray[np.uint8],
+    small_image: NDArray[np.uint8],
 ) -> None:
     segmenter = CountingSegmenter()
     with pytest.raises(SizeError, match='10×10'):
-        Analysis(small_picture, segmenter, Settings(keep=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
+        Analysis(small_image, segmenter, Settings(keep=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
     assert segmenter.asked == []
 
 
-def test_pictures_segmented_together_have_each_their_own_result_and_ignore_mask(
-    small_picture: NDArray[np.uint8],
+def test_images_segmented_together_have_each_their_own_result_and_ignore_mask(
+    small_image: NDArray[np.uint8],
 ) -> None:
     segmenter: Any = CountingSegmenter()
-    keep = np.zeros(small_picture.shape[:2], np.uint8)
-    plain = Analysis(small_picture, segmenter, Settings(threshold=0.3))
-    masked = Analysis(small_picture[:, ::-1], segmenter, Settings(threshold=0.3, keep=keep))
+    keep = np.zeros(small_image.shape[:2], np.uint8)
+    plain = Analysis(small_image, segmenter, Settings(threshold=0.3))
+    masked = Analysis(small_image[:, ::-1], segmenter, Settings(threshold=0.3, keep=keep))
     segment_together([plain, masked])
-    assert plain.mask.sum() == 255 * small_picture.shape[0] * (small_picture.shape[1] // 2)
+    assert plain.mask.sum() == 255 * small_image.shape[0] * (small_image.shape[1] // 2)
     assert masked.mask.sum() == 0
     assert segmenter.asked == [0.3, 0.3]
 
 
 @pytest.mark.parametrize('together', [False, True])
 def test_what_was_worked_out_is_kept_without_the_network(
-    small_picture: NDArray[np.uint8], together: bool
+    small_image: NDArray[np.uint8], together: bool
 ) -> None:
     segmenter: Any = CountingSegmenter()
     network = weakref.ref(segmenter)
-    analysis = Analysis(small_picture, segmenter, Settings(keep=np.ones((64, 80), np.uint8)))
+    analysis = Analysis(small_image, segmenter, Settings(keep=np.ones((64, 80), np.uint8)))
     if together:
         segment_together([analysis])
     assert analysis.mask.any()

@@ -30,9 +30,9 @@ def test_a_plot_is_an_svg_with_its_labels_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(('width', 'shown'), [(100, 100), (2 * SHOWN_WIDTH, SHOWN_WIDTH)])
-def test_a_picture_is_a_jpeg_in_its_colours_and_not_too_wide(width: int, shown: int) -> None:
-    picture = np.full((60, width, 3), (200, 100, 0), np.uint8)
-    kind, coded = content(jpeg(picture))
+def test_an_image_is_a_jpeg_in_its_colours_and_not_too_wide(width: int, shown: int) -> None:
+    image = np.full((60, width, 3), (200, 100, 0), np.uint8)
+    kind, coded = content(jpeg(image))
     assert kind == 'image/jpeg'
     decoded = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None

@@ -22,62 +22,60 @@ def rocks_in(mask: NDArray[np.uint8]) -> list[Rock]:
     return find_rocks(Segmentation(mask // 255, mask, (1,)), RockSettings())
 
 
-def test_the_picture_stays_as_it_is(
-    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
-) -> None:
-    given = small_picture.copy()
+def test_the_image_stays_as_it_is(small_image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    given = small_image.copy()
     drawn = draw_overlay(given, mask, rocks_in(mask), 0.5)
-    assert np.array_equal(given, small_picture)
+    assert np.array_equal(given, small_image)
     assert drawn.shape == given.shape
     assert drawn.flags.c_contiguous
     assert not np.shares_memory(drawn, given)
 
 
 def test_pixels_away_from_rocks_are_unchanged(
-    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+    small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
-    drawn = draw_overlay(small_picture, mask, rocks_in(mask), 0.5)
+    drawn = draw_overlay(small_image, mask, rocks_in(mask), 0.5)
     away = np.ones_like(mask, bool)
     away[9:51, 19:61] = False
-    assert np.array_equal(drawn[away], small_picture[away])
+    assert np.array_equal(drawn[away], small_image[away])
 
 
 def test_the_tint_is_as_strong_as_asked(
-    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+    small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
-    assert np.array_equal(draw_overlay(small_picture, mask, [], 0.0), small_picture)
-    opaque = draw_overlay(small_picture, mask, [], 1.0)
+    assert np.array_equal(draw_overlay(small_image, mask, [], 0.0), small_image)
+    opaque = draw_overlay(small_image, mask, [], 1.0)
     assert (opaque[mask > 0] == TINT).all()
-    half = draw_overlay(small_picture, mask, [], 0.5)[mask > 0].astype(float)
-    expected = (small_picture[mask > 0].astype(float) + TINT) / 2
+    half = draw_overlay(small_image, mask, [], 0.5)[mask > 0].astype(float)
+    expected = (small_image[mask > 0].astype(float) + TINT) / 2
     assert np.abs(half - expected).max() <= 0.5
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.37, 1.0])
 @pytest.mark.parametrize('height', [1, BAND - 1, BAND, 3 * BAND + 5])
-def test_the_tint_is_that_of_the_whole_picture_at_once(height: int, alpha: float) -> None:
+def test_the_tint_is_that_of_the_whole_image_at_once(height: int, alpha: float) -> None:
     chance = np.random.default_rng(height)
-    picture = chance.integers(0, 256, (height, 40, 3), np.uint8)
+    image = chance.integers(0, 256, (height, 40, 3), np.uint8)
     mask = np.where(chance.random((height, 40)) < 0.3, np.uint8(255), np.uint8(0))
     mask[BAND : 2 * BAND] = 0
-    whole = cv2.addWeighted(picture, 1 - alpha, np.full_like(picture, TINT), alpha, 0)
-    expected = np.where(mask[..., None] > 0, whole, picture)
-    assert np.array_equal(draw_overlay(picture, mask, [], alpha), expected)
+    whole = cv2.addWeighted(image, 1 - alpha, np.full_like(image, TINT), alpha, 0)
+    expected = np.where(mask[..., None] > 0, whole, image)
+    assert np.array_equal(draw_overlay(image, mask, [], alpha), expected)
 
 
 def test_outline_and_number_are_drawn(
-    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+    small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
-    drawn = draw_overlay(small_picture, mask, rocks_in(mask), 0.0)
-    changed = (drawn != small_picture).any(axis=2)
+    drawn = draw_overlay(small_image, mask, rocks_in(mask), 0.0)
+    changed = (drawn != small_image).any(axis=2)
     assert changed[10, 20:60].all()
     assert changed[10:50, 59].all()
     assert changed[25:36, 35:46].any()
 
 
 def test_a_flipped_view_is_drawn_on_like_its_copy(
-    small_picture: NDArray[np.uint8], mask: NDArray[np.uint8]
+    small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
-    view = small_picture[:, ::-1]
+    view = small_image[:, ::-1]
     one, two = (draw_overlay(p, mask, rocks_in(mask), 0.4) for p in (view, view.copy()))
     assert np.array_equal(one, two)

@@ -25,8 +25,8 @@ class BrightSegmenter:
     precision = 'fp32'
     backend = 'torch'
 
-    def segment(self, picture, threshold=None):
-        rock = picture[..., 0] > 255 * (0.5 if threshold is None else threshold)
+    def segment(self, image, threshold=None):
+        rock = image[..., 0] > 255 * (0.5 if threshold is None else threshold)
         return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
 
 
@@ -38,24 +38,24 @@ def segmenter():
 @pytest.fixture
 def scene():
     """48×64 RGB: a bright 20×10 rock with its corner at (8, 4), and a 10×12 one at (40, 30)."""
-    picture = np.full((48, 64, 3), 60, np.uint8)
-    picture[4:14, 8:28] = 220
-    picture[30:42, 40:50] = 230
-    return picture
+    image = np.full((48, 64, 3), 60, np.uint8)
+    image[4:14, 8:28] = 220
+    image[30:42, 40:50] = 230
+    return image
 
 
-def compressed(picture, stamp, frame_id='camera_optical_frame', suffix='.png'):
+def compressed(image, stamp, frame_id='camera_optical_frame', suffix='.png'):
     """A CompressedImage of rosbags' classes; `stamp` in ns."""
     make = TYPES.types
     time = make['builtin_interfaces/msg/Time'](*divmod(stamp, 10**9))
     header = make['std_msgs/msg/Header'](time, frame_id)
-    coded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].ravel()
+    coded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].ravel()
     return make[IMAGE](header, suffix[1:], coded)
 
 
 @pytest.fixture
 def demo_data(tmp_path, scene):
-    """A folder like demo/: a bag of 12 small pictures, 20 Hz, and two samples."""
+    """A folder like demo/: a bag of 12 small images, 20 Hz, and two samples."""
     folder = tmp_path / 'data'
     with BagWriter(folder / 'mars_drive') as writer:
         topic = '/camera/image_raw/compressed'

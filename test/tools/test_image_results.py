@@ -10,14 +10,14 @@ from PIL import Image
 
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.image_io import encoding
-from rock_seg_ros.perception.image_io.decoding import PictureError
+from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.tools.image_results import (
-    find_pictures,
+    find_images,
+    image_record,
     is_own_record,
-    picture_record,
     result_paths,
+    write_image,
     write_json,
-    write_picture,
     write_results,
 )
 
@@ -26,18 +26,18 @@ def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
     for name in ('b.PNG', 'a.jpg', 'notes.txt', 'c.tiff'):
         (tmp_path / name).touch()
     given = [str(tmp_path / 'c.tiff'), str(tmp_path), str(tmp_path / '*.jpg'), 'missing.png']
-    found = [path.name for path in find_pictures(given)]
+    found = [path.name for path in find_images(given)]
     assert found == ['c.tiff', 'a.jpg', 'b.PNG', 'missing.png']
 
 
 @pytest.mark.parametrize('given', ['', '*.png'])
-def test_a_folder_or_glob_without_pictures_is_refused(tmp_path, given):
-    with pytest.raises(PictureError, match='no pictures there'):
-        find_pictures([str(tmp_path / given)])
+def test_a_folder_or_glob_without_images_is_refused(tmp_path, given):
+    with pytest.raises(ImageError, match='no images there'):
+        find_images([str(tmp_path / given)])
 
 
 def test_the_record_is_what_programs_read(scene, segmenter):
-    record = json.loads(json.dumps(picture_record('a.png', Analysis(scene, segmenter))))
+    record = json.loads(json.dumps(image_record('a.png', Analysis(scene, segmenter))))
     assert list(record) == ['image', 'width', 'height', 'rocks']
     assert (record['image'], record['width'], record['height']) == ('a.png', 64, 48)
     assert record['rocks'][0] == {
@@ -53,7 +53,7 @@ def test_the_record_is_what_programs_read(scene, segmenter):
     assert len(record['rocks']) == 2
 
 
-def test_mask_overlay_and_record_have_the_pictures_size(tmp_path, scene, segmenter):
+def test_mask_overlay_and_record_have_the_images_size(tmp_path, scene, segmenter):
     write_results(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
     files = sorted(path.name for path in (tmp_path / 'new').iterdir())
     assert files == ['a.b.json', 'a.b_mask.png', 'a.b_overlay.jpg']
@@ -62,8 +62,8 @@ def test_mask_overlay_and_record_have_the_pictures_size(tmp_path, scene, segment
     assert cv2.imread(str(tmp_path / 'new/a.b_overlay.jpg')).shape == scene.shape
 
 
-def test_a_colour_picture_is_written_as_it_is_seen(tmp_path, colours):
-    write_picture(tmp_path / 'a.png', colours)
+def test_a_colour_image_is_written_as_it_is_seen(tmp_path, colours):
+    write_image(tmp_path / 'a.png', colours)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), colours)
 
 
@@ -74,16 +74,16 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, colours):
 
     monkeypatch.setattr(encoding.cv2, 'imencode', lambda *_: (True, Interrupted()))
     with pytest.raises(KeyboardInterrupt):
-        write_picture(tmp_path / 'a.png', colours)
+        write_image(tmp_path / 'a.png', colours)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
     for name in ('a.png', '._a.png', '.b.jpg'):
         (tmp_path / name).touch()
-    assert [path.name for path in find_pictures([str(tmp_path)])] == ['a.png']
+    assert [path.name for path in find_images([str(tmp_path)])] == ['a.png']
     named = tmp_path / '.b.jpg'
-    assert find_pictures([str(named)]) == [named]
+    assert find_images([str(named)]) == [named]
 
 
 def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path, segmenter):

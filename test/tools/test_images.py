@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.image_io import image_files
-from rock_seg_ros.tools import images
+from rock_seg_ros.tools import images as command
 from rock_seg_ros.tools.main import main
 
 
 @pytest.fixture
 def find_rocks(monkeypatch, segmenter, tmp_path):
     """Runs `rock_seg images` with the network for tests; results go to `out`."""
-    monkeypatch.setattr(images, 'segmenter_of', lambda _: segmenter)
+    monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
     return lambda *given: main(['images', *map(str, given), '-o', str(tmp_path / 'out')])
 
 
 @pytest.fixture
-def pictures(tmp_path, scene):
+def images(tmp_path, scene):
     folder = tmp_path / 'in'
     folder.mkdir()
     for name in ('a.png', 'b.png'):
@@ -38,8 +38,8 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_picture_of_a_folder_gets_mask_overlay_and_record(find_rocks, pictures, tmp_path):
-    assert find_rocks(pictures) == 0
+def test_every_image_of_a_folder_gets_mask_overlay_and_record(find_rocks, images, tmp_path):
+    assert find_rocks(images) == 0
     assert names(tmp_path / 'out') == [
         'a.json', 'a_mask.png', 'a_overlay.jpg', 'b.json', 'b_mask.png', 'b_overlay.jpg',
     ]  # fmt: skip
@@ -47,27 +47,25 @@ def test_every_picture_of_a_folder_gets_mask_overlay_and_record(find_rocks, pict
     assert (record['image'], len(record['rocks'])) == ('b.png', 2)
 
 
-def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(
-    find_rocks, pictures, tmp_path, capsys
-):
-    bad = pictures / 'aa.png'
-    bad.write_bytes(b'no picture')
-    assert find_rocks(pictures, pictures / 'missing.png') == 1
+def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(find_rocks, images, tmp_path, capsys):
+    bad = images / 'aa.png'
+    bad.write_bytes(b'no image')
+    assert find_rocks(images, images / 'missing.png') == 1
     told = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg images' in line]
     assert told == [
-        f'rock_seg images: {bad}: does not decode as a picture (10 bytes)',
-        f'rock_seg images: {pictures / "missing.png"}: No such file or directory',
+        f'rock_seg images: {bad}: does not decode as an image (10 bytes)',
+        f'rock_seg images: {images / "missing.png"}: No such file or directory',
     ]
     assert len(names(tmp_path / 'out')) == 6
 
 
-def test_a_failure_on_one_picture_names_it(find_rocks, pictures, tmp_path, capsys, scene):
+def test_a_failure_on_one_image_names_it(find_rocks, images, tmp_path, capsys, scene):
     cv2.imwrite(str(tmp_path / 'small.png'), scene[:8, :8])
     cv2.imwrite(str(tmp_path / 'keep.png'), scene[..., 0])
-    status = find_rocks(pictures, tmp_path / 'small.png', '--ignore-mask', tmp_path / 'keep.png')
+    status = find_rocks(images, tmp_path / 'small.png', '--ignore-mask', tmp_path / 'keep.png')
     assert status == 1
     error = capsys.readouterr().err
-    assert f'{tmp_path / "small.png"}: the ignore mask is 64×48, the picture 8×8' in error
+    assert f'{tmp_path / "small.png"}: the ignore mask is 64×48, the image 8×8' in error
     assert (tmp_path / 'out/a.json').exists()
 
 
@@ -79,63 +77,63 @@ def test_a_failure_on_one_picture_names_it(find_rocks, pictures, tmp_path, capsy
         (RuntimeError('out of memory\ntrace'), 'out of memory'),
     ],
 )
-def test_an_error_on_one_picture_is_one_line_and_the_others_go_on(
-    find_rocks, pictures, tmp_path, capsys, segmenter, monkeypatch, error, told
+def test_an_error_on_one_image_is_one_line_and_the_others_go_on(
+    find_rocks, images, tmp_path, capsys, segmenter, monkeypatch, error, told
 ):
     segment, errors = segmenter.segment, [error]
 
-    def fail_once(picture, threshold=None):
+    def fail_once(image, threshold=None):
         if errors:
             raise errors.pop()
-        return segment(picture, threshold)
+        return segment(image, threshold)
 
     monkeypatch.setattr(segmenter, 'segment', fail_once)
-    assert find_rocks(pictures) == 1
+    assert find_rocks(images) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg images' in line]
-    assert lines == [f'rock_seg images: {pictures / "a.png"}: {told}']
+    assert lines == [f'rock_seg images: {images / "a.png"}: {told}']
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
 
 
-def test_options_are_heeded(find_rocks, pictures, tmp_path):
-    assert find_rocks(pictures / 'a.png', '--min-area', 150) == 0
+def test_options_are_heeded(find_rocks, images, tmp_path):
+    assert find_rocks(images / 'a.png', '--min-area', 150) == 0
     assert len(json.loads((tmp_path / 'out/a.json').read_text())['rocks']) == 1
 
 
 def test_two_inputs_of_one_name_are_refused_before_any_work(
-    find_rocks, pictures, tmp_path, scene, capsys
+    find_rocks, images, tmp_path, scene, capsys
 ):
-    cv2.imwrite(str(pictures / 'a.bmp'), scene)
-    assert find_rocks(pictures) == 2
+    cv2.imwrite(str(images / 'a.bmp'), scene)
+    assert find_rocks(images) == 2
     assert 'would overwrite that of' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_an_input_is_never_overwritten(find_rocks, pictures, monkeypatch, scene, capsys):
-    cv2.imwrite(str(pictures / 'a_mask.png'), scene)
-    assert main(['images', str(pictures), '-o', str(pictures)]) == 2
+def test_an_input_is_never_overwritten(find_rocks, images, monkeypatch, scene, capsys):
+    cv2.imwrite(str(images / 'a_mask.png'), scene)
+    assert main(['images', str(images), '-o', str(images)]) == 2
     assert 'would overwrite the input' in capsys.readouterr().err
 
 
-def test_weights_that_are_not_there_are_one_line(pictures, tmp_path, capsys):
-    arguments = ['images', str(pictures), '-o', str(tmp_path), '--weights', 'no.safetensors']
+def test_weights_that_are_not_there_are_one_line(images, tmp_path, capsys):
+    arguments = ['images', str(images), '-o', str(tmp_path), '--weights', 'no.safetensors']
     assert main(arguments) == 1
     assert capsys.readouterr().err == 'rock_seg images: no.safetensors: no such file\n'
 
 
 def test_files_that_are_passed_over_are_told_by_suffix_with_the_reason(
-    find_rocks, pictures, monkeypatch, capsys
+    find_rocks, images, monkeypatch, capsys
 ):
     without = tuple(suffix for suffix in image_files.SUFFIXES if suffix != '.heic')
     monkeypatch.setattr(image_files, 'SUFFIXES', without)
     for name in ('1.HEIC', '2.HEIC', '3.HEIC', '4.HEIC', 'notes.txt', '._a.png', 'README'):
-        (pictures / name).write_bytes(b'x')
-    (pictures / 'sub').mkdir()
-    assert find_rocks(pictures) == 0
+        (images / name).write_bytes(b'x')
+    (images / 'sub').mkdir()
+    assert find_rocks(images) == 0
     assert told(capsys) == [
-        f'{pictures}: 4 files passed over (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
+        f'{images}: 4 files passed over (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
         ' reading them needs the package pillow-heif',
-        f'{pictures}: 1 file passed over (no suffix): README; not the suffix of an image',
-        f'{pictures}: 1 file passed over (.txt): notes.txt; not the suffix of an image',
+        f'{images}: 1 file passed over (no suffix): README; not the suffix of an image',
+        f'{images}: 1 file passed over (.txt): notes.txt; not the suffix of an image',
     ]
 
 
@@ -147,7 +145,7 @@ def test_a_folder_of_nothing_but_files_passed_over_says_so_before_it_is_refused(
     assert find_rocks(tmp_path / 'in') == 1
     assert told(capsys) == [
         f'{tmp_path}/in: 1 file passed over (.doc): a.doc; not the suffix of an image',
-        f'{tmp_path}/in: no pictures there',
+        f'{tmp_path}/in: no images there',
     ]
 
 
@@ -175,41 +173,41 @@ def test_of_many_files_with_low_bits_three_are_named(find_rocks, tmp_path, scene
     assert lines[3] == 'further files like these are not named'
 
 
-def test_a_file_larger_than_max_pixels_is_refused_by_name(find_rocks, pictures, capsys):
-    assert find_rocks(pictures / 'a.png', '--max-pixels', 3000) == 1
-    assert told(capsys) == [f'{pictures}/a.png: 64×48, max_pixels is 3000']
+def test_a_file_larger_than_max_pixels_is_refused_by_name(find_rocks, images, capsys):
+    assert find_rocks(images / 'a.png', '--max-pixels', 3000) == 1
+    assert told(capsys) == [f'{images}/a.png: 64×48, max_pixels is 3000']
 
 
-def test_a_name_that_is_not_utf_8_is_worked_on(find_rocks, pictures, tmp_path):
-    strange = os.fsdecode(os.fsencode(pictures) + b'/stone\xff.png')
-    (pictures / 'a.png').rename(strange)
+def test_a_name_that_is_not_utf_8_is_worked_on(find_rocks, images, tmp_path):
+    strange = os.fsdecode(os.fsencode(images) + b'/stone\xff.png')
+    (images / 'a.png').rename(strange)
     assert find_rocks(strange) == 0
     stem = os.fsdecode(b'stone\xff')
     assert names(tmp_path / 'out') == [f'{stem}.json', f'{stem}_mask.png', f'{stem}_overlay.jpg']
 
 
 def test_an_image_whose_overlay_is_lost_is_told_and_fails(
-    find_rocks, pictures, tmp_path, monkeypatch, capsys
+    find_rocks, images, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(images, 'write_results', lambda *_: 'no overlay: JPEG cannot hold it')
-    assert find_rocks(pictures / 'a.png') == 1
-    assert told(capsys) == [f'{pictures}/a.png: no overlay: JPEG cannot hold it']
+    monkeypatch.setattr(command, 'write_results', lambda *_: 'no overlay: JPEG cannot hold it')
+    assert find_rocks(images / 'a.png') == 1
+    assert told(capsys) == [f'{images}/a.png: no overlay: JPEG cannot hold it']
 
 
-def test_a_json_file_that_is_not_ours_is_never_overwritten(find_rocks, pictures, tmp_path, capsys):
+def test_a_json_file_that_is_not_ours_is_never_overwritten(find_rocks, images, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/b.json').write_text('{"shapes": []}')
-    assert find_rocks(pictures) == 2
+    assert find_rocks(images) == 2
     (line,) = told(capsys)
     assert f'{tmp_path}/out/b.json' in line
     assert names(tmp_path / 'out') == ['b.json']
     (tmp_path / 'out/b.json').unlink()
-    assert find_rocks(pictures) == 0
-    assert find_rocks(pictures) == 0, 'our own may be made anew'
+    assert find_rocks(images) == 0
+    assert find_rocks(images) == 0, 'our own may be made anew'
 
 
-def test_a_file_name_has_no_power_over_the_terminal(find_rocks, pictures, capsys):
-    evil = pictures / 'evil\x1b[2J.png'
+def test_a_file_name_has_no_power_over_the_terminal(find_rocks, images, capsys):
+    evil = images / 'evil\x1b[2J.png'
     evil.write_bytes(b'no image')
-    assert find_rocks(pictures) == 1
+    assert find_rocks(images) == 1
     assert '\x1b' not in capsys.readouterr().err.replace('\x1b[A', '')  # which tqdm writes

@@ -23,7 +23,7 @@ def weights(tmp_path):
     card = Card(
         classes=('sand', 'rock'),
         metrics={'val_iou': 0.5},
-        data='sand pictures',
+        data='sand images',
         activation_ranges={'backbone.conv1': (-2.0, 2.5), 'backbone.conv2': (0.0, 6.0)},
     )
     path = tmp_path / 'w.safetensors'
@@ -39,7 +39,7 @@ def test_json_has_the_card_the_size_and_the_learnt_parameters(weights, capsys):
     assert facts['classes'] == ['sand', 'rock']
     assert facts['metrics'] == {'val_iou': 0.5}
     assert facts['activation_ranges']['backbone.conv1'] == [-2.0, 2.5]
-    assert facts['data'] == 'sand pictures'
+    assert facts['data'] == 'sand images'
 
 
 def test_people_get_a_line_a_fact(weights, capsys):

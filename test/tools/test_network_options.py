@@ -61,8 +61,8 @@ def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
     assert option.split('=')[0] in capsys.readouterr().err
 
 
-def test_an_ignore_mask_that_is_no_picture_is_refused_by_name(parse, tmp_path):
-    (tmp_path / 'keep.png').write_text('no picture')
+def test_an_ignore_mask_that_is_no_image_is_refused_by_name(parse, tmp_path):
+    (tmp_path / 'keep.png').write_text('no image')
     with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
     cv2.imwrite(str(tmp_path / 'keep.png'), np.zeros((4, 6, 4), np.uint8))

@@ -41,7 +41,7 @@ def test_a_node_that_cannot_start_leaves_its_status_and_its_words(tmp_path):
 def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
     parameters = {'weights': str(weights_file), 'device': 'cpu'}
     with NodeProcess(parameters, {'image': '/eye'}, tmp_path / 'log') as process:
-        wait_for(lambda: 'active: pictures from /eye' in process.last_lines(), process)
+        wait_for(lambda: 'active: images from /eye' in process.last_lines(), process)
         assert process.status() is None
     assert process.status() == 0
     assert not alive(process.pid)

@@ -100,7 +100,7 @@ def test_ticks_come_at_their_period_from_the_first_message_to_the_last():
     assert [message for _, message in timed if message] == MESSAGES
 
 
-def test_a_best_effort_subscriber_of_depth_1_gets_every_picture_as_it_was_recorded(listener, bag):
+def test_a_best_effort_subscriber_of_depth_1_gets_every_image_as_it_was_recorded(listener, bag):
     got = listener.listen(CompressedImage, TOPIC)
     player = Player(listener.node, bag, bag.topics)
     player.wait_for_subscriber(PATIENCE, listener.spin_until)

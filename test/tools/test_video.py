@@ -55,7 +55,7 @@ def test_the_overlay_video_keeps_the_times_and_an_odd_size_gains_a_pixel(
         frames = list(drawn.frames())
         times = [frame.stamp * drawn.time_base for frame in frames]
     assert times == [Fraction(time, 5) for time in TIMES]
-    assert frames[0].picture.shape == (48, 64, 3)
+    assert frames[0].image.shape == (48, 64, 3)
     with av.open(str(filmed)) as before, av.open(str(tmp_path / 'out.mp4')) as after:
         assert after.duration == before.duration == 1_400_000
 
@@ -70,10 +70,10 @@ def test_the_record_has_the_rocks_and_the_time_of_every_frame(find_rocks, filmed
         assert [rock['area'] for rock in frame['rocks']] == [200, 120]
 
 
-def test_the_pictures_come_as_they_were_filmed(filmed, scene):
+def test_the_images_come_as_they_were_filmed(filmed, scene):
     with Video(filmed) as opened:
         for frame in opened.frames():
-            np.testing.assert_array_equal(frame.picture, scene[:47, :63])
+            np.testing.assert_array_equal(frame.image, scene[:47, :63])
 
 
 @pytest.mark.parametrize(('rotation', 'turns'), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
@@ -91,7 +91,7 @@ def sound(tmp_path):
     return tmp_path / 'sound.wav'
 
 
-def test_a_file_without_pictures_is_refused(sound):
+def test_a_file_without_images_is_refused(sound):
     with pytest.raises(VideoError, match=r'sound\.wav: has no video stream'):
         Video(sound)
 
@@ -153,16 +153,16 @@ def told(capsys):
     return [line.rpartition('rock_seg video: ')[2] for line in lines if 'rock_seg video' in line]
 
 
-def film(path, picture, codec, pixels, count=20):
+def film(path, image, codec, pixels, count=20):
     options = {'movflags': '+faststart'} if path.suffix == '.mp4' else {}  # its index first
     with av.open(str(path), 'w', options=options) as container:
         stream = container.add_stream(codec, rate=Fraction(10))
-        stream.height, stream.width = picture.shape[:2]
+        stream.height, stream.width = image.shape[:2]
         stream.bit_rate = 2_000_000  # more than headers and index
         stream.pix_fmt = pixels
         for number in range(count):
-            chance = np.random.default_rng(number).integers(0, 26, picture.shape, np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture + chance, format='rgb24')
+            chance = np.random.default_rng(number).integers(0, 26, image.shape, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image + chance, format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small labelled data set: bright discs on a dark ground, each picture's different."""
+"""A small labelled data set: bright discs on a dark ground, each image's different."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import torch
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it gives
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     """Writes images/NAME.png and masks/NAME.png of 96×80 px without a manifest."""
     for part in ('images', 'masks'):
         (folder / part).mkdir(parents=True)
     chance = np.random.default_rng(0)
     for number in range(count):
-        picture = chance.integers(0, 60, (80, 96, 3), dtype=np.uint8)
+        image = chance.integers(0, 60, (80, 96, 3), dtype=np.uint8)
         mask = np.zeros((80, 96), np.uint8)
         for _ in range(3):
             place = (int(chance.integers(10, 86)), int(chance.integers(10, 70)))
             cv2.circle(mask, place, int(chance.integers(5, 14)), 255, -1)
-        picture[mask > 0] += 150
-        cv2.imwrite(str(folder / 'images' / f'{number}.png'), picture)
+        image[mask > 0] += 150
+        cv2.imwrite(str(folder / 'images' / f'{number}.png'), image)
         cv2.imwrite(str(folder / 'masks' / f'{number}.png'), mask)
     return folder
 
 
 @pytest.fixture(scope='session')
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures that nobody may change."""
-    return write_pictures(tmp_path_factory.mktemp('discs'), 6)
+    """Six images that nobody may change."""
+    return write_images(tmp_path_factory.mktemp('discs'), 6)
 
 
 @pytest.fixture
 def own_discs(tmp_path: Path) -> Path:
-    """Five pictures of a test's own."""
-    return write_pictures(tmp_path / 'data', 5)
+    """Five images of a test's own."""
+    return write_images(tmp_path / 'data', 5)

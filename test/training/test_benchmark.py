@@ -31,9 +31,9 @@ class Bright:
         self.limit = limit
         self.seen: list[bytes] = []
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        self.seen.append(picture.tobytes())
-        ids = (picture.mean(axis=2) > self.limit).astype(np.uint8)
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        self.seen.append(image.tobytes())
+        ids = (image.mean(axis=2) > self.limit).astype(np.uint8)
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
@@ -308,12 +308,12 @@ def test_the_tables_can_be_had_as_markdown_and_json_files_too(
     assert rows[:2] == capsys.readouterr().out.splitlines()[2:4]
 
 
-def test_the_report_shows_pictures_only_of_what_may_be_shown(cases: Path, tmp_path: Path) -> None:
+def test_the_report_shows_images_only_of_what_may_be_shown(cases: Path, tmp_path: Path) -> None:
     report = tmp_path / 'report.html'
     words = ['--config', str(cases), '--half', 'both', '--report', str(report)]
     assert main(words) == 0
     page = report.read_text()
-    assert page.count('data:image/jpeg') == 12  # six pictures, plain and with errors drawn
+    assert page.count('data:image/jpeg') == 12  # six images, plain and with errors drawn
     assert main([*words, '--cases.plain.shown=false']) == 0
     assert 'data:image/jpeg' not in report.read_text()
 

@@ -125,12 +125,12 @@ def test_images_become_a_source_with_ignored_regions_splits_and_groups(
     assert (wide.name, wide.split, wide.group) == ('wide', 'train', 'hill')
     assert (cut.name, cut.split, cut.group) == ('cut', 'val', 'cut')
     labelled = wide.read()
-    assert labelled.picture.shape == (480, 640, 3)
-    assert np.abs(labelled.picture[100, 100].astype(int) - GREEN).max() <= 3
+    assert labelled.image.shape == (480, 640, 3)
+    assert np.abs(labelled.image[100, 100].astype(int) - GREEN).max() <= 3
     assert (labelled.classes[:, :320] == IGNORE).all()
     assert (labelled.classes[:200, 330:] == 0).all()
     assert labelled.classes[300, 630] == IGNORE
-    assert cut.read().picture.shape == (30, 40, 3)  # never enlarged
+    assert cut.read().image.shape == (30, 40, 3)  # never enlarged
 
 
 @needs_dpkg

@@ -104,9 +104,9 @@ def test_the_largest_blur_that_is_legal_fits_the_crop() -> None:
     stages = [Stage(100, 16, AREA)]
     config(stages=stages, augmentation=blurred(100, chance=0))
     augmentation = config(stages=stages, augmentation=blurred(7.5)).augmentation
-    picture = tv_tensors.Image(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    image = tv_tensors.Image(torch.zeros(3, 16, 16, dtype=torch.uint8))
     labels = tv_tensors.Mask(torch.zeros(2, 16, 16, dtype=torch.int32))
-    assert look_transform(augmentation)(picture, labels)[0].shape == (3, 16, 16)
+    assert look_transform(augmentation)(image, labels)[0].shape == (3, 16, 16)
 
 
 def test_a_first_stage_may_label_with_the_weights_it_starts_from() -> None:

@@ -20,18 +20,18 @@ SAND, ROCK, BOULDER = 0, 1, 2
 
 
 def ground(grey: int = 50, side: int = 96) -> tuple[Tensor, Tensor]:
-    picture = torch.full((3, side, side), grey, dtype=torch.uint8)
-    return picture, torch.zeros(2, side, side, dtype=torch.int32)
+    image = torch.full((3, side, side), grey, dtype=torch.uint8)
+    return image, torch.zeros(2, side, side, dtype=torch.int32)
 
 
 def with_rocks(*boxes: tuple[int, int, int, int], numbered: bool = True) -> tuple[Tensor, Tensor]:
     """Rocks (top, left, height, width) of grey 200 on black."""
-    picture, labels = ground(0)
+    image, labels = ground(0)
     for number, (top, left, height, width) in enumerate(boxes, start=11):
         box = (slice(None), slice(top, top + height), slice(left, left + width))
-        picture[box] = 200
+        image[box] = 200
         labels[box] = torch.tensor([ROCK, number if numbered else 0]).view(2, 1, 1).int()
-    return picture, labels
+    return image, labels
 
 
 def pasted(
@@ -47,21 +47,21 @@ def pasted(
 def test_labels_are_where_the_pasted_rock_is_seen() -> None:
     other = with_rocks((30, 30, 20, 26))
     for seed in range(10):
-        picture, labels = pasted(ground(50), other, seed)
+        image, labels = pasted(ground(50), other, seed)
         rock = labels[0] == ROCK
         assert 100 <= rock.sum() <= 20 * 26  # the border may cut it
         # Grey goes 50 → 200 (inside) and 50 → 0 (soft ground around it).
-        assert picture[:, rock].float().mean() > 170
+        assert image[:, rock].float().mean() > 170
         assert torch.equal(labels[1] > 0, rock)
-        assert picture[0][rock].min() > 90
+        assert image[0][rock].min() > 90
 
 
 def test_the_border_is_soft_and_the_rest_is_left_as_it_was() -> None:
-    picture, labels = pasted(ground(50), with_rocks((30, 30, 30, 30)), 3)
+    image, labels = pasted(ground(50), with_rocks((30, 30, 30, 30)), 3)
     rock = (labels[0] == ROCK).float()[None, None]
     near = torch.nn.functional.max_pool2d(rock, 9, stride=1, padding=4)[0, 0] > 0
-    assert (picture[0][~near] == 50).all()
-    assert len(picture[0][near].unique()) > 5
+    assert (image[0][~near] == 50).all()
+    assert len(image[0][near].unique()) > 5
 
 
 def test_a_rock_over_the_upper_border_loses_its_upper_part() -> None:
@@ -69,17 +69,17 @@ def test_a_rock_over_the_upper_border_loses_its_upper_part() -> None:
     other[0][:, 30:62] = torch.linspace(100, 224, 32).to(torch.uint8).view(1, 32, 1)
     cut = 0
     for seed in range(40):
-        picture, labels = pasted(ground(0), other, seed)
+        image, labels = pasted(ground(0), other, seed)
         rows = (labels[0] == ROCK).any(1).nonzero().flatten().tolist()
         if rows[0] == 0 and 8 < len(rows) < 30:
             cut += 1
-            middle = picture[0, : len(rows)][labels[0, : len(rows)] == ROCK].float().mean()
+            middle = image[0, : len(rows)][labels[0, : len(rows)] == ROCK].float().mean()
             assert middle == pytest.approx(224 - 2 * len(rows), abs=15)
     assert cut
 
 
 @pytest.mark.parametrize('as_decoded', [False, True])
-def test_neither_picture_is_changed(as_decoded: bool) -> None:
+def test_neither_image_is_changed(as_decoded: bool) -> None:
     target, other = ground(), with_rocks((30, 30, 20, 20))
     if as_decoded:  # a view of H×W×3 memory
         target = (target[0].permute(1, 2, 0).contiguous().permute(2, 0, 1), target[1])
@@ -119,8 +119,8 @@ def test_a_random_subset_up_to_the_largest_count_is_pasted() -> None:
 @pytest.mark.parametrize('box', [(0, 30, 20, 20), (76, 30, 20, 20), (30, 0, 20, 20)])
 def test_a_rock_that_the_border_cuts_is_not_pasted(box: tuple[int, int, int, int]) -> None:
     target = ground()
-    picture, labels = pasted(target, with_rocks(box))
-    assert torch.equal(picture, target[0])
+    image, labels = pasted(target, with_rocks(box))
+    assert torch.equal(image, target[0])
     assert torch.equal(labels, target[1])
 
 
@@ -160,8 +160,8 @@ def test_a_tinted_rock_is_nearer_to_the_ground_it_lands_on() -> None:
     tinted = replace(AS_THEY_ARE, paste_tint_p=1.0)
     means = []
     for seed in range(12):
-        picture, labels = pasted(ground(50), other, seed, tinted)
-        means.append(float(picture[0][labels[0] == ROCK].float().mean()))
+        image, labels = pasted(ground(50), other, seed, tinted)
+        means.append(float(image[0][labels[0] == ROCK].float().mean()))
     assert max(means) <= 200
     assert min(means) > 45
     assert min(means) < 100
@@ -178,10 +178,10 @@ def test_a_rock_on_ignored_ground_is_a_rock() -> None:
     assert set(labels[0].unique().tolist()) == {ROCK, 255}
 
 
-def test_the_other_picture_may_have_another_size() -> None:
-    picture, labels = ground(50, 40)
-    new_picture, new_labels = pasted((picture, labels), with_rocks((10, 10, 60, 60)))
-    assert new_picture.shape == picture.shape
+def test_the_other_image_may_have_another_size() -> None:
+    image, labels = ground(50, 40)
+    new_image, new_labels = pasted((image, labels), with_rocks((10, 10, 60, 60)))
+    assert new_image.shape == image.shape
     assert new_labels.shape == labels.shape
     assert new_labels[0].any()
 

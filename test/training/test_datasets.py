@@ -16,10 +16,10 @@ from training.augmentation import AugmentationConfig
 from training.config import DistillConfig, Stage, TrainingConfig
 from training.datasets import (
     CropLoader,
-    CropsAndPictures,
+    CropsAndImages,
     EpochOfDraws,
-    Pictures,
     RandomCrops,
+    WholeImages,
     stage_shares,
 )
 from training.sources import IGNORE, DataError, Labelled, SourceConfig, find_samples
@@ -46,20 +46,20 @@ STILL = AugmentationConfig(
 
 @dataclass(frozen=True)
 class Flat:
-    """A picture of one grey value: ground, with a square rock in the middle where wanted."""
+    """An image of one grey value: ground, with a square rock in the middle where wanted."""
 
     grey: int
     rocks: int = 0
     class_id: int = 0
 
     def read(self) -> Labelled:
-        picture = np.full((40, 40, 3), self.grey, np.uint8)
+        image = np.full((40, 40, 3), self.grey, np.uint8)
         classes = np.full((40, 40), self.class_id, np.uint8)
         instances = np.zeros((40, 40), np.int32)
         for number in range(self.rocks):  # side by side, and touching
             at = (slice(10, 30), slice(10 + 10 * number, 20 + 10 * number))
-            picture[at], classes[at], instances[at] = 200, 1, number + 1
-        return Labelled(picture, classes, instances)
+            image[at], classes[at], instances[at] = 200, 1, number + 1
+        return Labelled(image, classes, instances)
 
 
 def config_of(**changes: object) -> TrainingConfig:
@@ -74,27 +74,27 @@ def config_of(**changes: object) -> TrainingConfig:
     return TrainingConfig(**(given | changes))  # type: ignore[arg-type]
 
 
-def test_a_picture_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
+def test_an_image_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
     samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
-    picture, classes = Pictures(samples)[0]
-    assert picture.shape == (3, 80, 96)
-    assert picture.dtype == torch.uint8
+    image, classes = WholeImages(samples)[0]
+    assert image.shape == (3, 80, 96)
+    assert image.dtype == torch.uint8
     assert classes.dtype == torch.int64
     assert set(classes.unique().tolist()) == {0, 1}
-    assert picture.float().mean(dim=0)[classes == 1].mean() > 120
+    assert image.float().mean(dim=0)[classes == 1].mean() > 120
 
 
-def test_picture_and_labels_stay_aligned(discs: Path) -> None:
+def test_image_and_labels_stay_aligned(discs: Path) -> None:
     samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
     turned = replace(STILL, rotation_p=1.0, perspective_p=1.0)
     config = config_of(augmentation=turned, sources={'one': SourceConfig(str(discs))})
     crops = RandomCrops({'one': samples}, config, 0)
     right = total = 0
     for draw in range(8):
-        picture, classes, clean = crops[draw]
+        image, classes, clean = crops[draw]
         assert not clean.numel(), 'without teachers nobody looks at it'
         counted = classes != IGNORE
-        bright = picture.float().mean(dim=0) > 105
+        bright = image.float().mean(dim=0) > 105
         right += int((bright == (classes == 1))[counted].sum())
         total += int(counted.sum())
     assert right > 0.9 * total
@@ -124,7 +124,7 @@ def test_sources_have_their_shares_of_the_draws(shares: dict[str, float], expect
     assert drawn.count(50) + drawn.count(90) == 120
 
 
-def test_every_picture_of_a_source_is_drawn() -> None:
+def test_every_image_of_a_source_is_drawn() -> None:
     config = config_of(stages=[Stage(100, 8, AREA, {'one': 1})])
     sources = {'one': [Flat(grey) for grey in range(6)], 'two': [Flat(90)]}
     assert set(greys(RandomCrops(sources, config, 0), 50)) == set(range(6))
@@ -135,13 +135,13 @@ def test_teachers_see_a_crop_before_light_lens_and_sensor_change_it() -> None:
     augmentation = replace(STILL, exposure=(0.5, 0.5), exposure_p=1.0)
     distill = DistillConfig(['teacher.safetensors'])
     config = config_of(augmentation=augmentation, distill=distill)
-    picture, _, clean = RandomCrops(sources, config, 0)[0]
-    assert clean.shape == picture.shape
+    image, _, clean = RandomCrops(sources, config, 0)[0]
+    assert clean.shape == image.shape
     assert (clean == 50).all()
-    assert (picture == 25).all()
+    assert (image == 25).all()
 
 
-def test_rocks_of_another_picture_are_pasted_when_wanted() -> None:
+def test_rocks_of_another_image_are_pasted_when_wanted() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(50, rocks=1)]}
     stages = [Stage(100, 32, (1.0, 1.0), {'one': 3, 'two': 1})]
     rocks = {}
@@ -150,8 +150,8 @@ def test_rocks_of_another_picture_are_pasted_when_wanted() -> None:
         crops = RandomCrops(sources, config_of(stages=stages, augmentation=augmentation), 0)
         drawn = [crops[draw] for draw in range(40)]
         rocks[chance] = sum(bool((classes == 1).any()) for _, classes, _ in drawn)
-        for picture, classes, _ in drawn:
-            assert (picture[0][classes == 1] > 90).all(), 'labelled where nothing was pasted'
+        for image, classes, _ in drawn:
+            assert (image[0][classes == 1] > 90).all(), 'labelled where nothing was pasted'
     assert rocks[1.0] > rocks[0.0] + 3
 
 
@@ -194,10 +194,10 @@ def test_draws_are_the_same_with_any_number_of_workers() -> None:
 
 @dataclass(frozen=True)
 class Broken:
-    """A picture that does not decode any more."""
+    """An image that does not decode any more."""
 
     def read(self) -> Labelled:
-        raise DataError('images/3.png: does not decode as a picture (0 bytes)')
+        raise DataError('images/3.png: does not decode as an image (0 bytes)')
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -205,7 +205,7 @@ def test_a_file_that_breaks_within_a_training_is_told_in_one_line(workers: int) 
     crops = RandomCrops({'one': [Broken()], 'two': [Broken()]}, config_of(), 0)
     with pytest.raises(DataError) as told:
         list(CropLoader(crops, 2, sampler=EpochOfDraws(config_of(), 0), num_workers=workers))
-    assert str(told.value) == 'images/3.png: does not decode as a picture (0 bytes)'
+    assert str(told.value) == 'images/3.png: does not decode as an image (0 bytes)'
 
 
 @pytest.mark.parametrize('ranks', [1, 2, 4])
@@ -237,7 +237,7 @@ def test_another_seed_makes_other_draws() -> None:
     assert any(not torch.equal(one[draw][0], two[draw][0]) for draw in range(4))
 
 
-def test_a_stage_with_a_source_without_train_pictures_is_refused_before_the_training(
+def test_a_stage_with_a_source_without_train_images_is_refused_before_the_training(
     discs: Path, own_discs: Path
 ) -> None:
     sources = {
@@ -245,17 +245,17 @@ def test_a_stage_with_a_source_without_train_pictures_is_refused_before_the_trai
         'two': SourceConfig(str(own_discs), val_fraction=1.0),
     }
     stages = [Stage(2, 32, AREA, {'one': 1}), Stage(2, 32, AREA, {'one': 1, 'two': 1})]
-    with pytest.raises(DataError, match='source two: no picture in split train; stage 2 has it'):
-        CropsAndPictures(config_of(sources=sources, stages=stages))
+    with pytest.raises(DataError, match='source two: no image in split train; stage 2 has it'):
+        CropsAndImages(config_of(sources=sources, stages=stages))
 
 
-def test_data_without_a_picture_to_validate_on_are_refused(discs: Path) -> None:
+def test_data_without_an_image_to_validate_on_are_refused(discs: Path) -> None:
     sources = {'one': SourceConfig(str(discs), val_fraction=0.0)}
-    with pytest.raises(DataError, match='no source has a labelled picture in split val'):
-        CropsAndPictures(config_of(sources=sources))
+    with pytest.raises(DataError, match='no source has a labelled image in split val'):
+        CropsAndImages(config_of(sources=sources))
 
 
-def test_pictures_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
+def test_images_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
     sources = {'one': SourceConfig('1'), 'two': SourceConfig('2', format='unlabelled')}
     stages = [Stage(2, 32, AREA), Stage(2, 32, AREA, self_train=['two'])]
     config = config_of(sources=sources, stages=stages)
@@ -264,17 +264,17 @@ def test_pictures_without_labels_are_drawn_only_where_a_stage_labels_them() -> N
     assert stage_shares(samples, config, 1) == {'one': 2.0, 'two': 5.0}
 
 
-def spoil_picture(data: Path) -> None:
+def spoil_image(data: Path) -> None:
     (data / 'images/3.png').write_bytes(b'')
 
 
 def spoil_mask(data: Path) -> None:
-    (data / 'masks/3.png').write_bytes(b'no picture')
+    (data / 'masks/3.png').write_bytes(b'no image')
 
 
-@pytest.mark.parametrize('spoil', [spoil_picture, spoil_mask])
+@pytest.mark.parametrize('spoil', [spoil_image, spoil_mask])
 def test_a_bad_file_shows_in_the_check(own_discs: Path, spoil: Callable[[Path], None]) -> None:
-    data = CropsAndPictures(config_of(sources={'one': SourceConfig(str(own_discs))}))
+    data = CropsAndImages(config_of(sources={'one': SourceConfig(str(own_discs))}))
     data.check()
     spoil(own_discs)
     with pytest.raises(DataError, match=r'3\.png'):

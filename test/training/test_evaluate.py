@@ -35,7 +35,7 @@ class Oracle:
         self.truths = [sample.read().classes for sample in samples]
         self.rows = rows
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         ids = self.truths.pop(0).copy()
         ids[: self.rows] = 1
         return Segmentation(ids, np.full_like(ids, 255), (1,))
@@ -48,9 +48,9 @@ class BrightIsRock:
         self.card = Card()
         self.shown: list[NDArray[np.uint8]] = []
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        self.shown.append(picture)
-        ids = (picture[..., 1] > 105).astype(np.uint8)
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        self.shown.append(image)
+        ids = (image[..., 1] > 105).astype(np.uint8)
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
@@ -89,20 +89,20 @@ def test_ignored_pixels_are_not_counted(discs: Path) -> None:
     assert figures['recall'] is None
 
 
-def test_a_result_keeps_each_pictures_counts_and_mask(discs: Path) -> None:
+def test_a_result_keeps_each_images_counts_and_mask(discs: Path) -> None:
     samples = all_of(discs)
     result = evaluate(Oracle(samples, 7), samples, name='discs')  # type: ignore[arg-type]
-    assert [judged.sample for judged in result.pictures] == samples
-    assert all(judged.mask[:7].all() for judged in result.pictures)
-    ious = [judged.iou for judged in result.pictures]
+    assert [judged.sample for judged in result.images] == samples
+    assert all(judged.mask[:7].all() for judged in result.images)
+    ious = [judged.iou for judged in result.images]
     assert np.mean(ious) == pytest.approx(result.figures['mean_iou'])  # type: ignore[arg-type]
 
 
 class Dumbbells:
     """Finds two boxes with a rim between them, and two with a narrow neck."""
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        ids = np.zeros(picture.shape[:2], np.uint8)
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        ids = np.zeros(image.shape[:2], np.uint8)
         ids[4:34, 4:34] = ids[4:34, 37:67] = 1
         ids[4:8, 34:37], ids[8:34, 34:37] = 1, 2
         ids[44:74, 4:34] = ids[44:74, 37:67] = 1
@@ -132,38 +132,38 @@ def test_the_command_takes_the_ways_to_cut(
 
 
 def test_nothing_to_measure_on_is_an_error() -> None:
-    with pytest.raises(DataError, match='discs: no pictures'):
+    with pytest.raises(DataError, match='discs: no images'):
         evaluate(Oracle([]), [], name='discs')  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize('scale', [0.5, 2.0])
-def test_a_scaled_picture_is_judged_at_the_labels_size(scale: float, discs: Path) -> None:
+def test_a_scaled_image_is_judged_at_the_labels_size(scale: float, discs: Path) -> None:
     samples, network = all_of(discs), BrightIsRock()
     conditions = Conditions(scale=scale)
     figures = evaluate(network, samples, conditions).figures  # type: ignore[arg-type]
-    assert {picture.shape for picture in network.shown} == {(80 * scale, 96 * scale, 3)}
+    assert {image.shape for image in network.shown} == {(80 * scale, 96 * scale, 3)}
     assert 0.9 < figures['iou'] < 1
     assert figures['conditions'] == {'grey': False, 'scale': scale, 'gain': 1.0}
 
 
 def test_scaling_back_moves_nothing() -> None:
-    picture = np.zeros((80, 96, 3), np.uint8)
-    picture[20:60, 10:50] = 200
+    image = np.zeros((80, 96, 3), np.uint8)
+    image[20:60, 10:50] = 200
     for scale in (0.5, 2.0):
-        found = segment_under(BrightIsRock(), picture, Conditions(scale=scale))  # type: ignore[arg-type]
-        assert np.array_equal(found.mask() > 0, picture[..., 0] > 0)
+        found = segment_under(BrightIsRock(), image, Conditions(scale=scale))  # type: ignore[arg-type]
+        assert np.array_equal(found.mask() > 0, image[..., 0] > 0)
 
 
 def test_conditions_combine_and_say_what_they_are() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     conditions = Conditions(grey=True, scale=0.5, gain=2.0)
-    seen = conditions.apply(picture)
+    seen = conditions.apply(image)
     assert seen.shape == (20, 30, 3)
     assert (seen[..., 0] == seen[..., 2]).all()
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(float)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float)
     assert seen.mean() == pytest.approx(np.minimum(2 * grey, 255).mean(), abs=1)
     assert str(conditions) == 'grey, scale 0.5, gain 2'
-    assert Conditions().apply(picture) is picture
+    assert Conditions().apply(image) is image
     assert not str(Conditions())
 
 
@@ -229,12 +229,12 @@ def test_missing_arguments_are_status_2() -> None:
 def test_a_tile_is_named_by_its_place_and_read_as_it_was_measured(discs: Path) -> None:
     sample = all_of(discs)[0]
     label = sample.read()
-    found = BrightIsRock().segment(label.picture)
+    found = BrightIsRock().segment(label.image)
     tiles = windows(80, 96, 40)
     judged = judge(sample, label, found, tiles=tiles[1:])
     assert [own.name for own in judged] == ['0 48,0', '0 0,40', '0 48,40']
     for own, tile in zip(judged, tiles[1:], strict=True):
-        assert np.array_equal(own.read().picture, label.picture[tile])
+        assert np.array_equal(own.read().image, label.image[tile])
         assert np.array_equal(own.read().classes, label.classes[tile])
         assert own.mask.shape == (40, 48)
     (whole,) = judge(sample, label, found)
@@ -252,7 +252,7 @@ def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> 
 
     def score(classes: NDArray[np.uint8], ids: NDArray[np.uint8], recall: bool) -> float | None:
         found = Segmentation(ids, np.full_like(ids, 255), (1,))
-        own = Labelled(label.picture, classes, None)
+        own = Labelled(label.image, classes, None)
         (judged,) = judge(sample, own, found, only_recall=recall)
         return judged.score
 
@@ -269,9 +269,7 @@ def test_an_image_that_the_network_fails_on_is_named(discs: Path) -> None:
     class Broken:
         card = Card()
 
-        def segment(
-            self, picture: NDArray[np.uint8], threshold: float | None = None
-        ) -> Segmentation:
+        def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
             raise ScoresError
 
     samples = find_samples(SourceConfig(str(discs)), 'all', Broken.card.classes)

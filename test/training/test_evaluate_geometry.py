@@ -116,7 +116,7 @@ def test_errors_are_shares_of_range_and_of_true_size() -> None:
     x, y, z = truth.position.tolist()
     place = Place((x, y, z + 0.03), (1, 1, 1), 1.1 * truth.diameter, 0.08, 4)
     found = error(7, truth, place)
-    assert found.picture == 7
+    assert found.image == 7
     assert found.position == pytest.approx(0.03 / found.range)
     assert found.diameter == pytest.approx(0.1)
     assert found.height == pytest.approx(-0.02, abs=1e-6)
@@ -143,8 +143,8 @@ def test_nothing_found_is_told_as_nothing() -> None:
         assert told['position'] is None
         assert told['intervals']['position'] is None
     blind: Any = SimpleNamespace(
-        segment=lambda picture: Segmentation(
-            np.zeros(picture.shape[:2], np.uint8), np.zeros(picture.shape[:2], np.uint8), (1,)
+        segment=lambda image: Segmentation(
+            np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.uint8), (1,)
         )
     )
     told = report(measure([(5, 0, 'mars')], SHAPE[::-1], StereoCamera(), blind))

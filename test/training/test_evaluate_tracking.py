@@ -28,16 +28,16 @@ def rendering(squares: dict[int, tuple[int, int, int]] = SQUARES) -> Rendering:
     instances = np.zeros((60, 80), np.uint16)
     for number, (x, y, side) in squares.items():
         instances[y : y + side, x : x + side] = number
-    picture = np.repeat((instances > 0).astype(np.uint8)[..., None] * 255, 3, axis=2)
+    image = np.repeat((instances > 0).astype(np.uint8)[..., None] * 255, 3, axis=2)
     depth = np.full(instances.shape, np.nan, np.float32)
-    return Rendering(picture, instances, instances, depth, np.eye(4), np.eye(3))
+    return Rendering(image, instances, instances, depth, np.eye(4), np.eye(3))
 
 
 class Bright:
     """Calls rock what is bright."""
 
-    def segment(self, picture: NDArray[np.uint8]) -> Segmentation:
-        ids = (picture[..., 0] > 100).astype(np.uint8)
+    def segment(self, image: NDArray[np.uint8]) -> Segmentation:
+        ids = (image[..., 0] > 100).astype(np.uint8)
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
@@ -48,7 +48,7 @@ def test_ids_that_never_change_score_one_whatever_they_are() -> None:
 
 
 def test_an_id_counts_for_the_rock_that_it_was_on_longest() -> None:
-    # 1 is 7 for three pictures and 8 for two; 8 is on 2 only once, but 7 is taken.
+    # 1 is 7 for three images and 8 for two; 8 is on 2 only once, but 7 is taken.
     told = score([[(1, 7)], [(1, 7)], [(1, 7)], [(1, 8), (2, 7)], [(1, 8), (2, 8)]])
     assert told.switches == 2
     assert told.matched == 4
@@ -78,7 +78,7 @@ def test_exact_rocks_have_their_masks_and_small_ones_do_not_count() -> None:
 def test_a_networks_rocks_are_told_by_overlap_with_the_true_ones() -> None:
     shown = rendering({1: (10, 10, 12), 2: (40, 30, 12), 3: (60, 40, 5)})
     truth = rendering()
-    mixed = Rendering(shown.picture, *list(vars(truth).values())[1:])
+    mixed = Rendering(shown.image, *list(vars(truth).values())[1:])
     # 1 is found, 2 is looked for in the wrong place, 3 is too small to count.
     seen = see_through(Bright(), mixed, RockSettings(min_area=20, split_touching=False))
     assert sorted(seen.true) == [0, 1, 3]
@@ -87,7 +87,7 @@ def test_a_networks_rocks_are_told_by_overlap_with_the_true_ones() -> None:
     assert (sorted(seen.true), seen.overlooked) == ([0, 1], [2])
 
 
-def test_missing_rocks_return_within_a_second_and_stay_a_picture() -> None:
+def test_missing_rocks_return_within_a_second_and_stay_an_image() -> None:
     drive = [see_exactly(rendering(), 50)] * 300
     case = Case(rate=10, speed=0.5, missing=0.3)
     lost = lose_some(drive, case, seed=1)
@@ -101,7 +101,7 @@ def test_missing_rocks_return_within_a_second_and_stay_a_picture() -> None:
     assert [seen.true for seen in lose_some(drive, Case(10, 0.5), seed=1)] == [[1, 2]] * 300
 
 
-def test_a_case_takes_the_pictures_that_its_speed_needs() -> None:
+def test_a_case_takes_the_images_that_its_speed_needs() -> None:
     assert [Case(10, 0.5).every, Case(1, 0.5).every, Case(2, 1.0).every] == [1, 10, 10]
     assert str(Case(2, 0.5, 0.1)) == '2 Hz, 0.5 m/s, 10% go missing'
 
@@ -126,6 +126,6 @@ def test_nothing_to_follow_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
-def test_seen_pictures_keep_what_was_overlooked_when_rocks_go_missing() -> None:
-    seen = Seen(rendering().picture, [], [], [4])
+def test_seen_images_keep_what_was_overlooked_when_rocks_go_missing() -> None:
+    seen = Seen(rendering().image, [], [], [4])
     assert lose_some([seen], Case(10, 0.5, 1.0), seed=0)[0].overlooked == [4]

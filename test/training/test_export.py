@@ -54,18 +54,18 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
 
 
 class Finds:
-    """Finds one mask in every picture."""
+    """Finds one mask in every image."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self.card = CARD
         self.ids = mask.astype(np.uint8)
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         return Segmentation(self.ids, np.full_like(self.ids, 255), (1,))
 
 
 def found(samples: list[Sample], pixels: int) -> dict[str, Result]:
-    """Rock in so many pixels of the 96×80 of each picture, from the first on."""
+    """Rock in so many pixels of the 96×80 of each image, from the first on."""
     mask = np.arange(80 * 96).reshape(80, 96) < pixels
     return {'discs': evaluate(Finds(mask), samples)}  # type: ignore[arg-type]
 
@@ -76,7 +76,7 @@ def test_a_safetensors_file_has_the_checkpoints_weights_and_card(
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
     held_out = find_samples(SourceConfig(str(discs), val_fraction=0.5), 'val', CARD.classes)
-    assert f'checked on {len(held_out)} pictures' in capsys.readouterr().out
+    assert f'checked on {len(held_out)} images' in capsys.readouterr().out
     weights = load_weights(target)
     metrics = weights.card.metrics
     assert metrics.keys() == {'earlier', 'export_pixels_differ', 'export_iou_change'}
@@ -110,7 +110,7 @@ def test_masks_that_differ_in_a_thousandth_of_the_pixels_are_refused(discs: Path
     size = 80 * 96
     near = compare(Path('w'), found(samples, size - 7), found(samples, size), int8=False)
     assert near['export_pixels_differ'] == pytest.approx(7 / size)
-    with pytest.raises(WeightsError, match=r'w: refused, 0\.10% .* 6 pictures; at most 0\.1%'):
+    with pytest.raises(WeightsError, match=r'w: refused, 0\.10% .* 6 images; at most 0\.1%'):
         compare(Path('w'), found(samples, size - 8), found(samples, size), int8=False)
 
 
@@ -128,7 +128,7 @@ def test_int8_is_refused_by_the_change_of_iou_not_by_pixels(discs: Path) -> None
 def test_int8_cannot_be_judged_without_labelled_rock(discs: Path) -> None:
     config = SourceConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
     ours = found(find_samples(config, 'all', CARD.classes), 10)
-    with pytest.raises(WeightsError, match='no picture has labelled rock'):
+    with pytest.raises(WeightsError, match='no image has labelled rock'):
         compare(Path('w'), ours, ours, int8=True)
     assert compare(Path('w'), ours, ours, int8=False) == {'export_pixels_differ': 0}
 
@@ -188,10 +188,10 @@ def test_a_source_that_holds_nothing_out_does_not_hinder_the_check_on_the_others
     torch.save(kept, own)
     assert main(['--checkpoint', str(own), '-o', str(target)]) == 0
     held_out = find_samples(SourceConfig(**kept['sources'][0]), 'val', CARD.classes)
-    assert f'checked on {len(held_out)} pictures' in capsys.readouterr().out
+    assert f'checked on {len(held_out)} images' in capsys.readouterr().out
 
 
-def test_files_of_another_making_name_no_pictures_and_are_not_exported_unchecked(
+def test_files_of_another_making_name_no_images_and_are_not_exported_unchecked(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = torch.load(checkpoint, weights_only=True)
@@ -201,7 +201,7 @@ def test_files_of_another_making_name_no_pictures_and_are_not_exported_unchecked
         torch.save(kept, other, _use_new_zipfile_serialization=not legacy)
         target = tmp_path / 'w.safetensors'
         assert main(['--checkpoint', str(other), '-o', str(target)]) == 1
-        assert 'names no pictures to check on; give --check-on' in capsys.readouterr().err
+        assert 'names no images to check on; give --check-on' in capsys.readouterr().err
         assert not target.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_plain_torchvision_state_and_a_weights_file_can_be_exported_too(
 
 
 def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
-    checkpoint: Path, small_picture: NDArray[np.uint8], tmp_path: Path
+    checkpoint: Path, small_image: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     pytest.importorskip('onnxscript', reason='onnxscript is not installed')
@@ -230,8 +230,8 @@ def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
     onnx = Segmenter(weights, 'cpu')
     plain = Segmenter(load_weights(checkpoint), 'cpu')
     assert (onnx.backend, onnx.precision, onnx.device.type) == ('onnx', 'fp32', 'cpu')
-    for picture in (small_picture, small_picture[:33, :70], small_picture[:1, :1]):
-        one, two = onnx.segment(picture), plain.segment(picture)
+    for image in (small_image, small_image[:33, :70], small_image[:1, :1]):
+        one, two = onnx.segment(image), plain.segment(image)
         assert (one.mask() == two.mask()).mean() >= 0.999
     batch = torch.randn(3, 3, 40, 56)
     scores = [s._runner.scores(batch) for s in (onnx, plain)]

@@ -24,7 +24,7 @@ OUTLINES = [[10, 10, 40, 10, 40, 30, 10, 30], [40, 10, 60, 10, 60, 30, 40, 30]]
 
 @pytest.fixture
 def belt(tmp_path: Path) -> Path:
-    """Five pictures of 96×80 px with two stones of 600 and 400 px each on a belt."""
+    """Five images of 96×80 px with two stones of 600 and 400 px each on a belt."""
     folder = tmp_path / 'belt'
     (folder / 'images').mkdir(parents=True)
     annotations: list[dict[str, Any]] = []
@@ -48,7 +48,7 @@ def summary_of(out: Path) -> dict[str, Any]:
     return summary
 
 
-def test_pictures_pixels_and_rocks_are_counted(belt: Path, tmp_path: Path) -> None:
+def test_images_pixels_and_rocks_are_counted(belt: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
     rows = ['id,split,group', '0,train,x', '1,train,x', '2,train,y', '3,val,z', '4,,']
     (belt / 'manifest.csv').write_text('\n'.join(rows))
@@ -59,7 +59,7 @@ def test_pictures_pixels_and_rocks_are_counted(belt: Path, tmp_path: Path) -> No
     assert source['problems'] == []
     assert (source['format'], set(source['splits'])) == ('coco', {'train', 'val', ''})
     train = source['splits']['train']
-    assert (train['pictures'], train['groups']) == (3, 2)
+    assert (train['images'], train['groups']) == (3, 2)
     assert (train['width']['min'], train['height']['max']) == (96, 80)
     share = 1000 / (96 * 80)
     assert train['share'] == pytest.approx({'background': 1 - share, 'rock': share, 'ignored': 0})
@@ -134,8 +134,8 @@ def test_all_broken_files_are_named_and_the_others_counted(
     out = tmp_path / 'out'
     assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
     told = capsys.readouterr().out
-    assert 'train: 3 pictures, 3 groups\n' in told
-    assert 'left out: 1 pictures without labels' in told
+    assert 'train: 3 images, 3 groups\n' in told
+    assert 'left out: 1 images without labels' in told
     assert 'problems: 2\n' in told
     assert 'images/1.png: does not decode' in told
     assert 'masks/3.png: does not decode' in told
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_line(
     assert "training.inspect: [Errno 17] File exists: '" in capsys.readouterr().err
 
 
-def test_sheets_show_the_pictures_of_each_split(belt: Path, tmp_path: Path) -> None:
+def test_sheets_show_the_images_of_each_split(belt: Path, tmp_path: Path) -> None:
     (belt / 'manifest.csv').write_text('id,split\n0,train\n1,train\n2,train\n3,train\n4,val\n')
     assert main([str(belt), '-o', str(tmp_path / 'out')]) == 0
     names = sorted(file.name for file in (tmp_path / 'out').glob('*.jpg'))
@@ -218,7 +218,7 @@ def test_sheets_show_the_pictures_of_each_split(belt: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(('most', 'drawn'), [(0, 5), (2, 2), (9, 5)])
-def test_no_more_pictures_are_drawn_than_asked_for(
+def test_no_more_images_are_drawn_than_asked_for(
     belt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, drawn: int
 ) -> None:
     names: list[str] = []
@@ -231,8 +231,8 @@ def test_no_more_pictures_are_drawn_than_asked_for(
 
 
 def labelled_of(classes: np.ndarray, instances: np.ndarray | None = None) -> Labelled:
-    picture = np.full((*classes.shape, 3), 100, np.uint8)
-    return Labelled(picture, classes.astype(np.uint8), instances)
+    image = np.full((*classes.shape, 3), 100, np.uint8)
+    return Labelled(image, classes.astype(np.uint8), instances)
 
 
 def test_a_thumbnail_tints_rock_and_outlines_each_one_of_touching_rocks() -> None:
@@ -248,7 +248,7 @@ def test_a_thumbnail_tints_rock_and_outlines_each_one_of_touching_rocks() -> Non
     assert not (plain[150, 195:205] == OUTLINE).all(axis=1).any()
 
 
-def test_a_picture_of_which_nothing_is_known_is_shown_as_it_is() -> None:
+def test_an_image_of_which_nothing_is_known_is_shown_as_it_is() -> None:
     unknown = thumbnail(labelled_of(np.full((50, 100), 255)), 'a')
     assert unknown[50, 50].tolist() == [100, 100, 100]
     half = np.full((50, 100), 255)
@@ -271,7 +271,7 @@ def test_rocks_under_ignored_pixels_are_not_counted() -> None:
     instances = np.zeros((4, 6), np.int32)
     instances[:, :2], instances[:, 4:] = 1, 2
     statistics = Statistics(['background', 'rock'])
-    sample = UnlabelledSample(source='s', name='a', picture=Path('a.png'), group='g')
+    sample = UnlabelledSample(source='s', name='a', image=Path('a.png'), group='g')
     statistics.add(sample, labelled_of(classes, instances))
     figures = statistics.figures()
     assert figures['instances'].keys() == {'rock'}
@@ -286,5 +286,5 @@ def test_names_that_are_not_utf_8_are_read_and_written(own_discs: Path, tmp_path
     assert main([str(own_discs), '-o', str(tmp_path / 'out')]) == 0
     (source,) = summary_of(tmp_path / 'out')['sources']
     assert source['problems'] == []
-    assert sum(split['pictures'] for split in source['splits'].values()) == 5
+    assert sum(split['images'] for split in source['splits'].values()) == 5
     assert fingerprint(find_samples(SourceConfig(str(own_discs)), 'all', ['background', 'rock']))

@@ -29,7 +29,7 @@ from training.metrics import (
 )
 
 
-def picture(seed: int, rocks: int = 4) -> tuple[NDArray[np.uint8], Segmentation]:
+def image(seed: int, rocks: int = 4) -> tuple[NDArray[np.uint8], Segmentation]:
     """A label with ignored pixels, and what a poor network would make of it."""
     chance = np.random.default_rng(seed)
     classes = np.zeros((90, 120), np.uint8)
@@ -44,25 +44,25 @@ def picture(seed: int, rocks: int = 4) -> tuple[NDArray[np.uint8], Segmentation]
     return classes, Segmentation(ids, confidence, (1,))
 
 
-def counts_of(pictures: list[tuple[NDArray[np.uint8], Segmentation]]) -> Counts:
-    return stack([count(classes, None, found) for classes, found in pictures])
+def counts_of(images: list[tuple[NDArray[np.uint8], Segmentation]]) -> Counts:
+    return stack([count(classes, None, found) for classes, found in images])
 
 
 def test_pooled_figures_are_torchmetrics() -> None:
-    pictures = [picture(seed) for seed in range(3)]
+    images = [image(seed) for seed in range(3)]
     pooled = rock_metrics()
-    for classes, found in pictures:
+    for classes, found in images:
         pooled.update(torch.from_numpy(found.class_ids), torch.from_numpy(classes).long())
-    told = figures(weighted_sum(counts_of(pictures), np.ones(3)))
+    told = figures(weighted_sum(counts_of(images), np.ones(3)))
     for name, value in pooled.compute().items():
         assert told[name] == pytest.approx(float(value), abs=1e-6)
         assert 0.3 < told[name] < 1
 
 
-def test_the_mean_over_pictures_leaves_out_those_without_any_rock() -> None:
+def test_the_mean_over_images_leaves_out_those_without_any_rock() -> None:
     ids = np.zeros((90, 120), np.uint8)
     empty = (ids, Segmentation(ids, np.full_like(ids, 255), (1,)))
-    some = [picture(0), picture(1)]
+    some = [image(0), image(1)]
     each = [summarize(counts_of([one]))['iou'] for one in some]
     told = summarize(counts_of([*some, empty]))
     assert told['mean_iou'] == pytest.approx(np.mean(each))
@@ -70,7 +70,7 @@ def test_the_mean_over_pictures_leaves_out_those_without_any_rock() -> None:
 
 
 def test_calibration_is_torchmetrics() -> None:
-    classes, found = picture(5)
+    classes, found = image(5)
     # Probabilities on a bin's edge go to one bin here and, by rounding, to either in torchmetrics.
     confidence = np.where(found.confidence % 17 == 0, found.confidence - 3, found.confidence)
     found = Segmentation(found.class_ids, confidence.astype(np.uint8), (1,))
@@ -93,7 +93,7 @@ def test_false_rock_is_the_share_of_counted_ground_that_is_called_rock() -> None
     assert (told['precision'], told['recall']) == (0, 0)
 
 
-def test_false_rock_on_empty_looks_only_at_pictures_without_true_rock() -> None:
+def test_false_rock_on_empty_looks_only_at_images_without_true_rock() -> None:
     empty = np.zeros((100, 100), np.uint8)
     empty[:50] = 255
     full = np.ones((100, 100), np.uint8)
@@ -119,7 +119,7 @@ def test_boundary_iou_is_that_of_bands_of_two_percent_of_the_diagonal() -> None:
     assert (both, either) == ((band & other).sum(), (band | other).sum())
 
 
-def test_the_pictures_edge_is_outline_and_ignored_boundary_is_not_counted() -> None:
+def test_the_images_edge_is_outline_and_ignored_boundary_is_not_counted() -> None:
     full = np.ones((300, 400), bool)
     counted = full.copy()
     counted[:, 200:] = False
@@ -151,15 +151,15 @@ def test_instances_of_the_label_are_the_true_rocks() -> None:
     assert (joined['true'], joined['recall'], joined['small']['recall']) == (1, 1, 1)
 
 
-def test_the_same_pictures_over_and_over_leave_no_doubt() -> None:
-    told = summarize(counts_of([picture(0)] * 4))
+def test_the_same_images_over_and_over_leave_no_doubt() -> None:
+    told = summarize(counts_of([image(0)] * 4))
     assert told['intervals']['iou'] == [pytest.approx(told['iou'])] * 2
     assert told['intervals']['ece'] == [pytest.approx(told['ece'])] * 2
 
 
-def test_intervals_hold_the_figure_and_narrow_with_more_pictures() -> None:
-    few = summarize(counts_of([picture(seed) for seed in range(5)]))
-    many = summarize(counts_of([picture(seed) for seed in range(40)]))
+def test_intervals_hold_the_figure_and_narrow_with_more_images() -> None:
+    few = summarize(counts_of([image(seed) for seed in range(5)]))
+    many = summarize(counts_of([image(seed) for seed in range(40)]))
     for told in (few, many):
         for name in ('iou', 'boundary_iou', 'ece', 'mean_iou', 'false_rock'):
             low, high = told['intervals'][name]
@@ -170,8 +170,8 @@ def test_intervals_hold_the_figure_and_narrow_with_more_pictures() -> None:
     assert widths[1] < 0.6 * widths[0]
 
 
-def test_a_bootstrap_is_the_figure_of_pictures_drawn_anew() -> None:
-    counts = counts_of([picture(seed) for seed in range(6)])
+def test_a_bootstrap_is_the_figure_of_images_drawn_anew() -> None:
+    counts = counts_of([image(seed) for seed in range(6)])
     drawn = np.random.default_rng(3).multinomial(6, [1 / 6] * 6, 1)[0]
     repeated = Counts(*(np.repeat(values, drawn, axis=0) for values in vars(counts).values()))
     told = bootstrap(counts, resamples=1, seed=3)
@@ -188,7 +188,7 @@ def test_what_cannot_be_told_is_none_and_the_rest_is_plain_json() -> None:
     assert (told['iou'], told['mean_iou'], told['rocks']['large']['recall']) == (None, None, None)
     assert (told['false_rock'], told['ece']) == (0, 0)
     assert told['intervals']['iou'] is None
-    assert told['intervals']['false_rock'] is None, 'one picture tells nothing of others'
+    assert told['intervals']['false_rock'] is None, 'one image tells nothing of others'
     assert json.loads(json.dumps(told)) == told
 
 
@@ -204,7 +204,7 @@ def test_tiles_cover_an_image_once_and_are_about_as_large_as_asked() -> None:
 
 
 def test_tiles_sum_up_to_their_image_but_for_boundaries_and_the_means_over_images() -> None:
-    classes, found = picture(3, rocks=9)
+    classes, found = image(3, rocks=9)
     whole = count(classes, None, found)
     tiles = count_windows(classes, None, found, windows(*classes.shape, 40))
     assert len(tiles) == 6
@@ -216,8 +216,8 @@ def test_tiles_sum_up_to_their_image_but_for_boundaries_and_the_means_over_image
 
 
 def test_where_labels_are_incomplete_only_recall_is_known() -> None:
-    told = summarize(counts_of([picture(0), picture(1)]), only_recall=True)
-    whole = summarize(counts_of([picture(0), picture(1)]))
+    told = summarize(counts_of([image(0), image(1)]), only_recall=True)
+    whole = summarize(counts_of([image(0), image(1)]))
     assert told['recall'] == whole['recall']
     assert told['rocks']['recall'] == whole['rocks']['recall']
     assert told['intervals']['recall'] == whole['intervals']['recall']
@@ -229,7 +229,7 @@ def test_where_labels_are_incomplete_only_recall_is_known() -> None:
 
 def test_a_paired_difference_is_surer_than_the_figures_themselves() -> None:
     """Images differ much, and the one network is a little worse on each of them."""
-    better = [picture(seed) for seed in range(12)]
+    better = [image(seed) for seed in range(12)]
     worse = []
     for classes, found in better:
         ids = found.class_ids.copy()
@@ -247,11 +247,11 @@ def test_a_paired_difference_is_surer_than_the_figures_themselves() -> None:
 
 
 def test_the_same_network_differs_in_nothing_and_one_image_has_no_interval() -> None:
-    counts = counts_of([picture(seed) for seed in range(4)])
+    counts = counts_of([image(seed) for seed in range(4)])
     told = compare(counts, counts)
     assert told['iou'] == {'difference': 0, 'interval': [0, 0], 'excludes_zero': False}
     assert told['rocks']['recall']['difference'] == 0
-    one = counts_of([picture(0)])
+    one = counts_of([image(0)])
     assert compare(one, one)['iou'] == {'difference': 0, 'interval': None, 'excludes_zero': False}
 
 
@@ -265,4 +265,4 @@ def test_a_figure_that_one_network_lacks_has_no_difference() -> None:
 
 def test_different_images_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match='4 and 3 images'):
-        compare(counts_of([picture(0)] * 4), counts_of([picture(0)] * 3))
+        compare(counts_of([image(0)] * 4), counts_of([image(0)] * 3))

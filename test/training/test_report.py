@@ -39,7 +39,7 @@ class Page(HTMLParser):
     def __init__(self, file: Path) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.text = ''
         self.feed(file.read_text('utf-8'))
         assert not self.open
@@ -49,7 +49,7 @@ class Page(HTMLParser):
             self.open.append(tag)
         for name, value in attrs:
             if tag == 'img' and name == 'src':
-                self.pictures.append(str(value))
+                self.images.append(str(value))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -70,8 +70,8 @@ class BrightIsRock:
         self.card = CARD
         self.limit = limit
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        ids = (picture[..., 1] > self.limit).astype(np.uint8)
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        ids = (image[..., 1] > self.limit).astype(np.uint8)
         return Segmentation(ids, np.full_like(ids, 230), (1,))
 
 
@@ -91,10 +91,10 @@ def test_a_report_is_whole_html_that_refers_to_nothing_outside(
     file = tmp_path / 'new' / 'report.html'
     write_report(file, [measured(result)], 'python -m training.evaluate --data x', worst=4)
     page = Page(file)
-    kinds = [re.match(r'data:image/([a-z+]+);base64,', uri) for uri in page.pictures]
+    kinds = [re.match(r'data:image/([a-z+]+);base64,', uri) for uri in page.images]
     assert [kind and kind[1] for kind in kinds] == ['svg+xml'] * 3 + ['jpeg'] * 8
     assert not re.search(r'(src|href)="(?!data:)', file.read_text())
-    for uri in page.pictures:
+    for uri in page.images:
         content = base64.b64decode(uri.partition(',')[2])
         if uri.startswith('data:image/jpeg'):
             assert cv2.imdecode(np.frombuffer(content, np.uint8), -1).shape == (80, 96, 3)
@@ -139,28 +139,28 @@ def test_several_results_have_an_overview(
     assert text.count('discs, grey') == 2
 
 
-def test_without_pictures_no_pixel_of_the_data_goes_in(result: Result, tmp_path: Path) -> None:
+def test_without_images_no_pixel_of_the_data_goes_in(result: Result, tmp_path: Path) -> None:
     file = tmp_path / 'report.html'
     write_report(file, [measured(result)], 'x', worst=0)
-    assert all(uri.startswith('data:image/svg+xml') for uri in Page(file).pictures)
+    assert all(uri.startswith('data:image/svg+xml') for uri in Page(file).images)
     assert 'worst' not in Page(file).text
 
 
-def test_the_worst_pictures_come_first(result: Result) -> None:
-    worst = worst_of(result.pictures, 3)
-    ious = sorted(judged.iou for judged in result.pictures if judged.iou is not None)
+def test_the_worst_images_come_first(result: Result) -> None:
+    worst = worst_of(result.images, 3)
+    ious = sorted(judged.iou for judged in result.images if judged.iou is not None)
     assert [judged.iou for judged in worst] == ious[:3]
     assert ious[0] < ious[-1]
 
 
 def test_errors_are_drawn_in_their_colours_on_grey() -> None:
-    picture = np.full((10, 40, 3), (200, 100, 50), np.uint8)
+    image = np.full((10, 40, 3), (200, 100, 50), np.uint8)
     classes = np.zeros((10, 40), np.uint8)
     classes[:, :20], classes[:5, 30:] = 1, 255
     found = np.zeros((10, 40), bool)
     found[:, 10:30] = True
-    drawn = draw_errors(Labelled(picture, classes, None), found, (1,)).astype(int)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[0, 0]
+    drawn = draw_errors(Labelled(image, classes, None), found, (1,)).astype(int)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0, 0]
     for column, colour in ((15, FOUND), (5, MISSED), (25, INVENTED)):
         wanted = 0.4 * grey + 0.6 * np.array(colour)
         assert np.abs(drawn[:, column] - wanted).max() <= 1
@@ -176,7 +176,7 @@ def test_curves_are_read_and_shown(result: Result, tmp_path: Path) -> None:
     write_report(file, [measured(result)], 'x', curves, worst=0)
     page = Page(file)
     assert 'Training' in page.text
-    assert len(page.pictures) == 4
+    assert len(page.images) == 4
 
 
 @pytest.mark.parametrize(

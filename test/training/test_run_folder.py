@@ -25,7 +25,7 @@ from training.config import (
 from training.curves import read_rows
 from training.run_folder import (
     Curves,
-    PicturesOfProgress,
+    ProgressImages,
     code_version,
     describe_run,
 )
@@ -164,7 +164,7 @@ def swap_the_split(data: Path) -> None:
     manifest.write_text('\n'.join(changed))
 
 
-def test_a_run_does_not_go_on_with_as_many_pictures_in_another_split(
+def test_a_run_does_not_go_on_with_as_many_images_in_another_split(
     config: TrainingConfig,
 ) -> None:
     data = Path(config.sources['mine'].path)
@@ -181,7 +181,7 @@ def change_a_mask(data: Path) -> None:
     cv2.imwrite(str(data / 'masks/0.png'), 255 - mask)
 
 
-def take_a_picture_away(data: Path) -> None:
+def take_an_image_away(data: Path) -> None:
     (data / 'masks/0.png').unlink()
 
 
@@ -190,7 +190,7 @@ def change_the_split(data: Path) -> None:
     (data / 'manifest.csv').write_text('\n'.join(['id,split', *rows]))
 
 
-@pytest.mark.parametrize('change', [change_a_mask, take_a_picture_away, change_the_split])
+@pytest.mark.parametrize('change', [change_a_mask, take_an_image_away, change_the_split])
 def test_a_run_does_not_go_on_with_other_data(change: Any, config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     describe_run(config, samples(config), resume=True)
@@ -263,13 +263,13 @@ def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
     assert [step for step, name, _ in rows if name == 'lr'] == [6]
 
 
-def test_pictures_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
-    pictures = PicturesOfProgress(tmp_path)
+def test_images_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
+    images = ProgressImages(tmp_path)
     for source, (height, width) in enumerate([(40, 60), (20, 50)]):
         for number in range(4):  # of which two are drawn
             batch = (torch.full((1, 3, height, width), 90, dtype=torch.uint8), None)
             found = torch.ones(height, width, dtype=torch.long)
-            pictures.on_validation_batch_end(
+            images.on_validation_batch_end(
                 trainer(7),
                 None,  # type: ignore[arg-type]
                 found,
@@ -277,18 +277,18 @@ def test_pictures_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
                 number,
                 source,
             )
-    pictures.on_validation_end(trainer(7), None)  # type: ignore[arg-type]
-    sheet = cv2.imread(str(tmp_path / 'pictures/step_000007.jpg'))
+    images.on_validation_end(trainer(7), None)  # type: ignore[arg-type]
+    sheet = cv2.imread(str(tmp_path / 'images/step_000007.jpg'))
     assert sheet.shape == (20, 2 * 30 + 2 * 50, 3)
-    assert len(list((tmp_path / 'pictures').iterdir())) == 1
+    assert len(list((tmp_path / 'images').iterdir())) == 1
 
 
-def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / 'pictures').mkdir()
-    (tmp_path / 'pictures/step_000007.jpg').mkdir()
-    pictures = PicturesOfProgress(tmp_path)
+def test_an_image_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/step_000007.jpg').mkdir()
+    images = ProgressImages(tmp_path)
     batch = (torch.full((1, 3, 20, 30), 90, dtype=torch.uint8), None)
     found = torch.ones(20, 30, dtype=torch.long)
-    pictures.on_validation_batch_end(trainer(7), None, found, batch, 0)  # type: ignore[arg-type]
+    images.on_validation_batch_end(trainer(7), None, found, batch, 0)  # type: ignore[arg-type]
     with pytest.raises(OSError, match=r'step_000007\.jpg: cannot be written: Is a directory'):
-        pictures.on_validation_end(trainer(7), None)  # type: ignore[arg-type]
+        images.on_validation_end(trainer(7), None)  # type: ignore[arg-type]

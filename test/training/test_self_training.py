@@ -26,20 +26,20 @@ class Bright:
     asymmetric: bool = False
     asked: int = 0
 
-    def segment(self, picture: np.ndarray) -> SimpleNamespace:
+    def segment(self, image: np.ndarray) -> SimpleNamespace:
         self.asked += 1
-        class_ids = (picture[..., 1] > 100).astype(np.uint8)
+        class_ids = (image[..., 1] > 100).astype(np.uint8)
         if self.asymmetric:
             class_ids[:, 0] = 1
-        return SimpleNamespace(class_ids=class_ids, confidence=picture[..., 0])
+        return SimpleNamespace(class_ids=class_ids, confidence=image[..., 0])
 
 
 def test_labels_are_only_where_the_network_is_sure() -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
-    picture[0:2, :, 1] = 200
-    picture[..., 0] = 240
-    picture[1, 2, 0] = picture[3, 4, 0] = 220
-    labels = sure_labels(Bright(), picture, 0.9)  # type: ignore[arg-type]
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[0:2, :, 1] = 200
+    image[..., 0] = 240
+    image[1, 2, 0] = image[3, 4, 0] = 220
+    labels = sure_labels(Bright(), image, 0.9)  # type: ignore[arg-type]
     assert labels.dtype == np.uint8
     assert labels[1, 2] == labels[3, 4] == IGNORE
     assert (labels == IGNORE).sum() == 2
@@ -48,8 +48,8 @@ def test_labels_are_only_where_the_network_is_sure() -> None:
 
 
 def test_labels_are_only_where_the_mirror_image_agrees() -> None:
-    picture = np.full((4, 6, 3), (255, 0, 0), np.uint8)
-    labels = sure_labels(Bright(asymmetric=True), picture, 0.9)  # type: ignore[arg-type]
+    image = np.full((4, 6, 3), (255, 0, 0), np.uint8)
+    labels = sure_labels(Bright(asymmetric=True), image, 0.9)  # type: ignore[arg-type]
     assert (labels[:, [0, -1]] == IGNORE).all()
     assert (labels[:, 1:-1] == 0).all()
 
@@ -71,7 +71,7 @@ def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> N
     assert (after.classes[rock] == 1).all()
     assert (after.classes[40:][~rock[40:]] == 0).all()
     assert (after.classes[:40][~rock[:40]] == IGNORE).all()
-    assert (after.picture == before.picture).all()
+    assert (after.image == before.image).all()
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ class Rank:
         self.done.append('wait')
 
 
-def test_the_others_wait_for_one_picture_at_a_time(
+def test_the_others_wait_for_one_image_at_a_time(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others, first = Rank(1, labelled=False), Rank(0, labelled=False)

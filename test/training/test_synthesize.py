@@ -22,7 +22,7 @@ from training.synthetic.looks import LOOKS
 SMALL = ['--size', '64', '48', '--look', 'mars']
 
 
-def test_a_folder_holds_pictures_and_their_truth_whatever_the_workers(tmp_path: Path) -> None:
+def test_a_folder_holds_images_and_their_truth_whatever_the_workers(tmp_path: Path) -> None:
     for workers in ('1', '2'):
         out = ['-o', str(tmp_path / workers), '--workers', workers]
         assert main([*out, '--count', '3', '--per-scene', '2', '--seed', '5', *SMALL]) == 0
@@ -58,10 +58,10 @@ def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -
         topic: [(m.header.stamp.sec, m.header.stamp.nanosec, m.header.frame_id) for m in messages]
         for topic, messages in found.items()
     }
-    pictures = '/camera/image_raw/compressed'
-    assert set(stamps) == {pictures, '/camera/camera_info', '/camera/depth'}
+    images = '/camera/image_raw/compressed'
+    assert set(stamps) == {images, '/camera/camera_info', '/camera/depth'}
     assert len({tuple(each) for each in stamps.values()}) == 1
-    (first, then) = stamps[pictures]
+    (first, then) = stamps[images]
     assert first[2] == FRAME_ID
     assert then[0] * 10**9 + then[1] - first[0] * 10**9 - first[1] == 500_000_000
     metres = found['/camera/depth'][0].data.view('<f4').reshape(48, 64)

@@ -29,7 +29,7 @@ from training.arguments import read_config
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
-from training.datasets import CropsAndPictures
+from training.datasets import CropsAndImages
 from training.losses import segmentation_loss
 from training.sources import DataError, SourceConfig
 from training.train import _trainer, main, train
@@ -80,8 +80,8 @@ class Tiny(nn.Module):
         self.out = nn.Conv2d(8, 2, 1)
         self.aux = nn.Conv2d(8, 2, 1)
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(pictures)
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.trunk(images)
         return {'out': self.out(features), 'aux': self.aux(features)}
 
 
@@ -265,8 +265,8 @@ def test_resuming_a_finished_run_changes_nothing(
 def test_resuming_with_other_data_is_refused(own_discs: Path, tmp_path: Path) -> None:
     config = small(own_discs, tmp_path / 'run')
     train(config, stop_after=1)
-    picture = cv2.imread(str(own_discs / 'images/0.png'))
-    cv2.imwrite(str(own_discs / 'images/0.png'), picture // 2)
+    image = cv2.imread(str(own_discs / 'images/0.png'))
+    cv2.imwrite(str(own_discs / 'images/0.png'), image // 2)
     with pytest.raises(DataError, match='run: source discs is not what the run began with'):
         train(config, resume=True)
     assert load(tmp_path / 'run')['global_step'] == 2
@@ -388,9 +388,7 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation(
     ]
 
 
-def test_a_stage_can_label_its_pictures_itself(
-    discs: Path, tmp_path: Path, own_discs: Path
-) -> None:
+def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_discs: Path) -> None:
     made: list[object] = []
 
     def segmenter(*_: object) -> object:
@@ -409,7 +407,7 @@ def test_a_stage_can_label_its_pictures_itself(
         patch.setattr('training.self_training.Segmenter', segmenter)
         patch.setattr(
             'training.self_training.sure_labels',
-            lambda _, picture, sure: (picture[..., 0] > 100).astype('uint8'),
+            lambda _, image, sure: (image[..., 0] > 100).astype('uint8'),
         )
         of_an_earlier_run = tmp_path / 'self_training/stage_1/more/3.png'
         of_an_earlier_run.parent.mkdir(parents=True)
@@ -498,7 +496,7 @@ def test_every_bad_file_is_told_in_a_line_before_the_training(
     own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (own_discs / 'images/1.png').write_bytes(b'')
-    (own_discs / 'masks/3.png').write_bytes(b'no picture')
+    (own_discs / 'masks/3.png').write_bytes(b'no image')
     assert main(arguments(small(own_discs, tmp_path / 'run'))) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if 'does not decode' in line]
     assert len(told) == 2
@@ -513,11 +511,11 @@ def test_a_file_that_goes_after_the_check_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def check_and_lose(data: CropsAndPictures) -> None:
+    def check_and_lose(data: CropsAndImages) -> None:
         for sample in data.train['discs']:
-            sample.picture.unlink()
+            sample.image.unlink()
 
-    monkeypatch.setattr(CropsAndPictures, 'check', check_and_lose)
+    monkeypatch.setattr(CropsAndImages, 'check', check_and_lose)
     monkeypatch.setattr('training.train.describe_run', lambda *_: None)
     config = small(own_discs, tmp_path / 'run', machine=dataclasses.replace(CPU, workers=1))
     assert main(arguments(config)) == 1
@@ -658,7 +656,7 @@ def repeated(given: dict, defaults: dict) -> list[str]:
     return names
 
 
-def test_the_worked_example_trains_ones_own_pictures_under_ones_own_licence(
+def test_the_worked_example_trains_ones_own_images_under_ones_own_licence(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs: list[TrainingConfig] = []
@@ -677,8 +675,8 @@ def test_the_worked_example_trains_ones_own_pictures_under_ones_own_licence(
     assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
 
 
-def test_the_run_folder_has_a_picture_and_a_description(whole_run: Path) -> None:
-    assert cv2.imread(str(whole_run / 'pictures/step_000004.jpg')) is not None
+def test_the_run_folder_has_an_image_and_a_description(whole_run: Path) -> None:
+    assert cv2.imread(str(whole_run / 'images/step_000004.jpg')) is not None
     described = json.loads((whole_run / 'run.json').read_text())
     assert len(described['sources']['discs']['sha256']) == 64
     with (whole_run / 'curves.csv').open() as file:

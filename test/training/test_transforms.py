@@ -30,7 +30,7 @@ AREA = (0.2, 0.9)
 
 
 def coded(height: int = 120, width: int = 140) -> tuple[Any, Any]:
-    """A picture whose grey value tells class and rock number of each pixel: 100·class + number."""
+    """An image whose grey value tells class and rock number of each pixel: 100·class + number."""
     labels = torch.zeros(2, height, width, dtype=torch.int32)
     for number, (top, left) in enumerate([(5, 10), (40, 60), (70, 20), (60, 95)], start=1):
         labels[0, top : top + 40, left : left + 35] = 1
@@ -40,9 +40,9 @@ def coded(height: int = 120, width: int = 140) -> tuple[Any, Any]:
 
 
 def noisy(side: int = 48) -> tuple[Any, Any]:
-    picture = torch.randint(60, 200, (3, side, side), dtype=torch.uint8)
+    image = torch.randint(60, 200, (3, side, side), dtype=torch.uint8)
     labels = torch.randint(0, 2, (2, side, side), dtype=torch.int32)
-    return tv_tensors.Image(picture), tv_tensors.Mask(labels)
+    return tv_tensors.Image(image), tv_tensors.Mask(labels)
 
 
 def everything(crop: int) -> Any:
@@ -56,8 +56,8 @@ def drawn(transform: Any, pair: tuple[Any, Any], seed: int) -> tuple[Tensor, Ten
 
 
 def test_the_result_is_a_square_of_bytes_with_labels_of_both_kinds() -> None:
-    picture, labels = drawn(everything(64), coded(), 0)
-    assert (picture.shape, picture.dtype) == ((3, 64, 64), torch.uint8)
+    image, labels = drawn(everything(64), coded(), 0)
+    assert (image.shape, image.dtype) == ((3, 64, 64), torch.uint8)
     assert (labels.shape, labels.dtype) == ((2, 64, 64), torch.int32)
 
 
@@ -76,18 +76,18 @@ def test_labels_follow_their_pixels_through_every_shape(changed: dict[str, float
     transform = shape_transform(64, AREA, replace(OFF, **changed))  # type: ignore[arg-type]
     right = seen = 0
     for seed in range(8):
-        picture, labels = drawn(transform, coded(), seed)
+        image, labels = drawn(transform, coded(), seed)
         counted = labels[0] != 255
         code = torch.where(counted, 40 + 80 * labels[0] + labels[1], 0).float()[None]
         # An edge pixel is interpolated, perhaps twice: between the values around it.
         low, high = (sign * max_pool2d(sign * code, 5, 1, 2)[0] for sign in (-1, 1))
-        right += int(((picture[0] >= low - 3) & (picture[0] <= high + 3))[counted].sum())
+        right += int(((image[0] >= low - 3) & (image[0] <= high + 3))[counted].sum())
         seen += int(counted.sum())
     assert right > 0.995 * seen
 
 
 @pytest.mark.parametrize('changed', [{}, {'rotation_p': 1.0}, {'perspective_p': 1.0}])
-def test_labels_do_not_lie_half_a_pixel_beside_their_picture(changed: dict[str, float]) -> None:
+def test_labels_do_not_lie_half_a_pixel_beside_their_image(changed: dict[str, float]) -> None:
     down, right = torch.meshgrid(torch.arange(120.0), torch.arange(140.0), indexing='ij')
     disc = ((down - 60).hypot(right - 70) < 25).int()
     pair = (
@@ -103,8 +103,8 @@ def test_labels_do_not_lie_half_a_pixel_beside_their_picture(changed: dict[str, 
 
     apart = torch.zeros(2)
     for seed in range(10):
-        picture, labels = drawn(transform, pair, seed)
-        seen, marked = picture[0].float(), labels[1].float()
+        image, labels = drawn(transform, pair, seed)
+        seen, marked = image[0].float(), labels[1].float()
         apart += (middle(marked) / marked.sum() - middle(seen) / seen.sum()) / 10
     assert apart.abs().max() < 0.15
 
@@ -120,13 +120,13 @@ def test_a_flip_mirrors_and_a_probability_of_nought_does_not(name: str) -> None:
 
 def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
     turning = replace(OFF, rotation_p=1.0, rotation=45.0, perspective_p=1.0)
-    picture, labels = drawn(shape_transform(64, (0.9, 0.9), turning), coded(), 1)
+    image, labels = drawn(shape_transform(64, (0.9, 0.9), turning), coded(), 1)
     outside = labels[0] == 255
     assert 0.02 < outside.float().mean() < 0.6
     assert set(labels[0].unique().tolist()) <= {0, 1, 255}
     assert not labels[1][outside].any()
-    assert picture[:, outside].float().mean() < 5  # black but for interpolated edges
-    assert picture[:, ~outside].float().mean() > 40
+    assert image[:, outside].float().mean() < 5  # black but for interpolated edges
+    assert image[:, ~outside].float().mean() > 40
 
 
 @pytest.mark.parametrize(
@@ -146,24 +146,24 @@ def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
         ({'jpeg_p': 1.0}, 'through JPEG'),
     ],
 )
-def test_each_look_changes_the_picture_and_no_label(changed: dict[str, Any], told: str) -> None:
+def test_each_look_changes_the_image_and_no_label(changed: dict[str, Any], told: str) -> None:
     torch.manual_seed(9)
     pair = noisy()
-    picture, labels = drawn(look_transform(replace(OFF, **changed)), pair, 0)
-    assert not torch.equal(picture, pair[0]), told
-    assert (picture.shape, picture.dtype) == (pair[0].shape, torch.uint8)
+    image, labels = drawn(look_transform(replace(OFF, **changed)), pair, 0)
+    assert not torch.equal(image, pair[0]), told
+    assert (image.shape, image.dtype) == (pair[0].shape, torch.uint8)
     assert torch.equal(labels, pair[1])
     assert torch.equal(drawn(look_transform(OFF), pair, 0)[0], pair[0])
 
 
-def test_a_low_exposure_is_a_dark_picture_and_a_high_one_saturates() -> None:
+def test_a_low_exposure_is_a_dark_image_and_a_high_one_saturates() -> None:
     pair = noisy()
     dark = replace(OFF, exposure_p=1.0, exposure=(0.25, 0.25))
     expected = (pair[0].float() * 0.25).to(torch.uint8)
     assert torch.equal(drawn(look_transform(dark), pair, 0)[0], expected)
     bright = replace(OFF, exposure_p=1.0, exposure=(3.0, 3.0))
-    picture = drawn(look_transform(bright), pair, 0)[0]
-    assert torch.equal(picture == 255, pair[0] >= 85)  # 85 × 3 = 255: no value wraps around
+    image = drawn(look_transform(bright), pair, 0)[0]
+    assert torch.equal(image == 255, pair[0] >= 85)  # 85 × 3 = 255: no value wraps around
 
 
 def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
@@ -181,14 +181,14 @@ def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
 def test_white_balance_scales_each_channel_on_its_own() -> None:
     pair = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8)), noisy(4)[1]
     changed = replace(OFF, white_balance_p=1.0, white_balance=(0.5, 2.0))
-    picture = drawn(look_transform(changed), pair, 4)[0]
-    assert picture.amax((1, 2)).equal(picture.amin((1, 2)))
-    assert len(picture[:, 0, 0].unique()) == 3
-    assert picture.min() >= 50
-    assert picture.max() <= 200
+    image = drawn(look_transform(changed), pair, 4)[0]
+    assert image.amax((1, 2)).equal(image.amin((1, 2)))
+    assert len(image[:, 0, 0].unique()) == 3
+    assert image.min() >= 50
+    assert image.max() <= 200
 
 
-def test_noise_stays_within_its_strength_and_on_dark_pictures() -> None:
+def test_noise_stays_within_its_strength_and_on_dark_images() -> None:
     flat = tv_tensors.Image(torch.full((3, 64, 64), 30, dtype=torch.uint8)), noisy(64)[1]
     transform = look_transform(replace(OFF, noise_p=1.0, noise=10.0))
     spreads = [float(drawn(transform, flat, seed)[0].float().std()) for seed in range(20)]
@@ -197,18 +197,18 @@ def test_noise_stays_within_its_strength_and_on_dark_pictures() -> None:
     assert min(spreads) < 4
 
 
-def test_a_grey_picture_is_grey_also_where_it_is_noisy() -> None:
+def test_a_grey_image_is_grey_also_where_it_is_noisy() -> None:
     changed = replace(OFF, grey_p=1.0, noise_p=1.0)
-    picture = drawn(look_transform(changed), noisy(), 0)[0]
-    assert torch.equal(picture[0], picture[1])
-    assert torch.equal(picture[0], picture[2])
+    image = drawn(look_transform(changed), noisy(), 0)[0]
+    assert torch.equal(image[0], image[1])
+    assert torch.equal(image[0], image[2])
 
 
 def test_jpeg_keeps_the_colours_apart() -> None:
     flat = torch.tensor([200, 100, 30], dtype=torch.uint8).view(3, 1, 1).expand(3, 16, 16)
     transform = look_transform(replace(OFF, jpeg_p=1.0, jpeg=(90, 95)))
-    picture = drawn(transform, (tv_tensors.Image(flat), noisy(16)[1]), 0)[0]
-    assert (picture.int() - flat).abs().max() <= 4
+    image = drawn(transform, (tv_tensors.Image(flat), noisy(16)[1]), 0)[0]
+    assert (image.int() - flat).abs().max() <= 4
 
 
 def test_the_torch_seed_alone_decides_a_draw() -> None:

@@ -31,10 +31,10 @@ class Unsure:
         self.weights = SimpleNamespace(card=self.card, path=Path('w.safetensors'))
         self.seen: list[bytes] = []
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        self.seen.append(picture.tobytes())
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+        self.seen.append(image.tobytes())
         threshold = self.card.threshold if threshold is None else threshold
-        level = picture.mean(axis=2)
+        level = image.mean(axis=2)
         ids = (level >= threshold * 255).astype(np.uint8)
         sure = np.rint(np.where(ids > 0, level, 255 - level)).astype(np.uint8)
         return Segmentation(ids, sure, (1,))
@@ -140,14 +140,14 @@ def test_people_get_the_curve_with_the_best_marked(
 
 @pytest.mark.parametrize('threshold', [0.1, 0.42, 0.5, 0.77])
 def test_what_is_found_at_a_threshold_is_what_the_segmenter_finds_there(
-    threshold: float, weights_file: Path, small_picture: NDArray[np.uint8]
+    threshold: float, weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     segmenter = Segmenter(load_weights(weights_file), 'cpu', backend='torch')
     probabilities = Probabilities(segmenter)
-    rock = probabilities.at(small_picture, NO_CONDITIONS, 1e-5).confidence.astype(int)
+    rock = probabilities.at(small_image, NO_CONDITIONS, 1e-5).confidence.astype(int)
     threshold = float(np.quantile(rock, threshold)) / 255 - 0.2 / 255  # where some are rock
-    told = probabilities.at(small_picture, NO_CONDITIONS, threshold)
-    wanted = segmenter.segment(small_picture, threshold)
+    told = probabilities.at(small_image, NO_CONDITIONS, threshold)
+    wanted = segmenter.segment(small_image, threshold)
     near = np.abs(rock - threshold * 255) < 1
     assert 0 < wanted.mask().mean() < 255
     assert np.array_equal(told.class_ids[~near], wanted.class_ids[~near])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Validation looks at pictures as the node does: enlarged where the card says so, in tiles."""
+"""Validation looks at images as the node does: enlarged where the card says so, in tiles."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ def cells(maps: Tensor, side: int) -> Tensor:
 
 
 class Brightness(nn.Module):
-    """Calls rock what is brighter than the whole picture is, and notes the sizes it is shown."""
+    """Calls rock what is brighter than the whole image is, and notes the sizes it is shown."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shown: list[tuple[int, ...]] = []
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        size = pictures.shape[-2:]
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        size = images.shape[-2:]
         context = functional.interpolate(
-            self.context(self.deep(pictures)), [-(-side // 4) for side in size], mode='bilinear'
+            self.context(self.deep(images)), [-(-side // 4) for side in size], mode='bilinear'
         )
-        scores = self.decode(pictures, context)
+        scores = self.decode(images, context)
         return {'out': functional.interpolate(scores, size, mode='bilinear')}
 
-    def deep(self, pictures: Tensor) -> Tensor:
-        self.shown.append(tuple(pictures.shape[-2:]))
-        return cells(pictures.mean(1, keepdim=True), 16)
+    def deep(self, images: Tensor) -> Tensor:
+        self.shown.append(tuple(images.shape[-2:]))
+        return cells(images.mean(1, keepdim=True), 16)
 
     def context(self, deep: Tensor) -> Tensor:
         return deep - 2 * deep.mean()
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
-        bright = cells(pictures.mean(1, keepdim=True), 4) + context
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
+        bright = cells(images.mean(1, keepdim=True), 4) + context
         return torch.cat([-bright, bright], dim=1)
 
 
-def test_a_small_picture_is_enlarged_as_the_node_enlarges_it() -> None:
+def test_a_small_image_is_enlarged_as_the_node_enlarges_it() -> None:
     model = Brightness()
-    picture = torch.zeros(3, 30, 40, dtype=torch.uint8)
-    picture[:, :, 20:] = 255
-    found = find_classes(model, Card(smallest_side=60), picture)  # type: ignore[arg-type]
+    image = torch.zeros(3, 30, 40, dtype=torch.uint8)
+    image[:, :, 20:] = 255
+    found = find_classes(model, Card(smallest_side=60), image)  # type: ignore[arg-type]
     assert model.shown == [(60, 80)]
     assert found.dtype == torch.uint8
     assert found[:, :19].max() == 0
     assert found[:, 21:].min() == 1
-    find_classes(model, Card(), picture)  # type: ignore[arg-type]
+    find_classes(model, Card(), image)  # type: ignore[arg-type]
     assert model.shown[1] == (30, 40)
 
 
-def test_a_large_picture_is_looked_at_in_tiles_and_has_the_same_classes(
+def test_a_large_image_is_looked_at_in_tiles_and_has_the_same_classes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coarse = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) * 255
-    picture = functional.interpolate(coarse, (192, 320), mode='bilinear')[0].to(torch.uint8)
+    image = functional.interpolate(coarse, (192, 320), mode='bilinear')[0].to(torch.uint8)
     model = Brightness()
-    whole = find_classes(model, Card(), picture)  # type: ignore[arg-type]
+    whole = find_classes(model, Card(), image)  # type: ignore[arg-type]
     assert model.shown == [(192, 320)]
     monkeypatch.setattr('training.validation.TILE', 160)
     monkeypatch.setattr('training.validation.OVERLAP', 64)
-    tiled = find_classes(model, Card(), picture)  # type: ignore[arg-type]
+    tiled = find_classes(model, Card(), image)  # type: ignore[arg-type]
     assert max(max(shown) for shown in model.shown[1:]) < 192
     assert 0.2 < whole.float().mean() < 0.8
     assert tiled.dtype == whole.dtype

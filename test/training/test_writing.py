@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from training.writing import write_picture, write_whole
+from training.writing import write_image, write_whole
 
 
-def test_a_picture_is_in_its_colours_and_labels_are_as_they_were(tmp_path: Path) -> None:
-    picture = np.full((4, 6, 3), (250, 100, 10), np.uint8)
+def test_an_image_is_in_its_colours_and_labels_are_as_they_were(tmp_path: Path) -> None:
+    image = np.full((4, 6, 3), (250, 100, 10), np.uint8)
     labels = np.arange(24, dtype=np.uint8).reshape(4, 6)
-    write_picture(tmp_path / 'new/a.png', picture)
-    write_picture(tmp_path / 'new/b.png', labels)
-    assert (cv2.imread(str(tmp_path / 'new/a.png'))[..., ::-1] == picture).all()
+    write_image(tmp_path / 'new/a.png', image)
+    write_image(tmp_path / 'new/b.png', labels)
+    assert (cv2.imread(str(tmp_path / 'new/a.png'))[..., ::-1] == image).all()
     assert (cv2.imread(str(tmp_path / 'new/b.png'), cv2.IMREAD_UNCHANGED) == labels).all()
 
 
@@ -31,6 +31,6 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(
     write_whole(tmp_path / 'a.jpg', b'old')
     monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(OSError, match=r'a\.jpg: cannot be written: No space left on device$'):
-        write_picture(tmp_path / 'a.jpg', np.zeros((4, 6, 3), np.uint8))
+        write_image(tmp_path / 'a.jpg', np.zeros((4, 6, 3), np.uint8))
     assert [file.name for file in tmp_path.iterdir()] == ['a.jpg']
     assert (tmp_path / 'a.jpg').read_bytes() == b'old'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled pictures from mask folders, COCO, labelme and plain folders, in one shape."""
+"""Labelled images from mask folders, COCO, labelme and plain folders, in one shape."""
 
 from training.sources.checking import Problem, check, fingerprint, read_all
 from training.sources.config import SourceConfig

@@ -16,11 +16,11 @@ from training.sources.sample import DataError, Labelled, Sample
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that cannot be trained on.
+    """An image that cannot be trained on.
 
     Attributes:
         source: Path of the source, as configured.
-        name: The picture's; empty if the whole source is meant.
+        name: The image's; empty if the whole source is meant.
         reason: One line that names the file.
     """
 
@@ -31,7 +31,7 @@ class Problem:
 
 def read_all(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Labelled | Problem]]:
     """Reads every sample, with a progress bar; what does not hold comes as a problem."""
-    for sample in tqdm(samples, unit='picture', desc='reading'):
+    for sample in tqdm(samples, unit='image', desc='reading'):
         try:
             yield sample, sample.read()
         except DataError as error:
@@ -44,7 +44,7 @@ def check(samples: Sequence[Sample]) -> list[Problem]:
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Returns a SHA-256 over the samples' names, splits, pictures and label files.
+    """Returns a SHA-256 over the samples' names, splits, images and label files.
 
     It depends neither on the order of the samples nor on where the files lie.
 
@@ -54,7 +54,7 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     digest_of = cache(_digest)  # a COCO file holds the labels of many
     lines = []
     for sample in samples:
-        files = (sample.picture, *sample.label_files())
+        files = (sample.image, *sample.label_files())
         lines.append(' '.join((sample.name, sample.split, *(digest_of(file) for file in files))))
     return hashlib.sha256('\n'.join(sorted(lines)).encode(errors='surrogatepass')).hexdigest()
 

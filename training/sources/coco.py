@@ -22,7 +22,7 @@ LISTS = ('images', 'annotations', 'categories')
 
 
 def find_coco(path: Path, labels: Labels, images: Path | None = None) -> list[Sample]:
-    """Finds the pictures that COCO files tell of, those without annotations among them.
+    """Finds the images that COCO files tell of, those without annotations among them.
 
     A crowd (`iscrowd`) is several things in one outline, and nobody knows how many: as in COCO's
     own measures its pixels are ignored, unless it is of background.
@@ -139,7 +139,7 @@ def coco_labels(path: Path) -> list[str]:
     found: set[str] = set()
     for file in annotation_files(path):
         data = _read(file)
-        with suppress(KeyError, TypeError):  # finding the pictures will say what is wrong
+        with suppress(KeyError, TypeError):  # finding the images will say what is wrong
             used = {entry['category_id'] for entry in data['annotations']}
             found.update(str(e['name']) for e in data['categories'] if e['id'] in used)
     return sorted(found)
@@ -204,7 +204,7 @@ def _sample(
     return OutlinedSample(
         source=str(path),
         name='_'.join((*(p for p in place.parts[:-1] if p not in ('/', '..')), place.stem)),
-        picture=found,
+        image=found,
         faults=tuple(faults),
         labels=file,
         unlabelled=labels.class_id(labels.unlabelled),
@@ -236,7 +236,7 @@ def _region(
 
 
 def _run_lengths(outline: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Returns run lengths and their picture's width and height, px."""
+    """Returns run lengths and their image's width and height, px."""
     try:
         height, width = (int(side) for side in outline['size'])
         counts = outline['counts']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a source of labelled pictures is, as a configuration says it."""
+"""What a source of labelled images is, as a configuration says it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.sources.formats import FORMATS
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One source of pictures.
+    """One source of images.
 
     Attributes:
         path: Its folder; for coco, the JSON file, or a folder with some or with `annotations/`.
@@ -25,9 +25,9 @@ class SourceConfig:
         val_fraction: Share of the groups held out for validation, 0 to 1, where no manifest.csv
             (columns id, split and perhaps group) lies beside, and the label files are not of train
             and val, as COCO's are.
-        group: Regular expression, found in a picture's name; its first bracket names the scene
+        group: Regular expression, found in an image's name; its first bracket names the scene
             (sol, site), and a scene is in one split only. Empty: the manifest's column `group`,
-            else every picture is its own.
+            else every image is its own.
         exclude: Names of images that are left out.
         images: Folder of the images that coco and labelme name, of labelme's `imagePath` the last
             part only; empty: they are looked for near the label files.

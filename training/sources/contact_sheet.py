@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of small pictures with their labels drawn on."""
+"""Pages of small images with their labels drawn on."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ IGNORED_TINT = (255, 0, 255)
 
 
 def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
-    """Draws a labelled picture small.
+    """Draws a labelled image small.
 
     Classes are tinted, ignored pixels magenta unless all are; numbered rocks are outlined one by
     one, others as their class is.
 
     Args:
-        labelled: The picture.
+        labelled: The image.
         name: Written below.
 
     Returns:
@@ -40,14 +40,14 @@ def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
     height, width = labelled.classes.shape
     scale = (SIDE - GAP) / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = cv2.resize(labelled.picture, size, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(labelled.image, size, interpolation=cv2.INTER_AREA)
     numbers = labelled.classes if labelled.instances is None else labelled.instances
-    # OpenCV scales no int32; float32 holds every number that a picture can have.
+    # OpenCV scales no int32; float32 holds every number that an image can have.
     small = [
         cv2.resize(part.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
         for part in (labelled.classes, numbers)
     ]
-    drawn = _draw(picture, small[0].astype(np.uint8), small[1])  # type: ignore[arg-type]
+    drawn = _draw(image, small[0].astype(np.uint8), small[1])  # type: ignore[arg-type]
     cell = np.zeros((SIDE + CAPTION, SIDE, 3), np.uint8)
     cell[: size[1], : size[0]] = drawn
     place = (2, SIDE + CAPTION - 5)
@@ -69,14 +69,14 @@ def grid(cells: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
 
 
 def _draw(
-    picture: NDArray[np.uint8], classes: NDArray[np.uint8], numbers: NDArray[np.float32]
+    image: NDArray[np.uint8], classes: NDArray[np.uint8], numbers: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = [TINTS[place % len(TINTS)] for place in range(255)]
     palette[IGNORE] = IGNORED_TINT
-    tinted = cv2.addWeighted(picture, 1 - ALPHA, palette[classes], ALPHA, 0)
+    tinted = cv2.addWeighted(image, 1 - ALPHA, palette[classes], ALPHA, 0)
     known = classes if (classes != IGNORE).any() else np.zeros_like(classes)
-    drawn = np.where(known[..., None] > 0, tinted, picture)
+    drawn = np.where(known[..., None] > 0, tinted, image)
     edges = cv2.morphologyEx(numbers, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
     drawn[edges] = OUTLINE
     return drawn

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source's configuration → its pictures."""
+"""A source's configuration → its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.sources.splits import SPLITS, with_splits
 
 
 def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> list[Sample]:
-    """Finds the pictures of a split, without reading them.
+    """Finds the images of a split, without reading them.
 
     Args:
         config: The source.
@@ -46,13 +46,13 @@ def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> li
         raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:
-        raise DataError(f'{path}: has two pictures of the name {twice[0]!r}')
+        raise DataError(f'{path}: has two images of the name {twice[0]!r}')
     folder = path if path.is_dir() else path.parent
     found = with_splits(found, folder, config.group, config.val_fraction)
     wanted = (sample for sample in found if sample.name not in config.exclude)
     chosen = [sample for sample in wanted if split in ('all', sample.split)]
     asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
     if not chosen and (not found or not asked_for_none):
-        kind = 'picture' if config.format == 'unlabelled' else 'labelled picture'
+        kind = 'image' if config.format == 'unlabelled' else 'labelled image'
         raise MissingDataError(f'{path}: no {kind} in split {split!r}')
     return chosen

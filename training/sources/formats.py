@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats that labelled pictures come in: one file and one line each."""
+"""The formats that labelled images come in: one file and one line each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from training.sources.unlabelled import find_unlabelled
 
 
 class Format(NamedTuple):
-    """A format of labelled pictures.
+    """A format of labelled images.
 
     Attributes:
-        find: Finds the pictures at a path, without group and split; after the labels comes the
+        find: Finds the images at a path, without group and split; after the labels comes the
             folder of the images, where the source says so.
         looks_like: Whether a path looks like this format, by a glance at it.
         labels_in: The labels that the files at a path name, sorted; none where they are numbers.

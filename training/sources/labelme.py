@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""labelme's JSON, one file a picture (https://github.com/wkentaro/labelme)."""
+"""labelme's JSON, one file an image (https://github.com/wkentaro/labelme)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.image_io.decoding import PictureError, decode_labels, decode_rgb
+from rock_seg_ros.perception.image_io.decoding import ImageError, decode_labels, decode_rgb
 from training.sources.image_folders import ImageFolders
 from training.sources.json_file import json_files, read_json
 from training.sources.labels import Labels
@@ -29,25 +29,25 @@ CIRCLE_POINTS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedSample(OutlinedSample):
-    """A picture that lies in its label file, as `imageData`."""
+    """An image that lies in its label file, as `imageData`."""
 
-    def read_picture(self) -> NDArray[np.uint8]:
+    def read_image(self) -> NDArray[np.uint8]:
         """Reads it out of the label file."""
         try:
             return decode_rgb(b64decode(read_json(self.labels)['imageData']))
         except (KeyError, TypeError, ValueError) as error:
-            raise PictureError(f'{self.labels}: imageData: {error}') from None
+            raise ImageError(f'{self.labels}: imageData: {error}') from None
 
 
 def find_labelme(path: Path, labels: Labels, images: Path | None = None) -> list[Sample]:
-    """Finds the label files of a folder; pictures without one are left out.
+    """Finds the label files of a folder; images without one are left out.
 
     Args:
         path: Holds `NAME.json`, or folders that do; `imagePath` in a file is relative to it, and
-            where it leads to none, `imageData` is the picture.
+            where it leads to none, `imageData` is the image.
         labels: Labels → classes. Shapes of one label and `group_id` are one thing; points and
             lines are passed over if their label is ignored.
-        images: Folder with pictures of the names that `imagePath` ends with; None: see `path`.
+        images: Folder with images of the names that `imagePath` ends with; None: see `path`.
 
     Raises:
         DataError: There is no JSON file.
@@ -81,7 +81,7 @@ def labelme_labels(path: Path) -> list[str]:
 
 
 def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> OutlinedSample:
-    picture: Path | None = file
+    image: Path | None = file
     size = None
     regions: list[Region] = []
     faults: list[str] = []
@@ -91,7 +91,7 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
         shapes = enumerate(data['shapes'], start=1)
         try:
             size = told_size(data.get('imageWidth'), data.get('imageHeight'))
-            picture = _picture(path, file, data, images)
+            image = _image(path, file, data, images)
         except DataError as error:
             raise DataError(f'{file}: {error}') from None
     except DataError as error:
@@ -106,11 +106,11 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
             faults.append(f'{file}: shape {place} {error}')
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             faults.append(f'{file}: shape {place} needs a label and points of x and y')
-    kind = OutlinedSample if picture else EmbeddedSample
+    kind = OutlinedSample if image else EmbeddedSample
     return kind(
         source=str(path),
         name='_'.join(file.relative_to(path).with_suffix('').parts),
-        picture=picture or file,
+        image=image or file,
         faults=tuple(faults),
         labels=file,
         unlabelled=labels.class_id(labels.unlabelled),
@@ -119,8 +119,8 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
     )
 
 
-def _picture(path: Path, file: Path, data: Mapping[str, Any], images: Path | None) -> Path | None:
-    """Returns the picture file; None if there is none, but `imageData`."""
+def _image(path: Path, file: Path, data: Mapping[str, Any], images: Path | None) -> Path | None:
+    """Returns the image file; None if there is none, but `imageData`."""
     name = data['imagePath'].replace('\\', '/')
     try:
         if images is None:
@@ -148,7 +148,7 @@ def _regions(
 
 
 def _masked(shape: Mapping[str, Any], what: str, class_id: int, number: int) -> Region:
-    """Reads a mask: a picture of the box whose first and last pixel are the shape's points."""
+    """Reads a mask: an image of the box whose first and last pixel are the shape's points."""
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape['points'])
     try:
         inside = decode_labels(b64decode(shape.get('mask') or '')) > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of pictures and mask pictures; synthetic scenes are written as such too."""
+"""Folders of images and mask images; synthetic scenes are written as such too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.sources.sample import DataError, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSample(Sample):
-    """A picture with a mask file, a file of instance numbers, or both.
+    """An image with a mask file, a file of instance numbers, or both.
 
     Attributes:
         mask: Image of grey values or of a palette's indices, of at most 16 bits; None = 255 where
@@ -59,7 +59,7 @@ class MaskSample(Sample):
 
 
 def find_masks(path: Path, labels: Labels) -> list[Sample]:
-    """Finds the masks of a folder; pictures without one are left out.
+    """Finds the masks of a folder; images without one are left out.
 
     Args:
         path: Holds `images/NAME.*`, and `masks/NAME.*`, `instances/NAME.*` or both, these in a
@@ -75,12 +75,12 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
     if not labels.class_map:
         labels = replace(labels, class_map={'0': labels.unlabelled, '255': 'rock'})
     greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
-    pictures, masks, instances = (
+    images, masks, instances = (
         _by_stem(path / folder) for folder in ('images', 'masks', 'instances')
     )
     without_masks = not (path / 'masks').is_dir()
     return [
-        _sample(path, label, pictures.get(stem, []), instances.get(stem, []), greys)
+        _sample(path, label, images.get(stem, []), instances.get(stem, []), greys)
         for stem, files in (instances if without_masks else masks).items()
         for label in [file for file in files if not is_lossy(file)] or files
     ]
@@ -100,7 +100,7 @@ def is_mask_folder(path: Path) -> bool:
 
 
 def _sample(
-    path: Path, label: Path, pictures: list[Path], instances: list[Path], greys: dict[int, int]
+    path: Path, label: Path, images: list[Path], instances: list[Path], greys: dict[int, int]
 ) -> MaskSample:
     faults = [
         f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format'
@@ -108,16 +108,16 @@ def _sample(
         for file in dict.fromkeys((label, *instances))
         if is_lossy(file)
     ]
-    if not pictures:
-        faults.append(f'{label}: no picture of that name in images/')
-    elif len(pictures) > 1:
-        faults.append(f'{label}: two pictures, {pictures[0].name} and {pictures[1].name}')
+    if not images:
+        faults.append(f'{label}: no image of that name in images/')
+    elif len(images) > 1:
+        faults.append(f'{label}: two images, {images[0].name} and {images[1].name}')
     if len(instances) > 1:
         faults.append(f'{label}: two of instances, {instances[0].name} and {instances[1].name}')
     return MaskSample(
         source=str(path),
         name=label.stem,
-        picture=pictures[0] if pictures else path / 'images' / label.name,
+        image=images[0] if images else path / 'images' / label.name,
         faults=tuple(faults),
         mask=None if label in instances else label,
         instances=instances[0] if instances else None,
@@ -128,5 +128,5 @@ def _sample(
 def _refuse_other_size(path: Path, labels: NDArray, height: int, width: int) -> None:
     if labels.shape != (height, width):
         raise DataError(
-            f'{path}: is {labels.shape[1]}×{labels.shape[0]}, its picture {width}×{height}'
+            f'{path}: is {labels.shape[1]}×{labels.shape[0]}, its image {width}×{height}'
         )

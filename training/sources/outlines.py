@@ -15,25 +15,25 @@ from pycocotools import mask as coco_mask
 from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
 
-FAR = 10  # picture sides; a point farther out is a mistake, and would cost memory without end
+FAR = 10  # image sides; a point farther out is a mistake, and would cost memory without end
 
 Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A labelled part of a picture.
+    """A labelled part of an image.
 
     Attributes:
         what: Its name in messages, such as 'annotation 12'.
         class_id: Class of its pixels, 255 = ignored.
         number: Instance number, 0 = none.
-        polygons: V×2 float64 outlines, V at least 3, in px, (0, 0) being the picture's corner; a
+        polygons: V×2 float64 outlines, V at least 3, in px, (0, 0) being the image's corner; a
             region of several parts has several.
         runs: Instead of polygons: lengths of the runs outside, inside, outside, … down the
-            columns (COCO's uncompressed RLE), for a picture of `size`.
+            columns (COCO's uncompressed RLE), for an image of `size`.
         size: Width and height that `runs` are for, px.
-        corner: Left and top of the part of the picture that `runs` are for, px; None = the whole.
+        corner: Left and top of the part of the image that `runs` are for, px; None = the whole.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class OutlinedSample(Sample):
-    """A picture with regions.
+    """An image with regions.
 
     Attributes:
         labels: The file that the regions are from.
@@ -67,7 +67,7 @@ class OutlinedSample(Sample):
         """Fills the regions, small over large, so that a belt never hides what lies on it."""
         if self.size not in (None, (width, height)):
             told = '×'.join(map(str, self.size or ()))
-            raise DataError(f'{self.labels}: {self.name} is {told}, its picture {width}×{height}')
+            raise DataError(f'{self.labels}: {self.name} is {told}, its image {width}×{height}')
         filled, faults = [], []
         for region in self.regions:
             try:
@@ -91,30 +91,30 @@ class OutlinedSample(Sample):
 
 
 def fill(region: Region, height: int, width: int) -> tuple[Window, NDArray[np.bool_]]:
-    """Tells which pixels of a picture a region covers.
+    """Tells which pixels of an image a region covers.
 
     Returns:
-        A window of the picture, and which of the window's pixels are inside.
+        A window of the image, and which of the window's pixels are inside.
 
     Raises:
-        DataError: The region is of another size, outside the picture, or without any area.
+        DataError: The region is of another size, outside the image, or without any area.
     """
     if region.runs and region.corner is not None:
         return _cut(_unrolled(region.runs, region.size[1]), region.corner, height, width)
     if region.runs:
         if region.size != (width, height):
             told = '×'.join(map(str, region.size))
-            raise DataError(f'is {told}, its picture {width}×{height}')
+            raise DataError(f'is {told}, its image {width}×{height}')
         return (slice(None), slice(None)), _unrolled(region.runs, height)
     points = np.concatenate(region.polygons)
     if np.abs(points).max() > FAR * max(height, width):
-        raise DataError(f'reaches {np.abs(points).max():.3g} px; its picture is {width}×{height}')
+        raise DataError(f'reaches {np.abs(points).max():.3g} px; its image is {width}×{height}')
     left, top = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
     right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int), (width, height))
     if not np.ptp(points, axis=0).all():
         raise DataError('has no area')
     _refuse_outside(left, top, right, bottom, height, width)
-    # Only the window is filled: a whole large picture a rock would cost ten times as much.
+    # Only the window is filled: a whole large image a rock would cost ten times as much.
     moved: list[Any] = [(polygon - (left, top)).ravel().tolist() for polygon in region.polygons]
     parts = coco_mask.frPyObjects(moved, int(bottom - top), int(right - left))
     runs = decompress(coco_mask.merge(parts)['counts'].decode())
@@ -124,7 +124,7 @@ def fill(region: Region, height: int, width: int) -> tuple[Window, NDArray[np.bo
 def _cut(
     inside: NDArray[np.bool_], corner: tuple[int, int], height: int, width: int
 ) -> tuple[Window, NDArray[np.bool_]]:
-    """Returns the window of a part of the picture, without what lies outside the picture."""
+    """Returns the window of a part of the image, without what lies outside the image."""
     x, y = corner
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + inside.shape[1], width), min(y + inside.shape[0], height)
@@ -136,7 +136,7 @@ def _cut(
 
 def _refuse_outside(left: int, top: int, right: int, bottom: int, height: int, width: int) -> None:
     if left >= right or top >= bottom:
-        raise DataError(f'lies outside its picture, which is {width}×{height}')
+        raise DataError(f'lies outside its image, which is {width}×{height}')
 
 
 def run_lengths(inside: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def run_lengths(inside: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def told_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Returns a picture's size as a label file tells it; None if it does not.
+    """Returns an image's size as a label file tells it; None if it does not.
 
     Raises:
         DataError: It tells something else than numbers.

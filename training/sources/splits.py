@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pictures are trained on and which are held out: whole scenes, by manifest or by draw."""
+"""Which images are trained on and which are held out: whole scenes, by manifest or by draw."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _read_manifest(path: Path, names: set[str]) -> dict[str, Row]:
     by_name: dict[str, Row] = {}
     for row in rows:
         if row['id'] not in names:
-            raise DataError(f'{path}: names {row["id"]!r}, of which there is no labelled picture')
+            raise DataError(f'{path}: names {row["id"]!r}, of which there is no labelled image')
         if row['id'] in by_name:
             raise DataError(f'{path}: names {row["id"]!r} twice')
         by_name[row['id']] = row

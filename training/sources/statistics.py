@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts what is in labelled pictures."""
+"""Counts what is in labelled images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PERCENTILES = {'min': 0, 'p10': 10, 'median': 50, 'p90': 90, 'max': 100}
 
 
 class Statistics:
-    """Grows by a picture at a time and keeps none."""
+    """Grows by an image at a time and keeps none."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         """Takes the class names; the place is the class id."""
@@ -27,7 +27,7 @@ class Statistics:
         self._areas: list[list[NDArray[np.int64]]] = [[] for _ in classes]
 
     def add(self, sample: Sample, labelled: Labelled) -> None:
-        """Counts a picture."""
+        """Counts an image."""
         self._groups.add(sample.group)
         height, width = labelled.classes.shape
         self._sizes.append((width, height))
@@ -43,10 +43,10 @@ class Statistics:
         """Returns what was counted.
 
         Returns:
-            pictures, groups: How many.
+            images, groups: How many.
             width, height: min, p10, median, p90 and max, px.
             share: Class name, and 'ignored' → share of the pixels, 0 to 1.
-            told_apart: Pictures whose rocks have numbers.
+            told_apart: Images whose rocks have numbers.
             instances: Class name → count, and area as width is told, px; without the classes
                 that have none.
         """
@@ -58,7 +58,7 @@ class Statistics:
             for name, own in zip(self._classes, self._areas, strict=True)
         }
         return {
-            'pictures': len(sizes),
+            'images': len(sizes),
             'groups': len(self._groups),
             'width': _spread(sizes[:, 0]),
             'height': _spread(sizes[:, 1]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures without labels, for self-training and for looking at."""
+"""Images without labels, for self-training and for looking at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.sources.sample import IGNORE, DataError, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledSample(Sample):
-    """A picture of which nothing is known."""
+    """An image of which nothing is known."""
 
     def read_labels(
         self, height: int, width: int
@@ -30,7 +30,7 @@ class UnlabelledSample(Sample):
 
 
 def find_unlabelled(path: Path, _labels: Labels) -> list[Sample]:
-    """Finds the pictures of a folder, or of `images/` in it.
+    """Finds the images of a folder, or of `images/` in it.
 
     Raises:
         DataError: There is no such folder.
@@ -38,6 +38,6 @@ def find_unlabelled(path: Path, _labels: Labels) -> list[Sample]:
     if not path.is_dir():
         raise DataError(f'{path}: no such folder')
     return [
-        UnlabelledSample(source=str(path), name=picture.stem, picture=picture)
-        for picture in image_files(path) or image_files(path / 'images')
+        UnlabelledSample(source=str(path), name=image.stem, image=image)
+        for image in image_files(path) or image_files(path / 'images')
     ]

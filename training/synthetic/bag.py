@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drive as a rosbag2: pictures, camera_info and depth with the same stamps."""
+"""A drive as a rosbag2: images, camera_info and depth with the same stamps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class DriveBag:
 
 def _jpeg(header: Any, rendering: Rendering) -> Any:
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    _, coded = cv2.imencode('.jpg', rendering.picture[..., ::-1], options)
+    _, coded = cv2.imencode('.jpg', rendering.image[..., ::-1], options)
     return _message(
         'sensor_msgs/msg/CompressedImage',
         header=header,

@@ -19,7 +19,7 @@ from training.synthetic.terrain import grid_mesh
 
 
 def belt(
-    look: Look, chance: Generator, size: tuple[int, int], pictures: int
+    look: Look, chance: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
     """Makes a belt, bare, strewn or loaded, under a camera that looks down."""
     view = 2 * look.camera_height * np.tan(look.field_of_view / 2)
@@ -51,7 +51,7 @@ def belt(
             field_of_view=look.field_of_view,
             size=size,
         )
-        for _ in range(pictures)
+        for _ in range(images)
     ]
     return World(grounds, rocks, details, look.roughness), cameras
 

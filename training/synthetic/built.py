@@ -26,7 +26,7 @@ WALLS: tuple[Colour, ...] = (
 ROOFS: tuple[Colour, ...] = ((0.28, 0.1, 0.06), (0.1, 0.1, 0.11), (0.5, 0.5, 0.5))
 
 
-# Pattern, least and greatest length over the picture's width, and width over length.
+# Pattern, least and greatest length over the image's width, and width over length.
 SCALES = {
     'card': ('scale', 0.06, 0.16, 0.5),
     'ruler': ('scale', 0.15, 0.45, 0.09),

@@ -96,7 +96,7 @@ class Camera:
         return (rays @ self.pose[:3, :3].T).astype(np.float32)
 
     def sees(self, centres: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tells which balls are in the picture; a few beside its corners count as in it.
+        """Tells which balls are in the image; a few beside its corners count as in it.
 
         Args:
             centres: N×3, world, m.
@@ -132,7 +132,7 @@ def sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float,
 
 
 def _widest(camera: Camera) -> float:
-    """Returns the range of headings (rad) that a picture spans, more than its field of view."""
+    """Returns the range of headings (rad) that an image spans, more than its field of view."""
     corners = camera.directions(corners=True).reshape(4, 3)
     level = (
         corners[:, :2]

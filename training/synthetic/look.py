@@ -19,7 +19,7 @@ class Packing:
     """How stones lie close together.
 
     Attributes:
-        largest: Diameter of the largest, as a share of what a picture shows across.
+        largest: Diameter of the largest, as a share of what an image shows across.
         smallest: Diameter of the smallest.
         power: Exponent of the law of sizes, N(d) ~ d^-power.
         cover: Area of all stones over that of the ground; above 1 they lie on each other.
@@ -61,7 +61,7 @@ class Look:
         camera_height: Metres above the ground.
         field_of_view: Horizontal, rad.
         craters: Share of the ground that craters of each octave of sizes cover.
-        metered: Albedo that the exposure is fixed for; None meters each picture.
+        metered: Albedo that the exposure is fixed for; None meters each image.
         variety: Relative deviation of the albedo from rock to rock.
         marked: Share of the rocks with patches, layers, veins or cracks, 0 to 1.
         things: What there is beside rock.

@@ -221,7 +221,7 @@ class Rubber:
         stain: Linear albedo of what sticks to it.
         stains: Share of it that is stained, 0 to 1.
         streaks: Relative deviation of the albedo across the belt.
-        width: Metres that a picture sees of it.
+        width: Metres that an image sees of it.
         shift: Moves the pattern, in widths.
     """
 

@@ -120,7 +120,7 @@ def _remap(tile: Floats, place: Floats) -> Floats:
     channels = tile.shape[2] if tile.ndim == 3 else 1
     if not count:
         return np.zeros((0, channels), np.float32)
-    # OpenCV refuses pictures wider than 32766, so a long list of points becomes rows.
+    # OpenCV refuses images wider than 32766, so a long list of points becomes rows.
     rows = -(-count // 16384)
     width = -(-count // rows)
     if rows * width > count:

@@ -27,15 +27,15 @@ LEAST = 7.5  # apparent diameter of the smallest stones that are bodies, px
 
 
 def packed(
-    look: Look, chance: Generator, size: tuple[int, int], pictures: int
+    look: Look, chance: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
     """Makes ground with stones close together, and cameras about it that look at its middle.
 
     Args:
         look: Has a packing.
         chance: Where the randomness comes from.
-        size: Width and height of the pictures, px.
-        pictures: How many poses.
+        size: Width and height of the images, px.
+        images: How many poses.
     """
     assert look.packing
     overhead = chance.uniform() < look.packing.overhead
@@ -49,7 +49,7 @@ def packed(
     cameras = []
     middle = float(terrain.height(np.zeros(2)))
     spread = np.pi if overhead else 0.45
-    for _ in range(pictures):
+    for _ in range(images):
         heading, down = chance.uniform(-spread, spread), tilt * chance.uniform(0.92, 1.0)
         target = chance.normal(0, 0.12, 2) * view
         place = target - away * np.cos(down) * np.array([np.cos(heading), np.sin(heading)])
@@ -143,7 +143,7 @@ def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> floa
 def _seen_cells(
     heap: Heap, cameras: Sequence[Camera], step: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns each `step`th cell, and how near it is where a picture shows it (m), or ∞."""
+    """Returns each `step`th cell, and how near it is where an image shows it (m), or ∞."""
     rows = np.arange(0, heap.cells, step)
     index = np.stack(np.meshgrid(rows, rows, indexing='ij'), -1).reshape(-1, 2)
     points = heap.points()[::step, ::step].reshape(-1, 2)
@@ -169,7 +169,7 @@ def _diameters(
     Args:
         packing: Law of sizes.
         chance: Where the randomness comes from.
-        view: What a picture shows across, m.
+        view: What an image shows across, m.
         pixels: Size of a pixel (m) in each cell, ascending.
         area: Ground that each cell stands for, m².
 

@@ -65,20 +65,20 @@ class Light:
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture and the truth about it.
+    """An image and the truth about it.
 
     Attributes:
-        picture: H×W×3 uint8 RGB.
+        image: H×W×3 uint8 RGB.
         classes: H×W uint8: 0 ground, belt and sky; 255 rock; 128 ground in a rock's cast shadow;
             64 rocks too small to be told for sure.
         instances: H×W uint16, the number of the rock where `classes` is 255 or 64, else 0. A rock
-            keeps its number in all pictures of a scene.
+            keeps its number in all images of a scene.
         depth: H×W float32, metres along the optical axis; NaN where nothing was hit.
         pose: Camera in world, 4×4 float64; see `Camera`.
         intrinsics: K, 3×3 float64, px.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     classes: NDArray[np.uint8]
     instances: NDArray[np.uint16]
     depth: NDArray[np.float32]
@@ -148,7 +148,7 @@ class World:
         smallest: tuple[float, float] = (8.0, 14.0),
         gain: float | None = None,
     ) -> Rendering:
-        """Takes a picture.
+        """Takes an image.
 
         Args:
             camera: Where from.
@@ -157,7 +157,7 @@ class World:
             chance: Of the sensor's noise and of the directions of the sky rays.
             smallest: A rock whose visible part has less than the first diameter (px, of the disc
                 of its area) is ground, as are pebbles in MarsData; below the second, ignored.
-            gain: Exposure; None meters each picture.
+            gain: Exposure; None meters each image.
         """
         width, height = camera.size
         rays = camera.directions().reshape(-1, 3)
@@ -168,11 +168,11 @@ class World:
         radiance = np.zeros_like(rays)
         radiance[hits.mesh < 0] = _sky(rays[hits.mesh < 0], light)
         radiance[seen] = self._shade(camera, hits, seen, casters, light, rays, chance)
-        picture = sensor.expose(radiance.reshape(height, width, 3), chance, gain)
+        image = sensor.expose(radiance.reshape(height, width, 3), chance, gain)
         classes, instances = self._labels(camera, hits, casters, smallest)
         depth = np.where(hits.mesh >= 0, hits.distance, np.nan).astype(np.float32)
         return Rendering(
-            picture,
+            image,
             classes.reshape(height, width),
             instances.reshape(height, width),
             depth.reshape(height, width),

@@ -13,7 +13,7 @@ from training.synthetic.solids import UP, ball, box, joined, tube, turned
 
 
 def robot(site: Site) -> list[Thing]:
-    """Makes up to two parts of the robot that carries the camera, for each picture."""
+    """Makes up to two parts of the robot that carries the camera, for each image."""
     parts = (_wheel, _deck, _arm, _mast)
     found: list[Thing] = []
     for camera in site.cameras:
@@ -25,7 +25,7 @@ def robot(site: Site) -> list[Thing]:
 
 
 def _wheel(site: Site, camera: Camera) -> list[Thing]:
-    """Makes a wheel with cleats and spokes that stands on the ground at the picture's rim."""
+    """Makes a wheel with cleats and spokes that stands on the ground at the image's rim."""
     chance = site.chance
     u, v = chance.choice([chance.uniform(-0.05, 0.25), chance.uniform(0.75, 1.05)]), 0.95
     depth = ground_depth(site, camera, u, v)
@@ -66,7 +66,7 @@ def _wheel(site: Site, camera: Camera) -> list[Thing]:
 
 
 def _deck(site: Site, camera: Camera) -> list[Thing]:
-    """Makes a deck that fills the lower rim of the picture, with boxes and cables on it."""
+    """Makes a deck that fills the lower rim of the image, with boxes and cables on it."""
     chance = site.chance
     reach = chance.uniform(0.62, 0.95)
     depth = chance.uniform(0.25, 0.6) * ground_depth(site, camera, 0.5, reach)
@@ -153,7 +153,7 @@ def _arm(site: Site, camera: Camera) -> list[Thing]:
 
 
 def _mast(site: Site, camera: Camera) -> list[Thing]:
-    """Makes a pole or an antenna that stands in the picture from below."""
+    """Makes a pole or an antenna that stands in the image from below."""
     chance = site.chance
     u = chance.uniform(0, 1)
     depth = chance.uniform(0.3, 0.7) * ground_depth(site, camera, u, 1.0)

@@ -2,7 +2,7 @@
 """Scenes: a look, a world and the cameras that see it, all from one seed.
 
 On a machine the same seed gives the same bytes. Across processors, with the same versions of the
-libraries, fewer than 0.1 % of a picture's pixels differ by more than 3 grey values, in class, or by
+libraries, fewer than 0.1 % of an image's pixels differ by more than 3 grey values, in class, or by
 more than 0.1 % in depth: vector units round differently.
 """
 
@@ -45,7 +45,7 @@ class Scene:
         cameras: Poses that the scene was made for.
 
     Example:
-        >>> scene = make_scene(seed=1, number=0, look='mars', size=(320, 240), pictures=1)
+        >>> scene = make_scene(seed=1, number=0, look='mars', size=(320, 240), images=1)
         >>> scene.render(scene.cameras[0]).depth.shape
         (240, 320)
     """
@@ -57,12 +57,12 @@ class Scene:
     cameras: tuple[Camera, ...]
 
     def render(self, camera: Camera, frame: int = 0, gain: float | None = None) -> Rendering:
-        """Takes a picture.
+        """Takes an image.
 
         Args:
             camera: Where from; the world is detailed only where `cameras` look.
-            frame: Number of the picture, for its noise.
-            gain: Exposure; None meters the picture.
+            frame: Number of the image, for its noise.
+            gain: Exposure; None meters the image.
         """
         chance = np.random.default_rng([self.seed, self.number, 1, frame])
         if gain is None and self.look.metered is not None:
@@ -70,26 +70,26 @@ class Scene:
         return self.world.render(camera, self.look.light, self.look.sensor, chance, gain=gain)
 
 
-def make_scene(seed: int, number: int, look: str, size: tuple[int, int], pictures: int) -> Scene:
+def make_scene(seed: int, number: int, look: str, size: tuple[int, int], images: int) -> Scene:
     """Makes a scene and the cameras that look at it.
 
     Args:
         seed: Of the data set.
         number: Of the scene; each has its own randomness.
         look: A name in `LOOKS`, or 'mix'.
-        size: Width and height of the pictures, px.
-        pictures: How many poses.
+        size: Width and height of the images, px.
+        images: How many poses.
     """
     chance = np.random.default_rng([seed, number, 0])
     if look == 'mix':
         look = str(chance.choice(list(MIX), p=list(MIX.values())))
     drawn = LOOKS[look](chance)
     if look == 'belt':
-        world, cameras = belt(drawn, chance, size, pictures)
+        world, cameras = belt(drawn, chance, size, images)
     elif drawn.packing:
-        world, cameras = packed(drawn, chance, size, pictures)
+        world, cameras = packed(drawn, chance, size, images)
     else:
-        world, cameras = _land(drawn, chance, size, pictures)
+        world, cameras = _land(drawn, chance, size, images)
     return Scene(seed, number, drawn, world, tuple(cameras))
 
 
@@ -104,7 +104,7 @@ def make_drive(
         seed: Of everything random.
         number: Of the scene.
         look: One of `DRIVES`.
-        size: Width and height of the pictures, px.
+        size: Width and height of the images, px.
         frames: How many poses.
         step: Metres between two poses.
     """
@@ -136,19 +136,19 @@ def make_drive(
 
 
 def _land(
-    look: Look, chance: Generator, size: tuple[int, int], pictures: int
+    look: Look, chance: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
     """Makes open ground and cameras that stand on it."""
     tilt, pixel = _aim(look, chance, size)
     terrain = draw_terrain(look, chance, pixel)
     cameras = []
-    for picture in range(pictures):
+    for image in range(images):
         place = chance.normal(0, 0.25 * look.camera_height, 2)
         height = float(terrain.height(place)) + look.camera_height * chance.uniform(0.9, 1.1)
         cameras.append(
             Camera.aimed(
                 (*place, height),
-                heading=(picture - (pictures - 1) / 2) * 0.9 * look.field_of_view,
+                heading=(image - (images - 1) / 2) * 0.9 * look.field_of_view,
                 tilt=tilt * chance.uniform(0.9, 1.1),
                 field_of_view=look.field_of_view,
                 size=size,
@@ -185,8 +185,8 @@ def land_world(
     Args:
         look: Colours and abundance.
         terrain: The height field.
-        cameras: All poses that pictures will be taken from.
-        pixel: Size of a pixel on the ground where the pictures have their middle, m.
+        cameras: All poses that images will be taken from.
+        pixel: Size of a pixel on the ground where the images have their middle, m.
         chance: Where the randomness comes from.
     """
     origin, directions = sector(cameras)
@@ -218,7 +218,7 @@ def _apparent(
     cameras: Sequence[Camera],
     stand: float,
 ) -> NDArray[np.float64]:
-    """Returns the greatest apparent diameters (px) of rocks in any picture."""
+    """Returns the greatest apparent diameters (px) of rocks in any image."""
     places = np.array([camera.position[:2] for camera in cameras])
     away = np.linalg.norm(points[:, None] - places, axis=2).min(axis=1)
     near = np.maximum(np.hypot(away, 0.7 * stand), diameters / 2)
@@ -279,7 +279,7 @@ def _bring_near(
     chance: Generator,
     points: NDArray[np.float64],
 ) -> None:
-    """Moves some of the largest rocks to where cameras look, or most pictures would have none."""
+    """Moves some of the largest rocks to where cameras look, or most images would have none."""
     for camera in cameras[:: max(1, len(cameras) // 4)]:
         width, height = camera.size
         for _ in range(int(chance.integers(0, 7))):
@@ -297,7 +297,7 @@ def _bring_near(
 def _in_view(
     camera: Camera, points: NDArray[np.float64], diameters: NDArray[np.float64], stand: float
 ) -> NDArray[np.bool_]:
-    """Tells which rocks a picture can show, or the shadow of which can fall into it."""
+    """Tells which rocks an image can show, or the shadow of which can fall into it."""
     ground = camera.position[2] - stand
     u, v, depth = camera.project(np.column_stack([points, np.full(len(points), ground)])).T
     margin = 3 * camera.focal_length * diameters / np.maximum(depth, 0.1) + 20

@@ -18,18 +18,18 @@ class Sensor:
     """A camera's behaviour.
 
     Attributes:
-        brightness: Mean of the exposed picture in linear light, 0 to 1.
+        brightness: Mean of the exposed image in linear light, 0 to 1.
         white_balance: Gain of red, green and blue.
         vignetting: Loss of light in the corners, 0 to 1.
         veil: Stray light, added everywhere, as a share of the mean.
         blur: Deviation of the point spread function, px.
         shot_noise: Deviation at full scale from counting photons; grows with the root of the light.
         read_noise: Deviation in the dark, of full scale.
-        monochrome: A grey picture, three times the same.
+        monochrome: A grey image, three times the same.
         saturation: 1 keeps the colours, 0 is grey.
-        motion: How far the camera moved while it took the picture, px to the right and down.
+        motion: How far the camera moved while it took the image, px to the right and down.
         contrast: How far the tone curve bends to an S, 0 to 1.
-        sharpening: How much of a blurred picture is taken away, as cameras do; 0 = none.
+        sharpening: How much of a blurred image is taken away, as cameras do; 0 = none.
     """
 
     brightness: float = 0.22
@@ -48,12 +48,12 @@ class Sensor:
     def expose(
         self, light: NDArray[np.float32], chance: Generator, gain: float | None = None
     ) -> NDArray[np.uint8]:
-        """Takes the picture.
+        """Takes the image.
 
         Args:
             light: H×W×3 float32, linear radiance.
             chance: Where the noise comes from.
-            gain: Exposure; None meters this picture by `brightness`.
+            gain: Exposure; None meters this image by `brightness`.
 
         Returns:
             H×W×3 uint8 RGB, sRGB-coded.
@@ -87,7 +87,7 @@ class Sensor:
         return curve[np.clip(image * (len(curve) - 1), 0, len(curve) - 1).astype(np.int32)]
 
     def gain(self, light: NDArray[np.float32]) -> float:
-        """Meters a picture: the gain that brings its mean to `brightness`."""
+        """Meters an image: the gain that brings its mean to `brightness`."""
         return self.brightness / max(float(np.minimum(light, 4 * light.mean()).mean()), 1e-6)
 
 

@@ -35,7 +35,7 @@ class Site:
     Attributes:
         chance: Where the randomness comes from.
         terrain: What they stand on.
-        cameras: Poses that pictures are taken from.
+        cameras: Poses that images are taken from.
         soil: Linear albedo of the dirt.
         heap: Stones that lie on the terrain, or None.
     """
@@ -55,13 +55,13 @@ class Site:
         return float(camera.position[2] - self.terrain.height(camera.position[:2]))
 
     def seen(self, camera: Camera, count: int, farthest: float, low: float = 0.05) -> Points:
-        """Draws places on the ground that a picture shows.
+        """Draws places on the ground that an image shows.
 
         Args:
             camera: Which one.
             count: How many are tried.
             farthest: Those farther than this are left out, m.
-            low: Where in the picture to begin, as a share of its height from the top.
+            low: Where in the image to begin, as a share of its height from the top.
 
         Returns:
             N×3, N at most `count`.

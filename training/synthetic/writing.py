@@ -59,12 +59,12 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_rendering(folder: Path, name: str, rendering: Rendering, quality: int = 93) -> None:
-    """Writes a picture and its truth: JPEG, class mask, 16-bit instances, 16-bit depth in mm."""
+    """Writes an image and its truth: JPEG, class mask, 16-bit instances, 16-bit depth in mm."""
     millimetres = np.nan_to_num(rendering.depth * 1000, nan=0.0)
     millimetres = np.where(millimetres > 65535, 0, millimetres)
     _write(
         folder / 'images' / f'{name}.jpg',
-        rendering.picture[..., ::-1],
+        rendering.image[..., ::-1],
         [cv2.IMWRITE_JPEG_QUALITY, quality],
     )
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -84,7 +84,7 @@ def _write(path: Path, array: NDArray[Any], options: Sequence[int]) -> None:
 
 
 def describe(name: str, scene: Scene, rendering: Rendering) -> dict[str, Any]:
-    """Returns what `scenes.jsonl` says of a picture, as JSON knows it."""
+    """Returns what `scenes.jsonl` says of an image, as JSON knows it."""
     forward = rendering.pose[:3, 2]
     shown = [int(number) for number in np.unique(rendering.instances) if number]
     return {

@@ -17,7 +17,7 @@ from rock_seg_ros.node.outputs.shapes import Markers, Polygons, Target
 from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
 
 # In the order of publishing: what tells of pixels only goes first, and does not wait for depth; the
-# rocks go out last and close the picture.
+# rocks go out last and close the image.
 OUTPUTS: tuple[type[Output], ...] = (
     Mask,
     ClassIds,

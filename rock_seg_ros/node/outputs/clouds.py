@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are PointCloud2: a whole picture's rocks in one buffer."""
+"""Outputs that are PointCloud2: a whole image's rocks in one buffer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PolygonPoints(Output):
 
 
 class Obstacles(Output):
-    """Points on the rocks' surfaces, for a costmap; only of pictures with depth."""
+    """Points on the rocks' surfaces, for a costmap; only of images with depth."""
 
     topic = '~/obstacles'
     message_type = PointCloud2
@@ -74,7 +74,7 @@ class Obstacles(Output):
 
 
 class Rocks(Output):
-    """One point a rock, one message a picture, empty ones too; goes out last."""
+    """One point a rock, one message an image, empty ones too; goes out last."""
 
     topic = '~/rocks'
     message_type = PointCloud2

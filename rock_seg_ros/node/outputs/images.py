@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are pictures."""
+"""Outputs that are images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Instances(Output):
 
 
 class Overlay(Output):
-    """The picture with the rocks drawn on."""
+    """The image with the rocks drawn on."""
 
     topic = '~/overlay'
     message_type = Image

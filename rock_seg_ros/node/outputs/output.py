@@ -45,7 +45,7 @@ class Output(ABC):
             QoSProfile(depth=self.depth, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             # What they would warn of the subscriber warns of, too; and the executor asks each of
-            # them before it takes a picture.
+            # them before it takes an image.
             event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self._node = node
@@ -56,14 +56,14 @@ class Output(ABC):
         return self._publisher.get_subscription_count() > 0
 
     def publish(self, analysis: Analysis, parameters: Parameters) -> None:
-        """Builds what the picture gives and sends it."""
+        """Builds what the image gives and sends it."""
         for message in self.messages(analysis, parameters):
             self._publisher.publish(message)
 
     @classmethod
     @abstractmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """Builds the messages of a picture."""
+        """Builds the messages of an image."""
 
     def destroy(self) -> None:
         """Takes the topic away."""

@@ -68,7 +68,7 @@ class Markers(Output):
         """One MarkerArray: DELETEALL, then a closed LINE_STRIP and a text a rock.
 
         They lie at the rock's depth, or on the plane z = 1 where that is not known, where RViz's
-        Camera display lays them on the picture. Without camera_info there are none.
+        Camera display lays them on the image. Without camera_info there are none.
         """
         message = MarkerArray(markers=[Marker(header=analysis.header, action=Marker.DELETEALL)])
         if analysis.view is None:

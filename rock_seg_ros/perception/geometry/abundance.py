@@ -27,10 +27,10 @@ STEP = 4  # px, of the grid on which the ground is summed
 
 @dataclass(frozen=True)
 class Seen:
-    """What one picture shows of the ground, or several do together.
+    """What one image shows of the ground, or several do together.
 
     Attributes:
-        pictures: How many.
+        images: How many.
         pixels: Of them all.
         rock_pixels: Of them on rocks.
         ground: Area seen within reach, rocks included, m²; NaN where it is not known.
@@ -39,7 +39,7 @@ class Seen:
         in_view: Rocks that are not known to be beyond reach, with metres or without.
     """
 
-    pictures: int
+    images: int
     pixels: int
     rock_pixels: int
     ground: float
@@ -53,7 +53,7 @@ class Abundance:
     """How many rocks of which size there are.
 
     Attributes:
-        pictures: That this is of.
+        images: That this is of.
         rocks: Within reach, and with metres; where the ground is not known all that are not known
             to be beyond reach.
         ground: Area seen, m²; NaN where it is not known, as all below are then.
@@ -66,7 +66,7 @@ class Abundance:
         k: Of Golombek and Rapp's law; NaN without rocks to fit it to.
     """
 
-    pictures: int
+    images: int
     rocks: int
     ground: float
     pixel_share: float
@@ -96,16 +96,16 @@ def look_at(
     reach: float = 10.0,
     min_area: int = 50,
 ) -> Seen:
-    """Takes in what one picture shows.
+    """Takes in what one image shows.
 
-    A rock's diameter is here its width across the picture, which a slanting view does not shorten;
+    A rock's diameter is here its width across the image, which a slanting view does not shorten;
     the ground it covers is the disc of that diameter. The ground seen is a plane fitted to all
     depth that is no rock, else the known one; what rises from it hides nothing of it.
 
     Args:
-        rocks: In the picture.
+        rocks: In the image.
         places: Of these rocks.
-        shape: Height and width of the picture, px.
+        shape: Height and width of the image, px.
         view: What tells metres in it; None = nothing does.
         reach: Only ground and rocks no farther from the camera count, m.
         min_area: Smallest rock that would be told, px.
@@ -116,7 +116,7 @@ def look_at(
     far = sum(place.distance > reach for place in places)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
     return Seen(
-        pictures=1,
+        images=1,
         pixels=height * width,
         rock_pixels=sum(rock.area for rock in rocks),
         ground=np.nan if view is None or plane is None else _ground_area(view, plane, reach),
@@ -148,16 +148,16 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
 
 
 def together(seen: Sequence[Seen]) -> Seen:
-    """Adds up what pictures show; what two of them show counts twice, as rock and as ground.
+    """Adds up what images show; what two of them show counts twice, as rock and as ground.
 
-    Pictures without metres add pixels only.
+    Images without metres add pixels only.
 
     Args:
         seen: At least one.
     """
     metric = [each for each in seen if np.isfinite(each.ground)]
     return Seen(
-        pictures=sum(each.pictures for each in seen),
+        images=sum(each.images for each in seen),
         pixels=sum(each.pixels for each in seen),
         rock_pixels=sum(each.rock_pixels for each in seen),
         ground=sum(each.ground for each in metric) if metric else np.nan,
@@ -175,7 +175,7 @@ def statistics(seen: Seen) -> Abundance:
     larger = np.searchsorted(-diameters, -SIZES, side='right')
     share = covered[larger]
     return Abundance(
-        pictures=seen.pictures,
+        images=seen.images,
         rocks=seen.in_view if np.isnan(seen.ground) else len(diameters),
         ground=ground,
         pixel_share=seen.rock_pixels / max(1, seen.pixels),

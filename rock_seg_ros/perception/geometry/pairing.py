@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to a picture: the item whose stamp is nearest."""
+"""What belongs to an image: the item whose stamp is nearest."""
 
 from __future__ import annotations
 

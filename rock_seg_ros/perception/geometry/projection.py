@@ -34,7 +34,7 @@ PRECISE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 1e-3)
 SAMPLES = 96  # pixels of each rock, and of the ground around it, that are looked at
 LEAST_SHARE = 0.3  # of them that must have depth
 GOLDEN = (5**0.5 - 1) / 2
-WIDE_SAMPLES = 4096  # of a whole picture
+WIDE_SAMPLES = 4096  # of a whole image
 WIDE_SHARE = 0.05
 NOISE = 5.0  # median deviations from a rock's median depth
 HORIZON = 10.0  # px below it that a foot must be: there one pixel more is a tenth of the range
@@ -61,7 +61,7 @@ class Intrinsics:
         matrix: K, 3×3 float64, px; whole numbers are pixel centres.
         distortion: D, as many coefficients as the model has; empty = none.
         model: 'plumb_bob', 'rational_polynomial' or 'equidistant'; without distortion any.
-        size: Width and height of the pictures, px.
+        size: Width and height of the images, px.
     """
 
     matrix: Floats
@@ -72,7 +72,7 @@ class Intrinsics:
     def __post_init__(self) -> None:
         """Refuses with ValueError what is no camera, such as a camera_info of zeros."""
         if min(self.size) < 1:
-            raise ValueError(f'the pictures must have pixels, not {self.size[0]}×{self.size[1]}')
+            raise ValueError(f'the images must have pixels, not {self.size[0]}×{self.size[1]}')
         if self.matrix.shape != (3, 3) or not np.isfinite(self.matrix).all():
             raise ValueError('the camera matrix must be 3×3 finite numbers')
         if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
@@ -183,7 +183,7 @@ def level_ground(height: float, tilt: float, roll: float = 0.0) -> Plane:
 
 @dataclass(frozen=True)
 class View:
-    """What tells metres in one picture.
+    """What tells metres in one image.
 
     Attributes:
         intrinsics: Of the camera that took it.
@@ -197,19 +197,19 @@ class View:
     ground: Plane | None = None
 
     def __post_init__(self) -> None:
-        """Refuses depth of another size than the pictures with ValueError."""
+        """Refuses depth of another size than the images with ValueError."""
         width, height = self.intrinsics.size
         if self.depth is not None and self.depth.shape != (height, width):
             there = '×'.join(map(str, self.depth.shape[::-1]))
-            raise ValueError(f'the depth is {there}, the picture {width}×{height}')
+            raise ValueError(f'the depth is {there}, the image {width}×{height}')
 
 
 @dataclass(frozen=True)
 class Sight:
-    """Where a picture with depth was taken from.
+    """Where an image with depth was taken from.
 
     Attributes:
-        view: Of the picture.
+        view: Of the image.
         pose: Of its camera's optical frame in a frame that stands still, 4×4 float64, m.
     """
 
@@ -255,18 +255,18 @@ def locate(
     What depth does not tell, the known ground does: a rock is as far as the point where its lowest
     ray meets that ground, its extent along z is not known, and its height is its silhouette's. All
     is NaN without depth and known ground, and without depth for rocks whose foot is less than
-    `HORIZON` px below the horizon or at the picture's border.
+    `HORIZON` px below the horizon or at the image's border.
 
     Args:
-        rocks: Of one picture.
-        view: Of the same picture.
+        rocks: Of one image.
+        view: Of the same image.
         instances: H×W, the rocks as `draw_instances` draws them; None = drawn here, if need be.
 
     Returns:
         A place for each rock, in their order.
 
     Raises:
-        ValueError: A rock reaches out of the picture.
+        ValueError: A rock reaches out of the image.
     """
     if not rocks:
         return []
@@ -301,15 +301,15 @@ def surface_points(rocks: Sequence[Rock], view: View, step: int) -> NDArray[np.f
     """Finds points on the rocks' visible surfaces.
 
     Args:
-        rocks: Of one picture.
-        view: Of the same picture.
+        rocks: Of one image.
+        view: Of the same image.
         step: Every so many pixels both ways one is looked at, 1 or more.
 
     Returns:
         N×3, m, of pixels with depth; none where there is no depth.
 
     Raises:
-        ValueError: A rock reaches out of the picture.
+        ValueError: A rock reaches out of the image.
     """
     if not rocks or view.depth is None:
         return np.zeros((0, 3), np.float32)
@@ -347,8 +347,8 @@ def fit_ground(rocks: Sequence[Rock], view: View) -> Plane | None:
     """Fits one plane to all depth that is no rock; None where too little is known.
 
     Args:
-        rocks: Of one picture.
-        view: Of the same picture.
+        rocks: Of one image.
+        view: Of the same image.
     """
     if view.depth is None:
         return None
@@ -364,7 +364,7 @@ def _check_boxes(rocks: Sequence[Rock], size: tuple[int, int]) -> None:
         x, y, width, height = rock.box
         if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
             raise ValueError(
-                f'a rock at {x}, {y}, {width}×{height} px, is not in a {size[0]}×{size[1]} picture'
+                f'a rock at {x}, {y}, {width}×{height} px, is not in a {size[0]}×{size[1]} image'
             )
 
 
@@ -397,7 +397,7 @@ def _sample(
     """
     places = np.zeros((len(regions), count), np.intp)
     filled = np.zeros(len(regions), bool)
-    # Off an even step, which would meet few columns of a region as wide as the picture.
+    # Off an even step, which would meet few columns of a region as wide as the image.
     order = np.arange(count)
     shares = (order + order * GOLDEN % 1) / count
     for row, (_, region) in enumerate(regions):
@@ -542,16 +542,16 @@ def _fit_planes(rays: Floats, depths: Floats, least: float = LEAST_SHARE) -> Flo
 
 
 def motion_between(old: Sight, new: Sight) -> NDArray[np.float32] | None:
-    """Says where what is seen in a picture is seen in a later one, from depth and poses alone.
+    """Says where what is seen in an image is seen in a later one, from depth and poses alone.
 
     Where depth is not known it counts as the median; nothing is known of what moves by itself.
 
     Args:
-        old: Of the picture, with depth.
+        old: Of the image, with depth.
         new: Of the later one.
 
     Returns:
-        H×W×2 in a grid of `MOTION_STEP` px, x and y to be added, px of the picture; None where no
+        H×W×2 in a grid of `MOTION_STEP` px, x and y to be added, px of the image; None where no
         depth is known.
     """
     assert old.view.depth is not None

@@ -39,12 +39,12 @@ def choose_target(
     """Chooses a rock: the one chosen before while it is suited, else the nearest suited one.
 
     A rock is suited if its diameter, distance and score are within the rule and it does not touch
-    the picture's border, where part of it may be out of sight. Without metres none is.
+    the image's border, where part of it may be out of sight. Without metres none is.
 
     Args:
-        rocks: Of one picture.
+        rocks: Of one image.
         places: Of these rocks.
-        shape: Height and width of the picture, px.
+        shape: Height and width of the image, px.
         rule: Which rocks are suited.
         before: Id of the rock that was chosen last; None = none.
 
@@ -70,6 +70,6 @@ def _fits(place: Place, rule: TargetRule) -> bool:
 
 
 def _whole(rock: Rock, shape: tuple[int, int]) -> bool:
-    """Tells whether a rock keeps away from the picture's border."""
+    """Tells whether a rock keeps away from the image's border."""
     x, y, width, height = rock.box
     return x > 0 and y > 0 and x + width < shape[1] and y + height < shape[0]

@@ -81,11 +81,11 @@ PILLOW_FORMATS = _pillow_formats()
 FORMATS = (*PILLOW_FORMATS, 'TIFF')
 
 
-class PictureError(ValueError):
-    """Data that is no picture; the message is one line."""
+class ImageError(ValueError):
+    """Data that is no image; the message is one line."""
 
 
-class ImageTooLargeError(PictureError):
+class ImageTooLargeError(ImageError):
     """An image with more pixels than may be, of which nothing but the header was read."""
 
 
@@ -108,7 +108,7 @@ def read_header(content: bytes) -> ImageHeader:
 
     Raises:
         ImageTooLargeError: It has so many pixels that Pillow refuses it.
-        PictureError: It is none of the `FORMATS`.
+        ImageError: It is none of the `FORMATS`.
     """
     if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         try:
@@ -158,7 +158,7 @@ def decode_rgb(
 
     Raises:
         ImageTooLargeError: The image has too many pixels.
-        PictureError: The data does not decode.
+        ImageError: The data does not decode.
     """
     content = bytes(data)
     header = read_header(content)
@@ -185,12 +185,12 @@ def read_rgb(
     """Reads an image file as `decode_rgb` does, upright.
 
     Raises:
-        PictureError: The file does not decode, or is too large; the message names it.
+        ImageError: The file does not decode, or is too large; the message names it.
         OSError: The file cannot be read.
     """
     try:
         return decode_rgb(read_file(path, LARGEST_FILE), depth=depth, max_pixels=max_pixels)
-    except PictureError as error:
+    except ImageError as error:
         raise type(error)(f'{path}: {error}') from None
 
 
@@ -198,12 +198,12 @@ def read_grey(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Reads a label file as `decode_labels` does.
 
     Raises:
-        PictureError: The file does not hold labels, or is too large; the message names it.
+        ImageError: The file does not hold labels, or is too large; the message names it.
         OSError: The file cannot be read, or is no regular file.
     """
     try:
         return decode_labels(read_file(path, LARGEST_FILE))
-    except PictureError as error:
+    except ImageError as error:
         raise type(error)(f'{path}: {error}') from None
 
 
@@ -211,7 +211,7 @@ def decode_labels(data: bytes) -> NDArray[Any]:
     """Decodes a label image to the numbers that are stored in it.
 
     A palette gives its indices, 16 bits stay 16 bits. Grey of fewer than 8 bits is spread over 0
-    to 255, so that white is 255 in any file. As pictures are, it is turned as its EXIF data say.
+    to 255, so that white is 255 in any file. As images are, it is turned as its EXIF data say.
 
     Args:
         data: The coded bytes of one of `LABEL_FORMATS`.
@@ -221,7 +221,7 @@ def decode_labels(data: bytes) -> NDArray[Any]:
 
     Raises:
         ImageTooLargeError: The image has too many pixels.
-        PictureError: The data does not decode, has several channels, or holds other numbers.
+        ImageError: The data does not decode, has several channels, or holds other numbers.
     """
     header = read_header(data)
     check_size(header.width, header.height)
@@ -230,23 +230,23 @@ def decode_labels(data: bytes) -> NDArray[Any]:
         with Image.open(io.BytesIO(data), formats=LABEL_FORMATS) as image:
             channels = len(image.getbands())
             if channels > 1:
-                raise PictureError(f'has {channels} channels; labels are in one')
+                raise ImageError(f'has {channels} channels; labels are in one')
             values = np.asarray(ImageOps.exif_transpose(image))
-    except PictureError:
+    except ImageError:
         raise
     except PILLOW_ERRORS:
-        raise PictureError(f'does not decode as a label image ({len(data)} bytes)') from None
+        raise ImageError(f'does not decode as a label image ({len(data)} bytes)') from None
     if values.dtype.kind == 'f':
-        raise PictureError('has fractions; labels are whole numbers')
+        raise ImageError('has fractions; labels are whole numbers')
     if values.dtype == bool:
         return values * np.uint8(255)
     if values.dtype.itemsize > 2 and not 0 <= values.min() <= values.max() <= 65535:
-        raise PictureError(f'has values of {values.min()} to {values.max()}; labels are 0 to 65535')
+        raise ImageError(f'has values of {values.min()} to {values.max()}; labels are 0 to 65535')
     return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 
 
-def _no_image(content: bytes) -> PictureError:
-    return PictureError(f'does not decode as a picture ({len(content)} bytes)')
+def _no_image(content: bytes) -> ImageError:
+    return ImageError(f'does not decode as an image ({len(content)} bytes)')
 
 
 def _open(content: bytes) -> Image.Image:
@@ -262,7 +262,7 @@ def _open(content: bytes) -> Image.Image:
 def _for_opencv(content: bytes) -> bytes:
     tiff = Tiff(content)
     if tiff.deep_planes:
-        raise PictureError('a TIFF with planes of 16 bits apart is not read; store them together')
+        raise ImageError('a TIFF with planes of 16 bits apart is not read; store them together')
     return tiff.for_opencv()
 
 
@@ -273,7 +273,7 @@ def _decode(content: bytes, flags: int) -> Any:
     except cv2.error:
         return None
     if decoded is not None and decoded.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f'has {decoded.dtype} values; an image has uint8 or uint16')
+        raise ImageError(f'has {decoded.dtype} values; an image has uint8 or uint16')
     return decoded
 
 

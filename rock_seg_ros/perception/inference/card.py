@@ -33,18 +33,18 @@ class Card:
         rock_classes: The names among `classes` that are rock.
         decoder: 'skip', or with ResNet-50 'none' (torchvision's `deeplabv3_resnet50`, key for key).
         activation: 'softmax' (one channel a class) or 'sigmoid' (one channel, the rock's).
-        mean: Per-channel RGB mean that is taken off a picture scaled to 0..1.
+        mean: Per-channel RGB mean that is taken off an image scaled to 0..1.
         std: Per-channel RGB standard deviation that it is then divided by.
         training_size: Width and height of the training crops, in px; (0, 0) when unknown.
         output_stride: Output stride of the backbone in training: 8, 16 or 32.
-        smallest_side: A picture whose shorter side has fewer px is enlarged to it for the network,
+        smallest_side: An image whose shorter side has fewer px is enlarged to it for the network,
             at most twofold; 0 = never.
         threshold: Rock probability, 0 to 1, from which a pixel is rock.
         metrics: Measured figures by name, such as {'marsdata_val_iou': 0.69}.
         data: What the weights were trained on, in words.
         licence: Licence of the weights.
         activation_ranges: Name of a convolution → lowest and highest value of its input that int8
-            tells apart, measured on real pictures; empty = not calibrated for int8.
+            tells apart, measured on real images; empty = not calibrated for int8.
         architecture: The network, a key of `networks.NETWORKS`.
         format_version: Of the card.
     """

@@ -49,7 +49,7 @@ def classify(scores: Tensor, card: Card, threshold: float | Tensor) -> tuple[Ten
 def classify_on_cpu(
     scores: Tensor, card: Card, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Does most of what `classify` does for one picture, on one core of a CPU and much faster.
+    """Does most of what `classify` does for one image, on one core of a CPU and much faster.
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures → class ids and confidence on a CUDA device, as one CUDA graph a picture shape."""
+"""Images → class ids and confidence on a CUDA device, as one CUDA graph an image shape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAPTURING = Lock()  # PyTorch allows one capture at a time in a process
 
 
 class DeviceWay:
-    """Everything between the uint8 pictures on the device and the class ids there.
+    """Everything between the uint8 images on the device and the class ids there.
 
     It never waits for the device and copies nothing from or to it, so that it can be captured.
     """
@@ -65,7 +65,7 @@ class _Captured(NamedTuple):
 
 
 class CudaPipeline:
-    """Uploads pinned pictures once, replays the shape's graph, downloads what is asked for."""
+    """Uploads pinned images once, replays the shape's graph, downloads what is asked for."""
 
     def __init__(self, scorer: Scorer, capture_after: int = 0) -> None:
         """Takes the network in.
@@ -88,15 +88,15 @@ class CudaPipeline:
         self._met: Counter[Shape] = Counter()
         self._given_up: set[Shape] = set()
 
-    def run(self, pictures: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of pictures of one size, H×W×3 uint8 RGB, any strides.
+    def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
+        """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides.
 
         Raises:
             ScoresError: What the network gave for one of them is not finite.
         """
-        self._capture_often_met((len(pictures), *pictures[0].shape[:2]))
+        self._capture_often_met((len(images), *images[0].shape[:2]))
         with torch.cuda.stream(self._stream):
-            class_ids, confidence, finite = self._run(_pinned(pictures), threshold)
+            class_ids, confidence, finite = self._run(_pinned(images), threshold)
             ids, whole = (
                 torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
                 for on_device in (class_ids, finite)
@@ -129,7 +129,7 @@ class CudaPipeline:
         try:
             self._graphs[shape] = self._capture(shape)
         except RuntimeError as error:
-            self._given_up.add(shape)  # another try would fail again, after every picture
+            self._given_up.add(shape)  # another try would fail again, after every image
             self._pool = torch.cuda.graph_pool_handle()  # the other may be left half taken
             if not isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
@@ -140,7 +140,7 @@ class CudaPipeline:
     def catch_up(self) -> None:
         """Captures the graphs of shapes met since; one that cannot be is run without for good.
 
-        For moments when no picture waits: a capture takes as long as several pictures.
+        For moments when no image waits: a capture takes as long as several images.
 
         Raises:
             RuntimeError: A capture failed for another reason than too little memory.
@@ -199,8 +199,8 @@ def _say_no_graph(shape: Shape, error: RuntimeError) -> None:
     )
 
 
-def _pinned(pictures: Sequence[Pixels]) -> Tensor:
-    """Copies pictures into one N×H×W×3 buffer that the device reads by itself."""
-    buffer = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
-    np.stack(pictures, out=buffer.numpy())
+def _pinned(images: Sequence[Pixels]) -> Tensor:
+    """Copies images into one N×H×W×3 buffer that the device reads by itself."""
+    buffer = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(images, out=buffer.numpy())
     return buffer

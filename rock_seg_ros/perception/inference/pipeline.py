@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures → class ids and confidence, all the way on one device."""
+"""Images → class ids and confidence, all the way on one device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ScoresError(ValueError):
 
 
 class Classified(NamedTuple):
-    """What is found in one picture.
+    """What is found in one image.
 
     Attributes:
         class_ids: H×W uint8.
@@ -48,16 +48,16 @@ class Classified(NamedTuple):
 
 
 class Pipeline(Protocol):
-    """A way from pictures to class ids."""
+    """A way from images to class ids."""
 
-    def run(self, pictures: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of pictures of one size, H×W×3 uint8 RGB, any strides."""
+    def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
+        """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
 
     def warm(self, batch: int, height: int, width: int) -> None:
-        """Makes everything ready that the first such pictures would otherwise wait for."""
+        """Makes everything ready that the first such images would otherwise wait for."""
 
     def catch_up(self) -> None:
-        """Makes ready what pictures of an unannounced size would have gained from."""
+        """Makes ready what images of an unannounced size would have gained from."""
 
 
 class PlainPipeline:
@@ -68,9 +68,9 @@ class PlainPipeline:
         self._scorer = scorer
         self._prepare = Preparation(scorer.card, scorer.runner.device)
 
-    def run(self, pictures: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of pictures of one size, H×W×3 uint8 RGB, any strides."""
-        scores = self._scorer.scores(self._prepare(pictures))
+    def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
+        """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
+        scores = self._scorer.scores(self._prepare(images))
         return [read_off(one, self._scorer.card, threshold) for one in scores]
 
     def warm(self, batch: int, height: int, width: int) -> None:

@@ -2,7 +2,7 @@
 """int8 as rounding in the torch network: a compiler that knows it computes in int8 there.
 
 Weights are rounded symmetrically with one scale an output channel, activations with one scale a
-tensor, from ranges measured on real pictures (Krishnamoorthi 2018, arXiv:1806.08342).
+tensor, from ranges measured on real images (Krishnamoorthi 2018, arXiv:1806.08342).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared pictures → scores of their own size, whatever size the network sees."""
+"""Prepared images → scores of their own size, whatever size the network sees."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.card import Card
 
 MOST_ENLARGED = 2.0
-MOST_PIXELS = 3840 * 2160  # of an enlarged picture; a thin one would cost the network gigabytes
+MOST_PIXELS = 3840 * 2160  # of an enlarged image; a thin one would cost the network gigabytes
 
 
 def enlargement(height: int, width: int, card: Card) -> float:
-    """Returns by how much a picture is enlarged for the network of a card, 1 to 2."""
+    """Returns by how much an image is enlarged for the network of a card, 1 to 2."""
     wanted = card.smallest_side / min(height, width)
     room = (MOST_PIXELS / (height * width)) ** 0.5
     return min(MOST_ENLARGED, max(1.0, min(wanted, room)))
 
 
 class Scorer:
-    """Shows the network pictures in the size that it should see.
+    """Shows the network images in the size that it should see.
 
     Attributes:
         runner: The network.
@@ -34,7 +34,7 @@ class Scorer:
         Args:
             runner: The network.
             card: Of its weights.
-            input_size: Width and height in px that it sees; 0 = the picture's own; both 0:
+            input_size: Width and height in px that it sees; 0 = the image's own; both 0:
                 enlarged where the card wants it.
         """
         self.runner = runner

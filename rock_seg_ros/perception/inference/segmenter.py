@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture → class ids and confidence, on whichever backend."""
+"""Image → class ids and confidence, on whichever backend."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class DeviceError(ValueError):
 
 
 class SizeError(ValueError):
-    """A picture or mask whose size cannot be worked on."""
+    """An image or mask whose size cannot be worked on."""
 
 
 class Segmentation:
-    """What the network says of a picture.
+    """What the network says of an image.
 
     Attributes:
         class_ids: H×W uint8, the class of each pixel.
@@ -157,7 +157,7 @@ def choose_backend(name: str, weights: Weights, device: torch.device, precision:
 
 
 class Segmenter:
-    """A network ready to work on pictures of any size.
+    """A network ready to work on images of any size.
 
     Attributes:
         card: The card of its weights.
@@ -187,11 +187,11 @@ class Segmenter:
             precision: 'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8' (on the CPU).
             backend: 'auto' (what is quickest here), 'torch', 'onnx' or 'openvino'.
             output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = the preset's.
-            input_size: Width and height in px that the network sees; 0 = the picture's own; both 0:
+            input_size: Width and height in px that the network sees; 0 = the image's own; both 0:
                 enlarged where the card wants it.
             preset: 'auto' (output stride as trained), 'exact', 'balanced' or 'fast'; an ONNX file
                 has its own precision and stride.
-            tile: A larger picture is looked at in tiles of so many px, 0 = never.
+            tile: A larger image is looked at in tiles of so many px, 0 = never.
             tile_overlap: Least overlap of neighbouring tiles, px.
             capture_after: Once so many batches of a size were worked on, the next ones are made
                 quicker at once, which takes a moment; 0 = only by `warm` and `catch_up`.
@@ -220,49 +220,49 @@ class Segmenter:
             CudaPipeline(scorer, capture_after) if graphs else PlainPipeline(scorer)
         )
 
-    def segment(self, picture: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
+    def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         """Finds the class of every pixel.
 
         Args:
-            picture: H×W×3 uint8 RGB, any strides.
+            image: H×W×3 uint8 RGB, any strides.
             threshold: Rock probability, 0 to 1, from which a pixel is rock; None = the card's.
 
         Returns:
-            Class ids and confidence of the picture's size.
+            Class ids and confidence of the image's size.
 
         Raises:
-            SizeError: The picture has no pixels.
+            SizeError: The image has no pixels.
             ScoresError: What the network gave is not finite.
         """
-        return self.segment_batch([picture], threshold)[0]
+        return self.segment_batch([image], threshold)[0]
 
     def segment_batch(
-        self, pictures: Sequence[NDArray[np.uint8]], threshold: float | None = None
+        self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None
     ) -> list[Segmentation]:
-        """Finds the class of every pixel of several pictures.
+        """Finds the class of every pixel of several images.
 
         Args:
-            pictures: H×W×3 uint8 RGB each, any strides; those of one size are run together.
+            images: H×W×3 uint8 RGB each, any strides; those of one size are run together.
             threshold: Rock probability, 0 to 1, from which a pixel is rock; None = the card's.
 
         Returns:
-            Class ids and confidence of each picture, in the pictures' order.
+            Class ids and confidence of each image, in the images' order.
 
         Raises:
-            SizeError: A picture has no pixels.
+            SizeError: An image has no pixels.
             ScoresError: What the network gave for one of them is not finite.
         """
         threshold = self.card.threshold if threshold is None else threshold
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, picture in enumerate(pictures):
-            if not picture.size:
-                height, width = picture.shape[:2]
-                raise SizeError(f'the picture is {width}×{height}; both must be at least 1')
-            by_shape.setdefault(picture.shape, []).append(number)
+        for number, image in enumerate(images):
+            if not image.size:
+                height, width = image.shape[:2]
+                raise SizeError(f'the image is {width}×{height}; both must be at least 1')
+            by_shape.setdefault(image.shape, []).append(number)
         found: dict[int, Classified] = {}
         with torch.inference_mode():
             for numbers in by_shape.values():
-                alike = self._run([pictures[number] for number in numbers], threshold)
+                alike = self._run([images[number] for number in numbers], threshold)
                 found.update(zip(numbers, alike, strict=True))
         return [
             Segmentation(
@@ -276,20 +276,20 @@ class Segmenter:
         ]
 
     def warm(self, height: int, width: int, batch: int = 1) -> None:
-        """Makes everything ready that the first pictures of a size would otherwise wait for.
+        """Makes everything ready that the first images of a size would otherwise wait for.
 
         Args:
-            height: Of the pictures, px.
-            width: Of the pictures, px.
+            height: Of the images, px.
+            width: Of the images, px.
             batch: How many are run together.
 
         Raises:
             ScoresError: What the network gave is not finite.
         """
-        picture = np.zeros((height, width, 3), np.uint8)
+        image = np.zeros((height, width, 3), np.uint8)
         try:
-            if self._tiling and self._tiling.concerns(picture):
-                self.segment(picture)
+            if self._tiling and self._tiling.concerns(image):
+                self.segment(image)
             else:
                 with torch.inference_mode():
                     self._pipeline.warm(batch, height, width)
@@ -300,17 +300,17 @@ class Segmenter:
             )
 
     def catch_up(self) -> None:
-        """Makes ready what pictures of a size that was not warmed would gain from.
+        """Makes ready what images of a size that was not warmed would gain from.
 
-        Such pictures are worked on at once, only slower; for moments when none waits.
+        Such images are worked on at once, only slower; for moments when none waits.
         """
         with torch.inference_mode():
             self._pipeline.catch_up()
 
     def _run(self, alike: list[NDArray[np.uint8]], threshold: float) -> list[Classified]:
-        """Classifies the pixels of pictures of one size."""
+        """Classifies the pixels of images of one size."""
         if self._tiling and self._tiling.concerns(alike[0]):
-            return [self._tiling.run(picture, threshold) for picture in alike]
+            return [self._tiling.run(image, threshold) for image in alike]
         return self._pipeline.run(alike, threshold)
 
 
@@ -343,7 +343,7 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
     """Makes pixels background that can never be rock, such as the robot's own deck.
 
     Args:
-        segmentation: Of the picture.
+        segmentation: Of the image.
         keep: H×W uint8; where it is 0, rock and rims become background with full confidence.
 
     Raises:
@@ -363,8 +363,8 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
 
 
 def check_size(keep: NDArray[np.uint8], size: tuple[int, ...]) -> None:
-    """Raises SizeError if an ignore mask has another height and width than the picture."""
+    """Raises SizeError if an ignore mask has another height and width than the image."""
     if keep.shape != tuple(size):
         raise SizeError(
-            f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the picture {size[1]}×{size[0]}'
+            f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the image {size[1]}×{size[0]}'
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture larger than the network should see at once, looked at in overlapping tiles.
+"""An image larger than the network should see at once, looked at in overlapping tiles.
 
 Only what a convolution sees nearby is worked out tile by tile. The ASPP, which looks far and pools
-over the whole picture, sees all of it at once, so that the mask is the one of the whole picture.
+over the whole image, sees all of it at once, so that the mask is the one of the whole image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STRIDES = (4, 8, 16, 32)  # of what the parts of the networks give
 
 
 class Span(NamedTuple):
-    """Where a tile lies along one side of the picture, px.
+    """Where a tile lies along one side of the image, px.
 
     Attributes:
         start: Its first.
@@ -76,16 +76,16 @@ class Tiling:
         self._overlap = overlap
         self._prepare = Preparation(scorer.card, scorer.runner.device)
 
-    def concerns(self, picture: Pixels) -> bool:
-        """Returns whether a picture is larger than a tile."""
-        return max(picture.shape[:2]) > self._tile
+    def concerns(self, image: Pixels) -> bool:
+        """Returns whether an image is larger than a tile."""
+        return max(image.shape[:2]) > self._tile
 
-    def run(self, picture: Pixels, threshold: float) -> Classified:
-        """Classifies the pixels of one picture, H×W×3 uint8 RGB, any strides."""
-        height, width = picture.shape[:2]
+    def run(self, image: Pixels, threshold: float) -> Classified:
+        """Classifies the pixels of one image, H×W×3 uint8 RGB, any strides."""
+        height, width = image.shape[:2]
         scale = enlargement(height, width, self._card)
         seen = round(height * scale), round(width * scale)
-        coarse = self._scores(picture, seen)
+        coarse = self._scores(image, seen)
         card = self._card  # a result must not hold the network
 
         def classified() -> Classified:  # the scores of all pixels are many times as large
@@ -97,15 +97,15 @@ class Tiling:
             return found
         return found._replace(confidence=lambda: classified().confidence())
 
-    def _scores(self, picture: Pixels, seen: tuple[int, int]) -> Tensor:
-        """Returns 1×channels×h×w scores, coarser than the picture as the network sees it."""
+    def _scores(self, image: Pixels, seen: tuple[int, int]) -> Tensor:
+        """Returns 1×channels×h×w scores, coarser than the image as the network sees it."""
         rows, columns = (tiles_along(side, self._tile, self._overlap, self._grid) for side in seen)
-        if enlarged := seen != picture.shape[:2]:
-            whole = resize(self._prepare([picture]), seen)
+        if enlarged := seen != image.shape[:2]:
+            whole = resize(self._prepare([image]), seen)
 
         def tile(row: Span, column: Span) -> Tensor:
             place = slice(row.start, row.end), slice(column.start, column.end)
-            return whole[..., *place] if enlarged else self._prepare([picture[place]])
+            return whole[..., *place] if enlarged else self._prepare([image[place]])
 
         def deep(row: Span, column: Span) -> Tensor:
             return self._runner.deep(tile(row, column))
@@ -118,7 +118,7 @@ class Tiling:
 
 
 def tiles_along(length: int, tile: int, overlap: int, grid: int) -> list[Span]:
-    """Lays tiles along one side of a picture, evenly, the first and the last at its ends.
+    """Lays tiles along one side of an image, evenly, the first and the last at its ends.
 
     Args:
         length: Of the side, px.
@@ -131,7 +131,7 @@ def tiles_along(length: int, tile: int, overlap: int, grid: int) -> list[Span]:
     """
     if length <= tile:
         return [Span(0, length, 0, length)]
-    side = (tile - grid + 1) // grid * grid  # the last one may be longer, up to the picture's end
+    side = (tile - grid + 1) // grid * grid  # the last one may be longer, up to the image's end
     step = (side - overlap) // grid * grid
     gaps = -(-(length - side) // step)
     starts = [i * (length - side) // gaps // grid * grid for i in range(gaps + 1)]
@@ -160,16 +160,16 @@ def stitch(part: Part, rows: list[Span], columns: list[Span]) -> Tensor:
 
 
 def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int]) -> Tensor:
-    """Scales the context of a picture bilinearly to a tile's cells of 4 px.
+    """Scales the context of an image bilinearly to a tile's cells of 4 px.
 
     Args:
-        context: 1×C×h×w of the whole picture.
+        context: 1×C×h×w of the whole image.
         row: Of the tile.
         column: Of the tile.
-        size: Height and width of the picture, px.
+        size: Height and width of the image, px.
 
     Returns:
-        1×C×H/4×W/4: what scaling all of it to the picture's cells would give there.
+        1×C×H/4×W/4: what scaling all of it to the image's cells would give there.
     """
     y, x = (
         (torch.arange(span.start // 4, _cells(span.end, 4)) + 0.5) * 2 / _cells(side, 4) - 1

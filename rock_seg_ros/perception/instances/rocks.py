@@ -44,7 +44,7 @@ ROW_ENDS, ROW_STARTS = _row_bounds()
 
 @dataclass(frozen=True)
 class Rock:
-    """One rock in one picture.
+    """One rock in one image.
 
     Pixel coordinates have x to the right, y down, and whole numbers at pixel centres.
 
@@ -116,7 +116,7 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
 
     Args:
         rocks: At most 65535.
-        shape: Height and width of the picture, px.
+        shape: Height and width of the image, px.
 
     Returns:
         H×W: 0, or the rock's place in the sequence counted from 1.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RIM_SHARE = 0.01
-CELLS = 270  # on the picture's shorter side, about; as few as tell the rocks of a belt apart
+CELLS = 270  # on the image's shorter side, about; as few as tell the rocks of a belt apart
 SMALLEST_CELL = 2
 LEVELS = np.linspace(0.98, 0.1, 6)
 FULL_DEPTH = 4.0  # cells

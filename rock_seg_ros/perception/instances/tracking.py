@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rock is which: the same id in each picture, while the camera moves."""
+"""Which rock is which: the same id in each image, while the camera moves."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.geometry.projection import Sight, motion_between
 from rock_seg_ros.perception.instances.rocks import Rock, draw_instances
 
-GREY_SIDE = 320  # longer side of the pictures that the motion is found in, px
+GREY_SIDE = 320  # longer side of the images that the motion is found in, px
 DRAWN_SIDE = 480  # longer side of the drawings that rocks are compared in, px
 MIN_IOU = 0.1  # a rock half hidden, or cut in four, is still the same
-FLAT = 1.0  # standard deviation of a picture in which no motion can be seen, grey values
-SURE = 0.9  # correlation of aligned pictures from which the flow is trusted at once
+FLAT = 1.0  # standard deviation of an image in which no motion can be seen, grey values
+SURE = 0.9  # correlation of aligned images from which the flow is trusted at once
 CUT = 0.5  # below it they show different scenes
-LEAST_SIDE = 16  # of a picture that motion can be found in, px
+LEAST_SIDE = 16  # of an image that motion can be found in, px
 MOST_MISSED = 1000
-REACH = 2  # lengths of the picture; what is farther out of view is forgotten
+REACH = 2  # lengths of the image; what is farther out of view is forgotten
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class _Known:
 
     Attributes:
         ids: K, one a rock.
-        missed: K, when each was first missed, s; infinite for those seen in the last picture.
+        missed: K, when each was first missed, s; infinite for those seen in the last image.
         points: 2×N float32, x and y of pixels in the drawing, also outside of it.
         rows: N, the row in `ids` of the rock that each is of.
     """
@@ -50,12 +50,12 @@ NOBODY = _Known(
 
 
 class Tracker:
-    """Gives rocks ids that last from picture to picture.
+    """Gives rocks ids that last from image to image.
 
     The pixels of known rocks are carried along by dense optical flow (Kroeger et al. 2016,
-    arXiv:1603.03590), outside of the picture by the homography that fits it. Rocks of most overlap
+    arXiv:1603.03590), outside of the image by the homography that fits it. Rocks of most overlap
     are the same; of a rock's parts, the one of most overlap keeps the id. What is missed is
-    carried along for a while, and to the next picture at least.
+    carried along for a while, and to the next image at least.
 
     Example:
         >>> tracker = Tracker()
@@ -83,7 +83,7 @@ class Tracker:
 
     def follow(
         self,
-        picture: NDArray[np.uint8],
+        image: NDArray[np.uint8],
         rocks: Sequence[Rock],
         time: float,
         sight: Sight | None = None,
@@ -91,28 +91,28 @@ class Tracker:
     ) -> list[Rock]:
         """Finds out which of the rocks were there before.
 
-        A picture of another size, of an earlier time or of another scene than the last starts anew.
+        An image of another size, of an earlier time or of another scene than the last starts anew.
         One without any contrast tells nothing and is passed over, its rocks are new.
 
         Args:
-            picture: H×W×3 RGB.
+            image: H×W×3 RGB.
             rocks: What was found in it, at most 65535.
-            time: Of the picture, s.
+            time: Of the image, s.
             sight: Its depth and the camera's pose, where known: they tell where to look for the
-                motion, should the pictures alone not do.
+                motion, should the images alone not do.
             instances: H×W, the rocks as `draw_instances` draws them; None = drawn here.
 
         Returns:
             The same rocks in the same order, with ids from 1; what is new has an id that no rock
             had before.
         """
-        if picture.shape != self._shape or time < self._time:
+        if image.shape != self._shape or time < self._time:
             self.reset()
-        self._shape, self._time = picture.shape, time
-        grey = _grey(picture)
+        self._shape, self._time = image.shape, time
+        grey = _grey(image)
         if float(grey.std()) < FLAT:
             return _renamed(rocks, self._ids(NOBODY, np.full(len(rocks), -1)))
-        drawn = _drawn(draw_instances(rocks, picture.shape[:2]) if instances is None else instances)
+        drawn = _drawn(draw_instances(rocks, image.shape[:2]) if instances is None else instances)
         known = self._carried(grey, drawn.shape, sight)
         partners = _partners(known, drawn, len(rocks))
         ids = self._ids(known, partners)
@@ -123,7 +123,7 @@ class Tracker:
     def _carried(
         self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: Sight | None
     ) -> _Known:
-        """Returns what is known where it is in a new picture, nothing if that is of elsewhere."""
+        """Returns what is known where it is in a new image, nothing if that is of elsewhere."""
         if self._grey is None:
             return NOBODY
         flow = find_motion(self._grey, grey, lambda: _told_motion(self._sight, sight, grey.shape))
@@ -144,7 +144,7 @@ class Tracker:
         return ids
 
     def _missed(self, known: _Known, partners: NDArray[np.int64]) -> _Known:
-        """Returns the known rocks that are not in the picture and are still remembered."""
+        """Returns the known rocks that are not in the image and are still remembered."""
         missed = np.minimum(known.missed, self._time)
         keep = self._time - missed < self._memory
         keep[partners[partners >= 0]] = False
@@ -160,10 +160,10 @@ Start = Callable[[], NDArray[np.float32] | None]
 def find_motion(
     old: NDArray[np.uint8], new: NDArray[np.uint8], told: Start = lambda: None
 ) -> NDArray[np.float32] | None:
-    """Finds where each pixel of a picture went in the next.
+    """Finds where each pixel of an image went in the next.
 
     Dense inverse search starts from the motion that is told, if any, then from none: alone it is
-    quick and loses motions of a tenth of the picture. Where it did, it starts again from the
+    quick and loses motions of a tenth of the image. Where it did, it starts again from the
     homography of ORB features (Rublee et al. 2011).
 
     Args:
@@ -172,7 +172,7 @@ def find_motion(
         told: Gives H×W×2, what is known of the motion otherwise, or None.
 
     Returns:
-        H×W×2, x and y to be added, px; None where the pictures do not show the same scene.
+        H×W×2, x and y to be added, px; None where the images do not show the same scene.
     """
     if min(old.shape) < LEAST_SIDE:
         return _no_motion(old)
@@ -190,7 +190,7 @@ def find_motion(
 
 
 def _agreement(old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.float32]) -> float:
-    """Returns the correlation of a picture with the next, carried back; -1 to 1."""
+    """Returns the correlation of an image with the next, carried back; -1 to 1."""
     way = _grid(*old.shape) + flow
     back = cv2.remap(new, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     half = (old.shape[1] // 2, old.shape[0] // 2)
@@ -199,14 +199,14 @@ def _agreement(old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.
 
 
 def _no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns H×W×2 zeros for an H×W picture."""
+    """Returns H×W×2 zeros for an H×W image."""
     return np.zeros((*grey.shape, 2), np.float32)
 
 
 def _told_motion(
     old: Sight | None, new: Sight | None, shape: tuple[int, ...]
 ) -> NDArray[np.float32] | None:
-    """Returns H×W×2: the motion that depth and poses tell, px of a picture of this shape."""
+    """Returns H×W×2: the motion that depth and poses tell, px of an image of this shape."""
     if old is None or new is None or old.view.depth is None:
         return None
     motion: Any = motion_between(old, new)
@@ -282,7 +282,7 @@ def _grid(height: int, width: int) -> NDArray[np.float32]:
 def _pixels(
     points: NDArray[np.float32], width: int, height: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Returns which of 2×N points lie in a picture, and the nearest pixel's place in it if flat."""
+    """Returns which of 2×N points lie in an image, and the nearest pixel's place in it if flat."""
     x, y = points
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     column, row = (
@@ -293,15 +293,15 @@ def _pixels(
 
 
 def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Returns width and height of a picture made so small that its longer side is a given one."""
+    """Returns width and height of an image made so small that its longer side is a given one."""
     height, width = shape[:2]
     scale = min(1.0, side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size = _fitted(picture.shape, GREY_SIDE)
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = _fitted(image.shape, GREY_SIDE)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
 

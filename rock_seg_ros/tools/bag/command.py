@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg bag`: rocks in every picture of a bag, in a new bag as the node would tell them."""
+"""`rock_seg bag`: rocks in every image of a bag, in a new bag as the node would tell them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rock_seg_ros.tools.bag.files import (
     BagWriter,
 )
 from rock_seg_ros.tools.bag.frames import Frame, frames
-from rock_seg_ros.tools.bag.images import PICTURE_ERRORS, BagImageReader, reason_of
+from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import Sources, choose_sources, whole_first
 from rock_seg_ros.tools.main import FAILED, tell
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
-        help="new bag (mcap) of what the node would publish, at the pictures' times",
+        help="new bag (mcap) of what the node would publish, at the images' times",
     )  # fmt: skip
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
@@ -81,21 +81,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument('--copy', action='store_true', help="copy IN's messages into OUT, too")
     parser.add_argument('--report', type=Path, metavar='FILE.html', help='figures and plots')
-    parser.add_argument('--image', metavar='TOPIC', help='pictures (default: the only ones)')
+    parser.add_argument('--image', metavar='TOPIC', help='images (default: the only ones)')
     parser.add_argument(
-        '--camera-info', metavar='TOPIC', help="'' = none (default: the one beside the pictures)"
+        '--camera-info', metavar='TOPIC', help="'' = none (default: the one beside the images)"
     )
     parser.add_argument(
-        '--rectified', action='store_true', help="the pictures are: camera_info's P holds"
+        '--rectified', action='store_true', help="the images are: camera_info's P holds"
     )
     parser.add_argument(
         '--depth',
         metavar='TOPIC',
-        help="registered to the pictures, raw, compressed or compressedDepth; '' = none (default:"
-        " the one in the pictures' frame)",
+        help="registered to the images, raw, compressed or compressedDepth; '' = none (default:"
+        " the one in the images' frame)",
     )
     for name, default, told in (
-        ('--depth-tolerance', node.depth_tolerance, 'most between stamps of picture and depth, s'),
+        ('--depth-tolerance', node.depth_tolerance, 'most between stamps of image and depth, s'),
         ('--camera-height', node.camera_height, 'above level ground, m; 0 = not known'),
         ('--camera-tilt', node.camera_tilt, 'of the optical axis below the horizon, rad'),
         ('--camera-roll', node.camera_roll, 'about the optical axis, rad'),
@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every picture; one that cannot be used is told and counted, and the rest goes on."""
+    """Works on every image; one that cannot be used is told and counted, and the rest goes on."""
     output: Path = arguments.output
     if output.exists():
         raise BagError(f'{output}: exists already')
@@ -144,7 +144,9 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if results.refused or damage else 0
 
 
-def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter) -> BagImageReader:
+def _reader(
+    arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter
+) -> BagImageReader:
     ground = None
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
@@ -167,19 +169,19 @@ def _reader(arguments: argparse.Namespace, sources: Sources, segmenter: Segmente
 def _frames(
     bag: Bag, sources: Sources, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
 ) -> Generator[Frame, None, None]:
-    """Yields the pictures with a progress bar; meanwhile copies the messages of some topics."""
+    """Yields the images with a progress bar; meanwhile copies the messages of some topics."""
     topics = {topic.name: topic for topic in (*sources.topics, *copied)}
     messages = _copying(bag.messages(topics.values()), writer, copied)
     first_info = whole_first(bag, sources.info) if sources.info else None
     found = frames(messages, sources, tolerance, first_info)
-    with tqdm(found, total=sources.image.count, unit='picture', file=sys.stderr) as shown:
+    with tqdm(found, total=sources.image.count, unit='image', file=sys.stderr) as shown:
         yield from shown
 
 
 def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
     """Returns what a report says was used."""
     facts = {
-        'pictures': sources.image.name,
+        'images': sources.image.name,
         'camera_info': sources.info.name if sources.info else '–',
         'depth': sources.depth.name if sources.depth else '–',
         'weights': arguments.weights
@@ -190,11 +192,11 @@ def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace
 
 
 class Results:
-    """Writes what is found in pictures.
+    """Writes what is found in images.
 
     Attributes:
-        done: Pictures with results.
-        refused: Reason → pictures without.
+        done: Images with results.
+        refused: Reason → images without.
         topics: Topic → output that goes there.
     """
 
@@ -212,10 +214,10 @@ class Results:
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
 
     def take_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
-        """Writes the results of pictures; returns what damage ended them, '' if none did.
+        """Writes the results of images; returns what damage ended them, '' if none did.
 
         Raises:
-            BagError: The bag is damaged before the first picture.
+            BagError: The bag is damaged before the first image.
             OSError: The bag cannot be written.
         """
         try:
@@ -228,7 +230,7 @@ class Results:
         return ''
 
     def take(self, frame: Frame, reader: BagImageReader) -> None:
-        """Writes all results of a picture; none where something goes wrong with it.
+        """Writes all results of an image; none where something goes wrong with it.
 
         Raises:
             OSError: The bag cannot be written.
@@ -243,7 +245,7 @@ class Results:
             reader.target = analysis.target_now
             if self._record:
                 self._record.add(frame.message.stamp, analysis)
-        except PICTURE_ERRORS as error:
+        except IMAGE_ERRORS as error:
             self._refuse(frame, error)
             return
         for topic, data in results:
@@ -251,17 +253,17 @@ class Results:
         self.done += 1
 
     def _refuse(self, frame: Frame, error: Exception) -> None:
-        """Counts a picture, and tells of the first one of each reason."""
+        """Counts an image, and tells of the first one of each reason."""
         reason = reason_of(error)
         self.refused[reason] += 1
         if self.refused[reason] == 1:
             number = self.done + self.refused.total()
-            tell('bag', f'picture {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
+            tell('bag', f'image {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
     """Returns one line."""
-    parts = [f'{done} pictures with results']
+    parts = [f'{done} images with results']
     for name, counted in (('refused', refused), ('set aside', set_aside)):
         if counted:
             reasons = ', '.join(f'{reason} ({count})' for reason, count in counted.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's pictures in order, each with the camera_info and the depth that belong to it."""
+"""A bag's images in order, each with the camera_info and the depth that belong to it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rock_seg_ros.perception.geometry.pairing import NS, Pairing
 from rock_seg_ros.tools.bag.files import BagError, BagMessage
 from rock_seg_ros.tools.bag.topics import Sources
 
-# s in the bag that a picture waits for its depth, whose registration takes a while.
+# s in the bag that an image waits for its depth, whose registration takes a while.
 LOOK_AHEAD = 1
 STAMP_END = 12
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a bag and what belongs to it.
+    """An image of a bag and what belongs to it.
 
     Attributes:
-        message: The picture.
+        message: The image.
         stamp: Of its header, ns.
         info: Its camera_info in CDR; None = there is none.
         depth: Its depth in CDR; None = there is none.
@@ -40,22 +40,22 @@ def frames(
     tolerance: float,
     first_info: BagMessage | None = None,
 ) -> Iterator[Frame]:
-    """Joins pictures with their camera_info (the nearest) and depth.
+    """Joins images with their camera_info (the nearest) and depth.
 
-    A picture waits until depth of its own stamp or a later one has come, which may lie after it,
+    An image waits until depth of its own stamp or a later one has come, which may lie after it,
     or `LOOK_AHEAD` has passed.
 
     Args:
         messages: Of the sources, in the order of the bag; others are passed over.
         sources: The topics.
-        tolerance: How far the stamps of depth and picture may be apart, s.
-        first_info: For the pictures before the first camera_info.
+        tolerance: How far the stamps of depth and image may be apart, s.
+        first_info: For the images before the first camera_info.
 
     Yields:
-        Each picture, in order.
+        Each image, in order.
 
     Raises:
-        BagError: The bag is damaged; all pictures that came before were yielded.
+        BagError: The bag is damaged; all images that came before were yielded.
     """
     infos: Pairing[bytes] = Pairing()
     depths: Pairing[bytes] = Pairing()

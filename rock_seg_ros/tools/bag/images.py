@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's messages → pictures to be worked on, with what tells metres in them."""
+"""A bag's messages → images to be worked on, with what tells metres in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.camera_geometry import SetAside, read_lens, read_registered
-from rock_seg_ros.node.images import ImageReader, PictureRefused
+from rock_seg_ros.node.images import ImageReader, InvalidImageError
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import NS
@@ -23,15 +23,15 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.tools.bag.frames import Frame
 from rock_seg_ros.tools.bag.topics import INFO, Sources, read_message
 
-# What may go wrong with a picture. RuntimeError: torch has no memory left.
-PICTURE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
+# What may go wrong with an image. RuntimeError: torch has no memory left.
+IMAGE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
 
 
 class BagImageReader:
-    """Makes pictures of a camera's messages, in their order.
+    """Makes images of a camera's messages, in their order.
 
     Attributes:
-        set_aside: Reason → pictures that went on without their depth or camera_info.
+        set_aside: Reason → images that went on without their depth or camera_info.
         target: Id of the rock that was the target last.
     """
 
@@ -45,14 +45,14 @@ class BagImageReader:
         images: ImageReader | None = None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Starts with no picture read.
+        """Starts with no image read.
 
         Args:
             sources: The camera's topics.
             segmenter: The network that is asked.
             settings: How it is asked.
             ground: That the camera is above, where known.
-            rectified: Whether the pictures are.
+            rectified: Whether the images are.
             images: Makes arrays of the messages.
             tell: Told in one line, once, why camera_info or depth is not used.
         """
@@ -68,27 +68,27 @@ class BagImageReader:
         self._tell = tell
 
     def read(self, frame: Frame) -> Analysis:
-        """Reads a picture.
+        """Reads an image.
 
         Raises:
-            PictureRefused: It is no picture, or in an unknown encoding.
+            InvalidImageError: It is no image, or in an unknown encoding.
             ValueError: It does not have the ignore mask's size.
         """
         message = read_message(frame.message.data, self._sources.image.type)
-        picture = self._images.read(message)
+        image = self._images.read(message)
         return Analysis(
-            picture,
+            image,
             self._segmenter,
             self._settings,
             message.header,
             self._tracker,
             frame.stamp / NS,
-            self._view(frame, message.header, picture.shape[:2]),
+            self._view(frame, message.header, image.shape[:2]),
             self.target if self._settings.track else None,
         )
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
-        """Returns what tells metres in a picture; what cannot be used is counted."""
+        """Returns what tells metres in an image; what cannot be used is counted."""
         topic = self._sources.info.name if self._sources.info else ''
         try:
             if frame.info is None:
@@ -115,7 +115,7 @@ class BagImageReader:
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
     ) -> NDArray[np.float32] | None:
-        """Reads the depth (m) of a picture with some header, height and width."""
+        """Reads the depth (m) of an image with some header, height and width."""
         if self._sources.depth is None:
             return None
         if data is None:
@@ -125,13 +125,13 @@ class BagImageReader:
 
 
 def _read(data: bytes, kind: str, name: str) -> Any:
-    """Reads what came with a picture; raises SetAside where it is damaged."""
+    """Reads what came with an image; raises SetAside where it is damaged."""
     try:
         return read_message(data, kind)
-    except PictureRefused as refusal:
+    except InvalidImageError as refusal:
         raise SetAside(f'{name}: {refusal.reason}') from None
 
 
 def reason_of(error: Exception) -> str:
     """Returns what is counted of what went wrong."""
-    return error.reason if isinstance(error, PictureRefused) else first_line(error)
+    return error.reason if isinstance(error, InvalidImageError) else first_line(error)

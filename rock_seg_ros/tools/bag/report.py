@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag's pictures show together, as one HTML file that needs no other."""
+"""What a bag's images show together, as one HTML file that needs no other."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from rock_seg_ros.perception.writing import write_beside
 REACH = signature(look_at).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WIDE = (2 * SIZE[0], SIZE[1])
-LASTING = 3  # pictures that a rock must be in to be no flicker
+LASTING = 3  # images that a rock must be in to be no flicker
 POINTS = 400  # of a line; of longer bags each is a mean
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One picture's figures.
+    """One image's figures.
 
     Attributes:
-        time: Since the first picture of the bag, s.
+        time: Since the first image of the bag, s.
         rocks: How many.
         seen: What it shows of the ground.
     """
@@ -50,10 +50,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture that is shown.
+    """An image that is shown.
 
     Attributes:
-        time: Since the first picture of the bag, s.
+        time: Since the first image of the bag, s.
         caption: What it shows.
         overlay: Data URI.
     """
@@ -64,33 +64,33 @@ class Shown:
 
 
 class Record:
-    """Collects what a report shows, a few hundred bytes a picture.
+    """Collects what a report shows, a few hundred bytes an image.
 
     Attributes:
-        moments: Of the pictures in their order.
+        moments: Of the images in their order.
         pixel_diameters: Number of rocks by diameter of the disc of equal area, whole px.
-        ids: Id of a rock → pictures that it is in.
-        shown: What is special about a picture → the picture.
+        ids: Id of a rock → images that it is in.
+        shown: What is special about an image → the image.
     """
 
-    def __init__(self, pictures: int) -> None:
-        """Starts empty; `pictures` is how many there are in the bag."""
+    def __init__(self, images: int) -> None:
+        """Starts empty; `images` is how many there are in the bag."""
         self.moments: list[Moment] = []
         self.pixel_diameters: Counter[int] = Counter()
         self.ids: Counter[int] = Counter()
         self.shown: dict[str, Shown] = {}
-        self._middle = pictures // 2
+        self._middle = images // 2
         self._most = {'most rocks': -1.0, 'most rock': -1.0}
         self._start: int | None = None
 
     def add(self, stamp: int, analysis: Analysis) -> None:
-        """Takes in what was found in the next picture; `stamp` in ns."""
+        """Takes in what was found in the next image; `stamp` in ns."""
         self._start = stamp if self._start is None else self._start
         rocks = analysis.rocks
         seen = look_at(
             rocks,
             analysis.places,
-            analysis.picture.shape[:2],
+            analysis.image.shape[:2],
             analysis.view,
             min_area=analysis.settings.rocks.min_area,
         )
@@ -100,7 +100,7 @@ class Record:
         self._show(analysis)
 
     def _show(self, analysis: Analysis) -> None:
-        """Keeps the overlay of a picture that is special."""
+        """Keeps the overlay of an image that is special."""
         moment = self.moments[-1]
         special = []
         if len(self.moments) == 1:
@@ -125,8 +125,8 @@ class Told:
     Attributes:
         command: That makes the report again.
         facts: What was used → text.
-        refused: Reason → pictures without results.
-        set_aside: Reason → pictures whose depth or camera_info was not used.
+        refused: Reason → images without results.
+        set_aside: Reason → images whose depth or camera_info was not used.
         lasting: Whether rocks keep their ids.
         card: Of the weights.
     """
@@ -158,7 +158,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
         told=told,
         figures=figures_of(record, field, told),
         plots=_plots(record, field),
-        shown=_by_picture(record.shown),
+        shown=_by_image(record.shown),
         card=asdict(told.card),
         reach=f'{REACH:g} m',
     )
@@ -166,7 +166,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
 
 
 def statistics_of(record: Record) -> Abundance | None:
-    """Returns the statistics of all pictures together; None without pictures."""
+    """Returns the statistics of all images together; None without images."""
     seen = [moment.seen for moment in record.moments]
     return statistics(together(seen)) if seen else None
 
@@ -175,34 +175,34 @@ def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str,
     """Returns the table of figures: what it is → value as text."""
     counts = [moment.rocks for moment in record.moments]
     figures = {
-        'pictures with results': str(len(counts)),
-        'pictures refused': str(sum(told.refused.values())),
+        'images with results': str(len(counts)),
+        'images refused': str(sum(told.refused.values())),
     }
     if field is None:
         return figures
-    figures['rocks a picture, mean'] = f'{np.mean(counts):.2f}'
-    figures['rocks a picture, least to most'] = f'{min(counts)} to {max(counts)}'
+    figures['rocks an image, mean'] = f'{np.mean(counts):.2f}'
+    figures['rocks an image, least to most'] = f'{min(counts)} to {max(counts)}'
     if told.lasting:
-        lasting = sum(pictures >= LASTING for pictures in record.ids.values())
+        lasting = sum(images >= LASTING for images in record.ids.values())
         figures['different rocks (ids)'] = str(len(record.ids))
-        figures[f'of them in {LASTING} pictures or more'] = str(lasting)
+        figures[f'of them in {LASTING} images or more'] = str(lasting)
     figures['share of the pixels that is rock'] = f'{field.pixel_share:.2%}'
     metric = sum(np.isfinite(moment.seen.ground) for moment in record.moments)
-    figures['pictures with metres'] = str(metric)
+    figures['images with metres'] = str(metric)
     if metric:
-        figures['ground seen, each picture counted'] = f'{field.ground:.1f} m²'
+        figures['ground seen, each image counted'] = f'{field.ground:.1f} m²'
         figures['rock abundance: share of the ground'] = f'{field.abundance:.2%}'
         figures["k of Golombek and Rapp's law"] = f'{field.k:.4f}'
     return figures
 
 
-def _by_picture(shown: Mapping[str, Shown]) -> dict[str, Shown]:
-    """Names each picture by all that is special about it; in order of time."""
+def _by_image(shown: Mapping[str, Shown]) -> dict[str, Shown]:
+    """Names each image by all that is special about it; in order of time."""
     groups: dict[Shown, list[str]] = {}
-    for name, picture in shown.items():
-        groups.setdefault(picture, []).append(name)
-    ordered = sorted(groups, key=lambda picture: picture.time)
-    return {', '.join(groups[picture]): picture for picture in ordered}
+    for name, image in shown.items():
+        groups.setdefault(image, []).append(name)
+    ordered = sorted(groups, key=lambda image: image.time)
+    return {', '.join(groups[image]): image for image in ordered}
 
 
 def _plots(record: Record, field: Abundance | None) -> list[str]:
@@ -214,9 +214,9 @@ def _plots(record: Record, field: Abundance | None) -> list[str]:
 
 
 def plot_rocks(moments: Sequence[Moment]) -> str:
-    """Plots how many rocks a picture has over time."""
+    """Plots how many rocks an image has over time."""
     groups = groups_of(moments)
-    figure, axes = new_axes('Rocks in a picture', 'time in the bag (s)', 'rocks', WIDE)
+    figure, axes = new_axes('Rocks in an image', 'time in the bag (s)', 'rocks', WIDE)
     means = [float(np.mean([moment.rocks for moment in group])) for group in groups]
     axes.plot(_times(groups), means, color=BLUE, **_marks(groups))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -273,12 +273,12 @@ def plot_numbers(field: Abundance) -> str:
 
 
 def plot_pixels(record: Record) -> str:
-    """Plots how many rocks of a diameter in pixels and more a picture has."""
+    """Plots how many rocks of a diameter in pixels and more an image has."""
     sizes = np.array(sorted(record.pixel_diameters), float)
     counts = [record.pixel_diameters[size] for size in sorted(record.pixel_diameters)]
     larger = np.cumsum(counts[::-1])[::-1] / len(record.moments)
     figure, axes = new_axes(
-        'Cumulative number', 'diameter D (px)', 'rocks of at least D in a picture'
+        'Cumulative number', 'diameter D (px)', 'rocks of at least D in an image'
     )
     axes.loglog(sizes, larger, color=BLUE)
     _plain_ticks(axes)

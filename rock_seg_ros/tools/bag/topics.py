@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a bag belong together: pictures, their camera_info, their depth."""
+"""Which topics of a bag belong together: images, their camera_info, their depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from rock_seg_ros.node.images import PictureRefused
+from rock_seg_ros.node.images import InvalidImageError
 from rock_seg_ros.perception.image_io.depth import ENCODINGS, TRANSPORTS, is_depth
 from rock_seg_ros.tools.bag.files import Bag, BagError, BagMessage, BagTopic
 from rock_seg_ros.tools.main import UsageError
@@ -27,9 +27,9 @@ class Sources:
     """Topics of one camera.
 
     Attributes:
-        image: Its pictures, raw or compressed.
+        image: Its images, raw or compressed.
         info: Its camera_info; None = there is none.
-        depth: Depth images that are registered to the pictures; None = there are none.
+        depth: Depth images that are registered to the images; None = there are none.
         registered: Whether they are even where they are in another frame.
         unused: A line for people of each depth topic that is there, and why it is not used.
     """
@@ -58,13 +58,13 @@ def choose_sources(
     Args:
         bag: Open.
         own: What results' topics begin with; those are no camera's.
-        image: Topic of the pictures, '/compressed' may be left out; None = the only one.
-        info: Topic of the camera_info; None = `camera_info` beside the pictures, '' = none.
+        image: Topic of the images, '/compressed' may be left out; None = the only one.
+        info: Topic of the camera_info; None = `camera_info` beside the images, '' = none.
         depth: Topic of the depth, its transport may be left out; None = the only one in the
-            pictures' frame, '' = none.
+            images' frame, '' = none.
 
     Raises:
-        BagError: There are no pictures, or the bag is damaged.
+        BagError: There are no images, or the bag is damaged.
         UsageError: There is no such topic, or several could be meant.
     """
     usable = {
@@ -106,22 +106,22 @@ def _named(
 
 
 def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
-    """Returns the only topic of pictures; raw wins over compressed of the same name."""
+    """Returns the only topic of images; raw wins over compressed of the same name."""
     found: dict[str, BagTopic] = {}
     for name, topic in sorted(usable.items()):  # a raw one before its compressed one
-        if topic.type != INFO and not name.startswith(f'{own}/') and _has_pictures(bag, topic):
+        if topic.type != INFO and not name.startswith(f'{own}/') and _has_images(bag, topic):
             found.setdefault(name.removesuffix(ENDING), topic)
     if not found:
         for topic in usable.values():
             bag.first(topic)  # raises where damage is what hides them
-        raise BagError(f'{bag.path}: has no pictures')
+        raise BagError(f'{bag.path}: has no images')
     if len(found) > 1:
         names = ', '.join(topic.name for topic in found.values())
         raise UsageError(f'{bag.path}: has several cameras; name one with --image: {names}')
     return next(iter(found.values()))
 
 
-def _has_pictures(bag: Bag, topic: BagTopic) -> bool:
+def _has_images(bag: Bag, topic: BagTopic) -> bool:
     return whole_first(bag, topic) is not None and not _is_depth(first_message(bag, topic))
 
 
@@ -133,12 +133,12 @@ def _is_depth(message: Any) -> bool:
 
 
 def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[str, tuple[str, ...]]:
-    """Returns the only depth topic in the frame of the pictures, '' for none.
+    """Returns the only depth topic in the frame of the images, '' for none.
 
     Where there is none, also a line of each in another frame.
     """
-    pictures = first_message(bag, image)
-    frame = '' if pictures is None else pictures.header.frame_id
+    images = first_message(bag, image)
+    frame = '' if images is None else images.header.frame_id
     found: dict[str, str] = {}  # name without transport → topic
     elsewhere: dict[str, str] = {}  # the same → its line
     for topic in sorted(topics, key=_transport):
@@ -148,7 +148,7 @@ def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[st
         if not _is_depth(first):
             continue
         name, other = _without_transport(topic.name), first.header.frame_id
-        if pictures is not None and other == frame:
+        if images is not None and other == frame:
             found.setdefault(name, topic.name)
         else:
             told = (
@@ -187,7 +187,7 @@ def first_message(bag: Bag, topic: BagTopic) -> Any:
     message = whole_first(bag, topic)
     try:
         return message and read_message(message.data, topic.type)
-    except PictureRefused:
+    except InvalidImageError:
         return None
 
 
@@ -195,9 +195,9 @@ def read_message(data: bytes, kind: str) -> Any:
     """Reads a message in CDR; `kind` is a type in `CLASSES`.
 
     Raises:
-        PictureRefused: It is cut short, or the like.
+        InvalidImageError: It is cut short, or the like.
     """
     try:
         return deserialize_message(data, CLASSES[kind])
     except RuntimeError:
-        raise PictureRefused('damaged message', f'{len(data)} bytes') from None
+        raise InvalidImageError('damaged message', f'{len(data)} bytes') from None

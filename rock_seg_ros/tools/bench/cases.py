@@ -64,9 +64,9 @@ class Plan:
         seconds: For all measurements but the overload; loading comes on top.
         most: Rounds of a measurement, at most.
         many: Whether the shell is measured with many rocks, too.
-        pictures: Of the overload.
+        images: Of the overload.
         weights: File that takes the place of the embedded ResNet-50; empty = none.
-        picture: That is scaled to each size.
+        image: That is scaled to each size.
         bar: Tells people how far it is.
     """
 
@@ -77,9 +77,9 @@ class Plan:
     seconds: float
     most: int
     many: bool
-    pictures: int
+    images: int
     weights: str
-    picture: Path
+    image: Path
     bar: Any
 
     def seconds_for(self, what: str, size: Size) -> float:
@@ -90,8 +90,8 @@ class Plan:
         return SHARES[what] * self.seconds * part
 
     def seen(self, size: Size) -> SerializedImage:
-        """Returns the picture at a size, as a camera publishes it."""
-        return SerializedImage(scaled(self.picture, size))
+        """Returns the image at a size, as a camera publishes it."""
+        return SerializedImage(scaled(self.image, size))
 
     def rounds(
         self, contenders: Mapping[Any, Callable[[], Run]], seconds: float, told: str
@@ -102,7 +102,7 @@ class Plan:
 
 
 def measure_alone(plan: Plan, device: str) -> list[Case]:
-    """Measures networks alone, and pictures to masks, within processes."""
+    """Measures networks alone, and images to masks, within processes."""
     cases: list[Case] = []
     with _contenders(plan, device) as processes:
         expected: dict[tuple[str, ContenderProcess], float] = {}
@@ -110,7 +110,7 @@ def measure_alone(plan: Plan, device: str) -> list[Case]:
             if process.job.who != PRODUCT:
                 expected['network', process] = 0.0
             if process.job.who not in (PRODUCT, EAGER):
-                expected['picture', process] = 0.0
+                expected['image', process] = 0.0
         product = next(process for process in processes if process.job.who == PRODUCT)
         before = plan.sizes[0]
         for size in plan.sizes:
@@ -136,7 +136,7 @@ def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
     if device == 'cuda' and 'exact' in plan.presets:
         asked.append(('exact', 'fp16'))
     plan.bar.set_description_str('loading')
-    jobs = [Job(who, device, precision, plan.weights, plan.picture) for who, precision in asked]
+    jobs = [Job(who, device, precision, plan.weights, plan.image) for who, precision in asked]
     processes = [ContenderProcess(job) for job in jobs]
     try:
         loaded = []
@@ -196,7 +196,7 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
     device, cases = plan.devices[-1], []
     ways: dict[Size, dict[tuple[str, str], float]] = {size: {} for size in plan.sizes}
     for case in alone:
-        if case.kind == 'picture' and case.device == device:
+        if case.kind == 'image' and case.device == device:
             ways[case.size][case.who, case.precision] = case.p50 / 1e3
     with _nodes(plan) as start:
         nodes = {
@@ -204,12 +204,12 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
             for who, precision in ways[plan.sizes[0]]
         }
         for size, expected in ways.items():
-            picture, seconds = plan.seen(size), plan.seconds_for('node', size)
+            image, seconds = plan.seen(size), plan.seconds_for('node', size)
             chosen = affordable(expected, seconds)
             _tell_left_out([f'node: {node[0]}' for node in nodes if node not in chosen], size)
             for node in chosen:
-                nodes[node].listen({'mask': 1}, picture, PATIENCE * expected[node])
-            asked = {node: partial(nodes[node].run, picture) for node in chosen}
+                nodes[node].listen({'mask': 1}, image, PATIENCE * expected[node])
+            asked = {node: partial(nodes[node].run, image) for node in chosen}
             taken = plan.rounds(asked, seconds, f'nodes, {_spoken(size)}, {device}')
             for (who, precision), runs in taken.items():
                 who = PLAIN if who == TORCHVISION else who
@@ -235,7 +235,7 @@ def _program(name: str, *arguments: str) -> list[str]:
 
 
 def measure_shell(plan: Plan) -> list[Case]:
-    """Measures everything but the network, from a picture's publication to all that is wanted.
+    """Measures everything but the network, from an image's publication to all that is wanted.
 
     Beside it, what a node takes that works out nothing: rclpy and DDS, on both sides.
     """
@@ -256,11 +256,11 @@ def measure_shell(plan: Plan) -> list[Case]:
             if who != ECHO or rocks == FEW  # it has the usual outputs only
         }
         for kind, rocks, outputs, size in scenes:
-            picture = plan.seen(size)
+            image = plan.seen(size)
             measured = [who for who, number in nodes if number == rocks]
             for who in measured:
-                nodes[who, rocks].listen(outputs, picture)
-            asked = {who: partial(nodes[who, rocks].run, picture) for who in measured}
+                nodes[who, rocks].listen(outputs, image)
+            asked = {who: partial(nodes[who, rocks].run, image) for who in measured}
             seconds = SHARES['shell'] * plan.seconds / len(scenes)
             runs = plan.rounds(asked, seconds, f'{kind}, {_spoken(size)}')
             more = {'rocks': rocks, 'outputs': list(outputs)}
@@ -271,7 +271,7 @@ def measure_shell(plan: Plan) -> list[Case]:
 
 
 def measure_overload(plan: Plan) -> list[Case]:
-    """Measures how old results are when pictures come ten times as fast as the network works."""
+    """Measures how old results are when images come ten times as fast as the network works."""
     size, rate = plan.shell_sizes[0], OVERLOAD * 1e3 / STAND_IN_MS
     with _nodes(plan) as start:
         node = start(
@@ -279,17 +279,17 @@ def measure_overload(plan: Plan) -> list[Case]:
             _program('stand_in_node', '--network-ms', str(STAND_IN_MS)),
             {'device': 'cpu'},
         )
-        picture = plan.seen(size)
-        node.listen({'mask': 1}, picture)
+        image = plan.seen(size)
+        node.listen({'mask': 1}, image)
         plan.bar.set_description_str(f'overload, {_spoken(size)}')
         began = time.monotonic()
-        runs = node.overload(picture, rate, plan.pictures)
+        runs = node.overload(image, rate, plan.images)
         seconds = time.monotonic() - began
     if not runs:
         raise BenchError('overload: the node published nothing')
     settled = runs[round(SETTLING * len(runs))]
     more = {
-        'pictures': plan.pictures,
+        'images': plan.images,
         'fps': round(len(runs) / seconds, 3),
         'rss_growth_mb': round(runs[-1].rss_mb - settled.rss_mb, 1),
     }

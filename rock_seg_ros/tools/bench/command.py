@@ -36,10 +36,10 @@ from rock_seg_ros.tools.main import leaving_at_once
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 SHELL_SIZES = ((640, 480), (1920, 1080))
 SECONDS = 170.0
-# Of Fast DDS 2 and 3. Its own shared memory has no room for a raw picture.
+# Of Fast DDS 2 and 3. Its own shared memory has no room for a raw image.
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 MOST_ROUNDS = 200
-OVERLOAD_PICTURES, QUICK_PICTURES = 500, 60
+OVERLOAD_IMAGES, QUICK_IMAGES = 500, 60
 QUICK_SIZES, QUICK_SECONDS, QUICK_ROUNDS = ((64, 48),), 600.0, 2
 DIGITS = 3
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--sizes', type=_size, nargs='+', metavar='WxH',
-        help='of the pictures; the first gets half of the time'
+        help='of the images; the first gets half of the time'
         f' (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
     )  # fmt: skip
     parser.add_argument(
@@ -71,11 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--overload', type=_count, metavar='N',
-        help='pictures that are published ten times as fast as a network works, at 100 Hz'
-        f' (default: {OVERLOAD_PICTURES})',
+        help='images that are published ten times as fast as a network works, at 100 Hz'
+        f' (default: {OVERLOAD_IMAGES})',
     )  # fmt: skip
     parser.add_argument(
-        '--quick', action='store_true', help='small and few pictures: whether it works'
+        '--quick', action='store_true', help='small and few images: whether it works'
     )
 
 
@@ -100,9 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds or (QUICK_SECONDS if quick else SECONDS),
             most=QUICK_ROUNDS if quick else MOST_ROUNDS,
             many=not quick,
-            pictures=arguments.overload or (QUICK_PICTURES if quick else OVERLOAD_PICTURES),
+            images=arguments.overload or (QUICK_IMAGES if quick else OVERLOAD_IMAGES),
             weights=str(arguments.weights.resolve()) if arguments.weights else '',
-            picture=min((data / 'samples' / 'images').glob('*.png')),
+            image=min((data / 'samples' / 'images').glob('*.png')),
             bar=bar,
         )
         with redirect_stdout(sys.stderr):  # the result is all that stdout gets

@@ -64,14 +64,14 @@ class Job:
         device: 'cpu' or 'cuda'.
         precision: Asked of a preset, 'auto' = its own.
         weights: File that takes the place of the embedded ResNet-50; empty = none.
-        picture: File of the picture that is scaled to each size.
+        image: File of the image that is scaled to each size.
     """
 
     who: str
     device: str
     precision: str
     weights: str
-    picture: Path
+    image: Path
 
 
 def weights_of(who: str, weights: str) -> str:
@@ -85,13 +85,13 @@ class Contender(Protocol):
 
     precision: str
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Any:
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Does what is not timed; returns what `network` takes."""
 
     def network(self, prepared: Any) -> Any:
         """Runs the network alone."""
 
-    def picture(self, picture: NDArray[np.uint8]) -> Any:
+    def image(self, image: NDArray[np.uint8]) -> Any:
         """Goes the whole way from H×W×3 uint8 RGB to a mask in memory."""
 
 
@@ -113,21 +113,21 @@ class Preset:
         self._prepare = Preparation(self._segmenter.card, self._segmenter.device)
         self.precision = self._segmenter.precision
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Callable[[], Any]:
+    def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
         """Returns what runs the backend; as a graph on CUDA, where the segmenter captures one."""
-        run = partial(self._segmenter._runner.scores, self._prepare([picture]))
+        run = partial(self._segmenter._runner.scores, self._prepare([image]))
         if self._segmenter.device.type != 'cuda':
             return run
-        self._segmenter.warm(*picture.shape[:2])
+        self._segmenter.warm(*image.shape[:2])
         return _captured(run)
 
     def network(self, prepared: Callable[[], Any]) -> Any:
         """Runs the backend."""
         return prepared()
 
-    def picture(self, picture: NDArray[np.uint8]) -> Any:
+    def image(self, image: NDArray[np.uint8]) -> Any:
         """Segments it."""
-        return self._segmenter.segment(picture).mask()
+        return self._segmenter.segment(image).mask()
 
 
 class Eager:
@@ -147,9 +147,9 @@ class Eager:
         self._model = restore(weights.card, weights.state, 8).to(job.device)
         self._prepare = Preparation(weights.card, torch.device(job.device))
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Any:
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Normalises."""
-        return self._prepare([picture]).contiguous()
+        return self._prepare([image]).contiguous()
 
     def network(self, prepared: Any) -> Any:
         """Runs the module."""
@@ -158,9 +158,9 @@ class Eager:
         with torch.no_grad():
             return self._model(prepared)['out']
 
-    def picture(self, picture: NDArray[np.uint8]) -> Any:
+    def image(self, image: NDArray[np.uint8]) -> Any:
         """Runs the module on it."""
-        return self.network(self.prepare(picture))
+        return self.network(self.prepare(image))
 
 
 class Torchvision:
@@ -174,7 +174,7 @@ class Torchvision:
         self.precision: str = call.precision
         self.prepare: Callable[[NDArray[np.uint8]], Any] = call.batch
         self.network: Callable[[Any], Any] = call.scores
-        self.picture: Callable[[NDArray[np.uint8]], Any] = call.mask
+        self.image: Callable[[NDArray[np.uint8]], Any] = call.mask
 
 
 class MatrixProduct:
@@ -189,14 +189,14 @@ class MatrixProduct:
         self.precision = 'fp16' if job.device == 'cuda' else 'fp32'
         self._factors = [torch.rand(side, side, device=job.device).to(kind) for _ in range(2)]
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Any:
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Has nothing to do."""
 
     def network(self, prepared: Any) -> Any:
         """Multiplies."""
         return self._factors[0] @ self._factors[1]
 
-    def picture(self, picture: NDArray[np.uint8]) -> Any:
+    def image(self, image: NDArray[np.uint8]) -> Any:
         """Multiplies."""
         return self.network(None)
 
@@ -244,7 +244,7 @@ class ContenderProcess:
         """Measures one run.
 
         Args:
-            step: 'network' or 'picture'.
+            step: 'network' or 'image'.
             size: Width and height, px.
 
         Raises:
@@ -279,15 +279,15 @@ def rss_mb(process: int | str = 'self') -> float:
     return next(sizes, float('nan')) * 1024 / 1e6  # of one that ended, none is told
 
 
-def scaled(picture: Path, size: Size) -> NDArray[np.uint8]:
-    """Reads a picture and scales it to width and height: H×W×3 uint8 RGB.
+def scaled(image: Path, size: Size) -> NDArray[np.uint8]:
+    """Reads an image and scales it to width and height: H×W×3 uint8 RGB.
 
     Raises:
         OSError: It cannot be read.
     """
-    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+    bgr = cv2.imread(str(image), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise OSError(f'{picture}: is no picture')
+        raise OSError(f'{image}: is no image')
     return cv2.cvtColor(cv2.resize(bgr, size), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
@@ -300,9 +300,9 @@ def _serve(connection: Connection, job: Job) -> None:
         while True:
             step, size = connection.recv()
             if size != at:
-                picture, at = scaled(job.picture, size), size
-                prepared = contender.prepare(picture)
-            given = prepared if step == 'network' else picture
+                image, at = scaled(job.image, size), size
+                prepared = contender.prepare(image)
+            given = prepared if step == 'network' else image
             connection.send(_measure(getattr(contender, step), given, job.device))
     except EOFError:
         return

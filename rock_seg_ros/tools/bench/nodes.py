@@ -120,13 +120,13 @@ class BenchNode:
         self.process.stop()
 
     def listen(
-        self, outputs: Mapping[str, int], picture: SerializedImage, patience: float = LEAST_PATIENCE
+        self, outputs: Mapping[str, int], image: SerializedImage, patience: float = LEAST_PATIENCE
     ) -> None:
         """Subscribes to these and nothing else, and waits until the node answers with them.
 
         Args:
-            outputs: Topic of `OUTPUTS` → messages that a picture gives.
-            picture: That is shown to it.
+            outputs: Topic of `OUTPUTS` → messages that an image gives.
+            image: That is shown to it.
             patience: After so many seconds it is shown again: matched on one side only, DDS loses.
 
         Raises:
@@ -155,42 +155,42 @@ class BenchNode:
                 self._check()
                 self._executor.spin_once(timeout_sec=TURN)
             else:
-                self._send(picture)
+                self._send(image)
                 if self._await(first, max(patience, LEAST_PATIENCE)):
                     return
         raise BenchError(
             f'{self.name}: no answer after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
         )
 
-    def run(self, picture: SerializedImage) -> Run:
-        """Measures from the publication of a picture until all that is listened to came.
+    def run(self, image: SerializedImage) -> Run:
+        """Measures from the publication of an image until all that is listened to came.
 
         Raises:
             BenchError: It did not come.
         """
         self._done.clear()
-        number = self._send(picture)
+        number = self._send(image)
         if not self._await(number, MOST_PATIENCE):
             left = ', '.join(self._missing[number])
             raise BenchError(f'{self.name}: {left} did not come within {MOST_PATIENCE:.0f} s')
         return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
 
-    def overload(self, picture: SerializedImage, rate: float, pictures: int) -> list[Run]:
-        """Publishes pictures whether or not the node is done with those before.
+    def overload(self, image: SerializedImage, rate: float, images: int) -> list[Run]:
+        """Publishes images whether or not the node is done with those before.
 
         Args:
-            picture: Is sent again and again.
-            rate: Pictures a second.
-            pictures: How many.
+            image: Is sent again and again.
+            rate: Images a second.
+            images: How many.
 
         Returns:
-            The age at which each picture's outputs were complete, of those that were not dropped.
+            The age at which each image's outputs were complete, of those that were not dropped.
         """
         first = len(self._sent)
         began = time.perf_counter()
         runs: list[Run] = []
-        for turn in range(pictures):
-            self._send(picture)
+        for turn in range(images):
+            self._send(image)
             left = 1 / rate
             while left > 0:  # at least once, however slow this machine is to publish
                 self._executor.spin_once(timeout_sec=left)
@@ -211,16 +211,16 @@ class BenchNode:
         if self.process.status() is not None:
             raise BenchError(f'{self.name}: ended: {self.process.last_lines()}')
 
-    def _send(self, picture: SerializedImage) -> int:
+    def _send(self, image: SerializedImage) -> int:
         number = len(self._sent)
-        wire = picture.stamped(number)
+        wire = image.stamped(number)
         self._missing[number] = Counter(self._outputs)
         self._sent[number] = time.perf_counter()
         self._publisher.publish(wire)
         return number
 
     def _await(self, first: int, patience: float) -> bool:
-        """Takes what comes until a picture of this number or later is done; returns whether."""
+        """Takes what comes until an image of this number or later is done; returns whether."""
         deadline = time.monotonic() + patience
         while (missing := max(self._done, default=-1) < first) and time.monotonic() < deadline:
             self._check()
@@ -240,7 +240,7 @@ class BenchNode:
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep what it frees, so that it meets no page anew with every picture.
+    """Has this process keep what it frees, so that it meets no page anew with every image.
 
     What that takes varies from run to run, and is neither the node's time nor DDS's.
     """

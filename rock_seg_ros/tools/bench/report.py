@@ -15,12 +15,12 @@ from rock_seg_ros.tools.bench.timing import Case
 
 COLUMNS = ('what', 'size', 'device', 'precision', 'p50', 'p95', 'p99', 'fps', 'MB', 'runs', 'limit')
 LEGEND = """\
-ms a picture; fps: sent one after the other, in overload what is published; MB: of its process
+ms an image; fps: sent one after the other, in overload what is published; MB: of its process
 limit: FLOP at the rate of a large matrix product, fp32 on the CPU and fp16 on CUDA, or allowed age
-network: alone; picture: to a mask, in process; node: from publication to the mask, through DDS
+network: alone; image: to a mask, in process; node: from publication to the mask, through DDS
 shell: the same with a network of no cost, until mask, overlay, polygon_points and rocks came (20
 rocks that do not touch) or all outputs (200); echo node: works out nothing
-overload: age of the masks, pictures 10 times too fast
+overload: age of the masks, images 10 times too fast
 ratios above 1: rock_seg is faster (gpu_vs_roofline: measured / limit)"""
 OURS, THEIRS, GREY = '#0072b2', '#d55e00', '#999999'
 OTHERS = ('torchvision', 'eager', 'plain node', 'echo node')
@@ -65,7 +65,7 @@ def table(cases: Sequence[Case], ratios: Mapping[str, float | None]) -> str:
 
 
 def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
-    """Draws one picture of the medians, 95th percentiles and limits.
+    """Draws one image of the medians, 95th percentiles and limits.
 
     Args:
         cases: What was measured.
@@ -91,7 +91,7 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
     for axes, (title, group) in zip(fields, groups.items(), strict=True):
         _bars(axes, title, group)
     figure.suptitle(
-        f'rock_seg bench: ms a picture, median; line to p95\n{about["gpu"] or about["cpu"]},'
+        f'rock_seg bench: ms an image, median; line to p95\n{about["gpu"] or about["cpu"]},'
         f' {about["cores"]} cores',
         fontsize=10,
     )

@@ -20,7 +20,7 @@ class Case:
     """What was measured of one contender at one size.
 
     Attributes:
-        kind: 'network', 'picture', 'node', 'shell', 'shell, all outputs', 'overload'.
+        kind: 'network', 'image', 'node', 'shell', 'shell, all outputs', 'overload'.
         who: Is measured.
         size: Width and height, px.
         device: Where it ran.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg demo`: the real node, in its own process, on real Mars pictures over real DDS."""
+"""`rock_seg demo`: the real node, in its own process, on real Mars images over real DDS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg demo`."""
     parser.add_argument(
         '-o', '--output', type=Path, default=Path('demo_out'), metavar='OUT',
-        help='folder for pictures, recording and summary.json (default: %(default)s)',
+        help='folder for images, recording and summary.json (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
         '--data', type=Path, metavar='FOLDER',
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         samples = measure(camera, data / 'samples', seconds)
     summary = write_report(output, drive, samples, seconds)
     print(table(summary))
-    print(f'{output}: pictures, recording and summary, after {time.monotonic() - began:.0f} s')
+    print(f'{output}: images, recording and summary, after {time.monotonic() - began:.0f} s')
     return 0
 
 

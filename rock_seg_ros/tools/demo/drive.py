@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's doings: a camera that shows pictures to the node and listens to what it says."""
+"""The demo's doings: a camera that shows images to the node and listens to what it says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REPORT_TIMEOUT = 30.0
 LEAST_PATIENCE = 20.0
 MOST_PATIENCE = 60.0
 OVERTAKING = 0.5
-WARM_UP_PICTURES = 3
+WARM_UP_IMAGES = 3
 WANTED_MASKS = 10
 MARGIN = 1.4
 TRIES = 3
@@ -47,7 +47,7 @@ class DemoError(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled picture that was measured on.
+    """A labelled image that was measured on.
 
     Attributes:
         name: Its file's stem.
@@ -66,7 +66,7 @@ class Drive:
 
     Attributes:
         rate: Times as fast as recorded.
-        played: Pictures that were published.
+        played: Images that were published.
         results: What the node said, by stamp, ascending.
         counts: How much each of the node's counters rose, such as 'frames in'.
         health: The node's diagnostics at the end.
@@ -80,50 +80,50 @@ class Drive:
 
 
 class Camera:
-    """Stands in for a camera driver, and listens to what the node makes of its pictures.
+    """Stands in for a camera driver, and listens to what the node makes of its images.
 
     Attributes:
         node: The ROS node that publishes and subscribes.
         recorder: What came back.
-        sent: Stamp of each published picture → the message.
+        sent: Stamp of each published image → the message.
     """
 
     def __init__(self, node: Node, recorder: Recorder) -> None:
-        """Creates the publisher for single pictures."""
+        """Creates the publisher for single images."""
         self.node = node
         self.recorder = recorder
         self.sent: dict[Stamp, CompressedImage] = {}
         self._publisher = node.create_publisher(CompressedImage, COMPRESSED, 1)
 
     def connected(self) -> bool:
-        """Whether the node subscribes to the pictures, and its outputs come here."""
+        """Whether the node subscribes to the images, and its outputs come here."""
         return self._publisher.get_subscription_count() > 0 and self.recorder.connected()
 
     def played(self, data: bytes) -> Stamp:
-        """Notes a picture that somebody published, in CDR; returns its stamp."""
+        """Notes an image that somebody published, in CDR; returns its stamp."""
         return self._note(deserialize_message(data, CompressedImage))
 
-    def ask(self, picture: CompressedImage, patience: float) -> Result:
-        """Publishes a picture and waits for its results; asks again, since pictures may be lost.
+    def ask(self, image: CompressedImage, patience: float) -> Result:
+        """Publishes an image and waits for its results; asks again, since images may be lost.
 
         Args:
-            picture: With a stamp that was not used before.
-            patience: Most seconds to wait each time, which is while the node has pictures in hand.
+            image: With a stamp that was not used before.
+            patience: Most seconds to wait each time, which is while the node has images in hand.
 
         Raises:
             DemoError: There is no answer.
         """
-        stamp = self._note(picture)
+        stamp = self._note(image)
         for attempt in range(TRIES):
             if attempt:
-                tqdm.write('no answer to a picture, asking again', file=sys.stderr)
-            self._publisher.publish(picture)
+                tqdm.write('no answer to an image, asking again', file=sys.stderr)
+            self._publisher.publish(image)
             if self._answered(stamp, patience):
                 result = self.recorder.results[stamp]
-                check_result(picture, result)
+                check_result(image, result)
                 return result
         health = ', '.join(f'{name} {value}' for name, value in self.recorder.health.items())
-        raise DemoError(f'the node published nothing for a picture; its diagnostics: {health}')
+        raise DemoError(f'the node published nothing for an image; its diagnostics: {health}')
 
     def _answered(self, stamp: Stamp, patience: float) -> bool:
         recorder, before = self.recorder, self.recorder.reports
@@ -131,15 +131,15 @@ class Camera:
         def whole() -> bool:
             return stamp in recorder.results and recorder.results[stamp].complete
 
-        def idle() -> bool:  # the next report may have been written before the picture came
-            return recorder.reports > before + 1 and pictures_in_hand(recorder.health) == 0
+        def idle() -> bool:  # the next report may have been written before the image came
+            return recorder.reports > before + 1 and images_in_hand(recorder.health) == 0
 
         recorder.wait_for(lambda: whole() or idle(), patience)
         return recorder.wait_for(whole, OVERTAKING)  # a report may overtake a large result
 
-    def _note(self, picture: CompressedImage) -> Stamp:
-        stamp = (picture.header.stamp.sec, picture.header.stamp.nanosec)
-        self.sent[stamp] = picture
+    def _note(self, image: CompressedImage) -> Stamp:
+        stamp = (image.header.stamp.sec, image.header.stamp.nanosec)
+        self.sent[stamp] = image
         return stamp
 
 
@@ -183,16 +183,16 @@ def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TI
 
 
 def warm_up(camera: Camera, path: Path) -> float:
-    """Has the node work on the bag's first pictures; returns its usual seconds a picture."""
+    """Has the node work on the bag's first images; returns its usual seconds an image."""
     seconds = []
     with Bag(path) as bag:
         for number, message in zip(
-            range(WARM_UP_PICTURES), bag.messages([image_topic(bag)]), strict=False
+            range(WARM_UP_IMAGES), bag.messages([image_topic(bag)]), strict=False
         ):
-            picture = deserialize_message(message.data, CompressedImage)
-            picture.header = _header(number, 'warm_up')
+            image = deserialize_message(message.data, CompressedImage)
+            image.header = _header(number, 'warm_up')
             began = time.monotonic()
-            camera.ask(picture, MOST_PATIENCE)
+            camera.ask(image, MOST_PATIENCE)
             seconds.append(time.monotonic() - began)
     return statistics.median(seconds)
 
@@ -202,13 +202,13 @@ def play_rate(duration: float, seconds: float) -> float:
 
     Args:
         duration: Of the bag, s.
-        seconds: A picture.
+        seconds: An image.
     """
     return min(1.0, duration / (WANTED_MASKS * MARGIN * seconds))
 
 
 def image_topic(bag: Bag) -> BagTopic:
-    """Returns the topic of the bag's pictures.
+    """Returns the topic of the bag's images.
 
     Raises:
         DemoError: The bag has none.
@@ -220,10 +220,10 @@ def image_topic(bag: Bag) -> BagTopic:
 
 
 def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
-    """Plays the bag into the node and waits until the last picture is done.
+    """Plays the bag into the node and waits until the last image is done.
 
     Raises:
-        DemoError: The node published nothing, or a mask that does not fit its picture.
+        DemoError: The node published nothing, or a mask that does not fit its image.
     """
     recorder = camera.recorder
     player = Player(camera.node, bag, bag.topics)
@@ -249,7 +249,7 @@ def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
 
 
 def arrived(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, Result]:
-    """Waits for the results of as many of the played pictures as the node counts.
+    """Waits for the results of as many of the played images as the node counts.
 
     Raises:
         DemoError: Other than so many arrived, or none.
@@ -263,77 +263,75 @@ def arrived(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, 
     results = complete()
     if not results or len(results) != count:
         told = ', '.join(f'{name} {value}' for name, value in recorder.health.items())
-        raise DemoError(
-            f'of {len(played)} pictures, {len(results)} came back; the node says: {told}'
-        )
+        raise DemoError(f'of {len(played)} images, {len(results)} came back; the node says: {told}')
     return results
 
 
 def settled_health(recorder: Recorder) -> dict[str, str]:
-    """Returns the node's diagnostics once every picture that it has is accounted for.
+    """Returns the node's diagnostics once every image that it has is accounted for.
 
     Raises:
-        DemoError: There are no diagnostics, or pictures stay in hand.
+        DemoError: There are no diagnostics, or images stay in hand.
     """
     recorder.wait_for_report(REPORT_TIMEOUT)  # the next may have been written before this call
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if not recorder.wait_for_report(REPORT_TIMEOUT):
             raise DemoError(f'the node sent no diagnostics for {REPORT_TIMEOUT:.0f} s')
-        if pictures_in_hand(recorder.health) == 0:
+        if images_in_hand(recorder.health) == 0:
             return dict(recorder.health)
-    raise DemoError(f'the node did not finish its pictures within {START_TIMEOUT:.0f} s')
+    raise DemoError(f'the node did not finish its images within {START_TIMEOUT:.0f} s')
 
 
-def pictures_in_hand(health: Mapping[str, str]) -> int:
-    """Returns how many pictures came to the node that its diagnostics do not account for yet."""
+def images_in_hand(health: Mapping[str, str]) -> int:
+    """Returns how many images came to the node that its diagnostics do not account for yet."""
     done = ('out', 'dropped', 'failed', 'refused')
     return int(health['frames in']) - sum(int(health[f'frames {name}']) for name in done)
 
 
-def check_result(picture: CompressedImage, result: Result) -> None:
-    """Checks that all results carry the picture's header and the mask its size.
+def check_result(image: CompressedImage, result: Result) -> None:
+    """Checks that all results carry the image's header and the mask its size.
 
     Raises:
         DemoError: They do not.
     """
     for output, message in result.messages.items():
-        if message.header != picture.header:
-            raise DemoError(f'{output} has the header {message.header}, not {picture.header}')
-    size = decode(picture).shape[:2]
+        if message.header != image.header:
+            raise DemoError(f'{output} has the header {message.header}, not {image.header}')
+    size = decode(image).shape[:2]
     if result.mask.shape != size:
-        raise DemoError(f'a mask is {result.mask.shape}, its picture {size}')
+        raise DemoError(f'a mask is {result.mask.shape}, its image {size}')
 
 
 def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
-    """Has the node work on the labelled pictures, sent without loss as PNG.
+    """Has the node work on the labelled images, sent without loss as PNG.
 
     Args:
         camera: Publishes them.
         folder: With `images/NAME.png` and `masks/NAME.png`.
-        seconds: That a picture usually takes.
+        seconds: That an image usually takes.
 
     Raises:
-        DemoError: The node gives no answer, or there are no pictures.
-        PictureError, OSError: A mask cannot be read.
+        DemoError: The node gives no answer, or there are no images.
+        ImageError, OSError: A mask cannot be read.
     """
     samples = []
     paths = sorted((folder / 'images').glob('*.png'))
     if not paths:
         raise DemoError(f'{folder}: has no images/*.png')
-    for number, path in enumerate(tqdm(paths, 'measuring', unit='picture', file=sys.stderr)):
-        picture = CompressedImage(
-            header=_header(WARM_UP_PICTURES + number, f'sample_{path.stem}'), format='png'
+    for number, path in enumerate(tqdm(paths, 'measuring', unit='image', file=sys.stderr)):
+        image = CompressedImage(
+            header=_header(WARM_UP_IMAGES + number, f'sample_{path.stem}'), format='png'
         )
-        picture.data.frombytes(path.read_bytes())
-        result = camera.ask(picture, max(LEAST_PATIENCE, 5 * seconds))
+        image.data.frombytes(path.read_bytes())
+        result = camera.ask(image, max(LEAST_PATIENCE, 5 * seconds))
         truth = read_grey(folder / 'masks' / path.name)
         samples.append(Sample(path.stem, truth, result))
     return samples
 
 
 def decode(message: CompressedImage) -> NDArray[np.uint8]:
-    """Decodes a picture as the node does, not turned: H×W×3 uint8 RGB."""
+    """Decodes an image as the node does, not turned: H×W×3 uint8 RGB."""
     return decode_rgb(message.data, upright=False)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to the node: writes what comes into a bag and sorts it by picture."""
+"""Listens to the node: writes what comes into a bag and sorts it by image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from rock_seg_ros.tools.bag.files import BagWriter
 
-# Topic of the node's own → message type. `rocks` closes a picture.
+# Topic of the node's own → message type. `rocks` closes an image.
 OUTPUTS = {
     'mask': ('sensor_msgs/msg/Image', Image),
     'overlay/compressed': ('sensor_msgs/msg/CompressedImage', CompressedImage),
@@ -36,7 +36,7 @@ Stamp = tuple[int, int]
 
 @dataclass
 class Result:
-    """What the node said of one picture.
+    """What the node said of one image.
 
     Attributes:
         messages: Topic of `OUTPUTS` → message.
@@ -66,7 +66,7 @@ class Recorder:
     """Subscribes to a node's outputs and its diagnostics.
 
     Attributes:
-        results: Stamp (s, ns) of a picture → what was said of it.
+        results: Stamp (s, ns) of an image → what was said of it.
         health: The newest diagnostics' keys and values; empty before the first.
         trouble: Why the node does not work at all; empty if it does, or has said nothing yet.
         reports: How many diagnostics came.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo leaves behind: pictures, a contact sheet, a summary and a table."""
+"""What the demo leaves behind: images, a contact sheet, a summary and a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.tools.demo.drive import Drive, Sample, decode
-from rock_seg_ros.tools.image_results import write_json, write_picture
+from rock_seg_ros.tools.image_results import write_image, write_json
 
 CELL = (480, 360)
 COLUMNS = 3
@@ -36,13 +36,13 @@ def overlap(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> tuple[int, int
 
 
 def pooled_iou(overlaps: Iterable[tuple[int, int]]) -> float:
-    """Returns the IoU over all pixels of some pictures: sums of intersections by sum of unions."""
+    """Returns the IoU over all pixels of some images: sums of intersections by sum of unions."""
     pairs = list(overlaps)
     return sum(i for i, _ in pairs) / max(1, sum(u for _, u in pairs))
 
 
 def outline_truth(overlay: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draws the outlines of a label (H×W, not 0 where rock) onto an H×W×3 RGB picture's copy."""
+    """Draws the outlines of a label (H×W, not 0 where rock) onto an H×W×3 RGB image's copy."""
     canvas = overlay.copy()
     contours, _ = cv2.findContours(truth, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, TRUTH, 1)
@@ -50,10 +50,10 @@ def outline_truth(overlay: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArr
 
 
 def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Puts pictures with captions side by side.
+    """Puts images with captions side by side.
 
     Args:
-        cells: Caption and H×W×3 uint8 RGB picture.
+        cells: Caption and H×W×3 uint8 RGB image.
 
     Returns:
         H×W×3 uint8 RGB.
@@ -61,14 +61,14 @@ def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.
     width, height = CELL
     rows = -(-len(cells) // COLUMNS)
     sheet = np.zeros((rows * (height + CAPTION_HEIGHT), COLUMNS * width, 3), np.uint8)
-    for number, (caption, picture) in enumerate(cells):
+    for number, (caption, image) in enumerate(cells):
         row, column = divmod(number, COLUMNS)
-        scale = min(width / picture.shape[1], height / picture.shape[0])
-        size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+        scale = min(width / image.shape[1], height / image.shape[0])
+        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         top, left = row * (height + CAPTION_HEIGHT), column * width
         below = top + CAPTION_HEIGHT
         sheet[below : below + size[1], left : left + size[0]] = cv2.resize(
-            picture, size, interpolation=cv2.INTER_AREA
+            image, size, interpolation=cv2.INTER_AREA
         )
         place = (left + 6, below - 7)
         cv2.putText(
@@ -88,7 +88,7 @@ def write_report(
         overlay = bytes(sample.result.messages['overlay/compressed'].data)
         (output / f'overlay_sample_{sample.name}.jpg').write_bytes(overlay)
     summary = summarize(drive, samples, seconds)
-    write_picture(output / 'contact_sheet.jpg', contact_sheet(sheet_cells(drive, samples, summary)))
+    write_image(output / 'contact_sheet.jpg', contact_sheet(sheet_cells(drive, samples, summary)))
     write_json(output / 'summary.json', summary)
     return summary
 
@@ -109,7 +109,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
         },
         'rocks_per_frame': statistics.fmean(result.rocks for result in drive.results.values()),
         'iou': pooled_iou(overlap(sample.result.mask, sample.truth) for sample in samples),
-        'iou_by_picture': {
+        'iou_by_image': {
             sample.name: pooled_iou([overlap(sample.result.mask, sample.truth)])
             for sample in samples
         },
@@ -117,7 +117,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
         'frames_refused': drive.counts['frames refused'],
         'frames_failed': drive.counts['frames failed'],
         'play_rate': drive.rate,
-        'seconds_per_picture': seconds,
+        'seconds_per_image': seconds,
         **{name: drive.health.get(name) for name in ('device', 'precision', 'weights')},
     }
 
@@ -125,7 +125,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
 def sheet_cells(
     drive: Drive, samples: list[Sample], summary: dict[str, Any]
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Returns captions and pictures: some of the drive, then the samples with their labels."""
+    """Returns captions and images: some of the drive, then the samples with their labels."""
     stamps = list(drive.results)
     chosen = np.linspace(0, len(stamps) - 1, min(SHEET_FRAMES, len(stamps))).round().astype(int)
     start = stamps[0][0] + stamps[0][1] * 1e-9
@@ -136,7 +136,7 @@ def sheet_cells(
         cells.append((caption, decode(result.messages['overlay/compressed'])))
     for sample in samples:
         overlay = decode(sample.result.messages['overlay/compressed'])
-        iou = summary['iou_by_picture'][sample.name]
+        iou = summary['iou_by_image'][sample.name]
         caption = f'{sample.name}: IoU {iou:.2f} with the label (green)'
         cells.append((caption, outline_truth(overlay, sample.truth)))
     return cells
@@ -154,7 +154,7 @@ def table(summary: Mapping[str, Any]) -> str:
         ('latency p50', f'{latency["p50"]:.0f} ms'),
         ('latency p95', f'{latency["p95"]:.0f} ms'),
         ('rocks a frame', f'{summary["rocks_per_frame"]:.1f}'),
-        *((f'IoU {name}', f'{iou:.3f}') for name, iou in summary['iou_by_picture'].items()),
+        *((f'IoU {name}', f'{iou:.3f}') for name, iou in summary['iou_by_image'].items()),
         ('IoU', f'{summary["iou"]:.3f}'),
     ]
     width = max(len(name) for name, _ in lines)

@@ -92,7 +92,7 @@ def test_what_is_counted_is_what_is_at_least_as_large() -> None:
     assert found.rocks == 3
 
 
-def test_the_ground_seen_from_straight_above_is_the_pictures_footprint() -> None:
+def test_the_ground_seen_from_straight_above_is_the_images_footprint() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     view = View(PINHOLE, ground=DOWN)
     seen = look_at(rocks, locate(rocks, view), SIZE[::-1], view)
@@ -153,12 +153,12 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
     assert statistics(together([ground, seen])).rocks == 3, 'only of images with known ground'
 
 
-def test_pictures_together_are_their_rocks_over_their_ground() -> None:
+def test_images_together_are_their_rocks_over_their_ground() -> None:
     first = Seen(1, 100, 10, 5.0, np.array([0.2]), 0.1)
     second = Seen(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
     blind = Seen(1, 100, 80, np.nan, np.zeros(0), np.nan)
     both = together([first, second, blind])
-    assert (both.pictures, both.pixels, both.rock_pixels) == (3, 300, 120)
+    assert (both.images, both.pixels, both.rock_pixels) == (3, 300, 120)
     assert both.ground == 20.0
     assert both.smallest == 0.1
     covered = np.pi / 4 * (0.2**2 + 0.4**2 + 0.1**2)

@@ -177,7 +177,7 @@ def test_too_few_pixels_with_depth_are_no_place_and_enough_are_one() -> None:
         assert is_unknown(place) is not known
 
 
-def test_a_picture_that_is_all_rock_is_looked_at_in_all_its_columns() -> None:
+def test_an_image_that_is_all_rock_is_looked_at_in_all_its_columns() -> None:
     """Its left edge has no depth, as stereo leaves it."""
     depth = np.full((480, 640), 2.0, np.float32)
     depth[:, :40] = np.nan
@@ -417,7 +417,7 @@ def test_coefficients_that_count_and_have_no_model_are_still_refused(
         Intrinsics(MATRIX, kept, name, SIZE)
 
 
-def test_depth_or_rocks_of_another_picture_size_are_refused() -> None:
+def test_depth_or_rocks_of_another_image_size_are_refused() -> None:
     with pytest.raises(ValueError, match='depth is 100×50'):
         View(PINHOLE, np.zeros((50, 100), np.float32))
     small = Intrinsics(MATRIX, np.zeros(0), size=(100, 100))
@@ -458,9 +458,7 @@ def test_the_motion_of_what_is_near_is_the_larger_one() -> None:
     assert np.allclose(motion[..., 1], 0, atol=1e-5)
 
 
-def test_a_turned_camera_moves_the_picture_whatever_the_depth_and_without_any_there_is_none() -> (
-    None
-):
+def test_a_turned_camera_moves_the_image_whatever_the_depth_and_without_any_there_is_none() -> None:
     lens = Intrinsics(
         np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
     )

@@ -14,8 +14,8 @@ from PIL import Image, features
 from rock_seg_ros.perception.image_io import decoding
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import (
+    ImageError,
     ImageTooLargeError,
-    PictureError,
     decode_rgb,
     read_grey,
     read_rgb,
@@ -70,7 +70,7 @@ def test_a_png_is_read_as_rgb(tmp_path, colours):
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours)
 
 
-def test_a_picture_is_turned_upright_as_its_exif_data_say(tmp_path, colours):
+def test_an_image_is_turned_upright_as_its_exif_data_say(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     Image.fromarray(colours).save(tmp_path / 'a.jpg', exif=exif, quality=95, subsampling=0)
@@ -81,7 +81,7 @@ def test_a_picture_is_turned_upright_as_its_exif_data_say(tmp_path, colours):
     np.testing.assert_allclose(unturned, colours, atol=12)
 
 
-def test_a_grey_picture_has_three_equal_channels(tmp_path, colours):
+def test_a_grey_image_has_three_equal_channels(tmp_path, colours):
     cv2.imwrite(str(tmp_path / 'a.png'), colours[..., 0])
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours[..., [0, 0, 0]])
 
@@ -101,9 +101,9 @@ def test_alpha_is_left_out(tmp_path, colours):
 )
 def test_a_file_that_does_not_decode_is_refused_by_name(tmp_path, content):
     (tmp_path / 'a.png').write_bytes(content)
-    with pytest.raises(PictureError, match=r'a\.png: does not decode'):
+    with pytest.raises(ImageError, match=r'a\.png: does not decode'):
         read_rgb(tmp_path / 'a.png')
-    with pytest.raises(PictureError, match=r'a\.png: does not decode'):
+    with pytest.raises(ImageError, match=r'a\.png: does not decode'):
         read_grey(tmp_path / 'a.png')
 
 
@@ -140,14 +140,14 @@ def test_white_of_one_bit_is_255_as_in_any_grey_file(tmp_path):
 def test_a_label_file_of_anything_but_whole_numbers_in_one_channel_is_refused(tmp_path, mode, told):
     name = 'a.tif' if mode == 'F' else 'a.png'
     Image.new(mode, (3, 2)).save(tmp_path / name)
-    with pytest.raises(PictureError, match=rf'{name}: has {told}; labels are'):
+    with pytest.raises(ImageError, match=rf'{name}: has {told}; labels are'):
         read_grey(tmp_path / name)
 
 
 def test_a_label_file_with_numbers_beyond_16_bits_is_refused(tmp_path):
     numbers = np.array([[0, 70000]], np.int32)
     Image.fromarray(numbers).save(tmp_path / 'a.tif')
-    with pytest.raises(PictureError, match=r'a\.tif: has values of 0 to 70000; labels are'):
+    with pytest.raises(ImageError, match=r'a\.tif: has values of 0 to 70000; labels are'):
         read_grey(tmp_path / 'a.tif')
     Image.fromarray(numbers % 60000).save(tmp_path / 'a.tif')
     np.testing.assert_array_equal(read_grey(tmp_path / 'a.tif'), [[0, 10000]])
@@ -164,7 +164,7 @@ def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):
     Image.fromarray(colours[..., 0]).save(tmp_path / 'a.png')
     whole = (tmp_path / 'a.png').read_bytes()
     (tmp_path / 'a.png').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PictureError, match=r'a\.png: does not decode'):
+    with pytest.raises(ImageError, match=r'a\.png: does not decode'):
         read_grey(tmp_path / 'a.png')
 
 
@@ -173,13 +173,13 @@ def test_a_label_file_too_large_to_decode_is_refused_by_its_header(tmp_path):
     chunk = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
     data = struct.pack('>I4s', 9, b'IDAT')
     (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + chunk + data)
-    with pytest.raises(PictureError, match=r'a\.png: .*900000000 pixels'):
+    with pytest.raises(ImageError, match=r'a\.png: .*900000000 pixels'):
         read_grey(tmp_path / 'a.png')
 
 
 def test_a_program_in_place_of_a_label_file_is_not_run(tmp_path):
     Image.new('L', (3, 2)).save(tmp_path / 'a.eps')  # Pillow has another program read these
-    with pytest.raises(PictureError, match=r'a\.eps: does not decode'):
+    with pytest.raises(ImageError, match=r'a\.eps: does not decode'):
         read_grey(tmp_path / 'a.eps')
 
 
@@ -193,9 +193,9 @@ def test_a_label_file_that_is_no_file_is_refused_before_it_is_opened(tmp_path, k
 
 
 @pytest.fixture(params=[0, 1], ids=['baseline', 'progressive'])
-def jpeg(request, small_picture):
+def jpeg(request, small_image):
     options = [cv2.IMWRITE_JPEG_PROGRESSIVE, request.param]
-    return cv2.imencode('.jpg', small_picture, options)[1].tobytes()
+    return cv2.imencode('.jpg', small_image, options)[1].tobytes()
 
 
 @pytest.mark.parametrize('missing', [1, 2])
@@ -216,7 +216,7 @@ def test_a_jpeg_without_its_end_marker_is_turned_upright_too(tmp_path, colours):
 
 @pytest.mark.parametrize('part', [0.3, 0.5, 0.9])
 def test_a_jpeg_that_lacks_pixels_is_still_refused(jpeg, part):
-    with pytest.raises(PictureError, match='does not decode'):
+    with pytest.raises(ImageError, match='does not decode'):
         decode_rgb(jpeg[: int(part * len(jpeg))])
 
 
@@ -300,13 +300,13 @@ def test_a_tiff_whose_planes_lie_apart_is_read_or_refused_and_never_grey(colours
     planes = colours.transpose(2, 0, 1)
     np.testing.assert_array_equal(decode_rgb(tiff(planes, 2, planar=2)), colours)
     deep = planes.astype(np.uint16) * 257
-    with pytest.raises(PictureError, match='planes'):
+    with pytest.raises(ImageError, match='planes'):
         decode_rgb(tiff(deep, 2, planar=2))
 
 
 def test_numbers_that_are_no_brightness_are_refused():
     floats = cv2.imencode('.tiff', np.ones((4, 5, 3), np.float32))[1].tobytes()
-    with pytest.raises(PictureError, match='float32'):
+    with pytest.raises(ImageError, match='float32'):
         decode_rgb(floats)
 
 

@@ -92,7 +92,7 @@ def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
         assert np.array_equal(ours, theirs)
 
 
-def test_pictures_of_a_batch_are_classified_each_for_itself() -> None:
+def test_images_of_a_batch_are_classified_each_for_itself() -> None:
     scores, card = torch.randn(3, 4, 6, 7), FOUR
     together = classify(scores, card, torch.tensor(0.5))
     for number, own in enumerate(scores):

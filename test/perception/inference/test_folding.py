@@ -29,10 +29,10 @@ def test_a_folded_network_has_no_batch_norm_and_gives_the_same_scores(
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         model = with_statistics(network_of(backbone).make(3, decoder, output_stride, False))
-        picture = torch.randn(1, 3, 64, 80)
-        expected = model(picture)['out']
+        image = torch.randn(1, 3, 64, 80)
+        expected = model(image)['out']
         fold_batch_norm(model)
-        found = model(picture)['out']
+        found = model(image)['out']
     assert not any(isinstance(part, nn.BatchNorm2d) for part in model.modules())
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

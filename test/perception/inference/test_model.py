@@ -48,7 +48,7 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize('card', CARDS, ids=lambda c: f'{c.architecture}-{c.decoder}')
 @pytest.mark.parametrize(('height', 'width'), [(33, 70), (64, 64), (1, 1), (479, 641)])
-def test_scores_have_the_size_of_the_picture(card: Card, height: int, width: int) -> None:
+def test_scores_have_the_size_of_the_image(card: Card, height: int, width: int) -> None:
     with torch.device('meta'):
         model = build(card).eval()
     scores = model(torch.empty(2, 3, height, width, device='meta'))
@@ -58,9 +58,9 @@ def test_scores_have_the_size_of_the_picture(card: Card, height: int, width: int
 
 def test_an_auxiliary_head_scores_in_training_only() -> None:
     model = meta(aux=True)
-    picture = torch.empty(2, 3, 64, 80, device='meta')
-    assert model.train()(picture)['aux'].shape == (2, 2, 64, 80)
-    assert list(model.eval()(picture)) == ['out']
+    image = torch.empty(2, 3, 64, 80, device='meta')
+    assert model.train()(image)['aux'].shape == (2, 2, 64, 80)
+    assert list(model.eval()(image)) == ['out']
 
 
 @pytest.mark.parametrize('aux', [False, True])
@@ -74,10 +74,10 @@ def test_torchvisions_weights_give_torchvisions_numbers(tmp_path: Path, aux: boo
     (tmp_path / 'theirs.json').write_text(json.dumps(card))
     weights = load_weights(tmp_path / 'theirs.pth')
     assert weights.card.output_stride == 8
-    picture = torch.randn(1, 3, 65, 98)
+    image = torch.randn(1, 3, 65, 98)
     with torch.inference_mode():
-        expected = theirs(picture)['out']
-    ours = TorchBackend(weights, torch.device('cpu'), 'fp32', 8).scores(picture)
+        expected = theirs(image)['out']
+    ours = TorchBackend(weights, torch.device('cpu'), 'fp32', 8).scores(image)
     assert expected.std() > 0.05
     assert (ours - expected).abs().max() <= 1e-4
 

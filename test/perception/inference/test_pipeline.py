@@ -42,21 +42,19 @@ def scorer(weights_file: Path) -> Scorer:
     return scorer_on('cpu', weights_file)
 
 
-def pair(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    return [picture, picture[::-1, ::-1]]
+def pair(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [image, image[::-1, ::-1]]
 
 
 def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
-    scorer: Scorer, small_picture: NDArray[np.uint8]
+    scorer: Scorer, small_image: NDArray[np.uint8]
 ) -> None:
-    pictures = pair(small_picture)
+    images = pair(small_image)
     with torch.inference_mode():
-        plain = PlainPipeline(scorer).run(pictures, 0.5)
-        ids, sure, finite = DeviceWay(scorer)(
-            torch.from_numpy(np.stack(pictures)), torch.tensor(0.5)
-        )
+        plain = PlainPipeline(scorer).run(images, 0.5)
+        ids, sure, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
     assert finite.tolist() == [True, True]
-    assert {tuple(own.class_ids.shape) for own in plain} == {small_picture.shape[:2]}
+    assert {tuple(own.class_ids.shape) for own in plain} == {small_image.shape[:2]}
     for number, own in enumerate(plain):
         assert (ids[number].numpy() == own.class_ids).mean() > 0.999
         assert np.abs(sure[number].numpy().astype(int) - own.confidence()).max() <= 1
@@ -77,10 +75,10 @@ class WaitingOperators(TorchDispatchMode):
 
 
 def test_nothing_on_the_captured_way_waits_for_the_device(
-    scorer: Scorer, small_picture: NDArray[np.uint8]
+    scorer: Scorer, small_image: NDArray[np.uint8]
 ) -> None:
     way, threshold = DeviceWay(scorer), torch.tensor(0.5)
-    pixels = torch.from_numpy(np.stack([small_picture]))
+    pixels = torch.from_numpy(np.stack([small_image]))
     with torch.inference_mode(), WaitingOperators() as operators:
         way(pixels, threshold)
     assert operators.met == set()
@@ -221,18 +219,18 @@ class Broken:
 
     device, precision = torch.device('cpu'), 'fp32'
 
-    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
-        return pictures[:, :2].log()
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :2].log()
 
 
 def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
-    pictures = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
+    images = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
     scorer = Scorer(Broken(), Card())
     with torch.inference_mode():
-        assert len(PlainPipeline(scorer).run(pictures[:1], 0.5)) == 1
+        assert len(PlainPipeline(scorer).run(images[:1], 0.5)) == 1
         with pytest.raises(ScoresError):
-            PlainPipeline(scorer).run(pictures, 0.5)
-        *_, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(pictures)), torch.tensor(0.5))
+            PlainPipeline(scorer).run(images, 0.5)
+        *_, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
     assert finite.tolist() == [True, False]
 
 
@@ -250,15 +248,15 @@ def test_on_cuda_an_image_that_the_network_fails_on_is_an_error(weights_file: Pa
 @needs_cuda
 @pytest.mark.gpu
 def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
-    weights_file: Path, small_picture: NDArray[np.uint8]
+    weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    scorer, pictures = scorer_on('cuda', weights_file, 'fp16'), pair(small_picture)
+    scorer, images = scorer_on('cuda', weights_file, 'fp16'), pair(small_image)
     with torch.inference_mode():
         pipeline, plain = CudaPipeline(scorer), PlainPipeline(scorer)
-        pipeline.warm(2, *small_picture.shape[:2])
+        pipeline.warm(2, *small_image.shape[:2])
         for threshold in (0.0, 0.5, 1.0, 0.5):
             for ours, theirs in zip(
-                pipeline.run(pictures, threshold), plain.run(pictures, threshold), strict=True
+                pipeline.run(images, threshold), plain.run(images, threshold), strict=True
             ):
                 assert (ours.class_ids == theirs.class_ids).mean() > 0.99
                 assert np.abs(ours.confidence().astype(int) - theirs.confidence()).mean() < 2
@@ -266,16 +264,16 @@ def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
 
 @needs_cuda
 @pytest.mark.gpu
-def test_a_result_outlives_the_next_picture(
-    weights_file: Path, small_picture: NDArray[np.uint8]
+def test_a_result_outlives_the_next_image(
+    weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():
         pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
-        pipeline.warm(1, *small_picture.shape[:2])
-        (first,) = pipeline.run([small_picture], 0.5)
+        pipeline.warm(1, *small_image.shape[:2])
+        (first,) = pipeline.run([small_image], 0.5)
         before = first.class_ids.copy()
-        pipeline.run([255 - small_picture], 0.5)
-        (again,) = pipeline.run([small_picture], 0.5)
+        pipeline.run([255 - small_image], 0.5)
+        (again,) = pipeline.run([small_image], 0.5)
         assert np.array_equal(first.class_ids, before)
         assert np.array_equal(first.confidence(), again.confidence())
 
@@ -283,15 +281,15 @@ def test_a_result_outlives_the_next_picture(
 @needs_cuda
 @pytest.mark.gpu
 def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
-    weights_file: Path, small_picture: NDArray[np.uint8]
+    weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():
         pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
-        (eager,) = pipeline.run([small_picture], 0.5)
+        (eager,) = pipeline.run([small_image], 0.5)
         assert not pipeline._graphs
         pipeline.catch_up()
-        assert list(pipeline._graphs) == [(1, *small_picture.shape[:2])]
-        (captured,) = pipeline.run([small_picture], 0.5)
+        assert list(pipeline._graphs) == [(1, *small_image.shape[:2])]
+        (captured,) = pipeline.run([small_image], 0.5)
         assert (eager.class_ids == captured.class_ids).mean() > 0.99
         for width in range(64, 64 + 8 * MOST_GRAPHS, 8):
             pipeline.warm(1, 64, width)

@@ -66,17 +66,17 @@ def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
     quantize(model, ranges)
     seen = []
     model.backbone.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    picture = torch.linspace(-4, 4, 3 * 32 * 64).view(1, 3, 32, 64)
-    picture[..., 0, 0] = 0
+    image = torch.linspace(-4, 4, 3 * 32 * 64).view(1, 3, 32, 64)
+    image[..., 0, 0] = 0
     with torch.inference_mode():
-        model(picture)
+        model(image)
     low, high = min(low, 0.0), max(high, 0.0)
     step = (high - low) / 255
     (values,) = seen
     assert 250 < values.unique().numel() <= 256
     assert low - step < values.min() < values.max() < high + step
-    inside = (picture > low) & (picture < high)
-    assert (values - picture)[inside].abs().max() <= 1.001 * step
+    inside = (image > low) & (image < high)
+    assert (values - image)[inside].abs().max() <= 1.001 * step
     assert (values[..., 0, 0] == 0).all()
 
 

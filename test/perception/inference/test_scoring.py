@@ -10,23 +10,23 @@ from rock_seg_ros.perception.inference.scoring import Scorer, enlargement
 
 
 class Echo:
-    """Scores that are the picture itself."""
+    """Scores that are the image itself."""
 
     device, precision = torch.device('cpu'), 'fp32'
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
 
-    def scores(self, pictures: Tensor) -> Tensor:
-        self.sizes.append(tuple(pictures.shape[-2:]))
-        return pictures
+    def scores(self, images: Tensor) -> Tensor:
+        self.sizes.append(tuple(images.shape[-2:]))
+        return images
 
 
 @pytest.mark.parametrize(
     ('size', 'seen'),
     [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
 )
-def test_a_picture_smaller_than_the_card_says_is_enlarged_at_most_twofold(
+def test_an_image_smaller_than_the_card_says_is_enlarged_at_most_twofold(
     size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Echo()
@@ -47,12 +47,12 @@ def test_an_input_size_goes_before_what_the_card_wants(
     assert network.sizes == [seen]
 
 
-def test_a_picture_of_the_right_size_is_not_touched() -> None:
+def test_an_image_of_the_right_size_is_not_touched() -> None:
     prepared = torch.rand(1, 3, 60, 80)
     assert Scorer(Echo(), Card()).scores(prepared) is prepared
 
 
-def test_pictures_shrink_with_antialiasing() -> None:
+def test_images_shrink_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
     network = Scorer(Echo(), Card(), (16, 0))
     smooth = network.scores(stripes)
@@ -62,7 +62,7 @@ def test_pictures_shrink_with_antialiasing() -> None:
 @pytest.mark.parametrize(
     ('size', 'most'), [((1, 16384), 2.0), ((500, 16384), 1.006), ((600, 16384), 1.0)]
 )
-def test_a_thin_picture_is_not_enlarged_beyond_what_the_network_may_cost(
+def test_a_thin_image_is_not_enlarged_beyond_what_the_network_may_cost(
     size: tuple[int, int], most: float
 ) -> None:
     assert enlargement(*size, Card(smallest_side=2000)) == pytest.approx(most, abs=0.001)

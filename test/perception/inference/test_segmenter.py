@@ -100,10 +100,10 @@ def test_an_illegal_device_is_named(name: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_cuda_gives_what_the_cpu_gives(
-    segmenter: Segmenter, weights_file: Path, small_picture: NDArray[np.uint8]
+    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    on_cuda = Segmenter(load_weights(weights_file), 'cuda').segment(small_picture)
-    same = on_cuda.mask() == segmenter.segment(small_picture).mask()
+    on_cuda = Segmenter(load_weights(weights_file), 'cuda').segment(small_image)
+    same = on_cuda.mask() == segmenter.segment(small_image).mask()
     assert same.mean() >= 0.99
 
 
@@ -140,9 +140,9 @@ def test_weights_that_do_not_fit_their_card_are_refused_by_file_name(tmp_path: P
 
 
 @pytest.mark.parametrize('size', [(33, 70), (64, 64), (1, 1)])
-def test_the_result_has_the_pictures_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = segmenter.segment(picture)
+def test_the_result_has_the_images_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = segmenter.segment(image)
     for part in (found.class_ids, found.confidence, found.mask()):
         assert part.shape == size
         assert part.dtype == np.uint8
@@ -152,24 +152,24 @@ def test_the_result_has_the_pictures_size(segmenter: Segmenter, size: tuple[int,
 
 
 def test_input_size_changes_what_the_network_sees_and_not_the_results_size(
-    weights_file: Path, small_picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    weights_file: Path, small_image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter(load_weights(weights_file), 'cpu', input_size=(48, 0))
     seen: list[tuple[int, ...]] = []
     runner = segmenter._runner
     scores = runner.scores
     monkeypatch.setattr(
-        runner, 'scores', lambda pictures: seen.append(tuple(pictures.shape)) or scores(pictures)
+        runner, 'scores', lambda images: seen.append(tuple(images.shape)) or scores(images)
     )
-    assert segmenter.segment(small_picture).class_ids.shape == (64, 80)
+    assert segmenter.segment(small_image).class_ids.shape == (64, 80)
     assert seen == [(1, 3, 64, 48)]
 
 
-def test_a_picture_of_any_strides_equals_its_contiguous_copy(
-    segmenter: Segmenter, small_picture: NDArray[np.uint8]
+def test_an_image_of_any_strides_equals_its_contiguous_copy(
+    segmenter: Segmenter, small_image: NDArray[np.uint8]
 ) -> None:
-    mono = np.broadcast_to(small_picture[:, :, :1], small_picture.shape)
-    for view in (small_picture[:, ::-1], small_picture[::-1, :, ::-1], mono):
+    mono = np.broadcast_to(small_image[:, :, :1], small_image.shape)
+    for view in (small_image[:, ::-1], small_image[::-1, :, ::-1], mono):
         assert not view.flags.c_contiguous
         found = segmenter.segment(view)
         copied = segmenter.segment(np.array(view, order='C'))
@@ -177,39 +177,39 @@ def test_a_picture_of_any_strides_equals_its_contiguous_copy(
         assert np.array_equal(found.confidence, copied.confidence)
 
 
-def test_a_read_only_picture_is_worked_on_without_a_warning(
-    segmenter: Segmenter, small_picture: NDArray[np.uint8], recwarn: pytest.WarningsRecorder
+def test_a_read_only_image_is_worked_on_without_a_warning(
+    segmenter: Segmenter, small_image: NDArray[np.uint8], recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert not small_picture.flags.writeable
-    segmenter.segment(small_picture)
+    assert not small_image.flags.writeable
+    segmenter.segment(small_image)
     assert not recwarn.list
 
 
-def test_a_picture_without_pixels_is_refused(segmenter: Segmenter) -> None:
+def test_an_image_without_pixels_is_refused(segmenter: Segmenter) -> None:
     with pytest.raises(SizeError, match='5×0'):
         segmenter.segment(np.zeros((0, 5, 3), np.uint8))
 
 
-def test_the_threshold_holds_from_picture_to_picture(
-    segmenter: Segmenter, small_picture: NDArray[np.uint8]
+def test_the_threshold_holds_from_image_to_image(
+    segmenter: Segmenter, small_image: NDArray[np.uint8]
 ) -> None:
-    assert segmenter.segment(small_picture, 0.0).mask().all()
-    assert not segmenter.segment(small_picture, 1.0).mask().any()
-    card_says = segmenter.segment(small_picture, segmenter.card.threshold)
-    assert np.array_equal(segmenter.segment(small_picture).class_ids, card_says.class_ids)
+    assert segmenter.segment(small_image, 0.0).mask().all()
+    assert not segmenter.segment(small_image, 1.0).mask().any()
+    card_says = segmenter.segment(small_image, segmenter.card.threshold)
+    assert np.array_equal(segmenter.segment(small_image).class_ids, card_says.class_ids)
 
 
-def test_both_output_strides_run(weights_file: Path, small_picture: NDArray[np.uint8]) -> None:
+def test_both_output_strides_run(weights_file: Path, small_image: NDArray[np.uint8]) -> None:
     fine = Segmenter(load_weights(weights_file), 'cpu', output_stride=8)
-    assert fine.segment(small_picture).class_ids.shape == (64, 80)
+    assert fine.segment(small_image).class_ids.shape == (64, 80)
 
 
 def test_bfloat16_is_close_to_float32(
-    segmenter: Segmenter, weights_file: Path, small_picture: NDArray[np.uint8]
+    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     coarse = Segmenter(load_weights(weights_file), 'cpu', precision='bf16')
     assert coarse.precision == 'bf16'
-    one, two = (s.segment(small_picture, 0.0).confidence / 255 for s in (segmenter, coarse))
+    one, two = (s.segment(small_image, 0.0).confidence / 255 for s in (segmenter, coarse))
     assert np.abs(one - two).mean() < 0.02
 
 
@@ -249,11 +249,11 @@ def test_an_ignore_mask_of_another_size_is_refused() -> None:
 
 
 def test_a_sigmoid_network_runs_from_its_file(
-    tmp_path: Path, small_picture: NDArray[np.uint8]
+    tmp_path: Path, small_image: NDArray[np.uint8]
 ) -> None:
     card = replace(Card(output_stride=16), activation='sigmoid')
     save_weights(tmp_path / 'w.safetensors', build(card).state_dict(), card)
-    found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_picture)
+    found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_image)
     assert found.class_ids.shape == (64, 80)
     assert found.confidence.min() >= 127
 
@@ -268,19 +268,19 @@ class Recorder:
         self.seen: list[tuple[int, ...]] = []
         self.seen_in_part: list[tuple[int, ...]] = []
 
-    def scores(self, pictures: torch.Tensor) -> torch.Tensor:
-        self.seen.append(tuple(pictures.shape))
-        bright = pictures.mean(1, keepdim=True)
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(images.shape))
+        bright = images.mean(1, keepdim=True)
         return torch.cat([-bright, bright], dim=1)
 
-    def deep(self, pictures: torch.Tensor) -> torch.Tensor:
-        self.seen_in_part.append(tuple(pictures.shape))
-        return torch.zeros(1, 1, *(-(-side // 16) for side in pictures.shape[-2:]))
+    def deep(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen_in_part.append(tuple(images.shape))
+        return torch.zeros(1, 1, *(-(-side // 16) for side in images.shape[-2:]))
 
     def context(self, deep: torch.Tensor) -> torch.Tensor:
         return deep
 
-    def decode(self, pictures: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def decode(self, images: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         return torch.cat([context, context], dim=1)
 
 
@@ -293,28 +293,28 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Segmenter]:
     return lambda **arguments: Segmenter(weights, 'cpu', **arguments)
 
 
-def test_pictures_of_one_shape_are_run_together_and_come_back_in_their_order(
+def test_images_of_one_shape_are_run_together_and_come_back_in_their_order(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded()
     chance = np.random.default_rng(5)
     sizes = [(50, 60), (64, 48), (50, 60), (50, 60)]
-    pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    found = segmenter.segment_batch(pictures, 0.4)
+    images = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found = segmenter.segment_batch(images, 0.4)
     assert segmenter._runner.seen == [(3, 3, 50, 60), (1, 3, 64, 48)]  # type: ignore[attr-defined]
-    for picture, own in zip(pictures, found, strict=True):
-        alone = segmenter.segment(picture, 0.4)
+    for image, own in zip(images, found, strict=True):
+        alone = segmenter.segment(image, 0.4)
         assert np.array_equal(own.class_ids, alone.class_ids)
         assert np.array_equal(own.confidence, alone.confidence)
     assert segmenter.segment_batch([]) == []
 
 
-def test_one_picture_without_pixels_keeps_the_whole_batch_from_being_run(
-    recorded: Callable[..., Segmenter], small_picture: NDArray[np.uint8]
+def test_one_image_without_pixels_keeps_the_whole_batch_from_being_run(
+    recorded: Callable[..., Segmenter], small_image: NDArray[np.uint8]
 ) -> None:
     segmenter = recorded()
     with pytest.raises(SizeError, match='0×7'):
-        segmenter.segment_batch([small_picture, np.zeros((7, 0, 3), np.uint8)])
+        segmenter.segment_batch([small_image, np.zeros((7, 0, 3), np.uint8)])
     assert segmenter._runner.seen == []  # type: ignore[attr-defined]
 
 
@@ -325,7 +325,7 @@ def test_warming_runs_the_network_in_that_shape(recorded: Callable[..., Segmente
     assert segmenter._runner.seen == [(3, 3, 60, 80)]  # type: ignore[attr-defined]
 
 
-def test_only_pictures_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmenter]) -> None:
+def test_only_images_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmenter]) -> None:
     segmenter = recorded(tile=128, tile_overlap=8)
     runner: Recorder = segmenter._runner  # type: ignore[assignment]
     assert runner.parts
@@ -413,7 +413,7 @@ def test_an_image_that_is_too_large_to_warm_for_is_told_and_smaller_ones_may_com
 ) -> None:
     segmenter = recorded()
 
-    def fail(_pictures: torch.Tensor) -> torch.Tensor:
+    def fail(_images: torch.Tensor) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
     with monkeypatch.context() as patched:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture looked at in tiles has the mask that it has at once."""
+"""An image looked at in tiles has the mask that it has at once."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def cells(maps: Tensor, side: int) -> Tensor:
 
 
 class Brightness:
-    """A network whose ends see 4×4 px, and whose middle sees how bright the whole picture is."""
+    """A network whose ends see 4×4 px, and whose middle sees how bright the whole image is."""
 
     device, precision = CPU, 'fp32'
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
 
-    def deep(self, pictures: Tensor) -> Tensor:
-        self.seen.append(tuple(pictures.shape))
-        return cells(pictures.mean(1, keepdim=True), 16)
+    def deep(self, images: Tensor) -> Tensor:
+        self.seen.append(tuple(images.shape))
+        return cells(images.mean(1, keepdim=True), 16)
 
     def context(self, deep: Tensor) -> Tensor:
         return deep - deep.mean()
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
-        bright = cells(pictures.mean(1, keepdim=True), 4) + context
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
+        bright = cells(images.mean(1, keepdim=True), 4) + context
         return torch.cat([-bright, bright], dim=1)
 
-    def scores(self, pictures: Tensor) -> Tensor:
-        context = self.context(self.deep(pictures))
-        size = [-(-side // 4) for side in pictures.shape[-2:]]
-        coarse = self.decode(pictures, functional.interpolate(context, size, mode='bilinear'))
-        return functional.interpolate(coarse, pictures.shape[-2:], mode='bilinear')
+    def scores(self, images: Tensor) -> Tensor:
+        context = self.context(self.deep(images))
+        size = [-(-side // 4) for side in images.shape[-2:]]
+        coarse = self.decode(images, functional.interpolate(context, size, mode='bilinear'))
+        return functional.interpolate(coarse, images.shape[-2:], mode='bilinear')
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -85,17 +85,17 @@ def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> 
 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
-def test_a_tiled_picture_equals_the_whole_one(size: tuple[int, int]) -> None:
-    picture, scorer = noise(*size), Scorer(Brightness(), Card())
-    (whole,) = PlainPipeline(scorer).run([picture], 0.5)
-    tiled = Tiling(scorer, 130, 62).run(picture, 0.5)
+def test_a_tiled_image_equals_the_whole_one(size: tuple[int, int]) -> None:
+    image, scorer = noise(*size), Scorer(Brightness(), Card())
+    (whole,) = PlainPipeline(scorer).run([image], 0.5)
+    tiled = Tiling(scorer, 130, 62).run(image, 0.5)
     assert tiled.class_ids.shape == tiled.confidence().shape == size
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
     assert np.abs(tiled.confidence().astype(int) - whole.confidence()).max() <= 1
 
 
-def test_a_tiles_context_is_its_part_of_the_whole_pictures() -> None:
-    context = torch.randn(1, 5, 8, 21)  # of a picture of 125×330 px
+def test_a_tiles_context_is_its_part_of_the_whole_images() -> None:
+    context = torch.randn(1, 5, 8, 21)  # of an image of 125×330 px
     size = (32, 83)
     whole = functional.interpolate(context, size, mode='bilinear', align_corners=False)
     part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330))
@@ -109,10 +109,10 @@ def test_no_tile_is_larger_than_asked_for() -> None:
     assert len(network.seen) > 20
 
 
-def test_a_small_picture_is_enlarged_before_it_is_cut_into_tiles() -> None:
-    picture, scorer = noise(80, 300), Scorer(Brightness(), Card(smallest_side=128))
-    (whole,) = PlainPipeline(scorer).run([picture], 0.5)
-    tiled = Tiling(scorer, 128, 0).run(picture, 0.5)
+def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
+    image, scorer = noise(80, 300), Scorer(Brightness(), Card(smallest_side=128))
+    (whole,) = PlainPipeline(scorer).run([image], 0.5)
+    tiled = Tiling(scorer, 128, 0).run(image, 0.5)
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
 
 
@@ -150,18 +150,18 @@ def test_the_parts_of_a_network_are_the_network(
     torch.manual_seed(1)
     state = build(card).state_dict()
     runner = backend(Weights(Path('w.safetensors'), card, state), CPU, 'fp32', 0, parts=True)
-    picture = torch.randn(1, 3, 75, 130)
+    image = torch.randn(1, 3, 75, 130)
     one = [Span(0, side, 0, side) for side in (75, 130)]
-    result = runner.context(stitch(lambda *_: runner.deep(picture), [one[0]], [one[1]]))
+    result = runner.context(stitch(lambda *_: runner.deep(image), [one[0]], [one[1]]))
     if card.decoder == 'skip':
-        result = runner.decode(picture, sample(result, *one, (75, 130)))
+        result = runner.decode(image, sample(result, *one, (75, 130)))
     result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
-    torch.testing.assert_close(result, runner.scores(picture), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(result, runner.scores(image), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('embedded', EMBEDDED)
 @pytest.mark.parametrize(('backend', 'names'), [(TorchBackend, '332'), (OpenVinoBackend, '*')])
-def test_real_pictures_in_tiles_have_the_masks_of_the_whole_ones(
+def test_real_images_in_tiles_have_the_masks_of_the_whole_ones(
     backend: type[TorchBackend | OpenVinoBackend], names: str, embedded: str
 ) -> None:
     weights = load_weights(embedded)
@@ -169,10 +169,10 @@ def test_real_pictures_in_tiles_have_the_masks_of_the_whole_ones(
     files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.png'))
     assert files
     for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):
-        picture = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         with torch.inference_mode():
-            (whole,) = PlainPipeline(scorer).run([picture], weights.card.threshold)
-            tiled = Tiling(scorer, tile, overlap).run(picture, weights.card.threshold)
+            (whole,) = PlainPipeline(scorer).run([image], weights.card.threshold)
+            tiled = Tiling(scorer, tile, overlap).run(image, weights.card.threshold)
         assert (whole.class_ids == 1).mean() > 0.01
         assert (tiled.class_ids != whole.class_ids).mean() <= most, (file.name, tile)
         assert np.abs(tiled.confidence().astype(int) - whole.confidence()).mean() < 0.5

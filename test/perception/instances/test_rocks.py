@@ -34,7 +34,7 @@ def signed_area(polygon: NDArray[np.float32]) -> float:
 
 
 def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> list[Rock]:
-    """The rocks of class 1, each looked for in the whole picture, unordered."""
+    """The rocks of class 1, each looked for in the whole image, unordered."""
     _, labels = cv2.connectedComponents((class_ids == 1).astype(np.uint8), connectivity=8)
     rocks = []
     for label in range(1, int(labels.max()) + 1):

@@ -55,7 +55,7 @@ def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
 
 
 @pytest.mark.parametrize('times', [2, 4, 5])
-def test_a_heap_in_a_picture_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(times: int) -> None:
+def test_a_heap_in_an_image_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(times: int) -> None:
     shape = CELLS * times - 1, CELLS * times + 3  # no whole number of cells
     rock, rim = np.zeros((2, *shape), bool)
     for whole, where in zip((rock, rim), heap(), strict=True):
@@ -148,7 +148,7 @@ def test_a_rim_wider_than_usual_is_not_all_rock() -> None:
 
 
 def drawn(name: str) -> NDArray[np.uint8]:
-    """A single rock in a picture of 240×320 px, 255."""
+    """A single rock in an image of 240×320 px, 255."""
     rock = np.zeros((240, 320), np.uint8)
     if name == 'disc':
         cv2.circle(rock, (160, 120), 60, 255, -1)
@@ -219,7 +219,7 @@ def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1), (40, 3)])
-def test_the_smallest_pictures_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
+def test_the_smallest_images_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
     rock = np.full(shape, 255, np.uint8)
     np.testing.assert_array_equal(cut_by_shape(rock, rock), rock)
 
@@ -248,7 +248,7 @@ def test_a_heap_without_a_top_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1)])
-def test_the_smallest_pictures_are_no_trouble(shape: tuple[int, int]) -> None:
+def test_the_smallest_images_are_no_trouble(shape: tuple[int, int]) -> None:
     rim = np.zeros(shape, bool)
     rim[0, 0] = True
     left = cut(~rim, rim, sure(rim), 1)

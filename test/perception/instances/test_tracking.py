@@ -41,7 +41,7 @@ class Camera:
 
     Attributes:
         tracker: The tracker.
-        time: Of the next picture, s.
+        time: Of the next image, s.
     """
 
     def __init__(self, memory: float = 1.0) -> None:
@@ -52,9 +52,9 @@ class Camera:
     def see(
         self, x: int, y: int, hidden: Sequence[str] = (), discs: Discs = DISCS, zoom: float = 1
     ) -> dict[str, int]:
-        """Returns the ids of the discs in view from a place, the first corner of the picture."""
+        """Returns the ids of the discs in view from a place, the first corner of the image."""
         turn = zoom * np.array([[1.0, 0, -x], [0, 1, -y]])
-        picture = cv2.warpAffine(GROUND, turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+        image = cv2.warpAffine(GROUND, turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
         names, rocks = [], []
         for name, (across, down, radius) in discs.items():
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -63,7 +63,7 @@ class Camera:
             if mask.any() and name not in hidden:
                 names.append(name)
                 rocks += numbered(mask)
-        found = self.tracker.follow(picture, rocks, self.time)
+        found = self.tracker.follow(image, rocks, self.time)
         self.time += self.step
         assert [rock.area for rock in found] == [rock.area for rock in rocks]
         return {name: rock.id for name, rock in zip(names, found, strict=True)}
@@ -95,18 +95,18 @@ def test_rocks_keep_their_ids_while_the_camera_comes_nearer(camera):
 
 
 @pytest.mark.parametrize('side', [64, 640, 1600])
-def test_rocks_keep_their_ids_in_pictures_of_any_size(side):
+def test_rocks_keep_their_ids_in_images_of_any_size(side):
     tracker = Tracker()
     size = (side, side * 3 // 4)
     for number in range(3):
         start = 5 * number
-        picture = cv2.resize(GROUND[200:440, 200 + start : 520 + start], size)
+        image = cv2.resize(GROUND[200:440, 200 + start : 520 + start], size)
         mask = np.zeros((240, 320), np.uint8)
         for place in ((60 - start, 70), (200 - start, 90), (150 - start, 190)):
             cv2.circle(mask, place, 15, 255, -1)
         rocks = numbered(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
         rocks.sort(key=lambda rock: rock.centroid)
-        assert [r.id for r in tracker.follow(picture, rocks, number / 5)] == [1, 2, 3]
+        assert [r.id for r in tracker.follow(image, rocks, number / 5)] == [1, 2, 3]
 
 
 def test_a_rock_missed_for_under_a_second_keeps_its_id_while_the_camera_moves(camera):
@@ -133,7 +133,7 @@ def test_a_rock_that_is_out_of_sight_for_longer_is_a_new_one(camera):
     assert after['b'] == before['b']
 
 
-def test_with_slow_pictures_a_rock_may_be_missed_in_one(camera):
+def test_with_slow_images_a_rock_may_be_missed_in_one(camera):
     camera.step = 3.0
     ids = camera.see(300, 250)
     camera.see(310, 250, hidden='b')
@@ -189,7 +189,7 @@ def test_another_scene_starts_anew():
     assert ids == [1, 2, 2]
 
 
-def test_a_black_picture_in_between_changes_no_id(camera):
+def test_a_black_image_in_between_changes_no_id(camera):
     ids = camera.see(300, 250)
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
@@ -202,11 +202,11 @@ def test_brighter_light_changes_no_id():
     tracker = Tracker()
     rocks = numbered(cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (100, 100), 20, 255, -1))
     view = GROUND[:HEIGHT, :WIDTH]
-    for time, picture in enumerate((view, view // 3, view // 2 + 90)):
-        assert tracker.follow(picture, rocks, float(time))[0].id == 1
+    for time, image in enumerate((view, view // 3, view // 2 + 90)):
+        assert tracker.follow(image, rocks, float(time))[0].id == 1
 
 
-def test_specks_and_a_picture_full_of_rock_are_followed(camera):
+def test_specks_and_an_image_full_of_rock_are_followed(camera):
     view = GROUND[:HEIGHT, :WIDTH]
     specks = np.zeros((HEIGHT, WIDTH), np.uint8)
     specks[::6, ::8] = 255
@@ -221,21 +221,21 @@ def test_specks_and_a_picture_full_of_rock_are_followed(camera):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 500), (500, 3), (15, 40), (40, 17)])
-def test_the_smallest_pictures_are_followed(shape):
+def test_the_smallest_images_are_followed(shape):
     tracker = Tracker()
-    picture = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     rocks = numbered(np.full(shape, 255, np.uint8))
-    ids = [tracker.follow(picture, rocks, float(time))[0].id for time in range(3)]
+    ids = [tracker.follow(image, rocks, float(time))[0].id for time in range(3)]
     assert ids in ([1, 1, 1], [1, 2, 3])
 
 
-def test_a_picture_of_any_strides_is_read():
+def test_an_image_of_any_strides_is_read():
     rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
-    picture = GROUND[HEIGHT:0:-1, :WIDTH, ::-1]
-    assert Tracker().follow(picture, rocks, 0.0)[0].id == 1
+    image = GROUND[HEIGHT:0:-1, :WIDTH, ::-1]
+    assert Tracker().follow(image, rocks, 0.0)[0].id == 1
 
 
-def test_the_flow_points_from_the_old_picture_to_the_new():
+def test_the_flow_points_from_the_old_image_to_the_new():
     old, new = GROUND[100:340, 100:420, 0], GROUND[110:350, 105:425, 0]
     flow = find_motion(old, new)
     assert np.median(flow[..., 0]) == pytest.approx(-5, abs=0.1)
@@ -248,7 +248,7 @@ def test_a_far_motion_is_found_by_features():
     assert np.median(flow[:, 120:, 0]) == pytest.approx(-100, abs=0.5)
 
 
-def test_points_outside_of_the_picture_go_with_it():
+def test_points_outside_of_the_image_go_with_it():
     grid = np.stack(np.meshgrid(np.arange(320), np.arange(240)), -1).astype(np.float32)
     flow = 0.1 * (grid - [160, 120]).astype(np.float32)
     points = np.array([[-100, 160, 800], [120, 120, 500]], np.float32)
@@ -260,10 +260,10 @@ def test_points_outside_of_the_picture_go_with_it():
 def striped(shift: int) -> NDArray[np.uint8]:
     """240×320×3, the same stripes every 40 px, with a little that tells them apart."""
     wave = 120 + 60 * np.sin(2 * np.pi * (np.arange(600) + shift) / 40)
-    picture = np.repeat(wave[None, :WIDTH], HEIGHT, axis=0)
+    image = np.repeat(wave[None, :WIDTH], HEIGHT, axis=0)
     fine = np.random.default_rng(2).normal(0, 6, (HEIGHT, 600))
-    picture += cv2.GaussianBlur(fine, (0, 0), 3)[:, shift : shift + WIDTH] * 8
-    return np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    image += cv2.GaussianBlur(fine, (0, 0), 3)[:, shift : shift + WIDTH] * 8
+    return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 @pytest.mark.parametrize('told', [True, False])

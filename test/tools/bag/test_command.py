@@ -67,17 +67,17 @@ def header(stamp, frame_id=FRAME):
     return made
 
 
-def raw(picture, stamp, encoding='rgb8', frame_id=FRAME):
+def raw(image, stamp, encoding='rgb8', frame_id=FRAME):
     message = Image(header=header(stamp, frame_id), encoding=encoding)
-    message.height, message.width = picture.shape[:2]
-    message.step = picture[0].nbytes
-    message.data.frombytes(picture.tobytes())
+    message.height, message.width = image.shape[:2]
+    message.step = image[0].nbytes
+    message.data.frombytes(image.tobytes())
     return message
 
 
-def png(picture, stamp):
+def png(image, stamp):
     message = CompressedImage(header=header(stamp), format='png')
-    message.data.frombytes(cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
+    message.data.frombytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes())
     return message
 
 
@@ -111,7 +111,7 @@ def read_results(path):
 
 
 def rocks(path):
-    """Values of the rocks of each picture by field: lists of N structured points."""
+    """Values of the rocks of each image by field: lists of N structured points."""
     clouds = [deserialize_message(data, PointCloud2) for _, data in read(path)['/rock_seg/rocks']]
     kinds = {2: 'u1', 6: 'u4', 7: 'f4'}
     return [
@@ -134,13 +134,13 @@ def told(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if 'rock_seg bag' in line]
 
 
-def test_every_picture_gets_results_with_its_header_at_the_time_of_its_recording(
+def test_every_image_gets_results_with_its_header_at_the_time_of_its_recording(
     find_rocks, demo_data, tmp_path
 ):
     assert find_rocks(demo_data / 'mars_drive') == 0
-    ((_, pictures),) = read(demo_data / 'mars_drive').items()
+    ((_, images),) = read(demo_data / 'mars_drive').items()
     assert set(read(tmp_path / 'out')) == set(RESULTS)
-    sources = [(stamp, deserialize_message(data, CompressedImage)) for stamp, data in pictures]
+    sources = [(stamp, deserialize_message(data, CompressedImage)) for stamp, data in images]
     for results in read_results(tmp_path / 'out').values():
         assert [(at, result.header) for at, result in results] == [
             (at, source.header) for at, source in sources
@@ -148,7 +148,7 @@ def test_every_picture_gets_results_with_its_header_at_the_time_of_its_recording
     assert all(len(found) == 2 for found in rocks(tmp_path / 'out'))
 
 
-def test_the_mask_is_the_pictures(find_rocks, write_bag, scene, tmp_path):
+def test_the_mask_is_the_images(find_rocks, write_bag, scene, tmp_path):
     assert find_rocks(write_bag(('/image', 5, raw(scene, 7)))) == 0
     ((_, data),) = read(tmp_path / 'out')['/rock_seg/mask']
     mask = deserialize_message(data, Image)
@@ -159,9 +159,9 @@ def test_the_mask_is_the_pictures(find_rocks, write_bag, scene, tmp_path):
 @pytest.mark.parametrize('encoding', ENCODINGS)
 def test_every_encoding_that_the_node_reads_is_read(find_rocks, write_bag, tmp_path, encoding):
     channels, size, _ = ENCODINGS[encoding]
-    picture = np.zeros((48, 64, channels), f'u{size}')
+    image = np.zeros((48, 64, channels), f'u{size}')
     # By name, since 16UC1 may be depth.
-    bag = write_bag(('/image', 5, raw(picture, 7, encoding)))
+    bag = write_bag(('/image', 5, raw(image, 7, encoding)))
     assert find_rocks(bag, '--image', '/image') == 0
     assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 1
 
@@ -228,7 +228,7 @@ def test_a_rosbag1_is_read(find_rocks, tmp_path, scene):
     np.testing.assert_array_equal(np.array(copied.data).reshape(scene.shape), scene)
 
 
-def test_pictures_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
+def test_images_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
     find_rocks, write_bag, scene, tmp_path, capsys
 ):
     source = write_bag(
@@ -242,25 +242,23 @@ def test_pictures_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
     output = capsys.readouterr()
     lines = [line for line in output.err.splitlines() if 'rock_seg bag' in line]
     assert len(lines) == 2
-    assert "picture 2 (0.000 s): unknown encoding: 'nonsense'" in lines[0]
-    assert 'picture 4 (0.000 s): damaged message: 500 bytes' in lines[1]
-    assert (
-        '2 pictures with results; refused: unknown encoding (2), damaged message (1)' in output.out
-    )
+    assert "image 2 (0.000 s): unknown encoding: 'nonsense'" in lines[0]
+    assert 'image 4 (0.000 s): damaged message: 500 bytes' in lines[1]
+    assert '2 images with results; refused: unknown encoding (2), damaged message (1)' in output.out
     assert {
         topic: [stamp for stamp, _ in got] for topic, got in read(tmp_path / 'out').items()
     } == {topic: [1, 5] for topic in RESULTS}
 
 
-def test_an_error_of_the_network_costs_its_picture_only(
+def test_an_error_of_the_network_costs_its_image_only(
     find_rocks, write_bag, scene, tmp_path, segmenter, monkeypatch
 ):
     segment, errors = segmenter.segment, [RuntimeError('out of memory')]
 
-    def fail_once(picture, threshold=None):
+    def fail_once(image, threshold=None):
         if errors:
             raise errors.pop()
-        return segment(picture, threshold)
+        return segment(image, threshold)
 
     monkeypatch.setattr(segmenter, 'segment', fail_once)
     source = write_bag(('/image', 1, raw(scene, 1)), ('/image', 2, raw(scene, 2)))
@@ -268,7 +266,7 @@ def test_an_error_of_the_network_costs_its_picture_only(
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [2]
 
 
-def test_raw_pictures_win_over_compressed_ones_of_the_same_name(
+def test_raw_images_win_over_compressed_ones_of_the_same_name(
     find_rocks, write_bag, scene, tmp_path
 ):
     source = write_bag(
@@ -304,9 +302,9 @@ def test_a_topic_that_is_not_there_is_wrong_use_with_one_line(
 
 
 @pytest.mark.parametrize('message', [depth(1), info(1)])
-def test_a_bag_without_pictures_is_one_line(find_rocks, write_bag, capsys, message):
+def test_a_bag_without_images_is_one_line(find_rocks, write_bag, capsys, message):
     assert find_rocks(write_bag(('/some/topic', 1, message))) == 1
-    assert told(capsys)[0].endswith('in: has no pictures')
+    assert told(capsys)[0].endswith('in: has no images')
 
 
 def test_with_camera_info_and_depth_rocks_have_metres(find_rocks, write_bag, scene, tmp_path):
@@ -360,7 +358,7 @@ def test_a_known_camera_height_gives_metres_without_depth(find_rocks, write_bag,
     ('given', 'reason'),
     [
         (info(1, focal=0.0), 'set aside: camera_info: the focal lengths must be above 0'),
-        (depth(1, metres=np.nan), '1 pictures with results\n'),
+        (depth(1, metres=np.nan), '1 images with results\n'),
         (raw(np.ones((24, 32), np.float32), 1, '32FC1'), 'depth: of another size'),
         (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: of another time'),
     ],
@@ -387,7 +385,7 @@ def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
         ('/depth', depth, 'set aside: depth: damaged message (1)'),
     ],
 )
-def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_picture_only(
+def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_image_only(
     find_rocks, write_bag, scene, tmp_path, capsys, topic, make, reason
 ):
     messages = [
@@ -473,10 +471,10 @@ def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
     ]
 
 
-def test_rocks_keep_their_ids_from_picture_to_picture_where_that_is_wanted(
+def test_rocks_keep_their_ids_from_image_to_image_where_that_is_wanted(
     find_rocks, write_bag, scene, tmp_path
 ):
-    """The larger rock is gone in the second picture: counted anew, the other would become 1."""
+    """The larger rock is gone in the second image: counted anew, the other would become 1."""
     without = scene.copy()
     without[4:14, 8:28] = 60
     source = write_bag(('/image', 1, raw(scene, NS)), ('/image', 2, raw(without, NS + NS // 10)))
@@ -575,7 +573,7 @@ def damage_after(monkeypatch, count):
 def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
     find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch, depth_too
 ):
-    """With depth pictures wait for it, and are not lost when it no longer comes."""
+    """With depth images wait for it, and are not lost when it no longer comes."""
     source = write_bag(
         *(('/image', stamp, raw(scene, stamp)) for stamp in (1, 2, 3)),
         *([('/depth', 4, depth(3))] if depth_too else []),
@@ -585,14 +583,14 @@ def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
     monkeypatch.undo()
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1, 2]
     output = capsys.readouterr()
-    assert f'{tmp_path / "out"}: 2 pictures with results' in output.out
+    assert f'{tmp_path / "out"}: 2 images with results' in output.out
     assert (
         f'rock_seg bag: {source}: damaged (nonsense); what was found before is kept' in output.err
     )
     assert (tmp_path / 'report.html').exists()
 
 
-def test_damage_before_the_first_picture_leaves_nothing_behind(
+def test_damage_before_the_first_image_leaves_nothing_behind(
     find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
 ):
     source = write_bag(('/image', 1, raw(scene, 1)))

@@ -89,7 +89,7 @@ def test_sqlite3_bags_are_read(tmp_path, serialized, make_compressed):
 
 @pytest.fixture
 def rosbag1(tmp_path, scene):
-    """A ROS 1 bag with a latched picture, and a type of its own."""
+    """A ROS 1 bag with a latched image, and a type of its own."""
     store = get_typestore(Stores.ROS1_NOETIC)
     make = store.types
     time = make['builtin_interfaces/msg/Time'](12, 34)
@@ -108,7 +108,7 @@ def rosbag1(tmp_path, scene):
     return path
 
 
-def test_ros_1_pictures_become_ros_2_messages(rosbag1, scene):
+def test_ros_1_images_become_ros_2_messages(rosbag1, scene):
     with Bag(rosbag1) as bag:
         image, log = bag.topics
         assert bag.has_ros2_form(image)

@@ -22,7 +22,7 @@ def message(topic, stamp, recorded=None, order='<'):
 
 
 def stamps(found):
-    """Stamp of each picture and of what belongs to it, s."""
+    """Stamp of each image and of what belongs to it, s."""
 
     def seconds(data):
         return None if data is None else stamp_of(BagMessage('', 0, data)) / NS
@@ -41,7 +41,7 @@ def test_a_message_that_is_cut_short_has_the_stamp_of_its_recording():
     assert stamp_of(BagMessage('/image', 7, b'\0\1\0\0')) == 7
 
 
-def test_depth_that_lies_after_its_picture_is_found():
+def test_depth_that_lies_after_its_image_is_found():
     messages = [
         message('/depth', 0.9),
         message('/image', 1.0),
@@ -57,7 +57,7 @@ def test_depth_beyond_the_tolerance_is_not_taken():
     assert stamps(frames(messages, SOURCES, 0.05)) == [(1.0, None, None)]
 
 
-def test_a_picture_without_depth_does_not_hold_up_those_after_it():
+def test_an_image_without_depth_does_not_hold_up_those_after_it():
     """Else a bag whose depth ends early would be in memory whole."""
     read = []
 
@@ -71,7 +71,7 @@ def test_a_picture_without_depth_does_not_hold_up_those_after_it():
     assert len(read) == 12
 
 
-def test_no_picture_that_came_before_damage_is_lost():
+def test_no_image_that_came_before_damage_is_lost():
     def messages():
         yield message('/image', 1.0)
         yield message('/image', 1.1)
@@ -83,20 +83,20 @@ def test_no_picture_that_came_before_damage_is_lost():
         next(found)
 
 
-def test_no_picture_is_lost_at_the_end():
+def test_no_image_is_lost_at_the_end():
     messages = [message('/image', second / 10) for second in range(5)]
     assert [stamp for stamp, _, _ in stamps(frames(messages, SOURCES, 0.05))] == [
         0.0, 0.1, 0.2, 0.3, 0.4,
     ]  # fmt: skip
 
 
-def test_without_a_depth_topic_no_picture_waits():
+def test_without_a_depth_topic_no_image_waits():
     messages = iter([message('/image', 1.0), message('/image', 2.0)])
     next(frames(messages, WITHOUT_DEPTH, 0.05))
     assert len(list(messages)) == 1
 
 
-def test_each_picture_has_the_newest_camera_info_and_the_first_one_the_first():
+def test_each_image_has_the_newest_camera_info_and_the_first_one_the_first():
     messages = [
         message('/image', 1.0),
         message('/info', 1.5),
@@ -108,7 +108,7 @@ def test_each_picture_has_the_newest_camera_info_and_the_first_one_the_first():
     assert stamps(found) == [(1.0, 1.5, None), (1.6, 1.5, None), (2.6, 2.5, None)]
 
 
-def test_a_bag_in_which_time_jumps_back_keeps_all_its_pictures():
+def test_a_bag_in_which_time_jumps_back_keeps_all_its_images():
     recorded = [message('/image', 9.0, 1.0), message('/depth', 9.0, 1.1)]
     again = [message('/image', 0.5, 2.0), message('/depth', 0.5, 2.1)]
     found = stamps(frames([*recorded, *again], SOURCES, 0.05))

@@ -21,7 +21,7 @@ SVG = re.compile('data:image/svg\\+xml;base64,([^"]+)')
 def told(**changes):
     values = {
         'command': 'rock_seg bag in -o out',
-        'facts': {'pictures': '/image'},
+        'facts': {'images': '/image'},
         'refused': {},
         'set_aside': {},
         'lasting': True,
@@ -39,13 +39,13 @@ def view():
 
 @pytest.fixture
 def record(segmenter, scene):
-    """Builds a record of some pictures, 0.5 s apart, with a view or without."""
+    """Builds a record of some images, 0.5 s apart, with a view or without."""
 
-    def build(pictures, view=None):
-        made = Record(len(pictures))
-        for number, picture in enumerate(pictures):
+    def build(images, view=None):
+        made = Record(len(images))
+        for number, image in enumerate(images):
             settings = Settings(rocks=RockSettings(min_area=2))  # else all are too small to fit
-            analysis = Analysis(picture, segmenter, settings, view=view)
+            analysis = Analysis(image, segmenter, settings, view=view)
             made.add(1_700_000_000 * NS + number * NS // 2, analysis)
         return made
 
@@ -70,12 +70,12 @@ def written(tmp_path):
     return write
 
 
-def test_figures_are_those_of_all_pictures(record, scene, empty):
+def test_figures_are_those_of_all_images(record, scene, empty):
     figures = figures_of(*of(record([scene, empty])), told(refused={'cut short': 3}))
-    assert figures['pictures with results'] == '2'
-    assert figures['pictures refused'] == '3'
-    assert figures['rocks a picture, mean'] == '1.00'
-    assert figures['rocks a picture, least to most'] == '0 to 2'
+    assert figures['images with results'] == '2'
+    assert figures['images refused'] == '3'
+    assert figures['rocks an image, mean'] == '1.00'
+    assert figures['rocks an image, least to most'] == '0 to 2'
     assert figures['share of the pixels that is rock'] == f'{320 / (2 * 48 * 64):.2%}'
 
 
@@ -87,7 +87,7 @@ def of(record):
 def test_rocks_are_counted_by_id_where_ids_last(record, scene):
     figures = figures_of(*of(record([scene] * 3)), told())
     assert figures['different rocks (ids)'] == '2'
-    assert figures['of them in 3 pictures or more'] == '2'
+    assert figures['of them in 3 images or more'] == '2'
     figures = figures_of(*of(record([scene] * 3)), told(lasting=False))
     assert not any('different' in name for name in figures)
 
@@ -95,8 +95,8 @@ def test_rocks_are_counted_by_id_where_ids_last(record, scene):
 def test_with_metres_the_ground_and_its_abundance_are_told(record, scene, view):
     figures = figures_of(*of(record([scene, scene], view)), told())
     share = 320 / (48 * 64)
-    assert figures['pictures with metres'] == '2'
-    assert float(figures['ground seen, each picture counted'].split()[0]) == pytest.approx(
+    assert figures['images with metres'] == '2'
+    assert float(figures['ground seen, each image counted'].split()[0]) == pytest.approx(
         2 * (64 / 30) * (48 / 30), abs=0.1
     )
     abundance = float(figures['rock abundance: share of the ground'].rstrip('%')) / 100
@@ -118,7 +118,7 @@ def test_without_metres_sizes_are_plotted_in_pixels(record, scene, written):
     assert 'of the ground' not in plots
 
 
-def test_special_pictures_are_shown_once_with_what_is_special(record, scene, empty, written):
+def test_special_images_are_shown_once_with_what_is_special(record, scene, empty, written):
     page, _ = written(record([empty, empty, scene]), told())
     captions = re.findall('<figcaption>(.*)</figcaption>', page)
     assert captions == [
@@ -139,14 +139,12 @@ def test_what_was_refused_and_set_aside_is_told_with_the_reason(record, scene, w
 def test_command_and_what_was_used_are_told_as_text(record, scene, written):
     page, _ = written(record([scene]), told(command="rock_seg bag '<b>'"))
     assert '<code>rock_seg bag &#39;&lt;b&gt;&#39;</code>' in page
-    assert '<tr><td>pictures</td><td>/image</td></tr>' in page
+    assert '<tr><td>images</td><td>/image</td></tr>' in page
 
 
-@pytest.mark.parametrize('pictures', [0, 1])
-def test_a_report_without_rocks_or_without_pictures_is_written(
-    record, empty, view, written, pictures
-):
-    page, _ = written(record([empty] * pictures, view), told(refused={'cut short': 1}))
+@pytest.mark.parametrize('images', [0, 1])
+def test_a_report_without_rocks_or_without_images_is_written(record, empty, view, written, images):
+    page, _ = written(record([empty] * images, view), told(refused={'cut short': 1}))
     assert 'cut short' in page
 
 
@@ -156,7 +154,7 @@ def test_long_bags_are_plotted_with_means_of_neighbours(record, empty, scene, mo
     assert [[moment.rocks for moment in group] for group in groups] == [[0, 2], [2]]
 
 
-def test_a_record_keeps_no_picture(record, scene):
+def test_a_record_keeps_no_image(record, scene):
     """A day's bag has a million of them."""
     made = record([scene] * 5)
     sizes = [value for value in vars(made.moments[0].seen).values() if hasattr(value, 'nbytes')]

@@ -8,7 +8,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.images import PictureRefused
+from rock_seg_ros.node.images import InvalidImageError
 from rock_seg_ros.tools.bag.files import Bag, BagError, BagWriter
 from rock_seg_ros.tools.bag.topics import choose_sources, read_message
 from rock_seg_ros.tools.main import UsageError
@@ -145,8 +145,8 @@ def test_a_topic_of_another_type_is_refused_with_those_that_fit(choose):
         choose(topics, image='/cam/camera_info')
 
 
-def test_depth_alone_is_no_picture(choose):
-    with pytest.raises(BagError, match='has no pictures'):
+def test_depth_alone_is_no_image(choose):
+    with pytest.raises(BagError, match='has no images'):
         choose({'/depth': raw('16UC1')})
 
 
@@ -171,5 +171,5 @@ def test_damage_is_told_only_where_it_hides_the_images(tmp_path, monkeypatch):
 
 
 def test_a_message_that_is_cut_short_is_refused():
-    with pytest.raises(PictureRefused, match='damaged message: 10 bytes'):
+    with pytest.raises(InvalidImageError, match='damaged message: 10 bytes'):
         read_message(serialize_message(raw())[:10], 'sensor_msgs/msg/Image')

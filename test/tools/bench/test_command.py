@@ -51,8 +51,8 @@ def test_one_run_measures_networks_nodes_shell_and_overload(tmp_path, weights_fi
     result = json.loads(told)
     names = [case['name'] for case in result['cases']]
     assert names == [
-        *('network: torchvision', 'picture: torchvision', 'network: eager'),
-        *('network: balanced', 'picture: balanced'),
+        *('network: torchvision', 'image: torchvision', 'network: eager'),
+        *('network: balanced', 'image: balanced'),
         *('node: plain node', 'node: balanced'),
         *('shell: rock_seg', 'shell: plain node', 'shell: echo node', 'overload: age at 100 Hz'),
     ]
@@ -62,8 +62,8 @@ def test_one_run_measures_networks_nodes_shell_and_overload(tmp_path, weights_fi
         assert measured['rss_mb'] > 100
     overload = result['cases'][-1]
     assert overload['p50_ms'] > 100  # what the stand-in takes
-    assert overload['runs'] < overload['pictures']  # the others were dropped
-    assert overload['runs'] / overload['fps'] >= 0.99 * overload['pictures'] / 100  # s
+    assert overload['runs'] < overload['images']  # the others were dropped
+    assert overload['runs'] / overload['fps'] >= 0.99 * overload['images'] / 100  # s
     assert result['ratios'].keys() >= FIXED_RATIOS
     assert result['ratios']['cpu_balanced_vs_torchvision'] > 0
     assert result['ratios']['shell_vs_plain_640x480'] > 0

@@ -22,9 +22,9 @@ from rock_seg_ros.tools.bench.contenders import (
 
 
 @pytest.fixture
-def job(tmp_path, small_picture, weights_file):
-    file = tmp_path / 'picture.png'
-    cv2.imwrite(str(file), cv2.cvtColor(small_picture, cv2.COLOR_RGB2BGR))
+def job(tmp_path, small_image, weights_file):
+    file = tmp_path / 'image.png'
+    cv2.imwrite(str(file), cv2.cvtColor(small_image, cv2.COLOR_RGB2BGR))
 
     def make(who, weights=weights_file):
         return Job(who, 'cpu', 'auto', str(weights), file)
@@ -32,25 +32,25 @@ def job(tmp_path, small_picture, weights_file):
     return make
 
 
-def test_a_preset_runs_its_network_and_goes_the_whole_way(job, small_picture):
+def test_a_preset_runs_its_network_and_goes_the_whole_way(job, small_image):
     contender = Preset(job('balanced'))
     assert contender.precision == 'fp32'
-    assert contender.network(contender.prepare(small_picture)).shape == (1, 2, 64, 80)
-    assert contender.picture(small_picture).shape == (64, 80)
+    assert contender.network(contender.prepare(small_image)).shape == (1, 2, 64, 80)
+    assert contender.image(small_image).shape == (64, 80)
 
 
-def test_torchvision_is_found_beside_the_package(job, small_picture):
+def test_torchvision_is_found_beside_the_package(job, small_image):
     contender = Torchvision(job('torchvision'))
-    picture = small_picture.copy()
-    assert contender.network(contender.prepare(picture)).shape == (1, 2, 64, 80)
-    assert contender.picture(picture).dtype == bool
+    image = small_image.copy()
+    assert contender.network(contender.prepare(image)).shape == (1, 2, 64, 80)
+    assert contender.image(image).dtype == bool
 
 
 def test_a_contender_measures_in_a_process_of_its_own(job):
     process = ContenderProcess(job('balanced'))
     try:
         process.await_loaded()
-        run = process.run('picture', (40, 32))
+        run = process.run('image', (40, 32))
     finally:
         process.stop()
     assert process.precision == 'fp32'
@@ -87,9 +87,9 @@ def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
         process.stop()
 
 
-def test_the_picture_is_scaled_to_width_and_height(job):
-    assert scaled(job('exact').picture, (40, 32)).shape == (32, 40, 3)
-    with pytest.raises(OSError, match=r'none\.png: is no picture'):
+def test_the_image_is_scaled_to_width_and_height(job):
+    assert scaled(job('exact').image, (40, 32)).shape == (32, 40, 3)
+    with pytest.raises(OSError, match=r'none\.png: is no image'):
         scaled(Path('none.png'), (40, 32))
 
 

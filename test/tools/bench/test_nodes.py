@@ -10,7 +10,7 @@ from rock_seg_ros.tools.bench.contenders import BenchError
 from rock_seg_ros.tools.bench.nodes import BenchNode, SerializedImage, ros_context
 from rock_seg_ros.tools.demo.command import keep_to_this_machine
 
-# Answers each picture with its header; keeps to itself what it is told to.
+# Answers each image with its header; keeps to itself what it is told to.
 ECHO = """
 import sys, rclpy
 from sensor_msgs.msg import Image
@@ -19,10 +19,10 @@ node = rclpy.create_node('echo')
 masks = node.create_publisher(Image, '~/mask', 10)
 overlays = node.create_publisher(Image, '~/overlay', 10)
 
-def answer(picture):
-    masks.publish(Image(header=picture.header))
-    if picture.header.stamp.sec == 2:
-        overlays.publish(Image(header=picture.header))
+def answer(image):
+    masks.publish(Image(header=image.header))
+    if image.header.stamp.sec == 2:
+        overlays.publish(Image(header=image.header))
 
 node.create_subscription(Image, 'image', answer, 10)
 rclpy.spin(node)
@@ -30,7 +30,7 @@ rclpy.spin(node)
 
 
 @pytest.fixture
-def picture(colours):
+def image(colours):
     return SerializedImage(colours)
 
 
@@ -53,44 +53,44 @@ def start(tmp_path, monkeypatch):
             node.process.stop()
 
 
-def test_a_picture_is_stamped_in_the_wire(picture, colours):
-    message = deserialize_message(picture.stamped(7), Image)
+def test_an_image_is_stamped_in_the_wire(image, colours):
+    message = deserialize_message(image.stamped(7), Image)
     assert (message.header.stamp.sec, message.header.frame_id) == (7, 'bench')
     assert (message.height, message.width, message.encoding) == (32, 48, 'rgb8')
     assert bytes(message.data) == colours.tobytes()
-    assert deserialize_message(picture.stamped(8), Image).header.stamp.sec == 8
+    assert deserialize_message(image.stamped(8), Image).header.stamp.sec == 8
 
 
-def test_a_run_lasts_from_the_publication_to_the_last_output(start, picture):
+def test_a_run_lasts_from_the_publication_to_the_last_output(start, image):
     node = start(ECHO)
-    node.listen({'mask': 1}, picture)
-    run = node.run(picture)
+    node.listen({'mask': 1}, image)
+    run = node.run(image)
     assert 0 < run.seconds < 10
     assert run.rss_mb > 10
 
 
-def test_a_node_is_shown_pictures_until_all_outputs_of_one_came(start, picture, monkeypatch):
+def test_a_node_is_shown_images_until_all_outputs_of_one_came(start, image, monkeypatch):
     monkeypatch.setattr(bench_nodes, 'LEAST_PATIENCE', 0.1)
     node = start(ECHO)
-    node.listen({'mask': 1, 'overlay': 1}, picture, patience=0.1)
+    node.listen({'mask': 1, 'overlay': 1}, image, patience=0.1)
     assert list(node._done) == [2]
 
 
-def test_pictures_are_published_at_the_rate_whether_or_not_answers_came(start, picture):
+def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, image):
     node = start(ECHO)
-    node.listen({'mask': 1}, picture)
-    runs = node.overload(picture, rate=50, pictures=20)
+    node.listen({'mask': 1}, image)
+    runs = node.overload(image, rate=50, images=20)
     assert 0 < len(runs) <= 20
     assert all(0 < run.seconds < 5 for run in runs)
 
 
-def test_a_node_that_ends_is_told_with_its_last_words(start, picture):
+def test_a_node_that_ends_is_told_with_its_last_words(start, image):
     node = start('raise SystemExit("no such thing")')
     with pytest.raises(BenchError, match='tried: ended: no such thing'):
-        node.listen({'mask': 1}, picture)
+        node.listen({'mask': 1}, image)
 
 
-def test_a_node_that_cannot_be_configured_is_told_with_its_reason(start, picture):
+def test_a_node_that_cannot_be_configured_is_told_with_its_reason(start, image):
     node = start('import time; print("cannot be configured: x", flush=True); time.sleep(60)')
     with pytest.raises(BenchError, match='tried: cannot be configured: x'):
-        node.listen({'mask': 1}, picture)
+        node.listen({'mask': 1}, image)

@@ -39,7 +39,7 @@ def test_the_machine_is_told_with_the_versions_that_matter():
     assert about['torch'].startswith('2.')
 
 
-def test_the_plot_is_a_picture_with_something_in_it(tmp_path):
+def test_the_plot_is_an_image_with_something_in_it(tmp_path):
     pytest.importorskip('matplotlib')
     assert plot(CASES, machine(), tmp_path / 'plot.png')
     drawn = cv2.imread(str(tmp_path / 'plot.png'))

@@ -42,7 +42,7 @@ def wait_for(condition, process):
     return result
 
 
-def test_the_demo_runs_the_node_and_leaves_figures_pictures_and_a_recording(
+def test_the_demo_runs_the_node_and_leaves_figures_images_and_a_recording(
     tmp_path, demo_data, weights_file
 ):
     output = tmp_path / 'demo_out'

@@ -123,15 +123,15 @@ def test_a_drive_that_gives_fewer_masks_than_wanted_says_so(
     assert 'masks came out, not 13' in capsys.readouterr().err
 
 
-def test_a_picture_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
+def test_an_image_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
     camera, process, start_node, segmenter, demo_data, capsys
 ):
     failures = [RuntimeError('out of memory')]
 
-    def fail_once(picture, threshold=None):
+    def fail_once(image, threshold=None):
         if failures:
             raise failures.pop()
-        return segmenter.segment(picture, threshold)
+        return segmenter.segment(image, threshold)
 
     start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail_once))
     await_active(camera, process)
@@ -189,7 +189,7 @@ def test_a_node_that_says_nothing_ends_the_demo(camera, process):
 def test_a_node_that_publishes_nothing_ends_the_demo_with_its_diagnostics(
     camera, process, start_node, segmenter, demo_data, monkeypatch
 ):
-    def fail(picture, threshold=None):
+    def fail(image, threshold=None):
         raise RuntimeError('out of memory')
 
     start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail))
@@ -201,7 +201,7 @@ def test_a_node_that_publishes_nothing_ends_the_demo_with_its_diagnostics(
     assert time.monotonic() - began < demo_drive.MOST_PATIENCE / 4
     with (
         Bag(demo_data / 'mars_drive') as bag,
-        pytest.raises(DemoError, match=r'of 12 pictures, 0 came back.*frames failed'),
+        pytest.raises(DemoError, match=r'of 12 images, 0 came back.*frames failed'),
     ):
         drive_past(camera, bag, 1.0)
 
@@ -212,24 +212,24 @@ def _facts(segmenter):
 
 @pytest.fixture
 def answered(camera, process, start_node, segmenter, demo_data):
-    """A picture and the node's results."""
+    """An image and the node's results."""
     start_node(lambda _: segmenter)
     await_active(camera, process)
     warm_up(camera, demo_data / 'mars_drive')
-    stamp, picture = next(iter(camera.sent.items()))
-    return picture, camera.recorder.results[stamp]
+    stamp, image = next(iter(camera.sent.items()))
+    return image, camera.recorder.results[stamp]
 
 
 def test_a_header_or_size_that_differs_is_noticed(answered):
-    picture, result = answered
-    check_result(picture, result)
+    image, result = answered
+    check_result(image, result)
     result.messages['rocks'].header.frame_id = 'elsewhere'
     with pytest.raises(DemoError, match=r'rocks has the header .*elsewhere.*, not .*warm_up'):
-        check_result(picture, result)
-    result.messages['rocks'].header.frame_id = picture.header.frame_id
+        check_result(image, result)
+    result.messages['rocks'].header.frame_id = image.header.frame_id
     result.messages['mask'].width -= 1
-    with pytest.raises(DemoError, match=r'a mask is \(48, 63\), its picture \(48, 64\)'):
-        check_result(picture, result)
+    with pytest.raises(DemoError, match=r'a mask is \(48, 63\), its image \(48, 64\)'):
+        check_result(image, result)
 
 
 def test_the_bag_is_slowed_down_until_enough_masks_come_out():

@@ -53,7 +53,7 @@ def test_a_label_of_another_size_is_refused(left):
         overlap(left, left[:20])
 
 
-def test_pooled_iou_weighs_pictures_by_their_pixels():
+def test_pooled_iou_weighs_images_by_their_pixels():
     assert pooled_iou([(1, 2), (90, 98)]) == pytest.approx(0.91)
     assert pooled_iou([(0, 0)]) == 0.0
 
@@ -67,9 +67,9 @@ def test_the_labels_outline_is_drawn_on_a_copy(left):
 
 
 @pytest.mark.parametrize(('count', 'rows'), [(1, 1), (COLUMNS, 1), (COLUMNS + 1, 2)])
-def test_the_contact_sheet_has_a_cell_a_picture(count, rows):
-    picture = np.full((100, 400, 3), 200, np.uint8)
-    sheet = contact_sheet([('caption', picture)] * count)
+def test_the_contact_sheet_has_a_cell_an_image(count, rows):
+    image = np.full((100, 400, 3), 200, np.uint8)
+    sheet = contact_sheet([('caption', image)] * count)
     assert sheet.shape == (rows * (CELL[1] + CAPTION_HEIGHT), COLUMNS * CELL[0], 3)
     last_row, last_column = divmod(count - 1, COLUMNS)
     top = last_row * (CELL[1] + CAPTION_HEIGHT) + CAPTION_HEIGHT
@@ -98,12 +98,12 @@ def test_the_report_has_the_summary_that_programs_read(tmp_path, drive, left):
     assert (summary['frames_in'], summary['frames_out'], summary['frames_dropped']) == (9, 2, 6)
     assert summary['latency_ms'] == {'p50': 120.5, 'p95': 200.0}
     assert summary['rocks_per_frame'] == 1.5
-    assert summary['iou_by_picture'] == {'a': 1.0, 'b': 0.5}
+    assert summary['iou_by_image'] == {'a': 1.0, 'b': 0.5}
     assert summary['iou'] == 0.75
     assert (summary['frames_played'], summary['play_rate']) == (10, 0.5)
 
 
-def test_the_report_has_a_picture_a_mask_and_a_contact_sheet(tmp_path, drive, left):
+def test_the_report_has_an_image_a_mask_and_a_contact_sheet(tmp_path, drive, left):
     write_report(tmp_path, drive, [Sample('a', left, result(left, 1))], 0.1)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == [

@@ -19,7 +19,7 @@ Finder = Callable[..., list[Sample]]
 SQUARE = [2, 1, 6, 1, 6, 5, 2, 5]  # 4×4 px from (2, 1)
 
 
-def write_picture(path: Path, pixels: NDArray[Any] | None = None) -> None:
+def write_image(path: Path, pixels: NDArray[Any] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((10, 12, 3), 80, np.uint8) if pixels is None else pixels)
 
@@ -49,8 +49,8 @@ def write_masks(tmp_path: Path) -> Callable[..., None]:
         mask = np.zeros((10, 12), np.uint8)
         mask[:, :6] = 255
         for name in names:
-            write_picture(tmp_path / 'images' / f'{name}.png')
-            write_picture(tmp_path / 'masks' / f'{name}.png', mask)
+            write_image(tmp_path / 'images' / f'{name}.png')
+            write_image(tmp_path / 'masks' / f'{name}.png', mask)
 
     return _write
 
@@ -64,7 +64,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
     """
 
     def _write(*annotations: dict[str, Any], **changes: Any) -> Path:
-        write_picture(tmp_path / 'images' / 'a.png')
+        write_image(tmp_path / 'images' / 'a.png')
         defaults = {'image_id': 1, 'category_id': 1, 'segmentation': [SQUARE]}
         names = enumerate(('rock', 'clod', 'belt'), start=1)
         data = {
@@ -84,14 +84,14 @@ def write_labelme(tmp_path: Path) -> Callable[..., Path]:
     """Writes a.png of 12×10 px and a.json with the shapes; what a shape lacks is put in."""
 
     def _write(*shapes: dict[str, Any], **changes: Any) -> Path:
-        write_picture(tmp_path / 'a.png')
+        write_image(tmp_path / 'a.png')
         square = np.reshape(SQUARE, (4, 2)).tolist()
         defaults = {'label': 'rock', 'points': square, 'shape_type': 'polygon', 'group_id': None}
         data = {
             'imagePath': 'a.png',
             'imageWidth': 12,
             'imageHeight': 10,
-            'imageData': 'no picture',
+            'imageData': 'no image',
             'shapes': [{**defaults, **shape} for shape in shapes],
         }
         path = tmp_path / 'a.json'

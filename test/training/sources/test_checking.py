@@ -52,7 +52,7 @@ def test_samples_travel_to_other_processes(
         assert (again.read().classes == sample.read().classes).all()
 
 
-def test_the_fingerprint_is_that_of_names_pictures_and_labels(
+def test_the_fingerprint_is_that_of_names_images_and_labels(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')
@@ -71,7 +71,7 @@ def test_the_fingerprint_is_that_of_names_pictures_and_labels(
     assert fingerprint(samples) == before
 
 
-def test_the_fingerprint_tells_which_picture_is_in_which_split(
+def test_the_fingerprint_tells_which_image_is_in_which_split(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')

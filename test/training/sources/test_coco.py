@@ -20,7 +20,7 @@ Finder = Callable[..., list[Sample]]
 Writer = Callable[..., Path]
 
 
-def write_picture(path: Path, pixels: np.ndarray | None = None) -> None:
+def write_image(path: Path, pixels: np.ndarray | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.zeros((10, 12, 3), np.uint8) if pixels is None else pixels)
 
@@ -82,7 +82,7 @@ def test_what_no_outline_covers_is_what_the_source_says(find: Finder, write_coco
         read(find, unlabelled='sand')
 
 
-def test_a_picture_without_annotations_is_all_unlabelled(find: Finder, write_coco: Writer) -> None:
+def test_an_image_without_annotations_is_all_unlabelled(find: Finder, write_coco: Writer) -> None:
     write_coco()
     assert (read(find).classes == 0).all()
 
@@ -94,7 +94,7 @@ def test_several_parts_are_one_rock(find: Finder, write_coco: Writer) -> None:
     assert (instances[1, 1], instances[7, 9], (instances == 1).sum()) == (1, 1, 18)
 
 
-def test_an_outline_that_leaves_the_picture_is_cut(find: Finder, write_coco: Writer) -> None:
+def test_an_outline_that_leaves_the_image_is_cut(find: Finder, write_coco: Writer) -> None:
     write_coco({'segmentation': [[-5, -5, 3, -5, 3, 40, -5, 40]]})
     assert read(find).classes.sum() == 30
 
@@ -166,10 +166,10 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
         ({'segmentation': [[1, 1, 5, 5, 3]]}, 'has a polygon of 5 numbers; x and y come in pairs'),
         ({'segmentation': [['a'] * 6]}, 'has a polygon of something that is no number'),
         ({'segmentation': [[1, 1, 5, 5, 3, float('nan')]]}, 'number that is not finite'),
-        ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'lies outside its picture, which is 12×10'),
-        ({'segmentation': [[0, 0, 1e9, 0, 0, 9]]}, r'reaches 1e\+09 px; its picture is 12×10'),
+        ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'lies outside its image, which is 12×10'),
+        ({'segmentation': [[0, 0, 1e9, 0, 0, 9]]}, r'reaches 1e\+09 px; its image is 12×10'),
         ({'segmentation': [[3, 1, 3, 4, 3, 9]]}, 'has no area'),
-        ({'segmentation': [[12, 0, 15, 0, 15, 9]]}, 'lies outside its picture'),
+        ({'segmentation': [[12, 0, 15, 0, 15, 9]]}, 'lies outside its image'),
         ({'segmentation': {'size': [float('inf'), 1], 'counts': []}}, 'neither polygons nor run'),
         ({'segmentation': 'x'}, 'has a segmentation that is neither polygons nor run lengths'),
         ({'segmentation': {'counts': [120]}}, 'is neither polygons nor run lengths'),
@@ -177,7 +177,7 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
         ({'segmentation': {'size': [10, 12], 'counts': [3, 2]}}, 'do not add up to 12×10 px'),
         ({'segmentation': {'size': [10, 12], 'counts': [130, -10]}}, 'do not add up to 12×10 px'),
         ({'segmentation': {'size': [10, 12], 'counts': 'zzz'}}, 'do not add up to 12×10 px'),
-        ({'segmentation': {'size': [5, 5], 'counts': [25]}}, 'is 5×5, its picture 12×10'),
+        ({'segmentation': {'size': [5, 5], 'counts': [25]}}, 'is 5×5, its image 12×10'),
         ({'category_id': 9}, r'names category 9; legal is \[1, 2, 3\]'),
         ({'category_id': 2}, "has the label 'clod'; the class map knows rock"),
     ],
@@ -190,7 +190,7 @@ def test_a_bad_annotation_is_named_with_its_reason(
         read(find, class_map={'rock': 'rock'})
 
 
-def test_all_bad_annotations_of_a_picture_are_named_at_once(
+def test_all_bad_annotations_of_an_image_are_named_at_once(
     find: Finder, write_coco: Writer
 ) -> None:
     write_coco({'segmentation': []}, {}, {'segmentation': [[0, 0]]})
@@ -223,7 +223,7 @@ def test_text_that_is_no_json_is_named(find: Finder, write_coco: Writer) -> None
         find('coco')
 
 
-def test_a_missing_picture_is_named_when_it_is_read(
+def test_a_missing_image_is_named_when_it_is_read(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
@@ -232,9 +232,9 @@ def test_a_missing_picture_is_named_when_it_is_read(
         read(find)
 
 
-def test_a_picture_of_another_size_than_told_is_named(find: Finder, write_coco: Writer) -> None:
+def test_an_image_of_another_size_than_told_is_named(find: Finder, write_coco: Writer) -> None:
     write_coco({}, images=[{'id': 1, 'file_name': 'a.png', 'width': 10, 'height': 12}])
-    with pytest.raises(DataError, match=r'coco\.json: a is 10×12, its picture 12×10'):
+    with pytest.raises(DataError, match=r'coco\.json: a is 10×12, its image 12×10'):
         read(find)
 
 
@@ -252,7 +252,7 @@ def test_the_file_is_found_by_name_or_if_it_is_the_only_one(
     assert len(find('coco', class_map=MAP)) == 1
 
 
-def test_pictures_lie_beside_the_file_or_beside_its_folder(
+def test_images_lie_beside_the_file_or_beside_its_folder(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     file = write_coco({})
@@ -262,7 +262,7 @@ def test_pictures_lie_beside_the_file_or_beside_its_folder(
     assert sample.read().classes.sum() == 16
 
 
-def test_pictures_in_folders_have_names_fit_for_files(
+def test_images_in_folders_have_names_fit_for_files(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({}, images=[{'id': 1, 'file_name': 'north/a.png'}])
@@ -273,14 +273,14 @@ def test_pictures_in_folders_have_names_fit_for_files(
     assert sample.read().classes.sum() == 16
 
 
-def test_two_pictures_of_one_name_are_refused(find: Finder, write_coco: Writer) -> None:
+def test_two_images_of_one_name_are_refused(find: Finder, write_coco: Writer) -> None:
     images = [{'id': number, 'file_name': 'a.png'} for number in (1, 2)]
     write_coco({}, images=images)
-    with pytest.raises(DataError, match="two pictures of the name 'a'"):
+    with pytest.raises(DataError, match="two images of the name 'a'"):
         find('coco', class_map=MAP)
 
 
-def test_a_large_file_is_not_needed_to_read_its_pictures(find: Finder, write_coco: Writer) -> None:
+def test_a_large_file_is_not_needed_to_read_its_images(find: Finder, write_coco: Writer) -> None:
     file = write_coco({})
     (sample,) = find('coco', class_map=MAP)
     file.write_text(json.dumps({}))
@@ -323,7 +323,7 @@ def test_an_export_is_recognised_and_its_images_are_found(
 
 
 def grey(sample: Sample) -> int:
-    return int(sample.read().picture[0, 0, 0])
+    return int(sample.read().image[0, 0, 0])
 
 
 def write_twice(write_coco: Writer, folder: Path, files: dict[str, str]) -> None:
@@ -414,7 +414,7 @@ def test_an_image_in_two_folders_is_refused_until_the_settings_say_which(
 ) -> None:
     write_coco({})
     move(tmp_path, 'annotations/x.json', 'images/north/a.png')
-    write_picture(tmp_path / 'images/south/a.png', np.full((10, 12, 3), 9, np.uint8))
+    write_image(tmp_path / 'images/south/a.png', np.full((10, 12, 3), 9, np.uint8))
     (sample,) = find('coco', class_map=MAP)
     with pytest.raises(
         DataError, match=r"x\.json: image 1: 'a\.png' may be .*north.*south.*images"
@@ -454,13 +454,13 @@ def test_no_file_name_leads_out_of_the_data_set(
     name = name.format(tmp_path)
     file = write_coco({}, images=[{'id': 7, 'file_name': name}], annotations=[])
     move(tmp_path, 'set/labels.json', 'a.png')
-    write_picture(tmp_path / 'set/images/b.png')
+    write_image(tmp_path / 'set/images/b.png')
     settings = {'images': str(tmp_path / setting)} if setting else {}
     (sample,) = find('coco', path='set', class_map=MAP, **settings)
     with pytest.raises(DataError, match=r'labels\.json: image 7: .*a\.png. leads out of .*set'):
         sample.read()
-    assert sample.picture != tmp_path / 'a.png'
-    assert file != sample.picture
+    assert sample.image != tmp_path / 'a.png'
+    assert file != sample.image
 
 
 def test_a_path_within_the_data_set_may_be_absolute_or_go_up(

@@ -84,11 +84,11 @@ def test_an_ignored_label_is_ignored_and_numbered(find: Finder, write_labelme: W
     assert labelled.instances[2, 3] == 1
 
 
-def test_pictures_may_lie_elsewhere_and_paths_be_of_windows(
+def test_images_may_lie_elsewhere_and_paths_be_of_windows(
     find: Finder, write_labelme: Writer, tmp_path: Path
 ) -> None:
-    file = write_labelme({}, imagePath='..\\pictures\\a.png')
-    for name, target in (('labels', file), ('pictures', tmp_path / 'a.png')):
+    file = write_labelme({}, imagePath='..\\images\\a.png')
+    for name, target in (('labels', file), ('images', tmp_path / 'a.png')):
         (tmp_path / name).mkdir()
         target.rename(tmp_path / name / target.name)
     (sample,) = find('labelme')
@@ -107,7 +107,7 @@ def test_pictures_may_lie_elsewhere_and_paths_be_of_windows(
         ({'points': None}, 'has a polygon of'),
         ({'shape_type': 'rectangle', 'points': [[1, 1], [5, 1]]}, 'has no area'),
         ({'label': 'stone'}, "has the label 'stone'; the class map knows background, rock"),
-        ({'points': [[30, 30], [40, 30], [40, 40]]}, 'lies outside its picture'),
+        ({'points': [[30, 30], [40, 30], [40, 40]]}, 'lies outside its image'),
     ],
 )
 def test_a_bad_shape_is_named_with_its_reason(
@@ -140,9 +140,9 @@ def test_a_broken_file_is_named_and_the_others_are_found(
         broken.read()
 
 
-def test_a_picture_of_another_size_than_told_is_named(find: Finder, write_labelme: Writer) -> None:
+def test_an_image_of_another_size_than_told_is_named(find: Finder, write_labelme: Writer) -> None:
     write_labelme({}, imageWidth=10, imageHeight=12)
-    with pytest.raises(DataError, match=r'a\.json: a is 10×12, its picture 12×10'):
+    with pytest.raises(DataError, match=r'a\.json: a is 10×12, its image 12×10'):
         read(find)
 
 
@@ -181,7 +181,7 @@ def test_a_mask_of_one_bit_as_labelme_writes_it_is_read(
     assert read(find).classes.sum() == 5
 
 
-def test_a_mask_shape_that_leaves_the_picture_is_cut(find: Finder, write_labelme: Writer) -> None:
+def test_a_mask_shape_that_leaves_the_image_is_cut(find: Finder, write_labelme: Writer) -> None:
     write_labelme(mask_shape([10, 9], [12, 10]), mask_shape([-1, -1], [1, 0]))
     instances = read(find).instances
     assert instances is not None
@@ -201,7 +201,7 @@ def test_a_mask_shape_that_leaves_the_picture_is_cut(find: Finder, write_labelme
         (mask_shape([7, 6]), 'needs a label and points of x and y'),
         (mask_shape([7, float('nan')], [9, 7]), 'needs a label and points of x and y'),
         (mask_shape([7, float('inf')], [9, 7]), 'needs a label and points of x and y'),
-        (mask_shape([70, 6], [72, 7]), 'lies outside its picture, which is 12×10'),
+        (mask_shape([70, 6], [72, 7]), 'lies outside its image, which is 12×10'),
         (
             mask_shape([7, 6], [9, 7], mask=coded(np.zeros((2, 3), np.uint8))),
             'has no area',
@@ -245,39 +245,39 @@ def test_a_turned_rectangle_is_its_four_corners(
 
 
 @pytest.mark.parametrize('name', ['a.png', '../../a.png', 'C:\\photos\\a.png'])
-def test_a_picture_in_the_label_file_is_read_if_there_is_none_beside(
+def test_an_image_in_the_label_file_is_read_if_there_is_none_beside(
     find: Finder, write_labelme: Writer, tmp_path: Path, name: str
 ) -> None:
-    picture = np.zeros((10, 12, 3), np.uint8)
-    picture[..., 0] = 200  # OpenCV writes BGR
-    file = write_labelme({}, imageData=coded(picture), imagePath=name)
+    image = np.zeros((10, 12, 3), np.uint8)
+    image[..., 0] = 200  # OpenCV writes BGR
+    file = write_labelme({}, imageData=coded(image), imagePath=name)
     (tmp_path / 'a.png').unlink()
     (sample,) = find('labelme')
     labelled = sample.read()
-    assert labelled.picture[0, 0].tolist() == [0, 0, 200]
+    assert labelled.image[0, 0].tolist() == [0, 0, 200]
     assert labelled.classes.sum() == 16
     assert fingerprint([sample])
-    assert [sample.picture, *sample.label_files()] == [file, file]
+    assert [sample.image, *sample.label_files()] == [file, file]
 
 
-def test_the_picture_beside_counts_before_the_one_in_the_label_file(
+def test_the_image_beside_counts_before_the_one_in_the_label_file(
     find: Finder, write_labelme: Writer
 ) -> None:
     write_labelme({}, imageData=coded(np.zeros((10, 12, 3), np.uint8)))
-    assert read(find).picture[0, 0].tolist() == [80, 80, 80]
+    assert read(find).image[0, 0].tolist() == [80, 80, 80]
 
 
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ('no+picture==', r'a\.json: imageData: does not decode'),
+        ('no+image==', r'a\.json: imageData: does not decode'),
         ('A', r'a\.json: imageData: '),
         (7, r'a\.json: imageData: '),
         ('', r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
         (None, r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
     ],
 )
-def test_a_picture_in_the_label_file_that_is_none_is_named(
+def test_an_image_in_the_label_file_that_is_none_is_named(
     find: Finder, write_labelme: Writer, tmp_path: Path, data: Any, message: str
 ) -> None:
     write_labelme({}, imageData=data)

@@ -18,7 +18,7 @@ from training.sources import IGNORE, DataError, Sample, SourceConfig
 Finder = Callable[..., list[Sample]]
 
 
-def write_picture(path: Path, pixels: NDArray[Any]) -> None:
+def write_image(path: Path, pixels: NDArray[Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(path), pixels)
 
@@ -30,7 +30,7 @@ def test_255_is_rock_and_0_background_without_a_map(
     (sample,) = find('masks')
     labelled = sample.read()
     assert labelled.classes[0].tolist() == [1] * 6 + [0] * 6
-    assert labelled.picture.shape == (10, 12, 3)
+    assert labelled.image.shape == (10, 12, 3)
     assert labelled.instances is None
 
 
@@ -57,10 +57,10 @@ def test_a_mask_of_16_bits_is_read_as_it_is(
     write_masks('a')
     mask = np.zeros((10, 12), np.uint16)
     mask[:, :6] = 255
-    write_picture(tmp_path / 'masks/a.png', mask)
+    write_image(tmp_path / 'masks/a.png', mask)
     assert find('masks')[0].read().classes[0].tolist() == [1] * 6 + [0] * 6
     mask[:, :6] = 65535
-    write_picture(tmp_path / 'masks/a.png', mask)
+    write_image(tmp_path / 'masks/a.png', mask)
     with pytest.raises(DataError, match=r'a\.png: has the grey value 65535; legal is 0, 255'):
         find('masks')[0].read()
     (sample,) = find('masks', class_map={0: 'background', 65535: 'rock'})
@@ -90,14 +90,14 @@ def test_a_map_of_small_numbers_maps_no_others(
         find('masks', class_map={0: 'background', 1: 'rock'})[0].read()
 
 
-def test_pictures_are_read_as_rgb(
+def test_images_are_read_as_rgb(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
     blue = np.zeros((10, 12, 3), np.uint8)
     blue[:, :, 0] = 200  # OpenCV writes BGR
-    write_picture(tmp_path / 'images/a.png', blue)
-    assert find('masks')[0].read().picture[0, 0].tolist() == [0, 0, 200]
+    write_image(tmp_path / 'images/a.png', blue)
+    assert find('masks')[0].read().image[0, 0].tolist() == [0, 0, 200]
 
 
 def test_sixteen_bit_instance_numbers_are_kept_whole(
@@ -106,14 +106,14 @@ def test_sixteen_bit_instance_numbers_are_kept_whole(
     write_masks('a')
     numbers = np.zeros((10, 12), np.uint16)
     numbers[3, 4], numbers[4, 5] = 1, 60000
-    write_picture(tmp_path / 'instances/a.png', numbers)
+    write_image(tmp_path / 'instances/a.png', numbers)
     instances = find('masks')[0].read().instances
     assert instances is not None
     assert instances.dtype == np.int32
     assert (instances[3, 4], instances[4, 5], instances.sum()) == (1, 60000, 60001)
 
 
-def test_pictures_without_a_mask_and_other_files_are_left_out(
+def test_images_without_a_mask_and_other_files_are_left_out(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')
@@ -122,8 +122,8 @@ def test_pictures_without_a_mask_and_other_files_are_left_out(
     assert [sample.name for sample in find('masks')] == ['a']
 
 
-def broken_picture(folder: Path) -> None:
-    (folder / 'images/a.png').write_bytes(b'no picture')
+def broken_image(folder: Path) -> None:
+    (folder / 'images/a.png').write_bytes(b'no image')
 
 
 def broken_mask(folder: Path) -> None:
@@ -131,31 +131,31 @@ def broken_mask(folder: Path) -> None:
 
 
 def mask_of_another_size(folder: Path) -> None:
-    write_picture(folder / 'masks/a.png', np.zeros((10, 9), np.uint8))
+    write_image(folder / 'masks/a.png', np.zeros((10, 9), np.uint8))
 
 
 def strange_grey(folder: Path) -> None:
     mask = np.zeros((10, 12), np.uint8)
     mask[3, 4] = 7
-    write_picture(folder / 'masks/a.png', mask)
+    write_image(folder / 'masks/a.png', mask)
 
 
 def instances_of_another_size(folder: Path) -> None:
-    write_picture(folder / 'instances/a.png', np.zeros((9, 12), np.uint16))
+    write_image(folder / 'instances/a.png', np.zeros((9, 12), np.uint16))
 
 
 def coloured_instances(folder: Path) -> None:
-    write_picture(folder / 'instances/a.png', np.zeros((10, 12, 3), np.uint8))
+    write_image(folder / 'instances/a.png', np.zeros((10, 12, 3), np.uint8))
 
 
 def mask_in_an_alpha_channel(folder: Path) -> None:
     pixels = np.full((10, 12, 4), 255, np.uint8)
     pixels[:, 6:, 3] = 0
-    write_picture(folder / 'masks/a.png', pixels)
+    write_image(folder / 'masks/a.png', pixels)
 
 
 def coloured_mask(folder: Path) -> None:
-    write_picture(folder / 'masks/a.png', np.zeros((10, 12, 3), np.uint8))
+    write_image(folder / 'masks/a.png', np.zeros((10, 12, 3), np.uint8))
 
 
 def broken_instances(folder: Path) -> None:
@@ -163,28 +163,28 @@ def broken_instances(folder: Path) -> None:
     (folder / 'instances/a.png').write_bytes(b'\x89PNG')
 
 
-def no_picture(folder: Path) -> None:
+def no_image(folder: Path) -> None:
     (folder / 'images/a.png').unlink()
 
 
-def two_pictures(folder: Path) -> None:
-    write_picture(folder / 'images/a.jpg', np.zeros((10, 12, 3), np.uint8))
+def two_images(folder: Path) -> None:
+    write_image(folder / 'images/a.jpg', np.zeros((10, 12, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
     ('harm', 'message'),
     [
-        (broken_picture, r'images/a\.png: does not decode as a picture \(10 bytes\)'),
+        (broken_image, r'images/a\.png: does not decode as an image \(10 bytes\)'),
         (broken_mask, r'masks/a\.png: does not decode'),
-        (mask_of_another_size, r'masks/a\.png: is 9×10, its picture 12×10'),
+        (mask_of_another_size, r'masks/a\.png: is 9×10, its image 12×10'),
         (strange_grey, r'masks/a\.png: has the grey value 7; legal is 0, 255'),
-        (instances_of_another_size, r'instances/a\.png: is 12×9, its picture 12×10'),
+        (instances_of_another_size, r'instances/a\.png: is 12×9, its image 12×10'),
         (mask_in_an_alpha_channel, r'masks/a\.png: has 4 channels; labels are in one'),
         (coloured_mask, r'masks/a\.png: has 3 channels; labels are in one'),
         (coloured_instances, r'instances/a\.png: has 3 channels'),
         (broken_instances, r'instances/a\.png: does not decode'),
-        (no_picture, r'masks/a\.png: no picture of that name in images/'),
-        (two_pictures, r'masks/a\.png: two pictures, a\.jpg and a\.png'),
+        (no_image, r'masks/a\.png: no image of that name in images/'),
+        (two_images, r'masks/a\.png: two images, a\.jpg and a\.png'),
     ],
 )
 def test_a_broken_file_is_named_with_its_reason(
@@ -202,7 +202,7 @@ def test_a_broken_file_is_named_with_its_reason(
     assert '\n' not in str(told.value)
 
 
-def test_a_picture_that_goes_away_is_named(
+def test_an_image_that_goes_away_is_named(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -237,14 +237,14 @@ def test_a_map_to_a_class_that_is_not_there_is_refused(
         find('masks', class_map={'0': 'background', '255': 'stone'})
 
 
-def test_jpeg_pictures_are_found_in_any_case(
+def test_jpeg_images_are_found_in_any_case(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
-    picture = cv2.imread(str(tmp_path / 'images/a.png'))
+    image = cv2.imread(str(tmp_path / 'images/a.png'))
     (tmp_path / 'images/a.png').unlink()
-    write_picture(tmp_path / 'images/a.JPG', picture)
-    assert find('masks')[0].read().picture.shape == (10, 12, 3)
+    write_image(tmp_path / 'images/a.JPG', image)
+    assert find('masks')[0].read().image.shape == (10, 12, 3)
 
 
 def test_instances_without_masks_are_rock_and_the_rest_is_what_unlabelled_says(
@@ -252,8 +252,8 @@ def test_instances_without_masks_are_rock_and_the_rest_is_what_unlabelled_says(
 ) -> None:
     numbers = np.zeros((10, 12), np.uint16)
     numbers[2:5, 3:7] = 300
-    write_picture(tmp_path / 'images/a.png', np.full((10, 12, 3), 80, np.uint8))
-    write_picture(tmp_path / 'instances/a.png', numbers)
+    write_image(tmp_path / 'images/a.png', np.full((10, 12, 3), 80, np.uint8))
+    write_image(tmp_path / 'instances/a.png', numbers)
     for unlabelled, outside in (('ignore', IGNORE), ('background', 0)):
         labelled = find('masks', unlabelled=unlabelled)[0].read()
         assert labelled.instances is not None
@@ -277,8 +277,8 @@ def test_a_mask_is_found_whatever_its_suffix_and_case(
     write_masks('a')
     mask = cv2.imread(str(tmp_path / 'masks/a.png'), cv2.IMREAD_UNCHANGED)
     (tmp_path / 'masks/a.png').unlink()
-    write_picture(tmp_path / f'masks/a{suffix}', mask)
-    write_picture(tmp_path / f'instances/a{suffix}', (mask > 0).astype(np.uint16))
+    write_image(tmp_path / f'masks/a{suffix}', mask)
+    write_image(tmp_path / f'instances/a{suffix}', (mask > 0).astype(np.uint16))
     (sample,) = find('masks')
     labelled = sample.read()
     assert (labelled.classes[0, 0], labelled.classes[0, -1]) == (1, 0)
@@ -292,17 +292,17 @@ def test_an_image_is_found_whatever_its_suffix_and_case(
 ) -> None:
     write_masks('a')
     (tmp_path / 'images/a.png').unlink()
-    write_picture(tmp_path / f'images/a{suffix}', np.full((10, 12, 3), 80, np.uint8))
+    write_image(tmp_path / f'images/a{suffix}', np.full((10, 12, 3), 80, np.uint8))
     (sample,) = find('masks')
-    assert sample.picture.name == f'a{suffix}'
-    assert sample.read().picture.shape == (10, 12, 3)
+    assert sample.image.name == f'a{suffix}'
+    assert sample.read().image.shape == (10, 12, 3)
 
 
 def test_a_jpeg_mask_is_named_as_one_that_has_lost_its_values(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
-    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    write_image(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
     (tmp_path / 'masks/a.png').unlink()
     (sample,) = find('masks')
     with pytest.raises(DataError, match=r'masks/a\.jpg: JPG changes the values .* such as PNG'):
@@ -320,7 +320,7 @@ def test_a_jpeg_beside_a_mask_of_that_name_is_only_a_preview(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
-    write_picture(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
+    write_image(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
     (sample,) = find('masks')
     assert sample.read().classes.any()
 
@@ -333,7 +333,7 @@ def test_without_masks_the_instances_are_the_rocks(
     (tmp_path / 'masks').rmdir()
     numbers = np.zeros((10, 12), np.uint16)
     numbers[3, 4], numbers[4, 5] = 1, 7
-    write_picture(tmp_path / 'instances/a.png', numbers)
+    write_image(tmp_path / 'instances/a.png', numbers)
     (sample,) = find('masks', class_map={'0': 'ignore', '255': 'rock'})
     labelled = sample.read()
     assert np.array_equal(labelled.classes, np.where(numbers, 1, IGNORE))
@@ -342,11 +342,11 @@ def test_without_masks_the_instances_are_the_rocks(
     assert sample.label_files() == (tmp_path / 'instances/a.png',)
 
 
-def test_a_picture_that_was_read_before_is_not_read_again(
+def test_an_image_that_was_read_before_is_not_read_again(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
     (sample,) = find('masks')
-    picture = sample.read().picture
+    image = sample.read().image
     (tmp_path / 'images/a.png').unlink()
-    assert sample.read(picture).picture is picture
+    assert sample.read(image).image is image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No scene is on both sides, and more pictures leave the others where they were."""
+"""No scene is on both sides, and more images leave the others where they were."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(samples: list[Sample]) -> list[str]:
     return [sample.name for sample in samples]
 
 
-def test_a_manifest_says_which_picture_is_in_which_split(
+def test_a_manifest_says_which_image_is_in_which_split(
     find: Finder, write_masks: Writer, tmp_path: Path
 ) -> None:
     write_masks('0', '1', '2', '3', '4')
@@ -34,7 +34,7 @@ def test_a_manifest_says_which_picture_is_in_which_split(
     ('text', 'message'),
     [
         ('name,set\n0,train\n', 'needs the columns id and split'),
-        ('id,split\n0,train\n9,val\n', "names '9', of which there is no labelled picture"),
+        ('id,split\n0,train\n9,val\n', "names '9', of which there is no labelled image"),
         ('id,split\n0,train\n0,val\n', "names '0' twice"),
         ('id,split,group\n0,train,x\n1,val,x\n', 'has x in train and in val'),
     ],
@@ -66,7 +66,7 @@ def test_a_manifest_in_another_encoding_is_named(
 
 
 def test_the_regular_expression_names_the_scene(find: Finder, write_masks: Writer) -> None:
-    write_masks(*(f'{sol}_{picture}' for sol in ('12', '7', '30', '41') for picture in 'abc'))
+    write_masks(*(f'{sol}_{image}' for sol in ('12', '7', '30', '41') for image in 'abc'))
     train, val = (find('masks', split, group=r'^(\d+)_') for split in ('train', 'val'))
     assert {sample.group for sample in train + val} == {'12', '7', '30', '41'}
     assert not {s.group for s in train} & {s.group for s in val}
@@ -118,11 +118,11 @@ def test_without_a_fraction_all_is_training(find: Finder, write_masks: Writer) -
 
 def test_an_empty_split_is_told(find: Finder, write_masks: Writer, tmp_path: Path) -> None:
     write_masks('0')
-    with pytest.raises(DataError, match="no labelled picture in split 'val'"):
+    with pytest.raises(DataError, match="no labelled image in split 'val'"):
         find('masks', 'val')
     (tmp_path / 'masks/0.png').unlink()
     for split in ('train', 'val', 'all'):
-        with pytest.raises(DataError, match=f"no labelled picture in split '{split}'"):
+        with pytest.raises(DataError, match=f"no labelled image in split '{split}'"):
             find('masks', split, val_fraction=0)
 
 

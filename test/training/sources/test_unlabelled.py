@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures without labels: every pixel is ignored."""
+"""Images without labels: every pixel is ignored."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_every_pixel_is_ignored(find: Finder, tmp_path: Path, folder: str) -> No
     assert sample.label_files() == ()
 
 
-def test_a_folder_without_pictures_is_named(find: Finder) -> None:
-    with pytest.raises(DataError, match="no picture in split 'all'"):
+def test_a_folder_without_images_is_named(find: Finder) -> None:
+    with pytest.raises(DataError, match="no image in split 'all'"):
         find('unlabelled')
     with pytest.raises(DataError, match='nowhere: no such folder'):
         find('unlabelled', path='nowhere')

@@ -25,7 +25,7 @@ def drawn(name: str, packing: Packing) -> Look:
     return replace(look, packing=packing, things=Things(), relief=0.02)
 
 
-def picture(look: Look) -> Rendering:
+def image(look: Look) -> Rendering:
     world, cameras = packed(look, np.random.default_rng(3), SIZE, 1)
     return world.render(cameras[0], look.light, Sensor(), np.random.default_rng(0))
 
@@ -46,14 +46,14 @@ def touching(instances: np.ndarray) -> int:
 def test_stones_of_a_beach_cover_the_ground_and_touch_with_numbers_of_their_own(
     overhead: float,
 ) -> None:
-    rendering = picture(drawn('beach', replace(DENSE, overhead=overhead)))
+    rendering = image(drawn('beach', replace(DENSE, overhead=overhead)))
     assert (rendering.classes == 255).mean() > 0.4
     assert touching(rendering.instances) > 30
 
 
 def test_a_boulder_is_one_large_rock() -> None:
     sparse = replace(DENSE, largest=0.08, smallest=0.05, cover=0.0, boulders=1)
-    rendering = picture(drawn('boulder', sparse))
+    rendering = image(drawn('boulder', sparse))
     assert set(np.unique(rendering.instances)) == {0, 1}
     assert (rendering.instances == 1).mean() > 0.03
 

@@ -28,7 +28,7 @@ BALL_CENTRE, BALL_DIAMETER = np.array([5.0, 0.0, 1.0]), 1.0
 
 
 class Ball(Shape):
-    """A sphere, whose picture is known."""
+    """A sphere, whose image is known."""
 
     def body(self, detail: int) -> tuple[np.ndarray, np.ndarray]:
         from training.synthetic.rocks import _icosphere
@@ -106,7 +106,7 @@ def test_a_cast_shadow_is_marked_apart_where_the_sun_throws_it(
     assert with_ball.instances[v, u] == 0
     lit = taken([], camera)
     assert not (lit.classes == SHADOW).any()
-    assert with_ball.picture[v, u].mean() < 0.8 * lit.picture[v, u].mean()
+    assert with_ball.image[v, u].mean() < 0.8 * lit.image[v, u].mean()
 
 
 def test_a_rock_of_too_few_pixels_is_ground_and_its_shadow_too(camera: Camera) -> None:
@@ -124,7 +124,7 @@ def test_a_rock_between_the_two_limits_is_ignored_but_keeps_its_number(camera: C
 def test_the_black_side_of_a_rock_under_a_hard_sun_is_rock(camera: Camera) -> None:
     hard = replace(LIGHT, sun=(0.0, -0.8, 0.6), sky_colour=(0.01, 0.01, 0.01))
     rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, light=hard)
-    brightness = rendering.picture[rendering.instances == 1].max(axis=1)
+    brightness = rendering.image[rendering.instances == 1].max(axis=1)
     assert (rendering.classes[rendering.instances == 1] == ROCK).all()
     assert (brightness < 40).mean() > 0.1
     assert (brightness > 100).mean() > 0.1
@@ -135,7 +135,7 @@ def test_clouds_whiten_the_sky_and_stay_background(camera: Camera) -> None:
     clear = taken([], camera, light=blue)
     cloudy = taken([], camera, light=replace(blue, clouds=0.5))
     sky = np.isnan(clear.depth)
-    redder = cloudy.picture[sky][:, 0].astype(int) - clear.picture[sky][:, 0]
+    redder = cloudy.image[sky][:, 0].astype(int) - clear.image[sky][:, 0]
     assert redder.max() > 60
     assert redder.min() < 10
     assert not cloudy.classes[sky].any()
@@ -149,7 +149,7 @@ def test_marks_change_how_a_rock_looks_and_leave_it_one_rock(
     assert (marked.instances == with_ball.instances).all()
     assert (marked.classes == with_ball.classes).all()
     of = marked.instances == 1
-    assert marked.picture[of].std() > 1.3 * with_ball.picture[of].std()
+    assert marked.image[of].std() > 1.3 * with_ball.image[of].std()
 
 
 def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
@@ -158,7 +158,7 @@ def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
     rocks = [ball(BALL_CENTRE, BALL_DIAMETER)]
     dry, wet = (taken(rocks, camera, light=behind, wet=wet, roughness=0.02) for wet in (0, 1))
     on_ball = dry.instances == 1
-    assert wet.picture[on_ball].max() > dry.picture[on_ball].max() + 30
+    assert wet.image[on_ball].max() > dry.image[on_ball].max() + 30
     assert (wet.classes == dry.classes).all()
 
 

@@ -16,7 +16,7 @@ SIZE = (96, 64)
 
 
 def same(one: object, other: object) -> bool:
-    names = ('picture', 'classes', 'instances', 'depth', 'pose', 'intrinsics')
+    names = ('image', 'classes', 'instances', 'depth', 'pose', 'intrinsics')
     return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in names)
 
 
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(look: str) -> N
     )
     assert same(first, again)
     assert not same(first, other)
-    assert first.picture.shape == (64, 96, 3)
+    assert first.image.shape == (64, 96, 3)
     assert first.instances.dtype == np.uint16
     assert set(np.unique(first.classes)) <= {0, 64, 128, 255}
     assert ((first.instances > 0) == np.isin(first.classes, (64, 255))).all()
@@ -53,7 +53,7 @@ import sys, numpy as np
 from training.synthetic.scene import make_scene
 scene = make_scene(3, 2, sys.argv[1], (96, 64), 1)
 seen = scene.render(scene.cameras[0])
-np.savez(sys.argv[2], picture=seen.picture, classes=seen.classes, depth=seen.depth)
+np.savez(sys.argv[2], image=seen.image, classes=seen.classes, depth=seen.depth)
 """
 
 
@@ -73,7 +73,7 @@ def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
     scene = make_scene(3, 2, look, SIZE, 1)
     here = scene.render(scene.cameras[0])
     # The tolerance that scene.py states.
-    differing = np.abs(here.picture.astype(int) - other['picture']).max(axis=2) > 3
+    differing = np.abs(here.image.astype(int) - other['image']).max(axis=2) > 3
     assert differing.mean() < 0.001
     assert (here.classes != other['classes']).mean() < 0.001
     depths = np.isclose(here.depth, other['depth'], rtol=1e-3, equal_nan=True)
@@ -97,14 +97,14 @@ def drive() -> Scene:
 
 
 def test_a_rock_keeps_its_number_and_its_place_over_a_drive(drive: Scene) -> None:
-    pictures = [drive.render(camera, frame) for frame, camera in enumerate(drive.cameras)]
-    common = set.intersection(*(set(np.unique(p.instances)) for p in pictures)) - {0}
+    images = [drive.render(camera, frame) for frame, camera in enumerate(drive.cameras)]
+    common = set.intersection(*(set(np.unique(p.instances)) for p in images)) - {0}
     assert len(common) >= 3
     for number in common:
         rock = drive.world.rocks[number - 1]
-        for picture, camera in zip(pictures, drive.cameras, strict=True):
-            seen = picture.instances == number
-            points = camera.position + picture.depth[seen, None] * camera.directions()[seen]
+        for image, camera in zip(images, drive.cameras, strict=True):
+            seen = image.instances == number
+            points = camera.position + image.depth[seen, None] * camera.directions()[seen]
             away = np.linalg.norm(points - np.array(rock.position), axis=1)
             assert away.max() <= rock.diameter * 1.05
 

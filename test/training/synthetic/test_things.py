@@ -72,7 +72,7 @@ def test_only_what_is_likely_is_placed() -> None:
     assert place_things(Things(grass=1.0, building=1.0), site(0)) != []
 
 
-def test_a_robot_shows_some_part_in_most_of_several_pictures() -> None:
+def test_a_robot_shows_some_part_in_most_of_several_images() -> None:
     cameras = [CAMERA] * 6
     found = robot(Site(np.random.default_rng(0), TERRAIN, cameras, COLOUR))
     assert len(found) >= 6

@@ -10,28 +10,28 @@ from torch import Tensor
 
 
 class Backend(Protocol):
-    """Runs the network on prepared pictures.
+    """Runs the network on prepared images.
 
     Attributes:
-        device: Where the pictures have to be, and the scores are.
+        device: Where the images have to be, and the scores are.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'.
     """
 
     device: torch.device
     precision: str
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
 
 
 class PartedBackend(Backend, Protocol):
     """Runs the parts of `DeepLabV3` also one by one; see there."""
 
-    def deep(self, pictures: Tensor) -> Tensor:
+    def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
 
     def context(self, deep: Tensor) -> Tensor:
         """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""

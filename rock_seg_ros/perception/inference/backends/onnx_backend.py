@@ -21,7 +21,7 @@ from torch import Tensor
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
 
-INPUT = 'pictures'
+INPUT = 'images'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
 LONGEST_RUN = 60.0  # s
@@ -103,11 +103,11 @@ def provider_options(name: str, device: torch.device, half: bool, engines: Path)
 
 
 def engine_folder(file: Path, shape: Sequence[int], card: str) -> Path:
-    """Returns where the engines of a graph for a picture shape on a graphics card are kept.
+    """Returns where the engines of a graph for an image shape on a graphics card are kept.
 
     Args:
         file: The ONNX file; its content counts, not its name.
-        shape: N, 3, H and W of the pictures.
+        shape: N, 3, H and W of the images.
         card: Name of the graphics card.
     """
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
@@ -177,12 +177,12 @@ class OnnxBackend:
         self._any_shape = self._open(others or self._providers, self._file.parent)
         self._try_out()
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        pictures = pictures.contiguous()
-        shape = tuple(pictures.shape)
+        images = images.contiguous()
+        shape = tuple(images.shape)
         result = self._room(shape)
-        self._run(self._session(shape), pictures, result)
+        self._run(self._session(shape), images, result)
         return result
 
     def _try_out(self) -> None:
@@ -196,12 +196,13 @@ class OnnxBackend:
         if not result.isfinite().all():
             raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
 
-    def _run(self, session: Any, pictures: Tensor, result: Tensor) -> None:
+    def _run(self, session: Any, images: Tensor, result: Tensor) -> None:
         import onnxruntime
 
         binding = session.io_binding()
         where = (self.device.type, self.device.index or 0, np.float32)
-        binding.bind_input(INPUT, *where, tuple(pictures.shape), pictures.data_ptr())
+        name = session.get_inputs()[0].name  # 'pictures' in files of the first version
+        binding.bind_input(name, *where, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, *where, tuple(result.shape), result.data_ptr())
         if self.device.type == 'cuda':  # ONNX Runtime works on a stream of its own
             torch.cuda.current_stream(self.device).synchronize()
@@ -216,11 +217,11 @@ class OnnxBackend:
             ending.cancel()
 
     def _session(self, shape: tuple[int, ...]) -> Any:
-        """Returns the quickest session that is ready for a picture shape.
+        """Returns the quickest session that is ready for an image shape.
 
         TensorRT builds an engine for each, which may take minutes. The first is waited for, as a
-        network is warmed before pictures come; the others are built beside, and meanwhile, or
-        where that fails, pictures are worked on without TensorRT.
+        network is warmed before images come; the others are built beside, and meanwhile, or
+        where that fails, images are worked on without TensorRT.
         """
         if TENSORRT not in self._providers:
             return self._any_shape
@@ -242,8 +243,8 @@ class OnnxBackend:
         folder.mkdir(parents=True, exist_ok=True)
         with self._building:
             session = self._open(self._providers, folder)
-            pictures = torch.zeros(shape, device=self.device)
-            self._run(session, pictures, self._room(shape))
+            images = torch.zeros(shape, device=self.device)
+            self._run(session, images, self._room(shape))
         with self._changing:
             self._engines[shape] = session
             if len(self._engines) > MOST_ENGINES:
@@ -254,12 +255,12 @@ class OnnxBackend:
     def _build_beside(self, shape: tuple[int, ...]) -> None:
         try:
             self._build(shape)
-        except Exception as error:  # noqa: BLE001  (pictures are worked on without it)
+        except Exception as error:  # noqa: BLE001  (images are worked on without it)
             size = f'{shape[0]}×{shape[3]}×{shape[2]}'
             warnings.warn(f'no TensorRT engine for {size}: {first_line(error)}', stacklevel=1)
 
     def _room(self, shape: tuple[int, ...]) -> Tensor:
-        """Returns where the scores of N×3×H×W pictures are written."""
+        """Returns where the scores of N×3×H×W images are written."""
         return torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
 
     def _open(self, names: Sequence[str], engines: Path) -> Any:
@@ -268,7 +269,7 @@ class OnnxBackend:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # Threads that spin between pictures would take the cores that receive the next one.
+        # Threads that spin between images would take the cores that receive the next one.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         half = self.precision == 'fp16'
         providers = [provider_options(name, self.device, half, engines) for name in names]

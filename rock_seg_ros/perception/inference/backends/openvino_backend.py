@@ -88,29 +88,29 @@ class OpenVinoBackend:
             self._parts['decode'] = _compile(model, 'decode', [RGB, context], weights, precision)
         self._channels = weights.card.channels
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
         from openvino import Tensor as View
 
-        pictures = pictures.contiguous()
-        batch, _, height, width = pictures.shape
+        images = images.contiguous()
+        batch, _, height, width = images.shape
         scores = torch.empty(batch, self._channels, height, width)
-        self._request.set_input_tensor(View(pictures.numpy(), shared_memory=True))
+        self._request.set_input_tensor(View(images.numpy(), shared_memory=True))
         self._request.set_output_tensor(View(scores.numpy(), shared_memory=True))
         self._request.infer(share_outputs=True)  # else it would return a copy of the scores
         return scores
 
-    def deep(self, pictures: Tensor) -> Tensor:
+    def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
-        return self._run('deep', pictures)
+        return self._run('deep', images)
 
     def context(self, deep: Tensor) -> Tensor:
         """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run('context', deep)
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
-        return self._run('decode', pictures, context)
+        return self._run('decode', images, context)
 
     def _run(self, part: str, *maps: Tensor) -> Tensor:
         views = [one.contiguous().numpy() for one in maps]

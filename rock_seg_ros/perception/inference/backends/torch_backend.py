@@ -60,21 +60,21 @@ class TorchBackend:
         self._dtype = DTYPES[precision]
         self._model = model.to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        return self._run(lambda ready: self._model(ready)['out'], pictures)
+        return self._run(lambda ready: self._model(ready)['out'], images)
 
-    def deep(self, pictures: Tensor) -> Tensor:
+    def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
-        return self._run(self._model.deep, pictures)
+        return self._run(self._model.deep, images)
 
     def context(self, deep: Tensor) -> Tensor:
         """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run(self._model.context, deep)
 
-    def decode(self, pictures: Tensor, context: Tensor) -> Tensor:
+    def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
-        return self._run(self._model.decode, pictures, context)
+        return self._run(self._model.decode, images, context)
 
     @torch.inference_mode()
     def _run(self, part: Callable[..., Tensor], *maps: Tensor) -> Tensor:

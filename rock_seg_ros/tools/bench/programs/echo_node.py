@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node that works out nothing: what rclpy and DDS take on both sides, as `rock_seg bench` shows.
 
-It answers each picture with messages that it keeps ready, of the sizes that a mask, an overlay, and
+It answers each image with messages that it keeps ready, of the sizes that a mask, an overlay, and
 the clouds of some rocks have.
 
     python -m rock_seg_ros.tools.bench.programs.echo_node --ros-args -r image:=/camera/image_raw

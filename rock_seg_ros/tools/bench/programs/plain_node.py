@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node that one writes in an afternoon, as what `rock_seg bench` compares with.
 
-It does what most segmentation nodes do: works in the subscription's callback, copies pictures the
+It does what most segmentation nodes do: works in the subscription's callback, copies images the
 way cv_bridge does, calls torchvision eagerly, takes softmax and argmax in NumPy, draws with OpenCV,
 and publishes everything whether somebody listens or not. Topics are those of the package's node.
 

@@ -15,11 +15,11 @@ WAVES, WAVE = 5, 0.08
 
 @lru_cache(maxsize=4)
 def fixed_scores(height: int, width: int, rocks: int, channels: int) -> NDArray[np.float32]:
-    """Draws the scores of a picture with separate rocks of wavy outline, in rows.
+    """Draws the scores of an image with separate rocks of wavy outline, in rows.
 
     Args:
-        height: Of the picture, px.
-        width: Of the picture, px.
+        height: Of the image, px.
+        width: Of the image, px.
         rocks: How many there are.
         channels: 2 or more; channel 1 is rock.
 

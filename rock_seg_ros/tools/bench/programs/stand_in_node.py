@@ -38,13 +38,13 @@ class StandIn:
         self.device, self.precision = device, 'fp32'
         self._rocks, self._seconds = rocks, seconds
 
-    def scores(self, pictures: Tensor) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W to N×3×H×W logits."""
         if self._seconds:
             time.sleep(self._seconds)
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         fixed = torch.from_numpy(fixed_scores(height, width, self._rocks, CARD.channels))
-        return fixed.to(self.device).expand(len(pictures), -1, -1, -1)
+        return fixed.to(self.device).expand(len(images), -1, -1, -1)
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 """torchvision's DeepLabV3-ResNet50, called as its documentation shows.
 
 https://docs.pytorch.org/vision/stable/models.html#semantic-segmentation: initialise the model,
-`eval()`, preprocess, batch, `model(batch)['out']`, softmax. Two things are in its favour: pictures
+`eval()`, preprocess, batch, `model(batch)['out']`, softmax. Two things are in its favour: images
 keep their size (the transforms' default enlarges to 520 px), and no gradients are recorded.
 """
 
@@ -34,9 +34,9 @@ class TorchvisionCall:
         self._model = model.eval().to(device)
         self._preprocess = SemanticSegmentation(resize_size=None)
 
-    def batch(self, picture: NDArray[np.uint8]) -> Tensor:
+    def batch(self, image: NDArray[np.uint8]) -> Tensor:
         """Preprocesses H×W×3 uint8 RGB to 1×3×H×W float32 on the device."""
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
         return self._preprocess(pixels).unsqueeze(0).to(self.device)
 
     @torch.no_grad()
@@ -44,7 +44,7 @@ class TorchvisionCall:
         """Returns 1×2×H×W logits of a 1×3×H×W batch."""
         return self._model(batch)['out']
 
-    def mask(self, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def mask(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Returns H×W, where class 1 is, of H×W×3 uint8 RGB."""
-        normalized_masks = self.scores(self.batch(picture)).softmax(dim=1)
+        normalized_masks = self.scores(self.batch(image)).softmax(dim=1)
         return (normalized_masks[0].argmax(dim=0) == 1).cpu().numpy()

@@ -176,7 +176,7 @@ def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
     assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
 
 
-def test_pictures_of_a_new_shape_do_not_wait_until_its_engine_is_built(
+def test_images_of_a_new_shape_do_not_wait_until_its_engine_is_built(
     tensorrt: SimpleNamespace,
 ) -> None:
     tensorrt.scores(1, 3, 480, 640)
@@ -242,7 +242,7 @@ def write_graph(file: Path, kind: str) -> Weights:
     onnx = pytest.importorskip('onnx', reason='onnx is not installed')
     helper, numbers = onnx.helper, onnx.TensorProto
     names = ['batch', 3, 'height', 'width'], ['batch', 2, 'height', 'width']
-    picture, scores = (
+    image, scores = (
         helper.make_tensor_value_info(name, numbers.FLOAT, shape)
         for name, shape in zip((onnx_backend.INPUT, onnx_backend.OUTPUT), names, strict=True)
     )
@@ -276,7 +276,7 @@ def write_graph(file: Path, kind: str) -> Weights:
         )
     else:
         nodes.append(helper.make_node('Identity', ['looked at'], [onnx_backend.OUTPUT]))
-    graph = helper.make_graph(nodes, 'graph', [picture], [scores], constants)
+    graph = helper.make_graph(nodes, 'graph', [image], [scores], constants)
     opset = helper.make_opsetid('', 18)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
     return Weights(file, Card(), {})

@@ -86,18 +86,18 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 def test_scores_are_pytorchs_at_any_size_and_batch(
     weights: Weights, compiled: OpenVinoBackend, shape: tuple[int, int, int]
 ) -> None:
-    pictures = noise(*shape)
-    wanted = TorchBackend(weights, CPU, 'auto', 0).scores(pictures)
-    torch.testing.assert_close(compiled.scores(pictures), wanted, rtol=1e-3, atol=1e-4)
+    images = noise(*shape)
+    wanted = TorchBackend(weights, CPU, 'auto', 0).scores(images)
+    torch.testing.assert_close(compiled.scores(images), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_any_memory_order_is_read_right(compiled: OpenVinoBackend) -> None:
-    pictures = noise(1, 48, 64)
-    last = pictures.to(memory_format=torch.channels_last)
-    assert torch.equal(compiled.scores(last), compiled.scores(pictures))
+    images = noise(1, 48, 64)
+    last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(compiled.scores(last), compiled.scores(images))
 
 
-def test_scores_stay_what_they_are_when_the_next_picture_comes(compiled: OpenVinoBackend) -> None:
+def test_scores_stay_what_they_are_when_the_next_image_comes(compiled: OpenVinoBackend) -> None:
     first = compiled.scores(noise(1, 48, 64))
     kept = first.clone()
     compiled.scores(-noise(1, 48, 64))
@@ -105,26 +105,26 @@ def test_scores_stay_what_they_are_when_the_next_picture_comes(compiled: OpenVin
 
 
 def test_the_output_stride_is_the_one_that_is_asked_for(weights: Weights) -> None:
-    pictures = noise(1, 64, 64)
-    scores = OpenVinoBackend(weights, CPU, 'fp32', 8).scores(pictures)
-    wanted = TorchBackend(weights, CPU, 'fp32', 8).scores(pictures)
+    images = noise(1, 64, 64)
+    scores = OpenVinoBackend(weights, CPU, 'fp32', 8).scores(images)
+    wanted = TorchBackend(weights, CPU, 'fp32', 8).scores(images)
     torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(scores, OpenVinoBackend(weights, CPU, 'fp32', 16).scores(pictures))
+    assert not torch.allclose(scores, OpenVinoBackend(weights, CPU, 'fp32', 16).scores(images))
 
 
 def test_int8_computes_what_the_rounded_network_does_and_does_so_in_int8(
     weights: Weights, compiled: OpenVinoBackend
 ) -> None:
     backend = OpenVinoBackend(weights, CPU, 'int8', 0)
-    pictures = noise(1, 64, 80)
-    scores = backend.scores(pictures)
+    images = noise(1, 64, 80)
+    scores = backend.scores(images)
     rounded = restore(weights.card, weights.state)
     quantize(rounded, weights.card.activation_ranges)
     with torch.inference_mode():
-        wanted = rounded(pictures)['out']
+        wanted = rounded(images)['out']
     spread = wanted.std()
     assert (scores - wanted).square().mean().sqrt() < 0.05 * spread
-    assert (scores - compiled.scores(pictures)).square().mean().sqrt() < 0.2 * spread
+    assert (scores - compiled.scores(images)).square().mean().sqrt() < 0.2 * spread
     assert set(executed(compiled)) == {'f32'}
     kinds = executed(backend)
     assert len(kinds) == len(executed(compiled))

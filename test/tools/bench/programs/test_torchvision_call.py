@@ -4,18 +4,18 @@ from __future__ import annotations
 import torch
 
 
-def test_the_call_gives_a_mask_of_the_pictures_size(monkeypatch, small_picture):
+def test_the_call_gives_a_mask_of_the_images_size(monkeypatch, small_image):
     from rock_seg_ros.tools.bench.programs.torchvision_call import TorchvisionCall
 
     call = TorchvisionCall()
-    picture = small_picture.copy()
-    batch = call.batch(picture)
+    image = small_image.copy()
+    batch = call.batch(image)
     assert batch.shape == (1, 3, 64, 80)
-    red = (picture[0, 0, 0] / 255 - 0.485) / 0.229
+    red = (image[0, 0, 0] / 255 - 0.485) / 0.229
     torch.testing.assert_close(batch[0, 0, 0, 0], torch.tensor(red, dtype=torch.float32))
     scores = call.scores(batch)
     assert scores.shape == (1, 2, 64, 80)
     assert not scores.requires_grad
-    mask = call.mask(picture)
+    mask = call.mask(image)
     assert mask.shape == (64, 80)
     assert torch.equal(torch.from_numpy(mask), scores[0, 1] > scores[0, 0])
