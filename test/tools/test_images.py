@@ -53,7 +53,7 @@ def test_a_bad_file_is_told_in_one_line_and_the_others_go_on(find_rocks, images,
     assert find_rocks(images, images / 'missing.png') == 1
     told = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg images' in line]
     assert told == [
-        f'rock_seg images: {bad}: does not decode as an image (10 bytes)',
+        f'rock_seg images: {bad}: does not decode as an image (8 bytes)',
         f'rock_seg images: {images / "missing.png"}: No such file or directory',
     ]
     assert len(names(tmp_path / 'out')) == 6

@@ -174,7 +174,7 @@ def two_images(folder: Path) -> None:
 @pytest.mark.parametrize(
     ('harm', 'message'),
     [
-        (broken_image, r'images/a\.png: does not decode as an image \(10 bytes\)'),
+        (broken_image, r'images/a\.png: does not decode as an image \(8 bytes\)'),
         (broken_mask, r'masks/a\.png: does not decode'),
         (mask_of_another_size, r'masks/a\.png: is 9×10, its image 12×10'),
         (strange_grey, r'masks/a\.png: has the grey value 7; legal is 0, 255'),
