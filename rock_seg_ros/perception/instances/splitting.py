@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-RIM_SHARE = 0.01
-CELLS = 270  # on the image's shorter side, about; as few as tell the rocks of a belt apart
+RIM_SHARE = 0.002  # a tenth of it would cut boulders at lone pixels of rim
+CELLS = 400  # on the shorter side of the image, about: finer cells find smaller stones
 SMALLEST_CELL = 2
-LEVELS = np.linspace(0.98, 0.1, 6)
+LEVELS = np.linspace(0.9, 0.1, 8)
 FULL_DEPTH = 4.0  # cells
-SOFTNESS = 1.25  # cells
+SOFTNESS = 0.9  # cells
 NECK = 2.5  # a saddle that is higher is one rock's own, one lower by STEP more never
 STEP = 1.25  # from level to level
 LOWEST = 0.8  # cells; what rises less is no rock of its own

