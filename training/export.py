@@ -346,7 +346,8 @@ def _parser() -> argparse.ArgumentParser:
         '--pictures',  # its name until 0.1
         type=int,
         default=IMAGES,
-        help='to check masks on, about (default: %(default)s); --int8 and --measure take all',
+        help='number of images that the masks are compared on (default: %(default)s); --int8 and'
+        ' --measure use all',
     )
     parser.add_argument('--measure', action='store_true', help='put figures into the card')
     parser.add_argument('--device', default='auto', help='to check on: auto, cpu, cuda or cuda:N')

@@ -64,185 +64,247 @@ class Parameters:
 
     weights: str = _parameter(
         '',
-        "weights file (.safetensors, .onnx, .pth), or 'resnet50' or 'light', which come with the"
-        ' package; empty: resnet50 on CUDA, light on a CPU',
+        'Weights file (.safetensors, .onnx, .pth), or the name of embedded weights, '
+        "'resnet50' or 'light'. Empty: 'resnet50' on CUDA, 'light' on a CPU. A change takes "
+        'effect at the next configure or ~/reload_weights.',
         always=True,
     )
     weights_folder: str = _parameter(
         '',
-        'folder in which weights must lie, symbolic links followed, and from which a relative path'
-        ' starts; given at the start only; empty: anywhere',
+        'Folder that the weights file must lie in, after symbolic links are resolved; a '
+        'relative path in weights starts there. It can be given at start only. Empty: any '
+        'folder is allowed.',
         read_only=True,
     )
-    device: str = _parameter('auto', "'auto', 'cpu', 'cuda' or 'cuda:N'; only 'auto' chooses")
+    device: str = _parameter(
+        'auto',
+        "Device of the network: 'auto' (CUDA where it can be used), 'cpu', 'cuda' or "
+        "'cuda:N'. A named device that is missing is an error.",
+    )
     preset: str = _parameter(
         'auto',
-        "'auto' (output stride as trained), 'exact' (the finest, fp32), 'balanced' (the coarsest)"
-        " or 'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced');"
-        ' precision and output_stride win over it',
+        "Trade-off between accuracy and speed: 'exact' (finest output stride, fp32), "
+        "'balanced' (coarsest stride), 'fast' (coarsest stride; int8 on a CPU, the same as "
+        "'balanced' on CUDA) or 'auto' (stride of the training). precision and output_stride "
+        'override it.',
         choices=PRESETS,
     )
     precision: str = _parameter(
-        'auto', "'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8'", choices=PRECISIONS
+        'auto',
+        "Arithmetic of the network: 'fp32', 'fp16', 'bf16', 'int8', or 'auto' for the "
+        'precision of the preset.',
+        choices=PRECISIONS,
     )
     backend: str = _parameter(
         'auto',
-        "'auto' (what is quickest here), 'torch', 'openvino' (on the CPU) or 'onnx'",
+        "Runtime of the network: 'torch', 'openvino' (CPU only), 'onnx', or 'auto' for the "
+        'fastest one that is installed.',
         choices=('auto', *BACKENDS),
     )
     output_stride: int = _parameter(
         0,
-        "of the backbone: 8 (finer) or 16 (faster) of resnet50, 32 of light, 0 = the preset's",
+        'Output stride of the backbone: 8 (finer) or 16 (faster) with resnet50, 32 with '
+        'light; 0 = the output stride of the preset.',
         choices=(0, *OUTPUT_STRIDES),
     )
     input_width: int = _parameter(
         0,
-        "width that the network sees, px; 0 = the image's own, or larger if the weights say so",
+        "Width of the network's input, px; 0 = the width of the image, enlarged where the "
+        'weights require it.',
         0,
         LARGEST_SIDE,
     )
     input_height: int = _parameter(
         0,
-        "height that the network sees, px; 0 = the image's own, or larger if the weights say so",
+        "Height of the network's input, px; 0 = the height of the image, enlarged where the "
+        'weights require it.',
         0,
         LARGEST_SIDE,
     )
     tile: int = _parameter(
-        0, 'larger images are looked at in tiles of so many px; 0 = never', 0, LARGEST_SIDE
+        0,
+        'Tile size for images that are larger than this, px; 0 = no tiling. Tiles need less '
+        'memory and more time.',
+        0,
+        LARGEST_SIDE,
     )
     tile_overlap: int = _parameter(
-        256, 'least overlap of neighbouring tiles, px; at most half a tile', 0, LARGEST_SIDE
+        256, 'Minimum overlap of neighbouring tiles, px; at most half of tile.', 0, LARGEST_SIDE
     )
     image_topics: tuple[str, ...] = _parameter(
         (),
-        'topics of several cameras, whose outputs are ~/CAMERA/mask and so on, CAMERA being the'
-        ' part before the last of the topic; empty: the one topic image, and ~/mask and so on',
+        'Image topics of several cameras. The outputs of each are ~/CAMERA/mask and so on, '
+        'where CAMERA is the part of the topic before the last slash. Empty: one camera on '
+        'the topic image.',
     )
     depth_topics: tuple[str, ...] = _parameter(
         (),
-        'depth topics of the cameras in image_topics, in their order; empty: none has depth, and'
-        ' the one camera of an empty image_topics has the topic depth',
+        'Depth topics of the cameras in image_topics, in the same order. Empty: no camera has '
+        'depth; the one camera of an empty image_topics uses the topic depth.',
     )
     image_transport: str = _parameter(
         'raw',
-        "'raw' (sensor_msgs/Image) or 'compressed' (CompressedImage on the image topic +"
-        " '/compressed')",
+        "Transport of the images: 'raw' (sensor_msgs/Image) or 'compressed' "
+        "(sensor_msgs/CompressedImage on the image topic + '/compressed').",
         choices=('raw', 'compressed'),
     )
     threshold: float = _parameter(
-        0.0, "probability from which a pixel is rock; 0 = the weights' own", 0.0, 1.0, live=True
+        0.0,
+        'Probability from which a pixel is rock; 0 = the threshold in the metadata of the '
+        'weights. Raise it for fewer false rocks, lower it for fewer missed ones.',
+        0.0,
+        1.0,
+        live=True,
     )
     min_area: int = _parameter(
-        RockSettings.min_area, 'smaller rocks are not told, px', 0, 1_000_000, live=True
+        RockSettings.min_area,
+        'Minimum area of a reported rock, px. Raise it to ignore pebbles and noise.',
+        0,
+        1_000_000,
+        live=True,
     )
     max_rocks: int = _parameter(
-        RockSettings.max_rocks, 'only the largest so many are told', 1, MOST_ROCKS, live=True
+        RockSettings.max_rocks,
+        'Maximum number of rocks reported per image, largest first.',
+        1,
+        MOST_ROCKS,
+        live=True,
     )
     polygon_tolerance: float = _parameter(
         RockSettings.polygon_tolerance,
-        'largest distance of a contour from its polygon, px',
+        'Maximum distance between a contour and its polygon, px. Raise it for polygons with '
+        'fewer vertices.',
         0.0,
         100.0,
         live=True,
     )
     split_touching: bool = _parameter(
         RockSettings.split_touching,
-        'cut rocks apart that touch: at the rims that the weights know, or by their shape where'
-        ' they know none',
+        'Whether rocks that touch are separated: along the rims that the network finds, or by '
+        'their shape where the weights have no rim class.',
         live=True,
     )
     track: bool = _parameter(
         Settings.track,
-        'a rock keeps its id while it is in view; else ids count from 1 in each image',
+        'Whether a rock keeps its id from image to image. If false, ids count from 1 in each '
+        'image.',
         live=True,
     )
     depth_tolerance: float = _parameter(
         0.05,
-        'most that the stamps of an image and its depth may differ, and most that an image waits'
-        ' for its depth and for its pose in fixed_frame, s',
+        'Maximum difference between the stamps of an image and its depth, and maximum time '
+        'that results wait for depth and for the pose in fixed_frame, s.',
         0.0,
         10.0,
         live=True,
     )
     depth_registered: bool = _parameter(
         False,
-        "depth is registered to the images even where its frame_id is not theirs, as some drivers'"
-        ' aligned depth has it',
+        "Whether depth with another frame_id than the image's is used all the same. Set it "
+        "for drivers whose aligned depth keeps the depth camera's frame.",
     )
     rectified: bool = _parameter(
-        False, "images are rectified (image_rect): camera_info's P holds, without distortion"
+        False,
+        "Whether the images are rectified (image_rect). Then camera_info's P is used, without "
+        'distortion; otherwise K and D.',
     )
     ground_plane: str = _parameter(
         'none',
-        "ground that gives metres where depth does not: 'none', 'level' (camera_height,"
-        " camera_tilt, camera_roll) or 'tf' (z = 0 of base_frame)",
+        "Ground plane that gives metres where there is no depth: 'none', 'level' (from "
+        "camera_height, camera_tilt and camera_roll) or 'tf' (z = 0 of base_frame).",
         choices=GROUND_PLANES,
     )
-    camera_height: float = _parameter(0.0, 'of the camera above level ground, m', 0.0, 1000.0)
+    camera_height: float = _parameter(
+        0.0,
+        "Height of the camera above level ground, m. Needed with ground_plane 'level'.",
+        0.0,
+        1000.0,
+    )
     camera_tilt: float = _parameter(
-        0.0, 'of the optical axis below the horizon, rad', -math.pi / 2, math.pi / 2
+        0.0, 'Angle of the optical axis below the horizon, rad.', -math.pi / 2, math.pi / 2
     )
     camera_roll: float = _parameter(
         0.0,
-        'of the camera about its optical axis, clockwise as seen from behind, rad',
+        'Rotation of the camera about its optical axis, clockwise as seen from behind the '
+        'camera, rad.',
         -math.pi,
         math.pi,
     )
-    base_frame: str = _parameter('base_link', "frame whose z = 0 is the ground for 'tf'")
+    base_frame: str = _parameter(
+        'base_link', "Frame whose plane z = 0 is the ground with ground_plane 'tf'."
+    )
     fixed_frame: str = _parameter(
         '',
-        'frame that stands still, such as odom: with depth, TF then tells ids how the camera moved;'
-        ' empty: images alone do',
+        'Fixed frame such as odom. With depth, TF gives the motion of the camera to the '
+        'tracker. Empty: the tracker uses the images alone.',
     )
     obstacle_step: int = _parameter(
-        4, 'px from one point of obstacles to the next, across and down', 1, 100, live=True
+        4, 'Distance between neighbouring points of ~/obstacles, px.', 1, 100, live=True
     )
     target_min_diameter: float = _parameter(
-        TargetRule.min_diameter, 'smaller rocks are no target, m', 0.0, 1000.0, live=True
+        TargetRule.min_diameter, 'Minimum diameter of a target rock, m.', 0.0, 1000.0, live=True
     )
     target_max_diameter: float = _parameter(
-        TargetRule.max_diameter, 'larger rocks are no target, m', 0.0, 1000.0, live=True
+        TargetRule.max_diameter, 'Maximum diameter of a target rock, m.', 0.0, 1000.0, live=True
     )
     target_min_distance: float = _parameter(
-        TargetRule.min_distance, 'nearer rocks are no target, m', 0.0, 1000.0, live=True
+        TargetRule.min_distance,
+        'Minimum distance of a target rock from the camera, m.',
+        0.0,
+        1000.0,
+        live=True,
     )
     target_max_distance: float = _parameter(
-        TargetRule.max_distance, 'farther rocks are no target, m', 0.0, 1000.0, live=True
+        TargetRule.max_distance,
+        'Maximum distance of a target rock from the camera, m.',
+        0.0,
+        1000.0,
+        live=True,
     )
     target_min_score: float = _parameter(
-        TargetRule.min_score, 'less sure rocks are no target', 0.0, 1.0, live=True
+        TargetRule.min_score, 'Minimum score of a target rock.', 0.0, 1.0, live=True
     )
     ignore_mask: str = _parameter(
         '',
-        "PNG in the image's shape; where it is 0 there is never rock; {camera} in it stands for"
-        " each camera's name; empty: none",
+        "PNG of the image's size; pixels that are 0 are never rock, such as the deck of the "
+        "rover. {camera} is replaced by the camera's name. Empty: no mask.",
     )
     max_rate: float = _parameter(
         0.0,
-        'most images a second that are worked on of a camera, Hz; 0 = any',
+        'Maximum rate of processed images per camera, Hz; 0 = unlimited.',
         0.0,
         1000.0,
         live=True,
     )
     max_pixels: int = _parameter(
-        UHD_PIXELS, 'larger images are refused, px', 1, 1_000_000_000, live=True
+        UHD_PIXELS,
+        'Maximum number of pixels of an image; larger images are rejected.',
+        1,
+        1_000_000_000,
+        live=True,
     )
     significant_bits: int = _parameter(
         0,
-        'of 16-bit images, 8 to 16; 0 = auto: the fewest of 8, 10, 12, 14 and 16 that hold every'
-        ' value which the camera has sent',
+        'Number of bits that 16-bit images use. 0 = automatic: the smallest of 8, 10, 12, 14 '
+        'and 16 that holds every value received so far.',
         choices=SIGNIFICANT_BITS,
         live=True,
     )
     overlay_alpha: float = _parameter(
-        Settings.overlay_alpha, "strength of the overlay's tint", 0.0, 1.0, live=True
+        Settings.overlay_alpha, 'Opacity of the tint in the overlay.', 0.0, 1.0, live=True
     )
-    jpeg_quality: int = _parameter(80, 'of overlay/compressed', 1, 100, live=True)
+    jpeg_quality: int = _parameter(80, 'JPEG quality of ~/overlay/compressed.', 1, 100, live=True)
     max_image_age: float = _parameter(
-        0.0, 'images with an older stamp are refused, s; 0 = any', 0.0, 1e6, live=True
+        0.0,
+        'Maximum age of an image by its stamp, s; older images are rejected. 0 = unlimited.',
+        0.0,
+        1e6,
+        live=True,
     )
     autostart: bool = _parameter(
-        True, 'go to active without being asked, at the start or when set while unconfigured'
+        True,
+        'Whether the node configures and activates itself at start, or when this is set while '
+        'it is unconfigured.',
     )
 
     def __post_init__(self) -> None:

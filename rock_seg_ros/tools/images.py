@@ -37,10 +37,12 @@ _IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg images`."""
-    parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob')
+    parser.add_argument(
+        'inputs', nargs='+', metavar='IN', help='image file, folder or glob pattern'
+    )
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
-        help='folder for NAME_mask.png, NAME_overlay.jpg and NAME.json',
+        help='output folder for NAME_mask.png, NAME_overlay.jpg and NAME.json',
     )  # fmt: skip
     add_network_options(parser)
 

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg info`."""
     parser.add_argument(
         'weights', nargs='?', default='', metavar='WEIGHTS',
-        help='weights file, resnet50 or light (default: resnet50 on CUDA, light on a CPU)',
+        help='weights file, or the embedded weights resnet50 or light (default: resnet50 on CUDA,'
+        ' light on a CPU)',
     )  # fmt: skip
     parser.add_argument('--json', action='store_true', help='print one JSON object')
 

@@ -99,7 +99,7 @@ def _command_line() -> argparse.ArgumentParser:
         prog='rock_seg',
         usage='rock_seg [-h] COMMAND ...',
         description=f'Finds rocks in images.\n\ncommands:\n{listed}',
-        epilog='`rock_seg COMMAND --help` tells more.',
+        epilog='`rock_seg COMMAND --help` describes a command and its options.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of the above')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that say which network to ask, and how. No default is typed here."""
+"""Options that choose and configure the network. Defaults come from the code that they set."""
 
 from __future__ import annotations
 
@@ -38,35 +38,40 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--weights',
         '',
-        'weights file, resnet50 or light',
+        'weights file, or the embedded weights resnet50 or light',
         'resnet50 on CUDA, light on a CPU',
         metavar='FILE',
     )
-    add('--device', network['device'], 'auto, cpu, cuda or cuda:N')
+    add('--device', network['device'], 'device of the network: auto, cpu, cuda or cuda:N')
     add(
         '--preset',
         network['preset'],
-        'accuracy against speed; on CUDA fast is balanced',
+        'trade-off between accuracy and speed; on CUDA, fast is the same as balanced',
         choices=PRESETS,
     )
     add(
         '--precision',
         network['precision'],
-        "of the arithmetic; auto = the preset's",
+        "arithmetic of the network; auto = the preset's",
         choices=PRECISIONS,
     )
-    add('--backend', network['backend'], 'what runs the network', choices=('auto', *BACKENDS))
+    add(
+        '--backend',
+        network['backend'],
+        'runtime of the network; auto = the fastest one installed',
+        choices=('auto', *BACKENDS),
+    )
     add(
         '--output-stride',
         network['output_stride'],
-        "0 = the preset's",
+        "output stride of the backbone; 0 = the preset's",
         type=int,
         choices=(0, *OUTPUT_STRIDES),
     )
     add(
         '--input-size',
         network['input_size'],
-        'what the network sees; 0 = the own',
+        'network input size, px; 0 = the size of the image',
         nargs=2,
         type=int,
         metavar=('WIDTH', 'HEIGHT'),
@@ -74,14 +79,14 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--tile',
         network['tile'],
-        'larger images are looked at in tiles of so many px; 0 = never',
+        'tile size for images larger than this, px; 0 = no tiling',
         type=_count,
         metavar='PX',
     )
     add(
         '--tile-overlap',
         network['tile_overlap'],
-        'least overlap of neighbouring tiles',
+        'minimum overlap of neighbouring tiles, px',
         type=_count,
         metavar='PX',
     )
@@ -89,29 +94,41 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--threshold',
         settings['threshold'],
         'probability from which a pixel is rock',
-        "the weights' own",
+        'the threshold of the weights',
         type=_fraction,
         metavar='P',
     )
-    add('--min-area', rocks['min_area'], 'smaller rocks are left out, px', type=_count, metavar='N')
-    add('--max-rocks', rocks['max_rocks'], 'at most so many are told', type=_count, metavar='N')
+    add(
+        '--min-area',
+        rocks['min_area'],
+        'minimum area of a reported rock, px',
+        type=_count,
+        metavar='N',
+    )
+    add(
+        '--max-rocks',
+        rocks['max_rocks'],
+        'maximum number of reported rocks per image, largest first',
+        type=_count,
+        metavar='N',
+    )
     add(
         '--polygon-tolerance',
         rocks['polygon_tolerance'],
-        'of the outlines, px',
+        'maximum distance between a contour and its polygon, px',
         type=_positive,
         metavar='PX',
     )
     add(
         '--split-touching',
         rocks['split_touching'],
-        'cut rocks apart that touch',
+        'separate rocks that touch',
         action=argparse.BooleanOptionalAction,
     )
     add(
         '--ignore-mask',
         settings['keep'],
-        'PNG that is 0 where there is never rock',
+        'PNG of the size of the images; pixels that are 0 are never rock',
         'none',
         type=Path,
         metavar='FILE',
@@ -119,26 +136,32 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--significant-bits',
         0,
-        'of 16-bit images, 8 to 16; 0 = auto: the fewest that hold what was seen',
+        'bits that 16-bit images use; 0 = the smallest number that holds all values so far',
         type=int,
         choices=bit_depth.CHOICES,
         metavar='BITS',
     )
-    add('--max-pixels', MAX_PIXELS, 'larger images are refused, px', type=_count, metavar='N')
+    add(
+        '--max-pixels',
+        MAX_PIXELS,
+        'maximum number of pixels of an image; larger images are rejected',
+        type=_count,
+        metavar='N',
+    )
     add(
         '--alpha',
         settings['overlay_alpha'],
-        "strength of the overlay's tint",
+        'opacity of the tint in the overlay, 0 to 1',
         type=_fraction,
         metavar='A',
     )
 
 
 def add_track_option(parser: argparse.ArgumentParser) -> None:
-    """Adds whether rocks are followed from image to image, as `track`."""
+    """Adds `--track`: whether rocks keep their ids from image to image."""
     parser.add_argument(
         '--track', action=argparse.BooleanOptionalAction, default=Settings.track,
-        help=f'a rock keeps its id while it is in view (default: {Settings.track})',
+        help=f'keep the id of a rock from image to image (default: {Settings.track})',
     )  # fmt: skip
 
 

@@ -37,17 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('bag', type=Path, metavar='BAG', help=BAG_HELP)
     parser.add_argument(
         '--rate', type=_above_zero, default=1.0, metavar='R',
-        help='times as fast as recorded (default: %(default)s)',
+        help='playback speed relative to the recording (default: %(default)s)',
     )  # fmt: skip
-    parser.add_argument('--loop', action='store_true', help='start again at the end')
-    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these')
+    parser.add_argument('--loop', action='store_true', help='restart at the end of the bag')
+    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='publish only these topics')
     parser.add_argument(
         '--clock', type=_above_zero, nargs='?', const=CLOCK_RATE, metavar='HZ',
-        help='publish /clock, too (at %(const)s Hz)',
+        help='also publish /clock (default rate: %(const)s Hz)',
     )  # fmt: skip
     parser.add_argument(
         '--wait-for-subscribers', type=_above_zero, nargs='?', const=SUBSCRIBER_TIMEOUT,
-        default=0.0, metavar='S', help='wait for a subscriber first (at most %(const)s s)',
+        default=0.0, metavar='S',
+        help='wait for a subscriber before the start (default limit: %(const)s s)',
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('input', type=Path, metavar='IN', help='video file')
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT.mp4',
-        help='H.264 video without sound; what was found goes into OUT.json',
+        help='output video (H.264, without sound); the rocks are written to OUT.json',
     )  # fmt: skip
     add_track_option(parser)
     add_network_options(parser)

@@ -73,32 +73,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
-        help="new bag (mcap) of what the node would publish, at the images' times",
+        help='output bag (mcap) with the messages that the node would publish',
     )  # fmt: skip
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
-        help=f'of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
+        help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
     )  # fmt: skip
-    parser.add_argument('--copy', action='store_true', help="copy IN's messages into OUT, too")
-    parser.add_argument('--report', type=Path, metavar='FILE.html', help='figures and plots')
-    parser.add_argument('--image', metavar='TOPIC', help='images (default: the only ones)')
+    parser.add_argument('--copy', action='store_true', help='also copy the messages of IN to OUT')
     parser.add_argument(
-        '--camera-info', metavar='TOPIC', help="'' = none (default: the one beside the images)"
+        '--report',
+        type=Path,
+        metavar='FILE.html',
+        help='write a report with statistics and plots to this file',
+    )
+    parser.add_argument('--image', metavar='TOPIC', help='image topic (default: the only one)')
+    parser.add_argument(
+        '--camera-info',
+        metavar='TOPIC',
+        help="camera_info topic, '' = none (default: the one of the image topic)",
     )
     parser.add_argument(
-        '--rectified', action='store_true', help="the images are: camera_info's P holds"
+        '--rectified',
+        action='store_true',
+        help="the images are rectified: use camera_info's P, without distortion",
     )
     parser.add_argument(
         '--depth',
         metavar='TOPIC',
-        help="registered to the images, raw, compressed or compressedDepth; '' = none (default:"
-        " the one in the images' frame)",
+        help="depth topic registered to the images, raw, compressed or compressedDepth; '' = none"
+        " (default: the one with the images' frame_id)",
     )
     for name, default, told in (
-        ('--depth-tolerance', node.depth_tolerance, 'most between stamps of image and depth, s'),
-        ('--camera-height', node.camera_height, 'above level ground, m; 0 = not known'),
-        ('--camera-tilt', node.camera_tilt, 'of the optical axis below the horizon, rad'),
-        ('--camera-roll', node.camera_roll, 'about the optical axis, rad'),
+        (
+            '--depth-tolerance',
+            node.depth_tolerance,
+            'maximum difference between the stamps of image and depth, s',
+        ),
+        (
+            '--camera-height',
+            node.camera_height,
+            'height of the camera above level ground, m; 0 = unknown',
+        ),
+        ('--camera-tilt', node.camera_tilt, 'angle of the optical axis below the horizon, rad'),
+        ('--camera-roll', node.camera_roll, 'rotation of the camera about its optical axis, rad'),
     ):
         told = f'{told} (default: {default})'
         parser.add_argument(name, type=float, default=default, metavar='X', help=told)

@@ -48,34 +48,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg bench`."""
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument(
-        '-o', '--output', type=Path, metavar='PLOT', help='also draw the figures: PNG, SVG or PDF'
+        '-o', '--output', type=Path, metavar='PLOT', help='also write a plot: PNG, SVG or PDF'
     )
     parser.add_argument(
         '--sizes', type=_size, nargs='+', metavar='WxH',
-        help='of the images; the first gets half of the time'
+        help='image sizes; half of the time is spent on the first'
         f' (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
     )  # fmt: skip
     parser.add_argument(
         '--presets', choices=WAYS, nargs='+', default=tuple(WAYS),
-        help='of the embedded ResNet-50 (exact, balanced, fast) and of the light network (light,'
-        f' light_fast) which are measured (default: {" ".join(WAYS)})',
+        help='presets to measure: exact, balanced and fast of the embedded ResNet-50, light and'
+        f' light_fast of the light network (default: {" ".join(WAYS)})',
     )  # fmt: skip
     parser.add_argument(
         '--weights', type=Path, metavar='FILE',
-        help='measured instead of the embedded ResNet-50 (default: none)',
+        help='weights file to measure instead of the embedded ResNet-50 (default: none)',
     )  # fmt: skip
     parser.add_argument(
         '--seconds', type=_above_zero, metavar='S',
-        help='to measure, besides loading; what takes too long for them is left out'
+        help='time for measuring, without loading, s; cases that take longer are skipped'
         f' (default: {SECONDS:.0f})',
     )  # fmt: skip
     parser.add_argument(
         '--overload', type=_count, metavar='N',
-        help='images that are published ten times as fast as a network works, at 100 Hz'
+        help='number of images published at 100 Hz, ten times the rate of the network'
         f' (default: {OVERLOAD_IMAGES})',
     )  # fmt: skip
     parser.add_argument(
-        '--quick', action='store_true', help='small and few images: whether it works'
+        '--quick', action='store_true', help='use few small images, to check that everything runs'
     )
 
 

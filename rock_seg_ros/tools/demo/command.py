@@ -32,19 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg demo`."""
     parser.add_argument(
         '-o', '--output', type=Path, default=Path('demo_out'), metavar='OUT',
-        help='folder for images, recording and summary.json (default: %(default)s)',
+        help='output folder for images, recording and summary.json (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
         '--data', type=Path, metavar='FOLDER',
-        help='with mars_drive/ and samples/ (default: what comes with the package)',
+        help='folder with mars_drive/ and samples/ (default: the data of the package)',
     )  # fmt: skip
     parser.add_argument(
         '--weights',
         default='',
         metavar='FILE',
-        help='weights file, resnet50 or light (default: resnet50 on CUDA, light on a CPU)',
+        help='weights file, or the embedded weights resnet50 or light (default: resnet50 on CUDA,'
+        ' light on a CPU)',
     )
-    parser.add_argument('--device', metavar='DEVICE', help="(default: the node's choice)")
+    parser.add_argument(
+        '--device',
+        metavar='DEVICE',
+        help='device of the network: auto, cpu, cuda or cuda:N (default: auto)',
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
