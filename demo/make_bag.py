@@ -76,7 +76,7 @@ def make_bag(panorama: Path, bag: Path, corner: tuple[int, int], frames: int, qu
     whole = cv2.imread(str(panorama), cv2.IMREAD_COLOR)
     if whole is None:
         raise ValueError(f'{panorama}: no image')
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]  # smallest
     bag.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix='.writing-') as folder:
         written = Path(folder) / bag.name

@@ -191,7 +191,7 @@ class RockSegmenter:
     """Finds the rocks in images.
 
     >>> from rock_seg_ros import RockSegmenter
-    >>> result = RockSegmenter().segment('demo/samples/images/332.png')
+    >>> result = RockSegmenter().segment('demo/samples/images/332.webp')
     >>> result.mask.shape == result.image.shape[:2]
     True
     >>> overlay = result.draw()

@@ -21,7 +21,7 @@ from rock_seg_ros import RockSegmenter, SegmentationResult, api
 from rock_seg_ros.perception.geometry.projection import Intrinsics, level_ground
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / 'demo/samples/images/332.png'
+SAMPLE = ROOT / 'demo/samples/images/332.webp'
 K = [[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]
 
 

@@ -67,7 +67,7 @@ def test_every_image_has_a_camera_info_of_its_header_and_size(drive):
 def test_every_sample_has_a_mask_of_its_size():
     images = sorted((DEMO / 'samples' / 'images').iterdir())
     masks = sorted((DEMO / 'samples' / 'masks').iterdir())
-    assert [path.name for path in images] == [path.name for path in masks]
+    assert [path.stem for path in images] == [path.stem for path in masks]
     assert len(images) == 4
     for image, mask in zip(images, masks, strict=True):
         label = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)

@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             many=not quick,
             images=arguments.overload or (QUICK_IMAGES if quick else OVERLOAD_IMAGES),
             weights=str(arguments.weights.resolve()) if arguments.weights else '',
-            image=min((data / 'samples' / 'images').glob('*.png')),
+            image=min((data / 'samples' / 'images').glob('*.*')),
             bar=bar,
         )
         with redirect_stdout(sys.stderr):  # the result is all that stdout gets

@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import decode_rgb, read_grey
+from rock_seg_ros.perception.image_io.image_files import image_files
 from rock_seg_ros.tools.bag.files import Bag, BagTopic, BagWriter
 from rock_seg_ros.tools.demo.recorder import Recorder, Result, Stamp
 from rock_seg_ros.tools.node_process import NodeProcess
@@ -304,11 +305,11 @@ def check_result(image: CompressedImage, result: Result) -> None:
 
 
 def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
-    """Has the node work on the labelled images, sent without loss as PNG.
+    """Has the node work on the labelled images, sent as their files.
 
     Args:
         camera: Publishes them.
-        folder: With `images/NAME.png` and `masks/NAME.png`.
+        folder: With images in `images/`, and `masks/NAME.png` of each.
         seconds: That an image usually takes.
 
     Raises:
@@ -316,16 +317,16 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
         ImageError, OSError: A mask cannot be read.
     """
     samples = []
-    paths = sorted((folder / 'images').glob('*.png'))
+    paths = image_files(folder / 'images')
     if not paths:
-        raise DemoError(f'{folder}: has no images/*.png')
+        raise DemoError(f'{folder}: has no images in images/')
     for number, path in enumerate(tqdm(paths, 'measuring', unit='image', file=sys.stderr)):
         image = CompressedImage(
-            header=_header(WARM_UP_IMAGES + number, f'sample_{path.stem}'), format='png'
+            header=_header(WARM_UP_IMAGES + number, f'sample_{path.stem}'), format=path.suffix[1:]
         )
         image.data.frombytes(path.read_bytes())
         result = camera.ask(image, max(LEAST_PATIENCE, 5 * seconds))
-        truth = read_grey(folder / 'masks' / path.name)
+        truth = read_grey(folder / 'masks' / f'{path.stem}.png')
         samples.append(Sample(path.stem, truth, result))
     return samples
 

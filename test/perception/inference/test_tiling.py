@@ -166,7 +166,7 @@ def test_real_images_in_tiles_have_the_masks_of_the_whole_ones(
 ) -> None:
     weights = load_weights(embedded)
     scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.card)
-    files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.png'))
+    files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.webp'))
     assert files
     for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):
         image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)

@@ -125,7 +125,7 @@ def test_the_demo_stays_on_this_machine_and_in_a_domain_of_its_own(monkeypatch):
 def test_the_data_of_the_checkout_are_found():
     folder = find_data()
     assert (folder / 'mars_drive' / 'metadata.yaml').is_file()
-    assert len(list((folder / 'samples' / 'images').glob('*.png'))) == 4
+    assert len(list((folder / 'samples' / 'images').glob('*.webp'))) == 4
 
 
 def test_data_that_are_not_installed_are_told(monkeypatch, tmp_path):
