@@ -30,6 +30,7 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 SILENCE = 5.0
 CAMERA = '{camera}'
 CODED = '/compressed'  # ending of the topic of coded images
+Size = tuple[int, ...]  # height and width, px; () = not known
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 CODED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
@@ -70,7 +71,7 @@ class Arrival:
     received: float
 
     @property
-    def size(self) -> tuple[int, ...]:
+    def size(self) -> Size:
         """Height and width, px; of a coded image those that the camera's last one had."""
         if isinstance(self.message, CompressedImage):
             return self.camera.last_size
@@ -91,7 +92,7 @@ class Camera:
         forget: Whether the tracker is to forget them before the next image.
         target: Id of the rock that was its target last.
         last: What was last found in one of its images.
-        last_size: Height and width of its last image, px.
+        last_size: Of its last image; () = there was none.
         subscription: While images are taken.
     """
 
@@ -104,6 +105,7 @@ class Camera:
         health: Health,
         scale: Scale,
         tracker: Tracker,
+        last_size: Size = (),
     ) -> None:
         """Reads its ignore mask; creates no topics yet.
 
@@ -115,6 +117,7 @@ class Camera:
             health: Where its images are counted.
             scale: What makes metres of its pixels.
             tracker: Knows which of its rocks is which.
+            last_size: Of its last image before; () = there was none.
 
         Raises:
             ValueError: The ignore mask cannot be read.
@@ -127,7 +130,7 @@ class Camera:
         self.forget = False
         self.target: int | None = None
         self.last: Analysis | None = None
-        self.last_size: tuple[int, ...] = ()
+        self.last_size = last_size
         self.subscription: Any = None
         self._node = node
         self._transport = parameters.image_transport

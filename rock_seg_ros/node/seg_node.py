@@ -8,8 +8,8 @@ import json
 import signal
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
-from rock_seg_ros.node.camera import Arrival, Camera, camera_names
+from rock_seg_ros.node.camera import Arrival, Camera, Size, camera_names
 from rock_seg_ros.node.camera_geometry import Scale
 from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
@@ -55,14 +55,12 @@ LONGEST_FAREWELL = 1.0  # s that the end of the node waits for them
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
-    """Loads the network that the parameters name, and warms it for VGA or its input size.
-
-    With several cameras it is warmed for as many images at once as may come.
+    """Loads the network that the parameters name.
 
     Raises:
         ValueError: With one line that names what is wrong.
     """
-    segmenter = Segmenter(
+    return Segmenter(
         load_weights(
             parameters.weights_path, parameters.device, parameters.backend, parameters.precision
         ),
@@ -75,10 +73,23 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         tile=parameters.tile,
         tile_overlap=parameters.tile_overlap,
     )
-    height, width = parameters.input_height or WARM_HEIGHT, parameters.input_width or WARM_WIDTH
-    for batch in range(1, max(1, len(parameters.image_topics)) + 1):
-        segmenter.warm(height, width, batch)
-    return segmenter
+
+
+def warm(segmenter: Segmenter, parameters: Parameters, last_sizes: Iterable[Size]) -> None:
+    """Warms a network for the images to come, and for as many of one size at once as may.
+
+    Args:
+        segmenter: The network.
+        parameters: Tell the input size.
+        last_sizes: Height and width (px) of each camera's last image; () where there was none,
+            which is taken for one of the input size, or VGA.
+
+    Raises:
+        ScoresError: What the network gave is not finite.
+    """
+    usual = parameters.input_height or WARM_HEIGHT, parameters.input_width or WARM_WIDTH
+    for (height, width), cameras in Counter(size or usual for size in last_sizes).items():
+        segmenter.warm(height, width, cameras)
 
 
 class SegNode(AsyncLifecycleNode):
@@ -103,9 +114,11 @@ class SegNode(AsyncLifecycleNode):
         super().__init__('rock_seg', **node_arguments)
         self._illegal = {**(illegal or {}), **declare_parameters(self)}
         self._load = load
-        # Both outlive their cameras: counts go on, and no id is given twice.
+        # These outlive their cameras: counts go on, no id is given twice, and the next network is
+        # warmed for the images to come.
         self._healths: dict[str, Health] = defaultdict(Health)
         self._trackers: dict[str, Tracker] = defaultdict(Tracker)
+        self._last_sizes: dict[str, Size] = {}
         self._cameras: list[Camera] = []
         self._processor = Processor(self)
         self._segmenter: Segmenter | None = None
@@ -233,6 +246,7 @@ class SegNode(AsyncLifecycleNode):
                 self._healths[name],
                 Scale(self, info, depth, parameters, frames, self._healths[name]),
                 self._trackers[name],
+                self._last_sizes.get(name, ()),
             )
             for name, topic, info, depth in zip(names, topics, infos, depths, strict=True)
         ]
@@ -283,6 +297,7 @@ class SegNode(AsyncLifecycleNode):
     def _unload(self) -> None:
         for camera in self._cameras:
             camera.withdraw()
+            self._last_sizes[camera.name] = camera.last_size
         self._cameras = []
         if self._frames is not None:
             self._frames.close()
@@ -346,12 +361,19 @@ class SegNode(AsyncLifecycleNode):
         return response
 
     async def _load_beside(self, parameters: Parameters) -> Segmenter:
-        """Loads a network in a thread of its own, and says so as long as that takes."""
+        """Loads and warms a network in a thread of its own, and says so as long as that takes."""
+        last_sizes = [camera.last_size for camera in self._cameras]
+
+        def load() -> Segmenter:
+            segmenter = self._load(parameters)
+            warm(segmenter, parameters, last_sizes)
+            return segmenter
+
         what = f'weights {parameters.weights_name} for device {parameters.device}'
         began = time.monotonic()
         log = self.get_logger()
         log.info(f'loading {what}')
-        loaded = self.run_beside(lambda: self._load(parameters), 'loader')
+        loaded = self.run_beside(load, 'loader')
 
         def remind() -> None:
             seconds = time.monotonic() - began

@@ -48,6 +48,10 @@ class BrightSegmenter:
         self.images: list[np.ndarray] = []
         self.starts: list[float] = []
         self.batches: list[int] = []
+        self.warmed: list[tuple[int, int, int]] = []
+
+    def warm(self, height: int, width: int, most: int = 1) -> None:
+        self.warmed.append((height, width, most))
 
     def segment(self, image: np.ndarray, threshold: float | None = None) -> Segmentation:
         return self.segment_batch([image], threshold)[0]

@@ -115,7 +115,10 @@ from rock_seg_ros import entry_points
 from rock_seg_ros.node import seg_node
 from rock_seg_ros.perception.inference.card import Card
 
-networks = [SimpleNamespace(card=Card(), device='cpu', precision='fp32', backend='torch')] * COUNT
+network = SimpleNamespace(
+    card=Card(), device='cpu', precision='fp32', backend='torch', warm=lambda *_: None
+)
+networks = [network] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()
 seg_node.main = partial(seg_node.main, load=load)
 entry_points.seg_node()

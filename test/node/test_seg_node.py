@@ -28,7 +28,7 @@ from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.seg_node import load_segmenter
+from rock_seg_ros.node.seg_node import load_segmenter, warm
 from rock_seg_ros.perception.image_io import decoding
 from rock_seg_ros.perception.image_io.decoding import decode_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -786,6 +786,23 @@ def test_the_node_answers_while_the_rock_abundance_is_worked_out(bench, scene, m
     assert json.loads(reply.message) == {'rocks': 2}
 
 
+def test_the_network_is_warm_for_the_images_to_come_before_it_takes_them(bench, scene):
+    seen = []
+    bench.start(load=lambda _: seen.append(len(bench.segmenter.images)) or bench.segmenter)
+    watch_mask(bench)
+    assert bench.segmenter.warmed == [(480, 640, 1)]
+    bench.send(scene)
+    masks(bench, 1)
+    assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
+    assert bench.segmenter.warmed[1:] == [(48, 64, 1)]
+    bench.send(scene[:40])
+    masks(bench, 2)
+    for label in ('deactivate', 'cleanup', 'configure', 'cleanup', 'configure'):
+        assert bench.change_state(label)
+    assert bench.segmenter.warmed[2:] == [(40, 64, 1)] * 2
+    assert seen == [0, 1, 2, 2]
+
+
 def test_reload_weights_while_unconfigured_says_so(bench):
     bench.start(autostart=False)
     reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
@@ -961,23 +978,26 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
 
 
 @pytest.mark.parametrize(
-    ('parameters', 'warmed'),
+    ('parameters', 'last_sizes', 'warmed'),
     [
-        (Parameters(), [(480, 640, 1)]),
-        (Parameters(input_width=320, input_height=240), [(240, 320, 1)]),
+        (Parameters(), [()], [(480, 640, 1)]),
+        (Parameters(input_width=320, input_height=240), [()], [(240, 320, 1)]),
+        (Parameters(), [(), (), ()], [(480, 640, 3)]),
+        (Parameters(input_width=320, input_height=240), [(720, 1280)], [(720, 1280, 1)]),
         (
-            Parameters(image_topics=('/a/image', '/b/image', '/c/image')),
-            [(480, 640, 1), (480, 640, 2), (480, 640, 3)],
+            Parameters(),
+            [(720, 1280), (), (1080, 1920), (720, 1280)],
+            [(720, 1280, 2), (480, 640, 1), (1080, 1920, 1)],
         ),
     ],
 )
-def test_the_network_is_warm_before_the_first_image(monkeypatch, parameters, warmed):
-    made = Mock()
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, *_: path)
-    load_segmenter(parameters)
-    assert [call.args for call in made.return_value.warm.call_args_list] == warmed
-    assert not made.return_value.segment.called
+def test_the_network_is_warmed_for_the_last_image_of_each_camera_else_for_the_usual_size(
+    parameters, last_sizes, warmed
+):
+    network = Mock()
+    warm(network, parameters, last_sizes)
+    assert [call.args for call in network.warm.call_args_list] == warmed
+    assert not network.segment.called
 
 
 def test_every_parameter_of_the_network_reaches_it(monkeypatch):

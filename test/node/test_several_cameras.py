@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Output
@@ -259,3 +260,24 @@ def test_counts_of_a_camera_outlive_its_being_configured_anew(bench, rig):
     for label in ('deactivate', 'cleanup', 'configure', 'activate'):
         assert bench.change_state(label)
     rig.statuses(lambda v: v['rear']['frames out'] == '1', 'the count of before')
+
+
+def test_cameras_are_warmed_for_together_where_their_last_images_were_of_one_size(
+    bench, rig, scene
+):
+    rig.start()
+    assert bench.segmenter.warmed == [(480, 640, 2)]
+    rig.send(FRONT, SMALL)
+    rig.masks('front')
+    reload = Trigger, '/rock_seg/reload_weights', Trigger.Request()
+    assert bench.call(*reload).success
+    assert bench.segmenter.warmed[1:] == [(24, 32, 1), (480, 640, 1)], 'rear was not seen yet'
+    rig.send(REAR, scene)
+    rig.masks('rear')
+    assert bench.call(*reload).success
+    assert bench.segmenter.warmed[3:] == [(24, 32, 1), (48, 64, 1)]
+    rig.send(REAR, SMALL)
+    rig.masks('rear', 2)
+    for label in ('deactivate', 'cleanup', 'configure'):
+        assert bench.change_state(label)
+    assert bench.segmenter.warmed[5:] == [(24, 32, 2)]

@@ -275,29 +275,36 @@ class Segmenter:
             for _, own in sorted(found.items())
         ]
 
-    def warm(self, height: int, width: int, batch: int = 1) -> None:
+    def warm(self, height: int, width: int, most: int = 1) -> None:
         """Makes everything ready that the first images of a size would otherwise wait for.
 
         Args:
             height: Of the images, px.
             width: Of the images, px.
-            batch: How many are run together.
+            most: Largest number of images that may be run together; each from 1 on is made ready.
 
         Raises:
             ScoresError: What the network gave is not finite.
         """
         image = np.zeros((height, width, 3), np.uint8)
-        try:
-            if self._tiling and self._tiling.concerns(image):
-                self.segment(image)
-            else:
-                with torch.inference_mode():
-                    self._pipeline.warm(batch, height, width)
-        except torch.cuda.OutOfMemoryError as error:  # smaller ones may come
-            size = f'{batch}×{width}×{height}'
-            warnings.warn(
-                f'{size} is too large for {self.device}: {first_line(error)}', stacklevel=2
-            )
+        if self._tiling and self._tiling.concerns(image):
+            most = 1  # those that are tiled are run one by one
+        for batch in range(1, most + 1):
+            try:
+                self._warm(image, batch)
+            except torch.cuda.OutOfMemoryError as error:  # smaller ones may come
+                size = f'{batch}×{width}×{height}'
+                warnings.warn(
+                    f'{size} is too large for {self.device}: {first_line(error)}', stacklevel=2
+                )
+                return
+
+    def _warm(self, image: NDArray[np.uint8], batch: int) -> None:
+        if self._tiling and self._tiling.concerns(image):
+            self.segment(image)
+            return
+        with torch.inference_mode():
+            self._pipeline.warm(batch, *image.shape[:2])
 
     def catch_up(self) -> None:
         """Makes ready what images of a size that was not warmed would gain from.
