@@ -6,10 +6,16 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from rock_seg_ros.perception.inference.segmenter import Segmenter
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
@@ -42,6 +48,27 @@ def small_image() -> NDArray[np.uint8]:
     image = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
     image.flags.writeable = False
     return image
+
+
+@pytest.fixture
+def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """A real segmenter whose network gives scores that are no numbers for images with white."""
+    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
+    from rock_seg_ros.perception.inference.weights_file import Weights
+
+    class Broken:
+        precision = 'fp32'
+
+        def __init__(self, weights: Weights, device: torch.device, *_: object, **__: object):
+            self.device = device
+
+        def scores(self, images: torch.Tensor) -> torch.Tensor:
+            white = images.amax(dim=(1, 2, 3), keepdim=True) > 2.5  # normalised; 2.2 is 230
+            return images[:, :2].masked_fill(white, float('nan'))
+
+    monkeypatch.setitem(BACKENDS, 'broken', Broken)
+    return Segmenter(Weights(Path('w'), Card(), {}), 'cpu', backend='broken')
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ class Health:
     def __init__(self) -> None:
         """Starts at zero."""
         self._lock = threading.Lock()
-        self._frames: Counter[str] = Counter({'in': 0, 'out': 0, 'dropped': 0, 'failed': 0})
+        self._frames: Counter[str] = Counter({'in': 0, 'out': 0, 'dropped': 0})
+        self._failed: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._set_aside: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
@@ -91,10 +92,10 @@ class Health:
         with self._lock:
             _count(self._set_aside, reason)
 
-    def failed(self) -> None:
+    def failed(self, reason: str) -> None:
         """Counts an image that was lost by an error."""
         with self._lock:
-            self._frames['failed'] += 1
+            _count(self._failed, reason)
             self._troubles += 1
 
     def published(self, latencies: dict[str, float], age: float) -> None:
@@ -129,11 +130,14 @@ class Health:
         with self._lock:
             values = dict(about)
             values.update({f'frames {key}': str(count) for key, count in self._frames.items()})
+            values['frames failed'] = str(self._failed.total())
             values['frames refused'] = str(self._refused.total())
-            values.update({f'refused: {why}': str(n) for why, n in sorted(self._refused.items())})
-            values.update(
-                {f'set aside: {why}': str(n) for why, n in sorted(self._set_aside.items())}
-            )
+            for what, counter in (
+                ('failed', self._failed),
+                ('refused', self._refused),
+                ('set aside', self._set_aside),
+            ):
+                values.update({f'{what}: {why}': str(n) for why, n in sorted(counter.items())})
             for stage, seconds in self._latencies.items():
                 for percent, value in zip(
                     PERCENTILES, np.percentile(seconds, PERCENTILES), strict=True

@@ -88,8 +88,9 @@ class Processor:
             if not self._node.context.ok() or isinstance(error, InvalidHandle):
                 camera.health.dropped()  # the node ends, or its topics went meanwhile
                 return
-            camera.health.failed()
-            log.error(f'image{whose} lost, {first_line(error)}', throttle_duration_sec=1.0)
+            reason = first_line(error)
+            camera.health.failed(reason)
+            log.error(f'image{whose} lost, {reason}', throttle_duration_sec=1.0)
 
     def _open(
         self,

@@ -282,7 +282,7 @@ class SegNode(AsyncLifecycleNode):
             arrival.camera.health.dropped()
         if worker.error is not None:
             for arrival in worker.in_hand:
-                arrival.camera.health.failed()
+                arrival.camera.health.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
         """Starts a worker that died again, and says why it did."""

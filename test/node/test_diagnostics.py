@@ -80,20 +80,22 @@ def test_what_was_missed_while_not_subscribed_is_not_lost():
     assert values_of(health)['frames dropped'] == '0'
 
 
-def test_refusals_are_counted_by_reason():
+@pytest.mark.parametrize('what', ['refused', 'failed'])
+def test_refusals_and_failures_are_counted_by_reason(what):
     health = Health()
+    assert values_of(health)[f'frames {what}'] == '0'
     for reason in ('short data', 'too old', 'short data'):
-        health.refused(reason)
+        getattr(health, what)(reason)
     values = values_of(health)
-    assert values['frames refused'] == '3'
-    assert (values['refused: short data'], values['refused: too old']) == ('2', '1')
+    assert values[f'frames {what}'] == '3'
+    assert (values[f'{what}: short data'], values[f'{what}: too old']) == ('2', '1')
 
 
 def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
     health = Health()
     assert health.status('node', {}).level == DiagnosticStatus.OK
     health.refused('too old')
-    health.failed()
+    health.failed('out of memory')
     status = health.status('node', {})
     assert status.level == DiagnosticStatus.WARN
     assert status.message.startswith('2 images')

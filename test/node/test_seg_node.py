@@ -287,6 +287,23 @@ def test_an_error_in_one_image_costs_this_image_only(bench, scene, error):
     assert masks(bench, 1)[0].header.stamp.sec == 2
 
 
+def test_scores_that_are_no_numbers_cost_their_image_only_and_are_counted_and_said(
+    bench, scene, nan_segmenter, capfd
+):
+    bench.start(load=lambda _: nan_segmenter)
+    watch_mask(bench)
+    bench.send(np.full_like(scene, 255), stamp=1)
+    reason = (
+        "the network's scores are not finite: the weights are damaged, or need precision 'fp32'"
+    )
+    assert bench.diagnosed(f'failed: {reason}', '1')['frames failed'] == '1'
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
+    assert f'image lost, {reason}' in line
+    bench.send(scene, stamp=2)
+    assert masks(bench, 1)[0].header.stamp.sec == 2
+    assert bench.diagnosed('frames out', '1')['frames failed'] == '1'
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_ignored_pixels_are_never_rock(bench, scene, tmp_path, dtype):
     keep = np.full(scene.shape[:2], 255, dtype)

@@ -94,6 +94,17 @@ def test_an_error_on_one_image_is_one_line_and_the_others_go_on(
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
 
 
+def test_an_image_with_scores_that_are_no_numbers_is_named_and_nothing_is_written_for_it(
+    images, tmp_path, capsys, scene, nan_segmenter, monkeypatch
+):
+    monkeypatch.setattr(command, 'segmenter_of', lambda _: nan_segmenter)
+    cv2.imwrite(str(images / 'a.png'), np.full_like(scene, 255))
+    assert main(['images', str(images), '-o', str(tmp_path / 'out')]) == 1
+    (line,) = told(capsys)
+    assert line.startswith(f"{images}/a.png: the network's scores are not finite")
+    assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
+
+
 def test_options_are_heeded(find_rocks, images, tmp_path):
     assert find_rocks(images / 'a.png', '--min-area', 150) == 0
     assert len(json.loads((tmp_path / 'out/a.json').read_text())['rocks']) == 1
