@@ -31,12 +31,12 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.tools.bag.recovery import has_end, recover
 from rock_seg_ros.tools.bag.storage import ZSTD, BagError, storage_files, unpack, unpack_message
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
 _NO_TIME = QosTime(0, 0)
-UNFINISHED = 'File end magic is invalid'  # what rosbags says of an mcap whose recorder was killed
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class BagMessage:
 class Bag:
     """A bag that is open for reading: a rosbag2 (mcap, sqlite3, these with zstd) or a rosbag1 file.
 
-    Of a rosbag2 the storage files are read, whatever its metadata.yaml says, if there is one.
+    Of a rosbag2 the storage files are read, whatever its metadata.yaml says, if there is one. Of an
+    mcap file whose end is missing all whole messages are read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -95,49 +96,70 @@ class Bag:
         try:
             files = storage_files(self.path) if self.path.is_dir() else [self.path]
             self._reader = self._open(files)
-        except BagError:
-            raise
-        except FileNotFoundError:
-            raise BagError(f'{self.path}: no such bag') from None
-        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+        except Exception as error:
             self._stack.close()
-            raise BagError(f'{self.path}: {_told(error)}') from None
+            if isinstance(error, BagError):
+                raise
+            missing = isinstance(error, FileNotFoundError)
+            told = 'no such bag' if missing else _told(error)
+            raise BagError(f'{self.path}: {told}') from None
         self.topics = [
             _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
         ]
 
     def _open(self, files: Sequence[Path]) -> AnyReader:
-        """Opens files; where they are several, those that are whole, and notes what the others are.
+        """Opens files; where one is damaged, what can be read, and notes the damage.
 
         Raises:
-            Exception: None of them is whole.
+            Exception: Nothing can be read.
         """
         try:
-            return self._open_all(files)
-        except Exception:  # damaged bytes raise anything in rosbags
-            whole = [file for file in files if self._is_whole(file)] if len(files) > 1 else []
-            if not whole:
-                raise
-            return self._open_all(whole)
+            return self._open_all([self._unpacked(file) for file in files])
+        except FileNotFoundError:
+            raise
+        except Exception:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+            readable = [found for file in files if (found := self._readable(file))]
+        if not readable:
+            raise BagError(f'{self.path}: {self._damage}')
+        return self._open_all(readable)
 
     def _open_all(self, files: Sequence[Path]) -> AnyReader:
-        reader = AnyReader([self._unpacked(file) for file in files], default_typestore=TYPES)
+        reader = AnyReader(files, default_typestore=TYPES)
         reader.open()
         self._stack.callback(reader.close)
         return reader
 
-    def _is_whole(self, file: Path) -> bool:
+    def _readable(self, file: Path) -> Path | None:
+        """Returns a whole file, or what is whole of one without an end; None where nothing is."""
+        named = '' if file == self.path else f'{file.name}: '
         try:
-            with AnyReader([self._unpacked(file)], default_typestore=TYPES):
-                return True
+            unpacked = self._unpacked(file)
+            if not has_end(unpacked):
+                self._damage = f'{named}the recording was not finished, its end is missing'
+                return self._recovered(unpacked)
+            with AnyReader([unpacked], default_typestore=TYPES):
+                return unpacked
+        except BagError:
+            raise
         except Exception as error:  # noqa: BLE001  (as in _open)
-            self._damage = f'{file.name}: {_told(error)}'
-            return False
+            self._damage = f'{named}{_told(error)}'
+            return None
+
+    def _recovered(self, file: Path) -> Path | None:
+        folder = self._temporary()
+        try:
+            return recover(file, folder)
+        except OSError as error:
+            raise BagError(
+                f'{self.path}: what is whole of {file.name} cannot be written to {folder}'
+                f' ({error.strerror}); TMPDIR names another folder'
+            ) from None
 
     def _unpacked(self, file: Path) -> Path:
-        if file.suffix != ZSTD:
-            return file
-        return unpack(file, Path(self._stack.enter_context(tempfile.TemporaryDirectory())))
+        return unpack(file, self._temporary()) if file.suffix == ZSTD else file
+
+    def _temporary(self) -> Path:
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
 
     def __enter__(self) -> Bag:
         return self
@@ -288,8 +310,6 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
 
 def _told(error: Exception) -> str:
     line = first_line(error)
-    if line.startswith(UNFINISHED):
-        return 'the recording was not finished, its end is missing; `mcap recover` mends it'
     return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
 
 
