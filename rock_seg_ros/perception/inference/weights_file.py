@@ -237,6 +237,8 @@ def _read_onnx(file: Path) -> tuple[Card, dict[str, Tensor]]:
         metadata = onnx_backend.read_metadata(file)
     except ImportError:
         raise ValueError('reading ONNX needs onnxruntime, not installed here') from None
+    except TimeoutError:  # the file may be whole
+        raise
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no class in common)
         raise ValueError(f'not a whole ONNX file ({first_line(error)})') from None
     if 'card' not in metadata:

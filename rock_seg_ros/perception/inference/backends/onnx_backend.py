@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ INPUT = 'images'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
 LONGEST_RUN = 60.0  # s
+# s. DeepLabV3 opens in seconds. A graph can keep ONNX Runtime busy for hours, since constants are
+# computed while it is opened. A node opens a file up to three times within its limit for loading.
+LONGEST_OPENING = 120.0
 SMALL = 64  # px, of the image that a graph is tried out on
 MOST_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
 Provider = tuple[str, dict[str, Any]]
@@ -35,14 +39,45 @@ def read_metadata(file: Path) -> dict[str, str]:
 
     Raises:
         ImportError: onnxruntime is not installed.
+        TimeoutError: ONNX Runtime does not finish opening the graph.
         Exception: ONNX Runtime's own, when the file is no ONNX graph.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    session = _open_session(file, options, providers=[CPU])
     return dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _open_session(file: Path, options: Any, **arguments: Any) -> Any:
+    """Opens a graph, and waits for that no longer than `LONGEST_OPENING`.
+
+    Opening cannot be interrupted. The thread of a graph that takes longer is abandoned: it goes on
+    computing, and keeps its memory, until the graph is open or the process ends.
+
+    Raises:
+        TimeoutError: Opening takes too long.
+        Exception: ONNX Runtime's own.
+    """
+    import onnxruntime
+
+    session: Future[Any] = Future()
+
+    def open_graph() -> None:
+        try:
+            session.set_result(onnxruntime.InferenceSession(str(file), options, **arguments))
+        except BaseException as error:  # noqa: BLE001  (raised in the thread that waits)
+            session.set_exception(error)
+
+    threading.Thread(target=open_graph, name='open ONNX graph', daemon=True).start()
+    try:
+        return session.result(LONGEST_OPENING)
+    except TimeoutError:
+        limit = f'{LONGEST_OPENING:g} s'
+        raise TimeoutError(
+            f'ONNX Runtime did not finish opening the graph within {limit}'
+        ) from None
 
 
 def choose_providers(device: torch.device, available: Sequence[str], tensorrt: bool) -> list[str]:
@@ -275,9 +310,7 @@ class OnnxBackend:
         providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
             # Its fallback would be to another provider without these options, such as the device.
-            session = onnxruntime.InferenceSession(
-                str(self._file), options, providers=providers, enable_fallback=0
-            )
+            session = _open_session(self._file, options, providers=providers, enable_fallback=0)
         except Exception as error:  # noqa: BLE001  its own errors share no base class
             raise WeightsError(f'{self._file}: {first_line(error)}') from None
         if session.get_providers()[0] != names[0]:  # it takes the next without a word

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from rock_seg_ros.perception.inference.backends.onnx_backend import (
     provider_options,
 )
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
+from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
 
 ON_CUDA, ON_CPU = torch.device('cuda', 1), torch.device('cpu')
 EVERY = [TENSORRT, CUDA, CPU]
@@ -123,6 +124,9 @@ class Session:
 
     def get_providers(self) -> list[str]:
         return [name for name, _ in self.providers]
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=onnx_backend.INPUT)]
 
     def io_binding(self) -> SimpleNamespace:
         return SimpleNamespace(bind_input=lambda *_: None, bind_output=lambda *_: None)
@@ -235,6 +239,25 @@ def test_a_file_that_is_no_graph_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r'w\.onnx: ') as caught:
         OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CPU, 'auto', 0)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'open_file',
+    [load_weights, lambda file: OnnxBackend(Weights(file, Card(), {}), ON_CPU, 'auto', 0)],
+    ids=['load_weights', 'OnnxBackend'],
+)
+def test_a_graph_that_onnx_runtime_does_not_finish_opening_is_rejected_after_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_file: Callable[[Path], object]
+) -> None:
+    onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+    released = threading.Event()
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *_, **__: released.wait(20))
+    monkeypatch.setattr(onnx_backend, 'LONGEST_OPENING', 0.1)
+    (tmp_path / 'w.onnx').write_bytes(b'graph')
+    line = f'{tmp_path}/w.onnx: ONNX Runtime did not finish opening the graph within 0.1 s'
+    with pytest.raises(WeightsError, match=f'^{re.escape(line)}$'):
+        open_file(tmp_path / 'w.onnx')
+    released.set()
 
 
 def write_graph(file: Path, kind: str) -> Weights:
