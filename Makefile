@@ -7,7 +7,7 @@ VENV ?= .venv
 # Set by the ROS wheels for the interpreter that they started; ours must start anew.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test lint weights environment clean
+.PHONY: demo test lint docs weights environment clean
 
 demo: environment
 	$(VENV)/bin/rock_seg demo
@@ -19,6 +19,16 @@ lint: environment
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# The documentation, in site/: the pages that repeat the code are written again, and links are checked.
+docs: environment $(VENV)-docs/made
+	$(VENV)/bin/python docs/generate.py
+	$(VENV)-docs/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs site
+
+$(VENV)-docs/made: environment/lock/docs.txt
+	$(PYTHON) -m venv --clear $(VENV)-docs
+	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
+	touch $@
 
 # The embedded weights, from the data that config/training/NAME.yaml names; on two CPU cores `light`
 # takes an hour and a half, `resnet50` many. Each goes on where it was interrupted.
@@ -36,5 +46,5 @@ environment:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh
 
 clean:
-	rm -rf .venv build install log demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-docs site build install log demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -77,7 +77,7 @@ python=$("$python" -c 'import sys; print(sys._base_executable)' 2>/dev/null) &&
 refuse_python "$identity"
 read -r major minor _ <<<"$identity"
 locked=$here/lock/python$major.$minor
-key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements*.txt "$here"/lock/*; } | sha256sum | cut -d' ' -f1)
+key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements{-ros,-test,-training,}.txt "$here"/lock/[!d]*; } | sha256sum | cut -d' ' -f1)
 if [[ ${1:-} == --key ]]; then
   echo "$key"
   exit

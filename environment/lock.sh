@@ -15,14 +15,15 @@ lock() {
     --python-version "$version" --python-platform x86_64-manylinux_2_28 --output-file "$target" "$@"
 }
 
-# Builds what has no wheel, before all else; of no Python version in particular.
+# Of no Python version in particular: what builds packages without a wheel, and the documentation.
 version=3.11
 grep '^setuptools==' requirements.txt >lock/setuptools.in
 lock lock/setuptools.txt lock/setuptools.in
 rm lock/setuptools.in
+lock lock/docs.txt requirements-docs.txt "$@"
 for version in 3.11 3.12 3.13; do
   lock "lock/python$version.txt" "${requirements[@]}" "$@"
   # Only where no ROS is sourced, in the versions that the rest is in.
   lock "lock/python$version-ros.txt" requirements-ros.txt --constraints "lock/python$version.txt" "$@"
 done
-cat requirements*.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256
+cat requirements{-ros,-test,-training,}.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256

@@ -12,9 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rock_seg_ros.api import DetectedRock, RockSegmenter, SegmentationResult
+    from rock_seg_ros.api import (
+        DetectedRock,
+        Intrinsics,
+        RockSegmenter,
+        SegmentationResult,
+        level_ground,
+    )
 
-__all__ = ['DetectedRock', 'RockSegmenter', 'SegmentationResult']
+__all__ = ['DetectedRock', 'Intrinsics', 'RockSegmenter', 'SegmentationResult', 'level_ground']
 
 
 def __getattr__(name: str) -> Any:

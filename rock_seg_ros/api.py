@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.geometry.projection import Intrinsics, Plane, View
+from rock_seg_ros.perception.geometry.projection import Intrinsics, Plane, View, level_ground
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings
 from rock_seg_ros.perception.overlay import draw_overlay
+
+__all__ = ['DetectedRock', 'Intrinsics', 'RockSegmenter', 'SegmentationResult', 'level_ground']
 
 Image = NDArray[np.uint8] | str | os.PathLike[str]
 
@@ -172,8 +174,8 @@ class SegmentationResult:
         try:
             import supervision
         except ImportError as error:
-            told = 'to_detections needs supervision: pip install supervision'
-            raise ImportError(told, name='supervision') from error
+            message = 'to_detections needs supervision: pip install supervision'
+            raise ImportError(message, name='supervision') from error
         rocks = self._analysis.rocks
         if not rocks:
             return supervision.Detections.empty()

@@ -101,9 +101,19 @@ def test_the_key_changes_with_each_of_its_inputs(set_up: SetUp) -> None:
         set_up.key(VENV=str(set_up.folder / 'elsewhere')),
     ]
     for pins in sorted(set_up.environment.rglob('*.txt')):
+        if 'docs' in pins.stem:  # in a virtual environment of their own
+            continue
         pins.write_text(pins.read_text() + 'another==1.0\n')
         keys.append(set_up.key())
     assert len(set(keys)) == len(keys) == 17
+
+
+def test_the_documentation_does_not_change_the_key(set_up: SetUp) -> None:
+    before = set_up.key()
+    for name in ('requirements-docs.txt', 'lock/docs.txt'):
+        pins = set_up.environment / name
+        pins.write_text(pins.read_text() + 'another==1.0\n')
+    assert set_up.key() == before
 
 
 def test_the_same_inputs_give_the_same_key(set_up: SetUp) -> None:
@@ -239,10 +249,12 @@ def locked(name: str) -> dict[str, str]:
 def test_lock_files_hold_the_pins_and_a_hash_for_each_file(python: str) -> None:
     every = {end: locked(f'python{python}{end}.txt') for end in ('', '-ros')}
     assert locked('setuptools.txt').items() <= every[''].items()
+    every['-docs'] = locked('docs.txt')
     for file in (ROOT / 'environment').glob('requirements*.txt'):
         pins = dict(PINS.findall(file.read_text()))
         names = {re.sub(r'[-_.]+', '-', name).lower(): version for name, version in pins.items()}
-        assert names.items() <= every['-ros' if file.stem.endswith('-ros') else ''].items()
+        end = '-' + file.stem.rpartition('-')[2]
+        assert names.items() <= every[end if end in every else ''].items()
     both = every[''].keys() & every['-ros'].keys()
     assert {name: every[''][name] for name in both} == {name: every['-ros'][name] for name in both}
     assert not [name for name in every[''] if name.startswith('ros-')]
@@ -250,6 +262,7 @@ def test_lock_files_hold_the_pins_and_a_hash_for_each_file(python: str) -> None:
 
 def test_lock_files_were_made_of_the_requirements_as_they_are() -> None:
     files = sorted((ROOT / 'environment').glob('requirements*.txt'))
+    files = [file for file in files if not file.stem.endswith('-docs')]
     digest = hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()
     assert (LOCK / 'requirements.sha256').read_text().strip() == digest, 'run environment/lock.sh'
 
