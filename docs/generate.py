@@ -23,7 +23,6 @@ from unittest.mock import patch
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 BLOCK = re.compile(r'(<!-- generated: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
-TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string', tuple: 'string array'}
 
 LOGGED = ('warning', 'error', 'fatal', '_log_once', 'set_aside')
 # Files whose functions return or name what is logged elsewhere.
@@ -85,13 +84,12 @@ def parameters() -> str:
         if about['range']:
             low, high = about['range']
             limits = f'{low:g} to {high:g}' if isinstance(high, float) else f'{low} to {high}'
-        settable = 'any time' if about['settable'] else 'unconfigured'
-        changes = 'live' if about['live'] else 'at the start' if about['read_only'] else settable
-        kind = TYPES[type(spec.default)]
-        description = sentence(about['description'])
-        return [f'`{name}`', kind, value(spec.default), limits, changes, description]
+        marks = {'live': about['live'], 'read at start': about['read_only']}
+        marked = ''.join(f'<br>*{mark}*' for mark, holds in marks.items() if holds)
+        cells = f'`{name}`{marked}', value(spec.default), limits, sentence(about['description'])
+        return list(cells)
 
-    header = ('parameter', 'type', 'default', 'range', 'may change', 'description')
+    header = ('parameter', 'default', 'range', 'description')
     return table(header, (row(name, spec) for name, spec in PARAMETERS.items()))
 
 
@@ -104,11 +102,11 @@ def outputs() -> str:
         message = output.message_type
         kind = VISION.get(output.topic) or f'{message.__module__.split(".")[0]}/{message.__name__}'
         what = f'{sentence(output.__doc__)} {sentence(output.messages.__doc__)}'
-        return [f'`{output.topic}`', kind, str(output.depth), what]
+        return [f'`{output.topic}`<br>{kind}', str(output.depth), what]
 
     listed = [output for output in OUTPUTS if output is not Detections]
     listed.insert(-1, Detections)  # the rocks go out last
-    return table(('topic', 'type', 'queue depth', 'description'), map(row, listed))
+    return table(('topic and type', 'queue depth', 'description'), map(row, listed))
 
 
 def rock_fields() -> str:

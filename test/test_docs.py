@@ -36,11 +36,11 @@ def test_each_parameter_has_a_row_with_its_default_and_description() -> None:
     from rock_seg_ros.node.parameters import PARAMETERS
 
     text = (DOCS / 'interfaces.md').read_text()
-    rows = dict(re.findall(r'^\| `(\w+)` \| \S.*? \| (.*) \|$', text, re.MULTILINE))
+    rows = {row.split('`')[1]: row for row in text.splitlines() if row.startswith('| `')}
     for name, spec in PARAMETERS.items():
         assert spec.metadata['description'].split()[-1] in rows[name]
         assert f'`{spec.default}`'.lower() in rows[name].lower() or spec.default in ('', ())
-        assert ('| live |' in rows[name]) == spec.metadata['live']
+        assert ('*live*' in rows[name]) == spec.metadata['live']
 
 
 def test_each_output_has_a_row_with_its_type() -> None:
@@ -49,7 +49,7 @@ def test_each_output_has_a_row_with_its_type() -> None:
     text = (DOCS / 'interfaces.md').read_text()
     for output in OUTPUTS:
         kind = output.message_type.__name__
-        assert re.search(rf'^\| `{output.topic}` \| \w+/{kind} \|', text, re.MULTILINE)
+        assert re.search(rf'^\| `{output.topic}`<br>\w+/{kind} \|', text, re.MULTILINE)
 
 
 def test_each_service_of_the_node_is_described() -> None:
