@@ -254,6 +254,33 @@ def test_camera_info_that_is_none_of_the_image_is_counted_and_not_used(
     assert line.startswith(f'camera_info: /camera_info is not used: {reason.partition(": ")[2]}')
 
 
+MODELS_OF_DRIVERS = [
+    ('equidistant', [0.01, 0.0, 0.0, 0.0, 0.0]),
+    ('none', []),
+    ('none', [0.0] * 5),
+    ('radtan', [0.1, 0.0, 0.0, 0.0]),
+    ('fisheye', [0.01, 0.0, 0.0, 0.0]),
+    ('kannala_brandt4', [0.01, 0.0, 0.0, 0.0]),
+]
+
+
+def test_camera_info_as_drivers_publish_it_gives_metres(bench, scene, depth):
+    infos = [
+        CameraInfo(width=64, height=48, distortion_model=model, d=coefficients, k=camera_info().k)
+        for model, coefficients in MODELS_OF_DRIVERS
+    ]
+    stereo = camera_info()
+    stereo.p = [FOCAL, 0.0, 31.5, 0.0, 0.0, FOCAL, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    stereo.k = [0.0] * 9
+    sights = Sights(bench)
+    for stamp, info in enumerate([*infos, stereo], 1):
+        sights.tell(info)
+        rows, _ = sights.show(scene, depth_message(depth), stamp)
+        assert rows['z'] == pytest.approx([NEAR, NEAR], rel=0.01), info.distortion_model
+        assert np.isfinite(rows['diameter']).all()
+    assert sights.log == []
+
+
 def test_depth_without_camera_info_is_counted(bench, scene, depth):
     sights = Sights(bench)
     rows, _ = sights.show(scene, depth_message(depth))
@@ -763,17 +790,7 @@ def test_of_rectified_images_p_holds_and_no_distortion():
     assert not lens.distortion.any()
 
 
-@pytest.mark.parametrize(
-    ('model', 'coefficients'),
-    [
-        ('equidistant', [0.01, 0.0, 0.0, 0.0, 0.0]),
-        ('none', []),
-        ('none', [0.0] * 5),
-        ('radtan', [0.1, 0.0, 0.0, 0.0]),
-        ('fisheye', [0.01, 0.0, 0.0, 0.0]),
-        ('kannala_brandt4', [0.01, 0.0, 0.0, 0.0]),
-    ],
-)
+@pytest.mark.parametrize(('model', 'coefficients'), MODELS_OF_DRIVERS)
 def test_camera_info_as_drivers_write_it_is_read(model, coefficients):
     info = camera_info()
     info.distortion_model, info.d = model, coefficients
