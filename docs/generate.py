@@ -232,6 +232,16 @@ ENTRIES = {
 }
 
 
+# The same for who says a message, in one file or ('') in any.
+SPEAKERS = {
+    ('', 'InvalidImageError'): 'Images are rejected',
+    ('', 'DeviceError'): DEVICE,
+    ('rock_seg_ros/node/seg_node.py', 'reply'): 'A service call is not successful',
+    ('rock_seg_ros/node/seg_node.py', 'log'): 'Processing of an image fails',
+    ('rock_seg_ros/node/lifecycle.py', 'log'): 'A service call is not successful',
+}
+
+
 def words(node: ast.expr) -> list[str]:
     """Returns the texts that an expression may give, with the values in it in capitals."""
     if isinstance(node, ast.Constant):
@@ -251,38 +261,38 @@ def words(node: ast.expr) -> list[str]:
     return [text]
 
 
-def texts_in(node: ast.AST, name: str) -> Iterable[list[str]]:
-    """Returns the parts of a message that a node of the syntax tree has, each with its variants."""
-    call = node.exc if isinstance(node, ast.Raise) else node
-    if isinstance(call, ast.Call):
-        called = getattr(call.func, 'attr', getattr(call.func, 'id', ''))
-        return map(words, call.args) if call is not node or called in LOGGED else ()
+def texts_in(node: ast.AST, name: str) -> tuple[str, list[list[str]]]:
+    """Returns who says a message (an exception, 'log', 'reply') and its parts' variants."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        return getattr(node.exc.func, 'id', ''), list(map(words, node.exc.args))
+    if isinstance(node, ast.Call) and getattr(node.func, 'attr', name_of(node.func)) in LOGGED:
+        return 'log', list(map(words, node.args))
     if isinstance(node, ast.Assign) and getattr(node.targets[0], 'attr', '') == 'message':
-        return [words(node.value)]  # the reply of a service
-    if name in RETURNING and isinstance(node, ast.Return) and node.value is not None:
-        return [words(node.value)]
-    if name in RETURNING and isinstance(node, ast.Assign):
-        return [words(node.value)]
-    return ()
+        return 'reply', [words(node.value)]
+    if name in RETURNING and isinstance(node, (ast.Assign, ast.Return)) and node.value:
+        return 'log', [words(node.value)]
+    return '', []
 
 
-def messages_in(file: Path) -> Iterator[str]:
-    """The messages of errors that a file raises, and of warnings and errors that it logs."""
-    name = file.relative_to(ROOT).as_posix()
-    for node in ast.walk(ast.parse(file.read_text())):
-        parts = list(filter(None, texts_in(node, name)))
-        texts = (': '.join(part) for part in itertools.product(*parts) if part)
-        yield from (text for text in texts if re.search(r'\b[a-z]{2,}\b.*\s', text))
+def name_of(node: ast.expr) -> str:
+    """Returns the name that an expression is, '' for another one."""
+    return node.id if isinstance(node, ast.Name) else ''
 
 
 def messages() -> str:
     """The messages of the software, below the entry that explains them."""
-    found: dict[str, set[str]] = {entry: set() for entry in ENTRIES.values()}
+    found: dict[str, set[str]] = {}
     for folder in ('launch', 'rock_seg_ros', 'training'):
         for file in sorted((ROOT / folder).rglob('*.py')):
             name = file.relative_to(ROOT).as_posix()
-            entry = next(entry for start, entry in ENTRIES.items() if name.startswith(start))
-            found[entry].update(text.replace('`', '') for text in messages_in(file))
+            for node in ast.walk(ast.parse(file.read_text())):
+                by, variants = texts_in(node, name)
+                path = next(entry for start, entry in ENTRIES.items() if name.startswith(start))
+                entry = SPEAKERS.get((name, by)) or SPEAKERS.get(('', by)) or path
+                for part in itertools.product(*filter(None, variants)):
+                    text = ': '.join(part).replace('`', '')
+                    if re.search(r'\b[a-z]{2,}\b.*\s', text):
+                        found.setdefault(entry, set()).add(text)
     parts = []
     for entry, texts in sorted(found.items()):
         listed = ''.join(f'- `{text}`\n' for text in sorted(texts, key=str.lower))

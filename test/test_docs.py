@@ -63,7 +63,7 @@ def test_each_service_of_the_node_is_described() -> None:
 
 def test_every_message_has_an_entry_on_the_page_on_troubleshooting(generate: ModuleType) -> None:
     text = (DOCS / 'troubleshooting.md').read_text()
-    for entry in generate.ENTRIES.values():
+    for entry in {*generate.ENTRIES.values(), *generate.SPEAKERS.values()}:
         assert f'\n## {entry}\n' in text
 
 
@@ -97,3 +97,10 @@ def test_nothing_is_loaded_from_the_network() -> None:
         if file.suffix in ('.py', '.css', '.html', '.svg'):
             loaded = re.findall(r'(?:src|href|url)\W+https?://\S+', file.read_text())
             assert not loaded, file.name
+
+
+def test_the_words_of_the_glossary_are_used() -> None:
+    for page in PAGES:
+        if page.stem not in ('glossary', 'command_line', 'messages', 'interfaces'):
+            text = page.read_text()
+            assert not re.search(r'\b(pictures?|set aside|told|the own|let go)\b', text), page.name
