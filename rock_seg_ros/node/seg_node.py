@@ -502,7 +502,7 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
         prog='seg_node',
         usage='seg_node [-h] [--ros-args -p PARAMETER:=VALUE -r image:=TOPIC ...]',
         description='Finds rocks in the images of a topic and publishes masks and polygons.',
-        epilog='See `ros2 param describe`, config/seg.yaml and docs/interfaces.md for the parameters.',
+        epilog='See `ros2 param describe` and docs/interfaces.md for the parameters.',
     )
     try:
         try:
