@@ -21,6 +21,7 @@ from rock_seg_ros.tools.bag.storage import zstd
 HEAD = struct.Struct('<BQ')  # of a record: what it is, and how many bytes come after
 NO_RECORD = 0  # as in the zeros that a file system may leave where power was lost
 NEEDED = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
+LARGEST = 1 << 30  # bytes of a record or an unpacked chunk; recorders write about 1 MB
 PIECE = 1 << 16  # bytes that are unpacked at once
 UNPACKERS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
@@ -125,6 +126,8 @@ def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
         if kind not in NEEDED:
             stream.seek(there, 1)
             continue
+        if length > LARGEST:  # damage
+            return
         content = stream.read(there)
         if kind == Opcode.CHUNK:
             inside = _unpacked(Chunk.read(ReadDataStream(BytesIO(content))))
@@ -146,8 +149,13 @@ def _unpacked(chunk: Chunk) -> bytes:
     return data
 
 
-def unpack_begun(data: bytes, compression: str) -> bytes:
+def unpack_begun(data: bytes, compression: str, most: int = LARGEST) -> bytes:
     """Unpacks the beginning of data that were compressed with 'zstd' or 'lz4', as far as it goes.
+
+    Args:
+        data: The compressed data.
+        compression: 'zstd' or 'lz4'.
+        most: Number of bytes at which unpacking ends.
 
     Raises:
         KeyError: It is another compression.
@@ -156,7 +164,9 @@ def unpack_begun(data: bytes, compression: str) -> bytes:
     unpacked = bytearray()
     for start in range(0, len(data), PIECE):
         try:
-            unpacked += unpacker.decompress(data[start : start + PIECE])
+            unpacked += unpacker.decompress(data[start : start + PIECE], most - len(unpacked))
         except (zstd.ZstdError, RuntimeError, EOFError):  # RuntimeError is lz4's
+            break
+        if len(unpacked) == most:
             break
     return bytes(unpacked)

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
+from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from rosbags.interfaces import QosDurability
 
 from rock_seg_ros.tools.bag import files as bag_files
 from rock_seg_ros.tools.bag.files import RELIABLE, Bag, BagError, BagWriter
-from rock_seg_ros.tools.bag.recovery import unpack_begun
+from rock_seg_ros.tools.bag.recovery import HEAD, unpack_begun
 from rock_seg_ros.tools.bag.storage import zstd
 
 KIND = 'std_msgs/msg/String'
@@ -107,6 +111,32 @@ def test_a_chunk_of_many_blocks_is_unpacked_up_to_the_last_whole_one():
     assert 400_000 < len(begun) <= 600_000
     assert data.startswith(begun)
     assert unpack_begun(b'no zstd', 'zstd') == b''
+
+
+@pytest.mark.parametrize(
+    ('pack', 'compression'), [(zstd.compress, 'zstd'), (lz4.frame.compress, 'lz4')]
+)
+def test_no_more_is_unpacked_than_the_limit(pack, compression):
+    packed = pack(bytes(10_000_000))
+    assert unpack_begun(packed, compression, 100_000) == bytes(100_000)
+
+
+@pytest.mark.parametrize('kind', [Opcode.MESSAGE, Opcode.CHUNK], ids=lambda kind: kind.name)
+def test_a_record_that_claims_to_be_larger_than_any_is_damage_and_not_read_into_memory(
+    record, kind
+):
+    path = record(chunked=False)
+    content = path.read_bytes()
+    whole = content[: content.index(text(3)) - MESSAGE_HEAD]
+    path.write_bytes(whole + HEAD.pack(kind, 2**40))
+    os.truncate(path, 200_000_000)
+    tracemalloc.start()
+    stamps, told = read(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stamps == [1_000, 2_000, 3_000]
+    assert told.endswith('its end is missing')
+    assert most < 100_000_000
 
 
 def test_what_a_recorder_wrote_about_topics_and_messages_stays(record):
