@@ -22,7 +22,7 @@ from rock_seg_ros.perception.writing import write_beside
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
-LEAST_INT8 = 8192  # numbers of a tensor; smaller ones save little space and lose most
+LEAST_INT8 = 32768  # numbers of a tensor; smaller ones save little space and lose most
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_NUMBERS = 2**28  # of a network; DeepLabV3-ResNet50 has 4e7

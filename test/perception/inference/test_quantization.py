@@ -29,6 +29,8 @@ def model() -> DeepLabV3:
                 'backbone.conv_stem',
                 'backbone.blocks.0.0.conv_dw',
                 'backbone.blocks.0.0.conv_pw',
+                *(f'backbone.blocks.1.{block}.conv_pwl' for block in range(2)),
+                *(f'backbone.blocks.2.{block}.conv_pwl' for block in range(2)),
             },
         ),
     ],
