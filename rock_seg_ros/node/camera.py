@@ -63,7 +63,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Arrival:
+class IncomingImage:
     """A message and where and when it came: `time.monotonic()`."""
 
     camera: Camera
@@ -156,7 +156,7 @@ class Camera:
         while self.outputs:
             self.outputs.pop().destroy()
 
-    def subscribe(self, put: Callable[[Arrival], bool]) -> str:
+    def subscribe(self, put: Callable[[IncomingImage], bool]) -> str:
         """Takes images from now on.
 
         Args:
@@ -170,7 +170,7 @@ class Camera:
             subscription = self.subscription
             publishers = 1 if subscription is None else subscription.get_publisher_count()
             self.health.received(info.get('publication_sequence_number'), publishers)
-            if put(Arrival(self, message, time.monotonic())):
+            if put(IncomingImage(self, message, time.monotonic())):
                 self.health.dropped()
             time.sleep(0)  # lets the worker have Python now, not when this thread is through
 

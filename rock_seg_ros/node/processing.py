@@ -12,7 +12,7 @@ from typing import Any
 from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 
-from rock_seg_ros.node.camera import Arrival, Camera
+from rock_seg_ros.node.camera import Camera, IncomingImage
 from rock_seg_ros.node.camera_geometry import nanoseconds
 from rock_seg_ros.node.diagnostics import tell_age
 from rock_seg_ros.node.images import InvalidImageError
@@ -32,7 +32,7 @@ class Opened:
     `publishing` is how long its outputs have taken so far, s.
     """
 
-    arrival: Arrival
+    arrival: IncomingImage
     analysis: Analysis
     wanted: Sequence[Output]
     started: float
@@ -48,7 +48,7 @@ class Processor:
         self._node = node
 
     def process(
-        self, arrivals: Sequence[Arrival], segmenter: Segmenter, parameters: Parameters
+        self, arrivals: Sequence[IncomingImage], segmenter: Segmenter, parameters: Parameters
     ) -> None:
         """Works on images of several cameras, in one run of the network where there are more.
 
@@ -94,7 +94,7 @@ class Processor:
 
     def _open(
         self,
-        arrival: Arrival,
+        arrival: IncomingImage,
         wanted: Sequence[Output],
         segmenter: Segmenter,
         parameters: Parameters,

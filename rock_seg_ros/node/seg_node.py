@@ -26,7 +26,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
-from rock_seg_ros.node.camera import Arrival, Camera, Size, camera_names
+from rock_seg_ros.node.camera import Camera, IncomingImage, Size, camera_names
 from rock_seg_ros.node.camera_geometry import Scale
 from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
@@ -127,7 +127,7 @@ class SegNode(AsyncLifecycleNode):
         self._label_info: Any = None
         self._frames: Frames | None = None
         self._loading: tuple[str, float] | None = None  # what, and since when
-        self._worker: Worker[Arrival] | None = None
+        self._worker: Worker[IncomingImage] | None = None
         self._deaths = 0  # of workers
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -181,7 +181,7 @@ class SegNode(AsyncLifecycleNode):
     async def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the worker and subscribes to the cameras."""
         try:
-            mailbox = Mailbox[Arrival](len(self._cameras), lambda arrival: arrival.size)
+            mailbox = Mailbox[IncomingImage](len(self._cameras), lambda arrival: arrival.size)
             self._worker = self._start_worker(mailbox)
             topics = [
                 camera.subscribe(partial(mailbox.put, number))
@@ -259,7 +259,7 @@ class SegNode(AsyncLifecycleNode):
             reason = first_line(error).removeprefix('failed to resolve name: ')
             raise ValueError(f'image_topics has {topic!r}: {reason.split(", at ")[0]}') from None
 
-    def _start_worker(self, mailbox: Mailbox[Arrival]) -> Worker[Arrival]:
+    def _start_worker(self, mailbox: Mailbox[IncomingImage]) -> Worker[IncomingImage]:
         return Worker(mailbox, self._work, self._shortest_period, self._catch_up)
 
     def _unsubscribe(self) -> None:
@@ -276,7 +276,7 @@ class SegNode(AsyncLifecycleNode):
         for camera in self._cameras:
             camera.let_go()
 
-    def _count_lost(self, worker: Worker[Arrival], left: list[Arrival]) -> None:
+    def _count_lost(self, worker: Worker[IncomingImage], left: list[IncomingImage]) -> None:
         """Counts the images that a worker left in the mailbox, and those that it died of."""
         for arrival in left:
             arrival.camera.health.dropped()
@@ -444,7 +444,7 @@ class SegNode(AsyncLifecycleNode):
 
     # Images
 
-    def _work(self, arrivals: list[Arrival]) -> None:
+    def _work(self, arrivals: list[IncomingImage]) -> None:
         segmenter = self._segmenter
         if segmenter is not None:
             self._processor.process(arrivals, segmenter, self._parameters_view)

@@ -22,14 +22,14 @@ IMAGE = np.full((48, 64, 3), 200, np.uint8)
 def held(monkeypatch):
     """Tells how many images the node holds at a moment."""
     arrivals = []
-    make = camera_module.Arrival
+    make = camera_module.IncomingImage
 
     def keep_sight_of(*parts):
         arrival = make(*parts)
         arrivals.append(weakref.ref(arrival))
         return arrival
 
-    monkeypatch.setattr(camera_module, 'Arrival', keep_sight_of)
+    monkeypatch.setattr(camera_module, 'IncomingImage', keep_sight_of)
     return lambda: sum(arrival() is not None for arrival in arrivals)
 
 
