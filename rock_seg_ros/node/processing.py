@@ -32,7 +32,7 @@ class Opened:
     `publishing` is how long its outputs have taken so far, s.
     """
 
-    arrival: IncomingImage
+    incoming: IncomingImage
     analysis: Analysis
     wanted: Sequence[Output]
     started: float
@@ -55,23 +55,23 @@ class Processor:
         Whatever goes wrong with an image costs that image only.
         """
         images = []
-        for arrival in arrivals:
-            with self._at_own_cost(arrival.camera):
-                if wanted := [output for output in arrival.camera.outputs if output.wanted]:
-                    images.append(self._open(arrival, wanted, segmenter, parameters))
+        for incoming in arrivals:
+            with self._at_own_cost(incoming.camera):
+                if wanted := [output for output in incoming.camera.outputs if output.wanted]:
+                    images.append(self._open(incoming, wanted, segmenter, parameters))
                 else:
-                    arrival.camera.health.dropped()
+                    incoming.camera.health.dropped()
         begun = time.monotonic()
         images = self._segment(images)
         network = time.monotonic() - begun
         through = []
         for image in images:  # of all cameras, before one of them waits for depth or TF
-            with self._at_own_cost(image.arrival.camera):
+            with self._at_own_cost(image.incoming.camera):
                 self._publish_pixels(image, parameters)
                 through.append(image)
         deadline = time.monotonic() + parameters.depth_tolerance  # one, so that waits do not add up
         for image in through:
-            with self._at_own_cost(image.arrival.camera):
+            with self._at_own_cost(image.incoming.camera):
                 self._publish(image, network, parameters, deadline)
 
     @contextmanager
@@ -94,27 +94,27 @@ class Processor:
 
     def _open(
         self,
-        arrival: IncomingImage,
+        incoming: IncomingImage,
         wanted: Sequence[Output],
         segmenter: Segmenter,
         parameters: Parameters,
     ) -> Opened:
         started = time.monotonic()
-        message = arrival.message
+        message = incoming.message
         if 0 < parameters.max_image_age < (age := self._age(message.header)):
             raise InvalidImageError(
                 'too old',
                 f'age in s {tell_age(age)}, max_image_age is {parameters.max_image_age} s',
             )
-        reader = arrival.camera.reader
+        reader = incoming.camera.reader
         reader.depth.given = parameters.significant_bits
         reader.max_pixels = parameters.max_pixels
         pixels = reader.read(message)
-        arrival.camera.last_size = pixels.shape[:2]
-        arrival.camera.scale.hold(message.header)
-        if arrival.camera.forget:  # here, since the tracker is this thread's
-            arrival.camera.forget = False
-            arrival.camera.tracker.reset()
+        incoming.camera.last_size = pixels.shape[:2]
+        incoming.camera.scale.hold(message.header)
+        if incoming.camera.forget:  # here, since the tracker is this thread's
+            incoming.camera.forget = False
+            incoming.camera.tracker.reset()
         settings = Settings(
             threshold=parameters.threshold or None,
             rocks=RockSettings(
@@ -132,7 +132,7 @@ class Processor:
                 parameters.target_max_distance,
                 parameters.target_min_score,
             ),
-            keep=arrival.camera.keep,
+            keep=incoming.camera.keep,
         )
         try:
             analysis = Analysis(
@@ -140,13 +140,13 @@ class Processor:
                 segmenter,
                 settings,
                 message.header,
-                tracker=arrival.camera.tracker,
+                tracker=incoming.camera.tracker,
                 time=nanoseconds(message.header) / 1e9,
-                target_before=arrival.camera.target if parameters.track else None,
+                target_before=incoming.camera.target if parameters.track else None,
             )
         except SizeError as error:
             raise InvalidImageError('not the size of ignore_mask', str(error)) from None
-        return Opened(arrival, analysis, wanted, started, time.monotonic())
+        return Opened(incoming, analysis, wanted, started, time.monotonic())
 
     def _segment(self, images: list[Opened]) -> list[Opened]:
         """Runs the network; returns the images that came through."""
@@ -160,7 +160,7 @@ class Processor:
                 )
         through = []
         for image in images:
-            with self._at_own_cost(image.arrival.camera):
+            with self._at_own_cost(image.incoming.camera):
                 _ = image.analysis.segmentation
                 through.append(image)
         return through
@@ -178,7 +178,7 @@ class Processor:
     ) -> None:
         """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
         begun = time.monotonic()
-        camera, analysis = image.arrival.camera, image.analysis
+        camera, analysis = image.incoming.camera, image.analysis
         if any(output.metric for output in image.wanted):  # may wait for depth
             analysis.view = camera.scale.view(
                 analysis.header, analysis.image.shape[:2], parameters.depth_tolerance, deadline
@@ -190,7 +190,7 @@ class Processor:
                 output.publish(analysis, parameters)
         done = time.monotonic()
         camera.last, camera.target = analysis, analysis.target_now
-        received = image.arrival.received
+        received = image.incoming.received
         camera.health.published(
             {
                 'wait': image.started - received,
@@ -199,7 +199,7 @@ class Processor:
                 'publish': image.publishing + done - begun,
                 'total': done - received,
             },
-            self._age(image.arrival.message.header),
+            self._age(image.incoming.message.header),
         )
 
     def _age(self, header: Any) -> float:

@@ -181,7 +181,7 @@ class SegNode(AsyncLifecycleNode):
     async def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the worker and subscribes to the cameras."""
         try:
-            mailbox = Mailbox[IncomingImage](len(self._cameras), lambda arrival: arrival.size)
+            mailbox = Mailbox[IncomingImage](len(self._cameras), lambda incoming: incoming.size)
             self._worker = self._start_worker(mailbox)
             topics = [
                 camera.subscribe(partial(mailbox.put, number))
@@ -278,11 +278,11 @@ class SegNode(AsyncLifecycleNode):
 
     def _count_lost(self, worker: Worker[IncomingImage], left: list[IncomingImage]) -> None:
         """Counts the images that a worker left in the mailbox, and those that it died of."""
-        for arrival in left:
-            arrival.camera.health.dropped()
+        for incoming in left:
+            incoming.camera.health.dropped()
         if worker.error is not None:
-            for arrival in worker.in_hand:
-                arrival.camera.health.failed(first_line(worker.error))
+            for incoming in worker.in_hand:
+                incoming.camera.health.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
         """Starts a worker that died again, and says why it did."""
