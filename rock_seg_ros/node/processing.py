@@ -48,14 +48,14 @@ class Processor:
         self._node = node
 
     def process(
-        self, arrivals: Sequence[IncomingImage], segmenter: Segmenter, parameters: Parameters
+        self, incoming_images: Sequence[IncomingImage], segmenter: Segmenter, parameters: Parameters
     ) -> None:
         """Works on images of several cameras, in one run of the network where there are more.
 
         Whatever goes wrong with an image costs that image only.
         """
         images = []
-        for incoming in arrivals:
+        for incoming in incoming_images:
             with self._at_own_cost(incoming.camera):
                 if wanted := [output for output in incoming.camera.outputs if output.wanted]:
                     images.append(self._open(incoming, wanted, segmenter, parameters))

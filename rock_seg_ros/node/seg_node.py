@@ -444,10 +444,10 @@ class SegNode(AsyncLifecycleNode):
 
     # Images
 
-    def _work(self, arrivals: list[IncomingImage]) -> None:
+    def _work(self, incoming_images: list[IncomingImage]) -> None:
         segmenter = self._segmenter
         if segmenter is not None:
-            self._processor.process(arrivals, segmenter, self._parameters_view)
+            self._processor.process(incoming_images, segmenter, self._parameters_view)
 
     def _catch_up(self) -> None:
         """Has the network make ready what the last images lacked."""
