@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from rock_seg_ros.node.camera_geometry import Scale, why_lost
+from rock_seg_ros.node.camera_geometry import CameraGeometry, why_lost
 from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
@@ -103,7 +103,7 @@ class Camera:
         topic: str,
         parameters: Parameters,
         health: Health,
-        scale: Scale,
+        scale: CameraGeometry,
         tracker: Tracker,
         last_size: Size = (),
     ) -> None:

@@ -48,7 +48,7 @@ class SetAside(ValueError):  # noqa: N818  (the image goes on without it)
         return f'{kind}: {whose}{why}{more}'
 
 
-class Scale:
+class CameraGeometry:
     """Hears a camera's camera_info and depth, and tells what view they give of an image."""
 
     def __init__(

@@ -27,7 +27,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Camera, IncomingImage, Size, camera_names
-from rock_seg_ros.node.camera_geometry import Scale
+from rock_seg_ros.node.camera_geometry import CameraGeometry
 from rock_seg_ros.node.diagnostics import Health
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
 from rock_seg_ros.node.outputs.vision import publish_label_info
@@ -244,7 +244,7 @@ class SegNode(AsyncLifecycleNode):
                 topic,
                 parameters,
                 self._healths[name],
-                Scale(self, info, depth, parameters, frames, self._healths[name]),
+                CameraGeometry(self, info, depth, parameters, frames, self._healths[name]),
                 self._trackers[name],
                 self._last_sizes.get(name, ()),
             )

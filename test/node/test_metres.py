@@ -19,7 +19,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from rock_seg_ros.node import camera_geometry as scale
 from rock_seg_ros.node import transforms as frames
-from rock_seg_ros.node.camera_geometry import Scale, read_intrinsics
+from rock_seg_ros.node.camera_geometry import CameraGeometry, read_intrinsics
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT, SURFACE_POINT
@@ -571,11 +571,15 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
     )
     bench.wait(lambda: bench.node.state == 'active', 'active')
     deadlines = []
-    view, pose = Scale.view, Scale.pose
+    view, pose = CameraGeometry.view, CameraGeometry.pose
     monkeypatch.setattr(
-        Scale, 'view', lambda self, h, s, t, d: deadlines.append(d) or view(self, h, s, t, 0.0)
+        CameraGeometry,
+        'view',
+        lambda self, h, s, t, d: deadlines.append(d) or view(self, h, s, t, 0.0),
     )
-    monkeypatch.setattr(Scale, 'pose', lambda self, h, d: deadlines.append(d) or pose(self, h, d))
+    monkeypatch.setattr(
+        CameraGeometry, 'pose', lambda self, h, d: deadlines.append(d) or pose(self, h, d)
+    )
     cameras = {camera.name: camera for camera in bench.node._cameras}
     publishers = []
     for name in names:
