@@ -111,7 +111,7 @@ class Processor:
         reader.max_pixels = parameters.max_pixels
         pixels = reader.read(message)
         incoming.camera.last_size = pixels.shape[:2]
-        incoming.camera.scale.hold(message.header)
+        incoming.camera.geometry.hold(message.header)
         if incoming.camera.forget:  # here, since the tracker is this thread's
             incoming.camera.forget = False
             incoming.camera.tracker.reset()
@@ -180,11 +180,11 @@ class Processor:
         begun = time.monotonic()
         camera, analysis = image.incoming.camera, image.analysis
         if any(output.metric for output in image.wanted):  # may wait for depth
-            analysis.view = camera.scale.view(
+            analysis.view = camera.geometry.view(
                 analysis.header, analysis.image.shape[:2], parameters.depth_tolerance, deadline
             )
             if analysis.view is not None and analysis.view.depth is not None:
-                analysis.pose = camera.scale.pose(analysis.header, deadline)
+                analysis.pose = camera.geometry.pose(analysis.header, deadline)
         for output in image.wanted:
             if output.of_rocks:
                 output.publish(analysis, parameters)

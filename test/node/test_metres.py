@@ -80,7 +80,7 @@ class Sights:
         if depth_topic is not None:
             bench.wait(self.depths.get_subscription_count, 'the subscription to depth')
         (camera,) = bench.node._cameras
-        self.scale = camera.scale
+        self.scale = camera.geometry
 
     def tell(self, info):
         """Publishes a camera_info and waits until the node has it."""
@@ -393,10 +393,10 @@ def test_for_obstacles_alone_no_rocks_are_located(bench, scene, depth):
     bench.listen(PointCloud2, topic)
     bench.wait_active('~/obstacles')
     (camera,) = bench.node._cameras
-    camera.scale._on_info(camera_info())
+    camera.geometry._on_info(camera_info())
     message = depth_message(depth)
     message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
-    camera.scale._on_depth(message)
+    camera.geometry._on_depth(message)
     bench.send(scene)
     bench.wait(lambda: bench.received[topic] and camera.last, topic)
     assert 'places' not in vars(camera.last)
