@@ -125,7 +125,7 @@ class Camera:
         self.name = name
         self.health = health
         self.outputs: list[Output] = []
-        self.scale = scale
+        self.geometry = scale
         self.tracker = tracker
         self.forget = False
         self.target: int | None = None
@@ -174,7 +174,7 @@ class Camera:
                 self.health.dropped()
             time.sleep(0)  # lets the worker have Python now, not when this thread is through
 
-        self.scale.subscribe()
+        self.geometry.subscribe()
         self.health.new_subscription()
         self.subscription = self._node.create_subscription(
             CompressedImage if self._transport == 'compressed' else Image,
@@ -187,7 +187,7 @@ class Camera:
 
     def unsubscribe(self) -> None:
         """Takes no more images."""
-        self.scale.unsubscribe()
+        self.geometry.unsubscribe()
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
@@ -195,7 +195,7 @@ class Camera:
     def let_go(self) -> None:
         """Keeps no image and no depth; while the worker does not work."""
         self.last = None
-        self.scale.let_go()
+        self.geometry.let_go()
 
     def abundance(self, tolerance: float) -> dict[str, Any]:
         """Returns the rock abundance in its last image, as JSON has it; see perception.abundance.
@@ -208,7 +208,7 @@ class Camera:
         analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
         shape, view = analysis.image.shape[:2], analysis.view
         if view is None:  # not asked for, or camera_info came later
-            view = self.scale.view(analysis.header, shape, tolerance)
+            view = self.geometry.view(analysis.header, shape, tolerance)
         seen = look_at(
             analysis.rocks,
             locate(analysis.rocks, view) if view else [],
@@ -224,7 +224,7 @@ class Camera:
         before, self._silence = self._silence, self._why_silent()
         if self._silence and self._silence != before:
             self._node.get_logger().warning(self._silence)
-        self.scale.look_for_depth()
+        self.geometry.look_for_depth()
         return self._silence
 
     def _why_silent(self) -> str:
