@@ -87,7 +87,7 @@ class Camera:
         reader: Makes arrays of its messages.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
         outputs: What is published of its images.
-        scale: What makes metres of its pixels.
+        geometry: What makes metres of its pixels.
         tracker: Knows which of its rocks is which.
         forget: Whether the tracker is to forget them before the next image.
         target: Id of the rock that was its target last.
@@ -103,7 +103,7 @@ class Camera:
         topic: str,
         parameters: Parameters,
         health: Health,
-        scale: CameraGeometry,
+        geometry: CameraGeometry,
         tracker: Tracker,
         last_size: Size = (),
     ) -> None:
@@ -115,7 +115,7 @@ class Camera:
             topic: Full name of its images' topic, image transport left out.
             parameters: Tell the image transport and the ignore mask.
             health: Where its images are counted.
-            scale: What makes metres of its pixels.
+            geometry: What makes metres of its pixels.
             tracker: Knows which of its rocks is which.
             last_size: Of its last image before; () = there was none.
 
