@@ -125,7 +125,7 @@ class Camera:
         self.name = name
         self.health = health
         self.outputs: list[Output] = []
-        self.geometry = scale
+        self.geometry = geometry
         self.tracker = tracker
         self.forget = False
         self.target: int | None = None
