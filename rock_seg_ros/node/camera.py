@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from rock_seg_ros.node.camera_geometry import CameraGeometry, why_lost
-from rock_seg_ros.node.diagnostics import Health
+from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
@@ -102,7 +102,7 @@ class Camera:
         name: str,
         topic: str,
         parameters: Parameters,
-        health: Health,
+        health: CameraStatistics,
         geometry: CameraGeometry,
         tracker: Tracker,
         last_size: Size = (),

@@ -16,7 +16,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.diagnostics import Health
+from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.images import InvalidImageError, read_depth
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.transforms import Frames
@@ -58,7 +58,7 @@ class CameraGeometry:
         depth_topic: str,
         parameters: Parameters,
         frames: Frames,
-        health: Health,
+        health: CameraStatistics,
     ) -> None:
         """Creates no topics yet.
 

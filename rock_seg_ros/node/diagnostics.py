@@ -29,7 +29,7 @@ def _count(counter: Counter[str], reason: str) -> None:
     counter[OTHER_REASONS if full else reason] += 1
 
 
-class Health:
+class CameraStatistics:
     """What happened to the images; safe to use from several threads."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from std_srvs.srv import Trigger
 
 from rock_seg_ros.node.camera import Camera, IncomingImage, Size, camera_names
 from rock_seg_ros.node.camera_geometry import CameraGeometry
-from rock_seg_ros.node.diagnostics import Health
+from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
 from rock_seg_ros.node.outputs.vision import publish_label_info
 from rock_seg_ros.node.parameters import (
@@ -116,7 +116,7 @@ class SegNode(AsyncLifecycleNode):
         self._load = load
         # These outlive their cameras: counts go on, no id is given twice, and the next network is
         # warmed for the images to come.
-        self._healths: dict[str, Health] = defaultdict(Health)
+        self._healths: dict[str, CameraStatistics] = defaultdict(CameraStatistics)
         self._trackers: dict[str, Tracker] = defaultdict(Tracker)
         self._last_sizes: dict[str, Size] = {}
         self._cameras: list[Camera] = []

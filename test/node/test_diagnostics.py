@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from rock_seg_ros.node.diagnostics import WINDOW, Health
+from rock_seg_ros.node.diagnostics import WINDOW, CameraStatistics
 
 
 def values_of(health):
@@ -24,7 +24,7 @@ def values_of(health):
     ],
 )
 def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came, lost):
-    health = Health()
+    health = CameraStatistics()
     for sequence in sequences:
         health.received(sequence)
     values = values_of(health)
@@ -43,7 +43,7 @@ def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came
     ],
 )
 def test_of_two_publishers_each_has_a_sequence_of_its_own(sequences, came, lost):
-    health = Health()
+    health = CameraStatistics()
     for sequence in sequences:
         health.received(sequence, publishers=2)
     values = values_of(health)
@@ -51,7 +51,7 @@ def test_of_two_publishers_each_has_a_sequence_of_its_own(sequences, came, lost)
 
 
 def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number():
-    health = Health()
+    health = CameraStatistics()
     for sequence in range(1, 51):
         health.received(sequence)
     for sequence in range(51, 101):
@@ -64,7 +64,7 @@ def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number()
 
 
 def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
-    health = Health()
+    health = CameraStatistics()
     for sequence in (1000, 1, 1001, 2):
         health.received(sequence, publishers=2)
     for sequence in (3, 5):
@@ -73,7 +73,7 @@ def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
 
 
 def test_what_was_missed_while_not_subscribed_is_not_lost():
-    health = Health()
+    health = CameraStatistics()
     health.received(1)
     health.new_subscription()
     health.received(100)
@@ -82,7 +82,7 @@ def test_what_was_missed_while_not_subscribed_is_not_lost():
 
 @pytest.mark.parametrize('what', ['refused', 'failed'])
 def test_refusals_and_failures_are_counted_by_reason(what):
-    health = Health()
+    health = CameraStatistics()
     assert values_of(health)[f'frames {what}'] == '0'
     for reason in ('short data', 'too old', 'short data'):
         getattr(health, what)(reason)
@@ -92,7 +92,7 @@ def test_refusals_and_failures_are_counted_by_reason(what):
 
 
 def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
-    health = Health()
+    health = CameraStatistics()
     assert health.status('node', {}).level == DiagnosticStatus.OK
     health.refused('too old')
     health.failed('out of memory')
@@ -103,7 +103,7 @@ def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
 
 
 def test_latencies_are_percentiles_in_ms_of_the_last_images():
-    health = Health()
+    health = CameraStatistics()
     for _ in range(WINDOW):
         health.published({'total': 9.0}, 0.0)
     for number in range(WINDOW):
@@ -116,20 +116,22 @@ def test_latencies_are_percentiles_in_ms_of_the_last_images():
 
 
 def test_a_node_that_cannot_work_is_an_error_with_its_reason():
-    status = Health().status('node', {'state': 'unconfigured'}, 'cannot be configured: no file')
+    status = CameraStatistics().status(
+        'node', {'state': 'unconfigured'}, 'cannot be configured: no file'
+    )
     assert status.level == DiagnosticStatus.ERROR
     assert status.message == 'cannot be configured: no file'
 
 
 @pytest.mark.parametrize('age', [404_605_367.0, -1.7e9])
 def test_an_age_of_another_clock_is_said_in_words(age):
-    health = Health()
+    health = CameraStatistics()
     health.published({'total': 0.1}, age)
     assert values_of(health)['image age s'] == 'not known, stamps are not of this clock'
 
 
 def test_reasons_without_end_do_not_fill_the_report():
-    health = Health()
+    health = CameraStatistics()
     for number in range(10_000):
         health.set_aside(f'camera_info: the focal lengths must be above 0, not {-number}, 0')
         health.refused(f'reason {number}')
