@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.images import InvalidImageError, read_depth
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.transforms import Frames
+from rock_seg_ros.node.transforms import CameraTransforms
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import Pairing
 from rock_seg_ros.perception.geometry.projection import Intrinsics, View, standard_distortion
@@ -57,7 +57,7 @@ class CameraGeometry:
         info_topic: str,
         depth_topic: str,
         parameters: Parameters,
-        frames: Frames,
+        frames: CameraTransforms,
         health: CameraStatistics,
     ) -> None:
         """Creates no topics yet.

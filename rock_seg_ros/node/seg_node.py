@@ -39,7 +39,7 @@ from rock_seg_ros.node.parameters import (
     read_parameters,
 )
 from rock_seg_ros.node.processing import Processor
-from rock_seg_ros.node.transforms import Frames
+from rock_seg_ros.node.transforms import CameraTransforms
 from rock_seg_ros.node.worker import Mailbox, Worker
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -125,7 +125,7 @@ class SegNode(AsyncLifecycleNode):
         self._loaded = ''
         self._trouble = ''
         self._label_info: Any = None
-        self._frames: Frames | None = None
+        self._frames: CameraTransforms | None = None
         self._loading: tuple[str, float] | None = None  # what, and since when
         self._worker: Worker[IncomingImage] | None = None
         self._deaths = 0  # of workers
@@ -236,7 +236,7 @@ class SegNode(AsyncLifecycleNode):
             names = camera_names(topics)
             infos = [topic.rpartition('/')[0] + '/camera_info' for topic in topics]
             depths = list(parameters.depth_topics) or [''] * len(topics)
-        self._frames = frames = Frames(self, parameters)
+        self._frames = frames = CameraTransforms(self, parameters)
         return [
             Camera(
                 self,

@@ -28,7 +28,7 @@ ALIVE = 1.0  # s; TF that is farther behind an image is not waited for
 LOOK_AGAIN = 0.005  # s
 
 
-class Frames:
+class CameraTransforms:
     """Tells the ground in a camera's optical frame, and that frame's pose."""
 
     def __init__(self, node: Node, parameters: Parameters) -> None:

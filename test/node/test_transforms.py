@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from rock_seg_ros.node import transforms as frames
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.transforms import Frames, plane_of
+from rock_seg_ros.node.transforms import CameraTransforms, plane_of
 from rock_seg_ros.perception.geometry.projection import level_ground
 
 HEIGHT, TILT = 1.2, 0.35
@@ -75,7 +75,7 @@ def test_with_tf_the_ground_is_that_of_the_image_s_frame(
     transforms: dict[tuple[str, str], Transform],
 ) -> None:
     transforms['camera', 'base_link'] = base_in_camera()
-    found = Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
     told: list[str] = []
     plane = found.below(Header(frame_id='camera'), told.append)
     assert plane is not None
@@ -96,7 +96,7 @@ def test_a_base_that_is_not_below_the_camera_is_no_ground_and_counted(
     base.translation.z -= lift * np.sin(TILT)
     transforms['camera', 'base_link'] = base
     told: list[str] = []
-    found = Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
     assert found.below(Header(frame_id='camera'), told.append) is None
     assert told == ['ground: camera not above base_link']
 
@@ -104,7 +104,7 @@ def test_a_base_that_is_not_below_the_camera_is_no_ground_and_counted(
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_tf_without_tf2_ros_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="tf2_ros is not installed; use 'level'"):
-        Frames(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+        CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
 
 
 def test_the_pose_in_the_fixed_frame_is_that_of_the_image_s_moment(
@@ -114,7 +114,7 @@ def test_the_pose_in_the_fixed_frame_is_that_of_the_image_s_moment(
     camera.translation.x, camera.translation.z = 2.0, 1.0
     camera.rotation.z = camera.rotation.w = np.sqrt(0.5)
     transforms['odom', 'camera'] = camera
-    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
     told: list[str] = []
     header = Header(frame_id='camera')
     header.stamp.sec = 7
@@ -158,7 +158,7 @@ def at_seven() -> Header:
 
 
 def test_a_pose_that_is_on_its_way_is_waited_for(late: SimpleNamespace) -> None:
-    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
     assert found.pose(at_seven(), pytest.fail, time.monotonic() + 20) is not None
     assert late.looks == 3
 
@@ -172,7 +172,7 @@ def test_a_pose_that_will_not_come_in_time_is_not_waited_for(
     late: SimpleNamespace, newest: float, seconds: float, goes_on: bool
 ) -> None:
     late.newest = newest
-    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
     told: list[str] = []
     deadline = time.monotonic() + seconds
     assert found.pose(at_seven(), told.append, deadline, lambda: goes_on) is None
@@ -182,7 +182,7 @@ def test_a_pose_that_will_not_come_in_time_is_not_waited_for(
 
 def test_the_wait_for_a_pose_ends_at_its_deadline(late: SimpleNamespace) -> None:
     late.comes_at = 10**9
-    found = Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
     told: list[str] = []
     begun = time.monotonic()
     assert found.pose(at_seven(), told.append, begun + 0.1) is None
@@ -194,7 +194,7 @@ def test_the_wait_for_a_pose_ends_at_its_deadline(late: SimpleNamespace) -> None
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_a_fixed_frame_without_tf2_ros_is_refused() -> None:
     with pytest.raises(ValueError, match="fixed_frame is 'odom', but tf2_ros is not installed"):
-        Frames(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+        CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
 
 
 def test_level_ground_wants_a_height() -> None:
@@ -203,4 +203,4 @@ def test_level_ground_wants_a_height() -> None:
 
 
 def test_without_any_there_is_no_ground() -> None:
-    assert Frames(None, Parameters()).below(Header(), pytest.fail) is None  # type: ignore[arg-type]
+    assert CameraTransforms(None, Parameters()).below(Header(), pytest.fail) is None  # type: ignore[arg-type]
