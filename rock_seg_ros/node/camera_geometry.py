@@ -29,7 +29,7 @@ ALIVE = 1.0  # s; depth that has not come for longer is not waited for
 MOST_LINES = 50  # of what is set aside; some name numbers that a publisher may change each time
 
 
-class SetAside(ValueError):  # noqa: N818  (the image goes on without it)
+class UnusableInput(ValueError):  # noqa: N818  (the image goes on without it)
     """What came with an image and cannot be used; the message is what is counted.
 
     Attributes:
@@ -137,17 +137,17 @@ class CameraGeometry:
         info = self._info
         if info is None:
             if self._heard > float('-inf') or self._frames.known:
-                self._set_aside(SetAside('camera_info: none came'), self._info_topic)
+                self._set_aside(UnusableInput('camera_info: none came'), self._info_topic)
             return None
         try:
             lens = self._intrinsics(info, shape)
-        except SetAside as reason:
+        except UnusableInput as reason:
             self._set_aside(reason, self._info_topic)
             return None
         depth = None
         try:
             depth = self._depth(header, shape, tolerance, deadline)
-        except SetAside as reason:
+        except UnusableInput as reason:
             self._set_aside(reason, self._depth_topic)
         return View(lens, depth, self._frames.below(header, self._set_aside_tf))
 
@@ -174,13 +174,13 @@ class CameraGeometry:
                 self._log_once(f'{told}; give depth:={other}, or this in depth_topics', told)
                 return
 
-    def _set_aside(self, reason: SetAside, topic: str) -> None:
+    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
         """Counts what cannot be used, and logs it once."""
         self._health.set_aside(str(reason))
         self._log_once(reason.line(topic), str(reason))
 
     def _set_aside_tf(self, reason: str) -> None:
-        self._set_aside(SetAside(reason), 'TF')
+        self._set_aside(UnusableInput(reason), 'TF')
 
     def _log_once(self, line: str, what: str) -> None:
         """Logs a line unless one of the same matter was logged."""
@@ -200,10 +200,10 @@ class CameraGeometry:
             self._changed.notify_all()
 
     def _check_lost(self) -> None:
-        """Raises SetAside where depth is published and does not come."""
+        """Raises UnusableInput where depth is published and does not come."""
         for subscription in self._subscriptions:
             if subscription.msg_type is not CameraInfo and subscription.get_publisher_count():
-                raise SetAside('depth: none came', why_lost('depth', self._depth_topic))
+                raise UnusableInput('depth: none came', why_lost('depth', self._depth_topic))
 
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
         """Returns the lens, worked out anew where something has changed; for several threads."""
@@ -227,7 +227,7 @@ class CameraGeometry:
             )
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
-            raise SetAside('depth: of another time', f'depth_tolerance is {tolerance} s')
+            raise UnusableInput('depth: of another time', f'depth_tolerance is {tolerance} s')
         return read_registered(message, header, shape, self._registered)
 
 
@@ -263,14 +263,14 @@ def read_registered(
         H×W, m; see `read_depth`.
 
     Raises:
-        SetAside: It is not registered to that image, or no depth.
+        UnusableInput: It is not registered to that image, or no depth.
     """
     frame = message.header.frame_id
     if isinstance(message, Image) and (message.height, message.width) != shape:
         sizes = f'{message.width}×{message.height}, the images are {shape[1]}×{shape[0]}'
-        raise SetAside('depth: of another size', f'{sizes}; it must be registered to them')
+        raise UnusableInput('depth: of another size', f'{sizes}; it must be registered to them')
     if frame != header.frame_id and not registered:
-        raise SetAside(
+        raise UnusableInput(
             'depth: of another frame',
             f'{frame}, the images are in {header.frame_id}; set depth_registered if it is'
             ' registered to them all the same',
@@ -280,10 +280,10 @@ def read_registered(
             return read_depth(message)
         return decode_depth(message.format, message.data, shape)
     except InvalidImageError as refusal:
-        raise SetAside(f'depth: {refusal.reason}', str(refusal)) from None
+        raise UnusableInput(f'depth: {refusal.reason}', str(refusal)) from None
     except ValueError as error:
         told = f'format {message.format!r}, {len(message.data)} bytes'
-        raise SetAside(f'depth: {error}', told) from None
+        raise UnusableInput(f'depth: {error}', told) from None
 
 
 def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
@@ -295,15 +295,15 @@ def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intr
         rectified: Whether it is.
 
     Raises:
-        SetAside: It is not calibrated, or is not of that image.
+        UnusableInput: It is not calibrated, or is not of that image.
     """
     try:
         lens = read_intrinsics(info, rectified)
     except ValueError as error:
-        raise SetAside(f'camera_info: {first_line(error)}') from None
+        raise UnusableInput(f'camera_info: {first_line(error)}') from None
     if lens.size != (shape[1], shape[0]):
         sizes = f'{lens.size[0]}×{lens.size[1]}, the images are {shape[1]}×{shape[0]}'
-        raise SetAside('camera_info: of another size', sizes)
+        raise UnusableInput('camera_info: of another size', sizes)
     return lens
 
 

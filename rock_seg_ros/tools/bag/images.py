@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.camera_geometry import SetAside, read_lens, read_registered
+from rock_seg_ros.node.camera_geometry import UnusableInput, read_lens, read_registered
 from rock_seg_ros.node.images import ImageReader, InvalidImageError
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
@@ -93,20 +93,20 @@ class BagImageReader:
         try:
             if frame.info is None:
                 if self._sources.depth or self._ground:
-                    raise SetAside('camera_info: there is none', '--camera-info names it')
+                    raise UnusableInput('camera_info: there is none', '--camera-info names it')
                 return None
             lens = read_lens(_read(frame.info, INFO, 'camera_info'), shape, self._rectified)
-        except SetAside as reason:
+        except UnusableInput as reason:
             self._set_aside(reason, topic)
             return None
         depth = None
         try:
             depth = self._depth(frame.depth, header, shape)
-        except SetAside as reason:
+        except UnusableInput as reason:
             self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
         return View(lens, depth, self._ground)
 
-    def _set_aside(self, reason: SetAside, topic: str) -> None:
+    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
         """Counts what cannot be used, and tells of the first one of each reason."""
         self.set_aside[str(reason)] += 1
         if self.set_aside[str(reason)] == 1:
@@ -119,17 +119,17 @@ class BagImageReader:
         if self._sources.depth is None:
             return None
         if data is None:
-            raise SetAside('depth: of another time')
+            raise UnusableInput('depth: of another time')
         message = _read(data, self._sources.depth.type, 'depth')
         return read_registered(message, header, shape, self._sources.registered)
 
 
 def _read(data: bytes, kind: str, name: str) -> Any:
-    """Reads what came with an image; raises SetAside where it is damaged."""
+    """Reads what came with an image; raises UnusableInput where it is damaged."""
     try:
         return read_message(data, kind)
     except InvalidImageError as refusal:
-        raise SetAside(f'{name}: {refusal.reason}') from None
+        raise UnusableInput(f'{name}: {refusal.reason}') from None
 
 
 def reason_of(error: Exception) -> str:
