@@ -26,7 +26,7 @@ from rock_seg_ros.perception.instances.rocks import RockSettings
 
 
 @dataclass
-class Opened:
+class ImageJob:
     """An image that was read, the outputs that are wanted of it, and when: `time.monotonic()`.
 
     `publishing` is how long its outputs have taken so far, s.
@@ -98,7 +98,7 @@ class Processor:
         wanted: Sequence[Output],
         segmenter: Segmenter,
         parameters: Parameters,
-    ) -> Opened:
+    ) -> ImageJob:
         started = time.monotonic()
         message = incoming.message
         if 0 < parameters.max_image_age < (age := self._age(message.header)):
@@ -146,9 +146,9 @@ class Processor:
             )
         except SizeError as error:
             raise InvalidImageError('not the size of ignore_mask', str(error)) from None
-        return Opened(incoming, analysis, wanted, started, time.monotonic())
+        return ImageJob(incoming, analysis, wanted, started, time.monotonic())
 
-    def _segment(self, images: list[Opened]) -> list[Opened]:
+    def _segment(self, images: list[ImageJob]) -> list[ImageJob]:
         """Runs the network; returns the images that came through."""
         if len(images) > 1:
             try:
@@ -165,7 +165,7 @@ class Processor:
                 through.append(image)
         return through
 
-    def _publish_pixels(self, image: Opened, parameters: Parameters) -> None:
+    def _publish_pixels(self, image: ImageJob, parameters: Parameters) -> None:
         """Publishes what tells of pixels alone."""
         begun = time.monotonic()
         for output in image.wanted:
@@ -174,7 +174,7 @@ class Processor:
         image.publishing = time.monotonic() - begun
 
     def _publish(
-        self, image: Opened, network: float, parameters: Parameters, deadline: float
+        self, image: ImageJob, network: float, parameters: Parameters, deadline: float
     ) -> None:
         """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
         begun = time.monotonic()
