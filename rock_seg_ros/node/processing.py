@@ -56,7 +56,7 @@ class Processor:
         """
         images = []
         for incoming in incoming_images:
-            with self._at_own_cost(incoming.camera):
+            with self._isolate_errors(incoming.camera):
                 if wanted := [output for output in incoming.camera.outputs if output.wanted]:
                     images.append(self._open(incoming, wanted, segmenter, parameters))
                 else:
@@ -66,16 +66,16 @@ class Processor:
         network = time.monotonic() - begun
         through = []
         for image in images:  # of all cameras, before one of them waits for depth or TF
-            with self._at_own_cost(image.incoming.camera):
+            with self._isolate_errors(image.incoming.camera):
                 self._publish_pixels(image, parameters)
                 through.append(image)
         deadline = time.monotonic() + parameters.depth_tolerance  # one, so that waits do not add up
         for image in through:
-            with self._at_own_cost(image.incoming.camera):
+            with self._isolate_errors(image.incoming.camera):
                 self._publish(image, network, parameters, deadline)
 
     @contextmanager
-    def _at_own_cost(self, camera: Camera) -> Iterator[None]:
+    def _isolate_errors(self, camera: Camera) -> Iterator[None]:
         """Counts and logs what goes wrong with an image of a camera."""
         whose = f' of {camera.name}' if camera.name else ''
         log = self._node.get_logger()
@@ -160,7 +160,7 @@ class Processor:
                 )
         through = []
         for image in images:
-            with self._at_own_cost(image.incoming.camera):
+            with self._isolate_errors(image.incoming.camera):
                 _ = image.analysis.segmentation
                 through.append(image)
         return through
