@@ -17,7 +17,7 @@ OTHER_REASONS = 'other reasons'
 OF_THIS_CLOCK = 3600.0  # s; stamps farther from now are of another clock
 
 
-def tell_age(age: float) -> str:
+def format_age(age: float) -> str:
     """Returns seconds from a stamp until now, or in words that they are not known."""
     if abs(age) > OF_THIS_CLOCK:
         return 'not known, stamps are not of this clock'
@@ -143,7 +143,7 @@ class CameraStatistics:
                     PERCENTILES, np.percentile(seconds, PERCENTILES), strict=True
                 ):
                     values[f'latency {stage} p{percent} ms'] = f'{value * 1000:.1f}'
-            values['image age s'] = tell_age(self._age)
+            values['image age s'] = format_age(self._age)
             troubles, self._troubles = self._troubles, 0
         message = about.get('state', '')
         status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, message=message)

@@ -14,7 +14,7 @@ from rclpy.node import Node
 
 from rock_seg_ros.node.camera import Camera, IncomingImage
 from rock_seg_ros.node.camera_geometry import nanoseconds
-from rock_seg_ros.node.diagnostics import tell_age
+from rock_seg_ros.node.diagnostics import format_age
 from rock_seg_ros.node.images import InvalidImageError
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
@@ -104,7 +104,7 @@ class Processor:
         if 0 < parameters.max_image_age < (age := self._age(message.header)):
             raise InvalidImageError(
                 'too old',
-                f'age in s {tell_age(age)}, max_image_age is {parameters.max_image_age} s',
+                f'age in s {format_age(age)}, max_image_age is {parameters.max_image_age} s',
             )
         reader = incoming.camera.reader
         reader.depth.given = parameters.significant_bits
