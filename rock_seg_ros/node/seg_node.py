@@ -331,7 +331,7 @@ class SegNode(AsyncLifecycleNode):
             return
         before, self._parameters_view = self._parameters_view, read_parameters(self)
         if self._segmenter is not None and before.threshold != self._parameters_view.threshold:
-            self._tell_labels(self._segmenter)
+            self._publish_label_info(self._segmenter)
 
     def _shortest_period(self) -> float:
         rate = self._parameters_view.max_rate
@@ -430,12 +430,12 @@ class SegNode(AsyncLifecycleNode):
         """Puts a network in the running one's place, and tells the log and label_info."""
         self._segmenter = segmenter
         self._loaded = parameters.weights_name
-        self._tell_labels(segmenter)
+        self._publish_label_info(segmenter)
         self.get_logger().info(
             f'weights {self._loaded} on {segmenter.device}, {segmenter.precision}'
         )
 
-    def _tell_labels(self, segmenter: Segmenter) -> None:
+    def _publish_label_info(self, segmenter: Segmenter) -> None:
         """Publishes label_info anew."""
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
