@@ -51,7 +51,7 @@ class AsyncLifecycleNode(LifecycleNode):
         """The lifecycle state, such as 'active' or 'configuring'."""
         return str(self._state_machine.current_state[1])
 
-    def run_beside(self, work: Callable[[], Any], name: str) -> Future:
+    def run_in_thread(self, work: Callable[[], Any], name: str) -> Future:
         """Runs what takes long in a thread of its own, which does not outlive the process.
 
         Args:

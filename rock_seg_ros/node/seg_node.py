@@ -271,7 +271,7 @@ class SegNode(AsyncLifecycleNode):
         self._unsubscribe()
         worker, self._worker = self._worker, None
         if worker is not None:
-            left = await self.run_beside(lambda: worker.stop(LONGEST_WORK), 'end of worker')
+            left = await self.run_in_thread(lambda: worker.stop(LONGEST_WORK), 'end of worker')
             self._count_lost(worker, left)
         for camera in self._cameras:
             camera.let_go()
@@ -373,7 +373,7 @@ class SegNode(AsyncLifecycleNode):
         began = time.monotonic()
         log = self.get_logger()
         log.info(f'loading {what}')
-        loaded = self.run_beside(load, 'loader')
+        loaded = self.run_in_thread(load, 'loader')
 
         def remind() -> None:
             seconds = time.monotonic() - began
@@ -412,7 +412,7 @@ class SegNode(AsyncLifecycleNode):
         tolerance = self._parameters_view.depth_tolerance
         cameras = list(self._cameras)
         try:
-            found = await self.run_beside(
+            found = await self.run_in_thread(
                 lambda: {c.name: c.abundance(tolerance) for c in cameras if c.last is not None},
                 'abundance',
             )
