@@ -169,7 +169,7 @@ class SegNode(AsyncLifecycleNode):
                 raise ValueError('; '.join(reasons[:3] + more))
             self._parameters_view = parameters = read_parameters(self)
             self._cameras = self._make_cameras(parameters)
-            self._take_network(await self._load_beside(parameters), parameters)
+            self._take_network(await self._load_in_thread(parameters), parameters)
             for camera in self._cameras:
                 camera.advertise()
         except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
@@ -348,7 +348,7 @@ class SegNode(AsyncLifecycleNode):
             response.message = 'weights are being loaded already'
             return response
         try:
-            segmenter = await self._load_beside(parameters)
+            segmenter = await self._load_in_thread(parameters)
             if self._segmenter is not running:
                 raise ValueError(f'meanwhile the node is {self.state} with others, or none')
             self._take_network(segmenter, parameters)
@@ -360,7 +360,7 @@ class SegNode(AsyncLifecycleNode):
         response.message = f'now: {self._loaded}'
         return response
 
-    async def _load_beside(self, parameters: Parameters) -> Segmenter:
+    async def _load_in_thread(self, parameters: Parameters) -> Segmenter:
         """Loads and warms a network in a thread of its own, and says so as long as that takes."""
         last_sizes = [camera.last_size for camera in self._cameras]
 
