@@ -43,8 +43,8 @@ class AsyncLifecycleNode(LifecycleNode):
             node_arguments: Passed on to rclpy's node.
         """
         Node.__init__(self, name, **node_arguments)
-        self.beside = ReentrantCallbackGroup()
-        LifecycleNodeMixin.__init__(self, callback_group=self.beside)
+        self.reentrant_group = ReentrantCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=self.reentrant_group)
 
     @property
     def state(self) -> str:

@@ -137,7 +137,7 @@ class SegNode(AsyncLifecycleNode):
             ('~/reset_tracks', self._on_reset_tracks),
             ('~/rock_abundance', self._on_rock_abundance),
         ):
-            self.create_service(Trigger, name, answer, callback_group=self.beside)
+            self.create_service(Trigger, name, answer, callback_group=self.reentrant_group)
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
             '/diagnostics',
@@ -148,7 +148,7 @@ class SegNode(AsyncLifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         self._autostart_timer = self.create_timer(
-            0.0, self._autostart, callback_group=self.beside, clock=self._steady
+            0.0, self._autostart, callback_group=self.reentrant_group, clock=self._steady
         )
         if not self.get_parameter('autostart').value:
             self._autostart_timer.cancel()
@@ -383,7 +383,7 @@ class SegNode(AsyncLifecycleNode):
                 loaded.set_exception(TimeoutError(f'loading {what} took over {seconds:.0f} s'))
 
         timer = self.create_timer(
-            STILL_LOADING, remind, callback_group=self.beside, clock=self._steady
+            STILL_LOADING, remind, callback_group=self.reentrant_group, clock=self._steady
         )
         self._loading = what, began
         try:
