@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from rock_seg_ros.node.camera_geometry import CameraGeometry, why_lost
+from rock_seg_ros.node.camera_geometry import CameraGeometry, why_no_messages
 from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
@@ -234,7 +234,7 @@ class Camera:
         kinds = self._published(self._topic)
         own = CODED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
         if own in kinds:
-            return why_lost('images', self._topic)
+            return why_no_messages('images', self._topic)
         advice = self._other_transport()
         if not kinds:
             told = f'no images: nobody publishes {self._topic}'

@@ -203,7 +203,7 @@ class CameraGeometry:
         """Raises UnusableInput where depth is published and does not come."""
         for subscription in self._subscriptions:
             if subscription.msg_type is not CameraInfo and subscription.get_publisher_count():
-                raise UnusableInput('depth: none came', why_lost('depth', self._depth_topic))
+                raise UnusableInput('depth: none came', why_no_messages('depth', self._depth_topic))
 
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
         """Returns the lens, worked out anew where something has changed; for several threads."""
@@ -240,7 +240,7 @@ def _is_coded(topic: str) -> bool:
     return topic.rpartition('/')[2] in TRANSPORTS
 
 
-def why_lost(what: str, topic: str) -> str:
+def why_no_messages(what: str, topic: str) -> str:
     """Returns one line that says why what is published on a topic may not come."""
     return (
         f'no {what} from {topic}, though it has a publisher: where messages are large, DDS may lose'
