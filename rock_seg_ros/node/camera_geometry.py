@@ -209,7 +209,7 @@ class CameraGeometry:
         """Returns the lens, worked out anew where something has changed; for several threads."""
         known = self._lens
         if known is None or known[0] != shape or not _same_lens(known[1], info):
-            self._lens = known = (shape, info, read_lens(info, shape, self._rectified))
+            self._lens = known = (shape, info, read_image_intrinsics(info, shape, self._rectified))
         return known[2]
 
     def _depth(
@@ -286,7 +286,7 @@ def read_registered(
         raise UnusableInput(f'depth: {error}', told) from None
 
 
-def read_lens(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
+def read_image_intrinsics(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
     """Reads the camera_info of an image.
 
     Args:

@@ -611,7 +611,9 @@ def test_the_lens_of_one_thread_is_not_that_of_another(bench, monkeypatch):
     """While one thread compares, another one works on an image of another size."""
     sights = Sights(bench)
     large, small = camera_info(), camera_info(32, 24)
-    monkeypatch.setattr(scale, 'read_lens', lambda info, shape, _: f'{info.width} for {shape}')
+    monkeypatch.setattr(
+        scale, 'read_image_intrinsics', lambda info, shape, _: f'{info.width} for {shape}'
+    )
     assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
     same, others = scale._same_lens, [small]
 

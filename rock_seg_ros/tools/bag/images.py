@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from rock_seg_ros.node.camera_geometry import UnusableInput, read_lens, read_registered
+from rock_seg_ros.node.camera_geometry import UnusableInput, read_image_intrinsics, read_registered
 from rock_seg_ros.node.images import ImageReader, InvalidImageError
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
@@ -95,7 +95,9 @@ class BagImageReader:
                 if self._sources.depth or self._ground:
                     raise UnusableInput('camera_info: there is none', '--camera-info names it')
                 return None
-            lens = read_lens(_read(frame.info, INFO, 'camera_info'), shape, self._rectified)
+            lens = read_image_intrinsics(
+                _read(frame.info, INFO, 'camera_info'), shape, self._rectified
+            )
         except UnusableInput as reason:
             self._set_aside(reason, topic)
             return None
