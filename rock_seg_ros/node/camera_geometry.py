@@ -208,7 +208,7 @@ class CameraGeometry:
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
         """Returns the lens, worked out anew where something has changed; for several threads."""
         known = self._lens
-        if known is None or known[0] != shape or not _same_lens(known[1], info):
+        if known is None or known[0] != shape or not _same_intrinsics(known[1], info):
             self._lens = known = (shape, info, read_image_intrinsics(info, shape, self._rectified))
         return known[2]
 
@@ -338,7 +338,7 @@ def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     return Intrinsics(matrix, distortion, model, size)
 
 
-def _same_lens(one: CameraInfo, other: CameraInfo) -> bool:
+def _same_intrinsics(one: CameraInfo, other: CameraInfo) -> bool:
     names = ('width', 'height', 'distortion_model', 'd', 'binning_x', 'binning_y', 'roi')
     return (
         all(getattr(one, name) == getattr(other, name) for name in names)

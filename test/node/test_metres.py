@@ -615,14 +615,14 @@ def test_the_lens_of_one_thread_is_not_that_of_another(bench, monkeypatch):
         scale, 'read_image_intrinsics', lambda info, shape, _: f'{info.width} for {shape}'
     )
     assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
-    same, others = scale._same_lens, [small]
+    same, others = scale._same_intrinsics, [small]
 
     def compare(one, other):
         if others:
             sights.scale._intrinsics(others.pop(), (24, 32))
         return same(one, other)
 
-    monkeypatch.setattr(scale, '_same_lens', compare)
+    monkeypatch.setattr(scale, '_same_intrinsics', compare)
     assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
 
 
