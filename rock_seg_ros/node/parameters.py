@@ -26,7 +26,7 @@ from rock_seg_ros.perception.inference.segmenter import BACKENDS, PRECISIONS
 from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.perception.instances.rocks import RockSettings
 
-MOST_ROCKS = 1000
+MAX_ROCKS = 1000
 UHD_PIXELS = 3840 * 2160
 GROUND_PLANES = ('none', 'level', 'tf')
 
@@ -167,7 +167,7 @@ class Parameters:
         RockSettings.max_rocks,
         'Maximum number of rocks reported per image, largest first.',
         1,
-        MOST_ROCKS,
+        MAX_ROCKS,
         live=True,
     )
     polygon_tolerance: float = _parameter(

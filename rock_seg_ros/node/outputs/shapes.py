@@ -21,7 +21,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from rock_seg_ros.node.outputs.output import Output
-from rock_seg_ros.node.parameters import MOST_ROCKS, Parameters
+from rock_seg_ros.node.parameters import MAX_ROCKS, Parameters
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.projection import Place, outlines
 from rock_seg_ros.perception.instances.rocks import Rock
@@ -39,7 +39,7 @@ class Polygons(Output):
 
     topic = '~/polygons'
     message_type = PolygonInstanceStamped
-    depth = 2 * MOST_ROCKS
+    depth = 2 * MAX_ROCKS
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
