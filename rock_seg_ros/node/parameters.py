@@ -412,7 +412,7 @@ def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = (
     return Parameters(**values)
 
 
-def first_fixed(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
+def first_not_settable(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
     """Returns the name of the first parameter that only an unconfigured node may set."""
     for parameter in changed:
         spec = PARAMETERS.get(parameter.name)

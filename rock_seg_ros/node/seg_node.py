@@ -35,7 +35,7 @@ from rock_seg_ros.node.parameters import (
     PARAMETERS,
     Parameters,
     declare_parameters,
-    first_fixed,
+    first_not_settable,
     read_parameters,
 )
 from rock_seg_ros.node.processing import Processor
@@ -312,7 +312,7 @@ class SegNode(AsyncLifecycleNode):
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         if not _concerns(changed):
             return SetParametersResult(successful=True)
-        fixed = first_fixed(changed)
+        fixed = first_not_settable(changed)
         if fixed and self._state_machine.current_state[0] != State.PRIMARY_STATE_UNCONFIGURED:
             reason = f'{fixed} cannot change while {self.state}; deactivate and clean up first'
             return SetParametersResult(successful=False, reason=reason)

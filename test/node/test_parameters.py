@@ -13,7 +13,7 @@ from rock_seg_ros.node.parameters import (
     PARAMETERS,
     Parameters,
     declare_parameters,
-    first_fixed,
+    first_not_settable,
     read_parameters,
 )
 
@@ -70,10 +70,12 @@ def test_the_parameters_are_those_of_the_contract_each_with_a_description(make_n
 
 def test_only_live_ones_and_those_that_take_effect_later_may_change_while_running():
     changeable = {
-        n for n, s in PARAMETERS.items() if first_fixed([Parameter(n, value=s.default)]) is None
+        n
+        for n, s in PARAMETERS.items()
+        if first_not_settable([Parameter(n, value=s.default)]) is None
     }
     assert changeable == LIVE | {'weights'}
-    assert first_fixed([Parameter('use_sim_time', value=True)]) is None
+    assert first_not_settable([Parameter('use_sim_time', value=True)]) is None
 
 
 @pytest.mark.parametrize(
