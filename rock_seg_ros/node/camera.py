@@ -29,7 +29,7 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 
 SILENCE = 5.0
 CAMERA = '{camera}'
-CODED = '/compressed'  # ending of the topic of coded images
+COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
 Size = tuple[int, ...]  # height and width, px; () = not known
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 CODED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -135,7 +135,7 @@ class Camera:
         self._node = node
         self._transport = parameters.image_transport
         self._named = topic
-        self._topic = topic + (CODED if self._transport == 'compressed' else '')
+        self._topic = topic + (COMPRESSED_SUFFIX if self._transport == 'compressed' else '')
         self._silence = ''
         self.reader = ImageReader(
             lambda told: node.get_logger().warning(
@@ -247,11 +247,14 @@ class Camera:
 
     def _other_transport(self) -> str:
         """Returns which topic there is in the other transport, and what to give; '' if none is."""
-        named, bare = self._named, self._named.removesuffix(CODED)
+        named, bare = self._named, self._named.removesuffix(COMPRESSED_SUFFIX)
         shorter = f'{bare} in image_topics' if self.name else f'image:={bare}'
         coded = 'image_transport:=compressed'
         choices = {
-            'raw': [(named + CODED, CODED_TYPE, coded), (named, CODED_TYPE, f'{shorter} {coded}')],
+            'raw': [
+                (named + COMPRESSED_SUFFIX, CODED_TYPE, coded),
+                (named, CODED_TYPE, f'{shorter} {coded}'),
+            ],
             'compressed': [
                 (named, IMAGE_TYPE, 'image_transport:=raw'),
                 (named, CODED_TYPE, shorter),

@@ -953,16 +953,22 @@ def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
     assert 'image_transport raw wants sensor_msgs/msg/Image' in told
 
 
-RAW, CODED = '/cam/image', '/cam/image/compressed'
+RAW, COMPRESSED_SUFFIX = '/cam/image', '/cam/image/compressed'
 
 
 @pytest.mark.parametrize(
     ('given', 'transport', 'kind', 'there', 'advice'),
     [
-        (RAW, 'raw', CompressedImage, CODED, 'image_transport:=compressed'),
+        (RAW, 'raw', CompressedImage, COMPRESSED_SUFFIX, 'image_transport:=compressed'),
         (RAW, 'compressed', Image, RAW, 'image_transport:=raw'),
-        (CODED, 'compressed', CompressedImage, CODED, f'image:={RAW}'),
-        (CODED, 'raw', CompressedImage, CODED, f'image:={RAW} image_transport:=compressed'),
+        (COMPRESSED_SUFFIX, 'compressed', CompressedImage, COMPRESSED_SUFFIX, f'image:={RAW}'),
+        (
+            COMPRESSED_SUFFIX,
+            'raw',
+            CompressedImage,
+            COMPRESSED_SUFFIX,
+            f'image:={RAW} image_transport:=compressed',
+        ),
     ],
 )
 def test_where_only_the_other_transport_is_published_its_topic_and_argument_are_told(
