@@ -32,7 +32,7 @@ CAMERA = '{camera}'
 COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
 Size = tuple[int, ...]  # height and width, px; () = not known
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
-CODED_TYPE = 'sensor_msgs/msg/CompressedImage'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:
@@ -232,7 +232,7 @@ class Camera:
         if self.subscription is None or self.health.silence() < SILENCE:
             return ''
         kinds = self._published(self._topic)
-        own = CODED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
+        own = COMPRESSED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
         if own in kinds:
             return why_no_messages('images', self._topic)
         advice = self._other_transport()
@@ -252,12 +252,12 @@ class Camera:
         coded = 'image_transport:=compressed'
         choices = {
             'raw': [
-                (named + COMPRESSED_SUFFIX, CODED_TYPE, coded),
-                (named, CODED_TYPE, f'{shorter} {coded}'),
+                (named + COMPRESSED_SUFFIX, COMPRESSED_TYPE, coded),
+                (named, COMPRESSED_TYPE, f'{shorter} {coded}'),
             ],
             'compressed': [
                 (named, IMAGE_TYPE, 'image_transport:=raw'),
-                (named, CODED_TYPE, shorter),
+                (named, COMPRESSED_TYPE, shorter),
             ],
         }
         for topic, kind, advice in choices[self._transport]:
