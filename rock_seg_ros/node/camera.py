@@ -31,7 +31,7 @@ SILENCE = 5.0
 CAMERA = '{camera}'
 COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
 Size = tuple[int, ...]  # height and width, px; () = not known
-IMAGE_TYPE = 'sensor_msgs/msg/Image'
+RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
 
@@ -232,7 +232,7 @@ class Camera:
         if self.subscription is None or self.health.silence() < SILENCE:
             return ''
         kinds = self._published(self._topic)
-        own = COMPRESSED_TYPE if self._transport == 'compressed' else IMAGE_TYPE
+        own = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE
         if own in kinds:
             return why_no_messages('images', self._topic)
         advice = self._other_transport()
@@ -256,7 +256,7 @@ class Camera:
                 (named, COMPRESSED_TYPE, f'{shorter} {coded}'),
             ],
             'compressed': [
-                (named, IMAGE_TYPE, 'image_transport:=raw'),
+                (named, RAW_TYPE, 'image_transport:=raw'),
                 (named, COMPRESSED_TYPE, shorter),
             ],
         }
