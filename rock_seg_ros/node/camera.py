@@ -27,7 +27,7 @@ from rock_seg_ros.perception.geometry.projection import locate
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.instances.tracking import Tracker
 
-SILENCE = 5.0
+IMAGE_TIMEOUT = 5.0
 CAMERA = '{camera}'
 COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
 Size = tuple[int, ...]  # height and width, px; () = not known
@@ -229,7 +229,7 @@ class Camera:
 
     def _why_silent(self) -> str:
         """Returns why no images come, as far as the graph tells."""
-        if self.subscription is None or self.health.silence() < SILENCE:
+        if self.subscription is None or self.health.silence() < IMAGE_TIMEOUT:
             return ''
         kinds = self._published(self._topic)
         own = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE

@@ -921,7 +921,7 @@ def test_images_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
 
 def silence_told(bench, monkeypatch):
     """Shortens the wait for the first warning and returns it."""
-    monkeypatch.setattr('rock_seg_ros.node.camera.SILENCE', 0.5)
+    monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 0.5)
 
     def warned():
         statuses = [report.status[0] for report in bench.received['/diagnostics']]
@@ -993,7 +993,7 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
     bench.start()
     watch_mask(bench)
     assert 'qos_overrides./image.subscription.reliability' in silence_told(bench, monkeypatch)
-    monkeypatch.setattr('rock_seg_ros.node.camera.SILENCE', 60.0)
+    monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 60.0)
     bench.send(scene)
     masks(bench, 1)
     bench.diagnosed('frames out', '1')

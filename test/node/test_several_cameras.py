@@ -184,7 +184,7 @@ def test_each_camera_counts_its_own_images_and_has_a_status_of_its_own(bench, ri
 
 def test_a_camera_that_is_not_heard_is_told_in_its_own_status(bench, monkeypatch):
     bench.start(image_topics=[FRONT, '/nobody/here'])
-    monkeypatch.setattr('rock_seg_ros.node.camera.SILENCE', 0.0)
+    monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 0.0)
 
     def silent():
         for report in bench.received['/diagnostics']:
