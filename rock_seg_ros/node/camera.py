@@ -28,7 +28,7 @@ from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.instances.tracking import Tracker
 
 IMAGE_TIMEOUT = 5.0
-CAMERA = '{camera}'
+CAMERA_PLACEHOLDER = '{camera}'
 COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
 Size = tuple[int, ...]  # height and width, px; () = not known
 RAW_TYPE = 'sensor_msgs/msg/Image'
@@ -144,7 +144,7 @@ class Camera:
         )
         self.keep: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
-            self.keep = read_grey(parameters.ignore_mask.replace(CAMERA, name))
+            self.keep = read_grey(parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name))
 
     def advertise(self) -> None:
         """Creates the outputs' topics; `withdraw` takes away what there is, also after an error."""
