@@ -123,7 +123,7 @@ class Camera:
             ValueError: The ignore mask cannot be read.
         """
         self.name = name
-        self.health = health
+        self.statistics = health
         self.outputs: list[Output] = []
         self.geometry = geometry
         self.tracker = tracker
@@ -169,13 +169,13 @@ class Camera:
         def receive(message: Any, info: Any) -> None:
             subscription = self.subscription
             publishers = 1 if subscription is None else subscription.get_publisher_count()
-            self.health.received(info.get('publication_sequence_number'), publishers)
+            self.statistics.received(info.get('publication_sequence_number'), publishers)
             if put(IncomingImage(self, message, time.monotonic())):
-                self.health.dropped()
+                self.statistics.dropped()
             time.sleep(0)  # lets the worker have Python now, not when this thread is through
 
         self.geometry.subscribe()
-        self.health.new_subscription()
+        self.statistics.new_subscription()
         self.subscription = self._node.create_subscription(
             CompressedImage if self._transport == 'compressed' else Image,
             self._topic,
@@ -229,7 +229,7 @@ class Camera:
 
     def _why_silent(self) -> str:
         """Returns why no images come, as far as the graph tells."""
-        if self.subscription is None or self.health.silence() < IMAGE_TIMEOUT:
+        if self.subscription is None or self.statistics.silence() < IMAGE_TIMEOUT:
             return ''
         kinds = self._published(self._topic)
         own = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE

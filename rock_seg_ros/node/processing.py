@@ -60,7 +60,7 @@ class Processor:
                 if wanted := [output for output in incoming.camera.outputs if output.wanted]:
                     images.append(self._open(incoming, wanted, segmenter, parameters))
                 else:
-                    incoming.camera.health.dropped()
+                    incoming.camera.statistics.dropped()
         begun = time.monotonic()
         images = self._segment(images)
         network = time.monotonic() - begun
@@ -82,14 +82,14 @@ class Processor:
         try:
             yield
         except InvalidImageError as refusal:
-            camera.health.refused(refusal.reason)
+            camera.statistics.refused(refusal.reason)
             log.warning(f'image{whose} refused, {refusal}', throttle_duration_sec=1.0)
         except Exception as error:  # noqa: BLE001  (the next image may do)
             if not self._node.context.ok() or isinstance(error, InvalidHandle):
-                camera.health.dropped()  # the node ends, or its topics went meanwhile
+                camera.statistics.dropped()  # the node ends, or its topics went meanwhile
                 return
             reason = first_line(error)
-            camera.health.failed(reason)
+            camera.statistics.failed(reason)
             log.error(f'image{whose} lost, {reason}', throttle_duration_sec=1.0)
 
     def _open(
@@ -191,7 +191,7 @@ class Processor:
         done = time.monotonic()
         camera.last, camera.target = analysis, analysis.target_now
         received = image.incoming.received
-        camera.health.published(
+        camera.statistics.published(
             {
                 'wait': image.started - received,
                 'read': image.read - image.started,

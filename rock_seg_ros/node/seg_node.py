@@ -279,10 +279,10 @@ class SegNode(AsyncLifecycleNode):
     def _count_lost(self, worker: Worker[IncomingImage], left: list[IncomingImage]) -> None:
         """Counts the images that a worker left in the mailbox, and those that it died of."""
         for incoming in left:
-            incoming.camera.health.dropped()
+            incoming.camera.statistics.dropped()
         if worker.error is not None:
             for incoming in worker.in_hand:
-                incoming.camera.health.failed(first_line(worker.error))
+                incoming.camera.statistics.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
         """Starts a worker that died again, and says why it did."""
@@ -482,7 +482,7 @@ class SegNode(AsyncLifecycleNode):
         told = f'{self.get_fully_qualified_name().lstrip("/")}: rock segmentation'
         about = self._about()
         message.status = [
-            camera.health.status(
+            camera.statistics.status(
                 f'{told} {camera.name}'.rstrip(), about, self._trouble, camera.silence()
             )
             for camera in self._cameras
