@@ -83,7 +83,7 @@ class Camera:
 
     Attributes:
         name: '' where `image_topics` is empty.
-        health: What became of its images.
+        statistics: What became of its images.
         reader: Makes arrays of its messages.
         keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
         outputs: What is published of its images.
@@ -102,7 +102,7 @@ class Camera:
         name: str,
         topic: str,
         parameters: Parameters,
-        health: CameraStatistics,
+        statistics: CameraStatistics,
         geometry: CameraGeometry,
         tracker: Tracker,
         last_size: Size = (),
@@ -114,7 +114,7 @@ class Camera:
             name: Comes into the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
             topic: Full name of its images' topic, image transport left out.
             parameters: Tell the image transport and the ignore mask.
-            health: Where its images are counted.
+            statistics: Where its images are counted.
             geometry: What makes metres of its pixels.
             tracker: Knows which of its rocks is which.
             last_size: Of its last image before; () = there was none.
@@ -123,7 +123,7 @@ class Camera:
             ValueError: The ignore mask cannot be read.
         """
         self.name = name
-        self.statistics = health
+        self.statistics = statistics
         self.outputs: list[Output] = []
         self.geometry = geometry
         self.tracker = tracker

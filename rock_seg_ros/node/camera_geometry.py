@@ -58,7 +58,7 @@ class CameraGeometry:
         depth_topic: str,
         parameters: Parameters,
         frames: CameraTransforms,
-        health: CameraStatistics,
+        statistics: CameraStatistics,
     ) -> None:
         """Creates no topics yet.
 
@@ -69,7 +69,7 @@ class CameraGeometry:
                 in /compressedDepth or /compressed has CompressedImage.
             parameters: Tell whether images are rectified, and depth registered.
             frames: Where the camera is.
-            health: Where is counted what cannot be used.
+            statistics: Where is counted what cannot be used.
         """
         self._node = node
         self._info_topic = node.resolve_topic_name(info_topic)
@@ -82,7 +82,7 @@ class CameraGeometry:
         self._rectified = parameters.rectified
         self._registered = parameters.depth_registered
         self._frames = frames
-        self._health = health
+        self._health = statistics
         self._info: CameraInfo | None = None
         self._lens: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
         self._depths = Pairing[Image | CompressedImage]()
