@@ -82,7 +82,7 @@ class CameraGeometry:
         self._rectified = parameters.rectified
         self._registered = parameters.depth_registered
         self._frames = frames
-        self._health = statistics
+        self._statistics = statistics
         self._info: CameraInfo | None = None
         self._lens: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
         self._depths = Pairing[Image | CompressedImage]()
@@ -176,7 +176,7 @@ class CameraGeometry:
 
     def _set_aside(self, reason: UnusableInput, topic: str) -> None:
         """Counts what cannot be used, and logs it once."""
-        self._health.set_aside(str(reason))
+        self._statistics.set_aside(str(reason))
         self._log_once(reason.line(topic), str(reason))
 
     def _set_aside_tf(self, reason: str) -> None:
