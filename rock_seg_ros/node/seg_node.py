@@ -116,7 +116,7 @@ class SegNode(AsyncLifecycleNode):
         self._load = load
         # These outlive their cameras: counts go on, no id is given twice, and the next network is
         # warmed for the images to come.
-        self._healths: dict[str, CameraStatistics] = defaultdict(CameraStatistics)
+        self._statistics: dict[str, CameraStatistics] = defaultdict(CameraStatistics)
         self._trackers: dict[str, Tracker] = defaultdict(Tracker)
         self._last_sizes: dict[str, Size] = {}
         self._cameras: list[Camera] = []
@@ -243,8 +243,8 @@ class SegNode(AsyncLifecycleNode):
                 name,
                 topic,
                 parameters,
-                self._healths[name],
-                CameraGeometry(self, info, depth, parameters, frames, self._healths[name]),
+                self._statistics[name],
+                CameraGeometry(self, info, depth, parameters, frames, self._statistics[name]),
                 self._trackers[name],
                 self._last_sizes.get(name, ()),
             )
@@ -486,7 +486,7 @@ class SegNode(AsyncLifecycleNode):
                 f'{told} {camera.name}'.rstrip(), about, self._trouble, camera.silence()
             )
             for camera in self._cameras
-        ] or [self._healths[''].status(told, about, self._trouble)]
+        ] or [self._statistics[''].status(told, about, self._trouble)]
         self._diagnostics.publish(message)
 
 
