@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.geometry.abundance import Seen, look_at, statistics, together
+from rock_seg_ros.perception.geometry.abundance import Seen, observe, statistics, together
 from rock_seg_ros.perception.geometry.projection import (
     Intrinsics,
     Place,
@@ -345,7 +345,7 @@ def measure(
                     if truth[row].position[2] < stereo.farthest
                 ]
             places = locate(rocks, views['depth'])
-            shown = look_at(rocks, places, size[::-1], views['depth'], NEAR, LABELLED)
+            shown = observe(rocks, places, size[::-1], views['depth'], NEAR, LABELLED)
             told.seen[whose].append(shown)
             if images:
                 name = f'{look}_{number:02}_{whose}.png'

@@ -22,7 +22,7 @@ from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.abundance import look_at, statistics
+from rock_seg_ros.perception.geometry.abundance import observe, statistics
 from rock_seg_ros.perception.geometry.projection import locate
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.instances.tracking import Tracker
@@ -209,7 +209,7 @@ class Camera:
         shape, view = analysis.image.shape[:2], analysis.view
         if view is None:  # not asked for, or camera_info came later
             view = self.geometry.view(analysis.header, shape, tolerance)
-        seen = look_at(
+        seen = observe(
             analysis.rocks,
             locate(analysis.rocks, view) if view else [],
             shape,

@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def look_at(
+def observe(
     rocks: Sequence[Rock],
     places: Sequence[Place],
     shape: tuple[int, int],

@@ -19,14 +19,14 @@ from rock_seg_ros.perception.geometry.abundance import (
     Abundance,
     Seen,
     cover,
-    look_at,
+    observe,
     statistics,
     together,
 )
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
 
-REACH = signature(look_at).parameters['reach'].default
+REACH = signature(observe).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WIDE = (2 * SIZE[0], SIZE[1])
 LASTING = 3  # images that a rock must be in to be no flicker
@@ -87,7 +87,7 @@ class Record:
         """Takes in what was found in the next image; `stamp` in ns."""
         self._start = stamp if self._start is None else self._start
         rocks = analysis.rocks
-        seen = look_at(
+        seen = observe(
             rocks,
             analysis.places,
             analysis.image.shape[:2],

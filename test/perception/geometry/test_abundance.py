@@ -13,7 +13,7 @@ from rock_seg_ros.perception.geometry.abundance import (
     Seen,
     cover,
     fit_abundance,
-    look_at,
+    observe,
     statistics,
     together,
 )
@@ -95,13 +95,13 @@ def test_what_is_counted_is_what_is_at_least_as_large() -> None:
 def test_the_ground_seen_from_straight_above_is_the_images_footprint() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     view = View(PINHOLE, ground=DOWN)
-    seen = look_at(rocks, locate(rocks, view), SIZE[::-1], view)
+    seen = observe(rocks, locate(rocks, view), SIZE[::-1], view)
     assert seen.ground == pytest.approx(WHOLE, rel=1e-3)
     assert seen.diameters == pytest.approx([0.2, 0.2], rel=0.01)
     assert seen.smallest == pytest.approx(2 * np.sqrt(50 / np.pi) * 10 / FOCAL)
     assert seen.rock_pixels / seen.pixels == pytest.approx(2 * 26**2 / SIZE[0] / SIZE[1])
     depth = View(PINHOLE, np.full(SIZE[::-1], 2, np.float32))
-    fitted = look_at(rocks, locate(rocks, depth), SIZE[::-1], depth)
+    fitted = observe(rocks, locate(rocks, depth), SIZE[::-1], depth)
     assert fitted.ground == pytest.approx(WHOLE, rel=1e-3)
 
 
@@ -111,15 +111,15 @@ def test_the_ground_seen_ends_at_the_reach_and_at_the_horizon() -> None:
     )
     reach, height = 2.4, 2.0
     above = View(wide, ground=level_ground(height, np.pi / 2))
-    seen = look_at([], [], SIZE[::-1], above, reach)
+    seen = observe([], [], SIZE[::-1], above, reach)
     assert seen.ground == pytest.approx(np.pi * (reach**2 - height**2), rel=0.02)
     level = View(wide, ground=level_ground(height, 0.0))
-    farther = [look_at([], [], SIZE[::-1], level, far).ground for far in (5, 10, 20)]
+    farther = [observe([], [], SIZE[::-1], level, far).ground for far in (5, 10, 20)]
     sector = 2 * np.arctan(1.6) / 2 * (20**2 - 10**2)
     assert farther[2] - farther[1] == pytest.approx(sector, rel=0.02)
     assert farther[0] > 0
     sky = View(wide, ground=level_ground(height, -np.pi / 2))
-    assert look_at([], [], SIZE[::-1], sky).ground == pytest.approx(0, abs=1e-9)
+    assert observe([], [], SIZE[::-1], sky).ground == pytest.approx(0, abs=1e-9)
 
 
 def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() -> None:
@@ -127,8 +127,8 @@ def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() ->
     depth = np.full(SIZE[::-1], 2, np.float32)
     depth[:, :120] = 30
     view = View(PINHOLE, depth, DOWN)
-    assert len(look_at(rocks, locate(rocks, view), SIZE[::-1], view, reach=10).diameters) == 1
-    blind = look_at(rocks, locate(rocks, View(PINHOLE)), SIZE[::-1], None)
+    assert len(observe(rocks, locate(rocks, view), SIZE[::-1], view, reach=10).diameters) == 1
+    blind = observe(rocks, locate(rocks, View(PINHOLE)), SIZE[::-1], None)
     assert not len(blind.diameters)
     assert np.isnan(blind.ground)
     assert blind.rock_pixels == 2 * 26**2
@@ -142,12 +142,12 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
     on_rocks[100:126, 200:226] = 30
     for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
         places = locate(rocks, view) if view else []
-        seen = look_at(rocks, places, shape, view, reach=10)
+        seen = observe(rocks, places, shape, view, reach=10)
         found = statistics(together([seen, seen]))
         assert found.rocks == 2 * count, 'one is known to be beyond reach'
         assert statistics(seen).to_dict()['rocks'] == count
         assert np.isnan([found.ground, found.abundance]).all()
-    ground = look_at(
+    ground = observe(
         rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
     )
     assert statistics(together([ground, seen])).rocks == 3, 'only of images with known ground'
