@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.geometry.abundance import Seen, observe, statistics, together
+from rock_seg_ros.perception.geometry.abundance import Observation, observe, statistics, together
 from rock_seg_ros.perception.geometry.projection import (
     Intrinsics,
     Place,
@@ -304,7 +304,7 @@ class Measurement:
     """
 
     errors: dict[tuple[str, str], list[Error]]
-    seen: dict[str, list[Seen]]
+    seen: dict[str, list[Observation]]
     abundances: list[float]
 
 

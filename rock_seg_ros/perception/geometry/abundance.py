@@ -26,7 +26,7 @@ STEP = 4  # px, of the grid on which the ground is summed
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What one image shows of the ground, or several do together.
 
     Attributes:
@@ -95,7 +95,7 @@ def observe(
     view: View | None,
     reach: float = 10.0,
     min_area: int = 50,
-) -> Seen:
+) -> Observation:
     """Takes in what one image shows.
 
     A rock's diameter is here its width across the image, which a slanting view does not shorten;
@@ -115,7 +115,7 @@ def observe(
     near = [place.extent[0] for place in places if place.distance <= reach]
     far = sum(place.distance > reach for place in places)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
-    return Seen(
+    return Observation(
         images=1,
         pixels=height * width,
         rock_pixels=sum(rock.area for rock in rocks),
@@ -147,7 +147,7 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
     return float(twice[shows].sum() / 2)
 
 
-def together(seen: Sequence[Seen]) -> Seen:
+def together(seen: Sequence[Observation]) -> Observation:
     """Adds up what images show; what two of them show counts twice, as rock and as ground.
 
     Images without metres add pixels only.
@@ -156,7 +156,7 @@ def together(seen: Sequence[Seen]) -> Seen:
         seen: At least one.
     """
     metric = [each for each in seen if np.isfinite(each.ground)]
-    return Seen(
+    return Observation(
         images=sum(each.images for each in seen),
         pixels=sum(each.pixels for each in seen),
         rock_pixels=sum(each.rock_pixels for each in seen),
@@ -167,7 +167,7 @@ def together(seen: Sequence[Seen]) -> Seen:
     )
 
 
-def statistics(seen: Seen) -> Abundance:
+def statistics(seen: Observation) -> Abundance:
     """Says how much of the ground rocks cover, by size, and fits the law to it."""
     ground = seen.ground if seen.ground > 0 else np.nan
     diameters = np.sort(seen.diameters)[::-1]

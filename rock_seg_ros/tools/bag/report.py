@@ -17,7 +17,7 @@ from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.figures import BLUE, GREY, ORANGE, SIZE, jpeg, new_axes, render, svg
 from rock_seg_ros.perception.geometry.abundance import (
     Abundance,
-    Seen,
+    Observation,
     cover,
     observe,
     statistics,
@@ -45,7 +45,7 @@ class Moment:
 
     time: float
     rocks: int
-    seen: Seen
+    seen: Observation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from rock_seg_ros.perception.geometry.abundance import (
     SIZES,
-    Seen,
+    Observation,
     cover,
     fit_abundance,
     observe,
@@ -56,7 +56,7 @@ def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
     abundance: float, seed: int
 ) -> None:
     diameters = population(abundance, 4000, seed)
-    found = statistics(Seen(1, 1, 0, 4000, diameters, SMALLEST))
+    found = statistics(Observation(1, 1, 0, 4000, diameters, SMALLEST))
     assert found.k == pytest.approx(abundance, rel=0.1)
     at = [int(np.abs(SIZES - size).argmin()) for size in (0.1, 0.2)]
     told = [found.covered[each] for each in at]
@@ -73,17 +73,17 @@ def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> 
 
 
 def test_without_rocks_or_metres_there_is_no_k() -> None:
-    nothing = statistics(Seen(1, 100, 0, 5.0, np.zeros(0), 0.1))
+    nothing = statistics(Observation(1, 100, 0, 5.0, np.zeros(0), 0.1))
     assert np.isnan(nothing.k)
     assert nothing.abundance == 0
     assert nothing.numbers == (0,) * len(SIZES)
-    unknown = statistics(Seen(1, 100, 20, np.nan, np.zeros(0), np.nan))
+    unknown = statistics(Observation(1, 100, 20, np.nan, np.zeros(0), np.nan))
     assert unknown.pixel_share == 0.2
     assert np.isnan([unknown.k, unknown.abundance, unknown.ground, *unknown.covered]).all()
 
 
 def test_what_is_counted_is_what_is_at_least_as_large() -> None:
-    found = statistics(Seen(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0))
+    found = statistics(Observation(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0))
     assert found.numbers == (0.2,) * 5 + (0.1,) * 4 + (0.0,) * 10
     large = np.pi / 4 * SIZES[8] ** 2 / 10
     assert found.covered[8] == pytest.approx(large)
@@ -154,9 +154,9 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
 
 
 def test_images_together_are_their_rocks_over_their_ground() -> None:
-    first = Seen(1, 100, 10, 5.0, np.array([0.2]), 0.1)
-    second = Seen(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
-    blind = Seen(1, 100, 80, np.nan, np.zeros(0), np.nan)
+    first = Observation(1, 100, 10, 5.0, np.array([0.2]), 0.1)
+    second = Observation(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
+    blind = Observation(1, 100, 80, np.nan, np.zeros(0), np.nan)
     both = together([first, second, blind])
     assert (both.images, both.pixels, both.rock_pixels) == (3, 300, 120)
     assert both.ground == 20.0
@@ -168,7 +168,10 @@ def test_images_together_are_their_rocks_over_their_ground() -> None:
 
 
 def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
-    for seen in (Seen(1, 9, 3, np.nan, np.zeros(0), np.nan), Seen(1, 9, 3, 1, np.ones(2), 0.1)):
+    for seen in (
+        Observation(1, 9, 3, np.nan, np.zeros(0), np.nan),
+        Observation(1, 9, 3, 1, np.ones(2), 0.1),
+    ):
         told = statistics(seen).to_dict()
         again = json.loads(json.dumps(told, allow_nan=False))
         assert again == told
