@@ -27,7 +27,7 @@ STEP = 4  # px, of the grid on which the ground is summed
 
 @dataclass(frozen=True)
 class Observation:
-    """What one image shows of the ground, or several do together.
+    """What one image shows of the ground, or several do combine.
 
     Attributes:
         images: How many.
@@ -147,7 +147,7 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
     return float(twice[shows].sum() / 2)
 
 
-def together(seen: Sequence[Observation]) -> Observation:
+def combine(seen: Sequence[Observation]) -> Observation:
     """Adds up what images show; what two of them show counts twice, as rock and as ground.
 
     Images without metres add pixels only.

@@ -11,11 +11,11 @@ import pytest
 from rock_seg_ros.perception.geometry.abundance import (
     SIZES,
     Observation,
+    combine,
     cover,
     fit_abundance,
     observe,
     statistics,
-    together,
 )
 from rock_seg_ros.perception.geometry.projection import Intrinsics, View, level_ground, locate
 from rock_seg_ros.perception.inference.segmenter import Segmentation
@@ -143,28 +143,28 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
     for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
         places = locate(rocks, view) if view else []
         seen = observe(rocks, places, shape, view, reach=10)
-        found = statistics(together([seen, seen]))
+        found = statistics(combine([seen, seen]))
         assert found.rocks == 2 * count, 'one is known to be beyond reach'
         assert statistics(seen).to_dict()['rocks'] == count
         assert np.isnan([found.ground, found.abundance]).all()
     ground = observe(
         rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
     )
-    assert statistics(together([ground, seen])).rocks == 3, 'only of images with known ground'
+    assert statistics(combine([ground, seen])).rocks == 3, 'only of images with known ground'
 
 
 def test_images_together_are_their_rocks_over_their_ground() -> None:
     first = Observation(1, 100, 10, 5.0, np.array([0.2]), 0.1)
     second = Observation(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
     blind = Observation(1, 100, 80, np.nan, np.zeros(0), np.nan)
-    both = together([first, second, blind])
+    both = combine([first, second, blind])
     assert (both.images, both.pixels, both.rock_pixels) == (3, 300, 120)
     assert both.ground == 20.0
     assert both.smallest == 0.1
     covered = np.pi / 4 * (0.2**2 + 0.4**2 + 0.1**2)
     assert statistics(both).abundance == pytest.approx(covered / 20)
-    assert statistics(together([first, first])).k == statistics(first).k
-    assert np.isnan(statistics(together([blind])).ground)
+    assert statistics(combine([first, first])).k == statistics(first).k
+    assert np.isnan(statistics(combine([blind])).ground)
 
 
 def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
