@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.geometry.abundance import Observation, observe, statistics, together
+from rock_seg_ros.perception.geometry.abundance import Observation, combine, observe, statistics
 from rock_seg_ros.perception.geometry.projection import (
     Intrinsics,
     Place,
@@ -423,7 +423,7 @@ def report(told: Measurement) -> dict[str, Any]:
         abundance[whose] = {
             'ratio': _median(ratios),
             'scenes': int(np.isfinite(ratios).sum()),
-            'together': statistics(together(seen)).to_dict(),
+            'together': statistics(combine(seen)).to_dict(),
         }
     return {'scenes': len(told.abundances), 'cases': cases, 'abundance': abundance}
 
