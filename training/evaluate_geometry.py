@@ -24,7 +24,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.geometry.abundance import Observation, combine, observe, statistics
+from rock_seg_ros.perception.geometry.abundance import (
+    Observation,
+    combine,
+    compute_abundance,
+    observe,
+)
 from rock_seg_ros.perception.geometry.projection import (
     Intrinsics,
     Place,
@@ -418,12 +423,12 @@ def report(told: Measurement) -> dict[str, Any]:
     }
     abundance = {}
     for whose, seen in told.seen.items():
-        found = [statistics(each).k for each in seen]
+        found = [compute_abundance(each).k for each in seen]
         ratios = [k / true for k, true in zip(found, told.abundances, strict=True)]
         abundance[whose] = {
             'ratio': _median(ratios),
             'scenes': int(np.isfinite(ratios).sum()),
-            'together': statistics(combine(seen)).to_dict(),
+            'together': compute_abundance(combine(seen)).to_dict(),
         }
     return {'scenes': len(told.abundances), 'cases': cases, 'abundance': abundance}
 

@@ -167,7 +167,7 @@ def combine(seen: Sequence[Observation]) -> Observation:
     )
 
 
-def statistics(seen: Observation) -> Abundance:
+def compute_abundance(seen: Observation) -> Abundance:
     """Says how much of the ground rocks cover, by size, and fits the law to it."""
     ground = seen.ground if seen.ground > 0 else np.nan
     diameters = np.sort(seen.diameters)[::-1]

@@ -19,9 +19,9 @@ from rock_seg_ros.perception.geometry.abundance import (
     Abundance,
     Observation,
     combine,
+    compute_abundance,
     cover,
     observe,
-    statistics,
 )
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
@@ -168,7 +168,7 @@ def write_report(output: Path, name: str, record: Record, told: Told) -> None:
 def statistics_of(record: Record) -> Abundance | None:
     """Returns the statistics of all images together; None without images."""
     seen = [moment.seen for moment in record.moments]
-    return statistics(combine(seen)) if seen else None
+    return compute_abundance(combine(seen)) if seen else None
 
 
 def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str, str]:
@@ -227,7 +227,7 @@ def plot_rocks(moments: Sequence[Moment]) -> str:
 def plot_abundance(moments: Sequence[Moment]) -> str:
     """Plots how much is rock over time: of the pixels, and of the ground where that is known."""
     groups = groups_of(moments)
-    fields = [statistics(combine([moment.seen for moment in group])) for group in groups]
+    fields = [compute_abundance(combine([moment.seen for moment in group])) for group in groups]
     figure, axes = new_axes('Rock abundance', 'time in the bag (s)', 'share (%)', WIDE)
     for name, colour, shares in (
         ('of the pixels', BLUE, [field.pixel_share for field in fields]),

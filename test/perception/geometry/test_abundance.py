@@ -12,10 +12,10 @@ from rock_seg_ros.perception.geometry.abundance import (
     SIZES,
     Observation,
     combine,
+    compute_abundance,
     cover,
     fit_abundance,
     observe,
-    statistics,
 )
 from rock_seg_ros.perception.geometry.projection import Intrinsics, View, level_ground, locate
 from rock_seg_ros.perception.inference.segmenter import Segmentation
@@ -56,7 +56,7 @@ def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
     abundance: float, seed: int
 ) -> None:
     diameters = population(abundance, 4000, seed)
-    found = statistics(Observation(1, 1, 0, 4000, diameters, SMALLEST))
+    found = compute_abundance(Observation(1, 1, 0, 4000, diameters, SMALLEST))
     assert found.k == pytest.approx(abundance, rel=0.1)
     at = [int(np.abs(SIZES - size).argmin()) for size in (0.1, 0.2)]
     told = [found.covered[each] for each in at]
@@ -73,17 +73,19 @@ def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> 
 
 
 def test_without_rocks_or_metres_there_is_no_k() -> None:
-    nothing = statistics(Observation(1, 100, 0, 5.0, np.zeros(0), 0.1))
+    nothing = compute_abundance(Observation(1, 100, 0, 5.0, np.zeros(0), 0.1))
     assert np.isnan(nothing.k)
     assert nothing.abundance == 0
     assert nothing.numbers == (0,) * len(SIZES)
-    unknown = statistics(Observation(1, 100, 20, np.nan, np.zeros(0), np.nan))
+    unknown = compute_abundance(Observation(1, 100, 20, np.nan, np.zeros(0), np.nan))
     assert unknown.pixel_share == 0.2
     assert np.isnan([unknown.k, unknown.abundance, unknown.ground, *unknown.covered]).all()
 
 
 def test_what_is_counted_is_what_is_at_least_as_large() -> None:
-    found = statistics(Observation(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0))
+    found = compute_abundance(
+        Observation(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0)
+    )
     assert found.numbers == (0.2,) * 5 + (0.1,) * 4 + (0.0,) * 10
     large = np.pi / 4 * SIZES[8] ** 2 / 10
     assert found.covered[8] == pytest.approx(large)
@@ -143,14 +145,14 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
     for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
         places = locate(rocks, view) if view else []
         seen = observe(rocks, places, shape, view, reach=10)
-        found = statistics(combine([seen, seen]))
+        found = compute_abundance(combine([seen, seen]))
         assert found.rocks == 2 * count, 'one is known to be beyond reach'
-        assert statistics(seen).to_dict()['rocks'] == count
+        assert compute_abundance(seen).to_dict()['rocks'] == count
         assert np.isnan([found.ground, found.abundance]).all()
     ground = observe(
         rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
     )
-    assert statistics(combine([ground, seen])).rocks == 3, 'only of images with known ground'
+    assert compute_abundance(combine([ground, seen])).rocks == 3, 'only of images with known ground'
 
 
 def test_images_together_are_their_rocks_over_their_ground() -> None:
@@ -162,9 +164,9 @@ def test_images_together_are_their_rocks_over_their_ground() -> None:
     assert both.ground == 20.0
     assert both.smallest == 0.1
     covered = np.pi / 4 * (0.2**2 + 0.4**2 + 0.1**2)
-    assert statistics(both).abundance == pytest.approx(covered / 20)
-    assert statistics(combine([first, first])).k == statistics(first).k
-    assert np.isnan(statistics(combine([blind])).ground)
+    assert compute_abundance(both).abundance == pytest.approx(covered / 20)
+    assert compute_abundance(combine([first, first])).k == compute_abundance(first).k
+    assert np.isnan(compute_abundance(combine([blind])).ground)
 
 
 def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
@@ -172,7 +174,7 @@ def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
         Observation(1, 9, 3, np.nan, np.zeros(0), np.nan),
         Observation(1, 9, 3, 1, np.ones(2), 0.1),
     ):
-        told = statistics(seen).to_dict()
+        told = compute_abundance(seen).to_dict()
         again = json.loads(json.dumps(told, allow_nan=False))
         assert again == told
         assert len(again['sizes']) == len(again['covered']) == len(again['numbers'])
