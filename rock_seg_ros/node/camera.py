@@ -22,7 +22,7 @@ from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.abundance import observe, statistics
+from rock_seg_ros.perception.geometry.abundance import compute_abundance, observe
 from rock_seg_ros.perception.geometry.projection import locate
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.instances.tracking import Tracker
@@ -217,7 +217,7 @@ class Camera:
             min_area=analysis.settings.rocks.min_area,
         )
         stamp = analysis.header.stamp
-        return {'stamp': [stamp.sec, stamp.nanosec], **statistics(seen).to_dict()}
+        return {'stamp': [stamp.sec, stamp.nanosec], **compute_abundance(seen).to_dict()}
 
     def silence(self) -> str:
         """Returns why no images come, empty while they do; logs it when it begins or changes."""
