@@ -347,9 +347,9 @@ def members(cls: type) -> Iterator[str]:
         if name.startswith('_'):
             continue
         if isinstance(member, (property, functools.cached_property)):
-            yield f'#### {cls.__name__}.{name}\n\n{docstring(member)}'
+            yield f'#### {name}\n\n{docstring(member)}'
         elif inspect.isfunction(member):
-            heading = f'#### {cls.__name__}.{name}()\n\n'
+            heading = f'#### {name}()\n\n'
             yield heading + signature(name, member) + docstring(member)
 
 
@@ -358,7 +358,8 @@ def python_api() -> str:
     import rock_seg_ros
 
     parts = []
-    for name in rock_seg_ros.__all__:
+    first = ('RockSegmenter', 'SegmentationResult')
+    for name in sorted(rock_seg_ros.__all__, key=lambda name: (name not in first, name)):
         thing = getattr(rock_seg_ros, name)
         parts.append(f'### {name}\n\n')
         if dataclasses.is_dataclass(thing):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are PointCloud2: a whole image's rocks in one buffer."""
+"""Outputs of type PointCloud2: all rocks of an image in one buffer."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SURFACE_POINT = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4')])
 
 
 class PolygonPoints(Output):
-    """The same polygons in one buffer, empty ones too."""
+    """The polygons of an image in one message, also for an image without rocks."""
 
     topic = '~/polygon_points'
     message_type = PointCloud2
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One PointCloud2 of x, y (px), z (0) and id; vertices in order."""
+        """Fields: `x` and `y` (px), `z` (0) and `id`; the vertices of a rock are in order."""
         counts = [len(rock.polygon) for rock in analysis.rocks]
         points = np.zeros(sum(counts), POLYGON_POINT)
         if counts:
@@ -57,7 +57,7 @@ class PolygonPoints(Output):
 
 
 class Obstacles(Output):
-    """Points on the rocks' surfaces, for a costmap; only of images with depth."""
+    """Points on the visible surfaces of the rocks, for a costmap."""
 
     topic = '~/obstacles'
     message_type = PointCloud2
@@ -65,7 +65,7 @@ class Obstacles(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One PointCloud2 of x, y, z (m); none without depth, for no rocks were seen to be away."""
+        """Fields: `x`, `y` and `z` (m). Nothing is published without depth."""
         if analysis.view is None or analysis.view.depth is None:
             return []
         points = surface_points(analysis.rocks, analysis.view, parameters.obstacle_step)
@@ -74,7 +74,7 @@ class Obstacles(Output):
 
 
 class Rocks(Output):
-    """One point a rock, one message an image, empty ones too; goes out last."""
+    """One point per rock, also for an image without rocks; published last."""
 
     topic = '~/rocks'
     message_type = PointCloud2
@@ -82,7 +82,7 @@ class Rocks(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One PointCloud2; metres are NaN where they are not known."""
+        """Metres are NaN where they are not known."""
         values = [
             (
                 *(*p.position, *r.centroid, *r.box[2:], r.area, p.diameter, r.score),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are images."""
+"""Outputs of type Image and CompressedImage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rock_seg_ros.perception.analysis import Analysis
 
 
 class Mask(Output):
-    """255 rock, 0 not."""
+    """The mask: 255 rock, 0 not rock."""
 
     topic = '~/mask'
     message_type = Image
@@ -23,7 +23,7 @@ class Mask(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One mono8 Image."""
+        """Encoding mono8."""
         return [to_message(analysis.mask, 'mono8', analysis.header)]
 
 
@@ -36,12 +36,12 @@ class ClassIds(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One mono8 Image."""
+        """Encoding mono8."""
         return [to_message(analysis.segmentation.class_ids, 'mono8', analysis.header)]
 
 
 class Confidence(Output):
-    """The probability of each pixel's class, 0 to 255."""
+    """The probability of the class of each pixel, 0 to 255."""
 
     topic = '~/confidence'
     message_type = Image
@@ -49,43 +49,43 @@ class Confidence(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One mono8 Image."""
+        """Encoding mono8."""
         return [to_message(analysis.segmentation.confidence, 'mono8', analysis.header)]
 
 
 class Instances(Output):
-    """Which rock each pixel is of: 0, or the rock's row in the rocks, counted from 1."""
+    """The rock of each pixel: 0 for none, or its row in `~/rocks`, counted from 1."""
 
     topic = '~/instances'
     message_type = Image
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One mono16 Image."""
+        """Encoding mono16."""
         return [to_message(analysis.instances, 'mono16', analysis.header)]
 
 
 class Overlay(Output):
-    """The image with the rocks drawn on."""
+    """The image with rocks tinted, outlined and numbered."""
 
     topic = '~/overlay'
     message_type = Image
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One rgb8 Image."""
+        """Encoding rgb8."""
         return [to_message(analysis.overlay, 'rgb8', analysis.header)]
 
 
 class OverlayCompressed(Output):
-    """The overlay as JPEG."""
+    """The overlay, compressed."""
 
     topic = '~/overlay/compressed'
     message_type = CompressedImage
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One CompressedImage."""
+        """JPEG, in the quality that `jpeg_quality` sets."""
         bgr = cv2.cvtColor(analysis.overlay, cv2.COLOR_RGB2BGR)
         done, coded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality])
         if not done:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are shapes: polygons, markers, the target's point."""
+"""Outputs that are shapes: polygons, markers and the point of the target."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ID_MASK = 0x7FFFFFFF  # a marker's id is an int32
 
 
 class Polygons(Output):
-    """The outer contour of each rock, one message a rock."""
+    """The outer contour of each rock, px, clockwise as seen."""
 
     topic = '~/polygons'
     message_type = PolygonInstanceStamped
@@ -43,7 +43,7 @@ class Polygons(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """A PolygonInstanceStamped a rock."""
+        """One message per rock."""
         return [
             PolygonInstanceStamped(
                 header=analysis.header,
@@ -65,10 +65,10 @@ class Markers(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One MarkerArray: DELETEALL, then a closed LINE_STRIP and a text a rock.
+        """DELETEALL, then a closed LINE_STRIP and a text per rock, coloured by size.
 
-        They lie at the rock's depth, or on the plane z = 1 where that is not known, where RViz's
-        Camera display lays them on the image. Without camera_info there are none.
+        They are at the depth of the rock, or where that is not known on the plane z = 1, where
+        RViz's Camera display draws them over the image. Without camera_info there are none.
         """
         message = MarkerArray(markers=[Marker(header=analysis.header, action=Marker.DELETEALL)])
         if analysis.view is None:
@@ -84,7 +84,7 @@ class Markers(Output):
 
 
 class Target(Output):
-    """The middle of the rock that suits a drill or an instrument best; its row says `target` 1."""
+    """The middle of the rock that suits a drill or an instrument best, m."""
 
     topic = '~/target'
     message_type = PointStamped
@@ -92,7 +92,7 @@ class Target(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One PointStamped (m); none where no rock is suited."""
+        """Nothing is published where no rock is suited. In `~/rocks` its `target` is 1."""
         if analysis.target is None:
             return []
         x, y, z = analysis.places[analysis.target].position

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes out in the messages of vision_msgs, where it is installed."""
+"""Outputs of types in vision_msgs, where it is installed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ except ImportError:
 
 
 class Detections(Output):
-    """The rocks as vision_msgs has them."""
+    """The bounding boxes of the rocks."""
 
     topic = '~/detections'
     message_type = vision_msgs and vision_msgs.Detection2DArray
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """One Detection2DArray; the class ids are those of label_info."""
+        """The class ids are those of `~/label_info`."""
         message = vision_msgs.Detection2DArray(header=analysis.header)
         for rock in analysis.rocks:
             x, y, width, height = rock.box
