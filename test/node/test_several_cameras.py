@@ -106,6 +106,22 @@ def test_images_of_one_size_that_wait_together_are_one_batch(bench, rig):
     assert bench.segmenter.batches == [1, 2]
 
 
+def test_new_weights_are_warmed_for_as_many_images_of_one_size_as_there_are_cameras(
+    bench, rig, scene
+):
+    rig.start()
+    assert bench.segmenter.warmed == [(480, 640, 2)]
+    rig.send(FRONT, SMALL)
+    rig.send(REAR, SMALL)
+    rig.masks('front')
+    rig.masks('rear')
+    assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
+    rig.send(REAR, scene)
+    rig.masks('rear', 2)
+    assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
+    assert bench.segmenter.warmed[1:] == [(24, 32, 2), (24, 32, 1), (48, 64, 1)]
+
+
 def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench, rig, monkeypatch):
     order, publish = [], Output.publish
 
