@@ -18,7 +18,7 @@ from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_imag
 from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
 from rock_seg_ros.perception.writing import write_beside
 
-NAMED = 3  # files of a longer list
+MAX_LISTED_FILES = 3  # files of a longer list
 RECORDS = (b'{"image": ', b'{"video": ')  # how they begin
 
 
@@ -50,13 +50,13 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def left_out(inputs: Iterable[str]) -> list[str]:
+def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
     """Returns a line for each kind of file that `find_images` passes over in folders."""
     lines = []
     for given in inputs:
         for suffix, files in passed_over(Path(given)).items():
-            names = ', '.join(file.name for file in files[:NAMED])
-            more = f' and {len(files) - NAMED} more' if files[NAMED:] else ''
+            names = ', '.join(file.name for file in files[:MAX_LISTED_FILES])
+            more = f' and {len(files) - NAMED} more' if files[MAX_LISTED_FILES:] else ''
             count = '1 file' if len(files) == 1 else f'{len(files)} files'
             kind = suffix or 'no suffix'
             lines.append(f'{given}: {count} passed over ({kind}): {names}{more}; {why_not(suffix)}')
@@ -87,7 +87,7 @@ def result_paths(stem: Path) -> tuple[Path, Path, Path]:
     return mask, overlay, record
 
 
-def is_own_record(path: Path) -> bool:
+def is_result_file(path: Path) -> bool:
     """Whether a file begins as the records of `rock_seg images` and `rock_seg video` do."""
     with path.open('rb') as file:
         return file.read(len(RECORDS[0])) in RECORDS

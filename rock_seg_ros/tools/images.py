@@ -16,14 +16,14 @@ from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.tools.image_results import (
-    NAMED,
+    MAX_LISTED_FILES,
+    describe_skipped_files,
     find_images,
-    is_own_record,
-    left_out,
+    is_result_file,
     result_paths,
     write_results,
 )
-from rock_seg_ros.tools.main import FAILED, UsageError, reason, tell
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message, reason
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -49,16 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Works on every image; one that cannot be read is told, and the others go on."""
-    for line in left_out(arguments.inputs):
-        tell('images', line)
+    for line in describe_skipped_files(arguments.inputs):
+        print_message('images', line)
     images = find_images(arguments.inputs)
     _refuse_collisions(images, arguments.output)
-    work = _Work(arguments, segmenter_of(arguments), settings_of(arguments))
-    whole = [work.do(image) for image in tqdm(images, unit='image', file=sys.stderr)]
-    return 0 if all(whole) else FAILED
+    processor = _ImageProcessor(arguments, segmenter_of(arguments), settings_of(arguments))
+    succeeded = [processor.process(image) for image in tqdm(images, unit='image', file=sys.stderr)]
+    return 0 if all(succeeded) else FAILED
 
 
-class _Work:
+class _ImageProcessor:
     """What is done with each image."""
 
     def __init__(
@@ -69,10 +69,10 @@ class _Work:
         self._settings = settings
         self._scaled = 0  # files of which was told how they are scaled
 
-    def do(self, path: Path) -> bool:
+    def process(self, path: Path) -> bool:
         """Works on an image; returns whether all went well."""
         depth = BitDepth(
-            self._arguments.significant_bits, lambda told: self._tell_scale(f'{path}: {told}')
+            self._arguments.significant_bits, lambda told: self._report_bit_depth(f'{path}: {told}')
         )
         try:
             image = read_rgb(path, depth, self._arguments.max_pixels)
@@ -81,15 +81,15 @@ class _Work:
         except _IMAGE_ERRORS as error:
             problem = reason(error)
         if problem:
-            tell('images', problem if str(path) in problem else f'{path}: {problem}')
+            print_message('images', problem if str(path) in problem else f'{path}: {problem}')
         return not problem
 
-    def _tell_scale(self, text: str) -> None:
+    def _report_bit_depth(self, text: str) -> None:
         self._scaled += 1
-        if self._scaled <= NAMED:
-            tell('images', f'{text}; {BITS_HINT}')
-        elif self._scaled == NAMED + 1:
-            tell('images', 'further files like these are not named')
+        if self._scaled <= MAX_LISTED_FILES:
+            print_message('images', f'{text}; {BITS_HINT}')
+        elif self._scaled == MAX_LISTED_FILES + 1:
+            print_message('images', 'further files like these are not named')
 
 
 def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
@@ -100,7 +100,7 @@ def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
         for result in result_paths((output / image.stem).resolve()):
             if result in inputs:
                 raise UsageError(f'{image}: its result would overwrite the input {result}')
-            if result.suffix == '.json' and result.is_file() and not is_own_record(result):
+            if result.suffix == '.json' and result.is_file() and not is_result_file(result):
                 raise UsageError(f'{image}: its result would overwrite {result}, which is not ours')
             other = writers.setdefault(result, image)
             if other != image:

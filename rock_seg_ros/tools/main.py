@@ -77,7 +77,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     prog = f'rock_seg {name}'
     module, description = COMMANDS[name]
     try:
-        with leaving_at_once():
+        with exit_on_interrupt():
             command: Command = importlib.import_module(f'rock_seg_ros.tools.{module}')
         parser = argparse.ArgumentParser(prog=prog, description=description)
         command.add_arguments(parser)
@@ -113,13 +113,13 @@ def reason(error: BaseException) -> str:
     return first_line(error)
 
 
-def tell(command: str, text: str) -> None:
+def print_message(command: str, text: str) -> None:
     """Says one line on stderr, above a progress bar if there is one."""
     tqdm.write(f'rock_seg {command}: {printable(text)}', file=sys.stderr)
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
+def exit_on_interrupt() -> Iterator[None]:
     """Ends the process quietly on Ctrl-C, during imports.
 
     One that is broken off tells long stories, and some swallow Ctrl-C, torch's among them.

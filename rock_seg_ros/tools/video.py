@@ -23,8 +23,8 @@ from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeE
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.writing import write_beside
-from rock_seg_ros.tools.image_results import image_record, is_own_record, write_json
-from rock_seg_ros.tools.main import FAILED, UsageError, tell
+from rock_seg_ros.tools.image_results import image_record, is_result_file, write_json
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -75,11 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f'{output}: the name must end in .mp4')
     if output.resolve() == arguments.input.resolve():
         raise UsageError(f'{output}: is the input, too')
-    if record.is_file() and not is_own_record(record):
+    if record.is_file() and not is_result_file(record):
         raise UsageError(f'{record}: would be overwritten, and is not ours; name another output')
     depth = BitDepth(
         arguments.significant_bits,
-        lambda told: tell('video', f'{arguments.input}: {told}; {BITS_HINT}'),
+        lambda told: print_message('video', f'{arguments.input}: {told}; {BITS_HINT}'),
     )
     with Video(arguments.input, depth, arguments.max_pixels) as video:
         settings = settings_of(arguments)
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     write_json(record, {'video': arguments.input.name, 'frames': records})
     if video.problem:
-        tell('video', video.problem)
+        print_message('video', video.problem)
     return FAILED if video.problem else 0
 
 

@@ -14,7 +14,7 @@ from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.tools.image_results import (
     find_images,
     image_record,
-    is_own_record,
+    is_result_file,
     result_paths,
     write_image,
     write_json,
@@ -108,7 +108,7 @@ def test_a_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
 
 def test_only_our_own_record_counts_as_ours(tmp_path, scene, segmenter):
     write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
-    assert is_own_record(result_paths(tmp_path / 'a')[2])
+    assert is_result_file(result_paths(tmp_path / 'a')[2])
     for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):
         (tmp_path / 'b.json').write_bytes(content)
-        assert not is_own_record(tmp_path / 'b.json')
+        assert not is_result_file(tmp_path / 'b.json')

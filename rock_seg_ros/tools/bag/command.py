@@ -37,7 +37,7 @@ from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import Sources, choose_sources, whole_first
-from rock_seg_ros.tools.main import FAILED, tell
+from rock_seg_ros.tools.main import FAILED, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Bag(arguments.input) as bag:
         sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)
         for line in sources.unused:
-            tell('bag', line)
+            print_message('bag', line)
         segmenter = segmenter_of(arguments)
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.take_all(found, reader)
     if damage:
-        tell('bag', f'{damage}; what was found before is kept')
+        print_message('bag', f'{damage}; what was found before is kept')
     print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
     if record:
         told = Told(
@@ -168,7 +168,7 @@ def _reader(
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
     images = ImageReader(
-        lambda told: tell('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
+        lambda told: print_message('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
         arguments.significant_bits,
         arguments.max_pixels,
     )
@@ -179,7 +179,7 @@ def _reader(
         ground,
         arguments.rectified,
         images,
-        partial(tell, 'bag'),
+        partial(print_message, 'bag'),
     )
 
 
@@ -275,7 +275,7 @@ class Results:
         self.refused[reason] += 1
         if self.refused[reason] == 1:
             number = self.done + self.refused.total()
-            tell('bag', f'image {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
+            print_message('bag', f'image {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
@@ -311,7 +311,7 @@ def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagT
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
             why = f'{topic.type} is another in ROS 2, or not known'
         if why:
-            tell('bag', f'{topic.name} is not copied: {why}')
+            print_message('bag', f'{topic.name} is not copied: {why}')
         else:
             writer.add_topic_of(bag, topic)
             copied.append(topic)

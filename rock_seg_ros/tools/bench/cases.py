@@ -117,7 +117,9 @@ def measure_alone(plan: Plan, device: str) -> list[Case]:
             seconds = plan.seconds_for('alone', size) / len(plan.devices)
             grown = size[0] * size[1] / (before[0] * before[1])
             chosen = affordable({who: grown * s for who, s in expected.items()}, seconds)
-            _tell_left_out([f'{s}: {p.job.who}' for s, p in expected if (s, p) not in chosen], size)
+            _report_skipped(
+                [f'{s}: {p.job.who}' for s, p in expected if (s, p) not in chosen], size
+            )
             contenders = {who: partial(who[1].run, who[0], size) for who in chosen}
             contenders['network', product] = partial(product.run, 'network', size)
             taken = plan.rounds(contenders, seconds, f'networks, {_spoken(size)}, {device}')
@@ -147,7 +149,7 @@ def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
             except BenchError as error:
                 if process.job.who not in plan.presets:
                     raise
-                tell(f'not measured: {error}')
+                print_message(f'not measured: {error}')
         yield loaded
     finally:
         for process in processes:
@@ -206,7 +208,7 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
         for size, expected in ways.items():
             image, seconds = plan.seen(size), plan.seconds_for('node', size)
             chosen = affordable(expected, seconds)
-            _tell_left_out([f'node: {node[0]}' for node in nodes if node not in chosen], size)
+            _report_skipped([f'node: {node[0]}' for node in nodes if node not in chosen], size)
             for node in chosen:
                 nodes[node].listen({'mask': 1}, image, PATIENCE * expected[node])
             asked = {node: partial(nodes[node].run, image) for node in chosen}
@@ -315,12 +317,12 @@ def _nodes(plan: Plan) -> Iterator[Start]:
         yield start
 
 
-def _tell_left_out(names: Sequence[str], size: Size) -> None:
+def _report_skipped(names: Sequence[str], size: Size) -> None:
     if names:
-        tell(f'no time at {_spoken(size)} for {", ".join(names)}; --seconds gives more')
+        print_message(f'no time at {_spoken(size)} for {", ".join(names)}; --seconds gives more')
 
 
-def tell(line: str) -> None:
+def print_message(line: str) -> None:
     """Prints a line beside the progress bar."""
     tqdm.write(f'rock_seg bench: {line}', file=sys.stderr)
 

@@ -31,7 +31,7 @@ from rock_seg_ros.tools.bench.contenders import WAYS, Size
 from rock_seg_ros.tools.bench.report import machine, plot, table
 from rock_seg_ros.tools.bench.timing import Case, ratio
 from rock_seg_ros.tools.demo.command import find_data, keep_to_this_machine
-from rock_seg_ros.tools.main import leaving_at_once
+from rock_seg_ros.tools.main import exit_on_interrupt
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 SHELL_SIZES = ((640, 480), (1920, 1080))
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures, and prints the figures."""
-    with leaving_at_once():
+    with exit_on_interrupt():
         import torch
 
     began = time.monotonic()
