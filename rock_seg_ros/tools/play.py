@@ -27,7 +27,7 @@ from rock_seg_ros.tools.main import UsageError
 CLOCK_RATE = 40.0
 SUBSCRIBER_TIMEOUT = 10.0
 ACKNOWLEDGE_TIMEOUT = Duration(seconds=1)
-LOOK_AGAIN = 0.05
+POLL_INTERVAL = 0.05
 
 Wait = Callable[[float], None]
 
@@ -144,7 +144,7 @@ class Player:
         while not any(p.get_subscription_count() for p in self._publishers.values()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f'nobody subscribed to {", ".join(self._publishers)}')
-            (wait or sleep_until)(time.monotonic() + LOOK_AGAIN)
+            (wait or sleep_until)(time.monotonic() + POLL_INTERVAL)
 
     def play(
         self, rate: float, wait: Wait, clock_rate: float | None = None
@@ -158,10 +158,10 @@ class Player:
         """
         if clock_rate and self._clock is None:
             self._clock = self._node.create_publisher(Clock, '/clock', 10)
-        timed = with_ticks(
+        timed = with_clock_ticks(
             self._bag.messages(self._topics), int(1e9 * rate / clock_rate) if clock_rate else 0
         )
-        for stamp, message in in_step(timed, rate, wait):
+        for stamp, message in paced(timed, rate, wait):
             if message is None:
                 self._publish_clock(stamp)
                 continue
@@ -179,7 +179,7 @@ class Player:
         self._clock.publish(message)
 
 
-def with_ticks(
+def with_clock_ticks(
     messages: Iterable[BagMessage], period: int
 ) -> Iterator[tuple[int, BagMessage | None]]:
     """Pairs messages with their stamps and puts ticks (None) between them.
@@ -202,7 +202,7 @@ def with_ticks(
         yield message.stamp, message
 
 
-def in_step(
+def paced(
     timed: Iterable[tuple[int, BagMessage | None]], rate: float, wait: Wait
 ) -> Iterator[tuple[int, BagMessage | None]]:
     """Hands on each item when its time has come, counted from the first one, so without drift.

@@ -21,10 +21,10 @@ from rock_seg_ros.tools.main import UsageError, main
 from rock_seg_ros.tools.play import (
     Player,
     choose_topics,
-    in_step,
     message_class,
+    paced,
     to_profile,
-    with_ticks,
+    with_clock_ticks,
 )
 
 PATIENCE = 60.0
@@ -80,7 +80,7 @@ def bag(demo_data):
 def test_each_message_waits_for_its_own_time_counted_from_the_first_one():
     waited = []
     began = time.monotonic()
-    items = [stamp for stamp, _ in in_step(with_ticks(MESSAGES, 0), 2.0, waited.append)]
+    items = [stamp for stamp, _ in paced(with_clock_ticks(MESSAGES, 0), 2.0, waited.append)]
     assert items == [message.stamp for message in MESSAGES]
     assert waited[0] == pytest.approx(began, abs=0.5)
     assert [moment - waited[0] for moment in waited] == pytest.approx([0.0, 0.5, 2.0])
@@ -88,13 +88,13 @@ def test_each_message_waits_for_its_own_time_counted_from_the_first_one():
 
 def test_a_late_start_of_one_message_does_not_delay_the_next():
     waited = []
-    for _ in in_step(with_ticks(MESSAGES, 0), 1.0, waited.append):
+    for _ in paced(with_clock_ticks(MESSAGES, 0), 1.0, waited.append):
         time.sleep(0.01)  # stands for slow publishing
     assert [moment - waited[0] for moment in waited] == pytest.approx([0.0, 1.0, 4.0])
 
 
 def test_ticks_come_at_their_period_from_the_first_message_to_the_last():
-    timed = list(with_ticks(MESSAGES, 10**9))
+    timed = list(with_clock_ticks(MESSAGES, 10**9))
     assert [stamp // 10**9 for stamp, message in timed if message is None] == [1, 2, 3, 4, 5]
     assert timed == sorted(timed, key=lambda item: item[0])
     assert [message for _, message in timed if message] == MESSAGES

@@ -36,7 +36,7 @@ from rock_seg_ros.tools.bag.files import (
 from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
-from rock_seg_ros.tools.bag.topics import Sources, choose_sources, whole_first
+from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, whole_first
 from rock_seg_ros.tools.main import FAILED, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -129,27 +129,29 @@ def run(arguments: argparse.Namespace) -> int:
     if output.exists():
         raise BagError(f'{output}: exists already')
     if arguments.report:  # before the work: matplotlib may be missing, or the folder unwritable
-        from rock_seg_ros.tools.bag.report import Record, Told, write_report
+        from rock_seg_ros.tools.bag.report import Record, RunSummary, write_report
 
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(arguments.input) as bag:
-        sources = choose_sources(bag, NODE, arguments.image, arguments.camera_info, arguments.depth)
+        sources = find_camera_topics(
+            bag, NODE, arguments.image, arguments.camera_info, arguments.depth
+        )
         for line in sources.unused:
             print_message('bag', line)
         segmenter = segmenter_of(arguments)
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
-        with _whole_bag(output) as writer:
+        with _atomic_bag(output) as writer:
             results = Results(writer, outputs, record)
             copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
-                damage = results.take_all(found, reader)
+                damage = results.write_all(found, reader)
     if damage:
         print_message('bag', f'{damage}; what was found before is kept')
     print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
     if record:
-        told = Told(
+        told = RunSummary(
             arguments.command_line,
             _facts(sources, segmenter, arguments),
             results.refused,
@@ -162,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reader(
-    arguments: argparse.Namespace, sources: Sources, segmenter: Segmenter
+    arguments: argparse.Namespace, sources: CameraTopics, segmenter: Segmenter
 ) -> BagImageReader:
     ground = None
     if arguments.camera_height:
@@ -184,7 +186,7 @@ def _reader(
 
 
 def _frames(
-    bag: Bag, sources: Sources, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
+    bag: Bag, sources: CameraTopics, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
 ) -> Generator[Frame, None, None]:
     """Yields the images with a progress bar; meanwhile copies the messages of some topics."""
     topics = {topic.name: topic for topic in (*sources.topics, *copied)}
@@ -195,7 +197,9 @@ def _frames(
         yield from shown
 
 
-def _facts(sources: Sources, segmenter: Segmenter, arguments: argparse.Namespace) -> dict[str, str]:
+def _facts(
+    sources: CameraTopics, segmenter: Segmenter, arguments: argparse.Namespace
+) -> dict[str, str]:
     """Returns what a report says was used."""
     facts = {
         'images': sources.image.name,
@@ -230,7 +234,7 @@ class Results:
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
 
-    def take_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
+    def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
         """Writes the results of images; returns what damage ended them, '' if none did.
 
         Raises:
@@ -289,7 +293,7 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 
 
 @contextmanager
-def _whole_bag(output: Path) -> Iterator[BagWriter]:
+def _atomic_bag(output: Path) -> Iterator[BagWriter]:
     """Yields a bag that gets its name when all is written; until then, and else, there is none."""
     try:
         with folder_beside(output) as folder:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rock_seg_ros.perception.geometry.pairing import NS, Pairing
 from rock_seg_ros.tools.bag.files import BagError, BagMessage
-from rock_seg_ros.tools.bag.topics import Sources
+from rock_seg_ros.tools.bag.topics import CameraTopics
 
 # s in the bag that an image waits for its depth, whose registration takes a while.
 LOOK_AHEAD = 1
@@ -36,7 +36,7 @@ class Frame:
 
 def frames(
     messages: Iterable[BagMessage],
-    sources: Sources,
+    sources: CameraTopics,
     tolerance: float,
     first_info: BagMessage | None = None,
 ) -> Iterator[Frame]:

@@ -21,7 +21,7 @@ from rock_seg_ros.perception.geometry.projection import Plane, View
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.tools.bag.frames import Frame
-from rock_seg_ros.tools.bag.topics import INFO, Sources, read_message
+from rock_seg_ros.tools.bag.topics import INFO, CameraTopics, read_message
 
 # What may go wrong with an image. RuntimeError: torch has no memory left.
 IMAGE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
@@ -37,7 +37,7 @@ class BagImageReader:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: CameraTopics,
         segmenter: Segmenter,
         settings: Settings,
         ground: Plane | None = None,

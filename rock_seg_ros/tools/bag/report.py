@@ -29,12 +29,12 @@ from rock_seg_ros.perception.writing import write_beside
 REACH = signature(observe).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WIDE = (2 * SIZE[0], SIZE[1])
-LASTING = 3  # images that a rock must be in to be no flicker
+MIN_TRACK_LENGTH = 3  # images that a rock must be in to be no flicker
 POINTS = 400  # of a line; of longer bags each is a mean
 
 
 @dataclass(frozen=True)
-class Moment:
+class ImageStatistics:
     """One image's figures.
 
     Attributes:
@@ -49,7 +49,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleImage:
     """An image that is shown.
 
     Attributes:
@@ -75,10 +75,10 @@ class Record:
 
     def __init__(self, images: int) -> None:
         """Starts empty; `images` is how many there are in the bag."""
-        self.moments: list[Moment] = []
+        self.moments: list[ImageStatistics] = []
         self.pixel_diameters: Counter[int] = Counter()
         self.ids: Counter[int] = Counter()
-        self.shown: dict[str, Shown] = {}
+        self.shown: dict[str, ExampleImage] = {}
         self._middle = images // 2
         self._most = {'most rocks': -1.0, 'most rock': -1.0}
         self._start: int | None = None
@@ -94,7 +94,7 @@ class Record:
             analysis.view,
             min_area=analysis.settings.rocks.min_area,
         )
-        self.moments.append(Moment((stamp - self._start) * 1e-9, len(rocks), seen))
+        self.moments.append(ImageStatistics((stamp - self._start) * 1e-9, len(rocks), seen))
         self.pixel_diameters.update(round(2 * (rock.area / np.pi) ** 0.5) for rock in rocks)
         self.ids.update(rock.id for rock in rocks)
         self._show(analysis)
@@ -114,12 +114,12 @@ class Record:
         if special:
             share = moment.seen.rock_pixels / moment.seen.pixels
             caption = f'{moment.time:.2f} s: {moment.rocks} rocks, {share:.1%} of the pixels'
-            shown = Shown(moment.time, caption, jpeg(analysis.overlay))
+            shown = ExampleImage(moment.time, caption, jpeg(analysis.overlay))
             self.shown |= dict.fromkeys(special, shown)
 
 
 @dataclass(frozen=True)
-class Told:
+class RunSummary:
     """What a report says of the work itself.
 
     Attributes:
@@ -127,7 +127,7 @@ class Told:
         facts: What was used → text.
         refused: Reason → images without results.
         set_aside: Reason → images whose depth or camera_info was not used.
-        lasting: Whether rocks keep their ids.
+        tracked: Whether rocks keep their ids.
         card: Of the weights.
     """
 
@@ -135,11 +135,11 @@ class Told:
     facts: Mapping[str, str]
     refused: Mapping[str, int]
     set_aside: Mapping[str, int]
-    lasting: bool
+    tracked: bool
     card: Card
 
 
-def write_report(output: Path, name: str, record: Record, told: Told) -> None:
+def write_report(output: Path, name: str, record: Record, told: RunSummary) -> None:
     """Writes a report, beside the target first and then renamed.
 
     Args:
@@ -171,7 +171,7 @@ def statistics_of(record: Record) -> Abundance | None:
     return compute_abundance(combine(seen)) if seen else None
 
 
-def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str, str]:
+def figures_of(record: Record, field: Abundance | None, told: RunSummary) -> dict[str, str]:
     """Returns the table of figures: what it is → value as text."""
     counts = [moment.rocks for moment in record.moments]
     figures = {
@@ -182,10 +182,10 @@ def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str,
         return figures
     figures['rocks an image, mean'] = f'{np.mean(counts):.2f}'
     figures['rocks an image, least to most'] = f'{min(counts)} to {max(counts)}'
-    if told.lasting:
-        lasting = sum(images >= LASTING for images in record.ids.values())
+    if told.tracked:
+        tracked = sum(images >= MIN_TRACK_LENGTH for images in record.ids.values())
         figures['different rocks (ids)'] = str(len(record.ids))
-        figures[f'of them in {LASTING} images or more'] = str(lasting)
+        figures[f'of them in {MIN_TRACK_LENGTH} images or more'] = str(tracked)
     figures['share of the pixels that is rock'] = f'{field.pixel_share:.2%}'
     metric = sum(np.isfinite(moment.seen.ground) for moment in record.moments)
     figures['images with metres'] = str(metric)
@@ -196,9 +196,9 @@ def figures_of(record: Record, field: Abundance | None, told: Told) -> dict[str,
     return figures
 
 
-def _by_image(shown: Mapping[str, Shown]) -> dict[str, Shown]:
+def _by_image(shown: Mapping[str, ExampleImage]) -> dict[str, ExampleImage]:
     """Names each image by all that is special about it; in order of time."""
-    groups: dict[Shown, list[str]] = {}
+    groups: dict[ExampleImage, list[str]] = {}
     for name, image in shown.items():
         groups.setdefault(image, []).append(name)
     ordered = sorted(groups, key=lambda image: image.time)
@@ -213,7 +213,7 @@ def _plots(record: Record, field: Abundance | None) -> list[str]:
     return [plot_rocks(record.moments), plot_abundance(record.moments), *sizes]
 
 
-def plot_rocks(moments: Sequence[Moment]) -> str:
+def plot_rocks(moments: Sequence[ImageStatistics]) -> str:
     """Plots how many rocks an image has over time."""
     groups = groups_of(moments)
     figure, axes = new_axes('Rocks in an image', 'time in the bag (s)', 'rocks', WIDE)
@@ -224,7 +224,7 @@ def plot_rocks(moments: Sequence[Moment]) -> str:
     return svg(figure)
 
 
-def plot_abundance(moments: Sequence[Moment]) -> str:
+def plot_abundance(moments: Sequence[ImageStatistics]) -> str:
     """Plots how much is rock over time: of the pixels, and of the ground where that is known."""
     groups = groups_of(moments)
     fields = [compute_abundance(combine([moment.seen for moment in group])) for group in groups]
@@ -300,13 +300,13 @@ def _mark_smallest(axes: Any, field: Abundance) -> None:
     axes.set_xlim(low, high)
 
 
-def groups_of(moments: Sequence[Moment]) -> list[Sequence[Moment]]:
+def groups_of(moments: Sequence[ImageStatistics]) -> list[Sequence[ImageStatistics]]:
     """Divides moments into at most `POINTS` groups of neighbours."""
     size = -(-len(moments) // POINTS)
     return [moments[start : start + size] for start in range(0, len(moments), size)]
 
 
-def _times(groups: Sequence[Sequence[Moment]]) -> list[float]:
+def _times(groups: Sequence[Sequence[ImageStatistics]]) -> list[float]:
     return [float(np.mean([moment.time for moment in group])) for group in groups]
 
 

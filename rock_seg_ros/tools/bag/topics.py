@@ -23,7 +23,7 @@ ENDING = '/compressed'
 
 
 @dataclass(frozen=True)
-class Sources:
+class CameraTopics:
     """Topics of one camera.
 
     Attributes:
@@ -46,13 +46,13 @@ class Sources:
         return [topic for topic in (self.image, self.info, self.depth) if topic is not None]
 
 
-def choose_sources(
+def find_camera_topics(
     bag: Bag,
     own: str,
     image: str | None = None,
     info: str | None = None,
     depth: str | None = None,
-) -> Sources:
+) -> CameraTopics:
     """Finds a camera's topics.
 
     Args:
@@ -80,7 +80,7 @@ def choose_sources(
     unused: tuple[str, ...] = ()
     if depth is None:
         depth, unused = _depth_of(bag, usable.values(), chosen)
-    return Sources(
+    return CameraTopics(
         chosen,
         _named(bag, usable, info, (INFO,)) if info else None,
         _named(bag, usable, depth, endings=TRANSPORTS) if depth else None,

@@ -8,10 +8,10 @@ import pytest
 
 from rock_seg_ros.tools.bag.files import BagError, BagMessage
 from rock_seg_ros.tools.bag.frames import NS, frames, stamp_of
-from rock_seg_ros.tools.bag.topics import Sources
+from rock_seg_ros.tools.bag.topics import CameraTopics
 
-SOURCES = Sources(*(SimpleNamespace(name=name) for name in ('/image', '/info', '/depth')))
-WITHOUT_DEPTH = Sources(SOURCES.image, SOURCES.info, None)
+SOURCES = CameraTopics(*(SimpleNamespace(name=name) for name in ('/image', '/info', '/depth')))
+WITHOUT_DEPTH = CameraTopics(SOURCES.image, SOURCES.info, None)
 
 
 def message(topic, stamp, recorded=None, order='<'):

@@ -12,7 +12,7 @@ from rock_seg_ros.perception.geometry.projection import Intrinsics, View
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from rock_seg_ros.tools.bag import report as bag_report
-from rock_seg_ros.tools.bag.report import Record, Told, figures_of, write_report
+from rock_seg_ros.tools.bag.report import Record, RunSummary, figures_of, write_report
 
 NS = 10**9
 SVG = re.compile('data:image/svg\\+xml;base64,([^"]+)')
@@ -27,7 +27,7 @@ def told(**changes):
         'lasting': True,
         'card': Card(classes=('background', 'rock')),
     }
-    return Told(**values | changes)
+    return RunSummary(**values | changes)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_rocks_are_counted_by_id_where_ids_last(record, scene):
     figures = figures_of(*of(record([scene] * 3)), told())
     assert figures['different rocks (ids)'] == '2'
     assert figures['of them in 3 images or more'] == '2'
-    figures = figures_of(*of(record([scene] * 3)), told(lasting=False))
+    figures = figures_of(*of(record([scene] * 3)), told(tracked=False))
     assert not any('different' in name for name in figures)
 
 

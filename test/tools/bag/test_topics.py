@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from rock_seg_ros.node.images import InvalidImageError
 from rock_seg_ros.tools.bag.files import Bag, BagError, BagWriter
-from rock_seg_ros.tools.bag.topics import choose_sources, read_message
+from rock_seg_ros.tools.bag.topics import find_camera_topics, read_message
 from rock_seg_ros.tools.main import UsageError
 
 OWN = '/rock_seg'
@@ -39,7 +39,7 @@ def choose(tmp_path):
                 if message:
                     writer.write(name, 1, serialize_message(message))
         with Bag(path) as bag:
-            run.found = found = choose_sources(bag, OWN, **asked)
+            run.found = found = find_camera_topics(bag, OWN, **asked)
         return tuple(topic and topic.name for topic in (found.image, found.info, found.depth))
 
     return run
@@ -164,10 +164,10 @@ def test_damage_is_told_only_where_it_hides_the_images(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Bag, 'first', fail)
     with Bag(tmp_path / 'in') as bag:
-        assert choose_sources(bag, OWN).image.name == '/image'
+        assert find_camera_topics(bag, OWN).image.name == '/image'
         damaged.add('/image')
         with pytest.raises(BagError, match='in: damaged'):
-            choose_sources(bag, OWN)
+            find_camera_topics(bag, OWN)
 
 
 def test_a_message_that_is_cut_short_is_refused():
