@@ -56,7 +56,7 @@ def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
     for given in inputs:
         for suffix, files in passed_over(Path(given)).items():
             names = ', '.join(file.name for file in files[:MAX_LISTED_FILES])
-            more = f' and {len(files) - NAMED} more' if files[MAX_LISTED_FILES:] else ''
+            more = f' and {len(files) - MAX_LISTED_FILES} more' if files[MAX_LISTED_FILES:] else ''
             count = '1 file' if len(files) == 1 else f'{len(files)} files'
             kind = suffix or 'no suffix'
             lines.append(f'{given}: {count} passed over ({kind}): {names}{more}; {why_not(suffix)}')

@@ -17,9 +17,9 @@ from rock_seg_ros.tools.demo.drive import (
     COMPRESSED,
     IMAGE,
     await_active,
-    drive_past,
     listening,
     measure,
+    play_drive,
     play_rate,
     warm_up,
 )
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         await_active(camera, process)
         seconds = warm_up(camera, data / 'mars_drive')
         with Bag(data / 'mars_drive') as bag:
-            drive = drive_past(camera, bag, play_rate(bag.duration, seconds))
+            drive = play_drive(camera, bag, play_rate(bag.duration, seconds))
         samples = measure(camera, data / 'samples', seconds)
     summary = write_report(output, drive, samples, seconds)
     print(table(summary))

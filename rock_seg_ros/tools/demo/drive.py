@@ -33,9 +33,9 @@ IMAGE = '/camera/image_raw'
 COMPRESSED = f'{IMAGE}/compressed'
 START_TIMEOUT = 300.0
 REPORT_TIMEOUT = 30.0
-LEAST_PATIENCE = 20.0
-MOST_PATIENCE = 60.0
-OVERTAKING = 0.5
+MIN_ANSWER_TIMEOUT = 20.0
+MAX_ANSWER_TIMEOUT = 60.0
+RESULT_GRACE_PERIOD = 0.5
 WARM_UP_IMAGES = 3
 WANTED_MASKS = 10
 MARGIN = 1.4
@@ -70,14 +70,14 @@ class Drive:
         played: Images that were published.
         results: What the node said, by stamp, ascending.
         counts: How much each of the node's counters rose, such as 'frames in'.
-        health: The node's diagnostics at the end.
+        diagnostics: The node's diagnostics at the end.
     """
 
     rate: float
     played: int
     results: dict[Stamp, Result]
     counts: dict[str, int]
-    health: dict[str, str]
+    diagnostics: dict[str, str]
 
 
 class Camera:
@@ -104,12 +104,12 @@ class Camera:
         """Notes an image that somebody published, in CDR; returns its stamp."""
         return self._note(deserialize_message(data, CompressedImage))
 
-    def ask(self, image: CompressedImage, patience: float) -> Result:
+    def process_image(self, image: CompressedImage, timeout: float) -> Result:
         """Publishes an image and waits for its results; asks again, since images may be lost.
 
         Args:
             image: With a stamp that was not used before.
-            patience: Most seconds to wait each time, which is while the node has images in hand.
+            timeout: Most seconds to wait each time, which is while the node has images in hand.
 
         Raises:
             DemoError: There is no answer.
@@ -119,24 +119,26 @@ class Camera:
             if attempt:
                 tqdm.write('no answer to an image, asking again', file=sys.stderr)
             self._publisher.publish(image)
-            if self._answered(stamp, patience):
+            if self._answered(stamp, timeout):
                 result = self.recorder.results[stamp]
                 check_result(image, result)
                 return result
-        health = ', '.join(f'{name} {value}' for name, value in self.recorder.health.items())
-        raise DemoError(f'the node published nothing for an image; its diagnostics: {health}')
+        diagnostics = ', '.join(
+            f'{name} {value}' for name, value in self.recorder.diagnostics.items()
+        )
+        raise DemoError(f'the node published nothing for an image; its diagnostics: {diagnostics}')
 
-    def _answered(self, stamp: Stamp, patience: float) -> bool:
-        recorder, before = self.recorder, self.recorder.reports
+    def _answered(self, stamp: Stamp, timeout: float) -> bool:
+        recorder, before = self.recorder, self.recorder.report_count
 
         def whole() -> bool:
             return stamp in recorder.results and recorder.results[stamp].complete
 
         def idle() -> bool:  # the next report may have been written before the image came
-            return recorder.reports > before + 1 and images_in_hand(recorder.health) == 0
+            return recorder.report_count > before + 1 and pending_images(recorder.diagnostics) == 0
 
-        recorder.wait_for(lambda: whole() or idle(), patience)
-        return recorder.wait_for(whole, OVERTAKING)  # a report may overtake a large result
+        recorder.wait_for(lambda: whole() or idle(), timeout)
+        return recorder.wait_for(whole, RESULT_GRACE_PERIOD)  # a report may overtake a large result
 
     def _note(self, image: CompressedImage) -> Stamp:
         stamp = (image.header.stamp.sec, image.header.stamp.nanosec)
@@ -173,11 +175,14 @@ def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TI
     """
     recorder = camera.recorder
     recorder.wait_for(
-        lambda: recorder.health.get('state') == 'active' or bool(recorder.trouble), timeout
+        lambda: recorder.diagnostics.get('state') == 'active' or bool(recorder.error_message),
+        timeout,
     )
-    if recorder.trouble:
-        raise DemoError(f'the node is {recorder.health.get("state")}: {recorder.trouble}')
-    if recorder.health.get('state') != 'active':
+    if recorder.error_message:
+        raise DemoError(
+            f'the node is {recorder.diagnostics.get("state")}: {recorder.error_message}'
+        )
+    if recorder.diagnostics.get('state') != 'active':
         raise DemoError(f'the node is not active after {timeout:.0f} s: {process.last_lines()}')
     if not recorder.wait_for(camera.connected, REPORT_TIMEOUT):
         raise DemoError(f'the node does not subscribe to {COMPRESSED} or publishes too little')
@@ -193,7 +198,7 @@ def warm_up(camera: Camera, path: Path) -> float:
             image = deserialize_message(message.data, CompressedImage)
             image.header = _header(number, 'warm_up')
             began = time.monotonic()
-            camera.ask(image, MOST_PATIENCE)
+            camera.process_image(image, MAX_ANSWER_TIMEOUT)
             seconds.append(time.monotonic() - began)
     return statistics.median(seconds)
 
@@ -220,7 +225,7 @@ def image_topic(bag: Bag) -> BagTopic:
     raise DemoError(f'{bag.path}: has no topic {COMPRESSED}')
 
 
-def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
+def play_drive(camera: Camera, bag: Bag, rate: float) -> Drive:
     """Plays the bag into the node and waits until the last image is done.
 
     Raises:
@@ -229,19 +234,19 @@ def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
     recorder = camera.recorder
     player = Player(camera.node, bag, bag.topics)
     player.wait_for_subscriber(REPORT_TIMEOUT, recorder.spin_until)
-    before = settled_health(recorder)
+    before = wait_until_idle(recorder)
     played: list[Stamp] = []
     messages = player.play(rate, recorder.spin_until)
     for message in tqdm(messages, 'playing', player.count, unit='message', file=sys.stderr):
         if message.topic == COMPRESSED:
             played.append(camera.played(message.data))
-    after = settled_health(recorder)
+    after = wait_until_idle(recorder)
     counts = {
         name: int(value) - int(before[name])
         for name, value in after.items()
         if name.startswith('frames ')
     }
-    results = arrived(recorder, played, counts['frames out'])
+    results = wait_for_results(recorder, played, counts['frames out'])
     for stamp, result in results.items():
         check_result(camera.sent[stamp], result)
     if len(results) < WANTED_MASKS:
@@ -249,7 +254,7 @@ def drive_past(camera: Camera, bag: Bag, rate: float) -> Drive:
     return Drive(rate, len(played), results, counts, after)
 
 
-def arrived(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, Result]:
+def wait_for_results(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, Result]:
     """Waits for the results of as many of the played images as the node counts.
 
     Raises:
@@ -263,12 +268,12 @@ def arrived(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, 
     recorder.wait_for(lambda: len(complete()) >= count, REPORT_TIMEOUT)
     results = complete()
     if not results or len(results) != count:
-        told = ', '.join(f'{name} {value}' for name, value in recorder.health.items())
+        told = ', '.join(f'{name} {value}' for name, value in recorder.diagnostics.items())
         raise DemoError(f'of {len(played)} images, {len(results)} came back; the node says: {told}')
     return results
 
 
-def settled_health(recorder: Recorder) -> dict[str, str]:
+def wait_until_idle(recorder: Recorder) -> dict[str, str]:
     """Returns the node's diagnostics once every image that it has is accounted for.
 
     Raises:
@@ -279,15 +284,15 @@ def settled_health(recorder: Recorder) -> dict[str, str]:
     while time.monotonic() < deadline:
         if not recorder.wait_for_report(REPORT_TIMEOUT):
             raise DemoError(f'the node sent no diagnostics for {REPORT_TIMEOUT:.0f} s')
-        if images_in_hand(recorder.health) == 0:
-            return dict(recorder.health)
+        if pending_images(recorder.diagnostics) == 0:
+            return dict(recorder.diagnostics)
     raise DemoError(f'the node did not finish its images within {START_TIMEOUT:.0f} s')
 
 
-def images_in_hand(health: Mapping[str, str]) -> int:
+def pending_images(diagnostics: Mapping[str, str]) -> int:
     """Returns how many images came to the node that its diagnostics do not account for yet."""
     done = ('out', 'dropped', 'failed', 'refused')
-    return int(health['frames in']) - sum(int(health[f'frames {name}']) for name in done)
+    return int(diagnostics['frames in']) - sum(int(diagnostics[f'frames {name}']) for name in done)
 
 
 def check_result(image: CompressedImage, result: Result) -> None:
@@ -325,7 +330,7 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
             header=_header(WARM_UP_IMAGES + number, f'sample_{path.stem}'), format=path.suffix[1:]
         )
         image.data.frombytes(path.read_bytes())
-        result = camera.ask(image, max(LEAST_PATIENCE, 5 * seconds))
+        result = camera.process_image(image, max(MIN_ANSWER_TIMEOUT, 5 * seconds))
         truth = read_grey(folder / 'masks' / f'{path.stem}.png')
         samples.append(Sample(path.stem, truth, result))
     return samples

@@ -29,7 +29,7 @@ OUTPUTS = {
 }
 DIAGNOSTICS = '/diagnostics'
 DEPTH = 50
-TURN = 0.1
+SPIN_TIMEOUT = 0.1
 
 Stamp = tuple[int, int]
 
@@ -67,9 +67,9 @@ class Recorder:
 
     Attributes:
         results: Stamp (s, ns) of an image → what was said of it.
-        health: The newest diagnostics' keys and values; empty before the first.
-        trouble: Why the node does not work at all; empty if it does, or has said nothing yet.
-        reports: How many diagnostics came.
+        diagnostics: The newest diagnostics' keys and values; empty before the first.
+        error_message: Why the node does not work at all; empty if it does, or has said nothing yet.
+        report_count: How many diagnostics came.
     """
 
     def __init__(self, node: Node, source: str, bag: BagWriter, check: Callable[[], None]) -> None:
@@ -82,9 +82,9 @@ class Recorder:
             check: Called at least ten times a second; raises when waiting makes no sense any more.
         """
         self.results: dict[Stamp, Result] = {}
-        self.health: dict[str, str] = {}
-        self.trouble = ''
-        self.reports = 0
+        self.diagnostics: dict[str, str] = {}
+        self.error_message = ''
+        self.report_count = 0
         self._source = source
         self._bag = bag
         self._check = check
@@ -124,8 +124,8 @@ class Recorder:
 
     def wait_for_report(self, timeout: float) -> bool:
         """Waits for diagnostics newer than this call; returns whether they came."""
-        before = self.reports
-        return self.wait_for(lambda: self.reports > before, timeout)
+        before = self.report_count
+        return self.wait_for(lambda: self.report_count > before, timeout)
 
     def close(self) -> None:
         """Ends the executor."""
@@ -133,7 +133,7 @@ class Recorder:
 
     def _spin(self, most: float) -> None:
         self._check()
-        self._executor.spin_once(timeout_sec=min(most, TURN))
+        self._executor.spin_once(timeout_sec=min(most, SPIN_TIMEOUT))
 
     def _on_output(self, output: str, topic: str, kind: Any, data: bytes) -> None:
         self._bag.write(topic, time.time_ns(), data)
@@ -145,6 +145,8 @@ class Recorder:
         self._bag.write(DIAGNOSTICS, time.time_ns(), data)
         for status in deserialize_message(data, DiagnosticArray).status:
             if status.name.startswith(self._source.lstrip('/') + ':'):
-                self.health = {value.key: value.value for value in status.values}
-                self.trouble = status.message if status.level == DiagnosticStatus.ERROR else ''
-                self.reports += 1
+                self.diagnostics = {value.key: value.value for value in status.values}
+                self.error_message = (
+                    status.message if status.level == DiagnosticStatus.ERROR else ''
+                )
+                self.report_count += 1

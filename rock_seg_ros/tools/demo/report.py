@@ -105,7 +105,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
         'frames_out': len(drive.results),
         'frames_dropped': drive.counts['frames dropped'],
         'latency_ms': {
-            name: float(drive.health[f'latency total {name} ms']) for name in ('p50', 'p95')
+            name: float(drive.diagnostics[f'latency total {name} ms']) for name in ('p50', 'p95')
         },
         'rocks_per_frame': statistics.fmean(result.rocks for result in drive.results.values()),
         'iou': pooled_iou(overlap(sample.result.mask, sample.truth) for sample in samples),
@@ -118,7 +118,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
         'frames_failed': drive.counts['frames failed'],
         'play_rate': drive.rate,
         'seconds_per_image': seconds,
-        **{name: drive.health.get(name) for name in ('device', 'precision', 'weights')},
+        **{name: drive.diagnostics.get(name) for name in ('device', 'precision', 'weights')},
     }
 
 

@@ -80,13 +80,13 @@ def test_the_contact_sheet_has_a_cell_an_image(count, rows):
 
 @pytest.fixture
 def drive(left):
-    health = {
+    diagnostics = {
         'latency total p50 ms': '120.5', 'latency total p95 ms': '200.0', 'device': 'cpu',
     }  # fmt: skip
     counts = {'frames in': 9, 'frames out': 2, 'frames dropped': 6, 'frames refused': 1,
               'frames failed': 0}  # fmt: skip
     results = {(10, 0): result(left, 3), (10, 500_000_000): result(left, 0)}
-    return Drive(0.5, 10, results, counts, health)
+    return Drive(0.5, 10, results, counts, diagnostics)
 
 
 def test_the_report_has_the_summary_that_programs_read(tmp_path, drive, left):
