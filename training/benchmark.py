@@ -26,8 +26,8 @@ from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
-from rock_seg_ros.tools.bench.contenders import Run
-from rock_seg_ros.tools.bench.timing import in_turn
+from rock_seg_ros.tools.bench.implementations import Run
+from rock_seg_ros.tools.bench.timing import run_interleaved
 from training.cases import (
     HALF_CHOICES,
     Case,
@@ -171,7 +171,7 @@ def milliseconds(networks: Mapping[str, SegmenterNetwork], image: Pixels) -> dic
         networks: By name.
         image: H×W×3 uint8 RGB.
     """
-    runs = in_turn(
+    runs = run_interleaved(
         {name: partial(_run_once, own.segmenter, image) for name, own in networks.items()},
         TIMING_SECONDS,
         MOST_RUNS,

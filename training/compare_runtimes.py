@@ -25,8 +25,8 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
-from rock_seg_ros.tools.bench.contenders import Run, rss_mb
-from rock_seg_ros.tools.bench.timing import in_turn
+from rock_seg_ros.tools.bench.implementations import Run, rss_mb
+from rock_seg_ros.tools.bench.timing import run_interleaved
 from training.export import INPUT, export
 
 Runtime = Callable[[Tensor], object]
@@ -100,7 +100,7 @@ def main() -> None:
             'OpenVINO': openvino(file, images),
             'torch.compile, frozen': frozen_compile(weights, given.output_stride),
         }
-        taken = in_turn(
+        taken = run_interleaved(
             {name: partial(timed, runtime, images) for name, runtime in runtimes.items()},
             given.seconds,
             MOST_ROUNDS,

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(map(len, facts))
     below = '\n' + ' ' * (width + 2)
     for name, value in facts.items():
-        spoken = f'{len(value)} layers' if name == RANGES and value else _spoken(value, below)
+        spoken = f'{len(value)} layers' if name == RANGES and value else _format_value(value, below)
         print(f'{name:<{width}}  {spoken}')
     return 0
 
@@ -61,7 +61,7 @@ def _is_learnt(name: str) -> bool:
     return not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
 
 
-def _spoken(value: Any, below: str) -> str:
+def _format_value(value: Any, below: str) -> str:
     """Returns what is printed of a value; `below` begins a line of more of it."""
     if isinstance(value, dict):
         return below.join(f'{name} {figure:.4g}' for name, figure in value.items()) or '-'

@@ -15,11 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rock_seg_ros.tools.bench.contenders import (
+from rock_seg_ros.tools.bench.implementations import (
+    CONFIGURATIONS,
     PRODUCT_SIDE,
-    WAYS,
     BenchError,
-    ContenderProcess,
+    ImplementationProcess,
     Job,
     Run,
     Size,
@@ -27,26 +27,26 @@ from rock_seg_ros.tools.bench.contenders import (
     weights_of,
 )
 from rock_seg_ros.tools.bench.nodes import (
+    DEFAULT_OUTPUTS,
+    NODE_PROGRAM,
     OUTPUTS,
-    OWN_NODE,
-    USUAL,
     BenchNode,
     SerializedImage,
     keep_freed_memory,
     ros_context,
 )
-from rock_seg_ros.tools.bench.timing import Case, affordable, in_turn
+from rock_seg_ros.tools.bench.timing import Case, fit_in_time, run_interleaved
 
 PRODUCT, TORCHVISION, EAGER = 'matrix product', 'torchvision', 'eager'
 OURS, PLAIN, ECHO = 'rock_seg', 'plain node', 'echo node'
 PROGRAMS = 'rock_seg_ros.tools.bench.programs'
-SHELLS = {OURS: 'stand_in_node', PLAIN: 'plain_node', ECHO: 'echo_node'}
+SHELLS = {OURS: 'stub_node', PLAIN: 'baseline_node', ECHO: 'echo_node'}
 ALLOWED_AGE_MS = 20.0
 STAND_IN_MS = 100.0
 OVERLOAD = 10.0
 FEW, MANY = 20, 200
 SETTLING = 0.2
-PATIENCE = 5.0
+ANSWER_TIMEOUT_FACTOR = 5.0
 Start = Callable[..., BenchNode]
 # What each measurement may take of the time there is.
 SHARES = {'alone': 0.65, 'node': 0.25, 'shell': 0.1}
@@ -58,7 +58,7 @@ class Plan:
 
     Attributes:
         sizes: Widths and heights, px; the first gets half of the time.
-        presets: Of the package: keys of `WAYS`.
+        presets: Of the package: keys of `CONFIGURATIONS`.
         devices: 'cpu', and 'cuda' where there is one; the nodes run on the last.
         shell_sizes: Sizes at which the shell is measured.
         seconds: For all measurements but the overload; loading comes on top.
@@ -89,23 +89,23 @@ class Plan:
             part = 0.5 if size == self.sizes[0] else 0.5 / (len(self.sizes) - 1)
         return SHARES[what] * self.seconds * part
 
-    def seen(self, size: Size) -> SerializedImage:
+    def image_message(self, size: Size) -> SerializedImage:
         """Returns the image at a size, as a camera publishes it."""
         return SerializedImage(scaled(self.image, size))
 
     def rounds(
-        self, contenders: Mapping[Any, Callable[[], Run]], seconds: float, told: str
+        self, implementations: Mapping[Any, Callable[[], Run]], seconds: float, told: str
     ) -> dict[Any, list[Run]]:
         """Measures contenders in turn, and tells how far it is."""
         self.bar.set_description_str(told)
-        return in_turn(contenders, seconds, self.most, self.bar.update)
+        return run_interleaved(implementations, seconds, self.most, self.bar.update)
 
 
-def measure_alone(plan: Plan, device: str) -> list[Case]:
+def measure_in_process(plan: Plan, device: str) -> list[Case]:
     """Measures networks alone, and images to masks, within processes."""
     cases: list[Case] = []
-    with _contenders(plan, device) as processes:
-        expected: dict[tuple[str, ContenderProcess], float] = {}
+    with _implementations(plan, device) as processes:
+        expected: dict[tuple[str, ImplementationProcess], float] = {}
         for process in processes:
             if process.job.who != PRODUCT:
                 expected['network', process] = 0.0
@@ -116,22 +116,24 @@ def measure_alone(plan: Plan, device: str) -> list[Case]:
         for size in plan.sizes:
             seconds = plan.seconds_for('alone', size) / len(plan.devices)
             grown = size[0] * size[1] / (before[0] * before[1])
-            chosen = affordable({who: grown * s for who, s in expected.items()}, seconds)
+            chosen = fit_in_time({who: grown * s for who, s in expected.items()}, seconds)
             _report_skipped(
                 [f'{s}: {p.job.who}' for s, p in expected if (s, p) not in chosen], size
             )
-            contenders = {who: partial(who[1].run, who[0], size) for who in chosen}
-            contenders['network', product] = partial(product.run, 'network', size)
-            taken = plan.rounds(contenders, seconds, f'networks, {_spoken(size)}, {device}')
+            implementations = {who: partial(who[1].run, who[0], size) for who in chosen}
+            implementations['network', product] = partial(product.run, 'network', size)
+            taken = plan.rounds(
+                implementations, seconds, f'networks, {_format_value(size)}, {device}'
+            )
             rate = _rate(taken.pop(('network', product)), device)
             for (step, process), runs in taken.items():
                 expected[step, process] = runs[0].seconds / grown
-                cases.append(_alone(plan, step, process, size, runs, rate))
+                cases.append(_in_process_case(plan, step, process, size, runs, rate))
     return cases
 
 
 @contextmanager
-def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
+def _implementations(plan: Plan, device: str) -> Iterator[list[ImplementationProcess]]:
     """Yields the processes of those that can be loaded."""
     asked = [(PRODUCT, ''), (TORCHVISION, ''), (EAGER, '')]
     asked += [(preset, 'auto') for preset in plan.presets]
@@ -139,7 +141,7 @@ def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
         asked.append(('exact', 'fp16'))
     plan.bar.set_description_str('loading')
     jobs = [Job(who, device, precision, plan.weights, plan.image) for who, precision in asked]
-    processes = [ContenderProcess(job) for job in jobs]
+    processes = [ImplementationProcess(job) for job in jobs]
     try:
         loaded = []
         for process in processes:
@@ -156,8 +158,8 @@ def _contenders(plan: Plan, device: str) -> Iterator[list[ContenderProcess]]:
             process.stop()
 
 
-def _alone(
-    plan: Plan, step: str, process: ContenderProcess, size: Size, runs: list[Run], rate: float
+def _in_process_case(
+    plan: Plan, step: str, process: ImplementationProcess, size: Size, runs: list[Run], rate: float
 ) -> Case:
     who, more = process.job.who, {}
     limit = None
@@ -186,9 +188,9 @@ def count_flops(who: str, weights: str, size: Size) -> int:
         if who == TORCHVISION:
             model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=2)
         else:
-            ours = who if who in WAYS else 'exact'
+            ours = who if who in CONFIGURATIONS else 'exact'
             card = load_weights(weights_of(ours, weights)).card
-            model = build(card, preset_stride(WAYS[ours][1], card))
+            model = build(card, preset_stride(CONFIGURATIONS[ours][1], card))
         model.eval()(torch.empty(1, 3, size[1], size[0]))
     return int(counter.get_total_flops())
 
@@ -206,13 +208,13 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
             for who, precision in ways[plan.sizes[0]]
         }
         for size, expected in ways.items():
-            image, seconds = plan.seen(size), plan.seconds_for('node', size)
-            chosen = affordable(expected, seconds)
+            image, seconds = plan.image_message(size), plan.seconds_for('node', size)
+            chosen = fit_in_time(expected, seconds)
             _report_skipped([f'node: {node[0]}' for node in nodes if node not in chosen], size)
             for node in chosen:
-                nodes[node].listen({'mask': 1}, image, PATIENCE * expected[node])
+                nodes[node].subscribe({'mask': 1}, image, ANSWER_TIMEOUT_FACTOR * expected[node])
             asked = {node: partial(nodes[node].run, image) for node in chosen}
-            taken = plan.rounds(asked, seconds, f'nodes, {_spoken(size)}, {device}')
+            taken = plan.rounds(asked, seconds, f'nodes, {_format_value(size)}, {device}')
             for (who, precision), runs in taken.items():
                 who = PLAIN if who == TORCHVISION else who
                 cases.append(Case('node', who, size, device, precision, runs))
@@ -221,10 +223,10 @@ def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
 
 def _start_node(plan: Plan, start: Start, who: str, precision: str, device: str) -> BenchNode:
     if who == TORCHVISION:
-        return start('plain', _program('plain_node'))
+        return start('plain', _program('baseline_node'))
     parameters = {
         'weights': weights_of(who, plan.weights),
-        'preset': WAYS[who][1],
+        'preset': CONFIGURATIONS[who][1],
         'precision': precision,
         'device': device,
     }
@@ -242,7 +244,7 @@ def measure_shell(plan: Plan) -> list[Case]:
     Beside it, what a node takes that works out nothing: rclpy and DDS, on both sides.
     """
     cases: list[Case] = []
-    scenes = [('shell', FEW, dict.fromkeys(USUAL, 1), size) for size in plan.shell_sizes]
+    scenes = [('shell', FEW, dict.fromkeys(DEFAULT_OUTPUTS, 1), size) for size in plan.shell_sizes]
     everything = {**dict.fromkeys(OUTPUTS, 1), 'polygons': MANY}
     if plan.many:
         scenes.append(('shell, all outputs', MANY, everything, plan.shell_sizes[0]))
@@ -258,13 +260,13 @@ def measure_shell(plan: Plan) -> list[Case]:
             if who != ECHO or rocks == FEW  # it has the usual outputs only
         }
         for kind, rocks, outputs, size in scenes:
-            image = plan.seen(size)
+            image = plan.image_message(size)
             measured = [who for who, number in nodes if number == rocks]
             for who in measured:
-                nodes[who, rocks].listen(outputs, image)
+                nodes[who, rocks].subscribe(outputs, image)
             asked = {who: partial(nodes[who, rocks].run, image) for who in measured}
             seconds = SHARES['shell'] * plan.seconds / len(scenes)
-            runs = plan.rounds(asked, seconds, f'{kind}, {_spoken(size)}')
+            runs = plan.rounds(asked, seconds, f'{kind}, {_format_value(size)}')
             more = {'rocks': rocks, 'outputs': list(outputs)}
             cases += [
                 Case(kind, who, size, 'cpu', '', taken, None, more) for who, taken in runs.items()
@@ -278,12 +280,12 @@ def measure_overload(plan: Plan) -> list[Case]:
     with _nodes(plan) as start:
         node = start(
             'overloaded',
-            _program('stand_in_node', '--network-ms', str(STAND_IN_MS)),
+            _program('stub_node', '--network-ms', str(STAND_IN_MS)),
             {'device': 'cpu'},
         )
-        image = plan.seen(size)
-        node.listen({'mask': 1}, image)
-        plan.bar.set_description_str(f'overload, {_spoken(size)}')
+        image = plan.image_message(size)
+        node.subscribe({'mask': 1}, image)
+        plan.bar.set_description_str(f'overload, {_format_value(size)}')
         began = time.monotonic()
         runs = node.overload(image, rate, plan.images)
         seconds = time.monotonic() - began
@@ -309,7 +311,7 @@ def _nodes(plan: Plan) -> Iterator[Start]:
 
         def start(
             name: str,
-            program: Sequence[str] = OWN_NODE,
+            program: Sequence[str] = NODE_PROGRAM,
             parameters: Mapping[str, str] | None = None,
         ) -> BenchNode:
             return stack.enter_context(BenchNode(name, context, folder, program, parameters))
@@ -319,7 +321,9 @@ def _nodes(plan: Plan) -> Iterator[Start]:
 
 def _report_skipped(names: Sequence[str], size: Size) -> None:
     if names:
-        print_message(f'no time at {_spoken(size)} for {", ".join(names)}; --seconds gives more')
+        print_message(
+            f'no time at {_format_value(size)} for {", ".join(names)}; --seconds gives more'
+        )
 
 
 def print_message(line: str) -> None:
@@ -327,5 +331,5 @@ def print_message(line: str) -> None:
     tqdm.write(f'rock_seg bench: {line}', file=sys.stderr)
 
 
-def _spoken(size: Size) -> str:
+def _format_value(size: Size) -> str:
     return f'{size[0]}×{size[1]}'

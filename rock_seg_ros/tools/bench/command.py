@@ -22,12 +22,12 @@ from rock_seg_ros.tools.bench.cases import (
     PLAIN,
     TORCHVISION,
     Plan,
-    measure_alone,
+    measure_in_process,
     measure_nodes,
     measure_overload,
     measure_shell,
 )
-from rock_seg_ros.tools.bench.contenders import WAYS, Size
+from rock_seg_ros.tools.bench.implementations import CONFIGURATIONS, Size
 from rock_seg_ros.tools.bench.report import machine, plot, table
 from rock_seg_ros.tools.bench.timing import Case, ratio
 from rock_seg_ros.tools.demo.command import find_data, keep_to_this_machine
@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f' (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
     )  # fmt: skip
     parser.add_argument(
-        '--presets', choices=WAYS, nargs='+', default=tuple(WAYS),
+        '--presets', choices=CONFIGURATIONS, nargs='+', default=tuple(CONFIGURATIONS),
         help='presets to measure: exact, balanced and fast of the embedded ResNet-50, light and'
-        f' light_fast of the light network (default: {" ".join(WAYS)})',
+        f' light_fast of the light network (default: {" ".join(CONFIGURATIONS)})',
     )  # fmt: skip
     parser.add_argument(
         '--weights', type=Path, metavar='FILE',
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         with redirect_stdout(sys.stderr):  # the result is all that stdout gets
             cases = measure_shell(plan) + measure_overload(plan)
-            alone = [case for device in plan.devices for case in measure_alone(plan, device)]
+            alone = [case for device in plan.devices for case in measure_in_process(plan, device)]
             cases = alone + measure_nodes(plan, alone) + cases
     about, ratios = machine(), ratios_of(cases, plan.sizes[0])
     if arguments.json:
@@ -141,7 +141,7 @@ def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
     return {
         **{
             f'cpu_{preset}_vs_torchvision': ratio(cases, eager, networks('cpu', who=preset))
-            for preset in WAYS
+            for preset in CONFIGURATIONS
         },
         'cpu_exact_vs_eager': ratio(
             cases, networks('cpu', who=EAGER), networks('cpu', who='exact')

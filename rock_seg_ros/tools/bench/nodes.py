@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.images import to_message
-from rock_seg_ros.tools.bench.contenders import BenchError, Run, rss_mb
+from rock_seg_ros.tools.bench.implementations import BenchError, Run, rss_mb
 from rock_seg_ros.tools.node_process import NodeProcess
 
 OUTPUTS = {
@@ -39,14 +39,14 @@ OUTPUTS = {
     'polygon_points': PointCloud2,
     'rocks': PointCloud2,
 }
-OWN_NODE = ('-m', 'rock_seg_ros.node')
-USUAL = ('mask', 'overlay', 'polygon_points', 'rocks')
+NODE_PROGRAM = ('-m', 'rock_seg_ros.node')
+DEFAULT_OUTPUTS = ('mask', 'overlay', 'polygon_points', 'rocks')
 START_TIMEOUT = 300.0
-LEAST_PATIENCE = 3.0
-TURN = 0.1
+MIN_ANSWER_TIMEOUT = 3.0
+SPIN_TIMEOUT = 0.1
 STAMP = struct.Struct('<iI')
 STAMP_AT = 4  # after CDR's own header
-MOST_PATIENCE = 120.0
+MAX_ANSWER_TIMEOUT = 120.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 KEPT = 1 << 28  # bytes
 
@@ -75,7 +75,7 @@ class BenchNode:
         name: str,
         context: rclpy.Context,
         folder: Path,
-        program: Sequence[str] = OWN_NODE,
+        program: Sequence[str] = NODE_PROGRAM,
         parameters: Mapping[str, str] | None = None,
     ) -> None:
         """Starts the process.
@@ -119,15 +119,18 @@ class BenchNode:
     def __exit__(self, *error: object) -> None:
         self.process.stop()
 
-    def listen(
-        self, outputs: Mapping[str, int], image: SerializedImage, patience: float = LEAST_PATIENCE
+    def subscribe(
+        self,
+        outputs: Mapping[str, int],
+        image: SerializedImage,
+        timeout: float = MIN_ANSWER_TIMEOUT,
     ) -> None:
         """Subscribes to these and nothing else, and waits until the node answers with them.
 
         Args:
             outputs: Topic of `OUTPUTS` → messages that an image gives.
             image: That is shown to it.
-            patience: After so many seconds it is shown again: matched on one side only, DDS loses.
+            timeout: After so many seconds it is shown again: matched on one side only, DDS loses.
 
         Raises:
             BenchError: It does not answer; the message says why.
@@ -153,10 +156,10 @@ class BenchNode:
                 if 'cannot be ' in self.process.last_lines():
                     raise BenchError(f'{self.name}: {self.process.last_lines()}')
                 self._check()
-                self._executor.spin_once(timeout_sec=TURN)
+                self._executor.spin_once(timeout_sec=SPIN_TIMEOUT)
             else:
                 self._send(image)
-                if self._await(first, max(patience, LEAST_PATIENCE)):
+                if self._await(first, max(timeout, MIN_ANSWER_TIMEOUT)):
                     return
         raise BenchError(
             f'{self.name}: no answer after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
@@ -170,9 +173,9 @@ class BenchNode:
         """
         self._done.clear()
         number = self._send(image)
-        if not self._await(number, MOST_PATIENCE):
+        if not self._await(number, MAX_ANSWER_TIMEOUT):
             left = ', '.join(self._missing[number])
-            raise BenchError(f'{self.name}: {left} did not come within {MOST_PATIENCE:.0f} s')
+            raise BenchError(f'{self.name}: {left} did not come within {MAX_ANSWER_TIMEOUT:.0f} s')
         return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
 
     def overload(self, image: SerializedImage, rate: float, images: int) -> list[Run]:
@@ -219,12 +222,12 @@ class BenchNode:
         self._publisher.publish(wire)
         return number
 
-    def _await(self, first: int, patience: float) -> bool:
+    def _await(self, first: int, timeout: float) -> bool:
         """Takes what comes until an image of this number or later is done; returns whether."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while (missing := max(self._done, default=-1) < first) and time.monotonic() < deadline:
             self._check()
-            self._executor.spin_once(timeout_sec=TURN)
+            self._executor.spin_once(timeout_sec=SPIN_TIMEOUT)
         return not missing
 
     def _on_output(self, topic: str, data: bytes) -> None:

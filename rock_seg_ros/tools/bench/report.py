@@ -59,7 +59,7 @@ def table(cases: Sequence[Case], ratios: Mapping[str, float | None]) -> str:
         '',
         LEGEND,
         '',
-        *(f'{name:<{width}}  {_spoken(value)}' for name, value in ratios.items()),
+        *(f'{name:<{width}}  {_format_value(value)}' for name, value in ratios.items()),
     ]
     return '\n'.join(lines)
 
@@ -140,7 +140,7 @@ def _ms(value: float) -> str:
     return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
-def _spoken(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return 'not measured' if value is None else f'{value:.2f}'
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rock_seg_ros.tools.bench.contenders import Run, Size
+from rock_seg_ros.tools.bench.implementations import Run, Size
 
 PERCENTILES = (50, 95, 99)
 
@@ -70,8 +70,8 @@ class Case:
         }
 
 
-def in_turn(
-    contenders: Mapping[Any, Callable[[], Run]],
+def run_interleaved(
+    implementations: Mapping[Any, Callable[[], Run]],
     seconds: float,
     most: int,
     tell: Callable[[], object] = lambda: None,
@@ -81,7 +81,7 @@ def in_turn(
     The first round warms up and does not count. At least one more is run to its end.
 
     Args:
-        contenders: Who → runs once.
+        implementations: Who → runs once.
         seconds: After which no round is begun.
         most: Rounds that count, at most.
         tell: Called after each run.
@@ -90,11 +90,11 @@ def in_turn(
         Who → its runs, all of the same number.
     """
     deadline = time.monotonic() + seconds
-    taken: dict[Any, list[Run]] = {who: [] for who in contenders}
+    taken: dict[Any, list[Run]] = {who: [] for who in implementations}
     for turn in range(most + 1):
         if turn > 1 and time.monotonic() > deadline:
             break
-        for who, run in contenders.items():
+        for who, run in implementations.items():
             result = run()
             if turn:
                 taken[who].append(result)
@@ -102,7 +102,7 @@ def in_turn(
     return taken
 
 
-def affordable(expected: Mapping[Any, float], seconds: float) -> list[Any]:
+def fit_in_time(expected: Mapping[Any, float], seconds: float) -> list[Any]:
     """Chooses whom to measure when there is not time for all: the quickest first.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rock_seg_ros.tools.bench.command import ratios_of, to_json
-from rock_seg_ros.tools.bench.contenders import Run
+from rock_seg_ros.tools.bench.implementations import Run
 from rock_seg_ros.tools.bench.timing import Case
 from rock_seg_ros.tools.main import main
 

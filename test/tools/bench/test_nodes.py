@@ -6,7 +6,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from rock_seg_ros.tools.bench import nodes as bench_nodes
-from rock_seg_ros.tools.bench.contenders import BenchError
+from rock_seg_ros.tools.bench.implementations import BenchError
 from rock_seg_ros.tools.bench.nodes import BenchNode, SerializedImage, ros_context
 from rock_seg_ros.tools.demo.command import keep_to_this_machine
 
@@ -63,7 +63,7 @@ def test_an_image_is_stamped_in_the_wire(image, colours):
 
 def test_a_run_lasts_from_the_publication_to_the_last_output(start, image):
     node = start(ECHO)
-    node.listen({'mask': 1}, image)
+    node.subscribe({'mask': 1}, image)
     run = node.run(image)
     assert 0 < run.seconds < 10
     assert run.rss_mb > 10
@@ -72,13 +72,13 @@ def test_a_run_lasts_from_the_publication_to_the_last_output(start, image):
 def test_a_node_is_shown_images_until_all_outputs_of_one_came(start, image, monkeypatch):
     monkeypatch.setattr(bench_nodes, 'LEAST_PATIENCE', 0.1)
     node = start(ECHO)
-    node.listen({'mask': 1, 'overlay': 1}, image, patience=0.1)
+    node.subscribe({'mask': 1, 'overlay': 1}, image, timeout=0.1)
     assert list(node._done) == [2]
 
 
 def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, image):
     node = start(ECHO)
-    node.listen({'mask': 1}, image)
+    node.subscribe({'mask': 1}, image)
     runs = node.overload(image, rate=50, images=20)
     assert 0 < len(runs) <= 20
     assert all(0 < run.seconds < 5 for run in runs)
@@ -87,10 +87,10 @@ def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, ima
 def test_a_node_that_ends_is_told_with_its_last_words(start, image):
     node = start('raise SystemExit("no such thing")')
     with pytest.raises(BenchError, match='tried: ended: no such thing'):
-        node.listen({'mask': 1}, image)
+        node.subscribe({'mask': 1}, image)
 
 
 def test_a_node_that_cannot_be_configured_is_told_with_its_reason(start, image):
     node = start('import time; print("cannot be configured: x", flush=True); time.sleep(60)')
     with pytest.raises(BenchError, match='tried: cannot be configured: x'):
-        node.listen({'mask': 1}, image)
+        node.subscribe({'mask': 1}, image)

@@ -6,7 +6,7 @@ import sys
 import cv2
 import pytest
 
-from rock_seg_ros.tools.bench.contenders import Run
+from rock_seg_ros.tools.bench.implementations import Run
 from rock_seg_ros.tools.bench.report import machine, plot, table
 from rock_seg_ros.tools.bench.timing import Case
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from rock_seg_ros.tools.bench.contenders import Run
-from rock_seg_ros.tools.bench.timing import Case, affordable, in_turn, ratio
+from rock_seg_ros.tools.bench.implementations import Run
+from rock_seg_ros.tools.bench.timing import Case, fit_in_time, ratio, run_interleaved
 
 
 def case(*seconds, kind='network', who='exact', size=(640, 480), **more):
@@ -15,14 +15,14 @@ def case(*seconds, kind='network', who='exact', size=(640, 480), **more):
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     order = []
 
-    def contender(who):
+    def implementation(who):
         def run():
             order.append(who)
             return Run(float(len(order)), 0.0)
 
         return run
 
-    taken = in_turn({who: contender(who) for who in 'ab'}, seconds=60, most=2)
+    taken = run_interleaved({who: implementation(who) for who in 'ab'}, seconds=60, most=2)
     assert order == list('ababab')
     assert {who: [run.seconds for run in runs] for who, runs in taken.items()} == {
         'a': [3.0, 5.0],
@@ -31,15 +31,15 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
 
 
 def test_one_round_counts_even_where_the_time_is_over():
-    taken = in_turn({'a': lambda: Run(1.0, 0.0)}, seconds=0, most=200)
+    taken = run_interleaved({'a': lambda: Run(1.0, 0.0)}, seconds=0, most=200)
     assert len(taken['a']) == 1
 
 
 def test_the_quickest_are_measured_where_there_is_not_time_for_all():
     expected = {'slow': 20.0, 'quick': 1.0, 'middling': 4.0}
-    assert affordable(expected, 100) == ['slow', 'quick', 'middling']
-    assert affordable(expected, 12) == ['quick', 'middling']
-    assert affordable(expected, 1) == []
+    assert fit_in_time(expected, 100) == ['slow', 'quick', 'middling']
+    assert fit_in_time(expected, 12) == ['quick', 'middling']
+    assert fit_in_time(expected, 1) == []
 
 
 def test_a_case_tells_percentiles_frames_a_second_and_the_largest_memory():

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.tools.bench import contenders as bench_contenders
-from rock_seg_ros.tools.bench.contenders import (
+from rock_seg_ros.tools.bench import implementations as bench_contenders
+from rock_seg_ros.tools.bench.implementations import (
     BenchError,
-    ContenderProcess,
+    ImplementationProcess,
     Job,
     Preset,
     Torchvision,
@@ -33,21 +33,21 @@ def job(tmp_path, small_image, weights_file):
 
 
 def test_a_preset_runs_its_network_and_goes_the_whole_way(job, small_image):
-    contender = Preset(job('balanced'))
-    assert contender.precision == 'fp32'
-    assert contender.network(contender.prepare(small_image)).shape == (1, 2, 64, 80)
-    assert contender.image(small_image).shape == (64, 80)
+    implementation = Preset(job('balanced'))
+    assert implementation.precision == 'fp32'
+    assert implementation.network(implementation.prepare(small_image)).shape == (1, 2, 64, 80)
+    assert implementation.image(small_image).shape == (64, 80)
 
 
 def test_torchvision_is_found_beside_the_package(job, small_image):
-    contender = Torchvision(job('torchvision'))
+    implementation = Torchvision(job('torchvision'))
     image = small_image.copy()
-    assert contender.network(contender.prepare(image)).shape == (1, 2, 64, 80)
-    assert contender.image(image).dtype == bool
+    assert implementation.network(implementation.prepare(image)).shape == (1, 2, 64, 80)
+    assert implementation.image(image).dtype == bool
 
 
 def test_a_contender_measures_in_a_process_of_its_own(job):
-    process = ContenderProcess(job('balanced'))
+    process = ImplementationProcess(job('balanced'))
     try:
         process.await_loaded()
         run = process.run('image', (40, 32))
@@ -59,7 +59,7 @@ def test_a_contender_measures_in_a_process_of_its_own(job):
 
 
 def test_what_cannot_be_loaded_says_why(job, tmp_path):
-    process = ContenderProcess(job('exact', tmp_path / 'none.safetensors'))
+    process = ImplementationProcess(job('exact', tmp_path / 'none.safetensors'))
     try:
         with pytest.raises(BenchError, match=r'^exact: .*none.safetensors: no such file$'):
             process.await_loaded()
@@ -68,7 +68,7 @@ def test_what_cannot_be_loaded_says_why(job, tmp_path):
 
 
 def test_ctrl_c_is_left_to_the_process_that_measures(job, tmp_path):
-    process = ContenderProcess(job('exact', tmp_path / 'none.safetensors'))
+    process = ImplementationProcess(job('exact', tmp_path / 'none.safetensors'))
     try:
         os.kill(process._process.pid, signal.SIGINT)
         with pytest.raises(BenchError, match='no such file'):  # and not that it ended
@@ -79,7 +79,7 @@ def test_ctrl_c_is_left_to_the_process_that_measures(job, tmp_path):
 
 def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
     monkeypatch.setattr(bench_contenders, 'LOAD_TIMEOUT', 0.0)
-    process = ContenderProcess(job('balanced'))
+    process = ImplementationProcess(job('balanced'))
     try:
         with pytest.raises(BenchError, match='balanced: was not loaded'):
             process.await_loaded()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package's own node, its network replaced by scores of no cost: what the shell takes.
 
-Run it as `python -m rock_seg_ros.tools.bench.programs.stand_in_node --rocks 20`.
+Run it as `python -m rock_seg_ros.tools.bench.programs.stub_node --rocks 20`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.inference.card import RIM, Card
 from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights
-from rock_seg_ros.tools.bench.programs.stand_in import fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 
 CARD = Card(classes=('background', 'rock', RIM), smallest_side=480)  # as the embedded weights
 BACKEND = 'stand-in'
 
 
-class StandIn:
+class StubBackend:
     """A backend that always sees the same rocks."""
 
     def __init__(self, device: torch.device, rocks: int, seconds: float) -> None:
@@ -55,7 +55,7 @@ def main() -> int:
     arguments, ros_arguments = parser.parse_known_args()
 
     def load(parameters: Parameters) -> Segmenter:
-        BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StandIn(
+        BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StubBackend(
             device, arguments.rocks, arguments.network_ms / 1e3
         )
         return Segmenter(Weights(Path(BACKEND), CARD, {}), parameters.device, backend=BACKEND)

@@ -5,7 +5,7 @@ It does what most segmentation nodes do: works in the subscription's callback, c
 way cv_bridge does, calls torchvision eagerly, takes softmax and argmax in NumPy, draws with OpenCV,
 and publishes everything whether somebody listens or not. Topics are those of the package's node.
 
-    python -m rock_seg_ros.tools.bench.programs.plain_node --ros-args -r image:=/camera/image_raw
+    python -m rock_seg_ros.tools.bench.programs.baseline_node --ros-args -r image:=/camera/image_raw
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from torch import Tensor
 
-from rock_seg_ros.tools.bench.programs.stand_in import fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 from rock_seg_ros.tools.bench.programs.torchvision_call import CLASSES, TorchvisionCall
 
 DEPTH = 10
@@ -35,7 +35,7 @@ MIN_AREA = 50
 TINT = (255, 200, 0)
 
 
-class PlainNode(Node):
+class BaselineNode(Node):
     """Subscribes to a camera and publishes its rocks, plainly."""
 
     def __init__(self, rocks: int | None) -> None:
@@ -172,7 +172,7 @@ def main() -> None:
     arguments, ros_arguments = parser.parse_known_args()
     rclpy.init(args=ros_arguments)
     try:
-        rclpy.spin(PlainNode(arguments.rocks))
+        rclpy.spin(BaselineNode(arguments.rocks))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -30,7 +30,7 @@ STOP_TIMEOUT = 5.0
 # A product this large runs at the machine's full rate; on the CPU it still ends within a second.
 PRODUCT_SIDE = {'cpu': 2048, 'cuda': 8192}
 # What is measured of the package: name → embedded weights and preset.
-WAYS = {
+CONFIGURATIONS = {
     'exact': (RESNET, 'exact'),
     'balanced': (RESNET, 'balanced'),
     'fast': (RESNET, 'fast'),
@@ -60,7 +60,7 @@ class Job:
     """Which contender is made; goes to its process.
 
     Attributes:
-        who: 'torchvision', 'eager', 'matrix product' or one of `WAYS`.
+        who: 'torchvision', 'eager', 'matrix product' or one of `CONFIGURATIONS`.
         device: 'cpu' or 'cuda'.
         precision: Asked of a preset, 'auto' = its own.
         weights: File that takes the place of the embedded ResNet-50; empty = none.
@@ -75,12 +75,12 @@ class Job:
 
 
 def weights_of(who: str, weights: str) -> str:
-    """Returns the weights of one of `WAYS`; a file that was given takes ResNet-50's place."""
-    embedded = WAYS[who][0]
+    """Returns the weights of one of `CONFIGURATIONS`; a file that was given takes ResNet-50's place."""
+    embedded = CONFIGURATIONS[who][0]
     return weights if weights and embedded == RESNET else embedded
 
 
-class Contender(Protocol):
+class Implementation(Protocol):
     """What is measured."""
 
     precision: str
@@ -108,7 +108,7 @@ class Preset:
             load_weights(weights_of(job.who, job.weights)),
             device=job.device,
             precision=job.precision,
-            preset=WAYS[job.who][1],
+            preset=CONFIGURATIONS[job.who][1],
         )
         self._prepare = Preparation(self._segmenter.card, self._segmenter.device)
         self.precision = self._segmenter.precision
@@ -201,14 +201,14 @@ class MatrixProduct:
         return self.network(None)
 
 
-KINDS: dict[str, Callable[[Job], Contender]] = {
+KINDS: dict[str, Callable[[Job], Implementation]] = {
     'matrix product': MatrixProduct,
     'torchvision': Torchvision,
     'eager': Eager,
 }
 
 
-class ContenderProcess:
+class ImplementationProcess:
     """A contender in its process.
 
     Attributes:
@@ -294,16 +294,16 @@ def scaled(image: Path, size: Size) -> NDArray[np.uint8]:
 def _serve(connection: Connection, job: Job) -> None:
     """Loads the contender and measures what is asked until nobody asks any more."""
     try:
-        contender = KINDS.get(job.who, Preset)(job)
-        connection.send(contender.precision)
+        implementation = KINDS.get(job.who, Preset)(job)
+        connection.send(implementation.precision)
         at: Size | None = None
         while True:
             step, size = connection.recv()
             if size != at:
                 image, at = scaled(job.image, size), size
-                prepared = contender.prepare(image)
+                prepared = implementation.prepare(image)
             given = prepared if step == 'network' else image
-            connection.send(_measure(getattr(contender, step), given, job.device))
+            connection.send(_measure(getattr(implementation, step), given, job.device))
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)

@@ -10,7 +10,7 @@ from rock_seg_ros.perception.instances.rocks import RockSettings, find_rocks
 
 @pytest.fixture
 def fixed_scores(monkeypatch):
-    from rock_seg_ros.tools.bench.programs.stand_in import fixed_scores
+    from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 
     return fixed_scores
 
@@ -21,7 +21,7 @@ def test_the_scores_hold_so_many_separate_rocks(fixed_scores, width, height, roc
     scores = fixed_scores(height, width, rocks, 3)
     assert scores.shape == (3, height, width)
     class_ids = scores.argmax(axis=0).astype(np.uint8)
-    seen = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
-    found = find_rocks(seen, RockSettings(max_rocks=1000))
+    image_message = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
+    found = find_rocks(image_message, RockSettings(max_rocks=1000))
     assert len(found) == rocks
     assert sum(rock.area for rock in found) > 0.2 * width * height
