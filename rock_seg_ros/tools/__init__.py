@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `rock_seg` command: one file a subcommand, and what they share."""
+"""The `rock_seg` command: one module or package per subcommand, and the code that they share."""

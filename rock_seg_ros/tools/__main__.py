@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m rock_seg_ros.tools`: the `rock_seg` command without an installed one."""
+"""Runs the `rock_seg` command as `python -m rock_seg_ros.tools`, without installation."""
 
 from rock_seg_ros.entry_points import rock_seg
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files found, and what was found in an image written; a file is whole or not there."""
+"""Finds image files and writes the results of an image. Each file is written atomically."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_imag
 from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
 from rock_seg_ros.perception.writing import write_beside
 
-MAX_LISTED_FILES = 3  # files of a longer list
-RECORDS = (b'{"image": ', b'{"video": ')  # how they begin
+MAX_LISTED_FILES = 3
+RECORDS = (b'{"image": ', b'{"video": ')  # first bytes of the JSON files that are written here
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
-    """Lists the image files that are meant.
+    """Lists the image files that the inputs name.
 
     Args:
-        inputs: Files (of any suffix), folders (their images, without subfolders and hidden files)
-            or globs.
+        inputs: Files of any suffix, folders, or globs. A folder stands for its images, without
+            subfolders and hidden files.
 
     Returns:
-        Each file once, in the order of the inputs, a folder's and a glob's sorted.
+        Each file once, in the order of the inputs. The files of a folder or glob are sorted.
 
     Raises:
         ImageError: A folder or a glob has no images.
@@ -45,13 +45,13 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         else:
             files = [path]
         if not files:
-            raise ImageError(f'{given}: no images there')
+            raise ImageError(f'{given}: contains no images')
         found.update(dict.fromkeys(files))
     return list(found)
 
 
 def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
-    """Returns a line for each kind of file that `find_images` passes over in folders."""
+    """Returns one line per file type that `find_images` skips in folders, with the reason."""
     lines = []
     for given in inputs:
         for suffix, files in passed_over(Path(given)).items():
@@ -59,12 +59,12 @@ def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
             more = f' and {len(files) - MAX_LISTED_FILES} more' if files[MAX_LISTED_FILES:] else ''
             count = '1 file' if len(files) == 1 else f'{len(files)} files'
             kind = suffix or 'no suffix'
-            lines.append(f'{given}: {count} passed over ({kind}): {names}{more}; {why_not(suffix)}')
+            lines.append(f'{given}: {count} skipped ({kind}): {names}{more}; {why_not(suffix)}')
     return lines
 
 
 def image_record(name: str, analysis: Analysis) -> dict[str, Any]:
-    """Returns what programs read of one image, ready for JSON."""
+    """Returns the results of one image as a dict that can be written as JSON."""
     height, width = analysis.image.shape[:2]
     rocks = [
         {
@@ -81,31 +81,31 @@ def image_record(name: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def result_paths(stem: Path) -> tuple[Path, Path, Path]:
-    """Returns where mask, overlay and record of an image go; `stem` is folder and name."""
+    """Returns the paths of mask, overlay and JSON file; `stem` is the folder and the base name."""
     endings = ('_mask.png', '_overlay.jpg', '.json')
     mask, overlay, record = (stem.with_name(stem.name + ending) for ending in endings)
     return mask, overlay, record
 
 
 def is_result_file(path: Path) -> bool:
-    """Whether a file begins as the records of `rock_seg images` and `rock_seg video` do."""
+    """Whether a JSON file was written by `rock_seg images` or `rock_seg video`."""
     with path.open('rb') as file:
         return file.read(len(RECORDS[0])) in RECORDS
 
 
 def write_results(stem: Path, name: str, analysis: Analysis) -> str:
-    """Writes mask, overlay and record of an image, the record last.
+    """Writes mask, overlay and JSON file of an image, the JSON file last.
 
     Args:
-        stem: Folder and name that the files get.
-        name: What the record says that the image is called.
-        analysis: Of the image.
+        stem: Folder and base name of the files.
+        name: Name of the image in the JSON file.
+        analysis: Results for the image.
 
     Returns:
-        Why there is no overlay; empty where there is one.
+        The reason why the overlay could not be written; empty if it was written.
 
     Raises:
-        OSError: A file cannot be written; then none of them is there.
+        OSError: A file cannot be written. The files written so far are removed.
     """
     mask, overlay, record = result_paths(stem)
     problem, written = '', []
@@ -127,18 +127,18 @@ def write_results(stem: Path, name: str, analysis: Analysis) -> str:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes H×W or H×W×3 uint8 RGB as the suffix says.
+    """Writes an H×W or H×W×3 uint8 RGB image in the format of the suffix.
 
     Raises:
-        EncodingError: The format cannot hold it.
-        OSError: It cannot be written.
+        EncodingError: The format cannot hold the image.
+        OSError: The file cannot be written.
     """
     coded = encode_image(image, path.suffix)
     write_beside(path, lambda temporary: temporary.write_bytes(coded))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes one JSON value in UTF-8, in which bytes of file names that are not become U+FFFD."""
+    """Writes a JSON value as UTF-8. Bytes of file names that are not UTF-8 become U+FFFD."""
     text = json.dumps(value, ensure_ascii=False) + '\n'
     coded = text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace').encode('utf-8')
     write_beside(path, lambda temporary: temporary.write_bytes(coded))

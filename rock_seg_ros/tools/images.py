@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg images`: rocks in image files."""
+"""`rock_seg images`: finds rocks in image files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rock_seg_ros.tools.network_options import (
     settings_of,
 )
 
-# RuntimeError: torch has no memory left.
+# torch raises RuntimeError when it is out of memory.
 _IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
 
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every image; one that cannot be read is told, and the others go on."""
+    """Processes every image. An image that fails is reported, and the others are processed."""
     for line in describe_skipped_files(arguments.inputs):
         print_message('images', line)
     images = find_images(arguments.inputs)
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _ImageProcessor:
-    """What is done with each image."""
+    """Segments images one by one, writes their results and reports failures."""
 
     def __init__(
         self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Settings
@@ -67,12 +67,12 @@ class _ImageProcessor:
         self._arguments = arguments
         self._segmenter = segmenter
         self._settings = settings
-        self._scaled = 0  # files of which was told how they are scaled
+        self._scaled = 0  # number of files whose bit depth was guessed
 
     def process(self, path: Path) -> bool:
-        """Works on an image; returns whether all went well."""
+        """Processes an image; returns whether all its results were written."""
         depth = BitDepth(
-            self._arguments.significant_bits, lambda told: self._report_bit_depth(f'{path}: {told}')
+            self._arguments.significant_bits, lambda text: self._report_bit_depth(f'{path}: {text}')
         )
         try:
             image = read_rgb(path, depth, self._arguments.max_pixels)
@@ -89,11 +89,11 @@ class _ImageProcessor:
         if self._scaled <= MAX_LISTED_FILES:
             print_message('images', f'{text}; {BITS_HINT}')
         elif self._scaled == MAX_LISTED_FILES + 1:
-            print_message('images', 'further files like these are not named')
+            print_message('images', 'the same holds for other files, which are not listed')
 
 
 def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
-    """Refuses work that would write a file twice, or over one of its own inputs."""
+    """Raises UsageError if a result file would overwrite an input or another result."""
     inputs = {image.resolve() for image in images}
     writers: dict[Path, Path] = {}
     for image in images:
@@ -101,9 +101,12 @@ def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
             if result in inputs:
                 raise UsageError(f'{image}: its result would overwrite the input {result}')
             if result.suffix == '.json' and result.is_file() and not is_result_file(result):
-                raise UsageError(f'{image}: its result would overwrite {result}, which is not ours')
+                raise UsageError(
+                    f'{image}: its result would overwrite {result}, which rock_seg did not write'
+                )
             other = writers.setdefault(result, image)
             if other != image:
                 raise UsageError(
-                    f'{image}: its result would overwrite that of {other}; use two folders'
+                    f'{image}: its result would overwrite that of {other}; '
+                    'use a separate output folder for each'
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg info`: what a weights file says of itself."""
+"""`rock_seg info`: prints the metadata of a weights file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints card, parameters and file size."""
+    """Prints the metadata, the number of parameters and the file size."""
     facts = describe(arguments.weights)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -33,16 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(map(len, facts))
     below = '\n' + ' ' * (width + 2)
     for name, value in facts.items():
-        spoken = f'{len(value)} layers' if name == RANGES and value else _format_value(value, below)
-        print(f'{name:<{width}}  {spoken}')
+        text = f'{len(value)} layers' if name == RANGES and value else _format_value(value, below)
+        print(f'{name:<{width}}  {text}')
     return 0
 
 
 def describe(path: Path | str) -> dict[str, Any]:
-    """Reads a weights file.
+    """Reads the metadata of a weights file.
 
     Returns:
-        'file', 'bytes', 'parameters' (None where the file holds a graph), then the card's own.
+        'file', 'bytes' and 'parameters' (None for an ONNX file), then the fields of the card.
 
     Raises:
         WeightsError: The file cannot be used.
@@ -62,7 +62,7 @@ def _is_learnt(name: str) -> bool:
 
 
 def _format_value(value: Any, below: str) -> str:
-    """Returns what is printed of a value; `below` begins a line of more of it."""
+    """Formats a value for printing; `below` separates the lines of a dict."""
     if isinstance(value, dict):
         return below.join(f'{name} {figure:.4g}' for name, figure in value.items()) or '-'
     if isinstance(value, (tuple, list)):

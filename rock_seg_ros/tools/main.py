@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `rock_seg` command: one subcommand a file, loaded only when it is asked for."""
+"""The `rock_seg` command. A subcommand's module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import first_line, printable
 
-# A subcommand is a module below this package, and one line here: its module, and what it does.
+# Name of a subcommand → its module in this package, and its description.
 COMMANDS = {
-    'images': ('images', 'find rocks in image files'),
-    'video': ('video', 'draw the rocks onto a video'),
-    'bag': ('bag.command', "find rocks in a bag's images, and write the results to a new bag"),
-    'play': ('play', "publish a bag's messages, where there is no `ros2 bag play`"),
-    'bench': ('bench.command', 'measure this machine, compared with plain torchvision'),
-    'info': ('info', 'show the metadata of a weights file'),
-    'demo': ('demo.command', 'run the node on the demo bag and measure it'),
+    'images': ('images', 'Find rocks in image files.'),
+    'video': ('video', 'Find rocks in a video and write a video with the rocks drawn on it.'),
+    'bag': ('bag.command', 'Find rocks in the images of a bag and write the results to a new bag.'),
+    'play': ('play', 'Publish the messages of a bag, like `ros2 bag play`.'),
+    'bench': ('bench.command', 'Measure speed on this machine and compare it with torchvision.'),
+    'info': ('info', 'Print the metadata of a weights file.'),
+    'demo': ('demo.command', 'Run the node on the demo bag and measure latency and accuracy.'),
 }
 FAILED = 1
 WRONG_USE = 2
@@ -34,42 +34,43 @@ INTERRUPTED = 130
 
 
 class Command(Protocol):
-    """The functions of a subcommand's module."""
+    """The functions that the module of a subcommand provides."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the subcommand's own arguments."""
+        """Adds the arguments of the subcommand."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Does the work; returns the exit status.
+        """Runs the subcommand; returns the exit status.
 
         Raises:
-            ValueError: An input is bad; the message is one line naming it and the reason.
+            ValueError: An input is invalid; the message is one line with its name and the reason.
             OSError: A file cannot be read or written.
         """
 
 
 class UsageError(ValueError):
-    """Arguments that do not go together."""
+    """Arguments that are invalid or contradict each other."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand.
 
     Args:
-        arguments: The command line without the program's name; None = this process's.
+        arguments: The command line without the program name; None = `sys.argv[1:]`.
 
     Returns:
-        Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong use, 130 Ctrl-C.
+        Exit status: 0 success, 1 failure (reported in one line on stderr), 2 wrong usage,
+        130 interrupted by Ctrl-C.
     """
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # what goes wrong, we say in one line
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # errors are reported in one line here
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # for file names that are not UTF-8
     try:
         return _dispatch(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit as leaving:  # argparse's way out
-        return leaving.code if isinstance(leaving.code, int) else WRONG_USE
+    except SystemExit as exit_request:  # raised by argparse
+        return exit_request.code if isinstance(exit_request.code, int) else WRONG_USE
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
@@ -87,7 +88,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f'{prog}: {reason(error)}', file=sys.stderr)
         return WRONG_USE
     except ImportError as error:
-        print(f'{prog}: needs {error.name or error}, not to be had here', file=sys.stderr)
+        print(f'{prog}: missing dependency: {error.name or error}', file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f'{prog}: {reason(error)}', file=sys.stderr)
     return FAILED
@@ -99,30 +100,32 @@ def _command_line() -> argparse.ArgumentParser:
         prog='rock_seg',
         usage='rock_seg [-h] COMMAND ...',
         description=f'Finds rocks in images.\n\ncommands:\n{listed}',
-        epilog='`rock_seg COMMAND --help` describes a command and its options.',
+        epilog='Run `rock_seg COMMAND --help` for the options of a command.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of the above')
+    parser.add_argument(
+        'command', choices=COMMANDS, metavar='COMMAND', help='one of the commands above'
+    )
     return parser
 
 
 def reason(error: BaseException) -> str:
-    """Returns one line that says what was wrong with what."""
+    """Formats an error as one line with the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None:
         return printable(f'{error.filename}: {error.strerror}')
     return first_line(error)
 
 
 def print_message(command: str, text: str) -> None:
-    """Says one line on stderr, above a progress bar if there is one."""
+    """Prints one line on stderr, above the progress bar if there is one."""
     tqdm.write(f'rock_seg {command}: {printable(text)}', file=sys.stderr)
 
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """Ends the process quietly on Ctrl-C, during imports.
+    """Ends the process without a traceback on Ctrl-C. Used during imports.
 
-    One that is broken off tells long stories, and some swallow Ctrl-C, torch's among them.
+    An interrupted import prints a traceback, and some modules, such as torch, ignore Ctrl-C.
     """
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:

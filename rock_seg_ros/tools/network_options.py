@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that choose and configure the network. Defaults come from the code that they set."""
+"""Command-line options of the network. Their defaults come from the code that they configure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rock_seg_ros.perception.inference.segmenter import (
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from rock_seg_ros.perception.instances.rocks import RockSettings
 
-BITS_HINT = '--significant-bits sets how many'
+BITS_HINT = 'set the number of bits with --significant-bits'
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -30,48 +30,56 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     network = _defaults(Segmenter)
     settings, rocks = _defaults(Settings), _defaults(RockSettings)
 
-    def add(name: str, default: Any, told: str, none: str = '', **more: Any) -> None:
-        spoken = ' '.join(map(str, default)) if isinstance(default, tuple) else default
-        told = f'{told} (default: {none or spoken})'
-        parser.add_argument(name, default=default, help=told, **more)
+    def add(name: str, default: Any, text: str, none: str = '', **more: Any) -> None:
+        value = ' '.join(map(str, default)) if isinstance(default, tuple) else default
+        parser.add_argument(
+            name, default=default, help=f'{text} (default: {none or value})', **more
+        )
 
     add(
         '--weights',
         '',
-        'weights file, or the embedded weights resnet50 or light',
+        'weights file (.safetensors, .onnx or .pth), or resnet50 or light for the embedded weights',
         'resnet50 on CUDA, light on a CPU',
         metavar='FILE',
     )
-    add('--device', network['device'], 'device of the network: auto, cpu, cuda or cuda:N')
+    add(
+        '--device',
+        network['device'],
+        'device of the network: auto, cpu, cuda or cuda:N; auto uses the first GPU if there is one',
+    )
     add(
         '--preset',
         network['preset'],
-        'trade-off between accuracy and speed; on CUDA, fast is the same as balanced',
+        'trade-off between accuracy and speed: exact is the most accurate, fast the fastest; on'
+        ' CUDA, fast is the same as balanced',
         choices=PRESETS,
     )
     add(
         '--precision',
         network['precision'],
-        "arithmetic of the network; auto = the preset's",
+        'number format of the computation; auto = the one of the preset',
         choices=PRECISIONS,
     )
     add(
         '--backend',
         network['backend'],
-        'runtime of the network; auto = the fastest one installed',
+        'runtime that executes the network; auto = the fastest one that is installed',
         choices=('auto', *BACKENDS),
     )
     add(
         '--output-stride',
         network['output_stride'],
-        "output stride of the backbone; 0 = the preset's",
+        'output stride of the backbone; smaller is more accurate and slower; 0 = the one of the'
+        ' preset',
         type=int,
         choices=(0, *OUTPUT_STRIDES),
     )
     add(
         '--input-size',
         network['input_size'],
-        'network input size, px; 0 = the size of the image',
+        'size to which images are scaled for the network, px; reduce it for speed; 0 0 = the size'
+        ' of the image',
         nargs=2,
         type=int,
         metavar=('WIDTH', 'HEIGHT'),
@@ -79,56 +87,58 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--tile',
         network['tile'],
-        'tile size for images larger than this, px; 0 = no tiling',
+        'side of the tiles into which larger images are divided, px; reduce it if memory runs out;'
+        ' 0 = no tiling',
         type=_count,
         metavar='PX',
     )
     add(
         '--tile-overlap',
         network['tile_overlap'],
-        'minimum overlap of neighbouring tiles, px',
+        'minimum overlap of neighbouring tiles, px; at least the size of a typical rock',
         type=_count,
         metavar='PX',
     )
     add(
         '--threshold',
         settings['threshold'],
-        'probability from which a pixel is rock',
-        'the threshold of the weights',
+        'probability from which a pixel is rock, 0 to 1; raise it to get fewer false positives',
+        'the threshold in the metadata of the weights',
         type=_fraction,
         metavar='P',
     )
     add(
         '--min-area',
         rocks['min_area'],
-        'minimum area of a reported rock, px',
+        'minimum area of a reported rock, px; raise it to ignore pebbles and noise',
         type=_count,
         metavar='N',
     )
     add(
         '--max-rocks',
         rocks['max_rocks'],
-        'maximum number of reported rocks per image, largest first',
+        'maximum number of reported rocks per image; the largest ones are reported',
         type=_count,
         metavar='N',
     )
     add(
         '--polygon-tolerance',
         rocks['polygon_tolerance'],
-        'maximum distance between a contour and its polygon, px',
+        'maximum distance between a contour and its polygon, px; raise it to get fewer vertices',
         type=_positive,
         metavar='PX',
     )
     add(
         '--split-touching',
         rocks['split_touching'],
-        'separate rocks that touch',
+        'separate rocks that touch each other; without it, they are reported as one rock',
         action=argparse.BooleanOptionalAction,
     )
     add(
         '--ignore-mask',
         settings['keep'],
-        'PNG of the size of the images; pixels that are 0 are never rock',
+        'PNG of the size of the images; where it is 0, no rock is reported; use it for parts of'
+        ' the robot in view',
         'none',
         type=Path,
         metavar='FILE',
@@ -136,7 +146,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--significant-bits',
         0,
-        'bits that 16-bit images use; 0 = the smallest number that holds all values so far',
+        'number of bits that 16-bit images use; 0 = the smallest number that holds all values so'
+        ' far; set it if the brightness of such images is wrong',
         type=int,
         choices=bit_depth.CHOICES,
         metavar='BITS',
@@ -144,7 +155,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--max-pixels',
         MAX_PIXELS,
-        'maximum number of pixels of an image; larger images are rejected',
+        'maximum number of pixels of an image; larger images are rejected, to limit memory',
         type=_count,
         metavar='N',
     )
@@ -158,10 +169,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_track_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--track`: whether rocks keep their ids from image to image."""
+    """Adds `--track`, which sets whether rocks keep their ids from image to image."""
     parser.add_argument(
         '--track', action=argparse.BooleanOptionalAction, default=Settings.track,
-        help=f'keep the id of a rock from image to image (default: {Settings.track})',
+        help='track rocks, so that a rock keeps its id from image to image'
+        f' (default: {Settings.track})',
     )  # fmt: skip
 
 
@@ -169,7 +181,7 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
     """Loads the network that the options name.
 
     Raises:
-        ValueError: The weights cannot be used, or an option does not go with this machine.
+        ValueError: The weights cannot be used, or this machine does not support an option.
     """
     return Segmenter(
         load_weights(arguments.weights, arguments.device, arguments.backend, arguments.precision),
@@ -186,10 +198,10 @@ def segmenter_of(arguments: argparse.Namespace) -> Segmenter:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Reads the settings out of the options.
+    """Returns the settings of the options.
 
     Raises:
-        ValueError: The ignore mask is no image.
+        ValueError: The ignore mask is not a valid image.
     """
     return Settings(
         arguments.threshold,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node as a process of its own, which ends with the one that started it."""
+"""Runs the node in a child process, which ends when its parent ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_TIMEOUT = 20.0
 
 
 class NodeProcess:
-    """A running node. Used as a context manager: leaving it ends the process."""
+    """A running node. As a context manager, it stops the process on exit."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class NodeProcess:
         """Starts the node in this process's environment.
 
         Args:
-            parameters: Name → value, as one types it after `-p`.
-            remappings: Name → name.
-            log: File for what it prints.
-            program: What Python runs.
+            parameters: Name of a parameter → its value as in `-p NAME:=VALUE`.
+            remappings: Name of a topic → its new name.
+            log: File for the output of the node.
+            program: Arguments of the Python interpreter.
 
         Raises:
             OSError: The log cannot be written.
@@ -48,7 +48,7 @@ class NodeProcess:
             command += ['-p', f'{name}:={value}']
         for name, value in remappings.items():
             command += ['-r', f'{name}:={value}']
-        # Found where this process found it, whatever the working directory is.
+        # The child imports the same package as this process, whatever the working directory is.
         root = str(Path(rock_seg_ros.__file__).parents[1])
         paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
         with log.open('wb') as output, _interrupts_held():
@@ -57,7 +57,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # a terminal's Ctrl-C is for this process, which stops the node
+                process_group=0,  # Ctrl-C reaches only this process, which then stops the node
                 preexec_fn=_end_with_parent,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
             )
@@ -70,22 +70,22 @@ class NodeProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the node."""
         return self._process.pid
 
     def status(self) -> int | None:
-        """Returns the exit status; None while it runs."""
+        """Returns the exit status; None while the node runs."""
         return self._process.poll()
 
     def last_lines(self) -> str:
-        """Returns the end of its log, as one line."""
+        """Returns the last lines of the log of the node, joined to one line."""
         lines = self._log.read_text(errors='replace').splitlines()
         return ' | '.join(line.strip() for line in lines[-LAST_LINES:] if line.strip())
 
     def stop(self) -> None:
-        """Interrupts it and waits for the forward pass in hand; one that hangs is killed.
+        """Interrupts the node and waits until it has finished its current image.
 
-        Ctrl-C meanwhile kills it, too, and is passed on.
+        The node is killed if it does not end within `STOP_TIMEOUT` or on another Ctrl-C.
         """
         try:
             if self._process.poll() is None:
@@ -94,13 +94,13 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            self._process.kill()  # does nothing to one that has ended
+            self._process.kill()  # has no effect if the process has ended
             self._process.wait()
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Has Ctrl-C take effect afterwards: Python loses it in what it runs around a fork."""
+    """Delays Ctrl-C until the end of the block, because Python loses it during a fork."""
     held: list[Any] = []
     before: Any = signal.signal(signal.SIGINT, lambda *details: held.append(details))
     try:
@@ -112,5 +112,5 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Has Linux interrupt the node however the process that started it ends, see prctl(2)."""
+    """Makes Linux interrupt the node when its parent ends for any reason, see prctl(2)."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg play`: a bag's messages, published in step with their time stamps."""
+"""`rock_seg play`: publishes the messages of a bag at the times at which they were recorded."""
 
 from __future__ import annotations
 
@@ -37,18 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('bag', type=Path, metavar='BAG', help=BAG_HELP)
     parser.add_argument(
         '--rate', type=_above_zero, default=1.0, metavar='R',
-        help='playback speed relative to the recording (default: %(default)s)',
+        help='playback speed relative to the recording: 0.5 is half as fast (default: %(default)s)',
     )  # fmt: skip
-    parser.add_argument('--loop', action='store_true', help='restart at the end of the bag')
-    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='publish only these topics')
+    parser.add_argument(
+        '--loop', action='store_true', help='restart at the end of the bag until interrupted'
+    )
+    parser.add_argument(
+        '--topics', nargs='+', metavar='TOPIC', help='publish only these topics (default: all)'
+    )
     parser.add_argument(
         '--clock', type=_above_zero, nargs='?', const=CLOCK_RATE, metavar='HZ',
-        help='also publish /clock (default rate: %(const)s Hz)',
+        help='also publish /clock at this rate, Hz, for nodes with use_sim_time'
+        ' (without a number: %(const)s)',
     )  # fmt: skip
     parser.add_argument(
         '--wait-for-subscribers', type=_above_zero, nargs='?', const=SUBSCRIBER_TIMEOUT,
         default=0.0, metavar='S',
-        help='wait for a subscriber before the start (default limit: %(const)s s)',
+        help='wait until a topic has a subscriber before the start, at most this many seconds'
+        ' (without a number: %(const)s)',
     )  # fmt: skip
 
 
@@ -81,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_topics(bag: Bag, names: Iterable[str] | None) -> list[BagTopic]:
-    """Returns the bag's topics of these names; all for None.
+    """Returns the topics of the bag with these names, or all topics if `names` is None.
 
     Raises:
         UsageError: The bag has no such topic.
@@ -96,15 +102,15 @@ def choose_topics(bag: Bag, names: Iterable[str] | None) -> list[BagTopic]:
 
 
 class Player:
-    """Publishes messages of a bag as they are.
+    """Publishes messages of a bag without decoding them.
 
     Attributes:
-        skipped: A line for each topic that cannot be published here.
-        count: Messages that are played in one go.
+        skipped: One line per topic that cannot be published, with the reason.
+        count: Number of messages in one pass over the bag.
     """
 
     def __init__(self, node: Node, bag: Bag, topics: Iterable[BagTopic]) -> None:
-        """Creates a publisher for each topic, with the QoS that was recorded.
+        """Creates a publisher for each topic with the recorded QoS.
 
         Raises:
             BagError: None of the topics can be published, or they have no messages.
@@ -117,9 +123,11 @@ class Player:
         for topic in topics:
             kind = message_class(topic.type)
             if kind is None:
-                self.skipped.append(f'{topic.name} is skipped: {topic.type} is not installed here')
+                self.skipped.append(f'{topic.name} is skipped: {topic.type} is not installed')
             elif not bag.has_ros2_form(topic):
-                self.skipped.append(f'{topic.name} is skipped: {topic.type} is another in ROS 2')
+                self.skipped.append(
+                    f'{topic.name} is skipped: {topic.type} has other fields in ROS 2'
+                )
             else:
                 self._topics.append(topic)
                 self._publishers[topic.name] = node.create_publisher(
@@ -131,30 +139,30 @@ class Player:
         self._clock: Any = None
 
     def wait_for_subscriber(self, timeout: float, wait: Wait | None = None) -> None:
-        """Waits until somebody subscribes to one of the topics.
+        """Waits until one of the topics has a subscriber.
 
         Args:
-            timeout: Most seconds.
-            wait: Called with a `time.monotonic()` to wait for; None = sleep.
+            timeout: Maximum waiting time, s.
+            wait: Called with the `time.monotonic()` until which to wait; None = sleep.
 
         Raises:
-            TimeoutError: Nobody did.
+            TimeoutError: There is still no subscriber.
         """
         deadline = time.monotonic() + timeout
         while not any(p.get_subscription_count() for p in self._publishers.values()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f'nobody subscribed to {", ".join(self._publishers)}')
+                raise TimeoutError(f'no subscriber to {", ".join(self._publishers)}')
             (wait or sleep_until)(time.monotonic() + POLL_INTERVAL)
 
     def play(
         self, rate: float, wait: Wait, clock_rate: float | None = None
     ) -> Iterator[BagMessage]:
-        """Publishes each message when its time has come, then yields it.
+        """Publishes each message at its time, then yields it.
 
         Args:
-            rate: Times as fast as recorded.
-            wait: Called with the `time.monotonic()` until which there is nothing to do.
-            clock_rate: Of /clock, Hz; None = none.
+            rate: Playback speed relative to the recording.
+            wait: Called with the `time.monotonic()` until which to wait.
+            clock_rate: Rate of /clock, Hz; None = /clock is not published.
         """
         if clock_rate and self._clock is None:
             self._clock = self._node.create_publisher(Clock, '/clock', 10)
@@ -169,7 +177,7 @@ class Player:
             yield message
 
     def finish(self) -> None:
-        """Lets the last messages arrive."""
+        """Waits until reliable subscribers have acknowledged the last messages."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(ACKNOWLEDGE_TIMEOUT)
 
@@ -182,12 +190,12 @@ class Player:
 def with_clock_ticks(
     messages: Iterable[BagMessage], period: int
 ) -> Iterator[tuple[int, BagMessage | None]]:
-    """Pairs messages with their stamps and puts ticks (None) between them.
+    """Pairs messages with their stamps and inserts clock ticks (None) between them.
 
     Args:
-        messages: In order of their stamps.
-        period: Of the ticks in the bag's time, ns; the first comes with the first message.
-            0 = no ticks.
+        messages: Messages in the order of their stamps.
+        period: Period of the ticks in bag time, ns; the first tick has the stamp of the first
+            message. 0 = no ticks.
 
     Yields:
         Stamp (ns) and message, or None for a tick.
@@ -205,12 +213,12 @@ def with_clock_ticks(
 def paced(
     timed: Iterable[tuple[int, BagMessage | None]], rate: float, wait: Wait
 ) -> Iterator[tuple[int, BagMessage | None]]:
-    """Hands on each item when its time has come, counted from the first one, so without drift.
+    """Yields each item at its time, which is computed from the first item to avoid drift.
 
     Args:
         timed: Stamp (ns) and item.
-        rate: Times as fast as the stamps.
-        wait: Called with the `time.monotonic()` until which there is nothing to do.
+        rate: Playback speed relative to the stamps.
+        wait: Called with the `time.monotonic()` until which to wait.
     """
     first: int | None = None
     started = 0.0
@@ -222,12 +230,12 @@ def paced(
 
 
 def sleep_until(moment: float) -> None:
-    """Sleeps until `time.monotonic()` is `moment`."""
+    """Sleeps until `time.monotonic()` reaches `moment`."""
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def message_class(name: str) -> Any:
-    """Returns the Python class of a type such as 'sensor_msgs/msg/Image'; None = not installed."""
+    """Returns the Python class of a message type; None if the type is not installed."""
     package, _, short = name.rpartition('/')
     try:
         kind = getattr(importlib.import_module(package.replace('/', '.')), short)
@@ -238,7 +246,7 @@ def message_class(name: str) -> Any:
 
 
 def to_profile(qos: Qos) -> QoSProfile:
-    """Turns a recorded QoS into one to publish with; what was not told becomes ROS 2's default."""
+    """Converts a recorded QoS to a QoSProfile; unknown policies become the defaults of ROS 2."""
     best_effort = qos.reliability == QosReliability.BEST_EFFORT
     latched = qos.durability == QosDurability.TRANSIENT_LOCAL
     keep_all = qos.history == QosHistory.KEEP_ALL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg video`: the rocks drawn onto a video."""
+"""`rock_seg video`: finds rocks in a video and draws them onto a copy of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from rock_seg_ros.tools.network_options import (
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)
-MARGIN = 0.5  # s; headers are rounded, and begin at other times than the first frame
+MARGIN = 0.5  # s; durations in headers are rounded and need not start at the first frame
 
 
 class Frame(NamedTuple):
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
     Attributes:
         stamp: Time, ticks.
-        duration: How long it is seen, ticks.
+        duration: Time for which it is displayed, ticks.
         image: H×W×3 uint8 RGB, upright.
     """
 
@@ -53,33 +53,37 @@ class Frame(NamedTuple):
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; the message is one line naming file and reason."""
+    """A video that cannot be read; the message is one line with the file and the reason."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg video`."""
-    parser.add_argument('input', type=Path, metavar='IN', help='video file')
+    parser.add_argument(
+        'input', type=Path, metavar='IN', help='input video, of any format that FFmpeg reads'
+    )
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT.mp4',
-        help='output video (H.264, without sound); the rocks are written to OUT.json',
+        help='output video (H.264 in MP4, without sound); the rocks are written to OUT.json',
     )  # fmt: skip
     add_track_option(parser)
     add_network_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every frame; what cannot be read is told, and what can be is kept."""
+    """Processes every frame. Frames that cannot be read are reported, and the others are kept."""
     output: Path = arguments.output
     record = output.with_suffix('.json')
     if output.suffix.lower() != '.mp4':
         raise UsageError(f'{output}: the name must end in .mp4')
     if output.resolve() == arguments.input.resolve():
-        raise UsageError(f'{output}: is the input, too')
+        raise UsageError(f'{output}: is the input file; choose another output file')
     if record.is_file() and not is_result_file(record):
-        raise UsageError(f'{record}: would be overwritten, and is not ours; name another output')
+        raise UsageError(
+            f'{record}: exists and was not written by rock_seg; choose another output file'
+        )
     depth = BitDepth(
         arguments.significant_bits,
-        lambda told: print_message('video', f'{arguments.input}: {told}; {BITS_HINT}'),
+        lambda text: print_message('video', f'{arguments.input}: {text}; {BITS_HINT}'),
     )
     with Video(arguments.input, depth, arguments.max_pixels) as video:
         settings = settings_of(arguments)
@@ -102,9 +106,10 @@ class Video:
     Attributes:
         path: The file.
         rate: Its mean frame rate, Hz.
-        time_base: Seconds a tick of its time stamps.
-        count: How many frames there are; 0 = not known.
-        problem: One line of what could not be read, once the frames are; empty if all could.
+        time_base: Seconds per tick of its time stamps.
+        count: Number of frames; 0 = unknown.
+        problem: Set after the frames were read: one line about frames that could not be read;
+            empty if there are none.
     """
 
     def __init__(
@@ -114,22 +119,22 @@ class Video:
 
         Args:
             path: The file.
-            depth: How many bits its frames use, where they have 16; None = as they show.
-            max_pixels: A video of larger frames is refused.
+            depth: Number of bits that 16-bit frames use; None = found from the values.
+            max_pixels: Maximum number of pixels of a frame; larger videos are rejected.
 
         Raises:
-            VideoError: It is no video, or too large.
-            OSError: It cannot be read.
+            VideoError: The file is not a video, or its frames are too large.
+            OSError: The file cannot be read.
         """
         self.path = path
         self.problem = ''
         self._depth = depth or BitDepth()
-        with path.open('rb'):  # a missing file and missing rights have good messages of their own
+        with path.open('rb'):  # raises OSError with a clear message if the file cannot be read
             pass
         try:
             self._container = av.open(str(path))
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f'{path}: no video ({_line(error)})') from None
+            raise VideoError(f'{path}: not a video ({_line(error)})') from None
         try:
             self._stream = self._open_stream(max_pixels)
         except VideoError:
@@ -157,10 +162,10 @@ class Video:
         self._container.close()
 
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames, whose stamps rise; one that does not decode is left out.
+        """Yields the frames with increasing stamps. Frames that do not decode are skipped.
 
         Raises:
-            VideoError: The file has no frame that decodes.
+            VideoError: No frame can be decoded.
         """
         last: int | None = None
         step = max(1, round(1 / (self.rate * self.time_base)))
@@ -170,10 +175,10 @@ class Video:
             last = stamp if last is None else max(stamp, last + 1)
             yield Frame(last, frame.duration or step, self._image(frame))
         if last is None:
-            raise VideoError(self.problem or f'{self.path}: has no frame that decodes')
+            raise VideoError(self.problem or f'{self.path}: no frame can be decoded')
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Yields the frames that decode; says of the others in `problem`."""
+        """Yields the frames that decode; describes the others in `problem`."""
         packets = lost = good = 0
         end, why, damaged = 0.0, '', False
         demuxed = self._container.demux(self._stream)
@@ -195,17 +200,17 @@ class Video:
                 yield frame
         if damaged or self._is_short(packets, end):
             of = f' of {self.count}' if self.count else ''
-            self.problem = f'{self.path}: breaks off after {good}{of} frames'
+            self.problem = f'{self.path}: truncated after {good}{of} frames'
         elif lost:
-            frames = '1 frame does' if lost == 1 else f'{lost} frames do'
-            self.problem = f'{self.path}: {frames} not decode ({why})'
+            frames = '1 frame' if lost == 1 else f'{lost} frames'
+            self.problem = f'{self.path}: {frames} could not be decoded ({why})'
 
     def _is_short(self, packets: int, end: float) -> bool:
-        """Whether the file has less than its header says, as far as that can be told."""
+        """Whether the file is shorter than its header says, as far as this can be determined."""
         if 'avi' in self._container.format.name.split(','):
             return packets < self.count  # FFmpeg guesses the duration from the file's size
         whole = (self._container.duration or 0) / av.time_base
-        other = len(self._container.streams) > 1  # may be longer
+        other = len(self._container.streams) > 1  # another stream may be longer than the video
         if other and packets >= self.count:
             return False
         return end < whole - max(MARGIN, 3 / self.rate)
@@ -224,7 +229,7 @@ def _draw(
     settings: Settings,
     tracker: Tracker,
 ) -> list[dict[str, Any]]:
-    """Writes the overlay video; returns a record a frame."""
+    """Writes the overlay video; returns the results per frame."""
     records = []
     frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
     with OverlayVideo(output, video.rate, video.time_base) as drawn:
@@ -237,10 +242,10 @@ def _draw(
 
 
 class OverlayVideo:
-    """An H.264 file that browsers play: yuv420p, index first."""
+    """Writes an H.264 file that browsers can play: yuv420p, with the index at the beginning."""
 
     def __init__(self, path: Path, rate: Fraction, time_base: Fraction) -> None:
-        """Opens the file; `rate` in Hz, `time_base` in seconds a tick."""
+        """Opens the file; `rate` in Hz, `time_base` in seconds per tick."""
         self._container = av.open(str(path), 'w', format='mp4', options={'movflags': '+faststart'})
         self._rate, self._time_base = rate, time_base
         self._stream: Any = None
@@ -255,7 +260,7 @@ class OverlayVideo:
         self._container.close()
 
     def write(self, frame: Frame) -> None:
-        """Adds a frame; an odd side gets its last pixels twice, since yuv420p colours pairs."""
+        """Adds a frame. Odd sides are padded by one pixel, because yuv420p needs even sides."""
         height, width = frame.image.shape[:2]
         even = cv2.copyMakeBorder(frame.image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._stream is None:
@@ -267,11 +272,11 @@ class OverlayVideo:
 
     def _encode(self, coded: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(coded):
-            packet.duration = self._durations.pop(packet.pts)  # the encoder forgets it
+            packet.duration = self._durations.pop(packet.pts)  # the encoder does not keep it
             self._container.mux(packet)
 
     def _open_stream(self, width: int, height: int) -> None:
-        # Without B-frames, the file's length is right even where the frame rate changes.
+        # Without B-frames, the duration of the file is right even if the frame rate varies.
         self._stream = self._container.add_stream('libx264', rate=self._rate, options={'bf': '0'})
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = 'yuv420p'
@@ -279,7 +284,7 @@ class OverlayVideo:
 
 
 def _turns(rotation: float) -> int:
-    """Returns the quarter turns counterclockwise that set a frame upright."""
+    """Returns the number of counterclockwise quarter turns that make a frame upright."""
     return QUARTER_TURNS.get(round(rotation), 0)
 
 

@@ -75,7 +75,7 @@ class Job:
 
 
 def weights_of(who: str, weights: str) -> str:
-    """Returns the weights of one of `CONFIGURATIONS`; a file that was given takes ResNet-50's place."""
+    """Returns the weights of a configuration; `weights`, if given, replaces ResNet-50."""
     embedded = CONFIGURATIONS[who][0]
     return weights if weights and embedded == RESNET else embedded
 
