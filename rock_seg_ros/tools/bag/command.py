@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg bag`: rocks in every image of a bag, in a new bag as the node would tell them."""
+"""`rock_seg bag`: writes a new bag with the messages that the node would publish for a bag."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def type_name(output: type[Output]) -> str:
     return f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
 
 
-# Those whose type can be written: rosbags does not know vision_msgs.
+# Outputs whose message type can be written: rosbags does not know vision_msgs.
 CHOICES = {
     output.topic.removeprefix('~/'): output
     for output in OUTPUTS
@@ -73,37 +73,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
-        help='output bag (mcap) with the messages that the node would publish',
+        help='output bag (mcap) with the messages that the node would publish; must not exist',
     )  # fmt: skip
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
         help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
     )  # fmt: skip
-    parser.add_argument('--copy', action='store_true', help='also copy the messages of IN to OUT')
+    parser.add_argument(
+        '--copy',
+        action='store_true',
+        help='also copy the messages of IN to OUT (default: only the results)',
+    )
     parser.add_argument(
         '--report',
         type=Path,
         metavar='FILE.html',
-        help='write a report with statistics and plots to this file',
+        help='write a report with statistics, plots and example images to this file',
     )
-    parser.add_argument('--image', metavar='TOPIC', help='image topic (default: the only one)')
+    parser.add_argument(
+        '--image',
+        metavar='TOPIC',
+        help='image topic; required if the bag has several cameras (default: the only image topic)',
+    )
     parser.add_argument(
         '--camera-info',
         metavar='TOPIC',
-        help="camera_info topic, '' = none (default: the one of the image topic)",
+        help="camera_info topic, '' = none (default: camera_info in the namespace of the images)",
     )
     parser.add_argument(
         '--rectified',
         action='store_true',
-        help="the images are rectified: use camera_info's P, without distortion",
+        help='use the projection matrix P of camera_info without distortion, for images that are'
+        ' rectified (default: K with distortion)',
     )
     parser.add_argument(
         '--depth',
         metavar='TOPIC',
-        help="depth topic registered to the images, raw, compressed or compressedDepth; '' = none"
-        " (default: the one with the images' frame_id)",
+        help='topic of depth that is registered to the images: raw, compressed or compressedDepth;'
+        " '' = none (default: the only depth topic with the frame_id of the images)",
     )
-    for name, default, told in (
+    for name, default, text in (
         (
             '--depth-tolerance',
             node.depth_tolerance,
@@ -112,23 +121,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (
             '--camera-height',
             node.camera_height,
-            'height of the camera above level ground, m; 0 = unknown',
+            'height of the camera above level ground, m, which gives sizes in metres without depth;'
+            ' 0 = unknown',
         ),
-        ('--camera-tilt', node.camera_tilt, 'angle of the optical axis below the horizon, rad'),
-        ('--camera-roll', node.camera_roll, 'rotation of the camera about its optical axis, rad'),
+        (
+            '--camera-tilt',
+            node.camera_tilt,
+            'angle of the optical axis below the horizon, rad; used with --camera-height',
+        ),
+        (
+            '--camera-roll',
+            node.camera_roll,
+            'rotation of the camera about its optical axis, rad; used with --camera-height',
+        ),
     ):
-        told = f'{told} (default: {default})'
-        parser.add_argument(name, type=float, default=default, metavar='X', help=told)
+        text = f'{text} (default: {default})'
+        parser.add_argument(name, type=float, default=default, metavar='X', help=text)
     add_track_option(parser)
     add_network_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Works on every image; one that cannot be used is told and counted, and the rest goes on."""
+    """Processes every image. Images that fail are reported and counted, and the others go on."""
     output: Path = arguments.output
     if output.exists():
-        raise BagError(f'{output}: exists already')
-    if arguments.report:  # before the work: matplotlib may be missing, or the folder unwritable
+        raise BagError(f'{output}: exists; choose another output or delete it')
+    if arguments.report:  # fails before the processing if matplotlib is missing
         from rock_seg_ros.tools.bag.report import Record, RunSummary, write_report
 
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
@@ -148,10 +166,10 @@ def run(arguments: argparse.Namespace) -> int:
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
     if damage:
-        print_message('bag', f'{damage}; what was found before is kept')
+        print_message('bag', f'{damage}; the results up to there are kept')
     print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
     if record:
-        told = RunSummary(
+        about = RunSummary(
             arguments.command_line,
             _facts(sources, segmenter, arguments),
             results.refused,
@@ -159,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.track,
             segmenter.card,
         )
-        write_report(arguments.report, arguments.input.name, record, told)
+        write_report(arguments.report, arguments.input.name, record, about)
     return FAILED if results.refused or damage else 0
 
 
@@ -170,7 +188,7 @@ def _reader(
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
     images = ImageReader(
-        lambda told: print_message('bag', f'{sources.image.name}: {told}; {BITS_HINT}'),
+        lambda text: print_message('bag', f'{sources.image.name}: {text}; {BITS_HINT}'),
         arguments.significant_bits,
         arguments.max_pixels,
     )
@@ -188,7 +206,7 @@ def _reader(
 def _frames(
     bag: Bag, sources: CameraTopics, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
 ) -> Generator[Frame, None, None]:
-    """Yields the images with a progress bar; meanwhile copies the messages of some topics."""
+    """Yields the images with a progress bar, and copies the messages of `copied` on the way."""
     topics = {topic.name: topic for topic in (*sources.topics, *copied)}
     messages = _copying(bag.messages(topics.values()), writer, copied)
     first_info = whole_first(bag, sources.info) if sources.info else None
@@ -200,7 +218,7 @@ def _frames(
 def _facts(
     sources: CameraTopics, segmenter: Segmenter, arguments: argparse.Namespace
 ) -> dict[str, str]:
-    """Returns what a report says was used."""
+    """Returns the topics, weights and settings that the report lists."""
     facts = {
         'images': sources.image.name,
         'camera_info': sources.info.name if sources.info else '–',
@@ -213,18 +231,18 @@ def _facts(
 
 
 class Results:
-    """Writes what is found in images.
+    """Writes the results of images to a bag.
 
     Attributes:
-        done: Images with results.
-        refused: Reason → images without.
-        topics: Topic → output that goes there.
+        done: Number of images with results.
+        refused: Reason → number of images that were rejected for it.
+        topics: Topic → its output.
     """
 
     def __init__(
         self, writer: BagWriter, outputs: Sequence[type[Output]], record: Record | None = None
     ) -> None:
-        """Adds the topics of the outputs to the bag; `record` takes in what a report shows."""
+        """Adds the topics of the outputs to the bag; `record` collects the data of a report."""
         self.done = 0
         self.refused: Counter[str] = Counter()
         self.topics = {output.topic.replace('~', NODE): output for output in outputs}
@@ -235,11 +253,11 @@ class Results:
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
 
     def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
-        """Writes the results of images; returns what damage ended them, '' if none did.
+        """Writes the results of all images; returns the damage that ended the bag early, or ''.
 
         Raises:
-            BagError: The bag is damaged before the first image.
-            OSError: The bag cannot be written.
+            BagError: The input is damaged before its first image.
+            OSError: The output bag cannot be written.
         """
         try:
             for frame in frames:
@@ -251,10 +269,10 @@ class Results:
         return ''
 
     def take(self, frame: Frame, reader: BagImageReader) -> None:
-        """Writes all results of an image; none where something goes wrong with it.
+        """Writes all results of an image, or none of them if an error occurs.
 
         Raises:
-            OSError: The bag cannot be written.
+            OSError: The output bag cannot be written.
         """
         try:
             analysis = reader.read(frame)
@@ -274,7 +292,7 @@ class Results:
         self.done += 1
 
     def _refuse(self, frame: Frame, error: Exception) -> None:
-        """Counts an image, and tells of the first one of each reason."""
+        """Counts a rejected image, and reports the first one of each reason."""
         reason = reason_of(error)
         self.refused[reason] += 1
         if self.refused[reason] == 1:
@@ -283,9 +301,9 @@ class Results:
 
 
 def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
-    """Returns one line."""
+    """Returns one line with the numbers of images that were processed and rejected, and why."""
     parts = [f'{done} images with results']
-    for name, counted in (('refused', refused), ('set aside', set_aside)):
+    for name, counted in (('rejected', refused), ('without depth or camera_info', set_aside)):
         if counted:
             reasons = ', '.join(f'{reason} ({count})' for reason, count in counted.items())
             parts.append(f'{name}: {reasons}')
@@ -294,7 +312,7 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 
 @contextmanager
 def _atomic_bag(output: Path) -> Iterator[BagWriter]:
-    """Yields a bag that gets its name when all is written; until then, and else, there is none."""
+    """Yields a bag that appears under its name only when everything is written."""
     try:
         with folder_beside(output) as folder:
             place = folder / output.name
@@ -306,14 +324,14 @@ def _atomic_bag(output: Path) -> Iterator[BagWriter]:
 
 
 def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagTopic]:
-    """Adds the bag's topics to the new one; tells of those that cannot be copied."""
+    """Adds the topics of the input to the output, and reports those that cannot be copied."""
     copied = []
     for topic in bag.topics:
         why = ''
         if topic.name in made:
-            why = 'it is made anew'
+            why = 'it would collide with a topic of the results'
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
-            why = f'{topic.type} is another in ROS 2, or not known'
+            why = f'{topic.type} is unknown or has other fields in ROS 2'
         if why:
             print_message('bag', f'{topic.name} is not copied: {why}')
         else:
@@ -325,7 +343,7 @@ def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagT
 def _copying(
     messages: Iterable[BagMessage], writer: BagWriter, copied: Iterable[BagTopic]
 ) -> Iterator[BagMessage]:
-    """Writes the messages of some topics as they pass through."""
+    """Yields all messages, and writes those of the `copied` topics."""
     names = {topic.name for topic in copied}
     for message in messages:
         if message.topic in names:

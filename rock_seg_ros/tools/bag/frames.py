@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's images in order, each with the camera_info and the depth that belong to it."""
+"""Pairs each image of a bag with its camera_info and its depth."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rock_seg_ros.perception.geometry.pairing import NS, Pairing
 from rock_seg_ros.tools.bag.files import BagError, BagMessage
 from rock_seg_ros.tools.bag.topics import CameraTopics
 
-# s in the bag that an image waits for its depth, whose registration takes a while.
+# Maximum time in the bag by which depth may follow its image, s; registration delays depth.
 LOOK_AHEAD = 1
 STAMP_END = 12
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image of a bag and what belongs to it.
+    """An image of a bag with its camera_info and depth.
 
     Attributes:
         message: The image.
-        stamp: Of its header, ns.
-        info: Its camera_info in CDR; None = there is none.
-        depth: Its depth in CDR; None = there is none.
+        stamp: Stamp in its header, ns.
+        info: Its camera_info in CDR; None = the bag has none.
+        depth: Its depth in CDR; None = no depth has a stamp near enough.
     """
 
     message: BagMessage
@@ -40,22 +40,22 @@ def frames(
     tolerance: float,
     first_info: BagMessage | None = None,
 ) -> Iterator[Frame]:
-    """Joins images with their camera_info (the nearest) and depth.
+    """Pairs images with the camera_info and the depth whose stamps are nearest.
 
-    An image waits until depth of its own stamp or a later one has come, which may lie after it,
-    or `LOOK_AHEAD` has passed.
+    An image waits until depth with its own or a later stamp was read, or until `LOOK_AHEAD` has
+    passed, because depth may follow its image in the bag.
 
     Args:
-        messages: Of the sources, in the order of the bag; others are passed over.
-        sources: The topics.
-        tolerance: How far the stamps of depth and image may be apart, s.
-        first_info: For the images before the first camera_info.
+        messages: Messages in the order of the bag; those of other topics are skipped.
+        sources: Topics of the camera.
+        tolerance: Maximum difference between the stamps of depth and image, s.
+        first_info: camera_info for the images before the first camera_info message.
 
     Yields:
         Each image, in order.
 
     Raises:
-        BagError: The bag is damaged; all images that came before were yielded.
+        BagError: The bag is damaged; all images before the damage were yielded.
     """
     infos: Pairing[bytes] = Pairing()
     depths: Pairing[bytes] = Pairing()
@@ -81,7 +81,7 @@ def frames(
             newest_depth = stamp
         while waiting and (
             sources.depth is None
-            or 0 <= newest_depth - waiting[0][0] <= LOOK_AHEAD * NS  # else time has jumped back
+            or 0 <= newest_depth - waiting[0][0] <= LOOK_AHEAD * NS  # negative if time jumped back
             or message.stamp - waiting[0][1].stamp > LOOK_AHEAD * NS
         ):
             yield frame()
@@ -92,7 +92,7 @@ def frames(
 
 
 def _before_damage(messages: Iterable[BagMessage], damage: list[BagError]) -> Iterator[BagMessage]:
-    """Yields messages until damage ends them, which is appended to the list."""
+    """Yields messages up to the first damage, whose error is appended to `damage`."""
     try:
         yield from messages
     except BagError as error:
@@ -100,9 +100,9 @@ def _before_damage(messages: Iterable[BagMessage], damage: list[BagError]) -> It
 
 
 def stamp_of(message: BagMessage) -> int:
-    """Returns the stamp (ns) of a message that begins with a header; when recorded if cut short."""
+    """Returns the stamp (ns) in the header of a message; for a truncated one its recording time."""
     if len(message.data) < STAMP_END:
         return message.stamp
-    order = '<' if message.data[1] & 1 else '>'  # CDR's second byte tells
+    order = '<' if message.data[1] & 1 else '>'  # the second byte of CDR is the byte order
     seconds, rest = struct.unpack_from(f'{order}iI', message.data, 4)
     return int(seconds * NS + rest)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's messages → images to be worked on, with what tells metres in them."""
+"""Converts messages of a bag to images, with the camera geometry that gives metres."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.tools.bag.frames import Frame
 from rock_seg_ros.tools.bag.topics import INFO, CameraTopics, read_message
 
-# What may go wrong with an image. RuntimeError: torch has no memory left.
+# Errors that reject a single image. torch raises RuntimeError when it is out of memory.
 IMAGE_ERRORS = (ValueError, RuntimeError, MemoryError, cv2.error)
 
 
 class BagImageReader:
-    """Makes images of a camera's messages, in their order.
+    """Analyses the images of a camera in their order.
 
     Attributes:
-        set_aside: Reason → images that went on without their depth or camera_info.
-        target: Id of the rock that was the target last.
+        set_aside: Reason → number of images whose depth or camera_info was ignored for it.
+        target: Id of the rock that was the last target.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class BagImageReader:
         """Starts with no image read.
 
         Args:
-            sources: The camera's topics.
-            segmenter: The network that is asked.
-            settings: How it is asked.
-            ground: That the camera is above, where known.
-            rectified: Whether the images are.
-            images: Makes arrays of the messages.
-            tell: Told in one line, once, why camera_info or depth is not used.
+            sources: Topics of the camera.
+            segmenter: The network.
+            settings: Settings of the analysis.
+            ground: Ground plane below the camera; None = unknown.
+            rectified: Whether the images are rectified.
+            images: Converts messages to arrays.
+            tell: Called once per reason with a line that says why camera_info or depth is ignored.
         """
         self.set_aside: Counter[str] = Counter()
         self.target: int | None = None
@@ -68,11 +68,11 @@ class BagImageReader:
         self._tell = tell
 
     def read(self, frame: Frame) -> Analysis:
-        """Reads an image.
+        """Reads and analyses an image.
 
         Raises:
-            InvalidImageError: It is no image, or in an unknown encoding.
-            ValueError: It does not have the ignore mask's size.
+            InvalidImageError: The image is invalid, or its encoding is unknown.
+            ValueError: Its size differs from that of the ignore mask.
         """
         message = read_message(frame.message.data, self._sources.image.type)
         image = self._images.read(message)
@@ -88,7 +88,7 @@ class BagImageReader:
         )
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
-        """Returns what tells metres in an image; what cannot be used is counted."""
+        """Returns the camera geometry of an image; unusable inputs are ignored and counted."""
         topic = self._sources.info.name if self._sources.info else ''
         try:
             if frame.info is None:
@@ -108,8 +108,8 @@ class BagImageReader:
             self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
         return View(lens, depth, self._ground)
 
-    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
-        """Counts what cannot be used, and tells of the first one of each reason."""
+    def _set_aside(self, reason: SetAside, topic: str) -> None:
+        """Counts an ignored input, and reports the first one of each reason."""
         self.set_aside[str(reason)] += 1
         if self.set_aside[str(reason)] == 1:
             self._tell(reason.line(topic))
@@ -117,7 +117,7 @@ class BagImageReader:
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
     ) -> NDArray[np.float32] | None:
-        """Reads the depth (m) of an image with some header, height and width."""
+        """Reads the depth (m) that belongs to an image of this header, height and width."""
         if self._sources.depth is None:
             return None
         if data is None:
@@ -135,5 +135,5 @@ def _read(data: bytes, kind: str, name: str) -> Any:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns what is counted of what went wrong."""
+    """Returns the reason under which an error is counted."""
     return error.reason if isinstance(error, InvalidImageError) else first_line(error)

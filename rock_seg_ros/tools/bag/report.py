@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag's images show together, as one HTML file that needs no other."""
+"""Writes the statistics of the images of a bag as a self-contained HTML report."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from rock_seg_ros.perception.writing import write_beside
 REACH = signature(observe).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WIDE = (2 * SIZE[0], SIZE[1])
-MIN_TRACK_LENGTH = 3  # images that a rock must be in to be no flicker
-POINTS = 400  # of a line; of longer bags each is a mean
+MIN_TRACK_LENGTH = 3  # images; a shorter track may be noise
+POINTS = (
+    400  # maximum number of points of a curve; each is the mean of several images in longer bags
+)
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """One image's figures.
+    """Statistics of one image.
 
     Attributes:
-        time: Since the first image of the bag, s.
-        rocks: How many.
-        seen: What it shows of the ground.
+        time: Time since the first image of the bag, s.
+        rocks: Number of rocks.
+        seen: Visible ground and rocks, for the rock abundance.
     """
 
     time: float
@@ -50,12 +52,12 @@ class ImageStatistics:
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """An image that is shown.
+    """An image that the report shows.
 
     Attributes:
-        time: Since the first image of the bag, s.
-        caption: What it shows.
-        overlay: Data URI.
+        time: Time since the first image of the bag, s.
+        caption: Time, number of rocks and share of rock pixels.
+        overlay: Overlay as a data URI.
     """
 
     time: float
@@ -64,17 +66,17 @@ class ExampleImage:
 
 
 class Record:
-    """Collects what a report shows, a few hundred bytes an image.
+    """Collects the data of a report, a few hundred bytes per image.
 
     Attributes:
-        moments: Of the images in their order.
-        pixel_diameters: Number of rocks by diameter of the disc of equal area, whole px.
-        ids: Id of a rock → images that it is in.
-        shown: What is special about an image → the image.
+        moments: Statistics of the images in their order.
+        pixel_diameters: Diameter of the disc of equal area, whole px → number of rocks.
+        ids: Track id of a rock → number of images with it.
+        shown: Reason why an image is shown → the image.
     """
 
     def __init__(self, images: int) -> None:
-        """Starts empty; `images` is how many there are in the bag."""
+        """Starts without data; `images` is the number of images in the bag."""
         self.moments: list[ImageStatistics] = []
         self.pixel_diameters: Counter[int] = Counter()
         self.ids: Counter[int] = Counter()
@@ -84,7 +86,7 @@ class Record:
         self._start: int | None = None
 
     def add(self, stamp: int, analysis: Analysis) -> None:
-        """Takes in what was found in the next image; `stamp` in ns."""
+        """Adds the results of the next image; `stamp` in ns."""
         self._start = stamp if self._start is None else self._start
         rocks = analysis.rocks
         seen = observe(
@@ -100,7 +102,7 @@ class Record:
         self._show(analysis)
 
     def _show(self, analysis: Analysis) -> None:
-        """Keeps the overlay of an image that is special."""
+        """Keeps the overlay of the first and middle image and of those with the most rock."""
         moment = self.moments[-1]
         special = []
         if len(self.moments) == 1:
@@ -120,15 +122,15 @@ class Record:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a report says of the work itself.
+    """Inputs and settings of the run that a report describes.
 
     Attributes:
-        command: That makes the report again.
-        facts: What was used → text.
-        refused: Reason → images without results.
-        set_aside: Reason → images whose depth or camera_info was not used.
-        tracked: Whether rocks keep their ids.
-        card: Of the weights.
+        command: Command line that creates the report again.
+        facts: Name of a topic or setting → its value.
+        refused: Reason → number of images that were rejected.
+        set_aside: Reason → number of images whose depth or camera_info was ignored.
+        tracked: Whether rocks were tracked.
+        card: Metadata of the weights.
     """
 
     command: str
@@ -139,14 +141,14 @@ class RunSummary:
     card: Card
 
 
-def write_report(output: Path, name: str, record: Record, told: RunSummary) -> None:
-    """Writes a report, beside the target first and then renamed.
+def write_report(output: Path, name: str, record: Record, about: RunSummary) -> None:
+    """Writes a report atomically.
 
     Args:
         output: The HTML file.
-        name: Of the bag.
-        record: What was found.
-        told: What is said beside it.
+        name: Name of the bag.
+        record: Results of the images.
+        about: Inputs and settings of the run.
 
     Raises:
         OSError: The file cannot be written.
@@ -155,49 +157,49 @@ def write_report(output: Path, name: str, record: Record, told: RunSummary) -> N
     page = render(
         TEMPLATE,
         name=name,
-        told=told,
-        figures=figures_of(record, field, told),
+        about=about,
+        figures=figures_of(record, field, about),
         plots=_plots(record, field),
         shown=_by_image(record.shown),
-        card=asdict(told.card),
+        card=asdict(about.card),
         reach=f'{REACH:g} m',
     )
     write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def statistics_of(record: Record) -> Abundance | None:
-    """Returns the statistics of all images together; None without images."""
+    """Returns the rock abundance over all images; None without images."""
     seen = [moment.seen for moment in record.moments]
     return compute_abundance(combine(seen)) if seen else None
 
 
-def figures_of(record: Record, field: Abundance | None, told: RunSummary) -> dict[str, str]:
-    """Returns the table of figures: what it is → value as text."""
+def figures_of(record: Record, field: Abundance | None, about: RunSummary) -> dict[str, str]:
+    """Returns the table of figures: name → value as text."""
     counts = [moment.rocks for moment in record.moments]
     figures = {
         'images with results': str(len(counts)),
-        'images refused': str(sum(told.refused.values())),
+        'rejected images': str(sum(about.refused.values())),
     }
     if field is None:
         return figures
-    figures['rocks an image, mean'] = f'{np.mean(counts):.2f}'
-    figures['rocks an image, least to most'] = f'{min(counts)} to {max(counts)}'
-    if told.tracked:
+    figures['rocks per image, mean'] = f'{np.mean(counts):.2f}'
+    figures['rocks per image, range'] = f'{min(counts)} to {max(counts)}'
+    if about.tracked:
         tracked = sum(images >= MIN_TRACK_LENGTH for images in record.ids.values())
-        figures['different rocks (ids)'] = str(len(record.ids))
-        figures[f'of them in {MIN_TRACK_LENGTH} images or more'] = str(tracked)
-    figures['share of the pixels that is rock'] = f'{field.pixel_share:.2%}'
+        figures['track ids'] = str(len(record.ids))
+        figures[f'track ids in {MIN_TRACK_LENGTH} images or more'] = str(tracked)
+    figures['share of rock pixels'] = f'{field.pixel_share:.2%}'
     metric = sum(np.isfinite(moment.seen.ground) for moment in record.moments)
     figures['images with metres'] = str(metric)
     if metric:
-        figures['ground seen, each image counted'] = f'{field.ground:.1f} m²'
-        figures['rock abundance: share of the ground'] = f'{field.abundance:.2%}'
-        figures["k of Golombek and Rapp's law"] = f'{field.k:.4f}'
+        figures['visible ground, summed over images'] = f'{field.ground:.1f} m²'
+        figures['rock abundance (share of the ground)'] = f'{field.abundance:.2%}'
+        figures['k of the Golombek and Rapp model'] = f'{field.k:.4f}'
     return figures
 
 
 def _by_image(shown: Mapping[str, ExampleImage]) -> dict[str, ExampleImage]:
-    """Names each image by all that is special about it; in order of time."""
+    """Groups the reasons why an image is shown by image, in the order of time."""
     groups: dict[ExampleImage, list[str]] = {}
     for name, image in shown.items():
         groups.setdefault(image, []).append(name)
@@ -214,9 +216,9 @@ def _plots(record: Record, field: Abundance | None) -> list[str]:
 
 
 def plot_rocks(moments: Sequence[ImageStatistics]) -> str:
-    """Plots how many rocks an image has over time."""
+    """Plots the number of rocks per image over time."""
     groups = groups_of(moments)
-    figure, axes = new_axes('Rocks in an image', 'time in the bag (s)', 'rocks', WIDE)
+    figure, axes = new_axes('Rocks per image', 'time in the bag (s)', 'rocks', WIDE)
     means = [float(np.mean([moment.rocks for moment in group])) for group in groups]
     axes.plot(_times(groups), means, color=BLUE, **_marks(groups))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -225,7 +227,7 @@ def plot_rocks(moments: Sequence[ImageStatistics]) -> str:
 
 
 def plot_abundance(moments: Sequence[ImageStatistics]) -> str:
-    """Plots how much is rock over time: of the pixels, and of the ground where that is known."""
+    """Plots the share of rock over time: of the pixels, and of the ground if it is known."""
     groups = groups_of(moments)
     fields = [compute_abundance(combine([moment.seen for moment in group])) for group in groups]
     figure, axes = new_axes('Rock abundance', 'time in the bag (s)', 'share (%)', WIDE)
@@ -242,7 +244,7 @@ def plot_abundance(moments: Sequence[ImageStatistics]) -> str:
 
 
 def plot_covered(field: Abundance) -> str:
-    """Plots the ground that rocks of a diameter and more cover, with the law that was fitted."""
+    """Plots the share of ground that rocks of at least a diameter cover, and the fitted model."""
     sizes, covered = np.array(field.sizes), np.array(field.covered)
     there = covered > 0
     figure, axes = new_axes(
@@ -260,11 +262,11 @@ def plot_covered(field: Abundance) -> str:
 
 
 def plot_numbers(field: Abundance) -> str:
-    """Plots how many rocks of a diameter and more there are on a square metre."""
+    """Plots the number of rocks of at least a diameter per square metre."""
     sizes, numbers = np.array(field.sizes), np.array(field.numbers)
     there = numbers > 0
     figure, axes = new_axes(
-        'Cumulative number', 'diameter D (m)', 'rocks of at least D on a square metre'
+        'Cumulative number', 'diameter D (m)', 'rocks of at least D per square metre'
     )
     axes.loglog(sizes[there], numbers[there], 'o-', color=BLUE, markersize=4, linewidth=1)
     _mark_smallest(axes, field)
@@ -273,20 +275,18 @@ def plot_numbers(field: Abundance) -> str:
 
 
 def plot_pixels(record: Record) -> str:
-    """Plots how many rocks of a diameter in pixels and more an image has."""
+    """Plots the number of rocks of at least a diameter in pixels per image."""
     sizes = np.array(sorted(record.pixel_diameters), float)
     counts = [record.pixel_diameters[size] for size in sorted(record.pixel_diameters)]
     larger = np.cumsum(counts[::-1])[::-1] / len(record.moments)
-    figure, axes = new_axes(
-        'Cumulative number', 'diameter D (px)', 'rocks of at least D in an image'
-    )
+    figure, axes = new_axes('Cumulative number', 'diameter D (px)', 'rocks of at least D per image')
     axes.loglog(sizes, larger, color=BLUE)
     _plain_ticks(axes)
     return svg(figure)
 
 
 def _plain_ticks(axes: Any) -> None:
-    """Writes 1, 2 and 5 of each decade, as numbers, at logarithmic axes."""
+    """Labels logarithmic axes at 1, 2 and 5 of each decade, in plain numbers."""
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter('{x:g}')
@@ -294,14 +294,14 @@ def _plain_ticks(axes: Any) -> None:
 
 
 def _mark_smallest(axes: Any, field: Abundance) -> None:
-    """Greys the sizes at which not every rock is told."""
+    """Shades the sizes below which rocks are not found everywhere in view."""
     low, high = axes.get_xlim()
     axes.axvspan(low, max(low, field.smallest), color=GREY, alpha=0.2, linewidth=0)
     axes.set_xlim(low, high)
 
 
 def groups_of(moments: Sequence[ImageStatistics]) -> list[Sequence[ImageStatistics]]:
-    """Divides moments into at most `POINTS` groups of neighbours."""
+    """Divides images into at most `POINTS` groups of successive ones."""
     size = -(-len(moments) // POINTS)
     return [moments[start : start + size] for start in range(0, len(moments), size)]
 
@@ -311,5 +311,5 @@ def _times(groups: Sequence[Sequence[ImageStatistics]]) -> list[float]:
 
 
 def _marks(groups: Sequence[Any]) -> dict[str, Any]:
-    """Returns a line's style; few points are marked, as one alone would not be seen."""
+    """Returns the line style, with markers for short bags, where a line may be invisible."""
     return {'linewidth': 1, 'marker': '.' if len(groups) < POINTS / 4 else ''}

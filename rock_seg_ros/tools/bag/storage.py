@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storage files of a rosbag2, which say all that metadata.yaml does, and are never out of date.
+"""Finds and decompresses the storage files of a rosbag2.
 
-A recorder that is killed leaves no metadata.yaml, and one that was edited hides messages.
+Bags are read from their storage files, because metadata.yaml is missing if the recorder was killed
+and may be out of date if the bag was edited.
 """
 
 from __future__ import annotations
@@ -21,34 +22,36 @@ else:
 METADATA = 'metadata.yaml'
 STORAGE = ('.mcap', '.db3')
 ZSTD = '.zstd'
-ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # of a compressed message; none in CDR begins so
-BAG_HELP = 'rosbag2: a folder, or an .mcap, .db3, .mcap.zstd or .db3.zstd file; or a rosbag1 file'
+ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # first bytes of a compressed message; CDR never begins with them
+BAG_HELP = (
+    'input bag: a rosbag2 folder, an .mcap, .db3, .mcap.zstd or .db3.zstd file, or a rosbag1 file'
+)
 
 
 class BagError(ValueError):
-    """A bag that cannot be read; the message is one line naming bag and reason."""
+    """A bag that cannot be read; the message is one line with the bag and the reason."""
 
 
 def storage_files(folder: Path) -> list[Path]:
-    """Finds the storage files of a rosbag2: those that metadata.yaml names, else all there are.
+    """Finds the storage files of a rosbag2: those that metadata.yaml lists, or all in the folder.
 
     Raises:
-        BagError: There are none, fewer than metadata.yaml names, or they are compressed in
-            another way than with zstd.
+        BagError: There are none, files that metadata.yaml lists are missing, or the compression
+            is not zstd.
     """
     metadata = _read_metadata(folder / METADATA)
     if (packed := metadata.get('compression_format') or 'zstd') != 'zstd':
-        raise BagError(f'{folder}: compressed with {packed}; only zstd is read')
+        raise BagError(f'{folder}: compression {packed} is not supported; use zstd or none')
     there = {path.name: path for path in sorted(folder.iterdir()) if _is_storage(path)}
     named = [PurePath(str(name)).name for name in metadata.get('relative_file_paths') or ()]
     missing = [name for name in named if name not in there]
     if named and not missing:
         return [there[name] for name in dict.fromkeys(named)]
     if not there:
-        raise BagError(f'{folder}: no such bag, it holds no {" or ".join(STORAGE)} file')
+        raise BagError(f'{folder}: not a bag, because it has no {" or ".join(STORAGE)} file')
     if len(there) < len(named):
-        raise BagError(f'{folder}: {", ".join(missing)} is missing, which {METADATA} names')
-    # One that was unpacked by hand lies beside its packed one.
+        raise BagError(f'{folder}: {", ".join(missing)} is missing, but {METADATA} lists it')
+    # A file that was decompressed by hand may lie next to its compressed original.
     return [
         path
         for name, path in there.items()
@@ -57,7 +60,7 @@ def storage_files(folder: Path) -> list[Path]:
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """Unpacks a compressed storage file into a folder; returns the file there."""
+    """Decompresses a storage file into a folder; returns the decompressed file."""
     target = folder / path.stem
     with path.open('rb') as file, zstd.open(file, 'rb') as source, target.open('wb') as sink:
         shutil.copyfileobj(source, sink)
@@ -65,7 +68,7 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 def unpack_message(data: bytes) -> bytes:
-    """Returns a message in CDR, which is unpacked where the recorder has compressed it."""
+    """Returns a message in CDR, decompressed if the recorder compressed it."""
     return zstd.decompress(data) if data.startswith(ZSTD_MAGIC) else data
 
 
@@ -75,7 +78,7 @@ def _is_storage(path: Path) -> bool:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """Reads what metadata.yaml says of the bag; nothing where it is not there, or not readable."""
+    """Reads metadata.yaml; returns an empty dict if it is missing or invalid."""
     try:
         about = yaml.safe_load(path.read_text())['rosbag2_bagfile_information']
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):

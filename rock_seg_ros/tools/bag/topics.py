@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a bag belong together: images, their camera_info, their depth."""
+"""Finds the topics of a camera in a bag: images, camera_info and depth."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class CameraTopics:
     """Topics of one camera.
 
     Attributes:
-        image: Its images, raw or compressed.
-        info: Its camera_info; None = there is none.
-        depth: Depth images that are registered to the images; None = there are none.
-        registered: Whether they are even where they are in another frame.
-        unused: A line for people of each depth topic that is there, and why it is not used.
+        image: Images, raw or compressed.
+        info: camera_info; None = not in the bag.
+        depth: Depth images that are registered to the images; None = not in the bag.
+        registered: Whether depth counts as registered even if its frame_id differs.
+        unused: One line per depth topic that is not used, with the reason.
     """
 
     image: BagTopic
@@ -42,7 +42,7 @@ class CameraTopics:
 
     @property
     def topics(self) -> list[BagTopic]:
-        """Those that there are."""
+        """The topics of the camera that the bag has."""
         return [topic for topic in (self.image, self.info, self.depth) if topic is not None]
 
 
@@ -53,19 +53,19 @@ def find_camera_topics(
     info: str | None = None,
     depth: str | None = None,
 ) -> CameraTopics:
-    """Finds a camera's topics.
+    """Finds the topics of a camera.
 
     Args:
-        bag: Open.
-        own: What results' topics begin with; those are no camera's.
-        image: Topic of the images, '/compressed' may be left out; None = the only one.
-        info: Topic of the camera_info; None = `camera_info` beside the images, '' = none.
-        depth: Topic of the depth, its transport may be left out; None = the only one in the
-            images' frame, '' = none.
+        bag: An open bag.
+        own: Namespace of the results of this package, which is not searched for a camera.
+        image: Image topic, with or without '/compressed'; None = the only one.
+        info: camera_info topic; None = `camera_info` in the namespace of the images, '' = none.
+        depth: Depth topic, with or without its transport; None = the only one with the frame_id
+            of the images, '' = none.
 
     Raises:
-        BagError: There are no images, or the bag is damaged.
-        UsageError: There is no such topic, or several could be meant.
+        BagError: The bag has no images, or is damaged.
+        UsageError: The bag does not have a topic that is named, or has several that match.
     """
     usable = {
         topic.name: topic
@@ -96,28 +96,28 @@ def _named(
     types: tuple[str, ...] = (RAW, COMPRESSED),
     endings: tuple[str, ...] = ('compressed',),
 ) -> BagTopic:
-    """Returns the topic of a name, or of this name and an image transport."""
+    """Returns the topic with this name, or with this name and an image transport."""
     fitting = {key: topic for key, topic in usable.items() if topic.type in types}
     for full in (name, *(f'{name}/{ending}' for ending in endings)):
         if full in fitting:
             return fitting[full]
-    has = f'it has {", ".join(fitting)}' if fitting else 'nor another'
-    raise UsageError(f'{bag.path}: has no {types[0]} {name}; {has}')
+    has = ', '.join(fitting) or 'none'
+    raise UsageError(f'{bag.path}: has no {types[0]} topic {name}; topics of this type: {has}')
 
 
 def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
-    """Returns the only topic of images; raw wins over compressed of the same name."""
+    """Returns the only image topic. Raw is preferred to compressed of the same name."""
     found: dict[str, BagTopic] = {}
-    for name, topic in sorted(usable.items()):  # a raw one before its compressed one
+    for name, topic in sorted(usable.items()):  # raw comes before compressed
         if topic.type != INFO and not name.startswith(f'{own}/') and _has_images(bag, topic):
             found.setdefault(name.removesuffix(ENDING), topic)
     if not found:
         for topic in usable.values():
-            bag.first(topic)  # raises where damage is what hides them
+            bag.first(topic)  # raises if the images cannot be read because of damage
         raise BagError(f'{bag.path}: has no images')
     if len(found) > 1:
         names = ', '.join(topic.name for topic in found.values())
-        raise UsageError(f'{bag.path}: has several cameras; name one with --image: {names}')
+        raise UsageError(f'{bag.path}: has several cameras; choose one with --image: {names}')
     return next(iter(found.values()))
 
 
@@ -126,16 +126,16 @@ def _has_images(bag: Bag, topic: BagTopic) -> bool:
 
 
 def _is_depth(message: Any) -> bool:
-    """Whether an image, raw or compressed, is one of depth."""
+    """Whether an image, raw or compressed, is a depth image."""
     if isinstance(message, CompressedImage):
         return is_depth(message.format)
     return isinstance(message, Image) and message.encoding.upper() in ENCODINGS
 
 
 def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[str, tuple[str, ...]]:
-    """Returns the only depth topic in the frame of the images, '' for none.
+    """Returns the only depth topic with the frame_id of the images, or ''.
 
-    Where there is none, also a line of each in another frame.
+    If there is none, it also returns one line per depth topic with another frame_id.
     """
     images = first_message(bag, image)
     frame = '' if images is None else images.header.frame_id
@@ -151,21 +151,21 @@ def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[st
         if images is not None and other == frame:
             found.setdefault(name, topic.name)
         else:
-            told = (
-                f'depth: {topic.name} is in another frame ({other}, the images are in {frame}): not'
-                f' used; give --depth {topic.name} if it is registered to the images'
+            line = (
+                f'depth: {topic.name} is ignored, because its frame_id is {other} and that of the'
+                f' images is {frame}; use --depth {topic.name} if it is registered to the images'
             )
-            elsewhere.setdefault(name, told)
+            elsewhere.setdefault(name, line)
     if len(found) > 1:
         names = ', '.join(found.values())
         raise UsageError(
-            f"{bag.path}: has several depths; name one with --depth ('' = none): {names}"
+            f"{bag.path}: has several depth topics; choose one with --depth ('' = none): {names}"
         )
     return ''.join(found.values()), () if found else tuple(elsewhere.values())
 
 
 def _transport(topic: BagTopic) -> int:
-    """Returns a topic's place in the order in which its transport is liked: the raw one first."""
+    """Returns the rank of the image transport of a topic; raw is preferred."""
     return ('', *TRANSPORTS).index(topic.name[len(_without_transport(topic.name)) :].lstrip('/'))
 
 
@@ -175,7 +175,7 @@ def _without_transport(name: str) -> str:
 
 
 def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
-    """Returns the first message of a topic; None if there is none before damage."""
+    """Returns the first message of a topic; None if there is none before any damage."""
     try:
         return bag.first(topic)
     except BagError:
@@ -183,7 +183,7 @@ def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
 
 
 def first_message(bag: Bag, topic: BagTopic) -> Any:
-    """Reads the first message of a topic; None if there is none that is whole."""
+    """Reads the first message of a topic; None if it is missing or damaged."""
     message = whole_first(bag, topic)
     try:
         return message and read_message(message.data, topic.type)
@@ -192,10 +192,10 @@ def first_message(bag: Bag, topic: BagTopic) -> Any:
 
 
 def read_message(data: bytes, kind: str) -> Any:
-    """Reads a message in CDR; `kind` is a type in `CLASSES`.
+    """Deserializes a message in CDR; `kind` is a type in `CLASSES`.
 
     Raises:
-        InvalidImageError: It is cut short, or the like.
+        InvalidImageError: The message is truncated or damaged.
     """
     try:
         return deserialize_message(data, CLASSES[kind])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg demo`: the real node, in its own process, on real Mars images over real DDS."""
+"""`rock_seg demo`: runs the node in its own process on Mars images that are sent over DDS."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo; raises DemoError when the node did not do its work."""
+    """Runs the demo; raises DemoError if the node does not work as expected."""
     began = time.monotonic()
     data = arguments.data or find_data()
     output: Path = arguments.output
     clear(output)
-    # By best effort, DDS loses most messages above half a megabyte, as the samples are.
+    # With best-effort reliability, DDS loses most messages above 0.5 MB, such as the samples.
     reliability = f'qos_overrides.{COMPRESSED}.subscription.reliability'
     parameters = {'image_transport': 'compressed', reliability: 'reliable'}
     if arguments.weights:
@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_data() -> Path:
-    """Returns the demo's folder: the checkout's, or the installed one.
+    """Returns the folder of the demo data in the checkout or in the installed package.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The data is not installed.
     """
     folder = Path(rock_seg_ros.__file__).parents[1] / 'demo'
     if (folder / 'mars_drive').is_dir():
@@ -99,20 +99,24 @@ def find_data() -> Path:
     try:
         return Path(get_package_share_directory('rock_seg_ros')) / 'demo'
     except (PackageNotFoundError, LookupError):
-        raise FileNotFoundError('the demo data are not installed; give --data FOLDER') from None
+        raise FileNotFoundError(
+            'the demo data is not installed; pass its folder with --data FOLDER'
+        ) from None
 
 
 def clear(output: Path) -> None:
-    """Makes the folder and takes away what an earlier demo left, so that nothing stale stays.
+    """Creates the output folder and removes the files of an earlier demo from it.
 
     Raises:
-        UsageError: The folder is not empty, and not an earlier demo's.
+        UsageError: The folder is not empty and was not written by an earlier demo.
     """
     output.mkdir(parents=True, exist_ok=True)
     recording = output / 'recording'
     marked = (output / 'node.log').is_file() and recording.is_dir()
     if not marked and any(output.iterdir()):
-        raise UsageError(f'{output}: is not empty and not of an earlier demo; give another -o')
+        raise UsageError(
+            f'{output}: is not empty and was not written by the demo; choose another folder with -o'
+        )
     for pattern in ('overlay_*.jpg', 'contact_sheet.jpg', 'summary.json', 'node.log'):
         for stale in output.glob(pattern):
             stale.unlink()
@@ -121,7 +125,7 @@ def clear(output: Path) -> None:
 
 
 def keep_to_this_machine() -> None:
-    """Gives this process and its children a ROS domain of their own, on loopback only."""
+    """Sets a separate ROS domain on loopback for this process and its children."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ.pop('ROS_STATIC_PEERS', None)

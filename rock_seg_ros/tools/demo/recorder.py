@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to the node: writes what comes into a bag and sorts it by image."""
+"""Subscribes to the outputs of the node, writes them to a bag and groups them by image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from rock_seg_ros.tools.bag.files import BagWriter
 
-# Topic of the node's own → message type. `rocks` closes an image.
+# Private topic of the node → its message type. `rocks` is the last message of an image.
 OUTPUTS = {
     'mask': ('sensor_msgs/msg/Image', Image),
     'overlay/compressed': ('sensor_msgs/msg/CompressedImage', CompressedImage),
@@ -36,50 +36,50 @@ Stamp = tuple[int, int]
 
 @dataclass
 class Result:
-    """What the node said of one image.
+    """Results of the node for one image.
 
     Attributes:
-        messages: Topic of `OUTPUTS` → message.
+        messages: Topic in `OUTPUTS` → message.
     """
 
     messages: dict[str, Any]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is outstanding."""
+        """Whether all outputs have arrived."""
         return len(self.messages) == len(OUTPUTS)
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """H×W uint8, 255 rock."""
+        """Mask, H×W uint8: 255 rock, 0 not rock."""
         message = self.messages['mask']
         rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
         return rows[:, : message.width]
 
     @property
     def rocks(self) -> int:
-        """How many rocks."""
+        """Number of rocks."""
         return int(self.messages['rocks'].width)
 
 
 class Recorder:
-    """Subscribes to a node's outputs and its diagnostics.
+    """Subscribes to the outputs and the diagnostics of a node.
 
     Attributes:
-        results: Stamp (s, ns) of an image → what was said of it.
-        diagnostics: The newest diagnostics' keys and values; empty before the first.
-        error_message: Why the node does not work at all; empty if it does, or has said nothing yet.
-        report_count: How many diagnostics came.
+        results: Stamp (s, ns) of an image → its results.
+        diagnostics: Keys and values of the latest diagnostics; empty before the first.
+        error_message: Message of the latest diagnostics if their level is ERROR, else empty.
+        report_count: Number of diagnostics that arrived.
     """
 
     def __init__(self, node: Node, source: str, bag: BagWriter, check: Callable[[], None]) -> None:
         """Subscribes.
 
         Args:
-            node: Which subscribes; nobody else may spin it.
-            source: Fully qualified name of the node that is listened to.
-            bag: Open for writing; gets every message as it came.
-            check: Called at least ten times a second; raises when waiting makes no sense any more.
+            node: ROS node that subscribes; only the recorder may spin it.
+            source: Fully qualified name of the node to record.
+            bag: Bag that is open for writing; every message is written to it.
+            check: Called at least ten times per second while waiting; raises to end the wait.
         """
         self.results: dict[Stamp, Result] = {}
         self.diagnostics: dict[str, str] = {}
@@ -104,16 +104,16 @@ class Recorder:
         )
 
     def connected(self) -> bool:
-        """Whether every subscription to an output has found its publisher."""
+        """Whether every subscription to an output has a publisher."""
         return all(found.get_publisher_count() for found in self._subscriptions)
 
     def spin_until(self, moment: float) -> None:
-        """Takes what comes until `time.monotonic()` is `moment`."""
+        """Receives messages until `time.monotonic()` reaches `moment`."""
         while (left := moment - time.monotonic()) > 0:
             self._spin(left)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Takes what comes until the condition holds; returns whether it did within `timeout` s."""
+        """Receives messages until the condition holds; returns False after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
@@ -123,12 +123,12 @@ class Recorder:
         return True
 
     def wait_for_report(self, timeout: float) -> bool:
-        """Waits for diagnostics newer than this call; returns whether they came."""
+        """Waits for new diagnostics; returns False after `timeout` s."""
         before = self.report_count
         return self.wait_for(lambda: self.report_count > before, timeout)
 
     def close(self) -> None:
-        """Ends the executor."""
+        """Shuts the executor down."""
         self._executor.shutdown()
 
     def _spin(self, most: float) -> None:

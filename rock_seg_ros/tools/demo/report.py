@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo leaves behind: images, a contact sheet, a summary and a table."""
+"""Writes the results of the demo: overlays, a contact sheet, a summary and a table."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ SHEET_FRAMES = 5
 
 
 def overlap(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> tuple[int, int]:
-    """Counts the pixels of intersection and union of two H×W masks, not 0 where there is rock.
+    """Counts the pixels of intersection and union of two H×W masks, which are 0 where no rock is.
 
     Raises:
         ValueError: The sizes differ.
     """
     if mask.shape != truth.shape:
-        raise ValueError(f'the mask is {mask.shape}, the label {truth.shape}')
+        raise ValueError(f'the mask has the shape {mask.shape}, but the label {truth.shape}')
     both = np.count_nonzero((mask > 0) & (truth > 0))
     either = np.count_nonzero((mask > 0) | (truth > 0))
     return int(both), int(either)
 
 
 def pooled_iou(overlaps: Iterable[tuple[int, int]]) -> float:
-    """Returns the IoU over all pixels of some images: sums of intersections by sum of unions."""
+    """Returns the IoU over all pixels of several images, from their intersections and unions."""
     pairs = list(overlaps)
     return sum(i for i, _ in pairs) / max(1, sum(u for _, u in pairs))
 
 
 def outline_truth(overlay: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draws the outlines of a label (H×W, not 0 where rock) onto an H×W×3 RGB image's copy."""
+    """Draws the contours of a label (H×W, 0 where no rock is) onto a copy of an H×W×3 RGB image."""
     canvas = overlay.copy()
     contours, _ = cv2.findContours(truth, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, TRUTH, 1)
@@ -50,10 +50,10 @@ def outline_truth(overlay: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArr
 
 
 def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Puts images with captions side by side.
+    """Arranges images with captions in a grid.
 
     Args:
-        cells: Caption and H×W×3 uint8 RGB image.
+        cells: Caption and H×W×3 uint8 RGB image of each cell.
 
     Returns:
         H×W×3 uint8 RGB.
@@ -94,11 +94,11 @@ def write_report(
 
 
 def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, Any]:
-    """Returns the figures that programs read.
+    """Returns the figures in summary.json.
 
-    Frames are the drive's: 'frames_in' by the node's count of its publication sequence numbers,
-    'frames_out' the masks that arrived. Latencies are the node's own, from receipt to publish,
-    over the warm-up and the drive.
+    Frames are those of the drive: 'frames_in' is counted by the node from publication sequence
+    numbers, and 'frames_out' is the number of masks that arrived. Latencies are measured by the
+    node from receipt to publication, over the warm-up and the drive.
     """
     return {
         'frames_in': drive.counts['frames in'],
@@ -125,7 +125,7 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
 def sheet_cells(
     drive: Drive, samples: list[Sample], summary: dict[str, Any]
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Returns captions and images: some of the drive, then the samples with their labels."""
+    """Returns captions and images: a selection of the drive, then the samples with their labels."""
     stamps = list(drive.results)
     chosen = np.linspace(0, len(stamps) - 1, min(SHEET_FRAMES, len(stamps))).round().astype(int)
     start = stamps[0][0] + stamps[0][1] * 1e-9
@@ -137,13 +137,13 @@ def sheet_cells(
     for sample in samples:
         overlay = decode(sample.result.messages['overlay/compressed'])
         iou = summary['iou_by_image'][sample.name]
-        caption = f'{sample.name}: IoU {iou:.2f} with the label (green)'
+        caption = f'{sample.name}: IoU {iou:.2f} (label in green)'
         cells.append((caption, outline_truth(overlay, sample.truth)))
     return cells
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """Returns the summary as lines for people; a figure that was not told is a dash."""
+    """Returns the summary as a table in text."""
     latency = summary['latency_ms']
     lines = [
         ('play rate', f'{summary["play_rate"]:.2f}'),
@@ -153,7 +153,7 @@ def table(summary: Mapping[str, Any]) -> str:
         ('frames dropped', str(summary['frames_dropped'])),
         ('latency p50', f'{latency["p50"]:.0f} ms'),
         ('latency p95', f'{latency["p95"]:.0f} ms'),
-        ('rocks a frame', f'{summary["rocks_per_frame"]:.1f}'),
+        ('rocks per frame', f'{summary["rocks_per_frame"]:.1f}'),
         *((f'IoU {name}', f'{iou:.3f}') for name, iou in summary['iou_by_image'].items()),
         ('IoU', f'{summary["iou"]:.3f}'),
     ]
