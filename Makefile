@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo and make test set themselves up; PYTHON=python3.12 chooses the interpreter.
+# All targets create the virtual environment first; choose its interpreter with PYTHON=python3.12.
 
 PYTHON ?= python3
 VENV ?= .venv
 
-# Set by the ROS wheels for the interpreter that they started; ours must start anew.
+# The ROS wheels set this variable for their own interpreter; others must not inherit it.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .PHONY: demo test lint docs weights environment clean
@@ -20,7 +20,7 @@ lint: environment
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-# The documentation, in site/: the pages that repeat the code are written again, and links are checked.
+# Builds the documentation in site/: generates the pages that come from the code, and checks links.
 docs: environment $(VENV)-docs/made
 	$(VENV)/bin/python docs/generate.py
 	$(VENV)-docs/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs site
@@ -30,8 +30,8 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
 	touch $@
 
-# The embedded weights, from the data that config/training/NAME.yaml names; on two CPU cores `light`
-# takes an hour and a half, `resnet50` many. Each goes on where it was interrupted.
+# Trains the embedded weights on the data in config/training/NAME.yaml. On two CPU cores, `light`
+# takes 1.5 hours and `resnet50` far longer. An interrupted training is resumed.
 weights: light.weights resnet50.weights
 
 %.weights: environment

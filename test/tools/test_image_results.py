@@ -32,7 +32,7 @@ def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
 
 @pytest.mark.parametrize('given', ['', '*.png'])
 def test_a_folder_or_glob_without_images_is_refused(tmp_path, given):
-    with pytest.raises(ImageError, match='no images there'):
+    with pytest.raises(ImageError, match='contains no images'):
         find_images([str(tmp_path / given)])
 
 

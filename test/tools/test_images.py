@@ -141,10 +141,10 @@ def test_files_that_are_passed_over_are_told_by_suffix_with_the_reason(
     (images / 'sub').mkdir()
     assert find_rocks(images) == 0
     assert told(capsys) == [
-        f'{images}: 4 files passed over (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
+        f'{images}: 4 files skipped (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
         ' reading them needs the package pillow-heif',
-        f'{images}: 1 file passed over (no suffix): README; not the suffix of an image',
-        f'{images}: 1 file passed over (.txt): notes.txt; not the suffix of an image',
+        f'{images}: 1 file skipped (no suffix): README; not the suffix of an image',
+        f'{images}: 1 file skipped (.txt): notes.txt; not the suffix of an image',
     ]
 
 
@@ -155,8 +155,8 @@ def test_a_folder_of_nothing_but_files_passed_over_says_so_before_it_is_refused(
     (tmp_path / 'in/a.doc').touch()
     assert find_rocks(tmp_path / 'in') == 1
     assert told(capsys) == [
-        f'{tmp_path}/in: 1 file passed over (.doc): a.doc; not the suffix of an image',
-        f'{tmp_path}/in: no images there',
+        f'{tmp_path}/in: 1 file skipped (.doc): a.doc; not the suffix of an image',
+        f'{tmp_path}/in: contains no images',
     ]
 
 
@@ -167,7 +167,7 @@ def test_the_low_bits_of_a_file_are_scaled_and_said(find_rocks, tmp_path, scene,
     assert len(json.loads((tmp_path / 'out/a.json').read_text())['rocks']) == 2
     assert told(capsys) == [
         f'{tmp_path}/a.tif: 16-bit values up to 3680 are scaled as 12 bits;'
-        ' --significant-bits sets how many'
+        ' set the number of bits with --significant-bits'
     ]
     assert find_rocks(tmp_path / 'a.tif', '--significant-bits', 16) == 0
     assert json.loads((tmp_path / 'out/a.json').read_text())['rocks'] == []
@@ -181,7 +181,7 @@ def test_of_many_files_with_low_bits_three_are_named(find_rocks, tmp_path, scene
     assert find_rocks(tmp_path / 'in') == 0
     lines = told(capsys)
     assert len(lines) == 4
-    assert lines[3] == 'further files like these are not named'
+    assert lines[3] == 'the same holds for other files, which are not listed'
 
 
 def test_a_file_larger_than_max_pixels_is_refused_by_name(find_rocks, images, capsys):

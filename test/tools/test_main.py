@@ -71,7 +71,7 @@ def test_the_status_of_the_command_is_returned_and_its_arguments_are_parsed(comm
     [
         (ValueError('x.pth: holds no state dict\nmore'), 'x.pth: holds no state dict'),
         (FileNotFoundError(2, 'No such file', 'a.png'), 'a.png: No such file'),
-        (ImportError('no', name='rclpy'), 'needs rclpy, not to be had here'),
+        (ImportError('no', name='rclpy'), 'missing dependency: rclpy'),
     ],
 )
 def test_an_error_is_one_line_and_status_1(error, told, command, capsys):

@@ -125,7 +125,7 @@ def test_the_clock_is_the_bags(listener, bag):
 
 def test_waiting_for_a_subscriber_that_never_comes_ends_with_a_reason(listener, bag):
     player = Player(listener.node, bag, bag.topics)
-    with pytest.raises(TimeoutError, match=f'nobody subscribed to {TOPIC}'):
+    with pytest.raises(TimeoutError, match=f'no subscriber to {TOPIC}'):
         player.wait_for_subscriber(0.1, listener.spin_until)
 
 
@@ -147,7 +147,7 @@ def test_a_type_that_is_not_installed_is_skipped_with_a_line(
         Player(listener.node, strange_bag, strange_bag.topics)
     player = Player(listener.node, bag, [*strange_bag.topics, *bag.topics])
     assert player.skipped == [
-        '/strange is skipped: stereo_msgs/msg/DisparityImage is not installed here'
+        '/strange is skipped: stereo_msgs/msg/DisparityImage is not installed'
     ]
     assert player.count == 12
 
@@ -195,7 +195,7 @@ def test_what_a_bag_does_not_tell_becomes_the_default():
 
 def test_a_bag_that_is_not_there_is_one_line(capsys):
     assert main(['play', 'no_bag']) == 1
-    assert capsys.readouterr().err == 'rock_seg play: no_bag: no such bag\n'
+    assert capsys.readouterr().err == 'rock_seg play: no_bag: the bag does not exist\n'
 
 
 def test_of_a_damaged_bag_what_comes_before_arrives_and_the_status_tells_of_it(

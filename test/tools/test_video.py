@@ -10,6 +10,7 @@ import pytest
 
 from rock_seg_ros.tools import video
 from rock_seg_ros.tools.main import main
+from rock_seg_ros.tools.network_options import BITS_HINT
 from rock_seg_ros.tools.video import OverlayVideo, Video, VideoError
 
 TIMES = (0, 1, 2, 5, 6)  # fifths of a second: the camera paused once
@@ -100,7 +101,7 @@ def test_a_file_that_is_no_video_is_one_line(find_rocks, tmp_path, capsys):
     (tmp_path / 'in.mp4').write_text('no video')
     assert find_rocks(tmp_path / 'in.mp4', '-o', tmp_path / 'out.mp4') == 1
     error = capsys.readouterr().err
-    assert error.startswith(f'rock_seg video: {tmp_path / "in.mp4"}: no video (')
+    assert error.startswith(f'rock_seg video: {tmp_path / "in.mp4"}: not a video (')
     assert error.count('\n') == 1
 
 
@@ -188,7 +189,7 @@ def test_of_a_video_that_is_cut_off_what_was_read_is_kept_and_the_rest_is_told(
     path.write_bytes(whole[: 6 * len(whole) // 10])
     assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 1
     (line,) = told(capsys)
-    assert line.startswith(f'{path}: breaks off after ')
+    assert line.startswith(f'{path}: truncated after ')
     frames = json.loads((tmp_path / 'out.json').read_text())['frames']
     assert 5 <= len(frames) < 20
     with Video(tmp_path / 'out.mp4') as drawn:
@@ -203,7 +204,7 @@ def test_a_frame_that_does_not_decode_costs_this_frame_only(find_rocks, scene, t
     (tmp_path / 'in.avi').write_bytes(content)
     assert find_rocks(tmp_path / 'in.avi', '-o', tmp_path / 'out.mp4') == 1
     (line,) = told(capsys)
-    assert '1 frame does not decode' in line
+    assert '1 frame could not be decoded' in line
     assert len(json.loads((tmp_path / 'out.json').read_text())['frames']) == 19
 
 
@@ -215,7 +216,7 @@ def test_a_record_that_is_not_ours_is_never_overwritten(find_rocks, filmed, tmp_
     assert (tmp_path / 'notes.json').read_text() == '{"notes": []}'
     assert not (tmp_path / 'notes.mp4').exists()
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0
-    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0, 'our own may be made anew'
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0, 'own results may be overwritten'
 
 
 def test_a_video_that_is_too_large_is_refused_before_it_is_decoded(find_rocks, filmed, tmp_path):
@@ -238,6 +239,4 @@ def test_the_low_bits_of_a_video_are_scaled_and_said_once(find_rocks, scene, tmp
     frames = json.loads((tmp_path / 'out.json').read_text())['frames']
     assert [len(frame['rocks']) for frame in frames] == [2, 0]
     (line,) = told(capsys)
-    assert line == (
-        f'{path}: 16-bit values up to 3680 are scaled as 12 bits; --significant-bits sets how many'
-    )
+    assert line == (f'{path}: 16-bit values up to 3680 are scaled as 12 bits; {BITS_HINT}')

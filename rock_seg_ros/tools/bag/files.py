@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags: any rosbag read, a rosbag2 with mcap storage written. Messages stay serialized (CDR)."""
+"""Reads rosbag1 and rosbag2 files, and writes rosbag2 with mcap storage. Messages stay in CDR."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class BagTopic:
     Attributes:
         name: Topic name.
         type: ROS 2 message type, such as 'sensor_msgs/msg/Image'.
-        count: Messages in the bag.
-        qos: What the recorded publisher offered; ROS 1's latching is transient local; None when
-            the bag does not tell.
-        connections: The bag's own records of it.
+        count: Number of messages in the bag.
+        qos: QoS that the recorded publisher offered; latched topics of ROS 1 are transient local;
+            None = not in the bag.
+        connections: The connections of rosbags for this topic.
     """
 
     name: str
@@ -65,7 +65,7 @@ class BagMessage:
 
     Attributes:
         topic: Topic name.
-        stamp: When it was recorded, ns since the epoch.
+        stamp: Time of recording, ns since the epoch.
         data: The message in CDR.
     """
 
@@ -75,10 +75,10 @@ class BagMessage:
 
 
 class Bag:
-    """A bag that is open for reading: a rosbag2 (mcap, sqlite3, these with zstd) or a rosbag1 file.
+    """A bag that is open for reading: a rosbag2 (mcap or sqlite3, also with zstd) or a rosbag1.
 
-    Of a rosbag2 the storage files are read, whatever its metadata.yaml says, if there is one. Of an
-    mcap file whose end is missing all whole messages are read.
+    A rosbag2 is read from its storage files; metadata.yaml may be missing or out of date. If the
+    end of an mcap file is missing, all messages before the damage are read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,7 +88,7 @@ class Bag:
             path: Folder with storage files, a storage file, or a `.bag` file.
 
         Raises:
-            BagError: There is no such bag, or all of it is damaged.
+            BagError: The bag does not exist, or all of it is damaged.
         """
         self.path = Path(path)
         self._stack = ExitStack()
@@ -101,23 +101,23 @@ class Bag:
             if isinstance(error, BagError):
                 raise
             missing = isinstance(error, FileNotFoundError)
-            told = 'no such bag' if missing else _told(error)
-            raise BagError(f'{self.path}: {told}') from None
+            reason = 'the bag does not exist' if missing else _reason(error)
+            raise BagError(f'{self.path}: {reason}') from None
         self.topics = [
             _topic(name, info.connections) for name, info in sorted(self._reader.topics.items())
         ]
 
     def _open(self, files: Sequence[Path]) -> AnyReader:
-        """Opens files; where one is damaged, what can be read, and notes the damage.
+        """Opens files. Of damaged ones, what can be read is opened, and the damage is recorded.
 
         Raises:
-            Exception: Nothing can be read.
+            BagError: Nothing can be read.
         """
         try:
             return self._open_all([self._unpacked(file) for file in files])
         except FileNotFoundError:
             raise
-        except Exception:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
+        except Exception:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
             readable = [found for file in files if (found := self._readable(file))]
         if not readable:
             raise BagError(f'{self.path}: {self._damage}')
@@ -130,19 +130,19 @@ class Bag:
         return reader
 
     def _readable(self, file: Path) -> Path | None:
-        """Returns a whole file, or what is whole of one without an end; None where nothing is."""
+        """Returns an intact file, or the recovered part of a truncated one; None if all is lost."""
         named = '' if file == self.path else f'{file.name}: '
         try:
             unpacked = self._unpacked(file)
             if not has_end(unpacked):
-                self._damage = f'{named}the recording was not finished, its end is missing'
+                self._damage = f'{named}the end of the recording is missing'
                 return self._recovered(unpacked)
             with AnyReader([unpacked], default_typestore=TYPES):
                 return unpacked
         except BagError:
             raise
         except Exception as error:  # noqa: BLE001  (as in _open)
-            self._damage = f'{named}{_told(error)}'
+            self._damage = f'{named}{_reason(error)}'
             return None
 
     def _recovered(self, file: Path) -> Path | None:
@@ -151,8 +151,8 @@ class Bag:
             return recover(file, folder)
         except OSError as error:
             raise BagError(
-                f'{self.path}: what is whole of {file.name} cannot be written to {folder}'
-                f' ({error.strerror}); TMPDIR names another folder'
+                f'{self.path}: the recovered part of {file.name} cannot be written to {folder}'
+                f' ({error.strerror}); set TMPDIR to another folder'
             ) from None
 
     def _unpacked(self, file: Path) -> Path:
@@ -169,7 +169,7 @@ class Bag:
 
     @property
     def duration(self) -> float:
-        """Seconds from the first message to the last."""
+        """Time from the first message to the last, s."""
         return max(0, self._reader.end_time - 1 - self._reader.start_time) * 1e-9
 
     @property
@@ -178,7 +178,7 @@ class Bag:
         return self._reader.typestore if self._reader.is2 else TYPES
 
     def has_ros2_form(self, topic: BagTopic) -> bool:
-        """Whether the topic's messages can be had as ROS 2 CDR."""
+        """Whether the messages of a topic can be converted to ROS 2 CDR."""
         if self._reader.is2:
             extra = topic.connections[0].ext
             return isinstance(extra, ConnectionExtRosbag2) and extra.serialization_format == 'cdr'
@@ -190,8 +190,8 @@ class Bag:
         """Reads the messages of some topics in the order of their stamps.
 
         Raises:
-            BagError: The bag is damaged, or holds fewer messages than it says; what is whole was
-                yielded before.
+            BagError: The bag is damaged, or has fewer messages than its index lists. All readable
+                messages were yielded before.
         """
         connections = [connection for topic in topics for connection in topic.connections]
         if not connections:
@@ -206,15 +206,15 @@ class Bag:
                 )
                 left -= 1
                 yield BagMessage(connection.topic, stamp, data)
-        except Exception as error:  # noqa: BLE001  (damaged bytes raise anything in rosbags)
-            raise BagError(f'{self.path}: {_told(error)}') from None
+        except Exception as error:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
+            raise BagError(f'{self.path}: {_reason(error)}') from None
         if left > 0:
             raise BagError(f'{self.path}: damaged ({left} messages are missing)')
         if self._damage:
             raise BagError(f'{self.path}: {self._damage}')
 
     def first(self, topic: BagTopic) -> BagMessage | None:
-        """Reads the first message of a topic; None if there is none.
+        """Reads the first message of a topic; None if the topic has no messages.
 
         Raises:
             BagError: The bag is damaged.
@@ -225,18 +225,18 @@ class Bag:
 class BagWriter:
     """Writes a new rosbag2 folder with mcap storage.
 
-    Used as a context manager; leaving it with an error leaves a bag without metadata, which no
-    reader takes for a whole one.
+    Use it as a context manager. After an error, the bag has no metadata, so that readers reject
+    it.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Raises:
-            BagError: There is such a folder already.
+            BagError: The folder exists.
         """
         if Path(path).exists():
-            raise BagError(f'{path}: exists already')
+            raise BagError(f'{path}: exists; choose another folder or delete it')
         self._writer = Writer(
             path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
         )
@@ -259,15 +259,15 @@ class BagWriter:
 
         Args:
             name: Topic name.
-            message_type: One of ROS 2's own, such as 'sensor_msgs/msg/Image'.
-            qos: What a player shall offer; None = reliable, the last ten, volatile.
+            message_type: A type of ROS 2, such as 'sensor_msgs/msg/Image'.
+            qos: QoS that a player offers; None = reliable, volatile, keep last 10.
         """
         self._connections[name] = self._writer.add_connection(
             name, message_type, typestore=TYPES, offered_qos_profiles=[qos or RELIABLE]
         )
 
     def add_topic_of(self, bag: Bag, topic: BagTopic) -> None:
-        """Adds a topic as another bag has it, for its messages in CDR."""
+        """Adds a topic with the type and QoS that it has in another bag."""
         self._connections[topic.name] = self._writer.add_connection(
             topic.name,
             topic.type,
@@ -276,11 +276,11 @@ class BagWriter:
         )
 
     def write(self, topic: str, stamp: int, data: bytes) -> None:
-        """Writes one CDR message of an added topic; `stamp` in ns since the epoch."""
+        """Writes a CDR message to a topic that was added; `stamp` in ns since the epoch."""
         self._writer.write(self._connections[topic], stamp, data)
 
     def write_message(self, topic: str, stamp: int, message: Any) -> None:
-        """Writes one message made of the classes of `TYPES`."""
+        """Serializes and writes a message that is made of the classes of `TYPES`."""
         message_type = self._connections[topic].msgtype
         self.write(topic, stamp, bytes(TYPES.serialize_cdr(message, message_type)))
 
@@ -308,7 +308,7 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
     )
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     line = first_line(error)
     return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An mcap file whose recorder was killed: all that is whole in it, as a file with an index."""
+"""Recovers the intact messages of an mcap file whose recorder was killed, like `mcap recover`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from rock_seg_ros.tools.bag.storage import zstd
 
-HEAD = struct.Struct('<BQ')  # of a record: what it is, and how many bytes come after
-NO_RECORD = 0  # as in the zeros that a file system may leave where power was lost
+HEAD = struct.Struct('<BQ')  # opcode and length of a record
+NO_RECORD = 0  # not an opcode; a file system may leave zeros after a power loss
 NEEDED = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
-LARGEST = 1 << 30  # bytes of a record or an unpacked chunk; recorders write about 1 MB
-PIECE = 1 << 16  # bytes that are unpacked at once
+PIECE = 1 << 16  # bytes that are decompressed at once
 UNPACKERS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
 
 def has_end(path: Path) -> bool:
-    """Returns whether a file is none of mcap, or ends as one does whose recorder was not killed."""
+    """Returns whether a file ends as a complete mcap file does; True for other formats."""
     if path.suffix != '.mcap':
         return True
     with path.open('rb') as file:
@@ -36,16 +35,16 @@ def has_end(path: Path) -> bool:
 
 
 def recover(path: Path, folder: Path) -> Path | None:
-    """Writes the messages of an mcap file up to where it is damaged to a new file.
+    """Copies the messages of an mcap file up to the first damage to a new file.
 
-    Times, types and QoS stay as they are. One chunk at a time is in memory.
+    Times, types and QoS are kept. One chunk at a time is in memory.
 
     Args:
-        path: The file; it is only read.
-        folder: Where the new file is written, which is about as large.
+        path: The file, which is only read.
+        folder: Folder of the new file, which is about as large.
 
     Returns:
-        The new file; None where there is no whole message.
+        The new file; None if no message is intact.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -59,17 +58,17 @@ def recover(path: Path, folder: Path) -> Path | None:
                     copy.take(kind, content)
         except OSError:
             raise
-        except Exception:  # noqa: BLE001  (damaged bytes raise anything; they end what is whole)
+        except Exception:  # noqa: BLE001  (damaged bytes raise any exception, and end the intact part)
             pass
         return target if copy.finish() else None
 
 
 class _Copy:
-    """The new file. What the old one says of a schema or channel again is not written again."""
+    """Writes the new file. Repeated records of a schema or channel are written once."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._schemas = {0: 0}  # old id → new id; 0 is none
+        self._schemas = {0: 0}  # old id → new id; 0 = no schema
         self._channels: dict[int, int] = {}
         self._messages = 0
 
@@ -105,18 +104,18 @@ class _Copy:
             self._messages += 1
 
     def finish(self) -> bool:
-        """Ends the new file; returns whether there are messages in it."""
+        """Finishes the new file; returns whether it has messages."""
         if self._messages:
             self._writer.finish()
         return self._messages > 0
 
 
 def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
-    """Yields the kind and content of whole records, and of those inside a chunk, even one cut off.
+    """Yields opcode and content of the intact records, also of those inside a truncated chunk.
 
     Args:
-        stream: Where the first record begins.
-        size: Of all that is in the stream, bytes.
+        stream: Positioned at the first record.
+        size: Total size of the stream, bytes.
     """
     while len(head := stream.read(HEAD.size)) == HEAD.size:
         kind, length = HEAD.unpack(head)
@@ -137,10 +136,10 @@ def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpacked(chunk: Chunk) -> bytes:
-    """Returns what is in a chunk, as far as it is there.
+    """Returns the records in a chunk, as far as they can be decompressed.
 
     Raises:
-        ValueError: It is not what was written.
+        ValueError: The checksum is wrong.
     """
     data = unpack_begun(chunk.data, chunk.compression) if chunk.compression else chunk.data
     crc = chunk.uncompressed_crc
@@ -149,8 +148,8 @@ def _unpacked(chunk: Chunk) -> bytes:
     return data
 
 
-def unpack_begun(data: bytes, compression: str, most: int = LARGEST) -> bytes:
-    """Unpacks the beginning of data that were compressed with 'zstd' or 'lz4', as far as it goes.
+def unpack_begun(data: bytes, compression: str) -> bytes:
+    """Decompresses truncated data of 'zstd' or 'lz4' as far as possible.
 
     Args:
         data: The compressed data.
@@ -158,14 +157,14 @@ def unpack_begun(data: bytes, compression: str, most: int = LARGEST) -> bytes:
         most: Number of bytes at which unpacking ends.
 
     Raises:
-        KeyError: It is another compression.
+        KeyError: The compression is another one.
     """
     unpacker = UNPACKERS[compression]()
     unpacked = bytearray()
     for start in range(0, len(data), PIECE):
         try:
-            unpacked += unpacker.decompress(data[start : start + PIECE], most - len(unpacked))
-        except (zstd.ZstdError, RuntimeError, EOFError):  # RuntimeError is lz4's
+            unpacked += unpacker.decompress(data[start : start + PIECE])
+        except (zstd.ZstdError, RuntimeError, EOFError):  # lz4 raises RuntimeError
             break
         if len(unpacked) == most:
             break

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurements of `rock_seg bench`, each a list of cases."""
+"""The measurements of `rock_seg bench`. Each function returns a list of cases."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ FEW, MANY = 20, 200
 SETTLING = 0.2
 ANSWER_TIMEOUT_FACTOR = 5.0
 Start = Callable[..., BenchNode]
-# What each measurement may take of the time there is.
+# Share of the total time for each measurement.
 SHARES = {'alone': 0.65, 'node': 0.25, 'shell': 0.1}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and for how long.
+    """Defines what is measured, and for how long.
 
     Attributes:
         sizes: Widths and heights, px; the first gets half of the time.
-        presets: Of the package: keys of `CONFIGURATIONS`.
-        devices: 'cpu', and 'cuda' where there is one; the nodes run on the last.
-        shell_sizes: Sizes at which the shell is measured.
-        seconds: For all measurements but the overload; loading comes on top.
-        most: Rounds of a measurement, at most.
-        many: Whether the shell is measured with many rocks, too.
-        images: Of the overload.
-        weights: File that takes the place of the embedded ResNet-50; empty = none.
-        image: That is scaled to each size.
-        bar: Tells people how far it is.
+        presets: Configurations of the package, keys of `CONFIGURATIONS`.
+        devices: 'cpu', and 'cuda' if there is a GPU; nodes run on the last.
+        shell_sizes: Sizes at which nodes are measured without a network.
+        seconds: Time for all measurements except the overload, without loading, s.
+        most: Maximum number of rounds of a measurement.
+        many: Whether nodes without a network are also measured with many rocks.
+        images: Number of images of the overload.
+        weights: Weights file that replaces the embedded ResNet-50; empty = none.
+        image: Image file, which is scaled to each size.
+        bar: Progress bar.
     """
 
     sizes: tuple[Size, ...]
@@ -83,26 +83,26 @@ class Plan:
     bar: Any
 
     def seconds_for(self, what: str, size: Size) -> float:
-        """Returns how long a measurement at one of the sizes may take."""
+        """Returns the time for a measurement at one of the sizes, s."""
         part = 1.0
         if len(self.sizes) > 1:
             part = 0.5 if size == self.sizes[0] else 0.5 / (len(self.sizes) - 1)
         return SHARES[what] * self.seconds * part
 
     def image_message(self, size: Size) -> SerializedImage:
-        """Returns the image at a size, as a camera publishes it."""
+        """Returns the image, scaled to a size, as the message that a camera publishes."""
         return SerializedImage(scaled(self.image, size))
 
     def rounds(
-        self, implementations: Mapping[Any, Callable[[], Run]], seconds: float, told: str
+        self, implementations: Mapping[Any, Callable[[], Run]], seconds: float, description: str
     ) -> dict[Any, list[Run]]:
-        """Measures contenders in turn, and tells how far it is."""
-        self.bar.set_description_str(told)
+        """Measures implementations in turn, with a progress bar."""
+        self.bar.set_description_str(description)
         return run_interleaved(implementations, seconds, self.most, self.bar.update)
 
 
 def measure_in_process(plan: Plan, device: str) -> list[Case]:
-    """Measures networks alone, and images to masks, within processes."""
+    """Measures networks, and segmentation from image to mask, without ROS."""
     cases: list[Case] = []
     with _implementations(plan, device) as processes:
         expected: dict[tuple[str, ImplementationProcess], float] = {}
@@ -134,7 +134,7 @@ def measure_in_process(plan: Plan, device: str) -> list[Case]:
 
 @contextmanager
 def _implementations(plan: Plan, device: str) -> Iterator[list[ImplementationProcess]]:
-    """Yields the processes of those that can be loaded."""
+    """Yields the processes of the implementations that can be loaded."""
     asked = [(PRODUCT, ''), (TORCHVISION, ''), (EAGER, '')]
     asked += [(preset, 'auto') for preset in plan.presets]
     if device == 'cuda' and 'exact' in plan.presets:
@@ -170,12 +170,12 @@ def _in_process_case(
 
 
 def _rate(runs: list[Run], device: str) -> float:
-    """Returns the FLOP a second of the quickest product."""
+    """Returns the FLOP per second of the fastest matrix product."""
     return 2.0 * PRODUCT_SIDE[device] ** 3 / min(run.seconds for run in runs)
 
 
 def count_flops(who: str, weights: str, size: Size) -> int:
-    """Counts the FLOP of a network's pass, a multiplication and an addition being two."""
+    """Counts the FLOP of a forward pass; a multiplication and an addition count as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from torchvision.models.segmentation import deeplabv3_resnet50
@@ -196,7 +196,7 @@ def count_flops(who: str, weights: str, size: Size) -> int:
 
 
 def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
-    """Measures publish to mask through DDS, with the networks whose way to a mask `alone` has."""
+    """Measures nodes from the publication of an image to the mask, for the networks in `alone`."""
     device, cases = plan.devices[-1], []
     ways: dict[Size, dict[tuple[str, str], float]] = {size: {} for size in plan.sizes}
     for case in alone:
@@ -234,14 +234,14 @@ def _start_node(plan: Plan, start: Start, who: str, precision: str, device: str)
 
 
 def _program(name: str, *arguments: str) -> list[str]:
-    """Returns what Python runs for one of the `programs`."""
+    """Returns the arguments of the Python interpreter for one of the `programs`."""
     return ['-m', f'{PROGRAMS}.{name}', *arguments]
 
 
 def measure_shell(plan: Plan) -> list[Case]:
-    """Measures everything but the network, from an image's publication to all that is wanted.
+    """Measures nodes without a network, from the publication of an image to all outputs.
 
-    Beside it, what a node takes that works out nothing: rclpy and DDS, on both sides.
+    The echo node computes nothing, so that it measures rclpy and DDS on both sides.
     """
     cases: list[Case] = []
     scenes = [('shell', FEW, dict.fromkeys(DEFAULT_OUTPUTS, 1), size) for size in plan.shell_sizes]
@@ -253,11 +253,11 @@ def measure_shell(plan: Plan) -> list[Case]:
             (who, rocks): start(
                 f'{who.split()[0]}_{rocks}',
                 _program(program, '--rocks', str(rocks)),
-                {'device': 'cpu', 'track': 'false'},  # plain nodes follow nothing
+                {'device': 'cpu', 'track': 'false'},  # the baseline node does not track
             )
             for rocks in sorted({scene[1] for scene in scenes})
             for who, program in SHELLS.items()
-            if who != ECHO or rocks == FEW  # it has the usual outputs only
+            if who != ECHO or rocks == FEW  # the echo node has only the default outputs
         }
         for kind, rocks, outputs, size in scenes:
             image = plan.image_message(size)
@@ -275,7 +275,7 @@ def measure_shell(plan: Plan) -> list[Case]:
 
 
 def measure_overload(plan: Plan) -> list[Case]:
-    """Measures how old results are when images come ten times as fast as the network works."""
+    """Measures the age of results when images arrive ten times as fast as they are processed."""
     size, rate = plan.shell_sizes[0], OVERLOAD * 1e3 / STAND_IN_MS
     with _nodes(plan) as start:
         node = start(
@@ -290,7 +290,7 @@ def measure_overload(plan: Plan) -> list[Case]:
         runs = node.overload(image, rate, plan.images)
         seconds = time.monotonic() - began
     if not runs:
-        raise BenchError('overload: the node published nothing')
+        raise BenchError('overload: the node published no results')
     settled = runs[round(SETTLING * len(runs))]
     more = {
         'images': plan.images,
@@ -303,7 +303,7 @@ def measure_overload(plan: Plan) -> list[Case]:
 
 @contextmanager
 def _nodes(plan: Plan) -> Iterator[Start]:
-    """Yields what starts nodes, which end together."""
+    """Yields a function that starts nodes; all of them are stopped at the end."""
     plan.bar.set_description_str('starting nodes')
     keep_freed_memory()
     with ros_context() as context, ExitStack() as stack:
@@ -322,12 +322,13 @@ def _nodes(plan: Plan) -> Iterator[Start]:
 def _report_skipped(names: Sequence[str], size: Size) -> None:
     if names:
         print_message(
-            f'no time at {_format_value(size)} for {", ".join(names)}; --seconds gives more'
+            f'skipped at {_format_value(size)} for lack of time: {", ".join(names)};'
+            ' raise --seconds to measure them'
         )
 
 
 def print_message(line: str) -> None:
-    """Prints a line beside the progress bar."""
+    """Prints a line above the progress bar."""
     tqdm.write(f'rock_seg bench: {line}', file=sys.stderr)
 
 

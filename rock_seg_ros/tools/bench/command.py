@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg bench`: this machine's figures beside what users would pick instead, in one run."""
+"""`rock_seg bench`: measures speed on this machine and compares it with common alternatives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rock_seg_ros.tools.main import exit_on_interrupt
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 SHELL_SIZES = ((640, 480), (1920, 1080))
 SECONDS = 170.0
-# Of Fast DDS 2 and 3. Its own shared memory has no room for a raw image.
+# Variables of Fast DDS 2 and 3. Its default shared memory segment is too small for a raw image.
 PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 MOST_ROUNDS = 200
 OVERLOAD_IMAGES, QUICK_IMAGES = 500, 60
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, and prints the figures."""
+    """Runs the benchmark and prints the results."""
     with exit_on_interrupt():
         import torch
 
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             image=min((data / 'samples' / 'images').glob('*.*')),
             bar=bar,
         )
-        with redirect_stdout(sys.stderr):  # the result is all that stdout gets
+        with redirect_stdout(sys.stderr):  # stdout gets only the results
             cases = measure_shell(plan) + measure_overload(plan)
             alone = [case for device in plan.devices for case in measure_in_process(plan, device)]
             cases = alone + measure_nodes(plan, alone) + cases
@@ -114,18 +114,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(to_json(about, cases, ratios), ensure_ascii=False))
     else:
         print(table(cases, ratios))
-        print(f'\n{about["gpu"] or about["cpu"]}: after {time.monotonic() - began:.0f} s')
+        print(f'\n{about["gpu"] or about["cpu"]}: measured in {time.monotonic() - began:.0f} s')
     if arguments.output and plot(cases, about, arguments.output):
-        print(f'{arguments.output}: the same as a plot', file=sys.stderr)
+        print(f'{arguments.output}: plot written', file=sys.stderr)
     return 0
 
 
 def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
-    """Compares what was measured side by side; above 1 = ours is faster.
+    """Computes the ratios of the medians; above 1 means that this package is faster.
 
     Args:
-        cases: All.
-        size: At which networks are compared.
+        cases: All measurements.
+        size: Image size at which networks are compared.
     """
 
     def networks(device: str, precision: str | None = None, **whom: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
 def to_json(
     about: dict[str, Any], cases: Sequence[Case], ratios: dict[str, float | None]
 ) -> dict[str, Any]:
-    """Returns what `--json` prints."""
+    """Returns the object that `--json` prints."""
     return {
         'machine': about,
         'cases': [case.to_json() for case in cases],

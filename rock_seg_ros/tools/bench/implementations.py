@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `rock_seg bench` compares within a process: each contender lives in one of its own.
+"""The implementations that `rock_seg bench` compares. Each one runs in its own process.
 
-So each has its memory and its threads to itself, and stands still while another one runs.
+So an implementation does not share memory or threads with others, and is idle while they run.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ RESNET, LIGHT = 'resnet50', 'light'
 Size = tuple[int, int]
 LOAD_TIMEOUT = 300.0
 STOP_TIMEOUT = 5.0
-# A product this large runs at the machine's full rate; on the CPU it still ends within a second.
+# Large enough to reach the peak rate of the machine; on a CPU the product takes under a second.
 PRODUCT_SIDE = {'cpu': 2048, 'cuda': 8192}
-# What is measured of the package: name → embedded weights and preset.
+# Measured configurations of the package: name → embedded weights and preset.
 CONFIGURATIONS = {
     'exact': (RESNET, 'exact'),
     'balanced': (RESNET, 'balanced'),
@@ -40,15 +40,15 @@ CONFIGURATIONS = {
 
 
 class BenchError(ValueError):
-    """Something that could not be measured; the message is one line that says why."""
+    """A measurement failed; the message is one line with the reason."""
 
 
 class Run(NamedTuple):
-    """One measurement.
+    """One timed run.
 
     Attributes:
-        seconds: It took.
-        rss_mb: Resident memory of the process that did it, after it.
+        seconds: Duration, s.
+        rss_mb: Resident memory of the process after the run, MB.
     """
 
     seconds: float
@@ -57,14 +57,14 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Which contender is made; goes to its process.
+    """Describes an implementation to the process that loads it.
 
     Attributes:
-        who: 'torchvision', 'eager', 'matrix product' or one of `CONFIGURATIONS`.
+        who: 'torchvision', 'eager', 'matrix product' or a name in `CONFIGURATIONS`.
         device: 'cpu' or 'cuda'.
-        precision: Asked of a preset, 'auto' = its own.
-        weights: File that takes the place of the embedded ResNet-50; empty = none.
-        image: File of the image that is scaled to each size.
+        precision: Precision of a configuration; 'auto' = the one of its preset.
+        weights: Weights file that replaces the embedded ResNet-50; empty = none.
+        image: Image file, which is scaled to each size.
     """
 
     who: str
@@ -81,22 +81,22 @@ def weights_of(who: str, weights: str) -> str:
 
 
 class Implementation(Protocol):
-    """What is measured."""
+    """An implementation that is measured."""
 
     precision: str
 
     def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Does what is not timed; returns what `network` takes."""
+        """Returns the input of `network`; not timed."""
 
     def network(self, prepared: Any) -> Any:
-        """Runs the network alone."""
+        """Runs only the network."""
 
     def image(self, image: NDArray[np.uint8]) -> Any:
-        """Goes the whole way from H×W×3 uint8 RGB to a mask in memory."""
+        """Segments H×W×3 uint8 RGB, from the image to the mask in memory."""
 
 
 class Preset:
-    """The package's own way."""
+    """The segmenter of this package with one of its presets."""
 
     def __init__(self, job: Job) -> None:
         """Loads the weights."""
@@ -114,7 +114,7 @@ class Preset:
         self.precision = self._segmenter.precision
 
     def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
-        """Returns what runs the backend; as a graph on CUDA, where the segmenter captures one."""
+        """Returns a function that runs the backend, as a CUDA graph on a GPU like the segmenter."""
         run = partial(self._segmenter._runner.scores, self._prepare([image]))
         if self._segmenter.device.type != 'cuda':
             return run
@@ -126,12 +126,12 @@ class Preset:
         return prepared()
 
     def image(self, image: NDArray[np.uint8]) -> Any:
-        """Segments it."""
+        """Segments the image."""
         return self._segmenter.segment(image).mask()
 
 
 class Eager:
-    """The package's own network at output stride 8, as PyTorch runs it when nothing is done."""
+    """The network of this package at output stride 8 in eager PyTorch, without optimisation."""
 
     precision = 'fp32'
 
@@ -148,7 +148,7 @@ class Eager:
         self._prepare = Preparation(weights.card, torch.device(job.device))
 
     def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Normalises."""
+        """Normalises the image."""
         return self._prepare([image]).contiguous()
 
     def network(self, prepared: Any) -> Any:
@@ -159,15 +159,15 @@ class Eager:
             return self._model(prepared)['out']
 
     def image(self, image: NDArray[np.uint8]) -> Any:
-        """Runs the module on it."""
+        """Normalises the image and runs the module."""
         return self.network(self.prepare(image))
 
 
 class Torchvision:
-    """torchvision's, see `programs/torchvision_call.py`."""
+    """DeepLabV3 of torchvision, see `programs/torchvision_call.py`."""
 
     def __init__(self, job: Job) -> None:
-        """Makes random weights."""
+        """Initialises the network with random weights."""
         from rock_seg_ros.tools.bench.programs.torchvision_call import TorchvisionCall
 
         call = TorchvisionCall(job.device)
@@ -178,10 +178,10 @@ class Torchvision:
 
 
 class MatrixProduct:
-    """A product of two large square matrices: the rate that the machine reaches at best."""
+    """A product of two large square matrices, which measures the peak rate of the machine."""
 
     def __init__(self, job: Job) -> None:
-        """Makes the matrices."""
+        """Creates the matrices."""
         import torch
 
         side = PRODUCT_SIDE[job.device]
@@ -190,14 +190,14 @@ class MatrixProduct:
         self._factors = [torch.rand(side, side, device=job.device).to(kind) for _ in range(2)]
 
     def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Has nothing to do."""
+        """Does nothing."""
 
     def network(self, prepared: Any) -> Any:
-        """Multiplies."""
+        """Multiplies the matrices."""
         return self._factors[0] @ self._factors[1]
 
     def image(self, image: NDArray[np.uint8]) -> Any:
-        """Multiplies."""
+        """Multiplies the matrices."""
         return self.network(None)
 
 
@@ -209,21 +209,21 @@ KINDS: dict[str, Callable[[Job], Implementation]] = {
 
 
 class ImplementationProcess:
-    """A contender in its process.
+    """An implementation in its own process.
 
     Attributes:
-        job: Which.
-        precision: Of its arithmetic, once `await_loaded` returned.
+        job: The implementation.
+        precision: Its precision, known after `await_loaded`.
     """
 
     def __init__(self, job: Job) -> None:
-        """Starts the process, which loads the contender."""
+        """Starts the process, which loads the implementation."""
         self.job = job
         self.precision = ''
-        context = multiprocessing.get_context('spawn')  # threads and CUDA do not survive a fork
+        context = multiprocessing.get_context('spawn')  # threads and CUDA do not work after a fork
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this one
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is handled here
         try:
             self._process.start()
         finally:
@@ -231,13 +231,13 @@ class ImplementationProcess:
         theirs.close()
 
     def await_loaded(self) -> None:
-        """Waits until it is ready.
+        """Waits until the implementation is loaded.
 
         Raises:
-            BenchError: It cannot be had; the message says why.
+            BenchError: It could not be loaded; the message has the reason.
         """
         if not self._connection.poll(LOAD_TIMEOUT):
-            raise BenchError(f'{self.job.who}: was not loaded after {LOAD_TIMEOUT:.0f} s')
+            raise BenchError(f'{self.job.who}: not loaded after {LOAD_TIMEOUT:.0f} s')
         self.precision = self._answer()
 
     def run(self, step: str, size: Size) -> Run:
@@ -248,7 +248,7 @@ class ImplementationProcess:
             size: Width and height, px.
 
         Raises:
-            BenchError: It failed; the message says why.
+            BenchError: The run failed; the message has the reason.
         """
         self._connection.send((step, size))
         return Run(*self._answer())
@@ -263,36 +263,36 @@ class ImplementationProcess:
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise BenchError(f'{self.job.who}: its process ended') from None
+            raise BenchError(f'{self.job.who}: the process ended unexpectedly') from None
         if isinstance(answer, str) and answer.startswith('!'):
             raise BenchError(f'{self.job.who}: {answer[1:]}')
         return answer
 
 
 def rss_mb(process: int | str = 'self') -> float:
-    """Returns the resident memory of a process in MB (10⁶ bytes); NaN where Linux does not tell."""
+    """Returns the resident memory of a process in MB (10⁶ bytes); NaN if it is unknown."""
     try:
         status = Path(f'/proc/{process}/status').read_text()
     except OSError:
         return float('nan')
     sizes = (int(line.split()[1]) for line in status.splitlines() if line.startswith('VmRSS'))
-    return next(sizes, float('nan')) * 1024 / 1e6  # of one that ended, none is told
+    return next(sizes, float('nan')) * 1024 / 1e6  # missing if the process ended
 
 
 def scaled(image: Path, size: Size) -> NDArray[np.uint8]:
     """Reads an image and scales it to width and height: H×W×3 uint8 RGB.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     bgr = cv2.imread(str(image), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise OSError(f'{image}: is no image')
+        raise OSError(f'{image}: not an image')
     return cv2.cvtColor(cv2.resize(bgr, size), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def _serve(connection: Connection, job: Job) -> None:
-    """Loads the contender and measures what is asked until nobody asks any more."""
+    """Loads the implementation and serves measurements until the connection is closed."""
     try:
         implementation = KINDS.get(job.who, Preset)(job)
         connection.send(implementation.precision)
@@ -306,7 +306,7 @@ def _serve(connection: Connection, job: Job) -> None:
             connection.send(_measure(getattr(implementation, step), given, job.device))
     except EOFError:
         return
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)
+    except Exception as error:  # noqa: BLE001  (any error is reported to the parent)
         connection.send('!' + first_line(error))
 
 
@@ -324,7 +324,7 @@ def _measure(run: Callable[[Any], Any], given: Any, device: str) -> tuple[float,
 
 
 def _captured(run: Callable[[], Any]) -> Callable[[], Any]:
-    """Returns what replays work on CUDA as a graph."""
+    """Captures `run` as a CUDA graph; returns a function that replays it."""
     import torch
 
     stream = torch.cuda.Stream()

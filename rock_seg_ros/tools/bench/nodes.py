@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `rock_seg bench` measures through DDS: nodes in processes of their own, and a camera."""
+"""Measures nodes through DDS for `rock_seg bench`. Each node runs in its own process."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ KEPT = 1 << 28  # bytes
 
 
 class SerializedImage:
-    """An Image as it goes over the wire, stamped anew for each time that it is sent."""
+    """A serialized Image whose stamp is changed each time that it is published."""
 
     def __init__(self, rgb: NDArray[np.uint8]) -> None:
-        """Serialises H×W×3 uint8 RGB: a camera's driver has done so before the clock starts."""
+        """Serializes H×W×3 uint8 RGB in advance, because a camera driver does this untimed."""
         self._wire = bytearray(serialize_message(to_message(rgb, 'rgb8', Header(frame_id='bench'))))
 
     def stamped(self, number: int) -> bytes:
@@ -89,8 +89,7 @@ class BenchNode:
         """
         image = f'/{name}/image'
         self.name = name
-        # A ROS node for each, so that waiting for this one's answers does not cost more with
-        # every other that is there.
+        # Each has its own ROS node, so that spinning does not slow down with their number.
         self._node = rclpy.create_node(
             f'bench_{name}', context=context, start_parameter_services=False
         )
@@ -104,7 +103,7 @@ class BenchNode:
         self._sent: dict[int, float] = {}
         self._missing: dict[int, Counter[str]] = {}
         self._done: dict[int, float] = {}
-        # By best effort, DDS loses most messages above half a megabyte.
+        # With best-effort reliability, DDS loses most messages above 0.5 MB.
         reliable = {f'qos_overrides.{image}.subscription.reliability': 'reliable'}
         self.process = NodeProcess(
             {**(parameters or {}), **reliable},
@@ -125,15 +124,16 @@ class BenchNode:
         image: SerializedImage,
         timeout: float = MIN_ANSWER_TIMEOUT,
     ) -> None:
-        """Subscribes to these and nothing else, and waits until the node answers with them.
+        """Subscribes to these outputs only, and waits until the node publishes them for an image.
 
         Args:
-            outputs: Topic of `OUTPUTS` → messages that an image gives.
-            image: That is shown to it.
-            timeout: After so many seconds it is shown again: matched on one side only, DDS loses.
+            outputs: Topic in `OUTPUTS` → number of messages per image.
+            image: Image that is published.
+            timeout: Time after which the image is published again, s. DDS loses images until both
+                sides have discovered each other.
 
         Raises:
-            BenchError: It does not answer; the message says why.
+            BenchError: The node does not publish them; the message has the reason.
         """
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
@@ -144,7 +144,7 @@ class BenchNode:
                 f'/{self.name}/rock_seg/{topic}',
                 partial(self._on_output, topic),
                 QoSProfile(depth=max(10, 2 * count)),
-                raw=True,  # what a listener does with a message is not the node's time
+                raw=True,  # deserialization is not part of the measurement
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
             for topic, count in outputs.items()
@@ -162,32 +162,34 @@ class BenchNode:
                 if self._await(first, max(timeout, MIN_ANSWER_TIMEOUT)):
                     return
         raise BenchError(
-            f'{self.name}: no answer after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
+            f'{self.name}: no results after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
         )
 
     def run(self, image: SerializedImage) -> Run:
-        """Measures from the publication of an image until all that is listened to came.
+        """Measures the time from the publication of an image to the last subscribed output.
 
         Raises:
-            BenchError: It did not come.
+            BenchError: An output did not arrive.
         """
         self._done.clear()
         number = self._send(image)
         if not self._await(number, MAX_ANSWER_TIMEOUT):
             left = ', '.join(self._missing[number])
-            raise BenchError(f'{self.name}: {left} did not come within {MAX_ANSWER_TIMEOUT:.0f} s')
+            raise BenchError(
+                f'{self.name}: {left} did not arrive within {MAX_ANSWER_TIMEOUT:.0f} s'
+            )
         return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
 
     def overload(self, image: SerializedImage, rate: float, images: int) -> list[Run]:
-        """Publishes images whether or not the node is done with those before.
+        """Publishes images at a fixed rate, without waiting for their results.
 
         Args:
-            image: Is sent again and again.
-            rate: Images a second.
-            images: How many.
+            image: Image that is published repeatedly.
+            rate: Images per second.
+            images: Number of images.
 
         Returns:
-            The age at which each image's outputs were complete, of those that were not dropped.
+            The age of the outputs when they were complete, for each image that was not dropped.
         """
         first = len(self._sent)
         began = time.perf_counter()
@@ -195,7 +197,7 @@ class BenchNode:
         for turn in range(images):
             self._send(image)
             left = 1 / rate
-            while left > 0:  # at least once, however slow this machine is to publish
+            while left > 0:  # at least once per image, even if publishing is slow
                 self._executor.spin_once(timeout_sec=left)
                 runs += self._take_done(first)
                 left = began + (turn + 1) / rate - time.perf_counter()
@@ -210,9 +212,9 @@ class BenchNode:
         return found and self._publisher.get_subscription_count() > 0
 
     def _check(self) -> None:
-        """Raises BenchError if the node ended."""
+        """Raises BenchError if the node has ended."""
         if self.process.status() is not None:
-            raise BenchError(f'{self.name}: ended: {self.process.last_lines()}')
+            raise BenchError(f'{self.name}: the node ended: {self.process.last_lines()}')
 
     def _send(self, image: SerializedImage) -> int:
         number = len(self._sent)
@@ -223,7 +225,7 @@ class BenchNode:
         return number
 
     def _await(self, first: int, timeout: float) -> bool:
-        """Takes what comes until an image of this number or later is done; returns whether."""
+        """Waits for the outputs of image `first` or a later one; returns False on timeout."""
         deadline = time.monotonic() + timeout
         while (missing := max(self._done, default=-1) < first) and time.monotonic() < deadline:
             self._check()
@@ -243,9 +245,9 @@ class BenchNode:
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep what it frees, so that it meets no page anew with every image.
+    """Makes this process keep freed memory, so that images do not cause page faults again.
 
-    What that takes varies from run to run, and is neither the node's time nor DDS's.
+    Their cost varies between runs and belongs neither to the node nor to DDS.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
@@ -255,7 +257,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def ros_context() -> Iterator[rclpy.Context]:
-    """Yields a context of ROS that leaves signals alone."""
+    """Yields a ROS context without signal handlers."""
     context = rclpy.Context()
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:

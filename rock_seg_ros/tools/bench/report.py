@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of `rock_seg bench` for people: a table and a plot."""
+"""Formats the results of `rock_seg bench` as a table and a plot."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from typing import Any
 
 from rock_seg_ros.tools.bench.timing import Case
 
-COLUMNS = ('what', 'size', 'device', 'precision', 'p50', 'p95', 'p99', 'fps', 'MB', 'runs', 'limit')
+COLUMNS = ('case', 'size', 'device', 'precision', 'p50', 'p95', 'p99', 'fps', 'MB', 'runs', 'limit')
 LEGEND = """\
-ms an image; fps: sent one after the other, in overload what is published; MB: of its process
-limit: FLOP at the rate of a large matrix product, fp32 on the CPU and fp16 on CUDA, or allowed age
-network: alone; image: to a mask, in process; node: from publication to the mask, through DDS
-shell: the same with a network of no cost, until mask, overlay, polygon_points and rocks came (20
-rocks that do not touch) or all outputs (200); echo node: works out nothing
-overload: age of the masks, images 10 times too fast
-ratios above 1: rock_seg is faster (gpu_vs_roofline: measured / limit)"""
+p50, p95, p99: time per image, ms. fps: images per second, one after the other; in overload,
+published masks per second. MB: resident memory of the process.
+limit: lower bound in ms, the FLOP of the network at the rate of a large matrix product (fp32 on a
+CPU, fp16 on CUDA); in overload, the allowed age.
+network: the network alone. image: from an image in memory to its mask, without ROS.
+node: from the publication of an image to the arrival of its mask, through DDS.
+shell: as node, with a stub instead of the network, until mask, overlay, polygon_points and rocks
+arrived (20 rocks that do not touch), or all outputs (200 rocks). echo node: computes nothing.
+overload: age of the masks when images arrive 10 times as fast as they are processed.
+ratios: above 1, rock_seg is faster. gpu_vs_roofline: measured time / limit."""
 OURS, THEIRS, GREY = '#0072b2', '#d55e00', '#999999'
 OTHERS = ('torchvision', 'eager', 'plain node', 'echo node')
 LIBRARIES = ('torch', 'torchvision', 'openvino', 'onnxruntime', 'numpy', 'rclpy')
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the figures were measured on."""
+    """Returns a description of the machine and of the installed libraries."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -44,7 +47,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(cases: Sequence[Case], ratios: Mapping[str, float | None]) -> str:
-    """Lays the figures out: the cases, what they mean, the ratios."""
+    """Formats the cases, the legend and the ratios as text."""
     rows = [COLUMNS, *(_row(case) for case in cases)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
     lines = [
@@ -65,20 +68,20 @@ def table(cases: Sequence[Case], ratios: Mapping[str, float | None]) -> str:
 
 
 def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
-    """Draws one image of the medians, 95th percentiles and limits.
+    """Plots the medians, 95th percentiles and limits.
 
     Args:
-        cases: What was measured.
+        cases: All measurements.
         about: The machine, see `machine`.
         file: `.png`, `.svg` or `.pdf`.
 
     Returns:
-        Whether matplotlib is there to draw it.
+        Whether the plot was written; False if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print('rock_seg bench: matplotlib is not installed, so there is no plot', file=sys.stderr)
+        print('rock_seg bench: no plot, because matplotlib is not installed', file=sys.stderr)
         return False
     groups: dict[str, list[Case]] = {}
     for case in cases:
@@ -91,7 +94,7 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
     for axes, (title, group) in zip(fields, groups.items(), strict=True):
         _bars(axes, title, group)
     figure.suptitle(
-        f'rock_seg bench: ms an image, median; line to p95\n{about["gpu"] or about["cpu"]},'
+        f'rock_seg bench: ms per image, median; line to p95\n{about["gpu"] or about["cpu"]},'
         f' {about["cores"]} cores',
         fontsize=10,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs taken in turn, and what they come to."""
+"""Interleaved measurements and their statistics."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Case:
-    """What was measured of one contender at one size.
+    """Measurements of one implementation at one image size.
 
     Attributes:
-        kind: 'network', 'image', 'node', 'shell', 'shell, all outputs', 'overload'.
-        who: Is measured.
+        kind: 'network', 'image', 'node', 'shell', 'shell, all outputs' or 'overload'.
+        who: Name of the implementation.
         size: Width and height, px.
-        device: Where it ran.
-        precision: Of its network; empty where there is none.
-        runs: In the order in which they were taken.
-        limit_ms: That the machine, or the requirement, allows; None = not known.
-        more: Goes into the JSON object as it is.
+        device: Device on which it ran.
+        precision: Precision of its network; empty if it has none.
+        runs: Runs in their order.
+        limit_ms: Lower bound of the machine, or the requirement, ms; None = unknown.
+        more: Further entries of the JSON object.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Kind and who, in one."""
+        """Kind and implementation."""
         return f'{self.kind}: {self.who}'
 
     @property
@@ -54,7 +54,7 @@ class Case:
         return float(np.percentile([run.seconds for run in self.runs], which)) * 1e3
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `--json` prints of it."""
+        """Returns the object that `--json` prints."""
         mean = float(np.mean([run.seconds for run in self.runs]))
         return {
             'name': self.name,
@@ -74,20 +74,20 @@ def run_interleaved(
     implementations: Mapping[Any, Callable[[], Run]],
     seconds: float,
     most: int,
-    tell: Callable[[], object] = lambda: None,
+    on_run: Callable[[], object] = lambda: None,
 ) -> dict[Any, list[Run]]:
-    """Measures contenders A B A B, so that a machine that drifts drifts for all of them.
+    """Measures implementations in the order A B A B, so that drift of the machine affects all.
 
-    The first round warms up and does not count. At least one more is run to its end.
+    The first round is a warm-up and is discarded. At least one more round is completed.
 
     Args:
-        implementations: Who → runs once.
-        seconds: After which no round is begun.
-        most: Rounds that count, at most.
-        tell: Called after each run.
+        implementations: Name → function that runs it once.
+        seconds: Time after which no new round starts.
+        most: Maximum number of rounds after the warm-up.
+        on_run: Called after each run.
 
     Returns:
-        Who → its runs, all of the same number.
+        Name → its runs, the same number for all.
     """
     deadline = time.monotonic() + seconds
     taken: dict[Any, list[Run]] = {who: [] for who in implementations}
@@ -98,19 +98,19 @@ def run_interleaved(
             result = run()
             if turn:
                 taken[who].append(result)
-            tell()
+            on_run()
     return taken
 
 
 def fit_in_time(expected: Mapping[Any, float], seconds: float) -> list[Any]:
-    """Chooses whom to measure when there is not time for all: the quickest first.
+    """Chooses the implementations that can be measured in the given time, the fastest first.
 
     Args:
-        expected: Who → seconds of a run; not known is 0.
-        seconds: For all, each warming up once and running once.
+        expected: Name → expected seconds per run; 0 = unknown.
+        seconds: Time for all, each with a warm-up and one run.
 
     Returns:
-        Those that fit, in the order of `expected`.
+        The names that fit, in the order of `expected`.
     """
     left, chosen = seconds, set()
     for who in sorted(expected, key=lambda who: expected[who]):
@@ -122,15 +122,15 @@ def fit_in_time(expected: Mapping[Any, float], seconds: float) -> list[Any]:
 
 
 def ratio(cases: Iterable[Case], slow: Mapping[str, Any], quick: Mapping[str, Any]) -> float | None:
-    """Returns how many times as fast the one case is as the other, by their medians.
+    """Returns the ratio of the medians of two cases.
 
     Args:
-        cases: All that were measured.
-        slow: Attributes that tell the one, such as `{'kind': 'network', 'who': 'torchvision'}`.
-        quick: Attributes of the other.
+        cases: All measurements.
+        slow: Attributes of the numerator, such as `{'kind': 'network', 'who': 'torchvision'}`.
+        quick: Attributes of the denominator.
 
     Returns:
-        Above 1 = `quick` is faster; None where one of them was not measured.
+        The ratio, above 1 if `quick` is faster; None if one of them was not measured.
     """
     found = list(cases)
     pair = [

@@ -81,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         samples = measure(camera, data / 'samples', seconds)
     summary = write_report(output, drive, samples, seconds)
     print(table(summary))
-    print(f'{output}: images, recording and summary, after {time.monotonic() - began:.0f} s')
+    print(
+        f'{output}: overlays, recording and summary written after {time.monotonic() - began:.0f} s'
+    )
     return 0
 
 

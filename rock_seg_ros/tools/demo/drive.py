@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's doings: a camera that shows images to the node and listens to what it says."""
+"""The steps of the demo: a simulated camera publishes images and receives the node's results."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ TRIES = 3
 
 
 class DemoError(ValueError):
-    """The demo did not show what it should; the message says why."""
+    """The node did not work as expected; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled image that was measured on.
+    """A labelled image and its results.
 
     Attributes:
-        name: Its file's stem.
-        truth: H×W uint8, not 0 where there is rock.
-        result: What the node said.
+        name: Stem of the file name.
+        truth: Label, H×W uint8, not 0 where there is rock.
+        result: Results of the node.
     """
 
     name: str
@@ -63,14 +63,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Drive:
-    """What came of the bag.
+    """Results of playing the bag.
 
     Attributes:
-        rate: Times as fast as recorded.
-        played: Images that were published.
-        results: What the node said, by stamp, ascending.
-        counts: How much each of the node's counters rose, such as 'frames in'.
-        diagnostics: The node's diagnostics at the end.
+        rate: Playback speed relative to the recording.
+        played: Number of images that were published.
+        results: Stamp of an image → results of the node, in ascending order.
+        counts: Increase of each counter of the node, such as 'frames in'.
+        diagnostics: Diagnostics of the node at the end.
     """
 
     rate: float
@@ -81,11 +81,11 @@ class Drive:
 
 
 class Camera:
-    """Stands in for a camera driver, and listens to what the node makes of its images.
+    """A simulated camera driver that also receives the results.
 
     Attributes:
         node: The ROS node that publishes and subscribes.
-        recorder: What came back.
+        recorder: Receives the outputs and diagnostics of the node.
         sent: Stamp of each published image → the message.
     """
 
@@ -97,27 +97,28 @@ class Camera:
         self._publisher = node.create_publisher(CompressedImage, COMPRESSED, 1)
 
     def connected(self) -> bool:
-        """Whether the node subscribes to the images, and its outputs come here."""
+        """Whether the node subscribes to the images and all its outputs are subscribed to."""
         return self._publisher.get_subscription_count() > 0 and self.recorder.connected()
 
     def played(self, data: bytes) -> Stamp:
-        """Notes an image that somebody published, in CDR; returns its stamp."""
+        """Records an image (CDR) that the bag player published; returns its stamp."""
         return self._note(deserialize_message(data, CompressedImage))
 
     def process_image(self, image: CompressedImage, timeout: float) -> Result:
-        """Publishes an image and waits for its results; asks again, since images may be lost.
+        """Publishes an image and waits for its results; publishes it again if it was lost.
 
         Args:
-            image: With a stamp that was not used before.
-            timeout: Most seconds to wait each time, which is while the node has images in hand.
+            image: An image with a new stamp.
+            timeout: Maximum waiting time per attempt, s. An attempt ends earlier if the node has
+                no pending images.
 
         Raises:
-            DemoError: There is no answer.
+            DemoError: No results arrived after `TRIES` attempts.
         """
         stamp = self._note(image)
         for attempt in range(TRIES):
             if attempt:
-                tqdm.write('no answer to an image, asking again', file=sys.stderr)
+                tqdm.write('no results for an image; publishing it again', file=sys.stderr)
             self._publisher.publish(image)
             if self._answered(stamp, timeout):
                 result = self.recorder.results[stamp]
@@ -126,7 +127,9 @@ class Camera:
         diagnostics = ', '.join(
             f'{name} {value}' for name, value in self.recorder.diagnostics.items()
         )
-        raise DemoError(f'the node published nothing for an image; its diagnostics: {diagnostics}')
+        raise DemoError(
+            f'no results for an image after {TRIES} attempts; diagnostics: {diagnostics}'
+        )
 
     def _answered(self, stamp: Stamp, timeout: float) -> bool:
         recorder, before = self.recorder, self.recorder.report_count
@@ -134,11 +137,13 @@ class Camera:
         def whole() -> bool:
             return stamp in recorder.results and recorder.results[stamp].complete
 
-        def idle() -> bool:  # the next report may have been written before the image came
+        def idle() -> bool:  # the next diagnostics may be older than the image
             return recorder.report_count > before + 1 and pending_images(recorder.diagnostics) == 0
 
         recorder.wait_for(lambda: whole() or idle(), timeout)
-        return recorder.wait_for(whole, RESULT_GRACE_PERIOD)  # a report may overtake a large result
+        return recorder.wait_for(
+            whole, RESULT_GRACE_PERIOD
+        )  # diagnostics may arrive before a large result
 
     def _note(self, image: CompressedImage) -> Stamp:
         stamp = (image.header.stamp.sec, image.header.stamp.nanosec)
@@ -148,7 +153,7 @@ class Camera:
 
 @contextmanager
 def listening(process: NodeProcess, recording: BagWriter) -> Iterator[Camera]:
-    """Yields a camera on a ROS node of its own, for as long as the process lives."""
+    """Yields a camera with its own ROS node; waiting raises DemoError if the process ends."""
 
     def check() -> None:
         if process.status() is not None:
@@ -168,10 +173,10 @@ def listening(process: NodeProcess, recording: BagWriter) -> Iterator[Camera]:
 
 
 def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TIMEOUT) -> None:
-    """Waits until the node says that it is active and both sides have found each other.
+    """Waits until the node is active and all publishers and subscriptions are connected.
 
     Raises:
-        DemoError: It could not be configured, ended, or took longer than `timeout` s.
+        DemoError: The node reports an error, ended, or is not active after `timeout` s.
     """
     recorder = camera.recorder
     recorder.wait_for(
@@ -185,11 +190,13 @@ def await_active(camera: Camera, process: NodeProcess, timeout: float = START_TI
     if recorder.diagnostics.get('state') != 'active':
         raise DemoError(f'the node is not active after {timeout:.0f} s: {process.last_lines()}')
     if not recorder.wait_for(camera.connected, REPORT_TIMEOUT):
-        raise DemoError(f'the node does not subscribe to {COMPRESSED} or publishes too little')
+        raise DemoError(
+            f'the node does not subscribe to {COMPRESSED}, or an output has no publisher'
+        )
 
 
 def warm_up(camera: Camera, path: Path) -> float:
-    """Has the node work on the bag's first images; returns its usual seconds an image."""
+    """Processes the first images of the bag; returns the median time per image, s."""
     seconds = []
     with Bag(path) as bag:
         for number, message in zip(
@@ -204,20 +211,20 @@ def warm_up(camera: Camera, path: Path) -> float:
 
 
 def play_rate(duration: float, seconds: float) -> float:
-    """Returns how fast a bag may be played so that `WANTED_MASKS` come out; never above 1.
+    """Returns the playback speed, at most 1, at which the node publishes `WANTED_MASKS` masks.
 
     Args:
-        duration: Of the bag, s.
-        seconds: An image.
+        duration: Duration of the bag, s.
+        seconds: Processing time per image, s.
     """
     return min(1.0, duration / (WANTED_MASKS * MARGIN * seconds))
 
 
 def image_topic(bag: Bag) -> BagTopic:
-    """Returns the topic of the bag's images.
+    """Returns the image topic of the bag.
 
     Raises:
-        DemoError: The bag has none.
+        DemoError: The bag does not have it.
     """
     for topic in bag.topics:
         if topic.name == COMPRESSED:
@@ -226,10 +233,10 @@ def image_topic(bag: Bag) -> BagTopic:
 
 
 def play_drive(camera: Camera, bag: Bag, rate: float) -> Drive:
-    """Plays the bag into the node and waits until the last image is done.
+    """Plays the bag to the node and waits until the last image is processed.
 
     Raises:
-        DemoError: The node published nothing, or a mask that does not fit its image.
+        DemoError: The node published nothing, or a result that does not match its image.
     """
     recorder = camera.recorder
     player = Player(camera.node, bag, bag.topics)
@@ -250,15 +257,15 @@ def play_drive(camera: Camera, bag: Bag, rate: float) -> Drive:
     for stamp, result in results.items():
         check_result(camera.sent[stamp], result)
     if len(results) < WANTED_MASKS:
-        print(f'only {len(results)} masks came out, not {WANTED_MASKS}', file=sys.stderr)
+        print(f'only {len(results)} masks instead of {WANTED_MASKS} arrived', file=sys.stderr)
     return Drive(rate, len(played), results, counts, after)
 
 
 def wait_for_results(recorder: Recorder, played: list[Stamp], count: int) -> dict[Stamp, Result]:
-    """Waits for the results of as many of the played images as the node counts.
+    """Waits for the results of `count` images, the number of processed images in diagnostics.
 
     Raises:
-        DemoError: Other than so many arrived, or none.
+        DemoError: Another number of results arrived, or none.
     """
 
     def complete() -> dict[Stamp, Result]:
@@ -268,57 +275,60 @@ def wait_for_results(recorder: Recorder, played: list[Stamp], count: int) -> dic
     recorder.wait_for(lambda: len(complete()) >= count, REPORT_TIMEOUT)
     results = complete()
     if not results or len(results) != count:
-        told = ', '.join(f'{name} {value}' for name, value in recorder.diagnostics.items())
-        raise DemoError(f'of {len(played)} images, {len(results)} came back; the node says: {told}')
+        values = ', '.join(f'{name} {value}' for name, value in recorder.diagnostics.items())
+        raise DemoError(
+            f'results of {len(results)} of {len(played)} images arrived instead of {count};'
+            f' diagnostics: {values}'
+        )
     return results
 
 
 def wait_until_idle(recorder: Recorder) -> dict[str, str]:
-    """Returns the node's diagnostics once every image that it has is accounted for.
+    """Returns the diagnostics of the node when it has no pending images.
 
     Raises:
-        DemoError: There are no diagnostics, or images stay in hand.
+        DemoError: No diagnostics arrive, or images stay pending.
     """
-    recorder.wait_for_report(REPORT_TIMEOUT)  # the next may have been written before this call
+    recorder.wait_for_report(REPORT_TIMEOUT)  # the next report may be older than this call
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if not recorder.wait_for_report(REPORT_TIMEOUT):
-            raise DemoError(f'the node sent no diagnostics for {REPORT_TIMEOUT:.0f} s')
+            raise DemoError(f'the node published no diagnostics for {REPORT_TIMEOUT:.0f} s')
         if pending_images(recorder.diagnostics) == 0:
             return dict(recorder.diagnostics)
-    raise DemoError(f'the node did not finish its images within {START_TIMEOUT:.0f} s')
+    raise DemoError(f'the node still has pending images after {START_TIMEOUT:.0f} s')
 
 
 def pending_images(diagnostics: Mapping[str, str]) -> int:
-    """Returns how many images came to the node that its diagnostics do not account for yet."""
+    """Returns the number of received images that were not processed, dropped or rejected yet."""
     done = ('out', 'dropped', 'failed', 'refused')
     return int(diagnostics['frames in']) - sum(int(diagnostics[f'frames {name}']) for name in done)
 
 
 def check_result(image: CompressedImage, result: Result) -> None:
-    """Checks that all results carry the image's header and the mask its size.
+    """Checks that all results have the header of the image, and that the mask has its size.
 
     Raises:
-        DemoError: They do not.
+        DemoError: A header or the size differs.
     """
     for output, message in result.messages.items():
         if message.header != image.header:
-            raise DemoError(f'{output} has the header {message.header}, not {image.header}')
+            raise DemoError(f'{output} has the header {message.header} instead of {image.header}')
     size = decode(image).shape[:2]
     if result.mask.shape != size:
-        raise DemoError(f'a mask is {result.mask.shape}, its image {size}')
+        raise DemoError(f'a mask has the shape {result.mask.shape}, but its image {size}')
 
 
 def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
-    """Has the node work on the labelled images, sent as their files.
+    """Processes the labelled images, whose files are published as they are.
 
     Args:
-        camera: Publishes them.
-        folder: With images in `images/`, and `masks/NAME.png` of each.
-        seconds: That an image usually takes.
+        camera: The simulated camera.
+        folder: Folder with images in `images/` and their labels `masks/NAME.png`.
+        seconds: Processing time per image, s.
 
     Raises:
-        DemoError: The node gives no answer, or there are no images.
+        DemoError: There are no images, or no results arrive.
         ImageError, OSError: A mask cannot be read.
     """
     samples = []
@@ -337,12 +347,12 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
 
 
 def decode(message: CompressedImage) -> NDArray[np.uint8]:
-    """Decodes an image as the node does, not turned: H×W×3 uint8 RGB."""
+    """Decodes an image as the node does, ignoring EXIF orientation: H×W×3 uint8 RGB."""
     return decode_rgb(message.data, upright=False)
 
 
 def _header(second: int, frame_id: str) -> Header:
-    """Returns a header with a stamp of its own, long before any bag's."""
+    """Returns a header with a unique stamp, long before that of any bag."""
     header = Header(frame_id=frame_id)
     header.stamp.sec = 1 + second
     return header

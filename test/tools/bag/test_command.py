@@ -244,7 +244,9 @@ def test_images_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
     assert len(lines) == 2
     assert "image 2 (0.000 s): unknown encoding: 'nonsense'" in lines[0]
     assert 'image 4 (0.000 s): damaged message: 500 bytes' in lines[1]
-    assert '2 images with results; refused: unknown encoding (2), damaged message (1)' in output.out
+    assert (
+        '2 images with results; rejected: unknown encoding (2), damaged message (1)' in output.out
+    )
     assert {
         topic: [stamp for stamp, _ in got] for topic, got in read(tmp_path / 'out').items()
     } == {topic: [1, 5] for topic in RESULTS}
@@ -270,7 +272,7 @@ def test_of_a_recording_that_was_cut_off_every_whole_image_is_worked_on_and_the_
     assert len(lines) == 1
     assert lines[0].endswith(
         f'rock_seg bag: {f"{source}: in.mcap" if folder else file}: the recording was not finished,'
-        ' its end is missing; what was found before is kept'
+        ' the end of the recording is missing; the results up to there are kept'
     )
     stamps = [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']]
     assert stamps in ([1], [1, 2])
@@ -312,7 +314,7 @@ def test_of_several_cameras_one_must_be_named(find_rocks, write_bag, scene, tmp_
     )
     assert find_rocks(source) == 2
     (line,) = told(capsys)
-    assert 'name one with --image: /left/image, /right/image/compressed' in line
+    assert 'choose one with --image: /left/image, /right/image/compressed' in line
     assert not (tmp_path / 'out').exists()
     assert find_rocks(source, '--image', '/right/image') == 0
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/mask']] == [2]
@@ -384,7 +386,10 @@ def test_a_known_camera_height_gives_metres_without_depth(find_rocks, write_bag,
 @pytest.mark.parametrize(
     ('given', 'reason'),
     [
-        (info(1, focal=0.0), 'set aside: camera_info: the focal lengths must be above 0'),
+        (
+            info(1, focal=0.0),
+            'without depth or camera_info: camera_info: the focal lengths must be above 0',
+        ),
         (depth(1, metres=np.nan), '1 images with results\n'),
         (raw(np.ones((24, 32), np.float32), 1, '32FC1'), 'depth: of another size'),
         (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: of another time'),
@@ -408,8 +413,8 @@ def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
 @pytest.mark.parametrize(
     ('topic', 'make', 'reason'),
     [
-        ('/camera_info', info, 'set aside: camera_info: damaged message (1)'),
-        ('/depth', depth, 'set aside: depth: damaged message (1)'),
+        ('/camera_info', info, 'without depth or camera_info: camera_info: damaged message (1)'),
+        ('/depth', depth, 'without depth or camera_info: depth: damaged message (1)'),
     ],
 )
 def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_image_only(
@@ -437,7 +442,7 @@ def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_image_only(
 def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys):
     source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/depth', 1, depth(1)))
     assert find_rocks(source) == 0
-    assert 'set aside: camera_info: there is none (1)' in capsys.readouterr().out
+    assert 'without depth or camera_info: camera_info: there is none (1)' in capsys.readouterr().out
 
 
 def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
@@ -562,13 +567,15 @@ def test_copy_leaves_out_what_is_made_anew(find_rocks, demo_data, tmp_path, caps
 def test_a_bag_is_never_written_over(find_rocks, demo_data, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     assert find_rocks(demo_data / 'mars_drive') == 1
-    assert told(capsys) == [f'rock_seg bag: {tmp_path / "out"}: exists already']
+    assert told(capsys) == [
+        f'rock_seg bag: {tmp_path / "out"}: exists; choose another output or delete it'
+    ]
     assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_a_bag_that_is_not_there_is_one_line(find_rocks, tmp_path, capsys):
     assert find_rocks(tmp_path / 'none') == 1
-    assert told(capsys) == [f'rock_seg bag: {tmp_path / "none"}: no such bag']
+    assert told(capsys) == [f'rock_seg bag: {tmp_path / "none"}: the bag does not exist']
 
 
 def left_over(folder):
@@ -612,7 +619,8 @@ def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
     output = capsys.readouterr()
     assert f'{tmp_path / "out"}: 2 images with results' in output.out
     assert (
-        f'rock_seg bag: {source}: damaged (nonsense); what was found before is kept' in output.err
+        f'rock_seg bag: {source}: damaged (nonsense); the results up to there are kept'
+        in output.err
     )
     assert (tmp_path / 'report.html').exists()
 

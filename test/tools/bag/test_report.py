@@ -73,9 +73,9 @@ def written(tmp_path):
 def test_figures_are_those_of_all_images(record, scene, empty):
     figures = figures_of(*of(record([scene, empty])), told(refused={'cut short': 3}))
     assert figures['images with results'] == '2'
-    assert figures['images refused'] == '3'
-    assert figures['rocks an image, mean'] == '1.00'
-    assert figures['rocks an image, least to most'] == '0 to 2'
+    assert figures['rejected images'] == '3'
+    assert figures['rocks per image, mean'] == '1.00'
+    assert figures['rocks per image, range'] == '0 to 2'
     assert figures['share of the pixels that is rock'] == f'{320 / (2 * 48 * 64):.2%}'
 
 
@@ -86,7 +86,7 @@ def of(record):
 
 def test_rocks_are_counted_by_id_where_ids_last(record, scene):
     figures = figures_of(*of(record([scene] * 3)), told())
-    assert figures['different rocks (ids)'] == '2'
+    assert figures['track ids'] == '2'
     assert figures['of them in 3 images or more'] == '2'
     figures = figures_of(*of(record([scene] * 3)), told(tracked=False))
     assert not any('different' in name for name in figures)

@@ -68,7 +68,7 @@ def test_what_was_found_earlier_is_no_camera(choose):
 
 def test_of_several_depths_one_must_be_named(choose):
     topics = {'/image': raw(), '/a': raw('16UC1'), '/b': raw('32FC1')}
-    with pytest.raises(UsageError, match=r"name one with --depth \('' = none\): /a, /b"):
+    with pytest.raises(UsageError, match=r"choose one with --depth \('' = none\): /a, /b"):
         choose(topics)
 
 

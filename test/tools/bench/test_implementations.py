@@ -81,7 +81,7 @@ def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
     monkeypatch.setattr(bench_contenders, 'LOAD_TIMEOUT', 0.0)
     process = ImplementationProcess(job('balanced'))
     try:
-        with pytest.raises(BenchError, match='balanced: was not loaded'):
+        with pytest.raises(BenchError, match='balanced: not loaded'):
             process.await_loaded()
     finally:
         process.stop()
@@ -89,7 +89,7 @@ def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
 
 def test_the_image_is_scaled_to_width_and_height(job):
     assert scaled(job('exact').image, (40, 32)).shape == (32, 40, 3)
-    with pytest.raises(OSError, match=r'none\.png: is no image'):
+    with pytest.raises(OSError, match=r'none\.png: not an image'):
         scaled(Path('none.png'), (40, 32))
 
 

@@ -86,7 +86,7 @@ def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, ima
 
 def test_a_node_that_ends_is_told_with_its_last_words(start, image):
     node = start('raise SystemExit("no such thing")')
-    with pytest.raises(BenchError, match='tried: ended: no such thing'):
+    with pytest.raises(BenchError, match='tried: the node ended: no such thing'):
         node.subscribe({'mask': 1}, image)
 
 

@@ -52,5 +52,5 @@ def test_without_matplotlib_one_line_says_that_there_is_no_plot(tmp_path, monkey
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     assert not plot(CASES, machine(), tmp_path / 'plot.png')
     said = capsys.readouterr().err
-    assert said == 'rock_seg bench: matplotlib is not installed, so there is no plot\n'
+    assert said == 'rock_seg bench: no plot, because matplotlib is not installed\n'
     assert not list(tmp_path.iterdir())

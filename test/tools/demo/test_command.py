@@ -100,7 +100,9 @@ def test_a_folder_that_no_demo_made_is_refused_and_left_alone(tmp_path, capsys):
     for path in kept:
         path.touch()
     assert main(['demo', '-o', str(tmp_path)]) == 2
-    told = f'{tmp_path}: is not empty and not of an earlier demo; give another -o\n'
+    told = (
+        f'{tmp_path}: is not empty and was not written by the demo; choose another folder with -o\n'
+    )
     assert capsys.readouterr().err == f'rock_seg demo: {told}'
     assert set(tmp_path.iterdir()) == kept
 

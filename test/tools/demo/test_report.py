@@ -119,5 +119,5 @@ def test_the_table_shows_every_figure(tmp_path, drive, left):
     figures = {' '.join(line.split()) for line in told.splitlines()}
     assert figures >= {
         'play rate 0.50', 'frames in 9', 'frames out 2', 'frames dropped 6', 'latency p50 120 ms',
-        'latency p95 200 ms', 'rocks a frame 1.5', 'IoU a 1.000', 'IoU 1.000',
+        'latency p95 200 ms', 'rocks per frame 1.5', 'IoU a 1.000', 'IoU 1.000',
     }  # fmt: skip

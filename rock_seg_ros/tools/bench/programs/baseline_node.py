@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node that one writes in an afternoon, as what `rock_seg bench` compares with.
+"""A simple segmentation node with which `rock_seg bench` compares the node of this package.
 
-It does what most segmentation nodes do: works in the subscription's callback, copies images the
-way cv_bridge does, calls torchvision eagerly, takes softmax and argmax in NumPy, draws with OpenCV,
-and publishes everything whether somebody listens or not. Topics are those of the package's node.
+It does what most segmentation nodes do: it processes images in the subscription callback, copies
+them as cv_bridge does, calls torchvision eagerly, computes softmax and argmax in NumPy, draws with
+OpenCV, and publishes all outputs even without subscribers. Its topics are those of the node.
 
     python -m rock_seg_ros.tools.bench.programs.baseline_node --ros-args -r image:=/camera/image_raw
 """
@@ -36,17 +36,17 @@ TINT = (255, 200, 0)
 
 
 class BaselineNode(Node):
-    """Subscribes to a camera and publishes its rocks, plainly."""
+    """Subscribes to a camera and publishes its rocks."""
 
     def __init__(self, rocks: int | None) -> None:
         """Loads the network and creates the topics.
 
         Args:
-            rocks: A stand-in of no cost sees so many; None = torchvision's network is called.
+            rocks: Number of rocks of a stub without cost; None = run the network of torchvision.
         """
         super().__init__('rock_seg')
         self._rocks = rocks
-        # A stand-in's scores are on the CPU, and so is the package's node that it stands beside.
+        # The stub scores are on the CPU, like those of the node that this one is compared with.
         on_cuda = rocks is None and torch.cuda.is_available()
         self._network = TorchvisionCall('cuda' if on_cuda else 'cpu')
         self._publishers_of = {
@@ -167,8 +167,8 @@ def cloud(
 
 def main() -> None:
     """Runs the node until it is interrupted."""
-    parser = argparse.ArgumentParser(description='The plain node.', allow_abbrev=False)
-    parser.add_argument('--rocks', type=int, metavar='N', help='seen by a stand-in of no cost')
+    parser = argparse.ArgumentParser(description='A simple segmentation node.', allow_abbrev=False)
+    parser.add_argument('--rocks', type=int, metavar='N', help='use a stub with N rocks')
     arguments, ros_arguments = parser.parse_known_args()
     rclpy.init(args=ros_arguments)
     try:

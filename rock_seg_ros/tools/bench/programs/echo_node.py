@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node that works out nothing: what rclpy and DDS take on both sides, as `rock_seg bench` shows.
+"""A node that computes nothing, with which `rock_seg bench` measures rclpy and DDS.
 
-It answers each image with messages that it keeps ready, of the sizes that a mask, an overlay, and
-the clouds of some rocks have.
+It answers each image with messages that were made in advance, with the sizes of a mask, an overlay
+and the point clouds of some rocks.
 
     python -m rock_seg_ros.tools.bench.programs.echo_node --ros-args -r image:=/camera/image_raw
 """
@@ -19,18 +19,18 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 
 DEPTH = 5
-VERTEX, ROCK = 16, 68  # bytes of a point of the package's clouds
-VERTICES = 30  # of a rock
+VERTEX, ROCK = 16, 68  # bytes per point in polygon_points and rocks
+VERTICES = 30  # per rock
 
 
 class EchoNode(Node):
-    """Subscribes to a camera and publishes as much as the package's node would."""
+    """Subscribes to a camera and publishes messages of the same size as the node does."""
 
     def __init__(self, rocks: int) -> None:
         """Creates the topics.
 
         Args:
-            rocks: For so many there is room in the clouds.
+            rocks: Number of rocks in the point clouds.
         """
         super().__init__('rock_seg')
         self._rocks = rocks
@@ -65,7 +65,9 @@ class EchoNode(Node):
 
 def main() -> None:
     """Runs the node until it is interrupted."""
-    parser = argparse.ArgumentParser(description='The node that does nothing.', allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description='A node that computes nothing.', allow_abbrev=False
+    )
     parser.add_argument('--rocks', type=int, default=20, metavar='N')
     arguments, ros_arguments = parser.parse_known_args()
     rclpy.init(args=ros_arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package's own node, its network replaced by scores of no cost: what the shell takes.
+"""The node of this package with fixed scores instead of a network.
 
 Run it as `python -m rock_seg_ros.tools.bench.programs.stub_node --rocks 20`.
 """
@@ -25,15 +25,15 @@ BACKEND = 'stand-in'
 
 
 class StubBackend:
-    """A backend that always sees the same rocks."""
+    """A backend that always returns the same rocks."""
 
     def __init__(self, device: torch.device, rocks: int, seconds: float) -> None:
-        """Keeps what it will say.
+        """Stores the settings.
 
         Args:
-            device: Where the scores are wanted.
-            rocks: That it sees.
-            seconds: That it takes, without using the processor.
+            device: Device of the scores.
+            rocks: Number of rocks.
+            seconds: Simulated time per batch, s, in which the backend sleeps.
         """
         self.device, self.precision = device, 'fp32'
         self._rocks, self._seconds = rocks, seconds
@@ -49,9 +49,13 @@ class StubBackend:
 
 def main() -> int:
     """Runs the node until it is interrupted; returns the exit status."""
-    parser = argparse.ArgumentParser(description='The node without a network.', allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description='The node with a stub network.', allow_abbrev=False
+    )
     parser.add_argument('--rocks', type=int, default=20, metavar='N')
-    parser.add_argument('--network-ms', type=float, default=0.0, metavar='MS', help='it takes')
+    parser.add_argument(
+        '--network-ms', type=float, default=0.0, metavar='MS', help='time per batch'
+    )
     arguments, ros_arguments = parser.parse_known_args()
 
     def load(parameters: Parameters) -> Segmenter:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of no cost in place of a network, so that only what is around it is timed."""
+"""Fixed scores instead of a network, so that only the code around the network is timed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ WAVES, WAVE = 5, 0.08
 
 @lru_cache(maxsize=4)
 def fixed_scores(height: int, width: int, rocks: int, channels: int) -> NDArray[np.float32]:
-    """Draws the scores of an image with separate rocks of wavy outline, in rows.
+    """Draws the scores of an image with separate rocks with wavy contours, in rows.
 
     Args:
-        height: Of the image, px.
-        width: Of the image, px.
-        rocks: How many there are.
+        height: Height of the image, px.
+        width: Width of the image, px.
+        rocks: Number of rocks.
         channels: 2 or more; channel 1 is rock.
 
     Returns:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torchvision's DeepLabV3-ResNet50, called as its documentation shows.
+"""DeepLabV3-ResNet50 of torchvision, called as in its documentation.
 
 https://docs.pytorch.org/vision/stable/models.html#semantic-segmentation: initialise the model,
-`eval()`, preprocess, batch, `model(batch)['out']`, softmax. Two things are in its favour: images
-keep their size (the transforms' default enlarges to 520 px), and no gradients are recorded.
+`eval()`, preprocess, batch, `model(batch)['out']`, softmax. Two changes make it faster: images
+keep their size (the transforms enlarge them to 520 px by default), and no gradients are recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLASSES = 2
 
 
 class TorchvisionCall:
-    """The eager model in fp32 at output stride 8, with random weights: they cost the same."""
+    """The eager model in fp32 at output stride 8. Its weights are random, which takes as long."""
 
     precision = 'fp32'
 
@@ -45,6 +45,6 @@ class TorchvisionCall:
         return self._model(batch)['out']
 
     def mask(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Returns H×W, where class 1 is, of H×W×3 uint8 RGB."""
+        """Segments H×W×3 uint8 RGB; returns H×W bool, True for class 1."""
         normalized_masks = self.scores(self.batch(image)).softmax(dim=1)
         return (normalized_masks[0].argmax(dim=0) == 1).cpu().numpy()

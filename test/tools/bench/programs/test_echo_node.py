@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node that works out nothing sends as much as the package's would."""
+"""The echo node sends messages of the same size as the node."""
 
 from __future__ import annotations
 
