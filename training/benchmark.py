@@ -37,13 +37,13 @@ from training.cases import (
     parts_of,
 )
 from training.curves import read_curves
-from training.evaluate import Judged, Measured, Result
+from training.evaluate import ImageResult, NetworkResult, Result
 from training.metrics import compare
 from training.report import write_report
 from training.sheet import worst_sheet
 from training.sources import DataError
 from training.tables import Table, as_markdown, as_text, differences_table, figures_table
-from training.writing import write_image, write_whole
+from training.writing import write_atomically, write_image
 
 SIZE = (640, 480)
 TIMING_SECONDS = 30.0
@@ -63,7 +63,7 @@ class Benchmark:
         differences: Name of a network → name of a case → what `compare` returns.
     """
 
-    networks: list[Measured]
+    networks: list[NetworkResult]
     half: str
     missing: dict[str, str]
     against: str
@@ -126,16 +126,16 @@ def run(
     Raises:
         DataError: As for `measure`.
     """
-    judged: dict[tuple[str, str], list[Judged]] = {}
+    image_result: dict[tuple[str, str], list[ImageResult]] = {}
     for network, case, own in measure(networks, cases, half):
-        judged.setdefault((network, case), []).append(own)
+        image_result.setdefault((network, case), []).append(own)
     speeds = milliseconds(networks, _image(networks, cases, half))
     measured = {
-        name: Measured(
+        name: NetworkResult(
             name,
             network.card,
             [
-                Result(case, cases[case].conditions, judged[name, case], cases[case].shown)
+                Result(case, cases[case].conditions, image_result[name, case], cases[case].shown)
                 for case in cases
             ],
             speeds[name],
@@ -148,7 +148,7 @@ def run(
     return Benchmark(list(measured.values()), half, dict(missing), against, differences)
 
 
-def _differences(ours: Measured, theirs: Measured) -> dict[str, Any]:
+def _differences(ours: NetworkResult, theirs: NetworkResult) -> dict[str, Any]:
     return {
         result.name: compare(result.counts, theirs.result(result.name).counts, result.only_recall)
         for result in ours.results
@@ -321,7 +321,7 @@ def _tell(told: Benchmark, given: Namespace) -> None:
         if where == PRINT:
             print(content)
         elif where:
-            write_whole(Path(where), f'{content}\n'.encode())
+            write_atomically(Path(where), f'{content}\n'.encode())
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.evaluate import Conditions, Judged, judge, segment_under
+from training.evaluate import ImageResult, Perturbation, count_image, segment_perturbed
 from training.metrics import Window, windows
 from training.sources import Labelled, MissingDataError, Sample, SourceConfig, find_samples
 from training.sources.splits import halve
@@ -48,7 +48,7 @@ class Case:
 
     source: SourceConfig
     split: str = 'val'
-    conditions: Conditions = field(default_factory=Conditions)
+    conditions: Perturbation = field(default_factory=Perturbation)
     shown: bool = False
     only: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Network(Protocol):
     def card(self) -> Card:
         """The card of its weights."""
 
-    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
         """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
 
 
@@ -176,7 +176,7 @@ def _tiles(sample: Sample, side: int) -> list[Window] | list[None]:
 
 def measure(
     networks: Mapping[str, Network], cases: Mapping[str, Case], half: str
-) -> Iterator[tuple[str, str, Judged]]:
+) -> Iterator[tuple[str, str, ImageResult]]:
     """Measures networks on cases; an image is read once, and segmented once by each network.
 
     Args:
@@ -214,7 +214,7 @@ def _measure_image(
     networks: Mapping[str, Network],
     cases: Mapping[str, Case],
     parts: Mapping[tuple[str, ...], list[Part]],
-) -> Iterator[tuple[str, str, Judged]]:
+) -> Iterator[tuple[str, str, ImageResult]]:
     """Measures all that is asked of one image; `parts` is by the class names of the networks."""
     image: Pixels | None = None
     labels: dict[tuple[tuple[str, ...], int], Labelled] = {}
@@ -225,15 +225,15 @@ def _measure_image(
     assert image is not None
     for conditions in dict.fromkeys(cases[part.case].conditions for part in own):
         for name, network in networks.items():
-            found = network.see(image, conditions)
+            found = network.segment(image, conditions)
             for place, part in enumerate(parts[network.card.classes]):
                 case = cases[part.case]
                 if case.conditions == conditions:
                     label = labels[network.card.classes, place]
-                    for judged in judge(
+                    for image_result in count_image(
                         part.sample, label, found, EVERY_ROCK, part.tiles, case.only_recall
                     ):
-                        yield name, part.case, judged
+                        yield name, part.case, image_result
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,6 @@ class SegmenterNetwork:
         """The card of its weights."""
         return self.segmenter.card
 
-    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
         """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
-        return segment_under(self.segmenter, image, conditions)
+        return segment_perturbed(self.segmenter, image, conditions)

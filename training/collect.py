@@ -24,7 +24,7 @@ from tqdm import tqdm
 from rock_seg_ros.perception.image_io.decoding import ImageError, decode_rgb
 from training.sources.sample import DataError
 from training.synthetic.writing import whole
-from training.writing import write_image, write_whole
+from training.writing import write_atomically, write_image
 
 MANIFEST = Path(__file__).with_name('no_rock') / 'manifest.csv'
 COLUMNS = (
@@ -280,7 +280,7 @@ def _write(place: Path, photograph: Photograph, data: bytes | None) -> None:
         cv2.fillPoly(mask, [corners], (IGNORED,))
     # PNG would be five times as large; at 95 JPEG adds nothing that a camera does not.
     coded = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    write_whole(place / 'images' / f'{photograph.name}.jpg', coded.tobytes())
+    write_atomically(place / 'images' / f'{photograph.name}.jpg', coded.tobytes())
     write_image(place / 'masks' / f'{photograph.name}.png', mask)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from training.sources import DataError
-from training.writing import write_whole
+from training.writing import write_atomically
 
 FILE_NAME = 'curves.csv'
 COLUMNS = ('step', 'name', 'value')
@@ -25,7 +25,7 @@ def write_rows(run: Path, rows: Iterable[Row]) -> None:
     """
     table = io.StringIO(newline='')
     csv.writer(table).writerows([COLUMNS, *rows])
-    write_whole(run / FILE_NAME, table.getvalue().encode())
+    write_atomically(run / FILE_NAME, table.getvalue().encode())
 
 
 def read_rows(run: Path) -> list[Row]:

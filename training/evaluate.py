@@ -37,7 +37,7 @@ from training.sources.options import add_source_options, source_of
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Perturbation:
     """What is done to an image before the network sees it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ImageResult:
     """An image that was measured on, or a tile of one.
 
     Attributes:
@@ -125,10 +125,14 @@ class Judged:
         IoU of rock pixels, or where the label is incomplete, their recall. In an image without
         true rock the share of pixels that are not called rock, as a single one makes the IoU 0.
         """
-        (empty, invented), (missed, found) = self.counts.pixels
-        if missed + found:
-            return float(found / (missed + found)) if self.only_recall else self.iou
-        return float(empty / (empty + invented)) if invented and not self.only_recall else None
+        (empty, false_positives), (false_negatives, found) = self.counts.pixels
+        if false_negatives + found:
+            return float(found / (false_negatives + found)) if self.only_recall else self.iou
+        return (
+            float(empty / (empty + false_positives))
+            if false_positives and not self.only_recall
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -143,19 +147,19 @@ class Result:
     """
 
     name: str
-    conditions: Conditions
-    images: list[Judged]
+    conditions: Perturbation
+    images: list[ImageResult]
     shown: bool = True
 
     @cached_property
     def counts(self) -> Counts:
         """The counts of all images, P×…."""
-        return stack([judged.counts for judged in self.images])
+        return stack([image_result.counts for image_result in self.images])
 
     @property
     def only_recall(self) -> bool:
         """Whether the labels are incomplete, so that nothing but recall is known."""
-        return any(judged.only_recall for judged in self.images)
+        return any(image_result.only_recall for image_result in self.images)
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -165,7 +169,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Measured:
+class NetworkResult:
     """What a network came to.
 
     Attributes:
@@ -188,7 +192,7 @@ class Measured:
 def evaluate(
     segmenter: Segmenter,
     samples: Sequence[Sample],
-    conditions: Conditions | None = None,
+    conditions: Perturbation | None = None,
     threshold: float | None = None,
     name: str = '',
     shown: bool = True,
@@ -216,28 +220,28 @@ def evaluate(
         raise DataError(f'{name or "data"}: no images to measure on')
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f'threshold must be between 0 and 1, not {threshold:g}')
-    conditions = conditions or Conditions()
-    judged = []
+    conditions = conditions or Perturbation()
+    image_result = []
     for sample in tqdm(samples, unit='image', desc='evaluating'):
         label = sample.read()
         try:
-            found = segment_under(segmenter, label.image, conditions, threshold)
+            found = segment_perturbed(segmenter, label.image, conditions, threshold)
         except ScoresError as error:
             raise DataError(f'{sample.name}: {error}') from None
         if not rims:
             found.rim_id = None
-        judged += judge(sample, label, found, settings)
-    return Result(name, conditions, judged, shown)
+        image_result += count_image(sample, label, found, settings)
+    return Result(name, conditions, image_result, shown)
 
 
-def judge(
+def count_image(
     sample: Sample,
     label: Labelled,
     found: Segmentation,
     settings: RockSettings | None = None,
     tiles: Sequence[Window] | None = None,
     only_recall: bool = False,
-) -> list[Judged]:
+) -> list[ImageResult]:
     """Counts what was found in an image, as a whole or tile by tile.
 
     Args:
@@ -252,15 +256,15 @@ def judge(
     counts = count_windows(label.classes, label.instances, found, where, settings)
     mask = found.mask() > 0
     return [
-        Judged(sample, own, mask[tile], None if tiles is None else tile, only_recall)
+        ImageResult(sample, own, mask[tile], None if tiles is None else tile, only_recall)
         for tile, own in zip(where, counts, strict=True)
     ]
 
 
-def segment_under(
+def segment_perturbed(
     segmenter: Segmenter,
     image: NDArray[np.uint8],
-    conditions: Conditions,
+    conditions: Perturbation,
     threshold: float | None = None,
 ) -> Segmentation:
     """Segments an image, H×W×3 uint8 RGB, under conditions; the result has the image's size."""
@@ -331,10 +335,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(given: argparse.Namespace) -> Measured:
+def _measure(given: argparse.Namespace) -> NetworkResult:
     asked = {name: getattr(given, name) for name in ('device', 'preset', 'output_stride')}
     how: Any = {name: value for name, value in asked.items() if value is not None}
-    conditions = Conditions(given.grey, given.scale, given.gain)
+    conditions = Perturbation(given.grey, given.scale, given.gain)
     weights = load_weights(given.weights, given.device or 'auto')
     segmenter = Segmenter(weights, capture_after=CAPTURE_AFTER, **how)
     samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
@@ -349,10 +353,10 @@ def _measure(given: argparse.Namespace) -> Measured:
         settings=RockSettings(split_touching=not given.no_split_touching),
         rims=not given.no_rims,
     )
-    return Measured('', segmenter.card, [result])
+    return NetworkResult('', segmenter.card, [result])
 
 
-def _measure_and_report(given: argparse.Namespace, command: str) -> tuple[Measured, int]:
+def _measure_and_report(given: argparse.Namespace, command: str) -> tuple[NetworkResult, int]:
     """Returns what was measured, even where no report can be made of it, and the exit status."""
     from training.report import write_report  # which imports this module
 

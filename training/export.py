@@ -32,8 +32,8 @@ from rock_seg_ros.perception.inference.weights_file import (
 from training.calibration import measure_ranges
 from training.evaluate import Result, evaluate
 from training.sources import DataError, Sample, SourceConfig, find_samples
-from training.sources.choosing import evenly
 from training.sources.options import add_source_options, source_of
+from training.sources.selection import evenly_spaced
 
 ONNX_OPSET = 18
 MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's
@@ -299,7 +299,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
     if given.int8 or given.measure:
         return [sample for own in found for sample in own]
     each = -(-given.max_images // sum(map(bool, found)))
-    return [sample for own in found for sample in evenly(own, each)]
+    return [sample for own in found for sample in evenly_spaced(own, each)]
 
 
 def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
@@ -307,7 +307,9 @@ def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
     sources = [source_of(path, given) for path in given.calibrate] or trained_on(weights.path)
     found = [find_samples(source, 'train', weights.card.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
-    ranges = measure_ranges(weights, [sample for own in found for sample in evenly(own, each)])
+    ranges = measure_ranges(
+        weights, [sample for own in found for sample in evenly_spaced(own, each)]
+    )
     return replace(weights, card=replace(weights.card, activation_ranges=ranges))
 
 

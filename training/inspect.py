@@ -24,13 +24,13 @@ from training.sources import (
     find_samples,
     read_all,
 )
-from training.sources.choosing import evenly
 from training.sources.contact_sheet import pages, thumbnail
 from training.sources.formats import FORMATS
 from training.sources.labels import BACKGROUND, IGNORED
 from training.sources.options import add_source_options, source_of
+from training.sources.selection import evenly_spaced
 from training.sources.statistics import Statistics
-from training.writing import write_image, write_whole
+from training.writing import write_atomically, write_image
 
 Summary = dict[str, Any]
 
@@ -64,7 +64,7 @@ def inspect(
     summary = {'classes': list(classes), 'sources': told}
     if out is not None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
-        write_whole(out / 'summary.json', text.encode(errors='backslashreplace'))
+        write_atomically(out / 'summary.json', text.encode(errors='backslashreplace'))
     return summary
 
 
@@ -79,7 +79,7 @@ def _inspect_source(
     splits, problems = {}, []
     for split in sorted({sample.split for sample in samples}):
         own = [sample for sample in samples if sample.split == split]
-        drawn = set() if out is None else set(evenly(range(len(own)), most or len(own)))
+        drawn = set() if out is None else set(evenly_spaced(range(len(own)), most or len(own)))
         splits[split], found, cells = _inspect_split(own, classes, drawn)
         problems += found
         for number, page in enumerate(pages(cells), start=1):

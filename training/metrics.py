@@ -215,14 +215,14 @@ def figures(counts: Counts) -> dict[str, NDArray[np.float64]]:
         rocks.small.…, rocks.medium.…, rocks.large.…: The same for true rocks of that size.
     """
     pixels = counts.pixels
-    (_, invented), (missed, right) = np.moveaxis(pixels, (-2, -1), (0, 1))
+    (_, false_positives), (false_negatives, right) = np.moveaxis(pixels, (-2, -1), (0, 1))
     return {
-        'iou': _share(right, right + invented + missed),
-        'precision': _share(right, right + invented),
-        'recall': _share(right, right + missed),
+        'iou': _share(right, right + false_positives + false_negatives),
+        'precision': _share(right, right + false_positives),
+        'recall': _share(right, right + false_negatives),
         'mean_iou': _share(counts.iou[..., 0], counts.iou[..., 1]),
         'boundary_iou': _share(counts.boundary[..., 0], counts.boundary[..., 1]),
-        'false_rock': _share(invented, pixels[..., 0, :].sum(axis=-1)),
+        'false_rock': _share(false_positives, pixels[..., 0, :].sum(axis=-1)),
         'false_rock_on_empty': _share(counts.empty[..., 1], counts.empty.sum(axis=-1)),
         'ece': calibration_error(counts.levels),
         **_rock_figures('rocks', counts.rocks.sum(axis=-2)),

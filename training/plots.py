@@ -53,8 +53,8 @@ def plot_thresholds(levels: NDArray[np.float64], at: tuple[float | None, float |
         levels: 2×256 as in `Counts`.
         at: Precision and recall that were measured, which are marked.
     """
-    invented, right = np.cumsum(levels[:, ::-1], axis=1)
-    called = right + invented
+    false_positives, right = np.cumsum(levels[:, ::-1], axis=1)
+    called = right + false_positives
     known = called > 0
     figure, axes = new_axes('Precision and recall over threshold', 'recall', 'precision')
     if right[-1]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
-from training.evaluate import Judged, Measured, Result
+from training.evaluate import ImageResult, NetworkResult, Result
 from training.matching import SIZES
 from training.plots import (
     Curves,
@@ -30,8 +30,8 @@ from training.tables import Table
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WORST = 12
 # Okabe and Ito's, which colour-blind people tell apart too.
-FOUND, MISSED, INVENTED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
-LEGEND = {'found': FOUND, 'missed': MISSED, 'invented': INVENTED}
+TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+LEGEND = {'found': TRUE_POSITIVE, 'missed': FALSE_NEGATIVE, 'invented': FALSE_POSITIVE}
 TINT = 0.6
 FIGURES = {
     'iou': 'IoU of rock pixels, pooled',
@@ -48,7 +48,7 @@ ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean 
 
 def write_report(
     output: Path,
-    networks: Sequence[Measured],
+    networks: Sequence[NetworkResult],
     command: str,
     curves: Curves | None = None,
     worst: int = WORST,
@@ -94,7 +94,7 @@ def write_report(
     write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
-def _row(result: Result, network: Measured) -> dict[str, Any]:
+def _row(result: Result, network: NetworkResult) -> dict[str, Any]:
     """Returns what the template's overview shows of a result."""
     told = result.figures
     speed = network.milliseconds
@@ -108,13 +108,13 @@ def _row(result: Result, network: Measured) -> dict[str, Any]:
     }
 
 
-def _section(result: Result, network: Measured, worst: int, several: bool) -> dict[str, Any]:
+def _section(result: Result, network: NetworkResult, worst: int, several: bool) -> dict[str, Any]:
     """Returns what the template shows of a result; with several networks it says which one's."""
     told = result.figures
     rocks, intervals = told['rocks'], told['intervals']
     levels = result.counts.levels.sum(axis=0)
-    ious = [judged.iou for judged in result.images if judged.iou is not None]
-    samples = {judged.sample.name: judged.sample for judged in result.images}
+    ious = [image_result.iou for image_result in result.images if image_result.iou is not None]
+    samples = {image_result.sample.name: image_result.sample for image_result in result.images}
     return {
         'name': f'{result.name}: {network.name}' if several else result.name,
         'images': told['images'],
@@ -135,8 +135,8 @@ def _section(result: Result, network: Measured, worst: int, several: bool) -> di
             plot_reliability(levels),
         ],
         'worst': [
-            _shown(judged, network.card)
-            for judged in worst_of(result.images, worst if result.shown else 0)
+            _shown(image_result, network.card)
+            for image_result in worst_of(result.images, worst if result.shown else 0)
         ],
     }
 
@@ -155,31 +155,31 @@ def _cells(
     return cells
 
 
-def worst_of(images: Sequence[Judged], count: int) -> list[Judged]:
+def worst_of(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
     """Returns the images of lowest score, the worst first; of equal ones that with more errors.
 
     Images in which rock is neither true nor found are never among them.
     """
 
-    def badness(judged: Judged) -> tuple[float, float]:
-        (_, invented), (missed, _) = judged.counts.pixels
-        return judged.score or 0.0, -invented - missed
+    def error_rank(image_result: ImageResult) -> tuple[float, float]:
+        (_, false_positives), (false_negatives, _) = image_result.counts.pixels
+        return image_result.score or 0.0, -false_positives - false_negatives
 
-    judgeable = [judged for judged in images if judged.score is not None]
-    return sorted(judgeable, key=badness)[:count]
+    judgeable = [image_result for image_result in images if image_result.score is not None]
+    return sorted(judgeable, key=error_rank)[:count]
 
 
-def _shown(judged: Judged, card: Card) -> dict[str, Any]:
-    label = judged.read()
-    (_, invented), (missed, found) = judged.counts.pixels
+def _shown(image_result: ImageResult, card: Card) -> dict[str, Any]:
+    label = image_result.read()
+    (_, false_positives), (false_negatives, found) = image_result.counts.pixels
     return {
-        'name': judged.name,
-        'iou': f'{judged.iou:.3f}',
+        'name': image_result.name,
+        'iou': f'{image_result.iou:.3f}',
         'found': int(found),
-        'missed': int(missed),
-        'invented': int(invented),
+        'missed': int(false_negatives),
+        'invented': int(false_positives),
         'image': jpeg(label.image),
-        'errors': jpeg(draw_errors(label, judged.mask, card.rock_ids)),
+        'errors': jpeg(draw_errors(label, image_result.mask, card.rock_ids)),
     }
 
 
@@ -202,9 +202,9 @@ def draw_errors(
     rock = np.isin(label.classes, rock_ids)
     canvas[~counted] *= 0.4
     for where, colour in (
-        (rock & found, FOUND),
-        (rock & ~found, MISSED),
-        (~rock & found & counted, INVENTED),
+        (rock & found, TRUE_POSITIVE),
+        (rock & ~found, FALSE_NEGATIVE),
+        (~rock & found & counted, FALSE_POSITIVE),
     ):
         canvas[where] = (1 - TINT) * canvas[where] + TINT * np.asarray(colour, np.float32)
     return np.rint(canvas).astype(np.uint8)

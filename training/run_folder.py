@@ -26,7 +26,7 @@ from training.config import TrainingConfig
 from training.curves import FILE_NAME, Row, read_rows, write_rows
 from training.sources import DataError, Sample, fingerprint
 from training.sources.json_file import read_json
-from training.writing import write_image, write_whole
+from training.writing import write_atomically, write_image
 
 PACKAGES = ('torch', 'torchvision', 'lightning', 'numpy', 'opencv-python-headless')
 SHEET_IMAGES = 2
@@ -64,8 +64,8 @@ def describe_run(
         description = read_json(file)
         _refuse_other_data(run, description['sources'], sources)
         description.setdefault('resumed_with', []).append(code_version())
-    write_whole(run / 'config.yaml', yaml.safe_dump(settings, sort_keys=False).encode())
-    write_whole(file, (json.dumps(description, indent=2) + '\n').encode())
+    write_atomically(run / 'config.yaml', yaml.safe_dump(settings, sort_keys=False).encode())
+    write_atomically(file, (json.dumps(description, indent=2) + '\n').encode())
 
 
 def _refuse_other_data(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

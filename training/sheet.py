@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cases import EVERY_ROCK, Network
-from training.evaluate import Conditions, Judged, Result
+from training.evaluate import ImageResult, Perturbation, Result
 from training.matching import rock_labels, true_labels
 from training.report import worst_of
 from training.sources import Labelled
@@ -40,32 +40,36 @@ def worst_sheet(
         DataError: An image can no longer be read.
     """
     shown = [result for result in results if not str(result.conditions)] or results
-    of = {id(judged): result for result in shown for judged in result.images}
-    ranked = worst_of([judged for result in shown for judged in result.images], len(of))
-    once: dict[tuple[str, str], Judged] = {}
-    for judged in ranked:
-        once.setdefault((str(judged.sample.image), judged.name), judged)
+    of = {id(image_result): result for result in shown for image_result in result.images}
+    ranked = worst_of([image_result for result in shown for image_result in result.images], len(of))
+    once: dict[tuple[str, str], ImageResult] = {}
+    for image_result in ranked:
+        once.setdefault((str(image_result.sample.image), image_result.name), image_result)
     cells: list[NDArray[np.uint8]] = []
-    for judged in list(once.values())[:count]:
-        cells += _pair(network, of[id(judged)], judged)
+    for image_result in list(once.values())[:count]:
+        cells += _pair(network, of[id(image_result)], image_result)
     return grid(cells or [np.zeros((32, 32, 3), np.uint8)], ACROSS)
 
 
-def _pair(network: Network, result: Result, judged: Judged) -> list[NDArray[np.uint8]]:
+def _pair(network: Network, result: Result, image_result: ImageResult) -> list[NDArray[np.uint8]]:
     """Draws what is true and what was found of an image or tile."""
-    label = judged.read()
+    label = image_result.read()
     rock_ids = network.card.rock_ids
     truth = true_labels(label.classes, label.instances, rock_ids)
-    found = _found(network, judged, result.conditions)
-    told = 'recall' if judged.only_recall else 'IoU' if truth.any() else 'not called rock'
+    found = _found(network, image_result, result.conditions)
+    told = 'recall' if image_result.only_recall else 'IoU' if truth.any() else 'not called rock'
     rock = (found > 0).astype(np.uint8) * np.uint8(rock_ids[0])
     return [
-        thumbnail(Labelled(label.image, label.classes, truth), judged.name),
-        thumbnail(Labelled(label.image, rock, found), f'{result.name}: {told} {judged.score:.3f}'),
+        thumbnail(Labelled(label.image, label.classes, truth), image_result.name),
+        thumbnail(
+            Labelled(label.image, rock, found), f'{result.name}: {told} {image_result.score:.3f}'
+        ),
     ]
 
 
-def _found(network: Network, judged: Judged, conditions: Conditions) -> NDArray[np.int32]:
+def _found(
+    network: Network, image_result: ImageResult, conditions: Perturbation
+) -> NDArray[np.int32]:
     """Returns the number of the rock that was found at each pixel of an image or tile, 0 = none."""
-    whole = rock_labels(network.see(judged.sample.read().image, conditions), EVERY_ROCK)
-    return whole if judged.tile is None else whole[judged.tile]
+    whole = rock_labels(network.segment(image_result.sample.read().image, conditions), EVERY_ROCK)
+    return whole if image_result.tile is None else whole[image_result.tile]

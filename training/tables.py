@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from training.evaluate import Measured, Result
+from training.evaluate import NetworkResult, Result
 
 # Path in the figures → heading.
 COLUMNS = {
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def figures_table(networks: Sequence[Measured]) -> Table:
+def figures_table(networks: Sequence[NetworkResult]) -> Table:
     """Returns a row for each case and network, the networks of a case next to each other.
 
     Args:

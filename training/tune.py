@@ -25,7 +25,7 @@ from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, write_beside
 from training.cases import Case, choose_cases, measure
-from training.evaluate import Conditions, segment_under
+from training.evaluate import Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
 from training.sources import DataError
 from training.tables import Table, as_text
@@ -40,21 +40,21 @@ class Probabilities:
     def __init__(self, segmenter: Segmenter) -> None:
         """Takes the network."""
         self._segmenter = segmenter
-        self._latest: tuple[Pixels, Conditions, Segmentation, Segmentation] | None = None
+        self._latest: tuple[Pixels, Perturbation, Segmentation, Segmentation] | None = None
 
     @property
     def card(self) -> Card:
         """The card of its weights."""
         return self._segmenter.card
 
-    def at(self, image: Pixels, conditions: Conditions, threshold: float) -> Segmentation:
+    def at(self, image: Pixels, conditions: Perturbation, threshold: float) -> Segmentation:
         """Segments H×W×3 uint8 RGB as if the threshold were this one, to 1/255.
 
         Exact for one class of rock; of several, the most probable one alone has to reach it.
         """
         if self._latest is None or self._latest[0] is not image or self._latest[1] != conditions:
             rock, other = (
-                segment_under(self._segmenter, image, conditions, limit)
+                segment_perturbed(self._segmenter, image, conditions, limit)
                 for limit in (LOWEST, HIGHEST)
             )
             self._latest = (image, conditions, rock, other)
@@ -85,7 +85,7 @@ class AtThreshold:
         """The card of its weights."""
         return self.probabilities.card
 
-    def see(self, image: Pixels, conditions: Conditions) -> Segmentation:
+    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
         """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
         return self.probabilities.at(image, conditions, self.threshold)
 
@@ -136,8 +136,8 @@ def curve(
     probabilities = Probabilities(segmenter)
     networks = {f'{t:.9f}': AtThreshold(probabilities, t) for t in sorted(set(thresholds))}
     counts: dict[str, dict[str, list[Counts]]] = {name: {} for name in networks}
-    for network, case, judged in measure(networks, cases, HALF):
-        counts[network].setdefault(case, []).append(judged.counts)
+    for network, case, image_result in measure(networks, cases, HALF):
+        counts[network].setdefault(case, []).append(image_result.counts)
     return [
         _point(network.threshold, cases, {case: stack(own) for case, own in counts[name].items()})
         for name, network in networks.items()

@@ -12,7 +12,7 @@ from rock_seg_ros.perception.image_io.encoding import encode_image
 from rock_seg_ros.perception.writing import write_beside
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file beside its place and renames it; its folder is made.
 
     Raises:
@@ -25,7 +25,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes an image as `write_whole` does; OpenCV's own writer is silent on a full disk.
+    """Writes an image as `write_atomically` does; OpenCV's own writer is silent on a full disk.
 
     Args:
         path: Its suffix says how the image is coded.
@@ -35,4 +35,4 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         EncodingError: The format cannot hold it.
         OSError: It cannot be written.
     """
-    write_whole(path, encode_image(image, path.suffix))
+    write_atomically(path, encode_image(image, path.suffix))

@@ -16,7 +16,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.evaluate import Conditions, evaluate, judge, main, segment_under
+from training.evaluate import Perturbation, count_image, evaluate, main, segment_perturbed
 from training.metrics import windows
 from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples
 
@@ -92,9 +92,9 @@ def test_ignored_pixels_are_not_counted(discs: Path) -> None:
 def test_a_result_keeps_each_images_counts_and_mask(discs: Path) -> None:
     samples = all_of(discs)
     result = evaluate(Oracle(samples, 7), samples, name='discs')  # type: ignore[arg-type]
-    assert [judged.sample for judged in result.images] == samples
-    assert all(judged.mask[:7].all() for judged in result.images)
-    ious = [judged.iou for judged in result.images]
+    assert [image_result.sample for image_result in result.images] == samples
+    assert all(image_result.mask[:7].all() for image_result in result.images)
+    ious = [image_result.iou for image_result in result.images]
     assert np.mean(ious) == pytest.approx(result.figures['mean_iou'])  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ def test_nothing_to_measure_on_is_an_error() -> None:
 @pytest.mark.parametrize('scale', [0.5, 2.0])
 def test_a_scaled_image_is_judged_at_the_labels_size(scale: float, discs: Path) -> None:
     samples, network = all_of(discs), BrightIsRock()
-    conditions = Conditions(scale=scale)
+    conditions = Perturbation(scale=scale)
     figures = evaluate(network, samples, conditions).figures  # type: ignore[arg-type]
     assert {image.shape for image in network.shown} == {(80 * scale, 96 * scale, 3)}
     assert 0.9 < figures['iou'] < 1
@@ -150,21 +150,21 @@ def test_scaling_back_moves_nothing() -> None:
     image = np.zeros((80, 96, 3), np.uint8)
     image[20:60, 10:50] = 200
     for scale in (0.5, 2.0):
-        found = segment_under(BrightIsRock(), image, Conditions(scale=scale))  # type: ignore[arg-type]
+        found = segment_perturbed(BrightIsRock(), image, Perturbation(scale=scale))  # type: ignore[arg-type]
         assert np.array_equal(found.mask() > 0, image[..., 0] > 0)
 
 
 def test_conditions_combine_and_say_what_they_are() -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    conditions = Conditions(grey=True, scale=0.5, gain=2.0)
+    conditions = Perturbation(grey=True, scale=0.5, gain=2.0)
     seen = conditions.apply(image)
     assert seen.shape == (20, 30, 3)
     assert (seen[..., 0] == seen[..., 2]).all()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float)
     assert seen.mean() == pytest.approx(np.minimum(2 * grey, 255).mean(), abs=1)
     assert str(conditions) == 'grey, scale 0.5, gain 2'
-    assert Conditions().apply(image) is image
-    assert not str(Conditions())
+    assert Perturbation().apply(image) is image
+    assert not str(Perturbation())
 
 
 def test_the_command_prints_one_json_object(
@@ -231,13 +231,13 @@ def test_a_tile_is_named_by_its_place_and_read_as_it_was_measured(discs: Path) -
     label = sample.read()
     found = BrightIsRock().segment(label.image)
     tiles = windows(80, 96, 40)
-    judged = judge(sample, label, found, tiles=tiles[1:])
-    assert [own.name for own in judged] == ['0 48,0', '0 0,40', '0 48,40']
-    for own, tile in zip(judged, tiles[1:], strict=True):
+    image_result = count_image(sample, label, found, tiles=tiles[1:])
+    assert [own.name for own in image_result] == ['0 48,0', '0 0,40', '0 48,40']
+    for own, tile in zip(image_result, tiles[1:], strict=True):
         assert np.array_equal(own.read().image, label.image[tile])
         assert np.array_equal(own.read().classes, label.classes[tile])
         assert own.mask.shape == (40, 48)
-    (whole,) = judge(sample, label, found)
+    (whole,) = count_image(sample, label, found)
     assert whole.name == '0'
     assert whole.read().classes.shape == (80, 96)
 
@@ -253,8 +253,8 @@ def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> 
     def score(classes: NDArray[np.uint8], ids: NDArray[np.uint8], recall: bool) -> float | None:
         found = Segmentation(ids, np.full_like(ids, 255), (1,))
         own = Labelled(label.image, classes, None)
-        (judged,) = judge(sample, own, found, only_recall=recall)
-        return judged.score
+        (image_result,) = count_image(sample, own, found, only_recall=recall)
+        return image_result.score
 
     nothing = np.zeros_like(rock)
     assert score(rock, rock, False) == 1

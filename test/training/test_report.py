@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.curves import read_curves
-from training.evaluate import Conditions, Measured, Result, evaluate, main
+from training.evaluate import NetworkResult, Perturbation, Result, evaluate, main
 from training.report import (
-    FOUND,
-    INVENTED,
-    MISSED,
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
     draw_errors,
     worst_of,
     write_report,
@@ -59,8 +59,8 @@ class Page(HTMLParser):
             self.text += data
 
 
-def measured(*results: Result) -> Measured:
-    return Measured('', CARD, list(results))
+def measured(*results: Result) -> NetworkResult:
+    return NetworkResult('', CARD, list(results))
 
 
 class BrightIsRock:
@@ -124,14 +124,14 @@ def test_the_card_of_calibrated_weights_is_told_without_its_many_ranges(
 ) -> None:
     file = tmp_path / 'report.html'
     card = replace(CARD, activation_ranges={'backbone.conv1': (0, 1)})
-    write_report(file, [Measured('', card, [result])], 'x')
+    write_report(file, [NetworkResult('', card, [result])], 'x')
     assert 'backbone.conv1' not in Page(file).text
 
 
 def test_several_results_have_an_overview(
     result: Result, samples: list[Sample], tmp_path: Path
 ) -> None:
-    grey = evaluate(BrightIsRock(), samples, Conditions(grey=True), name='discs, grey')  # type: ignore[arg-type]
+    grey = evaluate(BrightIsRock(), samples, Perturbation(grey=True), name='discs, grey')  # type: ignore[arg-type]
     file = tmp_path / 'report.html'
     write_report(file, [measured(result, grey)], 'x')
     text = Page(file).text
@@ -148,8 +148,10 @@ def test_without_images_no_pixel_of_the_data_goes_in(result: Result, tmp_path: P
 
 def test_the_worst_images_come_first(result: Result) -> None:
     worst = worst_of(result.images, 3)
-    ious = sorted(judged.iou for judged in result.images if judged.iou is not None)
-    assert [judged.iou for judged in worst] == ious[:3]
+    ious = sorted(
+        image_result.iou for image_result in result.images if image_result.iou is not None
+    )
+    assert [image_result.iou for image_result in worst] == ious[:3]
     assert ious[0] < ious[-1]
 
 
@@ -161,7 +163,7 @@ def test_errors_are_drawn_in_their_colours_on_grey() -> None:
     found[:, 10:30] = True
     drawn = draw_errors(Labelled(image, classes, None), found, (1,)).astype(int)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0, 0]
-    for column, colour in ((15, FOUND), (5, MISSED), (25, INVENTED)):
+    for column, colour in ((15, TRUE_POSITIVE), (5, FALSE_NEGATIVE), (25, FALSE_POSITIVE)):
         wanted = 0.4 * grey + 0.6 * np.array(colour)
         assert np.abs(drawn[:, column] - wanted).max() <= 1
     assert (drawn[9, 35] == grey).all()

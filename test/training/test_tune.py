@@ -17,10 +17,10 @@ from safetensors import safe_open
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
-from training.evaluate import Conditions
+from training.evaluate import Perturbation
 from training.tune import Probabilities, main, write_threshold
 
-NO_CONDITIONS = Conditions()
+NO_CONDITIONS = Perturbation()
 
 
 class Unsure:

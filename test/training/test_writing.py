@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.writing import write_image, write_whole
+from training.writing import write_atomically, write_image
 
 
 def test_an_image_is_in_its_colours_and_labels_are_as_they_were(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    write_whole(tmp_path / 'a.jpg', b'old')
+    write_atomically(tmp_path / 'a.jpg', b'old')
     monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(OSError, match=r'a\.jpg: cannot be written: No space left on device$'):
         write_image(tmp_path / 'a.jpg', np.zeros((4, 6, 3), np.uint8))

@@ -3,7 +3,7 @@
 
 from training.sources.checking import Problem, check, fingerprint, read_all
 from training.sources.config import SourceConfig
-from training.sources.finding import find_samples
+from training.sources.discovery import find_samples
 from training.sources.formats import guess_format
 from training.sources.sample import IGNORE, DataError, Labelled, MissingDataError, Sample
 

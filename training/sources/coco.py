@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.sources.choosing import listed
 from training.sources.image_folders import ImageFolders
 from training.sources.json_file import json_files, read_json
 from training.sources.labels import NAMED, Labels
 from training.sources.outlines import OutlinedSample, Region, decompress, polygon, told_size
 from training.sources.sample import IGNORE, DataError, Sample
+from training.sources.selection import join_first
 
 FILE_NAME = 'annotations.coco.json'
 ROBOFLOW_NAME = f'_{FILE_NAME}'
@@ -164,7 +164,7 @@ def _sort_by_image(
         else:
             strays.append(annotation)
     if strays:
-        named = listed(
+        named = join_first(
             [f'annotation {s["id"]} names image {s["image_id"]!r}' for s in strays], '; '
         )
         ids = _other_kind(strays[0]['image_id'], of_image)
@@ -217,7 +217,7 @@ def _region(
     annotation: Mapping[str, Any], number: int, names: Mapping[Any, str], labels: Labels
 ) -> Region:
     if annotation['category_id'] not in names:
-        known = listed(names, most=NAMED)
+        known = join_first(names, most=NAMED)
         ids = _other_kind(annotation['category_id'], names)
         raise DataError(f'names category {annotation["category_id"]!r}; legal is [{known}]{ids}')
     class_id = labels.id_of(names[annotation['category_id']])

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from training.sources.choosing import listed
 from training.sources.coco import coco_labels, find_coco, is_coco
 from training.sources.json_file import json_files
 from training.sources.labelme import find_labelme, is_labelme, labelme_labels
 from training.sources.masks import find_masks, is_mask_folder
 from training.sources.sample import DataError, Sample
+from training.sources.selection import join_first
 from training.sources.unlabelled import find_unlabelled
 
 
@@ -62,5 +62,5 @@ def _refuse_json(path: Path) -> None:
     if found:
         raise DataError(
             f"{path}: has JSON files which are neither one COCO file nor labelme's,"
-            f' {listed(found)}; name the file, or the format'
+            f' {join_first(found)}; name the file, or the format'
         )

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.sources.choosing import listed
 from training.sources.sample import IGNORE, DataError
+from training.sources.selection import join_first
 
 IGNORED = 'ignore'
 BACKGROUND = 'background'
@@ -50,7 +50,7 @@ class Labels:
             DataError: The class map does not name it.
         """
         if label not in self.ids:
-            legal = listed(self.ids, most=NAMED)
+            legal = join_first(self.ids, most=NAMED)
             raise DataError(f'has the label {label!r}; the class map knows {legal}')
         return self.ids[label]
 
@@ -63,7 +63,7 @@ class Labels:
         if name == IGNORED:
             return IGNORE
         if name not in self.classes:
-            legal = listed((*self.classes, IGNORED), most=NAMED)
+            legal = join_first((*self.classes, IGNORED), most=NAMED)
             raise DataError(f'class {name!r} is not among the classes; legal is {legal}')
         return list(self.classes).index(name)
 

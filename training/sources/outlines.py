@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
+from training.sources.selection import join_first
 
 FAR = 10  # image sides; a point farther out is a mistake, and would cost memory without end
 
@@ -77,7 +77,7 @@ class OutlinedSample(Sample):
             else:
                 filled.append((np.count_nonzero(inside), window, inside, region))
         if faults:
-            raise DataError(f'{self.labels}: {listed(faults, "; ")}')
+            raise DataError(f'{self.labels}: {join_first(faults, "; ")}')
         classes = np.full((height, width), self.unlabelled, np.uint8)
         instances = np.zeros((height, width), np.int32)
         for _, window, inside, region in sorted(filled, key=lambda entry: -entry[0]):

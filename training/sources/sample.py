@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, read_rgb
-from training.sources.choosing import listed
+from training.sources.selection import join_first
 
 IGNORE = 255
 
@@ -70,7 +70,7 @@ class Sample(ABC):
             DataError: A file is missing, does not decode, or its labels do not hold.
         """
         if self.faults:
-            raise DataError(listed(self.faults, '; '))
+            raise DataError(join_first(self.faults, '; '))
         try:
             image = self.read_image() if image is None else image
             classes, instances = self.read_labels(*image.shape[:2])

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rock_seg_ros.perception.files import read_file
-from training.sources.choosing import listed
 from training.sources.sample import DataError, Sample
+from training.sources.selection import join_first
 
 SPLITS = ('train', 'val', 'all')
 HALVES = ('report', 'tune')
@@ -141,4 +141,4 @@ def _refuse_overlap(where: Path, groups: Sequence[str], splits: Sequence[str]) -
     }
     both = sorted(members['train'] & members['val'])
     if both:
-        raise DataError(f'{where}: has {listed(both)} in train and in val')
+        raise DataError(f'{where}: has {join_first(both)} in train and in val')

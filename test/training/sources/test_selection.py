@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.sources.choosing import evenly, listed
+from training.sources.selection import evenly_spaced, join_first
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from training.sources.choosing import evenly, listed
 def test_so_many_are_chosen_from_the_first_to_the_last(
     count: int, most: int, chosen: list[int]
 ) -> None:
-    assert evenly(range(count), most) == chosen
+    assert evenly_spaced(range(count), most) == chosen
 
 
 def test_of_many_things_three_are_named_and_the_others_counted() -> None:
-    assert listed([]) == ''
-    assert listed([1, 2, 3]) == '1, 2, 3'
-    assert listed('abcdefg', '; ') == 'a; b; c; and 4 more'
-    assert listed(range(10**9)) == '0, 1, 2, and 999999997 more'
-    assert listed('abcdefg', most=6) == 'a, b, c, d, e, f, and 1 more'
+    assert join_first([]) == ''
+    assert join_first([1, 2, 3]) == '1, 2, 3'
+    assert join_first('abcdefg', '; ') == 'a; b; c; and 4 more'
+    assert join_first(range(10**9)) == '0, 1, 2, and 999999997 more'
+    assert join_first('abcdefg', most=6) == 'a, b, c, d, e, f, and 1 more'

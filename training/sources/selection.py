@@ -13,13 +13,13 @@ T = TypeVar('T')
 SHOWN = 3
 
 
-def evenly(things: Sequence[T], most: int) -> list[T]:
+def evenly_spaced(things: Sequence[T], most: int) -> list[T]:
     """Returns at most so many of the things, evenly spread from the first to the last."""
     places = np.linspace(0, len(things) - 1, min(most, len(things))).round().astype(int)
     return [things[place] for place in places]
 
 
-def listed(things: Collection[object], separator: str = ', ', most: int = SHOWN) -> str:
+def join_first(things: Collection[object], separator: str = ', ', most: int = SHOWN) -> str:
     """Names the first of the things, and tells how many more there are.
 
     Args:
