@@ -37,7 +37,7 @@ from training.cases import (
     parts_of,
 )
 from training.curves import read_curves
-from training.evaluate import ImageResult, NetworkResult, Result
+from training.evaluation import ImageResult, NetworkResult, Result
 from training.metrics import compare
 from training.report import write_report
 from training.sheet import worst_sheet

@@ -15,7 +15,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.evaluate import ImageResult, Perturbation, count_image, segment_perturbed
+from training.evaluation import ImageResult, Perturbation, count_image, segment_perturbed
 from training.metrics import Window, windows
 from training.sources import Labelled, MissingDataError, Sample, SourceConfig, find_samples
 from training.sources.splits import halve

@@ -30,7 +30,7 @@ from rock_seg_ros.perception.inference.weights_file import (
     write_beside,
 )
 from training.calibration import measure_ranges
-from training.evaluate import Result, evaluate
+from training.evaluation import Result, evaluate
 from training.sources import DataError, Sample, SourceConfig, find_samples
 from training.sources.options import add_source_options, source_of
 from training.sources.selection import evenly_spaced

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
-from training.evaluate import ImageResult, NetworkResult, Result
+from training.evaluation import ImageResult, NetworkResult, Result
 from training.matching import SIZES
 from training.plots import (
     Curves,

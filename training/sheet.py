@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cases import EVERY_ROCK, Network
-from training.evaluate import ImageResult, Perturbation, Result
+from training.evaluation import ImageResult, Perturbation, Result
 from training.matching import rock_labels, true_labels
 from training.report import worst_of
 from training.sources import Labelled

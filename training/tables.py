@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from training.evaluate import NetworkResult, Result
+from training.evaluation import NetworkResult, Result
 
 # Path in the figures → heading.
 COLUMNS = {

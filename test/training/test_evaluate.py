@@ -16,7 +16,8 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.evaluate import Perturbation, count_image, evaluate, main, segment_perturbed
+from training.evaluate import main
+from training.evaluation import Perturbation, count_image, evaluate, segment_perturbed
 from training.metrics import windows
 from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.curves import read_curves
-from training.evaluate import NetworkResult, Perturbation, Result, evaluate, main
+from training.evaluate import main
+from training.evaluation import NetworkResult, Perturbation, Result, evaluate
 from training.report import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,

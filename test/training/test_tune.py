@@ -17,7 +17,7 @@ from safetensors import safe_open
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
-from training.evaluate import Perturbation
+from training.evaluation import Perturbation
 from training.tune import Probabilities, main, write_threshold
 
 NO_CONDITIONS = Perturbation()
