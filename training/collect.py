@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, decode_rgb
 from training.sources.sample import DataError
-from training.synthetic.writing import whole
+from training.synthetic.writing import atomic_folder
 from training.writing import write_atomically, write_image
 
 MANIFEST = Path(__file__).with_name('no_rock') / 'manifest.csv'
@@ -174,7 +174,7 @@ def collect(
     faults: list[str] = []
     collected: list[Photograph] = []
     by_package = sorted(photographs, key=lambda photograph: photograph.package)
-    with whole(folder) as place, tqdm(total=len(photographs), unit='image') as bar:
+    with atomic_folder(folder) as place, tqdm(total=len(photographs), unit='image') as bar:
         for part in ('images', 'masks', 'packages'):
             (place / part).mkdir(parents=True)
         for package, members in groupby(by_package, key=lambda photograph: photograph.package):

@@ -21,7 +21,7 @@ from training.copy_paste import paste_rocks
 from training.rims import mark_rims
 from training.self_training import label_sources
 from training.sources import IGNORE, DataError, Labelled, Sample, check, find_samples
-from training.transforms import look_transform, shape_transform
+from training.transforms import geometric_transform, photometric_transform
 
 KEPT = 1024  # decoded images that a loader process keeps for further crops
 
@@ -82,8 +82,8 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.sources = [sources[name] for name in shares]
         self.shares = torch.tensor(list(shares.values()), dtype=torch.float)
         self.config = config
-        self.shape = shape_transform(here.crop, here.area, config.augmentation)
-        self.look = look_transform(config.augmentation)
+        self.shape = geometric_transform(here.crop, here.area, config.augmentation)
+        self.look = photometric_transform(config.augmentation)
         self._read = lru_cache(KEPT)(lambda sample: sample.read())
         card = config.card()
         self.rock_ids = card.rock_ids

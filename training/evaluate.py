@@ -100,7 +100,7 @@ def _measure(given: argparse.Namespace) -> NetworkResult:
 
 def _measure_and_report(given: argparse.Namespace, command: str) -> tuple[NetworkResult, int]:
     """Returns what was measured, even where no report can be made of it, and the exit status."""
-    from training.report import write_report  # which imports this module
+    from training.report import write_report  # matplotlib is slow to import
 
     curves = read_curves(given.run) if given.run else None
     measured = _measure(given)

@@ -45,9 +45,9 @@ from rock_seg_ros.perception.overlay import draw_overlay
 from training.matching import MATCH_IOU
 from training.metrics import CERTAINTY, RESAMPLES
 from training.synthetic.camera import Camera
-from training.synthetic.looks import LOOKS
 from training.synthetic.render import ROCK, Rendering
 from training.synthetic.scene import Scene, make_scene
+from training.synthetic.scene_kinds import SCENE_KINDS
 from training.writing import write_image
 
 NEAR = 5.0  # m; of rocks no farther away the figures are told apart, and the abundance
@@ -75,32 +75,30 @@ class StereoCamera:
     holes: float = 0.05
     farthest: float = 20.0
 
-    def sees(
-        self, depth: NDArray[np.float32], focal: float, chance: Generator
-    ) -> NDArray[np.float32]:
+    def sees(self, depth: NDArray[np.float32], focal: float, rng: Generator) -> NDArray[np.float32]:
         """Returns H×W depth in whole mm as m, NaN where unknown or hidden from the second lens.
 
         Args:
             depth: H×W, exact, m; NaN = nothing there.
             focal: Focal length, px.
-            chance: Of noise and holes.
+            rng: Of noise and holes.
         """
         exact = np.where(np.isnan(depth), 0, self.baseline * focal / depth)
         column = np.arange(depth.shape[1]) - exact
         leftmost = np.minimum.accumulate(column[:, ::-1], axis=1)[:, ::-1]
         hidden = np.zeros(depth.shape, bool)
         hidden[:, :-1] = column[:, :-1] > leftmost[:, 1:]
-        noise = self._blurred(chance, depth.shape, self.smoothness)
+        noise = self._blurred(rng, depth.shape, self.smoothness)
         seen = cv2.blur(exact, (self.window, self.window)) + self.noise * noise
-        blots = self._blurred(chance, depth.shape, 4.0)
+        blots = self._blurred(rng, depth.shape, 4.0)
         lost = hidden | np.isnan(depth) | (blots < np.quantile(blots, self.holes))
         z = self.baseline * focal / np.maximum(seen, 1e-6)
         z[lost | (z > self.farthest)] = np.nan
         return (np.rint(z * 1000) / 1000).astype(np.float32)
 
-    def _blurred(self, chance: Generator, shape: tuple[int, ...], blur: float) -> NDArray[Any]:
+    def _blurred(self, rng: Generator, shape: tuple[int, ...], blur: float) -> NDArray[Any]:
         """Returns blurred noise of standard deviation 1."""
-        noise = cv2.GaussianBlur(chance.standard_normal(shape), (0, 0), blur)
+        noise = cv2.GaussianBlur(rng.standard_normal(shape), (0, 0), blur)
         return noise / noise.std()
 
 
@@ -265,8 +263,8 @@ def _interval(values: NDArray[np.float64], images: NDArray[np.int64]) -> list[fl
     groups = [values[images == number] for number in np.unique(images)]
     if len(groups) < 2:
         return None
-    chance = np.random.default_rng(0)
-    draws = chance.integers(len(groups), size=(RESAMPLES, len(groups)))
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
     medians = [_median(np.concatenate([groups[number] for number in draw])) for draw in draws]
     tail = (1 - CERTAINTY) / 2
     told = np.array([median for median in medians if median is not None])
@@ -330,16 +328,16 @@ def measure(
         images: Folder for an image of each scene with what was measured drawn on; None = none.
     """
     told = Measurement(defaultdict(list), defaultdict(list), [])
-    for image, (seed, number, look) in enumerate(tqdm(scenes, unit='scene')):
-        scene = make_scene(seed, number, look, size, images=1)
+    for image, (seed, number, kind) in enumerate(tqdm(scenes, unit='scene')):
+        scene = make_scene(seed, number, kind, size, images=1)
         rendering = scene.render(scene.cameras[0])
         truth = truths(scene, rendering, RockSettings.min_area)
         masks = {'exact': [each.rock for each in truth]}
         if segmenter is not None:
             masks['network'] = find_rocks(segmenter.segment(rendering.image), RockSettings())
-        chance = np.random.default_rng([seed, number, 2])
-        told.abundances.append(scene.look.abundance)
-        views = _views(scene, rendering, stereo, chance, masks['exact'])
+        rng = np.random.default_rng([seed, number, 2])
+        told.abundances.append(scene.appearance.abundance)
+        views = _views(scene, rendering, stereo, rng, masks['exact'])
         for whose, rocks in masks.items():
             pairs = list(_pairs(truth, rocks, size[::-1]))
             for given, view in views.items():
@@ -353,7 +351,7 @@ def measure(
             shown = observe(rocks, places, size[::-1], views['depth'], NEAR, LABELLED)
             told.seen[whose].append(shown)
             if images:
-                name = f'{look}_{number:02}_{whose}.png'
+                name = f'{kind}_{number:02}_{whose}.png'
                 write_image(images / name, draw_places(rendering.image, rocks, places))
         told.seen['bodies'].append(
             replace(told.seen['exact'][-1], diameters=_bodies(scene, scene.cameras[0]))
@@ -375,14 +373,14 @@ def _views(
     scene: Scene,
     rendering: Rendering,
     stereo: StereoCamera,
-    chance: Generator,
+    rng: Generator,
     rocks: Sequence[Rock],
 ) -> dict[str, View]:
     """Returns what may be known of an image beside its pixels."""
     height, width = rendering.depth.shape
     intrinsics = Intrinsics(rendering.intrinsics, np.zeros(0), size=(width, height))
     up = rendering.pose[2, :3]
-    depth = stereo.sees(rendering.depth, rendering.intrinsics[0, 0], chance)
+    depth = stereo.sees(rendering.depth, rendering.intrinsics[0, 0], rng)
     level = Plane(up, camera_height(scene, scene.cameras[0]))
     near = np.where(rendering.depth < stereo.farthest, rendering.depth, np.float32(np.nan))
     return {
@@ -463,7 +461,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m training.evaluate_geometry', description=__doc__
     )
-    parser.add_argument('--looks', nargs='+', choices=LOOKS, default=['mars', 'quarry'])
+    parser.add_argument('--looks', nargs='+', choices=SCENE_KINDS, default=['mars', 'quarry'])
     parser.add_argument('--scenes', type=int, default=10, help='of each look')
     parser.add_argument('--seed', type=int, default=991, help='of the scenes')
     parser.add_argument('--size', type=int, nargs=2, default=(640, 480), help='px')
@@ -482,7 +480,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     given = _parser().parse_args(arguments)
-    scenes = [(given.seed, number, look) for look in given.looks for number in range(given.scenes)]
+    scenes = [(given.seed, number, kind) for kind in given.kinds for number in range(given.scenes)]
     stereo = StereoCamera(given.baseline, given.noise)
     try:
         segmenter = (

@@ -246,15 +246,15 @@ def lose_some(drive: Sequence[Seen], case: Case, seed: int) -> list[Seen]:
 
     A missing rock does not count where it is missing: nobody could know its id.
     """
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     until: dict[int, float] = {}
     there: set[int] = set()
     result = []
     for number, seen in enumerate(drive):
         time = number / case.rate
         for true in there.intersection(seen.true):
-            if chance.uniform() < case.missing:
-                until[true] = time + chance.uniform(0, LONGEST_MISS)
+            if rng.uniform() < case.missing:
+                until[true] = time + rng.uniform(0, LONGEST_MISS)
         kept = [at for at, true in enumerate(seen.true) if time >= until.get(true, 0)]
         there = {seen.true[at] for at in kept}
         found = [seen.found[at] for at in kept]
@@ -263,7 +263,7 @@ def lose_some(drive: Sequence[Seen], case: Case, seed: int) -> list[Seen]:
 
 
 def measure(
-    looks: Sequence[str],
+    kinds: Sequence[str],
     seeds: Sequence[int],
     size: tuple[int, int],
     images: int,
@@ -272,7 +272,7 @@ def measure(
     """Measures every tracker on every case.
 
     Args:
-        looks: Of `DRIVES`.
+        kinds: Of `DRIVES`.
         seeds: One drive of each look for each.
         size: Width and height of the images, px.
         images: Of each drive, `STEP` apart.
@@ -283,10 +283,10 @@ def measure(
     """
     scores: dict[str, dict[str, Score]] = {}
     settings = RockSettings()
-    drives = [(look, seed) for look in looks for seed in seeds]
+    drives = [(kind, seed) for kind in kinds for seed in seeds]
     with tqdm(total=len(drives) * images, unit='image', desc='following') as bar:
-        for look, seed in drives:
-            scene = make_drive(seed, 0, look, size, images, STEP)
+        for kind, seed in drives:
+            scene = make_drive(seed, 0, kind, size, images, STEP)
             renderings = []
             for frame, camera in enumerate(scene.cameras):
                 renderings.append(scene.render(camera, frame))
@@ -348,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
         segmenter = None
         if given.network:
             segmenter = Segmenter(load_weights(given.weights, given.device), given.device)
-        scores = measure(given.looks, seeds, tuple(given.size), given.frames, segmenter)
+        scores = measure(given.kinds, seeds, tuple(given.size), given.frames, segmenter)
     except (DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.evaluate_tracking: {all_lines(error)}', file=sys.stderr)
         return 1

@@ -22,13 +22,13 @@ import cv2
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from training.synthetic.looks import LOOKS
 from training.synthetic.render import Rendering
 from training.synthetic.scene import DRIVES, Scene, make_drive, make_scene
+from training.synthetic.scene_kinds import SCENE_KINDS
 from training.synthetic.writing import (
+    atomic_folder,
     describe,
     prepare_folder,
-    whole,
     write_rendering,
     write_tables,
 )
@@ -62,7 +62,7 @@ def synthesize(
     folder: Path,
     count: int,
     seed: int,
-    look: str,
+    kind: str,
     size: tuple[int, int],
     per_scene: int = 4,
     workers: int = 0,
@@ -76,7 +76,7 @@ def synthesize(
         folder: New or empty.
         count: Images.
         seed: Of everything random.
-        look: A name in `LOOKS`, or 'mix'.
+        kind: A name in `SCENE_KINDS`, or 'mix'.
         size: Width and height, px.
         per_scene: Images of each scene, from different poses.
         workers: Processes; 0 = one a core.
@@ -87,10 +87,10 @@ def synthesize(
         OSError: The disk is full, or the like.
     """
     rows: list[dict[str, Any]] = []
-    with whole(folder) as place:
+    with atomic_folder(folder) as place:
         prepare_folder(place)
         jobs: list[Job] = [
-            (place, seed, number, look, size, min(per_scene, count - number * per_scene))
+            (place, seed, number, kind, size, min(per_scene, count - number * per_scene))
             for number in range(-(-count // per_scene))
         ]
         with (
@@ -107,7 +107,7 @@ def synthesize_drive(
     folder: Path,
     bag: Path | None,
     seed: int,
-    look: str,
+    kind: str,
     size: tuple[int, int],
     drive: Drive,
     workers: int = 0,
@@ -118,7 +118,7 @@ def synthesize_drive(
         folder: New or empty.
         bag: New rosbag2 folder, or None.
         seed: Of everything random.
-        look: One of `DRIVES`.
+        kind: One of `DRIVES`.
         size: Width and height, px.
         drive: How far and how fast.
         workers: Processes; 0 = one a core.
@@ -130,12 +130,12 @@ def synthesize_drive(
     # Its message types take long to load, and only drives need them.
     from training.synthetic.bag import DriveBag
 
-    jobs = [(seed, look, size, drive, frame) for frame in range(drive.frames)]
+    jobs = [(seed, kind, size, drive, frame) for frame in range(drive.frames)]
     scene = _drive(*jobs[0][:4])
     with ExitStack() as stack:
-        place = stack.enter_context(whole(folder))
+        place = stack.enter_context(atomic_folder(folder))
         prepare_folder(place)
-        bag_place = stack.enter_context(whole(bag)) if bag else None
+        bag_place = stack.enter_context(atomic_folder(bag)) if bag else None
         writer = stack.enter_context(DriveBag(bag_place)) if bag_place else None
         results = stack.enter_context(_results(_frame, jobs, workers))
         rows = []
@@ -150,8 +150,8 @@ def synthesize_drive(
 
 
 @lru_cache(maxsize=1)
-def _drive(seed: int, look: str, size: tuple[int, int], drive: Drive) -> Scene:
-    return make_drive(seed, 0, look, size, drive.frames, drive.speed / drive.rate)
+def _drive(seed: int, kind: str, size: tuple[int, int], drive: Drive) -> Scene:
+    return make_drive(seed, 0, kind, size, drive.frames, drive.speed / drive.rate)
 
 
 def _frame(job: tuple[int, str, tuple[int, int], Drive, int]) -> Rendering:
@@ -198,11 +198,11 @@ def _end_with_parent() -> None:
 
 def _make(job: Job) -> list[dict[str, Any]]:
     """Makes one scene and its images."""
-    folder, seed, number, look, size, images = job
-    scene = make_scene(seed, number, look, size, images)
+    folder, seed, number, kind, size, images = job
+    scene = make_scene(seed, number, kind, size, images)
     rows = []
     for view, camera in enumerate(scene.cameras):
-        name = f'{scene.look.name}_{seed}_{number:05d}_{view}'
+        name = f'{scene.appearance.name}_{seed}_{number:05d}_{view}'
         rendering = scene.render(camera, view)
         write_rendering(folder, name, rendering)
         rows.append(describe(name, scene, rendering))
@@ -215,8 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('-o', '--out', type=Path, required=True, help='new or empty folder')
     parser.add_argument('--count', type=int, default=100, help='images')
     parser.add_argument('--seed', type=int, default=0)
-    looks = ' '.join(f'{name}: {make.__doc__}' for name, make in LOOKS.items())
-    parser.add_argument('--look', default='mix', help=f'{looks} mix: all of these (default)')
+    kinds = ' '.join(f'{name}: {make.__doc__}' for name, make in SCENE_KINDS.items())
+    parser.add_argument('--look', default='mix', help=f'{kinds} mix: all of these (default)')
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('W', 'H'))
     parser.add_argument('--per-scene', type=int, default=4, help='images of each scene')
     parser.add_argument(
@@ -238,14 +238,14 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.drive:
             drive_by = Drive(parsed.seconds, parsed.rate, parsed.speed)
             synthesize_drive(
-                parsed.out, parsed.bag, parsed.seed, parsed.look, size, drive_by, parsed.workers
+                parsed.out, parsed.bag, parsed.seed, parsed.kind, size, drive_by, parsed.workers
             )
         else:
             synthesize(
                 parsed.out,
                 parsed.count,
                 parsed.seed,
-                parsed.look,
+                parsed.kind,
                 size,
                 parsed.per_scene,
                 parsed.workers,
@@ -265,8 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> None:
-    if parsed.look not in (*LOOKS, 'mix'):
-        raise ValueError(f'look is {parsed.look!r}; legal is {", ".join(LOOKS)} or mix')
+    if parsed.kind not in (*SCENE_KINDS, 'mix'):
+        raise ValueError(f'look is {parsed.kind!r}; legal is {", ".join(SCENE_KINDS)} or mix')
     for name, least in (('count', 1), ('per_scene', 1), ('workers', 0), ('seed', 0)):
         if getattr(parsed, name) < least:
             raise ValueError(f'{name} is {getattr(parsed, name)}; legal is {least} or more')

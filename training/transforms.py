@@ -41,7 +41,7 @@ class _ResizedCrop(v2.RandomResizedCrop):
         )
 
 
-def shape_transform(
+def geometric_transform(
     crop: int, area: tuple[float, float], augmentation: AugmentationConfig
 ) -> Transform:
     """Returns what moves pixels: crop, scale, flips, rotation, perspective.
@@ -69,7 +69,7 @@ def shape_transform(
     )
 
 
-def look_transform(augmentation: AugmentationConfig) -> Transform:
+def photometric_transform(augmentation: AugmentationConfig) -> Transform:
     """Returns what changes grey values, in the order of a camera: light, lens, sensor, file.
 
     It comes after rocks were pasted, so that they are seen by the same camera.

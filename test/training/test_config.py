@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.sources import SourceConfig
-from training.transforms import look_transform
+from training.transforms import photometric_transform
 
 SOURCES = {'mine': SourceConfig('d'), 'more': SourceConfig('u', format='unlabelled')}
 AREA = (0.1, 1.0)
@@ -106,7 +106,7 @@ def test_the_largest_blur_that_is_legal_fits_the_crop() -> None:
     augmentation = config(stages=stages, augmentation=blurred(7.5)).augmentation
     image = tv_tensors.Image(torch.zeros(3, 16, 16, dtype=torch.uint8))
     labels = tv_tensors.Mask(torch.zeros(2, 16, 16, dtype=torch.int32))
-    assert look_transform(augmentation)(image, labels)[0].shape == (3, 16, 16)
+    assert photometric_transform(augmentation)(image, labels)[0].shape == (3, 16, 16)
 
 
 def test_a_first_stage_may_label_with_the_weights_it_starts_from() -> None:

@@ -36,7 +36,7 @@ MATRIX = np.array([[FOCAL, 0, 79.5], [0, FOCAL, 59.5], [0, 0, 1]])
 DOWN = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
 
 
-def chance() -> np.random.Generator:
+def rng() -> np.random.Generator:
     return np.random.default_rng(3)
 
 
@@ -62,14 +62,14 @@ def scene_of_a_rock(diameter: float) -> Any:
 @pytest.mark.parametrize('z', [2.0, 4.0])
 def test_stereo_noise_grows_with_the_square_of_the_distance(z: float) -> None:
     camera = StereoCamera(baseline=0.1, noise=0.15, window=1, holes=0.0)
-    seen = camera.sees(np.full(SHAPE, z, np.float32), FOCAL, chance())
+    seen = camera.sees(np.full(SHAPE, z, np.float32), FOCAL, rng())
     expected = z**2 * 0.15 / (FOCAL * 0.1)
     assert np.nanstd(seen) == pytest.approx(expected, rel=0.1)
     assert np.nanmedian(seen) == pytest.approx(z, rel=0.01)
 
 
 def test_stereo_depth_is_in_whole_millimetres_and_has_the_holes_asked_for() -> None:
-    seen = StereoCamera(holes=0.2).sees(DEPTH, FOCAL, chance())
+    seen = StereoCamera(holes=0.2).sees(DEPTH, FOCAL, rng())
     assert np.isnan(seen).mean() == pytest.approx(0.2, abs=0.03)
     whole = 1000 * seen[np.isfinite(seen)].astype(np.float64)
     assert whole == pytest.approx(np.rint(whole), abs=1e-3)
@@ -81,7 +81,7 @@ def test_stereo_depth_is_missing_beside_near_things_far_off_and_where_nothing_is
     depth[:, 80:100] = 1.0  # 30 px of disparity before 7.5
     depth[:10] = 12
     depth[10:20] = np.nan
-    seen = camera.sees(depth, FOCAL, chance())
+    seen = camera.sees(depth, FOCAL, rng())
     assert np.isnan(seen[:20]).all()
     assert np.isnan(seen[20:, 59:79]).all()
     assert np.isfinite(seen[20:, 20:57]).all()

@@ -17,7 +17,7 @@ from rosbags.highlevel import AnyReader
 import training.synthesize
 from training.synthesize import main
 from training.synthetic.bag import FRAME_ID, TYPES
-from training.synthetic.looks import LOOKS
+from training.synthetic.scene_kinds import SCENE_KINDS
 
 SMALL = ['--size', '64', '48', '--look', 'mars']
 
@@ -79,7 +79,7 @@ def test_the_help_describes_every_look(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(['--help'])
     shown = ' '.join(capsys.readouterr().out.split())
-    for name, look in LOOKS.items():
+    for name, look in SCENE_KINDS.items():
         assert f'{name}: {look.__doc__}' in shown
 
 

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from training.augmentation import AugmentationConfig
-from training.transforms import look_transform, shape_transform
+from training.transforms import geometric_transform, photometric_transform
 
 OFF = AugmentationConfig(
     brightness=0,
@@ -47,7 +47,7 @@ def noisy(side: int = 48) -> tuple[Any, Any]:
 
 def everything(crop: int) -> Any:
     config = AugmentationConfig()
-    return v2.Compose([shape_transform(crop, AREA, config), look_transform(config)])
+    return v2.Compose([geometric_transform(crop, AREA, config), photometric_transform(config)])
 
 
 def drawn(transform: Any, pair: tuple[Any, Any], seed: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def test_the_result_is_a_square_of_bytes_with_labels_of_both_kinds() -> None:
     ],
 )
 def test_labels_follow_their_pixels_through_every_shape(changed: dict[str, float]) -> None:
-    transform = shape_transform(64, AREA, replace(OFF, **changed))  # type: ignore[arg-type]
+    transform = geometric_transform(64, AREA, replace(OFF, **changed))  # type: ignore[arg-type]
     right = seen = 0
     for seed in range(8):
         image, labels = drawn(transform, coded(), seed)
@@ -94,7 +94,7 @@ def test_labels_do_not_lie_half_a_pixel_beside_their_image(changed: dict[str, fl
         tv_tensors.Image((200 * disc).to(torch.uint8).expand(3, -1, -1).clone()),
         tv_tensors.Mask(torch.stack([disc, disc])),
     )
-    transform = shape_transform(128, (0.9, 1.0), replace(OFF, **changed))  # type: ignore[arg-type]
+    transform = geometric_transform(128, (0.9, 1.0), replace(OFF, **changed))  # type: ignore[arg-type]
 
     def middle(weights: Tensor) -> Tensor:
         return torch.stack(
@@ -112,15 +112,15 @@ def test_labels_do_not_lie_half_a_pixel_beside_their_image(changed: dict[str, fl
 @pytest.mark.parametrize('name', ['horizontal_flip_p', 'vertical_flip_p'])
 def test_a_flip_mirrors_and_a_probability_of_nought_does_not(name: str) -> None:
     way = -1 if name.startswith('horizontal') else -2
-    plain = drawn(shape_transform(64, (1.0, 1.0), OFF), coded(), 3)
-    flipped = drawn(shape_transform(64, (1.0, 1.0), replace(OFF, **{name: 1.0})), coded(), 3)
+    plain = drawn(geometric_transform(64, (1.0, 1.0), OFF), coded(), 3)
+    flipped = drawn(geometric_transform(64, (1.0, 1.0), replace(OFF, **{name: 1.0})), coded(), 3)
     assert torch.equal(flipped[0], plain[0].flip(way))
     assert torch.equal(flipped[1], plain[1].flip(way))
 
 
 def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
     turning = replace(OFF, rotation_p=1.0, rotation=45.0, perspective_p=1.0)
-    image, labels = drawn(shape_transform(64, (0.9, 0.9), turning), coded(), 1)
+    image, labels = drawn(geometric_transform(64, (0.9, 0.9), turning), coded(), 1)
     outside = labels[0] == 255
     assert 0.02 < outside.float().mean() < 0.6
     assert set(labels[0].unique().tolist()) <= {0, 1, 255}
@@ -149,25 +149,25 @@ def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
 def test_each_look_changes_the_image_and_no_label(changed: dict[str, Any], told: str) -> None:
     torch.manual_seed(9)
     pair = noisy()
-    image, labels = drawn(look_transform(replace(OFF, **changed)), pair, 0)
+    image, labels = drawn(photometric_transform(replace(OFF, **changed)), pair, 0)
     assert not torch.equal(image, pair[0]), told
     assert (image.shape, image.dtype) == (pair[0].shape, torch.uint8)
     assert torch.equal(labels, pair[1])
-    assert torch.equal(drawn(look_transform(OFF), pair, 0)[0], pair[0])
+    assert torch.equal(drawn(photometric_transform(OFF), pair, 0)[0], pair[0])
 
 
 def test_a_low_exposure_is_a_dark_image_and_a_high_one_saturates() -> None:
     pair = noisy()
     dark = replace(OFF, exposure_p=1.0, exposure=(0.25, 0.25))
     expected = (pair[0].float() * 0.25).to(torch.uint8)
-    assert torch.equal(drawn(look_transform(dark), pair, 0)[0], expected)
+    assert torch.equal(drawn(photometric_transform(dark), pair, 0)[0], expected)
     bright = replace(OFF, exposure_p=1.0, exposure=(3.0, 3.0))
-    image = drawn(look_transform(bright), pair, 0)[0]
+    image = drawn(photometric_transform(bright), pair, 0)[0]
     assert torch.equal(image == 255, pair[0] >= 85)  # 85 × 3 = 255: no value wraps around
 
 
 def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
-    transform = look_transform(replace(OFF, exposure_p=1.0, exposure=(0.25, 1.0)))
+    transform = photometric_transform(replace(OFF, exposure_p=1.0, exposure=(0.25, 1.0)))
     flat = (
         tv_tensors.Image(torch.full((3, 2, 2), 200, dtype=torch.uint8)),
         tv_tensors.Mask(torch.zeros(2, 2, 2, dtype=torch.int32)),
@@ -181,7 +181,7 @@ def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
 def test_white_balance_scales_each_channel_on_its_own() -> None:
     pair = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8)), noisy(4)[1]
     changed = replace(OFF, white_balance_p=1.0, white_balance=(0.5, 2.0))
-    image = drawn(look_transform(changed), pair, 4)[0]
+    image = drawn(photometric_transform(changed), pair, 4)[0]
     assert image.amax((1, 2)).equal(image.amin((1, 2)))
     assert len(image[:, 0, 0].unique()) == 3
     assert image.min() >= 50
@@ -190,7 +190,7 @@ def test_white_balance_scales_each_channel_on_its_own() -> None:
 
 def test_noise_stays_within_its_strength_and_on_dark_images() -> None:
     flat = tv_tensors.Image(torch.full((3, 64, 64), 30, dtype=torch.uint8)), noisy(64)[1]
-    transform = look_transform(replace(OFF, noise_p=1.0, noise=10.0))
+    transform = photometric_transform(replace(OFF, noise_p=1.0, noise=10.0))
     spreads = [float(drawn(transform, flat, seed)[0].float().std()) for seed in range(20)]
     assert max(spreads) < 10.5
     assert max(spreads) > 6
@@ -199,14 +199,14 @@ def test_noise_stays_within_its_strength_and_on_dark_images() -> None:
 
 def test_a_grey_image_is_grey_also_where_it_is_noisy() -> None:
     changed = replace(OFF, grey_p=1.0, noise_p=1.0)
-    image = drawn(look_transform(changed), noisy(), 0)[0]
+    image = drawn(photometric_transform(changed), noisy(), 0)[0]
     assert torch.equal(image[0], image[1])
     assert torch.equal(image[0], image[2])
 
 
 def test_jpeg_keeps_the_colours_apart() -> None:
     flat = torch.tensor([200, 100, 30], dtype=torch.uint8).view(3, 1, 1).expand(3, 16, 16)
-    transform = look_transform(replace(OFF, jpeg_p=1.0, jpeg=(90, 95)))
+    transform = photometric_transform(replace(OFF, jpeg_p=1.0, jpeg=(90, 95)))
     image = drawn(transform, (tv_tensors.Image(flat), noisy(16)[1]), 0)[0]
     assert (image.int() - flat).abs().max() <= 4
 

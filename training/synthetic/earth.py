@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import Generator
 
-from training.synthetic.look import (
-    Look,
+from training.synthetic.appearance import (
+    Appearance,
     Packing,
     log_uniform,
     scaled,
@@ -20,8 +20,8 @@ from training.synthetic.look import (
     weather,
 )
 from training.synthetic.materials import Colour
+from training.synthetic.objects import ObjectProbabilities
 from training.synthetic.render import Light
-from training.synthetic.things import Things
 
 STONES_EARTH: tuple[Colour, ...] = (
     (0.30, 0.30, 0.29),
@@ -67,108 +67,106 @@ LAWNS: tuple[Colour, ...] = (
 )
 
 
-def sky(chance: Generator) -> Light:
+def sky(rng: Generator) -> Light:
     """Draws a sky on Earth: blue, with clouds, or overcast."""
-    overcast = chance.uniform() < 0.35
-    white = float(chance.uniform(0.7, 1.0)) if overcast else float(chance.uniform(0.0, 0.35))
+    overcast = rng.uniform() < 0.35
+    white = float(rng.uniform(0.7, 1.0)) if overcast else float(rng.uniform(0.0, 0.35))
     horizon = towards((0.55, 0.68, 0.85), (0.85, 0.85, 0.85), white)
     colour = towards((0.66, 0.78, 1.0), (0.9, 0.9, 0.9), white)
-    clouds = 0.0 if chance.uniform() < 0.35 else float(chance.uniform(0.15, 0.85))
+    clouds = 0.0 if rng.uniform() < 0.35 else float(rng.uniform(0.15, 0.85))
     return Light(
-        sun=sun(chance, 15, 75),
-        sun_colour=scaled((1.0, 0.95, 0.87), float(chance.uniform(0, 0.25)) if overcast else 1.0),
-        sky_colour=scaled(colour, float(chance.uniform(0.25, 0.9))),
+        sun=sun(rng, 15, 75),
+        sun_colour=scaled((1.0, 0.95, 0.87), float(rng.uniform(0, 0.25)) if overcast else 1.0),
+        sky_colour=scaled(colour, float(rng.uniform(0.25, 0.9))),
         horizon=horizon,
         zenith=scaled(
-            towards((0.10, 0.24, 0.65), (0.72, 0.75, 0.8), white), float(chance.uniform(0.6, 1.0))
+            towards((0.10, 0.24, 0.65), (0.72, 0.75, 0.8), white), float(rng.uniform(0.6, 1.0))
         ),
         haze=horizon,
-        visibility=log_uniform(chance, 600, 8000),
+        visibility=log_uniform(rng, 600, 8000),
         clouds=clouds,
-        cloud_colour=scaled((1.0, 1.0, 1.0), float(chance.uniform(0.6, 1.3))),
-        cloud_shift=(float(chance.uniform(0, 90)), float(chance.uniform(0, 90))),
+        cloud_colour=scaled((1.0, 1.0, 1.0), float(rng.uniform(0.6, 1.3))),
+        cloud_shift=(float(rng.uniform(0, 90)), float(rng.uniform(0, 90))),
     )
 
 
-def _ground(chance: Generator, soil: Colour, stones: tuple[Colour, ...], name: str) -> Look:
+def _ground(rng: Generator, soil: Colour, stones: tuple[Colour, ...], name: str) -> Appearance:
     """Draws what all looks on Earth have in common."""
     return weather(
-        chance,
-        Look(
+        rng,
+        Appearance(
             name=name,
-            light=sky(chance),
-            sensor=sensor(chance, (0.15, 0.36), 0.12),
-            soil=(soil, varied(chance, soil, 0.15, 0.02)),
+            light=sky(rng),
+            sensor=sensor(rng, (0.15, 0.36), 0.12),
+            soil=(soil, varied(rng, soil, 0.15, 0.02)),
             stones=stones,
-            grain=float(chance.uniform(0.1, 0.3)),
-            gravel=float(chance.uniform(0.5, 1.0)),
+            grain=float(rng.uniform(0.1, 0.3)),
+            gravel=float(rng.uniform(0.5, 1.0)),
             ripple=0.0,
-            roughness=float(chance.uniform(0.06, 0.2)),
-            relief=float(chance.uniform(0.02, 0.1)),
-            hills=float(chance.choice([0.0, chance.uniform(0.05, 0.4)])),
+            roughness=float(rng.uniform(0.06, 0.2)),
+            relief=float(rng.uniform(0.02, 0.1)),
+            hills=float(rng.choice([0.0, rng.uniform(0.05, 0.4)])),
             abundance=0.3,
-            dust=float(chance.choice([0.0, chance.uniform(0, 0.6)])),
+            dust=float(rng.choice([0.0, rng.uniform(0, 0.6)])),
             kinds=('cobble',),
-            camera_height=log_uniform(chance, 0.3, 2.0),
-            field_of_view=np.radians(log_uniform(chance, 25, 75)),
-            variety=float(chance.uniform(0.12, 0.35)),
-            marked=float(chance.uniform(0.2, 0.8)),
+            camera_height=log_uniform(rng, 0.3, 2.0),
+            field_of_view=np.radians(log_uniform(rng, 25, 75)),
+            variety=float(rng.uniform(0.12, 0.35)),
+            marked=float(rng.uniform(0.2, 0.8)),
         ),
     )
 
 
-def _draw(chance: Generator, palette: tuple[Colour, ...], count: int) -> tuple[Colour, ...]:
-    picked = chance.choice(len(palette), min(count, len(palette)), replace=False)
-    return tuple(varied(chance, palette[index], 0.15, 0.03) for index in picked)
+def _draw(rng: Generator, palette: tuple[Colour, ...], count: int) -> tuple[Colour, ...]:
+    picked = rng.choice(len(palette), min(count, len(palette)), replace=False)
+    return tuple(varied(rng, palette[index], 0.15, 0.03) for index in picked)
 
 
-def beach(chance: Generator) -> Look:
+def beach(rng: Generator) -> Appearance:
     """Rounded pebbles of many colours, close together, from above and along the beach."""
-    kin = chance.uniform() < 0.3
-    stones = _draw(
-        chance, PEBBLES, int(chance.integers(1, 3)) if kin else int(chance.integers(4, 9))
-    )
+    kin = rng.uniform() < 0.3
+    stones = _draw(rng, PEBBLES, int(rng.integers(1, 3)) if kin else int(rng.integers(4, 9)))
     base = towards(stones[0], (0.3, 0.25, 0.18), 0.5)
-    look = _ground(chance, scaled(base, float(chance.uniform(0.25, 0.9))), stones, 'beach')
+    appearance = _ground(rng, scaled(base, float(rng.uniform(0.25, 0.9))), stones, 'beach')
     return replace(
-        look,
-        kinds=tuple(chance.choice(['pebble', 'pebble', 'cobble', 'rounded'], 3)),
-        roughness=float(chance.uniform(0.015, 0.09)),
-        relief=float(chance.uniform(0.0, 0.06)),
+        appearance,
+        kinds=tuple(rng.choice(['pebble', 'pebble', 'cobble', 'rounded'], 3)),
+        roughness=float(rng.uniform(0.015, 0.09)),
+        relief=float(rng.uniform(0.0, 0.06)),
         dust=0.0,
         packing=Packing(
-            largest=float(chance.uniform(0.07, 0.25)),
-            smallest=float(chance.uniform(0.018, 0.035)),
-            power=float(chance.uniform(0.3, 2.0)),
-            cover=float(
-                chance.choice([chance.uniform(0.2, 1.0), chance.uniform(1.2, 3.0)], p=[0.25, 0.75])
-            ),
-            sink=float(chance.choice([0.0, chance.uniform(0, 0.4)])),
+            largest=float(rng.uniform(0.07, 0.25)),
+            smallest=float(rng.uniform(0.018, 0.035)),
+            power=float(rng.uniform(0.3, 2.0)),
+            cover=float(rng.choice([rng.uniform(0.2, 1.0), rng.uniform(1.2, 3.0)], p=[0.25, 0.75])),
+            sink=float(rng.choice([0.0, rng.uniform(0, 0.4)])),
             overhead=0.6,
         ),
-        wet=float(chance.choice([0.0, chance.uniform(0.2, 1.0)])),
-        things=Things(robot=0.12, scale=0.3, board=0.04, grass=0.06, litter=0.12, water=0.1),
+        wet=float(rng.choice([0.0, rng.uniform(0.2, 1.0)])),
+        objects=ObjectProbabilities(
+            robot=0.12, scale=0.3, board=0.04, grass=0.06, litter=0.12, water=0.1
+        ),
     )
 
 
-def creek(chance: Generator) -> Look:
+def creek(rng: Generator) -> Appearance:
     """Cobbles in and on sand and gravel, many half buried, with leaves and grass."""
-    stones = _draw(chance, (*PEBBLES[:6], *STONES_EARTH), int(chance.integers(1, 5)))
-    soil = varied(chance, EARTHS[chance.integers(len(EARTHS))], 0.2, 0.025)
-    look = _ground(chance, soil, stones, 'creek')
+    stones = _draw(rng, (*PEBBLES[:6], *STONES_EARTH), int(rng.integers(1, 5)))
+    soil = varied(rng, EARTHS[rng.integers(len(EARTHS))], 0.2, 0.025)
+    appearance = _ground(rng, soil, stones, 'creek')
     return replace(
-        look,
-        kinds=tuple(chance.choice(['pebble', 'cobble', 'cobble', 'rounded', 'angular'], 3)),
-        dust=float(chance.uniform(0, 0.7)),
+        appearance,
+        kinds=tuple(rng.choice(['pebble', 'cobble', 'cobble', 'rounded', 'angular'], 3)),
+        dust=float(rng.uniform(0, 0.7)),
         packing=Packing(
-            largest=float(chance.uniform(0.1, 0.4)),
-            smallest=float(chance.uniform(0.015, 0.03)),
-            power=float(chance.uniform(0.8, 2.4)),
-            cover=float(chance.uniform(0.1, 1.1)),
-            sink=float(chance.uniform(0.3, 1.0)),
+            largest=float(rng.uniform(0.1, 0.4)),
+            smallest=float(rng.uniform(0.015, 0.03)),
+            power=float(rng.uniform(0.8, 2.4)),
+            cover=float(rng.uniform(0.1, 1.1)),
+            sink=float(rng.uniform(0.3, 1.0)),
             overhead=0.35,
         ),
-        things=Things(
+        objects=ObjectProbabilities(
             robot=0.15,
             scale=0.15,
             board=0.03,
@@ -182,36 +180,34 @@ def creek(chance: Generator) -> Look:
     )
 
 
-def rubble(chance: Generator) -> Look:
+def rubble(rng: Generator) -> Appearance:
     """Blasted rock and talus: broken stones of one kind in heaps, with their own fines."""
-    stone = varied(chance, RUBBLE[chance.integers(len(RUBBLE))], 0.2, 0.025)
-    other = varied(chance, RUBBLE[chance.integers(len(RUBBLE))], 0.2, 0.025)
+    stone = varied(rng, RUBBLE[rng.integers(len(RUBBLE))], 0.2, 0.025)
+    other = varied(rng, RUBBLE[rng.integers(len(RUBBLE))], 0.2, 0.025)
     stones: tuple[Colour, ...] = (
         stone,
-        varied(chance, stone, 0.2, 0.02),
-        varied(chance, stone, 0.25, 0.03),
+        varied(rng, stone, 0.2, 0.02),
+        varied(rng, stone, 0.25, 0.03),
     )
-    if chance.uniform() < 0.4:
+    if rng.uniform() < 0.4:
         stones = (*stones, towards(stone, other, 0.7))
-    soil = varied(chance, scaled(stone, float(chance.uniform(0.4, 1.1))), 0.1, 0.02)
-    look = _ground(chance, soil, stones, 'rubble')
+    soil = varied(rng, scaled(stone, float(rng.uniform(0.4, 1.1))), 0.1, 0.02)
+    appearance = _ground(rng, soil, stones, 'rubble')
     return replace(
-        look,
-        kinds=tuple(chance.choice(['block', 'block', 'angular', 'slab', 'layered'], 3)),
-        roughness=float(chance.uniform(0.06, 0.25)),
-        dust=float(chance.uniform(0, 0.6)),
+        appearance,
+        kinds=tuple(rng.choice(['block', 'block', 'angular', 'slab', 'layered'], 3)),
+        roughness=float(rng.uniform(0.06, 0.25)),
+        dust=float(rng.uniform(0, 0.6)),
         packing=Packing(
-            largest=float(chance.uniform(0.1, 0.45)),
-            smallest=float(chance.uniform(0.015, 0.03)),
-            power=float(chance.uniform(0.5, 2.2)),
-            cover=float(
-                chance.choice([chance.uniform(0.3, 1.0), chance.uniform(1.2, 3.0)], p=[0.3, 0.7])
-            ),
-            sink=float(chance.choice([0.0, chance.uniform(0, 0.6)])),
-            mound=float(chance.choice([0.0, chance.uniform(0.25, 0.7)])),
+            largest=float(rng.uniform(0.1, 0.45)),
+            smallest=float(rng.uniform(0.015, 0.03)),
+            power=float(rng.uniform(0.5, 2.2)),
+            cover=float(rng.choice([rng.uniform(0.3, 1.0), rng.uniform(1.2, 3.0)], p=[0.3, 0.7])),
+            sink=float(rng.choice([0.0, rng.uniform(0, 0.6)])),
+            mound=float(rng.choice([0.0, rng.uniform(0.25, 0.7)])),
             overhead=0.3,
         ),
-        things=Things(
+        objects=ObjectProbabilities(
             robot=0.15,
             scale=0.15,
             board=0.05,
@@ -224,47 +220,47 @@ def rubble(chance: Generator) -> Look:
     )
 
 
-def boulder(chance: Generator) -> Look:
+def boulder(rng: Generator) -> Appearance:
     """One to three large boulders with cracks, layers, veins and patches, each one rock."""
-    look = rubble(chance) if chance.uniform() < 0.5 else creek(chance)
-    assert look.packing
+    appearance = rubble(rng) if rng.uniform() < 0.5 else creek(rng)
+    assert appearance.packing
     kinds = ('angular', 'layered', 'block', 'rounded', 'cobble', 'pitted')
     return replace(
-        look,
+        appearance,
         name='boulder',
-        kinds=tuple(chance.choice(kinds, 2, replace=False)),
-        roughness=float(chance.uniform(0.1, 0.35)),
+        kinds=tuple(rng.choice(kinds, 2, replace=False)),
+        roughness=float(rng.uniform(0.1, 0.35)),
         marked=1.0,
         packing=Packing(
-            largest=float(chance.uniform(0.05, 0.14)),
-            smallest=look.packing.smallest,
-            power=float(chance.uniform(1.2, 2.4)),
-            cover=float(chance.choice([0.0, chance.uniform(0.02, 0.6)])),
-            sink=float(chance.uniform(0.1, 0.7)),
+            largest=float(rng.uniform(0.05, 0.14)),
+            smallest=appearance.packing.smallest,
+            power=float(rng.uniform(1.2, 2.4)),
+            cover=float(rng.choice([0.0, rng.uniform(0.02, 0.6)])),
+            sink=float(rng.uniform(0.1, 0.7)),
             overhead=0.15,
-            boulders=int(chance.integers(1, 4)),
+            boulders=int(rng.integers(1, 4)),
         ),
     )
 
 
-def yard(chance: Generator) -> Look:
+def yard(rng: Generator) -> Appearance:
     """Paths, meadows, woods and houses; hardly any rock, or none."""
-    soil = varied(chance, FLOORS[chance.integers(len(FLOORS))], 0.25, 0.025)
-    lawn = varied(chance, LAWNS[chance.integers(len(LAWNS))], 0.25, 0.04)
-    look = _ground(chance, soil, _draw(chance, STONES_EARTH, 2), 'yard')
-    bare = chance.uniform() < 0.65
+    soil = varied(rng, FLOORS[rng.integers(len(FLOORS))], 0.25, 0.025)
+    lawn = varied(rng, LAWNS[rng.integers(len(LAWNS))], 0.25, 0.04)
+    appearance = _ground(rng, soil, _draw(rng, STONES_EARTH, 2), 'yard')
+    bare = rng.uniform() < 0.65
     return replace(
-        look,
+        appearance,
         soil=(soil, lawn),
-        path=float(chance.choice([0.0, chance.uniform(1.0, 5.0), -1.0], p=[0.25, 0.5, 0.25])),
-        grain=float(chance.uniform(0.03, 0.3)),
-        gravel=float(chance.choice([0.0, chance.uniform(0.2, 1.0)])),
-        relief=float(chance.uniform(0.0, 0.05)),
-        abundance=0.0 if bare else log_uniform(chance, 0.03, 0.3),
+        path=float(rng.choice([0.0, rng.uniform(1.0, 5.0), -1.0], p=[0.25, 0.5, 0.25])),
+        grain=float(rng.uniform(0.03, 0.3)),
+        gravel=float(rng.choice([0.0, rng.uniform(0.2, 1.0)])),
+        relief=float(rng.uniform(0.0, 0.05)),
+        abundance=0.0 if bare else log_uniform(rng, 0.03, 0.3),
         kinds=('cobble', 'angular', 'block'),
-        camera_height=float(chance.uniform(0.4, 2.0)),
-        field_of_view=np.radians(log_uniform(chance, 40, 95)),
-        things=Things(
+        camera_height=float(rng.uniform(0.4, 2.0)),
+        field_of_view=np.radians(log_uniform(rng, 40, 95)),
+        objects=ObjectProbabilities(
             robot=0.3,
             scale=0.05,
             board=0.25,

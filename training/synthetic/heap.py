@@ -52,12 +52,12 @@ class Heap:
         return found
 
     def fines(
-        self, chance: Generator, thickness: float, lump: float, edges: tuple[float, float]
+        self, rng: Generator, thickness: float, lump: float, edges: tuple[float, float]
     ) -> NDArray[np.float64]:
         """Makes a lumpy bed of fines between two lines along the belt.
 
         Args:
-            chance: Where the randomness comes from.
+            rng: Where the randomness comes from.
             thickness: Of the bed, m.
             lump: Size of its lumps, m.
             edges: Where the bed begins and ends across the belt, m.
@@ -66,7 +66,7 @@ class Heap:
             cells×cells heights, m; below 0 where the belt is bare.
         """
         points = self.points()
-        shift = chance.uniform(0, 100, 2)
+        shift = rng.uniform(0, 100, 2)
         height = np.zeros((self.cells, self.cells))
         for octave in range(5):
             wavelength = lump * 4 / 2.0**octave

@@ -170,34 +170,34 @@ def _slices_of_values() -> Floats:
 @cache
 def _gravel() -> Floats:
     """Drops half ellipsoids onto the tile, the small ones between the large ones."""
-    chance = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     height = np.zeros((GRAVEL, GRAVEL), np.float32)
     tint = np.zeros_like(height)
     low, high = GRAVEL_RADII
     count = 5200
     # Radii follow a power law with exponent −2.2 in the cumulative number.
-    draw = chance.uniform(size=count)
+    draw = rng.uniform(size=count)
     radii = (low**-2.2 + draw * (high**-2.2 - low**-2.2)) ** (-1 / 2.2)
     for radius in np.sort(radii)[::-1]:
         reach = int(np.ceil(radius))
-        centre = chance.integers(0, GRAVEL, 2)
+        centre = rng.integers(0, GRAVEL, 2)
         x = np.arange(-reach, reach + 1)
         y = x[:, None]
-        angle = chance.uniform(0, np.pi)
+        angle = rng.uniform(0, np.pi)
         along, across = (
             np.cos(angle) * x + np.sin(angle) * y,
             np.cos(angle) * y - np.sin(angle) * x,
         )
-        squeeze = chance.uniform(0.55, 0.95)
-        power = chance.uniform(2.0, 4.0)
+        squeeze = rng.uniform(0.55, 0.95)
+        power = rng.uniform(2.0, 4.0)
         reachness = (np.abs(along) ** power + np.abs(across / squeeze) ** power) / radius**power
-        tilt = chance.normal(0, 0.25, 2)
-        body = radius * chance.uniform(0.4, 0.8) * np.sqrt(np.maximum(1 - reachness, 0))
+        tilt = rng.normal(0, 0.25, 2)
+        body = radius * rng.uniform(0.4, 0.8) * np.sqrt(np.maximum(1 - reachness, 0))
         body = np.where(body > 0, body + 0.5 * (tilt[0] * x + tilt[1] * y), 0).astype(np.float32)
         place = (centre[0] + y) % GRAVEL, (centre[1] + x) % GRAVEL
         over = body > height[place]
         height[place] = np.where(over, body, height[place])
-        tint[place] = np.where(over, chance.uniform(-1, 1), tint[place])
+        tint[place] = np.where(over, rng.uniform(-1, 1), tint[place])
     by_column = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / 2
     by_row = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / 2
     return np.stack([height, by_column, by_row, tint], axis=-1)

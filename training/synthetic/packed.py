@@ -11,15 +11,15 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.synthetic.appearance import Appearance, Packing
 from training.synthetic.camera import Camera, sector
 from training.synthetic.heap import Heap
-from training.synthetic.look import Look, Packing
-from training.synthetic.pieces import draw_rock, draw_shape, draw_soil, draw_terrain
+from training.synthetic.objects import place_objects
 from training.synthetic.render import World
 from training.synthetic.rocks import Rock, detail_for
+from training.synthetic.sampling import draw_rock, draw_shape, draw_soil, draw_terrain
 from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
-from training.synthetic.things import place_things
 
 MOST_STONES = 2600
 ROUND = (-np.pi, np.pi)
@@ -27,67 +27,67 @@ LEAST = 7.5  # apparent diameter of the smallest stones that are bodies, px
 
 
 def packed(
-    look: Look, chance: Generator, size: tuple[int, int], images: int
+    appearance: Appearance, rng: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
     """Makes ground with stones close together, and cameras about it that look at its middle.
 
     Args:
-        look: Has a packing.
-        chance: Where the randomness comes from.
+        appearance: Has a packing.
+        rng: Where the randomness comes from.
         size: Width and height of the images, px.
         images: How many poses.
     """
-    assert look.packing
-    overhead = chance.uniform() < look.packing.overhead
-    tilt = np.radians(chance.uniform(64, 89.5) if overhead else chance.uniform(10, 50))
-    away = look.camera_height / np.sin(tilt)
-    view = 2 * away * np.tan(look.field_of_view / 2)
+    assert appearance.packing
+    overhead = rng.uniform() < appearance.packing.overhead
+    tilt = np.radians(rng.uniform(64, 89.5) if overhead else rng.uniform(10, 50))
+    away = appearance.camera_height / np.sin(tilt)
+    view = 2 * away * np.tan(appearance.field_of_view / 2)
     pixel = float(view / size[0])
-    terrain = draw_terrain(look, chance, pixel)
-    if look.packing.mound > 0:
-        terrain = replace(terrain, mounds=_mounds(look.packing, chance, view))
+    terrain = draw_terrain(appearance, rng, pixel)
+    if appearance.packing.mound > 0:
+        terrain = replace(terrain, mounds=_mounds(appearance.packing, rng, view))
     cameras = []
     middle = float(terrain.height(np.zeros(2)))
     spread = np.pi if overhead else 0.45
     for _ in range(images):
-        heading, down = chance.uniform(-spread, spread), tilt * chance.uniform(0.92, 1.0)
-        target = chance.normal(0, 0.12, 2) * view
+        heading, down = rng.uniform(-spread, spread), tilt * rng.uniform(0.92, 1.0)
+        target = rng.normal(0, 0.12, 2) * view
         place = target - away * np.cos(down) * np.array([np.cos(heading), np.sin(heading)])
-        height = middle + away * np.sin(down) * chance.uniform(0.85, 1.15)
-        height = max(height, float(terrain.height(place)) + 0.4 * look.camera_height)
+        height = middle + away * np.sin(down) * rng.uniform(0.85, 1.15)
+        height = max(height, float(terrain.height(place)) + 0.4 * appearance.camera_height)
         cameras.append(
             Camera.aimed(
-                (*place, height), heading, down, look.field_of_view, size, chance.normal(0, 0.06)
+                (*place, height), heading, down, appearance.field_of_view, size, rng.normal(0, 0.06)
             )
         )
-    rocks, details, heap = _stones(look, chance, terrain, cameras, view)
+    rocks, details, heap = _stones(appearance, rng, terrain, cameras, view)
     if overhead:
         origin, directions = np.mean([camera.position[:2] for camera in cameras], axis=0), ROUND
     else:
         origin, directions = sector(cameras)
-    mesh = terrain.mesh((origin[0], origin[1]), directions, 0.15 * look.camera_height, REACH)
-    things = place_things(look.things, Site(chance, terrain, cameras, look.soil[0], heap))
-    grounds = [*things, (mesh, draw_soil(look, chance, pixel))]
-    return World(grounds, rocks, details, look.roughness, look.wet), cameras
-
-
-def _mounds(packing: Packing, chance: Generator, view: float) -> NDArray[np.float64]:
-    """Draws one to three heaps, or a long slope of them beyond the middle."""
-    count = int(chance.integers(1, 4))
-    radius = view * chance.uniform(0.5, 2.0, count)
-    behind = radius * chance.uniform(0.1, 0.9)
-    place = np.column_stack([behind, chance.normal(0, 0.7, count) * view])
-    return np.column_stack(
-        [place, radius, radius * packing.mound * chance.uniform(0.6, 1.1, count)]
+    mesh = terrain.mesh((origin[0], origin[1]), directions, 0.15 * appearance.camera_height, REACH)
+    objects = place_objects(
+        appearance.objects, Site(rng, terrain, cameras, appearance.soil[0], heap)
     )
+    grounds = [*objects, (mesh, draw_soil(appearance, rng, pixel))]
+    return World(grounds, rocks, details, appearance.roughness, appearance.wet), cameras
+
+
+def _mounds(packing: Packing, rng: Generator, view: float) -> NDArray[np.float64]:
+    """Draws one to three heaps, or a long slope of them beyond the middle."""
+    count = int(rng.integers(1, 4))
+    radius = view * rng.uniform(0.5, 2.0, count)
+    behind = radius * rng.uniform(0.1, 0.9)
+    place = np.column_stack([behind, rng.normal(0, 0.7, count) * view])
+    return np.column_stack([place, radius, radius * packing.mound * rng.uniform(0.6, 1.1, count)])
 
 
 def _stones(
-    look: Look, chance: Generator, terrain: Terrain, cameras: Sequence[Camera], view: float
+    appearance: Appearance, rng: Generator, terrain: Terrain, cameras: Sequence[Camera], view: float
 ) -> tuple[list[Rock], list[int], Heap]:
     """Drops stones where cameras see the ground, the large ones first."""
-    assert look.packing
-    packing, focal = look.packing, cameras[0].focal_length
+    assert appearance.packing
+    packing, focal = appearance.packing, cameras[0].focal_length
     smallest = packing.smallest * view
     reach = min(_reach(cameras, terrain, packing.largest * view * focal / LEAST), 2.5 * view)
     # Rounded, for a processor's last digits must not move stones.
@@ -99,15 +99,15 @@ def _stones(
     cells, depth = _seen_cells(heap, cameras, step)
     rocks: list[Rock] = []
     details: list[int] = []
-    shapes = [draw_shape(look, chance) for _ in range(24)]
+    shapes = [draw_shape(appearance, rng) for _ in range(24)]
 
     def drop(diameter: float, places: NDArray[np.intp]) -> None:
         large = diameter > 0.12 * view
-        shape = draw_shape(look, chance) if large else shapes[chance.integers(24)]
-        turn = float(chance.uniform(0, 2 * np.pi))
-        rock = draw_rock(look, chance, shape, diameter, (0.0, 0.0, 0.0))
-        sink = 0.2 + 0.6 * packing.sink * float(chance.uniform())
-        places = places + chance.integers(-(step // 2), step // 2 + 1, places.shape)
+        shape = draw_shape(appearance, rng) if large else shapes[rng.integers(24)]
+        turn = float(rng.uniform(0, 2 * np.pi))
+        rock = draw_rock(appearance, rng, shape, diameter, (0.0, 0.0, 0.0))
+        sink = 0.2 + 0.6 * packing.sink * float(rng.uniform())
+        places = places + rng.integers(-(step // 2), step // 2 + 1, places.shape)
         at = heap.settle(shape, diameter, turn, places, sink)
         if at is not None:
             rocks.append(replace(rock, position=at, turn=turn))
@@ -117,12 +117,12 @@ def _stones(
     away = np.hypot(*(cells - heap.cells / 2).T) * heap.cell
     near = np.flatnonzero((away < 0.3 * view) & np.isfinite(depth))
     for _ in range(packing.boulders if len(near) else 0):
-        drop(view * chance.uniform(0.2, 0.65), cells[chance.choice(near, 8)])
+        drop(view * rng.uniform(0.2, 0.65), cells[rng.choice(near, 8)])
     pixels = np.sort(depth[np.isfinite(depth)]) / focal
-    diameters, least = _diameters(packing, chance, view, pixels, (step * heap.cell) ** 2)
+    diameters, least = _diameters(packing, rng, view, pixels, (step * heap.cell) ** 2)
     for diameter in diameters:
         # Places are refused, not sorted out beforehand: then last digits hardly matter.
-        tried = chance.integers(0, len(cells), 256)
+        tried = rng.integers(0, len(cells), 256)
         drop(float(diameter), cells[tried[depth[tried] < diameter * focal / least][:4]])
     return rocks, details, heap
 
@@ -159,7 +159,7 @@ def _seen_cells(
 
 def _diameters(
     packing: Packing,
-    chance: Generator,
+    rng: Generator,
     view: float,
     pixels: NDArray[np.float64],
     area: float,
@@ -168,7 +168,7 @@ def _diameters(
 
     Args:
         packing: Law of sizes.
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         view: What an image shows across, m.
         pixels: Size of a pixel (m) in each cell, ascending.
         area: Ground that each cell stands for, m².
@@ -187,9 +187,7 @@ def _diameters(
         if expected.sum() <= MOST_STONES:
             break
         least *= 1.15  # too many to handle: fewer far ones
-    counts = chance.poisson(expected)
-    drawn = chance.uniform(np.repeat(edges[:-1], counts), np.repeat(edges[1:], counts))
+    counts = rng.poisson(expected)
+    drawn = rng.uniform(np.repeat(edges[:-1], counts), np.repeat(edges[1:], counts))
     # Small ones fall through the gaps, so that large ones are not buried under them.
-    return drawn[
-        np.argsort(-drawn * np.exp(chance.normal(0, 0.6, len(drawn))), kind='stable')
-    ], least
+    return drawn[np.argsort(-drawn * np.exp(rng.normal(0, 0.6, len(drawn))), kind='stable')], least

@@ -144,7 +144,7 @@ class World:
         camera: Camera,
         light: Light,
         sensor: Sensor,
-        chance: Generator,
+        rng: Generator,
         smallest: tuple[float, float] = (8.0, 14.0),
         gain: float | None = None,
     ) -> Rendering:
@@ -154,7 +154,7 @@ class World:
             camera: Where from.
             light: Sun, sky and air.
             sensor: What the camera makes of it.
-            chance: Of the sensor's noise and of the directions of the sky rays.
+            rng: Of the sensor's noise and of the directions of the sky rays.
             smallest: A rock whose visible part has less than the first diameter (px, of the disc
                 of its area) is ground, as are pebbles in MarsData; below the second, ignored.
             gain: Exposure; None meters each image.
@@ -167,8 +167,8 @@ class World:
         casters = self._casters(hits, seen, light)
         radiance = np.zeros_like(rays)
         radiance[hits.mesh < 0] = _sky(rays[hits.mesh < 0], light)
-        radiance[seen] = self._shade(camera, hits, seen, casters, light, rays, chance)
-        image = sensor.expose(radiance.reshape(height, width, 3), chance, gain)
+        radiance[seen] = self._shade(camera, hits, seen, casters, light, rays, rng)
+        image = sensor.expose(radiance.reshape(height, width, 3), rng, gain)
         classes, instances = self._labels(camera, hits, casters, smallest)
         depth = np.where(hits.mesh >= 0, hits.distance, np.nan).astype(np.float32)
         return Rendering(
@@ -230,7 +230,7 @@ class World:
         return hits.points.take(seen, 0) + lift * hits.flat.take(seen, 0)
 
     def _openness(
-        self, camera: Camera, hits: _Hits, seen: NDArray[np.intp], chance: Generator
+        self, camera: Camera, hits: _Hits, seen: NDArray[np.intp], rng: Generator
     ) -> Floats:
         """Estimates the share of the sky that each pixel sees, 0 to 1, with a few random rays."""
         width, height = camera.size
@@ -241,7 +241,7 @@ class World:
         start = self._lifted(hits, some)
         open_sky = np.zeros(len(some), np.float32)
         for _ in range(SKY_RAYS):
-            way = chance.standard_normal((len(some), 3), np.float32)
+            way = rng.standard_normal((len(some), 3), np.float32)
             way /= length(way)
             way += np.float32(1.01) * hits.normals[some]  # cosine-weighted about the normal
             open_sky += self._scene.run(start, way, query='OCCLUDED') < 0
@@ -266,7 +266,7 @@ class World:
         casters: NDArray[np.int32],
         light: Light,
         rays: Floats,
-        chance: Generator,
+        rng: Generator,
     ) -> Floats:
         """Returns the radiance (n×3) of the pixels that see something."""
         normals = hits.normals.copy()
@@ -287,7 +287,7 @@ class World:
             for of in _chunks(stone):
                 normals[of], albedo[of] = self._stone(hits, of, footprint[of], longest)
         surface = normals.take(seen, 0), albedo.take(seen, 0)
-        radiance = self._lit(camera, hits, seen, casters, light, surface, chance)
+        radiance = self._lit(camera, hits, seen, casters, light, surface, rng)
         self._shine(hits, seen, casters, light, rays, normals, radiance)
         return radiance
 
@@ -329,7 +329,7 @@ class World:
         casters: NDArray[np.int32],
         light: Light,
         surface: tuple[Floats, Floats],
-        chance: Generator,
+        rng: Generator,
     ) -> Floats:
         """Lights a surface by sun, sky and ground, and hangs the air before it."""
         normals, albedo = surface
@@ -337,7 +337,7 @@ class World:
         direct = np.clip(normals @ sun, 0, None) * (casters[seen] < 0)
         direct *= np.clip(20 * (hits.flat[seen] @ sun), 0, 1)
         up = 0.5 + 0.5 * normals[:, 2]
-        openness = self._openness(camera, hits, seen, chance)
+        openness = self._openness(camera, hits, seen, rng)
         sky = openness * up
         ground = albedo[hits.rock[seen] == 0]
         bounce = (ground.mean(0) if len(ground) else albedo.mean(0)) * max(light.sun[2], 0)

@@ -28,12 +28,12 @@ def cover(diameter: NDArray[np.floating] | float, abundance: float) -> NDArray[n
 
 
 def draw_diameters(
-    chance: Generator, abundance: float, area: float, smallest: float, largest: float
+    rng: Generator, abundance: float, area: float, smallest: float, largest: float
 ) -> NDArray[np.float64]:
     """Draws the diameters of the rocks on a piece of ground, largest first.
 
     Args:
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         abundance: k of the law, above 0, below 1.
         area: Of the ground, m².
         smallest: Least diameter, m.
@@ -46,8 +46,8 @@ def draw_diameters(
     middle = np.sqrt(edges[1:] * edges[:-1])
     expected = area * (covered[:-1] - covered[1:]) / (np.pi / 4 * middle**2)
     cumulative = np.concatenate([[0.0], np.cumsum(expected)])
-    count = chance.poisson(cumulative[-1])
-    draw = np.interp(chance.uniform(0, cumulative[-1], count), cumulative, edges)
+    count = rng.poisson(cumulative[-1])
+    draw = np.interp(rng.uniform(0, cumulative[-1], count), cumulative, edges)
     return np.sort(draw)[::-1]
 
 
@@ -74,9 +74,9 @@ class Shape:
             V×3 vertices about the middle of the bounding box, and F×3 faces.
         """
         directions, faces = _icosphere(detail)
-        chance = np.random.default_rng(self.seed)
-        radius = self._facets(directions, chance)
-        shift = chance.uniform(0, 64, 3)
+        rng = np.random.default_rng(self.seed)
+        radius = self._facets(directions, rng)
+        shift = rng.uniform(0, 64, 3)
         rough = {
             'rounded': 0.04,
             'pitted': 0.09,
@@ -94,38 +94,38 @@ class Shape:
             if self.kind == 'pitted':
                 radius = radius - 0.08 * wavelength * np.maximum(noise - 0.6, 0)
         vertices = directions * np.maximum(radius, 0.15)[:, None]
-        vertices = self._shaped(vertices, chance)
+        vertices = self._shaped(vertices, rng)
         vertices -= (vertices.max(0) + vertices.min(0)) / 2
         across = 2 * np.hypot(vertices[:, 0], vertices[:, 1]).max()
         return vertices / across, faces
 
-    def _facets(self, directions: NDArray[np.float64], chance: Generator) -> NDArray[np.float64]:
+    def _facets(self, directions: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
         """Cuts the unit sphere by planes; returns the radius in each direction."""
         radius = np.ones(len(directions))
         if self.kind == 'pebble':
-            count, near, far = int(chance.integers(0, 3)), 0.85, 0.98
+            count, near, far = int(rng.integers(0, 3)), 0.85, 0.98
         elif self.kind in ('rounded', 'pitted', 'cobble'):
-            count, near, far = int(chance.integers(3, 7)), 0.75, 0.97
+            count, near, far = int(rng.integers(3, 7)), 0.75, 0.97
         elif self.kind == 'block':
-            count, near, far = int(chance.integers(7, 13)), 0.4, 0.8
+            count, near, far = int(rng.integers(7, 13)), 0.4, 0.8
         else:
-            count, near, far = int(chance.integers(7, 15)), 0.45, 0.9
-        planes = chance.standard_normal((count, 3))
+            count, near, far = int(rng.integers(7, 15)), 0.45, 0.9
+        planes = rng.standard_normal((count, 3))
         if self.kind in ('slab', 'plate'):
             planes[:, 2] *= 0.3
         planes /= np.linalg.norm(planes, axis=1, keepdims=True)
-        for plane, distance in zip(planes, chance.uniform(near, far, count), strict=True):
+        for plane, distance in zip(planes, rng.uniform(near, far, count), strict=True):
             along = directions @ plane
             radius = np.minimum(radius, distance / np.maximum(along, 1e-6))
         return radius
 
-    def _shaped(self, vertices: NDArray[np.float64], chance: Generator) -> NDArray[np.float64]:
+    def _shaped(self, vertices: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
         """Gives layers their steps, and each kind its proportions."""
         if self.kind == 'layered':
-            tilt = np.append(chance.normal(0, 0.25, 2), 1.0)
+            tilt = np.append(rng.normal(0, 0.25, 2), 1.0)
             level = vertices @ (tilt / np.linalg.norm(tilt))
             beside = np.full_like(level, 0.3)
-            place = [level * 1.4 + chance.uniform(0, 8), beside, beside]
+            place = [level * 1.4 + rng.uniform(0, 8), beside, beside]
             layer = noise_3d_value(np.column_stack(place), 0)
             vertices = vertices * (1 + 0.07 * np.tanh(3 * layer))[:, None]
         flat = {
@@ -140,16 +140,16 @@ class Shape:
         scale = np.array(
             [
                 1.0,
-                chance.uniform(0.45 if self.kind == 'pebble' else 0.55, 1.0),
-                chance.uniform(*flat.get(self.kind, (0.45, 1.0))),
+                rng.uniform(0.45 if self.kind == 'pebble' else 0.55, 1.0),
+                rng.uniform(*flat.get(self.kind, (0.45, 1.0))),
             ]
         )
         vertices = vertices * scale
         if self.kind in ('slab', 'plate'):
-            top = chance.uniform(0.5, 0.9) * vertices[:, 2].max()
+            top = rng.uniform(0.5, 0.9) * vertices[:, 2].max()
             vertices[:, 2] = np.minimum(vertices[:, 2], top + 0.15 * (vertices[:, 2] - top))
         spread = {'slab': 0.12, 'plate': 0.04, 'pebble': 0.25, 'cobble': 0.35}.get(self.kind, 0.5)
-        lean = trimesh.transformations.euler_matrix(*chance.normal(0, spread, 2), 0)[:3, :3]
+        lean = trimesh.transformations.euler_matrix(*rng.normal(0, spread, 2), 0)[:3, :3]
         return vertices @ lean.T
 
 
@@ -254,7 +254,7 @@ def bake(rocks: list[Rock], details: list[int]) -> tuple[Mesh, NDArray[np.int32]
 
 
 def spread_out(
-    chance: Generator,
+    rng: Generator,
     points: NDArray[np.float64],
     radii: NDArray[np.float64],
     retries: int = 12,
@@ -262,7 +262,7 @@ def spread_out(
     """Moves discs until none touches a larger one.
 
     Args:
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         points: N×2, m, largest disc first; changed in place.
         radii: N, m.
         retries: Moves that a disc may try.
@@ -281,5 +281,5 @@ def spread_out(
                 placed[number] = True
                 x[number], y[number] = points[number]
                 break
-            points[number] += chance.normal(0, (1 + attempt) * radii[number], 2)
+            points[number] += rng.normal(0, (1 + attempt) * radii[number], 2)
     return placed

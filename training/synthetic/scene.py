@@ -15,17 +15,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.synthetic.appearance import Appearance
 from training.synthetic.belt import belt
 from training.synthetic.camera import Camera, sector
-from training.synthetic.look import Look
-from training.synthetic.looks import LOOKS, MIX
+from training.synthetic.objects import ObjectProbabilities, place_objects
 from training.synthetic.packed import packed
-from training.synthetic.pieces import draw_rock, draw_shape, draw_soil, draw_terrain
 from training.synthetic.render import Rendering, World
 from training.synthetic.rocks import detail_for, draw_diameters, spread_out
+from training.synthetic.sampling import draw_rock, draw_shape, draw_soil, draw_terrain
+from training.synthetic.scene_kinds import MIX, SCENE_KINDS
 from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
-from training.synthetic.things import Things, place_things
 
 DRIVES = ('mars', 'moon', 'quarry')
 MOST_ROCKS = 2500
@@ -40,19 +40,19 @@ class Scene:
     Attributes:
         seed: What it was made from, with `number`.
         number: Of the scene under this seed.
-        look: Colours, light, camera.
+        appearance: Colours, light and camera.
         world: Ground and rocks; `world.rocks[i - 1]` is the rock with number i.
         cameras: Poses that the scene was made for.
 
     Example:
-        >>> scene = make_scene(seed=1, number=0, look='mars', size=(320, 240), images=1)
+        >>> scene = make_scene(seed=1, number=0, kind='mars', size=(320, 240), images=1)
         >>> scene.render(scene.cameras[0]).depth.shape
         (240, 320)
     """
 
     seed: int
     number: int
-    look: Look
+    appearance: Appearance
     world: World
     cameras: tuple[Camera, ...]
 
@@ -64,37 +64,39 @@ class Scene:
             frame: Number of the image, for its noise.
             gain: Exposure; None meters the image.
         """
-        chance = np.random.default_rng([self.seed, self.number, 1, frame])
-        if gain is None and self.look.metered is not None:
-            gain = self.look.fixed_gain(self.look.metered)
-        return self.world.render(camera, self.look.light, self.look.sensor, chance, gain=gain)
+        rng = np.random.default_rng([self.seed, self.number, 1, frame])
+        if gain is None and self.appearance.metered is not None:
+            gain = self.appearance.fixed_gain(self.appearance.metered)
+        return self.world.render(
+            camera, self.appearance.light, self.appearance.sensor, rng, gain=gain
+        )
 
 
-def make_scene(seed: int, number: int, look: str, size: tuple[int, int], images: int) -> Scene:
+def make_scene(seed: int, number: int, kind: str, size: tuple[int, int], images: int) -> Scene:
     """Makes a scene and the cameras that look at it.
 
     Args:
         seed: Of the data set.
         number: Of the scene; each has its own randomness.
-        look: A name in `LOOKS`, or 'mix'.
+        kind: A name in `SCENE_KINDS`, or 'mix'.
         size: Width and height of the images, px.
         images: How many poses.
     """
-    chance = np.random.default_rng([seed, number, 0])
-    if look == 'mix':
-        look = str(chance.choice(list(MIX), p=list(MIX.values())))
-    drawn = LOOKS[look](chance)
-    if look == 'belt':
-        world, cameras = belt(drawn, chance, size, images)
+    rng = np.random.default_rng([seed, number, 0])
+    if kind == 'mix':
+        kind = str(rng.choice(list(MIX), p=list(MIX.values())))
+    drawn = SCENE_KINDS[kind](rng)
+    if kind == 'belt':
+        world, cameras = belt(drawn, rng, size, images)
     elif drawn.packing:
-        world, cameras = packed(drawn, chance, size, images)
+        world, cameras = packed(drawn, rng, size, images)
     else:
-        world, cameras = _land(drawn, chance, size, images)
+        world, cameras = _land(drawn, rng, size, images)
     return Scene(seed, number, drawn, world, tuple(cameras))
 
 
 def make_drive(
-    seed: int, number: int, look: str, size: tuple[int, int], frames: int, step: float
+    seed: int, number: int, kind: str, size: tuple[int, int], frames: int, step: float
 ) -> Scene:
     """Makes a scene that a camera drives through on a slight bend, looking ahead.
 
@@ -103,24 +105,28 @@ def make_drive(
     Args:
         seed: Of everything random.
         number: Of the scene.
-        look: One of `DRIVES`.
+        kind: One of `DRIVES`.
         size: Width and height of the images, px.
         frames: How many poses.
         step: Metres between two poses.
     """
-    if look not in DRIVES:
-        raise ValueError(f'look is {look!r}; legal for a drive is {", ".join(DRIVES)}')
-    chance = np.random.default_rng([seed, number, 0])
-    drawn = LOOKS[look](chance)
+    if kind not in DRIVES:
+        raise ValueError(f'look is {kind!r}; legal for a drive is {", ".join(DRIVES)}')
+    rng = np.random.default_rng([seed, number, 0])
+    drawn = SCENE_KINDS[kind](rng)
     # A rover's navigation camera; parts of the rover would have to move with it.
-    view = np.radians(chance.uniform(40, 60))
+    view = np.radians(rng.uniform(40, 60))
     drawn = replace(
-        drawn, metered=drawn.soil[0], camera_height=1.2, field_of_view=view, things=Things()
+        drawn,
+        metered=drawn.soil[0],
+        camera_height=1.2,
+        field_of_view=view,
+        objects=ObjectProbabilities(),
     )
-    tilt = view * size[1] / size[0] * chance.uniform(0.45, 0.8)
+    tilt = view * size[1] / size[0] * rng.uniform(0.45, 0.8)
     pixel = drawn.camera_height / np.sin(tilt) * 2 * np.tan(view / 2) / size[0]
-    terrain = draw_terrain(drawn, chance, pixel)
-    bend = chance.uniform(-0.03, 0.03)
+    terrain = draw_terrain(drawn, rng, pixel)
+    bend = rng.uniform(-0.03, 0.03)
     cameras = []
     place, heading = np.zeros(2), 0.0
     for frame in range(frames):
@@ -131,75 +137,75 @@ def make_drive(
         )
         place = place + step * np.array([np.cos(heading), np.sin(heading)])
         heading += bend * step
-    world = land_world(drawn, terrain, cameras, pixel, chance)
+    world = land_world(drawn, terrain, cameras, pixel, rng)
     return Scene(seed, number, drawn, world, tuple(cameras))
 
 
 def _land(
-    look: Look, chance: Generator, size: tuple[int, int], images: int
+    appearance: Appearance, rng: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
     """Makes open ground and cameras that stand on it."""
-    tilt, pixel = _aim(look, chance, size)
-    terrain = draw_terrain(look, chance, pixel)
+    tilt, pixel = _aim(appearance, rng, size)
+    terrain = draw_terrain(appearance, rng, pixel)
     cameras = []
     for image in range(images):
-        place = chance.normal(0, 0.25 * look.camera_height, 2)
-        height = float(terrain.height(place)) + look.camera_height * chance.uniform(0.9, 1.1)
+        place = rng.normal(0, 0.25 * appearance.camera_height, 2)
+        height = float(terrain.height(place)) + appearance.camera_height * rng.uniform(0.9, 1.1)
         cameras.append(
             Camera.aimed(
                 (*place, height),
-                heading=(image - (images - 1) / 2) * 0.9 * look.field_of_view,
-                tilt=tilt * chance.uniform(0.9, 1.1),
-                field_of_view=look.field_of_view,
+                heading=(image - (images - 1) / 2) * 0.9 * appearance.field_of_view,
+                tilt=tilt * rng.uniform(0.9, 1.1),
+                field_of_view=appearance.field_of_view,
                 size=size,
-                roll=chance.normal(0, 0.04),
+                roll=rng.normal(0, 0.04),
             )
         )
-    return land_world(look, terrain, cameras, pixel, chance), cameras
+    return land_world(appearance, terrain, cameras, pixel, rng), cameras
 
 
-def _aim(look: Look, chance: Generator, size: tuple[int, int]) -> tuple[float, float]:
+def _aim(appearance: Appearance, rng: Generator, size: tuple[int, int]) -> tuple[float, float]:
     """Draws how far the camera looks down (rad), and the size of a pixel where it looks (m)."""
-    upright = look.field_of_view * size[1] / size[0]
-    if chance.uniform() < 0.25:
-        tilt = upright * chance.uniform(-0.1, 0.48)
-        away = look.camera_height / np.tan(tilt + 0.35 * upright)
+    upright = appearance.field_of_view * size[1] / size[0]
+    if rng.uniform() < 0.25:
+        tilt = upright * rng.uniform(-0.1, 0.48)
+        away = appearance.camera_height / np.tan(tilt + 0.35 * upright)
     else:
-        away = look.camera_height * np.exp(chance.uniform(np.log(0.6), np.log(9)))
-        tilt = max(float(np.arctan2(look.camera_height, away)), 0.35 * upright)
+        away = appearance.camera_height * np.exp(rng.uniform(np.log(0.6), np.log(9)))
+        tilt = max(float(np.arctan2(appearance.camera_height, away)), 0.35 * upright)
         tilt = min(tilt, np.radians(82) - upright / 2)
-        away = look.camera_height / np.tan(tilt)
-    distance = np.hypot(away, look.camera_height)
-    return float(tilt), float(distance * 2 * np.tan(look.field_of_view / 2) / size[0])
+        away = appearance.camera_height / np.tan(tilt)
+    distance = np.hypot(away, appearance.camera_height)
+    return float(tilt), float(distance * 2 * np.tan(appearance.field_of_view / 2) / size[0])
 
 
 def land_world(
-    look: Look,
+    appearance: Appearance,
     terrain: Terrain,
     cameras: Sequence[Camera],
     pixel: float,
-    chance: Generator,
+    rng: Generator,
 ) -> World:
     """Strews rocks over a terrain where cameras look, and meshes it.
 
     Args:
-        look: Colours and abundance.
+        appearance: Colours and abundance.
         terrain: The height field.
         cameras: All poses that images will be taken from.
         pixel: Size of a pixel on the ground where the images have their middle, m.
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
     """
     origin, directions = sector(cameras)
-    nearest = 0.15 * look.camera_height
+    nearest = 0.15 * appearance.camera_height
     mesh = terrain.mesh((origin[0], origin[1]), directions, nearest, REACH)
-    diameters, points = _strew(look, cameras, chance, pixel, size=cameras[0].size)
+    diameters, points = _strew(appearance, cameras, rng, pixel, size=cameras[0].size)
     rocks, details = [], []
-    shapes = [draw_shape(look, chance) for _ in range(12)]
+    shapes = [draw_shape(appearance, rng) for _ in range(12)]
     height = terrain.height(points)
-    sizes = _apparent(diameters, points, cameras, look.camera_height)
+    sizes = _apparent(diameters, points, cameras, appearance.camera_height)
     for diameter, point, ground, apparent in zip(diameters, points, height, sizes, strict=True):
-        shape = draw_shape(look, chance) if apparent > 40 else shapes[chance.integers(len(shapes))]
-        rocks.append(draw_rock(look, chance, shape, diameter, (*point, ground)))
+        shape = draw_shape(appearance, rng) if apparent > 40 else shapes[rng.integers(len(shapes))]
+        rocks.append(draw_rock(appearance, rng, shape, diameter, (*point, ground)))
         details.append(detail_for(apparent))
     centres = np.array([rock.position for rock in rocks]).reshape(-1, 3)
     seen = np.any([camera.sees(centres, diameters) for camera in cameras], axis=0)
@@ -207,9 +213,9 @@ def land_world(
         detail if shown else max(1, detail - UNSEEN_COARSER)
         for detail, shown in zip(details, seen, strict=True)
     ]
-    things = place_things(look.things, Site(chance, terrain, cameras, look.soil[0]))
-    grounds = [*things, (mesh, draw_soil(look, chance, pixel))]
-    return World(grounds, rocks, details, look.roughness, look.wet)
+    objects = place_objects(appearance.objects, Site(rng, terrain, cameras, appearance.soil[0]))
+    grounds = [*objects, (mesh, draw_soil(appearance, rng, pixel))]
+    return World(grounds, rocks, details, appearance.roughness, appearance.wet)
 
 
 def _apparent(
@@ -226,9 +232,9 @@ def _apparent(
 
 
 def _strew(
-    look: Look,
+    appearance: Appearance,
     cameras: Sequence[Camera],
-    chance: Generator,
+    rng: Generator,
     pixel: float,
     size: tuple[int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -237,20 +243,20 @@ def _strew(
     Returns:
         Diameters (m), largest first, and N×2 places (m).
     """
-    if look.abundance <= 0:
+    if appearance.abundance <= 0:
         return np.zeros(0), np.zeros((0, 2))
     origin, (first, last) = sector(cameras)
     focal = cameras[0].focal_length
-    largest = min(0.55 * size[0] * pixel, 0.9 * look.camera_height + 40 * pixel)
-    inner = 0.3 * look.camera_height
+    largest = min(0.55 * size[0] * pixel, 0.9 * appearance.camera_height + 40 * pixel)
+    inner = 0.3 * appearance.camera_height
     found: list[tuple[NDArray, NDArray]] = []
     for outer in inner * 2.0 ** np.arange(1, 14):
         smallest = max(SMALLEST * outer / 2 / focal, SMALLEST * pixel / 4)
         area = (last - first) / 2 * (outer**2 - (outer / 2) ** 2)
-        diameters = draw_diameters(chance, look.abundance, area, smallest, largest)
+        diameters = draw_diameters(rng, appearance.abundance, area, smallest, largest)
         diameters = diameters[:4000]
-        radius = np.sqrt(chance.uniform((outer / 2) ** 2, outer**2, len(diameters)))
-        angle = chance.uniform(first, last, len(diameters))
+        radius = np.sqrt(rng.uniform((outer / 2) ** 2, outer**2, len(diameters)))
+        angle = rng.uniform(first, last, len(diameters))
         found.append(
             (diameters, origin + np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1))
         )
@@ -258,17 +264,18 @@ def _strew(
     points = np.concatenate([each[1] for each in found])
     order = np.argsort(-diameters, kind='stable')
     diameters, points = diameters[order], points[order]
-    _bring_near(cameras, look.camera_height, chance, points)
+    _bring_near(cameras, appearance.camera_height, rng, points)
     seen = np.any(
-        [_in_view(camera, points, diameters, look.camera_height) for camera in cameras], axis=0
+        [_in_view(camera, points, diameters, appearance.camera_height) for camera in cameras],
+        axis=0,
     )
     diameters, points = diameters[seen][:MOST_ROCKS], points[seen][:MOST_ROCKS]
-    placed = spread_out(chance, points, diameters / 2)
+    placed = spread_out(rng, points, diameters / 2)
     seen = np.zeros(len(points), bool)
     for camera in cameras:
         # Nothing stands before the lens.
         placed &= np.hypot(*(points - camera.position[:2]).T) > diameters / 2 + 0.25
-        seen |= _in_view(camera, points, diameters, look.camera_height)
+        seen |= _in_view(camera, points, diameters, appearance.camera_height)
     keep = placed & seen
     return diameters[keep], points[keep]
 
@@ -276,21 +283,21 @@ def _strew(
 def _bring_near(
     cameras: Sequence[Camera],
     stand: float,
-    chance: Generator,
+    rng: Generator,
     points: NDArray[np.float64],
 ) -> None:
     """Moves some of the largest rocks to where cameras look, or most images would have none."""
     for camera in cameras[:: max(1, len(cameras) // 4)]:
         width, height = camera.size
-        for _ in range(int(chance.integers(0, 7))):
+        for _ in range(int(rng.integers(0, 7))):
             if not len(points):
                 return
-            pixel = (chance.uniform(0, width), chance.uniform(0.15 * height, height), 1.0)
+            pixel = (rng.uniform(0, width), rng.uniform(0.15 * height, height), 1.0)
             ray = camera.pose[:3, :3] @ np.linalg.solve(camera.intrinsics, pixel)
             if ray[2] > -1e-2:
                 continue
             # The power prefers the largest, the list being sorted.
-            number = int(min(len(points), 60) * chance.uniform() ** 1.5)
+            number = int(min(len(points), 60) * rng.uniform() ** 1.5)
             points[number] = camera.position[:2] - ray[:2] / ray[2] * stand
 
 

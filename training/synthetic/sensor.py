@@ -46,13 +46,13 @@ class Sensor:
     sharpening: float = 0.0
 
     def expose(
-        self, light: NDArray[np.float32], chance: Generator, gain: float | None = None
+        self, light: NDArray[np.float32], rng: Generator, gain: float | None = None
     ) -> NDArray[np.uint8]:
         """Takes the image.
 
         Args:
             light: H×W×3 float32, linear radiance.
-            chance: Where the noise comes from.
+            rng: Where the noise comes from.
             gain: Exposure; None meters this image by `brightness`.
 
         Returns:
@@ -75,7 +75,7 @@ class Sensor:
             image = grey[..., None] + keep * (image - grey[..., None])
         image = image + self.veil * self.brightness
         channels = 1 if self.monochrome else 3
-        noise = chance.standard_normal((height, width, channels), np.float32)
+        noise = rng.standard_normal((height, width, channels), np.float32)
         image += noise * np.sqrt(
             self.read_noise**2 + self.shot_noise**2 * np.clip(image[..., :channels], 0, 1)
         )

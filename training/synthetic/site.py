@@ -15,7 +15,7 @@ from training.synthetic.materials import Colour, Ground, Painted
 from training.synthetic.solids import Points
 from training.synthetic.terrain import Mesh, Terrain
 
-Thing = tuple[Mesh, Ground]
+SceneObject = tuple[Mesh, Ground]
 PAINTS: tuple[Colour, ...] = (
     (0.75, 0.75, 0.73),
     (0.5, 0.5, 0.5),
@@ -33,14 +33,14 @@ class Site:
     """What things are placed in.
 
     Attributes:
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         terrain: What they stand on.
         cameras: Poses that images are taken from.
         soil: Linear albedo of the dirt.
         heap: Stones that lie on the terrain, or None.
     """
 
-    chance: Generator
+    rng: Generator
     terrain: Terrain
     cameras: Sequence[Camera]
     soil: Colour
@@ -48,7 +48,7 @@ class Site:
 
     def camera(self) -> Camera:
         """Draws one of the cameras."""
-        return self.cameras[int(self.chance.integers(len(self.cameras)))]
+        return self.cameras[int(self.rng.integers(len(self.cameras)))]
 
     def stand(self, camera: Camera) -> float:
         """Returns how high a camera is over the ground, m."""
@@ -69,8 +69,8 @@ class Site:
         width, height = camera.size
         pixels = np.column_stack(
             [
-                self.chance.uniform(-0.05 * width, 1.05 * width, count),
-                self.chance.uniform(low * height, 1.1 * height, count),
+                self.rng.uniform(-0.05 * width, 1.05 * width, count),
+                self.rng.uniform(low * height, 1.1 * height, count),
                 np.ones(count),
             ]
         )
@@ -94,21 +94,19 @@ class Site:
 
     def paint(self, palette: tuple[Colour, ...] = PAINTS, **pattern: object) -> Painted:
         """Draws a painted surface."""
-        dirt = float(self.chance.choice([0.0, self.chance.uniform(0.1, 0.5)]))
+        dirt = float(self.rng.choice([0.0, self.rng.uniform(0.1, 0.5)]))
         return Painted(
-            near_colour(self.chance, palette),
+            near_colour(self.rng, palette),
             dirt=dirt,
             soil=self.soil,
             **pattern,  # type: ignore[arg-type]
         )
 
 
-def near_colour(chance: Generator, palette: tuple[Colour, ...], spread: float = 0.15) -> Colour:
+def near_colour(rng: Generator, palette: tuple[Colour, ...], spread: float = 0.15) -> Colour:
     """Draws a colour near one of a palette."""
-    colour = np.array(palette[chance.integers(len(palette))])
-    mixed = np.clip(
-        colour * np.exp(chance.normal(0, spread) + chance.normal(0, 0.04, 3)), 0.005, 0.9
-    )
+    colour = np.array(palette[rng.integers(len(palette))])
+    mixed = np.clip(colour * np.exp(rng.normal(0, spread) + rng.normal(0, 0.04, 3)), 0.005, 0.9)
     return tuple(float(part) for part in mixed)  # type: ignore[return-value]
 
 

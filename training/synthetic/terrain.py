@@ -99,7 +99,7 @@ class Terrain:
 
 
 def draw_craters(
-    chance: Generator, density: float, smallest: float, largest: float
+    rng: Generator, density: float, smallest: float, largest: float
 ) -> NDArray[np.float64]:
     """Draws craters about the origin: the number above a radius falls with its square.
 
@@ -107,7 +107,7 @@ def draw_craters(
     a camera tells it from the ground, 40 radii.
 
     Args:
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         density: Share of the ground that each octave of sizes covers, 0 to 1.
         smallest: Least radius, m.
         largest: Greatest radius, m.
@@ -117,10 +117,10 @@ def draw_craters(
     """
     found = []
     for low in smallest * 2.0 ** np.arange(max(0, np.log2(largest / smallest))):
-        count = chance.poisson(density * 40**2)
-        radius = low / np.sqrt(1 - 0.75 * chance.uniform(size=count))
-        away = 40 * low * np.sqrt(chance.uniform(size=count))
-        angle = chance.uniform(0, 2 * np.pi, count)
+        count = rng.poisson(density * 40**2)
+        radius = low / np.sqrt(1 - 0.75 * rng.uniform(size=count))
+        away = 40 * low * np.sqrt(rng.uniform(size=count))
+        angle = rng.uniform(0, 2 * np.pi, count)
         found.append(np.column_stack([away * np.cos(angle), away * np.sin(angle), radius]))
     return np.concatenate(found) if found else np.zeros((0, 3))
 

@@ -24,7 +24,7 @@ SCENES = 'scenes.jsonl'
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Gives a place to write to, which becomes the folder only when all is written.
 
     Until then it lies in NAME.partial beside it; after an error or Ctrl-C nothing is left.
@@ -91,13 +91,13 @@ def describe(name: str, scene: Scene, rendering: Rendering) -> dict[str, Any]:
         'name': name,
         'seed': scene.seed,
         'scene': scene.number,
-        'look': scene.look.name,
+        'look': scene.appearance.name,
         'K': rendering.intrinsics.tolist(),
         'pose': rendering.pose.tolist(),
-        'sun': list(scene.look.light.sun),
-        'camera_height': scene.look.camera_height,
+        'sun': list(scene.appearance.light.sun),
+        'camera_height': scene.appearance.camera_height,
         'tilt': float(np.arcsin(-forward[2])),
-        'abundance': scene.look.abundance,
+        'abundance': scene.appearance.abundance,
         'rocks': [
             {
                 'id': number,

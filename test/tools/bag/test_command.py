@@ -457,8 +457,10 @@ def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
     assert find_rocks(source) == 0
     assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
     (line,) = told(capsys)
-    assert line.startswith('rock_seg bag: depth: /camera/depth is in another frame (depth_frame, ')
-    assert 'give --depth /camera/depth if' in line
+    assert line.startswith(
+        'rock_seg bag: depth: /camera/depth is ignored, because its frame_id is depth_frame '
+    )
+    assert 'use --depth /camera/depth if' in line
     (tmp_path / 'out').rename(tmp_path / 'without')
     assert find_rocks(source, '--depth', '/camera/depth') == 0
     assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.0, 1.0], abs=1e-3)

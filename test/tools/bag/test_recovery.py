@@ -86,7 +86,7 @@ def test_wherever_a_file_is_cut_every_message_before_is_read_and_the_damage_is_o
         path.write_bytes(content[:cut])
         stamps, told = read(path)
         assert stamps == sorted(STAMPS[: sum(end <= cut for end in ends)]), cut
-        assert told == f'{path}: the recording was not finished, its end is missing', cut
+        assert told == f'{path}: the end of the recording is missing', cut
 
 
 @pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
@@ -101,7 +101,7 @@ def test_of_a_compressed_chunk_what_can_be_unpacked_is_read(record, compression,
         assert most <= len(stamps)
         most = len(stamps)
         assert stamps == sorted(STAMPS[:most])
-        assert told.endswith('its end is missing')
+        assert told.endswith('the end of the recording is missing')
     assert most == len(STAMPS)
 
 
@@ -163,7 +163,7 @@ def test_what_a_recorder_wrote_about_topics_and_messages_stays(record):
 def test_an_unfinished_file_in_a_folder_is_named_and_packed_ones_are_read_too(record):
     path = record()
     path.write_bytes(path.read_bytes()[:-20])
-    line = 'recording_0.mcap{}: the recording was not finished, its end is missing'
+    line = 'recording_0.mcap{}: the end of the recording is missing'
     assert read(path.parent) == (sorted(STAMPS), f'{path.parent}: {line.format("")}')
     packed = path.with_name('recording_0.mcap.zstd')
     packed.write_bytes(zstd.compress(path.read_bytes()))
@@ -178,7 +178,7 @@ def test_what_a_loss_of_power_leaves_at_the_end_is_no_message(record, tail):
     path.write_bytes(content[: content.index(text(3)) - MESSAGE_HEAD] + tail)
     stamps, told = read(path)
     assert stamps == [1_000, 2_000, 3_000]
-    assert told.endswith('its end is missing')
+    assert told.endswith('the end of the recording is missing')
 
 
 def test_a_chunk_whose_bytes_are_not_those_that_were_written_ends_what_is_read(record):
@@ -189,7 +189,7 @@ def test_a_chunk_whose_bytes_are_not_those_that_were_written_ends_what_is_read(r
     stamps, told = read(path)
     assert stamps == sorted(STAMPS)[: len(stamps)]
     assert 0 < len(stamps) < 5
-    assert told.endswith('its end is missing')
+    assert told.endswith('the end of the recording is missing')
 
 
 @pytest.mark.parametrize('seed', range(20))

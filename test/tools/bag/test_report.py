@@ -24,7 +24,7 @@ def told(**changes):
         'facts': {'images': '/image'},
         'refused': {},
         'set_aside': {},
-        'lasting': True,
+        'tracked': True,
         'card': Card(classes=('background', 'rock')),
     }
     return RunSummary(**values | changes)

@@ -82,8 +82,8 @@ def test_depth_that_is_named_may_be_in_another_frame_but_is_not_guessed(choose):
     topics = {'/image': raw(), '/aligned': raw('16UC1', frame='depth_optical')}
     assert choose(topics)[2] is None
     assert choose.found.unused == (
-        'depth: /aligned is in another frame (depth_optical, the images are in camera): not used;'
-        ' give --depth /aligned if it is registered to the images',
+        'depth: /aligned is ignored, because its frame_id is depth_optical and that of the images'
+        ' is camera; use --depth /aligned if it is registered to the images',
     )
     assert not choose.found.registered
 
@@ -120,7 +120,7 @@ def test_compressed_depth_is_depth_and_no_camera(choose, ending, kind):
     assert choose(topics) == ('/image', None, f'/depth{ending}')
     other = {'/image': raw(), f'/depth{ending}': frame_of(coded(kind), 'depth_optical')}
     assert choose(other)[2] is None
-    assert f'/depth{ending} is in another frame' in choose.found.unused[0]
+    assert f'/depth{ending} is ignored, because its frame_id' in choose.found.unused[0]
     assert choose(other, depth='/depth')[2] == f'/depth{ending}'
 
 
@@ -141,7 +141,9 @@ def test_camera_info_may_be_named_or_left_out(choose):
 
 def test_a_topic_of_another_type_is_refused_with_those_that_fit(choose):
     topics = {'/cam/image': raw(), '/cam/camera_info': CameraInfo()}
-    with pytest.raises(UsageError, match='has no sensor_msgs/msg/Image /cam/camera_info; it has'):
+    with pytest.raises(
+        UsageError, match='has no sensor_msgs/msg/Image topic /cam/camera_info; topics'
+    ):
         choose(topics, image='/cam/camera_info')
 
 

@@ -70,7 +70,7 @@ def test_a_run_lasts_from_the_publication_to_the_last_output(start, image):
 
 
 def test_a_node_is_shown_images_until_all_outputs_of_one_came(start, image, monkeypatch):
-    monkeypatch.setattr(bench_nodes, 'LEAST_PATIENCE', 0.1)
+    monkeypatch.setattr(bench_nodes, 'MIN_ANSWER_TIMEOUT', 0.1)
     node = start(ECHO)
     node.subscribe({'mask': 1, 'overlay': 1}, image, timeout=0.1)
     assert list(node._done) == [2]

@@ -133,7 +133,7 @@ def test_the_data_of_the_checkout_are_found():
 def test_data_that_are_not_installed_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.rock_seg_ros, '__file__', str(tmp_path / 'a' / 'b.py'))
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
-    with pytest.raises(FileNotFoundError, match='give --data FOLDER'):
+    with pytest.raises(FileNotFoundError, match='with --data FOLDER'):
         find_data()
 
 

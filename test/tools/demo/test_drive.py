@@ -224,7 +224,9 @@ def test_a_header_or_size_that_differs_is_noticed(answered):
     image, result = answered
     check_result(image, result)
     result.messages['rocks'].header.frame_id = 'elsewhere'
-    with pytest.raises(DemoError, match=r'rocks has the header .*elsewhere.*, not .*warm_up'):
+    with pytest.raises(
+        DemoError, match=r'rocks has the header .*elsewhere.*, instead of .*warm_up'
+    ):
         check_result(image, result)
     result.messages['rocks'].header.frame_id = image.header.frame_id
     result.messages['mask'].width -= 1

@@ -49,7 +49,7 @@ def test_overlap_counts_the_pixels_of_intersection_and_union(left):
 
 
 def test_a_label_of_another_size_is_refused(left):
-    with pytest.raises(ValueError, match=r'\(40, 60\), the label \(20, 60\)'):
+    with pytest.raises(ValueError, match=r'\(40, 60\), but the label \(20, 60\)'):
         overlap(left, left[:20])
 
 

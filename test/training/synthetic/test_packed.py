@@ -6,28 +6,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from training.synthetic.appearance import Appearance, Packing
 from training.synthetic.heap import Heap
-from training.synthetic.look import Look, Packing
-from training.synthetic.looks import LOOKS
+from training.synthetic.objects import ObjectProbabilities
 from training.synthetic.packed import packed
 from training.synthetic.render import Rendering
 from training.synthetic.rocks import Shape
+from training.synthetic.scene_kinds import SCENE_KINDS
 from training.synthetic.sensor import Sensor
 from training.synthetic.terrain import Terrain
-from training.synthetic.things import Things
 
 SIZE = (192, 192)
 DENSE = Packing(largest=0.25, smallest=0.1, power=1.5, cover=2.0, overhead=1.0)
 
 
-def drawn(name: str, packing: Packing) -> Look:
-    look = LOOKS[name](np.random.default_rng(0))
-    return replace(look, packing=packing, things=Things(), relief=0.02)
+def drawn(name: str, packing: Packing) -> Appearance:
+    appearance = SCENE_KINDS[name](np.random.default_rng(0))
+    return replace(appearance, packing=packing, objects=ObjectProbabilities(), relief=0.02)
 
 
-def image(look: Look) -> Rendering:
-    world, cameras = packed(look, np.random.default_rng(3), SIZE, 1)
-    return world.render(cameras[0], look.light, Sensor(), np.random.default_rng(0))
+def image(appearance: Appearance) -> Rendering:
+    world, cameras = packed(appearance, np.random.default_rng(3), SIZE, 1)
+    return world.render(cameras[0], appearance.light, Sensor(), np.random.default_rng(0))
 
 
 def touching(instances: np.ndarray) -> int:
@@ -61,8 +61,8 @@ def test_a_boulder_is_one_large_rock() -> None:
 def test_stones_that_sink_lie_lower() -> None:
     tops = []
     for sink in (0.0, 1.0):
-        look = replace(drawn('creek', replace(DENSE, cover=0.3, sink=sink)), relief=0.0)
-        world, _ = packed(look, np.random.default_rng(3), SIZE, 1)
+        appearance = replace(drawn('creek', replace(DENSE, cover=0.3, sink=sink)), relief=0.0)
+        world, _ = packed(appearance, np.random.default_rng(3), SIZE, 1)
         heights = [rock.position[2] / rock.diameter for rock in world.rocks]
         tops.append(np.mean(heights))
     assert tops[1] < tops[0] - 0.1

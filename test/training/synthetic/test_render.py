@@ -52,8 +52,8 @@ def taken(
 ) -> Rendering:
     plane = Terrain(roughness=0.0, finest=1.0).mesh((-1.0, 0.0), (-1.5, 1.5), 0.1, 3000.0)
     world = World([(plane, SOIL)], rocks, [5] * len(rocks), roughness, wet)
-    chance = np.random.default_rng(0)
-    return world.render(camera, light, Sensor(), chance, **settings)  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    return world.render(camera, light, Sensor(), rng, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope='module')

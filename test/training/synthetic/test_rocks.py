@@ -10,8 +10,8 @@ from training.synthetic.rocks import KINDS, Shape, cover, draw_diameters, spread
 @pytest.mark.parametrize('abundance', [0.05, 0.2, 0.5])
 def test_diameters_follow_the_law_of_golombek_and_rapp(abundance: float) -> None:
     area = 40_000.0
-    chance = np.random.default_rng(0)
-    diameters = draw_diameters(chance, abundance, area, 0.1, 2.0)
+    rng = np.random.default_rng(0)
+    diameters = draw_diameters(rng, abundance, area, 0.1, 2.0)
     assert (np.diff(diameters) <= 0).all()
     for diameter in (0.1, 0.2, 0.4, 0.8):
         larger = diameters[diameters >= diameter]
@@ -30,10 +30,10 @@ def test_no_rocks_come_of_an_empty_range() -> None:
 
 
 def test_discs_that_found_a_place_do_not_touch() -> None:
-    chance = np.random.default_rng(0)
-    radii = np.sort(chance.uniform(0.05, 0.5, 200))[::-1]
-    points = chance.uniform(0, 8, (200, 2))
-    placed = spread_out(chance, points, radii)
+    rng = np.random.default_rng(0)
+    radii = np.sort(rng.uniform(0.05, 0.5, 200))[::-1]
+    points = rng.uniform(0, 8, (200, 2))
+    placed = spread_out(rng, points, radii)
     assert placed.sum() > 100
     points, radii = points[placed], radii[placed]
     gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) - radii[:, None] - radii[None]

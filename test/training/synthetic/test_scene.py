@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.synthetic.looks import LOOKS, MIX
 from training.synthetic.scene import Scene, make_drive, make_scene
+from training.synthetic.scene_kinds import MIX, SCENE_KINDS
 
 SIZE = (96, 64)
 
@@ -20,11 +20,11 @@ def same(one: object, other: object) -> bool:
     return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in names)
 
 
-@pytest.mark.parametrize('look', LOOKS)
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(look: str) -> None:
+@pytest.mark.parametrize('look', SCENE_KINDS)
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(kind: str) -> None:
     first, again, other = (
         scene.render(scene.cameras[0])
-        for scene in (make_scene(seed, 2, look, SIZE, 1) for seed in (3, 3, 4))
+        for scene in (make_scene(seed, 2, kind, SIZE, 1) for seed in (3, 3, 4))
     )
     assert same(first, again)
     assert not same(first, other)
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(look: str) -> N
 
 
 def test_the_mix_draws_from_all_looks() -> None:
-    assert set(MIX) == set(LOOKS)
+    assert set(MIX) == set(SCENE_KINDS)
     assert sum(MIX.values()) == pytest.approx(1)
 
 
@@ -59,7 +59,7 @@ np.savez(sys.argv[2], image=seen.image, classes=seen.classes, depth=seen.depth)
 
 @pytest.mark.parametrize('look', ['mars', 'rubble'])
 def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
-    look: str,
+    kind: str,
     tmp_path: Path,
 ) -> None:
     features = 'AVX512F AVX512_SKX X86_V4 AVX2 FMA3 X86_V3'
@@ -67,10 +67,10 @@ def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
     plain['OPENCV_CPU_DISABLE'] = 'AVX512_SKX,AVX2,FMA3,AVX'
     file = tmp_path / 'other.npz'
     root = Path(__file__).parents[3]
-    command = [sys.executable, '-W', 'ignore', '-c', RENDER, look, str(file)]
+    command = [sys.executable, '-W', 'ignore', '-c', RENDER, kind, str(file)]
     subprocess.run(command, env=plain, cwd=root, check=True)
     other = np.load(file)
-    scene = make_scene(3, 2, look, SIZE, 1)
+    scene = make_scene(3, 2, kind, SIZE, 1)
     here = scene.render(scene.cameras[0])
     # The tolerance that scene.py states.
     differing = np.abs(here.image.astype(int) - other['image']).max(axis=2) > 3
@@ -88,7 +88,7 @@ def _known(features: str) -> str:
 
 def test_an_airless_sky_is_black() -> None:
     scene = make_scene(0, 0, 'moon', SIZE, 1)
-    assert scene.look.light.zenith == (0.0, 0.0, 0.0)
+    assert scene.appearance.light.zenith == (0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope='module')

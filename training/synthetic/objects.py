@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.synthetic.built import board, buildings, fence, scale
 from training.synthetic.materials import Water
 from training.synthetic.plants import bushes, litter, meadow, trees
 from training.synthetic.robot import robot
-from training.synthetic.site import Site, Thing, near_colour
+from training.synthetic.site import SceneObject, Site, near_colour
+from training.synthetic.structures import board, buildings, fence, scale
 from training.synthetic.terrain import REACH, grid_mesh
 
 
 @dataclass(frozen=True)
-class Things:
+class ObjectProbabilities:
     """How likely each kind of thing is in a scene, 0 to 1.
 
     Attributes:
@@ -45,44 +45,44 @@ class Things:
     water: float = 0.0
 
 
-def place_things(things: Things, site: Site) -> list[Thing]:
+def place_objects(objects: ObjectProbabilities, site: Site) -> list[SceneObject]:
     """Draws which things there are, and makes them.
 
     Returns:
         Meshes and what they are made of.
     """
-    makers: tuple[tuple[float, Callable[[Site], list[Thing]]], ...] = (
-        (things.robot, robot),
-        (things.scale, scale),
-        (things.board, board),
-        (things.building, buildings),
-        (things.fence, fence),
-        (things.grass, meadow),
-        (things.bushes, bushes),
-        (things.trees, trees),
-        (things.litter, litter),
-        (things.water, water),
+    makers: tuple[tuple[float, Callable[[Site], list[SceneObject]]], ...] = (
+        (objects.robot, robot),
+        (objects.scale, scale),
+        (objects.board, board),
+        (objects.building, buildings),
+        (objects.fence, fence),
+        (objects.grass, meadow),
+        (objects.bushes, bushes),
+        (objects.trees, trees),
+        (objects.litter, litter),
+        (objects.water, water),
     )
-    found: list[Thing] = []
+    found: list[SceneObject] = []
     for likely, make in makers:
-        if site.chance.uniform() < likely:
+        if site.rng.uniform() < likely:
             found += make(site)
     return found
 
 
-def water(site: Site) -> list[Thing]:
+def water(site: Site) -> list[SceneObject]:
     """Fills the lower ground with water."""
-    chance = site.chance
+    rng = site.rng
     places = np.concatenate(
         [site.seen(camera, 200, 20 * site.stand(camera)) for camera in site.cameras]
     )
     if not len(places):
         return []
-    level = float(np.quantile(places[:, 2], chance.uniform(0.1, 0.7)))
+    level = float(np.quantile(places[:, 2], rng.uniform(0.1, 0.7)))
     level = min(level, *(float(c.position[2]) - 0.3 * site.stand(c) for c in site.cameras))
     stand = site.stand(site.cameras[0])
-    colour = near_colour(chance, ((0.02, 0.03, 0.025), (0.06, 0.05, 0.03), (0.03, 0.05, 0.06)))
-    waves = float(chance.choice([0.0, chance.uniform(0.02, 0.15)]))
+    colour = near_colour(rng, ((0.02, 0.03, 0.025), (0.06, 0.05, 0.03), (0.03, 0.05, 0.06)))
+    waves = float(rng.choice([0.0, rng.uniform(0.02, 0.15)]))
     corners = np.array([[(-1, -1), (-1, 1)], [(1, -1), (1, 1)]]) * REACH
     flat = grid_mesh(corners, np.full((2, 2), level))
-    return [(flat, Water(colour, waves, float(chance.uniform(0.05, 0.4) * stand)))]
+    return [(flat, Water(colour, waves, float(rng.uniform(0.05, 0.4) * stand)))]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.synthetic.materials import Colour, Painted
-from training.synthetic.site import PAINTS, Site, Thing, at_pixel, ground_depth, near_colour
+from training.synthetic.site import PAINTS, SceneObject, Site, at_pixel, ground_depth, near_colour
 from training.synthetic.solids import UP, ball, box, gable, joined, tube, turned
 
 BALLS: tuple[Colour, ...] = (
@@ -34,29 +34,29 @@ SCALES = {
 }
 
 
-def scale(site: Site) -> list[Thing]:
+def scale(site: Site) -> list[SceneObject]:
     """Lays a ruler, a scale card, a checked bar or a ball on what lies on the ground."""
-    chance, camera = site.chance, site.camera()
-    u, v = chance.uniform(0.15, 0.85), chance.uniform(0.35, 0.9)
+    rng, camera = site.rng, site.camera()
+    u, v = rng.uniform(0.15, 0.85), rng.uniform(0.35, 0.9)
     depth = ground_depth(site, camera, u, v)
     unit = depth / camera.focal_length * camera.size[0]
     place = at_pixel(camera, u, v, depth)[:2]
-    if chance.uniform() < 0.25:
-        radius = unit * chance.uniform(0.02, 0.09)
-        around = place + 0.5 * radius * chance.standard_normal((12, 2))
+    if rng.uniform() < 0.25:
+        radius = unit * rng.uniform(0.02, 0.09)
+        around = place + 0.5 * radius * rng.standard_normal((12, 2))
         top = float(site.upon(around)[:, 2].max())
         return [(ball(np.array([*place, top + 0.8 * radius]), radius), site.paint(BALLS))]
-    pattern, least, most, share = SCALES[str(chance.choice(list(SCALES)))]
-    long = unit * chance.uniform(least, most)
-    wide = share * long * chance.uniform(0.75, 1.35)
-    turn = turned(UP, chance.uniform(0, 2 * np.pi))
-    lean = turned(turn[:, 0], chance.normal(0, 0.08)) @ turn
+    pattern, least, most, share = SCALES[str(rng.choice(list(SCALES)))]
+    long = unit * rng.uniform(least, most)
+    wide = share * long * rng.uniform(0.75, 1.35)
+    turn = turned(UP, rng.uniform(0, 2 * np.pi))
+    lean = turned(turn[:, 0], rng.normal(0, 0.08)) @ turn
     axes = lean.T * np.array([[long], [wide], [0.03 * wide]])
-    under = place + chance.uniform(-1, 1, (30, 2)) @ axes[:2, :2]
+    under = place + rng.uniform(-1, 1, (30, 2)) @ axes[:2, :2]
     top = float(np.quantile(site.upon(under)[:, 2], 0.95))
     centre = np.array([*place, top + 0.03 * wide])
     paint = Painted(
-        near_colour(chance, ((0.75, 0.75, 0.7), (0.7, 0.62, 0.3), (0.6, 0.6, 0.6))),
+        near_colour(rng, ((0.75, 0.75, 0.7), (0.7, 0.62, 0.3), (0.6, 0.6, 0.6))),
         (0.03, 0.03, 0.05),
         pattern,
         scale=2 * wide if pattern == 'checks' else wide / 2.5,
@@ -66,20 +66,20 @@ def scale(site: Site) -> list[Thing]:
     return [(box(centre, axes), paint)]
 
 
-def board(site: Site) -> list[Thing]:
+def board(site: Site) -> list[SceneObject]:
     """Puts up a plain board, or boxes and crates on the ground."""
-    chance, camera = site.chance, site.camera()
-    found: list[Thing] = []
-    for _ in range(int(chance.integers(1, 4))):
-        u, v = chance.uniform(0, 1), chance.uniform(0.4, 0.95)
+    rng, camera = site.rng, site.camera()
+    found: list[SceneObject] = []
+    for _ in range(int(rng.integers(1, 4))):
+        u, v = rng.uniform(0, 1), rng.uniform(0.4, 0.95)
         depth = ground_depth(site, camera, u, v)
         unit = depth / camera.focal_length * camera.size[0]
         place = at_pixel(camera, u, v, depth)
         place[2] = float(site.terrain.height(place[:2]))
-        flat = chance.uniform() < 0.4
-        size = unit * chance.uniform(0.04, 0.25, 3) * ((1, 0.1, 1) if flat else (1, 1, 0.6))
-        turn = turned(UP, chance.uniform(0, 2 * np.pi)).T
-        pattern = str(chance.choice(['plain', 'plain', 'planks', 'tiles']))
+        flat = rng.uniform() < 0.4
+        size = unit * rng.uniform(0.04, 0.25, 3) * ((1, 0.1, 1) if flat else (1, 1, 0.6))
+        turn = turned(UP, rng.uniform(0, 2 * np.pi)).T
+        pattern = str(rng.choice(['plain', 'plain', 'planks', 'tiles']))
         paint = site.paint(
             PAINTS if pattern == 'plain' else (PAINTS[7], PAINTS[1]),
             pattern=pattern,
@@ -91,28 +91,28 @@ def board(site: Site) -> list[Thing]:
     return found
 
 
-def buildings(site: Site) -> list[Thing]:
+def buildings(site: Site) -> list[SceneObject]:
     """Puts up sheds, houses or a wall, some way off."""
-    chance = site.chance
-    found: list[Thing] = []
-    for _ in range(int(chance.integers(1, 4))):
+    rng = site.rng
+    found: list[SceneObject] = []
+    for _ in range(int(rng.integers(1, 4))):
         camera = site.camera()
         heading = np.arctan2(camera.pose[1, 2], camera.pose[0, 2])
-        angle = heading + chance.uniform(-0.6, 0.6) * camera.field_of_view[0]
-        away = float(np.exp(chance.uniform(np.log(6), np.log(80))))
+        angle = heading + rng.uniform(-0.6, 0.6) * camera.field_of_view[0]
+        away = float(np.exp(rng.uniform(np.log(6), np.log(80))))
         root = camera.position[:2] + away * np.array([np.cos(angle), np.sin(angle)])
-        wall = chance.uniform() < 0.3
-        size = away * chance.uniform(0.08, 0.5, 3) * ((2, 0.05, 0.5) if wall else (1, 1, 0.6))
+        wall = rng.uniform() < 0.3
+        size = away * rng.uniform(0.08, 0.5, 3) * ((2, 0.05, 0.5) if wall else (1, 1, 0.6))
         size[2] = max(size[2], 0.7)
         around = root + size[:2].max() * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         ground = float(site.terrain.height(around).min())
-        turn = turned(UP, angle + np.pi / 2 + chance.normal(0, 0.5)).T
+        turn = turned(UP, angle + np.pi / 2 + rng.normal(0, 0.5)).T
         centre = np.array([*root, ground + size[2]])
-        pattern = str(chance.choice(['plain', 'bricks', 'planks', 'windows', 'windows', 'tiles']))
+        pattern = str(rng.choice(['plain', 'bricks', 'planks', 'windows', 'windows', 'tiles']))
         unit = {'bricks': 0.08, 'planks': 0.2, 'windows': max(2.2, size[2] / 3), 'tiles': 1.0}.get(
             pattern, 1.0
         )
-        joint = tuple(float(part) for part in chance.uniform(0.02, 0.3) * np.ones(3))
+        joint = tuple(float(part) for part in rng.uniform(0.02, 0.3) * np.ones(3))
         paint = site.paint(
             WALLS,
             other=joint,
@@ -122,12 +122,12 @@ def buildings(site: Site) -> list[Thing]:
             axes=(tuple(turn[0] + turn[1]), (0.0, 0.0, 1.0)),
         )
         found.append((box(centre, turn * size[:, None]), paint))
-        if not wall and chance.uniform() < 0.6:
+        if not wall and rng.uniform() < 0.6:
             axes = turn * (size * (1.06, 1.06, 0))[:, None]
-            axes[2] = size[1] * chance.uniform(0.3, 0.9) * UP
+            axes[2] = size[1] * rng.uniform(0.3, 0.9) * UP
             top = centre + size[2] * UP
             rows = Painted(
-                near_colour(chance, ROOFS),
+                near_colour(rng, ROOFS),
                 (0.05, 0.05, 0.05),
                 'grooves',
                 0.4,
@@ -138,19 +138,19 @@ def buildings(site: Site) -> list[Thing]:
     return found
 
 
-def fence(site: Site) -> list[Thing]:
+def fence(site: Site) -> list[SceneObject]:
     """Puts up posts with rails, in a line across the view."""
-    chance, camera = site.chance, site.camera()
+    rng, camera = site.rng, site.camera()
     heading = np.arctan2(camera.pose[1, 2], camera.pose[0, 2])
-    away = float(np.exp(chance.uniform(np.log(3), np.log(25))))
+    away = float(np.exp(rng.uniform(np.log(3), np.log(25))))
     middle = camera.position[:2] + away * np.array([np.cos(heading), np.sin(heading)])
-    along = heading + np.pi / 2 + chance.normal(0, 0.5)
-    gap, height = chance.uniform(1.2, 3.0), chance.uniform(0.8, 2.0)
+    along = heading + np.pi / 2 + rng.normal(0, 0.5)
+    gap, height = rng.uniform(1.2, 3.0), rng.uniform(0.8, 2.0)
     steps = np.arange(-12, 13)[:, None] * gap
     roots = site.rooted(middle + steps * np.array([np.cos(along), np.sin(along)]))
     tops = roots + height * UP
-    thick = chance.uniform(0.02, 0.08)
+    thick = rng.uniform(0.02, 0.08)
     posts = [tube(np.array([a - 0.2 * UP, b]), thick, 8) for a, b in zip(roots, tops, strict=True)]
-    for share in np.linspace(0.35, 0.95, int(chance.integers(1, 4))):
-        posts.append(tube(roots + share * height * UP, thick * chance.uniform(0.15, 0.7), 6))
+    for share in np.linspace(0.35, 0.95, int(rng.integers(1, 4))):
+        posts.append(tube(roots + share * height * UP, thick * rng.uniform(0.15, 0.7), 6))
     return [(joined(posts), site.paint((PAINTS[0], PAINTS[1], PAINTS[3], WALLS[4])))]

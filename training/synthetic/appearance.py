@@ -9,9 +9,9 @@ import numpy as np
 from numpy.random import Generator
 
 from training.synthetic.materials import Colour
+from training.synthetic.objects import ObjectProbabilities
 from training.synthetic.render import Light
 from training.synthetic.sensor import Sensor
-from training.synthetic.things import Things
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """A place's colours, light and camera, drawn for one scene.
 
     Attributes:
-        name: One of `LOOKS`.
+        name: One of `SCENE_KINDS`.
         light: Sun, sky and air.
         sensor: The camera's behaviour.
         soil: Linear albedos of the ground, the main one first.
@@ -64,7 +64,7 @@ class Look:
         metered: Albedo that the exposure is fixed for; None meters each image.
         variety: Relative deviation of the albedo from rock to rock.
         marked: Share of the rocks with patches, layers, veins or cracks, 0 to 1.
-        things: What there is beside rock.
+        objects: What there is beside rock.
         packing: How stones lie close; None strews them over open ground.
         path: Width of a path, m, beside which the ground has its second colour; 0 = no path,
             below 0 all of the ground has the second colour.
@@ -91,7 +91,7 @@ class Look:
     metered: Colour | None = None
     variety: float = 0.13
     marked: float = 0.0
-    things: Things = field(default_factory=Things)
+    objects: ObjectProbabilities = field(default_factory=ObjectProbabilities)
     packing: Packing | None = None
     path: float = 0.0
     wet: float = 0.0
@@ -102,9 +102,9 @@ class Look:
         return self.sensor.brightness / float(np.mean(albedo) * energy)
 
 
-def varied(chance: Generator, colour: Colour, brightness: float, hue: float) -> Colour:
+def varied(rng: Generator, colour: Colour, brightness: float, hue: float) -> Colour:
     """Returns a colour near another; the arguments are relative deviations."""
-    mixed = np.array(colour) * np.exp(chance.normal(0, brightness) + chance.normal(0, hue, 3))
+    mixed = np.array(colour) * np.exp(rng.normal(0, brightness) + rng.normal(0, hue, 3))
     return tuple(float(part) for part in np.clip(mixed, 0.01, 0.85))  # type: ignore[return-value]
 
 
@@ -119,10 +119,10 @@ def scaled(colour: Colour, factor: float) -> Colour:
     return tuple(factor * part for part in colour)  # type: ignore[return-value]
 
 
-def sun(chance: Generator, low: float, high: float) -> tuple[float, float, float]:
+def sun(rng: Generator, low: float, high: float) -> tuple[float, float, float]:
     """Draws the direction towards the sun between two elevations (degrees)."""
-    elevation = np.radians(chance.uniform(low, high))
-    azimuth = chance.uniform(-np.pi, np.pi)
+    elevation = np.radians(rng.uniform(low, high))
+    azimuth = rng.uniform(-np.pi, np.pi)
     level = np.cos(elevation)
     return (
         float(level * np.cos(azimuth)),
@@ -131,65 +131,63 @@ def sun(chance: Generator, low: float, high: float) -> tuple[float, float, float
     )
 
 
-def sensor(chance: Generator, brightness: tuple[float, float], monochrome: float) -> Sensor:
+def sensor(rng: Generator, brightness: tuple[float, float], monochrome: float) -> Sensor:
     """Draws a camera.
 
     Args:
-        chance: Where the randomness comes from.
+        rng: Where the randomness comes from.
         brightness: Range of the metered mean.
         monochrome: Share of monochrome cameras.
     """
     return Sensor(
-        brightness=float(chance.uniform(*brightness)),
-        white_balance=varied(chance, (0.8, 0.8, 0.8), 0.0, 0.03),
-        vignetting=float(chance.choice([0.0, chance.uniform(0.05, 0.45)])),
-        veil=float(chance.choice([0.0, chance.uniform(0.0, 0.25)])),
-        blur=float(chance.uniform(0.35, 0.95)),
-        shot_noise=float(np.exp(chance.uniform(np.log(0.003), np.log(0.03)))),
-        read_noise=float(np.exp(chance.uniform(np.log(0.0005), np.log(0.006)))),
-        monochrome=bool(chance.uniform() < monochrome),
-        saturation=float(chance.uniform(0.7, 1.1)),
+        brightness=float(rng.uniform(*brightness)),
+        white_balance=varied(rng, (0.8, 0.8, 0.8), 0.0, 0.03),
+        vignetting=float(rng.choice([0.0, rng.uniform(0.05, 0.45)])),
+        veil=float(rng.choice([0.0, rng.uniform(0.0, 0.25)])),
+        blur=float(rng.uniform(0.35, 0.95)),
+        shot_noise=float(np.exp(rng.uniform(np.log(0.003), np.log(0.03)))),
+        read_noise=float(np.exp(rng.uniform(np.log(0.0005), np.log(0.006)))),
+        monochrome=bool(rng.uniform() < monochrome),
+        saturation=float(rng.uniform(0.7, 1.1)),
     )
 
 
-def log_uniform(chance: Generator, low: float, high: float) -> float:
+def log_uniform(rng: Generator, low: float, high: float) -> float:
     """Draws a number whose logarithm is uniform between two limits."""
-    return float(np.exp(chance.uniform(np.log(low), np.log(high))))
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def weather(chance: Generator, look: Look) -> Look:
+def weather(rng: Generator, appearance: Appearance) -> Appearance:
     """Draws hard, low, dull, blown-out or dim light for half of the scenes."""
-    light, sensor = look.light, look.sensor
+    light, sensor = appearance.light, appearance.sensor
     sensor = replace(
         sensor,
-        contrast=float(chance.choice([0.0, chance.uniform(0, 1)])),
-        sharpening=float(chance.choice([0.0, chance.uniform(0.2, 1.2)])),
+        contrast=float(rng.choice([0.0, rng.uniform(0, 1)])),
+        sharpening=float(rng.choice([0.0, rng.uniform(0.2, 1.2)])),
     )
-    if chance.uniform() < 0.05:
-        way, far = chance.uniform(0, np.pi), chance.uniform(2, 9)
+    if rng.uniform() < 0.05:
+        way, far = rng.uniform(0, np.pi), rng.uniform(2, 9)
         sensor = replace(sensor, motion=(float(far * np.cos(way)), float(far * np.sin(way))))
     kind = str(
-        chance.choice(
+        rng.choice(
             ['fair', 'hard', 'low', 'dull', 'blown', 'dim'], p=[0.5, 0.16, 0.1, 0.1, 0.08, 0.06]
         )
     )
     if kind in ('hard', 'low'):
         # Sides in shadow turn black.
-        dark = float(chance.uniform(0.05, 0.4))
+        dark = float(rng.uniform(0.05, 0.4))
         light = replace(
             light, sky_colour=scaled(light.sky_colour, dark), sun_colour=light.sun_colour
         )
-        sensor = replace(sensor, contrast=float(chance.uniform(0.3, 1)), veil=0.2 * sensor.veil)
+        sensor = replace(sensor, contrast=float(rng.uniform(0.3, 1)), veil=0.2 * sensor.veil)
     if kind == 'low':
-        light = replace(light, sun=sun(chance, 5, 16), sun_colour=(1.0, 0.8, 0.58))
+        light = replace(light, sun=sun(rng, 5, 16), sun_colour=(1.0, 0.8, 0.58))
     elif kind == 'hard':
-        light = replace(light, sun=sun(chance, 20, 60))
+        light = replace(light, sun=sun(rng, 20, 60))
     elif kind == 'dull':
-        light = replace(
-            light, sun_colour=scaled(light.sun_colour, float(chance.uniform(0.0, 0.25)))
-        )
+        light = replace(light, sun_colour=scaled(light.sun_colour, float(rng.uniform(0.0, 0.25))))
     elif kind == 'blown':
-        sensor = replace(sensor, brightness=float(chance.uniform(0.42, 0.8)))
+        sensor = replace(sensor, brightness=float(rng.uniform(0.42, 0.8)))
     elif kind == 'dim':
-        sensor = replace(sensor, brightness=float(chance.uniform(0.03, 0.1)))
-    return replace(look, light=light, sensor=sensor)
+        sensor = replace(sensor, brightness=float(rng.uniform(0.03, 0.1)))
+    return replace(appearance, light=light, sensor=sensor)

@@ -6,18 +6,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from training.synthetic.built import board, buildings, fence, scale
 from training.synthetic.camera import Camera
 from training.synthetic.heap import Heap
 from training.synthetic.materials import Soil
+from training.synthetic.objects import ObjectProbabilities, place_objects, water
 from training.synthetic.plants import bushes, litter, meadow, trees
 from training.synthetic.render import BACKGROUND, SHADOW, Light, World
 from training.synthetic.robot import _arm, _deck, _mast, _wheel, robot
 from training.synthetic.rocks import Rock, Shape
 from training.synthetic.sensor import Sensor
-from training.synthetic.site import Site, Thing
+from training.synthetic.site import SceneObject, Site
+from training.synthetic.structures import board, buildings, fence, scale
 from training.synthetic.terrain import Terrain
-from training.synthetic.things import Things, place_things, water
 
 SIZE = (160, 120)
 COLOUR = (0.3, 0.25, 0.2)
@@ -35,9 +35,9 @@ def site(seed: int) -> Site:
     return Site(np.random.default_rng(seed), TERRAIN, [CAMERA], COLOUR)
 
 
-def seen(things: list[Thing]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def seen(objects: list[SceneObject]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ground = TERRAIN.mesh((-1.0, 0.0), (-1.5, 1.5), 0.1, 3000.0)
-    world = World([*things, (ground, SOIL)], ROCKS, [3] * len(ROCKS))
+    world = World([*objects, (ground, SOIL)], ROCKS, [3] * len(ROCKS))
     rendering = world.render(CAMERA, LIGHT, Sensor(), np.random.default_rng(0), smallest=(0, 0))
     return rendering.depth, rendering.classes, rendering.instances
 
@@ -47,7 +47,7 @@ def bare() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return seen([])
 
 
-MAKERS: list[Callable[[Site], list[Thing]]] = [
+MAKERS: list[Callable[[Site], list[SceneObject]]] = [
     *(lambda where, part=part: part(where, CAMERA) for part in (_wheel, _deck, _arm, _mast)),
     *(scale, board, buildings, fence, meadow, bushes, trees, litter, water),
 ]
@@ -55,10 +55,10 @@ MAKERS: list[Callable[[Site], list[Thing]]] = [
 
 @pytest.mark.parametrize('make', MAKERS)
 def test_a_thing_is_background_without_a_number_wherever_it_hides_what_is_behind(
-    make: Callable[[Site], list[Thing]], bare: tuple[np.ndarray, np.ndarray, np.ndarray]
+    make: Callable[[Site], list[SceneObject]], bare: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
-    things = [thing for seed in range(3) for thing in make(site(seed))]
-    depth, classes, instances = seen(things)
+    objects = [thing for seed in range(3) for thing in make(site(seed))]
+    depth, classes, instances = seen(objects)
     hiding = np.isfinite(depth) & ~np.isclose(depth, bare[0], rtol=1e-4)
     assert hiding.sum() > 20
     assert np.isin(classes[hiding], (BACKGROUND, SHADOW)).all()
@@ -68,8 +68,8 @@ def test_a_thing_is_background_without_a_number_wherever_it_hides_what_is_behind
 
 
 def test_only_what_is_likely_is_placed() -> None:
-    assert place_things(Things(), site(0)) == []
-    assert place_things(Things(grass=1.0, building=1.0), site(0)) != []
+    assert place_objects(ObjectProbabilities(), site(0)) == []
+    assert place_objects(ObjectProbabilities(grass=1.0, building=1.0), site(0)) != []
 
 
 def test_a_robot_shows_some_part_in_most_of_several_images() -> None:
