@@ -108,7 +108,7 @@ class BagImageReader:
             self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
         return View(lens, depth, self._ground)
 
-    def _set_aside(self, reason: SetAside, topic: str) -> None:
+    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
         """Counts an ignored input, and reports the first one of each reason."""
         self.set_aside[str(reason)] += 1
         if self.set_aside[str(reason)] == 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovers the intact messages of an mcap file whose recorder was killed, like `mcap recover`."""
+"""An mcap file whose recorder was killed: all that is whole in it, as a file with an index."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from rock_seg_ros.tools.bag.storage import zstd
 
-HEAD = struct.Struct('<BQ')  # opcode and length of a record
-NO_RECORD = 0  # not an opcode; a file system may leave zeros after a power loss
+HEAD = struct.Struct('<BQ')  # of a record: what it is, and how many bytes come after
+NO_RECORD = 0  # as in the zeros that a file system may leave where power was lost
 NEEDED = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
-PIECE = 1 << 16  # bytes that are decompressed at once
+LARGEST = 1 << 30  # bytes of a record or an unpacked chunk; recorders write about 1 MB
+PIECE = 1 << 16  # bytes that are unpacked at once
 UNPACKERS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
 
 def has_end(path: Path) -> bool:
-    """Returns whether a file ends as a complete mcap file does; True for other formats."""
+    """Returns whether a file is none of mcap, or ends as one does whose recorder was not killed."""
     if path.suffix != '.mcap':
         return True
     with path.open('rb') as file:
@@ -35,16 +36,16 @@ def has_end(path: Path) -> bool:
 
 
 def recover(path: Path, folder: Path) -> Path | None:
-    """Copies the messages of an mcap file up to the first damage to a new file.
+    """Writes the messages of an mcap file up to where it is damaged to a new file.
 
-    Times, types and QoS are kept. One chunk at a time is in memory.
+    Times, types and QoS stay as they are. One chunk at a time is in memory.
 
     Args:
-        path: The file, which is only read.
-        folder: Folder of the new file, which is about as large.
+        path: The file; it is only read.
+        folder: Where the new file is written, which is about as large.
 
     Returns:
-        The new file; None if no message is intact.
+        The new file; None where there is no whole message.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -58,17 +59,17 @@ def recover(path: Path, folder: Path) -> Path | None:
                     copy.take(kind, content)
         except OSError:
             raise
-        except Exception:  # noqa: BLE001  (damaged bytes raise any exception, and end the intact part)
+        except Exception:  # noqa: BLE001  (damaged bytes raise anything; they end what is whole)
             pass
         return target if copy.finish() else None
 
 
 class _Copy:
-    """Writes the new file. Repeated records of a schema or channel are written once."""
+    """The new file. What the old one says of a schema or channel again is not written again."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._schemas = {0: 0}  # old id → new id; 0 = no schema
+        self._schemas = {0: 0}  # old id → new id; 0 is none
         self._channels: dict[int, int] = {}
         self._messages = 0
 
@@ -104,18 +105,18 @@ class _Copy:
             self._messages += 1
 
     def finish(self) -> bool:
-        """Finishes the new file; returns whether it has messages."""
+        """Ends the new file; returns whether there are messages in it."""
         if self._messages:
             self._writer.finish()
         return self._messages > 0
 
 
 def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
-    """Yields opcode and content of the intact records, also of those inside a truncated chunk.
+    """Yields the kind and content of whole records, and of those inside a chunk, even one cut off.
 
     Args:
-        stream: Positioned at the first record.
-        size: Total size of the stream, bytes.
+        stream: Where the first record begins.
+        size: Of all that is in the stream, bytes.
     """
     while len(head := stream.read(HEAD.size)) == HEAD.size:
         kind, length = HEAD.unpack(head)
@@ -136,10 +137,10 @@ def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpacked(chunk: Chunk) -> bytes:
-    """Returns the records in a chunk, as far as they can be decompressed.
+    """Returns what is in a chunk, as far as it is there.
 
     Raises:
-        ValueError: The checksum is wrong.
+        ValueError: It is not what was written.
     """
     data = unpack_begun(chunk.data, chunk.compression) if chunk.compression else chunk.data
     crc = chunk.uncompressed_crc
@@ -148,8 +149,8 @@ def _unpacked(chunk: Chunk) -> bytes:
     return data
 
 
-def unpack_begun(data: bytes, compression: str) -> bytes:
-    """Decompresses truncated data of 'zstd' or 'lz4' as far as possible.
+def unpack_begun(data: bytes, compression: str, most: int = LARGEST) -> bytes:
+    """Unpacks the beginning of data that were compressed with 'zstd' or 'lz4', as far as it goes.
 
     Args:
         data: The compressed data.
@@ -157,14 +158,14 @@ def unpack_begun(data: bytes, compression: str) -> bytes:
         most: Number of bytes at which unpacking ends.
 
     Raises:
-        KeyError: The compression is another one.
+        KeyError: It is another compression.
     """
     unpacker = UNPACKERS[compression]()
     unpacked = bytearray()
     for start in range(0, len(data), PIECE):
         try:
-            unpacked += unpacker.decompress(data[start : start + PIECE])
-        except (zstd.ZstdError, RuntimeError, EOFError):  # lz4 raises RuntimeError
+            unpacked += unpacker.decompress(data[start : start + PIECE], most - len(unpacked))
+        except (zstd.ZstdError, RuntimeError, EOFError):  # RuntimeError is lz4's
             break
         if len(unpacked) == most:
             break
