@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training's command line and configuration file, read into a `TrainingConfig`."""
+"""Reads the command line and the configuration file of a training into a `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from training.config import TrainingConfig
 
 
 def argument_parser(program: str, description: str) -> ArgumentParser:
-    """Returns a parser of every setting, from a file or one by one.
+    """Returns a parser for all settings, which come from a file, from options or from both.
 
     Args:
         program: Name of the command.
-        description: What it does.
+        description: Description of the command.
     """
     parser = ArgumentParser(description=description, prog=program)
-    parser.add_argument('--config', action='config', help='YAML file with the settings below')
+    parser.add_argument(
+        '--config', action='config', help='YAML file with the settings below; options override it'
+    )
     parser.add_class_arguments(TrainingConfig, as_group=False)
     return parser
 
 
 def to_config(parser: ArgumentParser, parsed: Namespace) -> TrainingConfig:
-    """Turns what was parsed into a configuration.
+    """Converts the parsed arguments to a configuration.
 
     Raises:
         ValueError: A setting is not legal.
@@ -32,7 +34,7 @@ def to_config(parser: ArgumentParser, parsed: Namespace) -> TrainingConfig:
 
 
 def read_config(file: str) -> TrainingConfig:
-    """Reads a configuration file, with a bad one ending the program with status 2.
+    """Reads a configuration file; an invalid one ends the program with status 2.
 
     Raises:
         ValueError: A setting is not legal.

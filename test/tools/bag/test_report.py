@@ -76,7 +76,7 @@ def test_figures_are_those_of_all_images(record, scene, empty):
     assert figures['rejected images'] == '3'
     assert figures['rocks per image, mean'] == '1.00'
     assert figures['rocks per image, range'] == '0 to 2'
-    assert figures['share of the pixels that is rock'] == f'{320 / (2 * 48 * 64):.2%}'
+    assert figures['share of rock pixels'] == f'{320 / (2 * 48 * 64):.2%}'
 
 
 def of(record):
@@ -87,19 +87,19 @@ def of(record):
 def test_rocks_are_counted_by_id_where_ids_last(record, scene):
     figures = figures_of(*of(record([scene] * 3)), told())
     assert figures['track ids'] == '2'
-    assert figures['of them in 3 images or more'] == '2'
+    assert figures['track ids in 3 images or more'] == '2'
     figures = figures_of(*of(record([scene] * 3)), told(tracked=False))
-    assert not any('different' in name for name in figures)
+    assert not any('track ids' in name for name in figures)
 
 
 def test_with_metres_the_ground_and_its_abundance_are_told(record, scene, view):
     figures = figures_of(*of(record([scene, scene], view)), told())
     share = 320 / (48 * 64)
     assert figures['images with metres'] == '2'
-    assert float(figures['ground seen, each image counted'].split()[0]) == pytest.approx(
+    assert float(figures['visible ground, summed over images'].split()[0]) == pytest.approx(
         2 * (64 / 30) * (48 / 30), abs=0.1
     )
-    abundance = float(figures['rock abundance: share of the ground'].rstrip('%')) / 100
+    abundance = float(figures['rock abundance (share of the ground)'].rstrip('%')) / 100
     assert abundance == pytest.approx(share, rel=0.3)  # its rocks are discs
 
 
