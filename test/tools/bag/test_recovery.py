@@ -135,7 +135,7 @@ def test_a_record_that_claims_to_be_larger_than_any_is_damage_and_not_read_into_
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert stamps == [1_000, 2_000, 3_000]
-    assert told.endswith('its end is missing')
+    assert told.endswith('the end of the recording is missing')
     assert most < 100_000_000
 
 
