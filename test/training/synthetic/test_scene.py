@@ -20,7 +20,7 @@ def same(one: object, other: object) -> bool:
     return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in names)
 
 
-@pytest.mark.parametrize('look', SCENE_KINDS)
+@pytest.mark.parametrize('kind', SCENE_KINDS)
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(kind: str) -> None:
     first, again, other = (
         scene.render(scene.cameras[0])
@@ -57,7 +57,7 @@ np.savez(sys.argv[2], image=seen.image, classes=seen.classes, depth=seen.depth)
 """
 
 
-@pytest.mark.parametrize('look', ['mars', 'rubble'])
+@pytest.mark.parametrize('kind', ['mars', 'rubble'])
 def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
     kind: str,
     tmp_path: Path,
