@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the command line and the configuration file of a training into a `TrainingConfig`."""
+"""A training's command line and configuration file, read into a `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from training.config import TrainingConfig
 
 
 def argument_parser(program: str, description: str) -> ArgumentParser:
-    """Returns a parser for all settings, which come from a file, from options or from both.
+    """Returns a parser of every setting, from a file or one by one.
 
     Args:
         program: Name of the command.
-        description: Description of the command.
+        description: What it does.
     """
     parser = ArgumentParser(description=description, prog=program)
-    parser.add_argument(
-        '--config', action='config', help='YAML file with the settings below; options override it'
-    )
+    parser.add_argument('--config', action='config', help='YAML file with the settings below')
     parser.add_class_arguments(TrainingConfig, as_group=False)
     return parser
 
 
 def to_config(parser: ArgumentParser, parsed: Namespace) -> TrainingConfig:
-    """Converts the parsed arguments to a configuration.
+    """Turns what was parsed into a configuration.
 
     Raises:
         ValueError: A setting is not legal.
@@ -34,7 +32,7 @@ def to_config(parser: ArgumentParser, parsed: Namespace) -> TrainingConfig:
 
 
 def read_config(file: str) -> TrainingConfig:
-    """Reads a configuration file; an invalid one ends the program with status 2.
+    """Reads a configuration file, with a bad one ending the program with status 2.
 
     Raises:
         ValueError: A setting is not legal.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates weights on several data sets, and writes one table and one report.
+"""Measures weights on everything that they are meant for: one table, one report.
 
-Each validation set is divided into two halves: `training.tune` chooses the threshold on one, and
-the benchmark reports on the other.
+Threshold and cutting are chosen on the one half of each validation set (`training.tune`), and
+what is reported is measured on the other.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ PRINT = '-'
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Results of the benchmark.
+    """What a run of the benchmark gave.
 
     Attributes:
-        networks: Results of each network on the same cases.
-        half: Half of the validation sets that was evaluated.
-        missing: Name of a case that was skipped → the reason.
-        against: Name of the weights that the others are compared with; empty = none.
+        networks: What each of them came to, on the same cases.
+        half: Which half of the validation sets was measured on.
+        missing: Name of a case that was left out → why.
+        against: Name of the weights that the others are compared with; empty = with none.
         differences: Name of a network → name of a case → what `compare` returns.
     """
 
@@ -70,7 +70,7 @@ class Benchmark:
     differences: dict[str, dict[str, Any]]
 
     def tables(self) -> list[Table]:
-        """Returns the table of figures, and the table of differences if there are any."""
+        """Returns the table of figures, and that of differences where there are any."""
         found = [figures_table(self.networks)]
         if self.differences:
             order = [result.name for result in self.networks[0].results]
@@ -78,7 +78,7 @@ class Benchmark:
         return found
 
     def text(self) -> str:
-        """Returns the tables and the skipped cases as text."""
+        """Returns the tables and what is missing, for people."""
         lines = [as_text(table) + '\n' for table in self.tables()]
         lines += [f'half of the validation sets: {self.half}']
         lines += [f'missing: {name}: {reason}' for name, reason in self.missing.items()]
@@ -89,7 +89,7 @@ class Benchmark:
         return '\n\n'.join(f'{table.title}:\n\n{as_markdown(table)}' for table in self.tables())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all figures of `summarize` and `compare` as a JSON object."""
+        """Returns all figures, of `summarize` and `compare`, as JSON can hold them."""
         return {
             'half': self.half,
             'missing': self.missing,
@@ -113,14 +113,14 @@ def run(
     pairs: Mapping[str, str],
     against: str = '',
 ) -> Benchmark:
-    """Evaluates every network on every case.
+    """Measures every network on every case.
 
     Args:
-        networks: Name → network, at least one.
-        cases: Name → case; all of them have images.
+        networks: By name, at least one.
+        cases: By name, those that are there.
         half: 'tune', 'report' or 'both'.
-        missing: Name of a case that was skipped → the reason.
-        pairs: Name of a network → name of the network that it is compared with.
+        missing: Name of a case that was left out → why.
+        pairs: Name of a network → name of that which it is compared with.
         against: Name of the weights that the others are compared with.
 
     Raises:
@@ -165,10 +165,10 @@ def _image(
 
 
 def milliseconds(networks: Mapping[str, SegmenterNetwork], image: Pixels) -> dict[str, float]:
-    """Returns the median time from an image to its mask, ms. The networks are interleaved.
+    """Returns the median time from an image to its mask, ms; the networks take turns.
 
     Args:
-        networks: Name → network.
+        networks: By name.
         image: H×W×3 uint8 RGB.
     """
     runs = run_interleaved(
@@ -188,7 +188,7 @@ def _run_once(segmenter: Segmenter, image: Pixels) -> Run:
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:
-    """Returns name → weights file. The name is the stem, or the whole path if stems are equal."""
+    """Returns a short name of each weights file → the file, the whole path where two are alike."""
     short = [Path(file).stem if file else 'embedded' for file in weights]
     names = [
         file if short.count(name) > 1 else name for name, file in zip(short, weights, strict=True)
@@ -199,10 +199,10 @@ def _names(weights: Sequence[str]) -> dict[str, str]:
 def _load(
     given: Namespace,
 ) -> tuple[dict[str, SegmenterNetwork], dict[str, str], str]:
-    """Loads every weights file with every preset.
+    """Loads every weights file at every preset.
 
     Returns:
-        Name → network; name of a network → name of the network that it is compared with; name of
+        The networks by name; name of a network → name of that which it is compared with; name of
         the weights that the others are compared with.
     """
     files = list(
@@ -233,60 +233,41 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument('--config', action='config', help='YAML file with `cases`')
     parser.add_argument(
-        '--cases',
-        type=dict[str, Case],
-        required=True,
-        help='name: data set and settings of each case; usually in the file of --config',
+        '--cases', type=dict[str, Case], required=True, help='name: what to measure'
     )
-    parser.add_argument(
-        '--only', nargs='+', type=str, default=[], help='names of the cases to run (default: all)'
-    )
+    parser.add_argument('--only', nargs='+', type=str, default=[], help='names of cases')
     parser.add_argument(
         '--half',
         choices=HALF_CHOICES,
         default='report',
-        help='half of each validation set; training.tune uses the half tune',
+        help='of each validation set; training.tune chooses by the other',
     )
-    parser.add_argument(
-        '--device', default='auto', help='device of the network: auto, cpu, cuda or cuda:N'
-    )
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
         '--presets',
         '--preset',
         nargs='+',
         choices=PRESETS,
         default=['auto'],
-        help='trade-off between accuracy and speed; one or several presets',
+        help='accuracy against speed, one or several',
     )
+    parser.add_argument('--output-stride', type=int, default=0, help="8 or 16; 0 = the preset's")
     parser.add_argument(
-        '--output-stride',
-        type=int,
-        default=0,
-        help='output stride of the backbone: 8 or 16; 0 = the one of the preset',
+        '--against', type=str, help='weights file that the others are compared with, image by image'
     )
-    parser.add_argument(
-        '--against',
-        type=str,
-        help='weights file with which the others are compared on the same images (default: none)',
-    )
-    parser.add_argument('--report', type=Path, help='also write an HTML report to this file')
-    parser.add_argument(
-        '--run', type=Path, help='run folder of the training, whose curves the report shows'
-    )
+    parser.add_argument('--report', type=Path, help='write a report, OUT.html')
+    parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
     parser.add_argument(
         '--sheet',
         type=Path,
-        help='write a contact sheet of the worst images (.png or .jpg), one per network; it also'
-        ' shows images of cases that may not be published',
+        help='write a contact sheet of the worst images, OUT.png or .jpg, one for each network;'
+        ' also of data that may not be passed on',
     )
     parser.add_argument(
-        '--json', nargs='?', const=PRINT, help='print one JSON object, or write it to this file'
+        '--json', nargs='?', const=PRINT, help='print one JSON object, or write it to a file'
     )
     parser.add_argument(
-        '--markdown',
-        nargs='?',
-        const=PRINT,
-        help='print the tables in Markdown, or write them to this file',
+        '--markdown', nargs='?', const=PRINT, help='print the tables in Markdown, or write them'
     )
     return parser
 
@@ -299,7 +280,7 @@ def _measure(given: Namespace) -> tuple[Benchmark, dict[str, SegmenterNetwork]]:
 
 
 def _sheet_file(sheet: Path, network: str, several: bool) -> Path:
-    """Returns OUT.png, or OUT-NETWORK.png if there are several networks."""
+    """Returns OUT.png, or OUT-NETWORK.png where there are several networks."""
     own = ''.join(letter if letter.isalnum() else '_' for letter in network)
     return sheet.with_stem(f'{sheet.stem}-{own}') if several else sheet
 
@@ -312,16 +293,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser.instantiate(parsed)
         curves = read_curves(given.run) if given.run else None
-        results, networks = _measure(given)
+        told, networks = _measure(given)
         if given.report:
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
-            write_report(
-                given.report, results.networks, command, curves, tables=results.tables()[1:]
-            )
-        for network in results.networks if given.sheet else []:
+            write_report(given.report, told.networks, command, curves, tables=told.tables()[1:])
+        for network in told.networks if given.sheet else []:
             file = _sheet_file(given.sheet, network.name, len(networks) > 1)
             write_image(file, worst_sheet(networks[network.name], network.results))
-        _write_results(results, given)
+        _tell(told, given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1
@@ -330,14 +309,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _write_results(results: Benchmark, given: Namespace) -> None:
-    """Prints the tables, as text unless JSON or Markdown is printed, and writes the files."""
+def _tell(told: Benchmark, given: Namespace) -> None:
+    """Prints the tables as text, unless JSON or Markdown is to be printed; writes the others."""
     printed = [
-        (given.json, json.dumps(results.to_json())),
-        (given.markdown, results.markdown()),
+        (given.json, json.dumps(told.to_json())),
+        (given.markdown, told.markdown()),
     ]
     if PRINT not in (given.json, given.markdown):
-        print(results.text())
+        print(told.text())
     for where, content in printed:
         if where == PRINT:
             print(content)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates weights on labelled images, with the code that the node runs."""
+"""Measures weights on labelled images, with the code that the node runs."""
 
 from __future__ import annotations
 
@@ -27,91 +27,51 @@ from training.sources.options import add_source_options, source_of
 
 
 def lines(figures: dict[str, Any], intervals: dict[str, Any], path: str = '') -> Iterator[str]:
-    """Yields one line of text per figure, with its confidence interval.
+    """Yields figures for people, one a line, with their intervals.
 
     Args:
-        figures: Result of `summarize`, without `intervals`.
-        intervals: Intervals of the same names.
-        path: Prefix of each name.
+        figures: Of `summarize`, without `intervals`.
+        intervals: Of the same names.
+        path: Goes before each name.
     """
     for name, value in figures.items():
         if isinstance(value, dict):
             yield from lines(value, intervals.get(name, {}), f'{path}{name}.')
             continue
         bounds = intervals.get(name)
-        text = '-' if value is None else f'{value:.4g}'
+        told = '-' if value is None else f'{value:.4g}'
         between = f'  {bounds[0]:.4g} to {bounds[1]:.4g}' if bounds else ''
-        yield f'{path + name:22} {text:>8}{between}'
+        yield f'{path + name:22} {told:>8}{between}'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.evaluate', description=__doc__)
+    parser.add_argument('--weights', required=True, help='weights file')
+    parser.add_argument('--data', required=True, type=Path, help='folder or annotation file')
     parser.add_argument(
-        '--weights', required=True, help='weights file or checkpoint, or resnet50 or light'
-    )
-    parser.add_argument(
-        '--data', required=True, type=Path, help='folder or annotation file of the data set'
-    )
-    parser.add_argument(
-        '--split',
-        choices=('val', 'train', 'all'),
-        help='split to evaluate on; val was held out from training (default: val)',
+        '--split', choices=('val', 'train', 'all'), help='images to measure on (default: val)'
     )
     add_source_options(parser)
+    parser.add_argument('--grey', action='store_true', help='turn the images grey')
+    parser.add_argument('--scale', type=float, help='scale the images; judged at label size')
+    parser.add_argument('--gain', type=float, help="multiply the images' values")
+    parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--preset', choices=PRESETS, help='accuracy against speed')
+    parser.add_argument('--output-stride', type=int, help="8 or 16; 0 = the preset's")
     parser.add_argument(
-        '--grey',
-        action='store_true',
-        help='convert the images to grey before segmentation, to test robustness',
+        '--threshold', type=float, help="probability from which a pixel is rock (default: card's)"
     )
     parser.add_argument(
-        '--scale',
-        type=float,
-        help='factor by which images are scaled before segmentation; results are scaled back'
-        ' (default: 1)',
+        '--no-split-touching', action='store_true', help='judge connected components, not cut apart'
     )
     parser.add_argument(
-        '--gain',
-        type=float,
-        help='factor by which pixel values are multiplied before segmentation (default: 1)',
-    )
-    parser.add_argument(
-        '--device', help='device of the network: auto, cpu, cuda or cuda:N (default: auto)'
-    )
-    parser.add_argument(
-        '--preset', choices=PRESETS, help='trade-off between accuracy and speed (default: auto)'
-    )
-    parser.add_argument(
-        '--output-stride',
-        type=int,
-        help='output stride of the backbone: 8 or 16; 0 = the one of the preset (default: 0)',
-    )
-    parser.add_argument(
-        '--threshold',
-        type=float,
-        help='probability from which a pixel is rock, 0 to 1 (default: the one of the weights)',
-    )
-    parser.add_argument(
-        '--no-split-touching',
-        action='store_true',
-        help='evaluate connected components, without separating rocks that touch',
-    )
-    parser.add_argument(
-        '--no-rims',
-        action='store_true',
-        help='separate rocks that touch by their shape only, without the class rim',
+        '--no-rims', action='store_true', help='cut as for weights that know no rims, by shape'
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
+    parser.add_argument('--report', type=Path, metavar='OUT.html', help='write a report, too')
+    parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
     parser.add_argument(
-        '--report', type=Path, metavar='OUT.html', help='also write an HTML report to this file'
-    )
-    parser.add_argument(
-        '--run', type=Path, help='run folder of the training, whose curves the report shows'
-    )
-    parser.add_argument(
-        '--worst',
-        type=int,
-        default=12,
-        help='number of worst images that the report shows; 0 = none (default: %(default)s)',
+        '--worst', type=int, default=12, help='images shown in the report (default: %(default)s)'
     )
     parser.set_defaults(split='val', scale=1.0, gain=1.0)
     return parser
@@ -139,16 +99,16 @@ def _measure(given: argparse.Namespace) -> NetworkResult:
 
 
 def _measure_and_report(given: argparse.Namespace, command: str) -> tuple[NetworkResult, int]:
-    """Returns the measurement, and exit status 1 if the report could not be written."""
+    """Returns what was measured, even where no report can be made of it, and the exit status."""
     from training.report import write_report  # matplotlib is slow to import
 
     curves = read_curves(given.run) if given.run else None
     measured = _measure(given)
     try:
         write_report(given.report, [measured], command, curves, given.worst)
-    except Exception as error:  # noqa: BLE001  (the figures are printed whatever the error is)
-        text = f'{given.report}: the report could not be written: {first_line(error)}'
-        print(f'training.evaluate: {text}', file=sys.stderr)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the figures are not lost)
+        told = f'{given.report}: no report: {first_line(error)}'
+        print(f'training.evaluate: {told}', file=sys.stderr)
         return measured, 1
     return measured, 0
 

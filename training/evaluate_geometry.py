@@ -461,8 +461,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m training.evaluate_geometry', description=__doc__
     )
-    parser.add_argument('--looks', nargs='+', choices=SCENE_KINDS, default=['mars', 'quarry'])
-    parser.add_argument('--scenes', type=int, default=10, help='of each look')
+    parser.add_argument(
+        '--kinds', '--looks', nargs='+', choices=SCENE_KINDS, default=['mars', 'quarry']
+    )
+    parser.add_argument('--scenes', type=int, default=10, help='of each kind')
     parser.add_argument('--seed', type=int, default=991, help='of the scenes')
     parser.add_argument('--size', type=int, nargs=2, default=(640, 480), help='px')
     parser.add_argument('--baseline', type=float, default=StereoCamera.baseline, help='m')

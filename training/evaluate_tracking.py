@@ -273,7 +273,7 @@ def measure(
 
     Args:
         kinds: Of `DRIVES`.
-        seeds: One drive of each look for each.
+        seeds: One drive of each kind for each.
         size: Width and height of the images, px.
         images: Of each drive, `STEP` apart.
         segmenter: Finds rocks, too; None = exact masks only.
@@ -326,9 +326,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, prog='python -m training.evaluate_tracking'
     )
-    parser.add_argument('--looks', nargs='+', choices=DRIVES, default=DRIVES)
-    parser.add_argument('--seed', type=int, default=1, help='of the first drive of each look')
-    parser.add_argument('--drives', type=int, default=2, help='of each look')
+    parser.add_argument('--kinds', '--looks', nargs='+', choices=DRIVES, default=DRIVES)
+    parser.add_argument('--seed', type=int, default=1, help='of the first drive of each kind')
+    parser.add_argument('--drives', type=int, default=2, help='of each kind')
     parser.add_argument('--frames', type=int, default=60, help=f'of each drive, {STEP} m apart')
     parser.add_argument('--size', type=int, nargs=2, default=(320, 240), metavar=('W', 'H'))
     parser.add_argument('--network', action='store_true', help="a network's rocks, too")

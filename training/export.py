@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports a checkpoint to a weights file with its metadata, and checks its results."""
+"""Turns a checkpoint into a weights file with its card, and refuses one that finds other rocks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ROCK_METRICS = ('precision', 'recall', 'mean_iou')
 
 
 class ScoresOnly(nn.Module):
-    """A network that returns only the logits, as an ONNX graph must."""
+    """A network whose result is the scores themselves, as an ONNX graph's has to be."""
 
     def __init__(self, model: nn.Module) -> None:
         """Takes the network."""
@@ -76,33 +76,32 @@ def export(
     device: str = 'auto',
     measure: bool = False,
 ) -> Card:
-    """Writes a weights file without the auxiliary head. The target appears only after the check.
+    """Writes a weights file without the auxiliary head; the target appears only if it holds.
 
-    The check compares the results of the file with those of the checkpoint, with the code of the
-    node in fp32.
+    The file is run with the node's code, in fp32, beside the weights that it comes from.
 
     Args:
-        weights: Averaged weights of a checkpoint.
+        weights: Of a checkpoint: the averaged weights of a training.
         target: `.safetensors` (fp16, or weight-only int8) or `.onnx` (fp32, any size and batch).
-        samples: Images for the check; empty = no check. int8 needs labelled ones.
+        samples: Images to check on; none = unchecked. int8 needs labelled ones.
         int8: Weight-only int8; `.safetensors` only.
-        output_stride: Output stride of the file, 8 or 16; 0 = as trained.
-        device: Device of the check: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-        measure: Store the figures of the file on the samples in its metadata.
+        output_stride: Of the file, 8 or 16; 0 = as trained.
+        device: To check on: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        measure: Put the figures of the file on the samples into its card.
 
     Returns:
-        The card of the file, with the results of the check in its metrics.
+        The card of the file, with what the check gave among its metrics.
 
     Raises:
-        DataError: An image of the check cannot be read.
-        DeviceError: This machine does not have the device.
-        WeightsError: The weights do not fit, the target format does not support the options, or
-            the results of the file differ too much from those of the checkpoint.
+        DataError: An image to check on cannot be read.
+        DeviceError: This machine has no such device.
+        WeightsError: The weights do not fit, the target cannot be what is asked, or the file finds
+            too much else than the checkpoint.
     """
     if target.suffix not in ('.safetensors', '.onnx'):
         raise WeightsError(f'{target}: the name must end in .safetensors or .onnx')
     if int8 and target.suffix == '.onnx':
-        raise WeightsError(f'{target}: --int8 works only with .safetensors')
+        raise WeightsError(f'{target}: --int8 is for .safetensors')
     card = replace(weights.card, output_stride=output_stride or weights.card.output_stride)
     model = build(card)
     try:
@@ -139,9 +138,7 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         ScoresOnly(model).eval(),
-        (
-            torch.zeros(2, 3, 97, 129),
-        ),  # sizes without a common factor, so that none becomes a constant
+        (torch.zeros(2, 3, 97, 129),),  # sizes with no common factor, so that none is taken fixed
         input_names=[INPUT],
         output_names=[OUTPUT],
         opset_version=ONNX_OPSET,
@@ -161,8 +158,8 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
 def _run(
     weights: Weights, samples: Sequence[Sample], device: str, precision: str = 'fp32'
 ) -> dict[str, Result]:
-    """Evaluates weights on each source of the samples."""
-    # For so few images, loading OpenVINO takes longer than it saves.
+    """Measures weights on each source of the samples."""
+    # For so few images, what OpenVINO takes to load is more than what it gains.
     backend = 'torch' if precision == 'fp32' and not weights.is_onnx else 'auto'
     segmenter = Segmenter(weights, device, precision, backend)
     by_source: dict[str, list[Sample]] = {}
@@ -174,21 +171,21 @@ def _run(
 def compare(
     target: Path, ours: dict[str, Result], theirs: dict[str, Result], int8: bool
 ) -> dict[str, float]:
-    """Compares the results of a file with those of the checkpoint, by source.
+    """Compares what a file finds with what the checkpoint finds, by source.
 
     Args:
-        target: The file, for the error message.
-        ours: Results of the file.
-        theirs: Results of the checkpoint on the same images.
-        int8: Limit the change of rock IoU instead of the number of different pixels.
+        target: Is named in the error.
+        ours: Of the file.
+        theirs: Of the checkpoint, on the same images.
+        int8: Judge by the change of rock IoU instead of by pixels.
 
     Returns:
         export_pixels_differ: Share of the mask pixels that differ, 0 to 1.
-        export_iou_change: Largest change of rock IoU on a source with labelled rock; missing if
-            there is no such source.
+        export_iou_change: Largest change of rock IoU on a source that has labelled rock; is
+            missing where none has.
 
     Raises:
-        WeightsError: The results differ too much, or int8 cannot be checked without labelled rock.
+        WeightsError: The file finds too much else, or int8 cannot be judged without labels.
     """
     pairs = [(ours[source], theirs[source]) for source in ours]
     masks = [
@@ -204,19 +201,16 @@ def compare(
         if our.counts.pixels[:, 1].any()
     ]
     if int8 and not changes:
-        raise WeightsError(
-            f'{target}: int8 is checked by IoU, but no image of the check has labelled rock'
-        )
+        raise WeightsError(f'{target}: int8 is judged by IoU, and no image has labelled rock')
     if int8 and max(changes) > MOST_IOU_CHANGE:
         raise WeightsError(
-            f'{target}: not written, because its IoU on {len(masks)} images differs by'
-            f' {100 * max(changes):.2f} points from that of the checkpoint;'
-            f' the limit is {100 * MOST_IOU_CHANGE:.1f}'
+            f"{target}: refused, its IoU is {100 * max(changes):.2f} points off the checkpoint's"
+            f' on {len(masks)} images; at most {100 * MOST_IOU_CHANGE:.1f} may be'
         )
     if not int8 and share > MOST_PIXELS:
         raise WeightsError(
-            f'{target}: not written, because {share:.2%} of its mask pixels on {len(masks)} images'
-            f' differ from those of the checkpoint; the limit is {MOST_PIXELS:.1%}'
+            f"{target}: refused, {share:.2%} of its mask pixels differ from the checkpoint's"
+            f' on {len(masks)} images; at most {MOST_PIXELS:.1%} may'
         )
     change = {'export_iou_change': max(changes)} if changes else {}
     return {'export_pixels_differ': share, **change}
@@ -225,19 +219,19 @@ def compare(
 def compare_int8(
     target: Path, quick: dict[str, Result], exact: dict[str, Result]
 ) -> dict[str, float]:
-    """Compares the results of a file in int8 with those in fp32, by source.
+    """Compares what a file finds when it computes in int8 with what it finds in fp32, by source.
 
     Args:
-        target: The file, for the error message.
-        quick: Results in int8.
-        exact: Results in fp32 on the same images.
+        target: Is named in the error.
+        quick: In int8.
+        exact: In fp32, on the same images.
 
     Returns:
-        int8_iou_lost: Largest loss of rock IoU on a source with labelled rock (negative: all
-            sources gain); missing if there is no such source.
+        int8_iou_lost: Largest loss of rock IoU on a source that has labelled rock (negative: none
+            loses); is missing where none has.
 
     Raises:
-        WeightsError: The loss on a source is too large.
+        WeightsError: A source loses too much.
     """
     lost = [
         exact[source].figures['iou'] - quick[source].figures['iou']
@@ -246,17 +240,17 @@ def compare_int8(
     ]
     if lost and max(lost) > MOST_IOU_LOST:
         raise WeightsError(
-            f'{target}: not written, because int8 loses {100 * max(lost):.2f} points of IoU;'
-            f' the limit is {100 * MOST_IOU_LOST:.1f}; calibrate it on more images'
+            f'{target}: refused, computing in int8 it loses {100 * max(lost):.2f} points of IoU;'
+            f' at most {100 * MOST_IOU_LOST:.1f} may be: calibrate it on more images'
         )
     return {'int8_iou_lost': max(lost)} if lost else {}
 
 
 def figures_of(results: dict[str, Result]) -> dict[str, float]:
-    """Returns the main figures of each source as metrics of a card, such as 'NAME_val_iou'.
+    """Returns the known main figures of each source as a card's metrics: 'NAME_val_iou' and so on.
 
     Args:
-        results: Path of a source → result on its val split.
+        results: Path of a source → what was measured on its val split.
     """
     metrics: dict[str, float | None] = {}
     for source, result in results.items():
@@ -269,41 +263,38 @@ def figures_of(results: dict[str, Result]) -> dict[str, float]:
 
 
 def trained_on(checkpoint: Path) -> list[SourceConfig]:
-    """Returns the labelled sources that are stored in a checkpoint; empty if there are none.
+    """Returns the labelled sources that a checkpoint names; empty if it names none.
 
     Raises:
-        WeightsError: This version cannot read the stored sources.
+        WeightsError: What it names is no source to this version.
     """
     kept: dict[str, Any] = {}
     if checkpoint.suffix == '.ckpt':
         try:
             kept = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-        except (
-            RuntimeError,
-            pickle.UnpicklingError,
-        ):  # another kind of file, such as one in a legacy format
+        except (RuntimeError, pickle.UnpicklingError):  # of another making, such as a legacy file
             return []
     try:
         sources = [SourceConfig(**fields) for fields in kept.get('sources', [])]
     except (TypeError, ValueError) as error:
-        raise WeightsError(f'{checkpoint}: invalid sources ({error})') from None
+        raise WeightsError(f'{checkpoint}: its sources cannot be used ({error})') from None
     return [source for source in sources if source.format != 'unlabelled']
 
 
 def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
-    """Returns the images of the check: all with --int8 or --measure, else some of each source."""
+    """Returns the images to check on: all with --int8 or --measure, else some of each source."""
     if given.no_check:
         return []
     checkpoint = Path(given.checkpoint)
     if given.check_on:
         found = [find_samples(source_of(given.check_on, given), 'val', card.classes)]
-    else:  # a source without a val split is not an error here
+    else:  # a source that holds nothing out was good enough for the training
         sources = trained_on(checkpoint)
         all_of = [find_samples(source, 'all', card.classes) for source in sources]
         found = [[sample for sample in own if sample.split == 'val'] for own in all_of]
     if not any(found):
         raise DataError(
-            f'{checkpoint}: has no images for the check; use --check-on DATA or --no-check'
+            f'{checkpoint}: names no images to check on; give --check-on DATA or --no-check'
         )
     if given.int8 or given.measure:
         return [sample for own in found for sample in own]
@@ -312,7 +303,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
 
 
 def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
-    """Returns the weights with the activation ranges, measured on the data of --calibrate."""
+    """Returns the weights with the activation ranges that --calibrate asks for."""
     sources = [source_of(path, given) for path in given.calibrate] or trained_on(weights.path)
     found = [find_samples(source, 'train', weights.card.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
@@ -324,34 +315,23 @@ def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.export', description=__doc__)
-    parser.add_argument(
-        '--checkpoint', required=True, help='checkpoint to export, RUN/checkpoints/last.ckpt'
-    )
-    parser.add_argument(
-        '-o', '--output', required=True, type=Path, help='weights file, .safetensors or .onnx'
-    )
-    parser.add_argument(
-        '--int8',
-        action='store_true',
-        help='store the weights as int8, which halves the file; only for .safetensors'
-        ' (default: fp16)',
-    )
+    parser.add_argument('--checkpoint', required=True, help='RUN/checkpoints/last.ckpt')
+    parser.add_argument('-o', '--output', required=True, type=Path, help='.safetensors or .onnx')
+    parser.add_argument('--int8', action='store_true', help='weight-only int8 (.safetensors)')
     parser.add_argument(
         '--calibrate',
         type=Path,
         nargs='*',
         metavar='DATA',
-        help='measure the activation ranges for computation in int8 (preset fast) on the train'
-        ' splits of these data sets (without DATA: the training data of the checkpoint)',
+        help='measure what computing in int8 (preset fast) needs, on the train splits of these'
+        ' data (default: what the checkpoint was trained on)',
     )
-    parser.add_argument(
-        '--output-stride', type=int, default=0, help='output stride: 8 or 16; 0 = as trained'
-    )
+    parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
     parser.add_argument(
         '--threshold',
         type=float,
         metavar='P',
-        help='probability from which a pixel is rock, 0 to 1; training.tune finds it'
+        help='rock probability from which a pixel is rock, 0 to 1, as training.tune chooses it'
         ' (default: as trained)',
     )
     checking = parser.add_mutually_exclusive_group()
@@ -359,29 +339,20 @@ def _parser() -> argparse.ArgumentParser:
         '--check-on',
         type=Path,
         metavar='DATA',
-        help='check the file on the val split of this data set'
-        ' (default: the data of the checkpoint)',
+        help="check on this data set's val split (default: what the checkpoint was trained on)",
     )
-    checking.add_argument('--no-check', action='store_true', help='write the file without a check')
+    checking.add_argument('--no-check', action='store_true', help='write without a check')
     add_source_options(parser)
     parser.add_argument(
         '--max-images',
         '--pictures',  # its name until 0.1
         type=int,
         default=IMAGES,
-        help='maximum number of images of the check (default: %(default)s); --int8 and --measure'
-        ' use all',
+        help='number of images that the masks are compared on (default: %(default)s); --int8 and'
+        ' --measure use all',
     )
-    parser.add_argument(
-        '--measure',
-        action='store_true',
-        help='store IoU, precision, recall and so on of the check in the metadata',
-    )
-    parser.add_argument(
-        '--device',
-        default='auto',
-        help='device of the check: auto, cpu, cuda or cuda:N (default: auto)',
-    )
+    parser.add_argument('--measure', action='store_true', help='put figures into the card')
+    parser.add_argument('--device', default='auto', help='to check on: auto, cpu, cuda or cuda:N')
     return parser
 
 
@@ -390,10 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.max_images < 1:
-        parser.error(
-            f'--max-images must be at least 1, not {given.max_images};'
-            ' use --no-check to write the file without a check'
-        )
+        parser.error(f'--max-images must be at least 1, not {given.max_images}; see --no-check')
     try:
         weights = load_weights(given.checkpoint)
         if given.calibrate is not None:

@@ -216,7 +216,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--count', type=int, default=100, help='images')
     parser.add_argument('--seed', type=int, default=0)
     kinds = ' '.join(f'{name}: {make.__doc__}' for name, make in SCENE_KINDS.items())
-    parser.add_argument('--look', default='mix', help=f'{kinds} mix: all of these (default)')
+    parser.add_argument(
+        '--kind', '--look', default='mix', help=f'{kinds} mix: all of these (default)'
+    )
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('W', 'H'))
     parser.add_argument('--per-scene', type=int, default=4, help='images of each scene')
     parser.add_argument(

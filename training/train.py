@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a network on labelled images in one or more stages. A run can be resumed."""
+"""Trains a network on labelled images, stage after stage, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -43,25 +43,24 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
 
     Args:
         config: The run.
-        resume: Resume from `RUN/checkpoints/last.ckpt` instead of starting a new run.
-        stop_after: Number of epochs after which to stop; the schedules are those of the whole run.
-            0 = run to the end.
+        resume: Go on from `RUN/checkpoints/last.ckpt` instead of starting anew.
+        stop_after: Stop after this many epochs, with all schedules as for the whole run; 0 = never.
 
     Returns:
-        The last checkpoint, which has the averaged weights.
+        The last checkpoint, whose weights are the averaged ones.
 
     Raises:
-        DataError: The data is invalid, there is no checkpoint to resume from, a run would be
-            overwritten, or a run would be resumed with other settings or data.
-        ValueError: The batch cannot be divided among the processes.
-        WeightsError: The initial weights cannot be used.
+        DataError: The data cannot be trained on, there is nothing to resume from, a run would be
+            written over, or goes on with other settings or data.
+        ValueError: The batch cannot be shared by the processes.
+        WeightsError: The weights to start from cannot be used.
     """
     run = Path(config.run)
     last = last_checkpoint(run)
     if resume and not last.exists():
-        raise DataError(f'{last}: not found; start the run without --resume')
+        raise DataError(f'{last}: nothing to resume from')
     if last.exists() and not resume:
-        raise DataError(f'{last}: exists; use --resume to continue it, or choose another --run')
+        raise DataError(f'{last}: exists; give --resume to go on, or another --run')
     trainer = _trainer(config, stop_after)
     _check_processes(config, trainer.world_size)
     data = CropsAndImages(config)
@@ -90,25 +89,25 @@ def _can_share(config: TrainingConfig, processes: int) -> bool:
 def _check_processes(config: TrainingConfig, processes: int) -> None:
     if not _can_share(config, processes):
         raise ValueError(
-            f'batch_size is {config.batch_size}; it must be a multiple of processes × accumulate'
-            f' ({processes} × {config.machine.accumulate}), and at least twice that (batch norm)'
+            f'batch_size is {config.batch_size}; it must be processes × accumulate ({processes} ×'
+            f' {config.machine.accumulate}) times 2 or more (batch norm)'
         )
 
 
 def _devices(config: TrainingConfig, on_cpu: bool) -> int | str:
-    """Returns the configured devices, or as many GPUs as the batch can be divided among."""
+    """Returns the devices that were named; else of the GPUs as many as can share the batch."""
     if config.machine.devices != 'auto':
         return config.machine.devices
     gpus, nodes = 0 if on_cpu else torch.cuda.device_count(), config.machine.nodes
     used = next((n for n in range(gpus, 0, -1) if _can_share(config, n * nodes)), 1)
     if used < gpus:
-        text = f'using {used} of {gpus} GPUs, because batch_size {config.batch_size} needs it'
-        rank_zero_only(print)(f'training.train: {text}', file=sys.stderr)
+        told = f'{used} of {gpus} GPUs, which can share the batch_size {config.batch_size}'
+        rank_zero_only(print)(f'training.train: {told}', file=sys.stderr)
     return used
 
 
 def _end_other_processes(trainer: pl.Trainer) -> None:
-    """Ends the other processes, which would wait for this one for half an hour."""
+    """Ends what the first process has started; else they would wait for it for half an hour."""
     if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
         trainer.strategy.launcher.kill(signal.SIGKILL)
 
@@ -150,7 +149,7 @@ def _precision(wanted: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mix
 
 
 def _be_quiet() -> None:
-    """Silences hints and warnings of Lightning that would disturb the progress bar."""
+    """Leaves the terminal to the progress bar: no tips, no advice on loader processes."""
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', module=r'lightning\..*', category=FutureWarning)
     for advice in ('does not have many workers', 'exists and is not empty'):
@@ -161,10 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argument_parser('python -m training.train', __doc__ or '')
     parser.add_argument(
-        '--resume',
-        action='store_true',
-        help='resume the run from RUN/checkpoints/last.ckpt, with the same settings and data'
-        ' (default: start a new run)',
+        '--resume', action='store_true', help='go on from RUN/checkpoints/last.ckpt'
     )
     parsed: Namespace = parser.parse_args(arguments)
     resume = parsed.pop('resume')
@@ -175,11 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'training.train: {all_lines(error)}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
-        print('training.train: interrupted; continue it with --resume', file=sys.stderr)
+        print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)
         return 130
     rank_zero_only(print)(
-        f'{last}: training finished; export it with'
-        f' python -m training.export --checkpoint {last} -o NAME.safetensors'
+        f'{last}: trained; next: python -m training.export --checkpoint {last} -o NAME'
     )
     return 0
 

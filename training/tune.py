@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the threshold of weights on one half of each validation set.
+"""Chooses the threshold of weights on the one half of each validation set.
 
-The best threshold has the highest mean IoU over the cases with rock, among the thresholds that keep
-the share of false positive pixels within the limits of the cases. `training.benchmark` reports on
-the other half.
+The best is that of the highest mean IoU over the cases that have rock, among those that keep false
+rock within the limits that cases name. `training.benchmark` reports on the other half.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from training.metrics import Counts, figures, stack, weighted_sum
 from training.sources import DataError
 from training.tables import Table, as_text
 
-LOWEST, HIGHEST = 1e-6, 1 - 1e-6  # nearly all pixels are rock, and nearly none
+LOWEST, HIGHEST = 1e-6, 1 - 1e-6  # where nearly every pixel is rock, and nearly none
 HALF = 'tune'
 
 
 class Probabilities:
-    """Caches the result of a network for the latest image, from which all thresholds follow."""
+    """What a network makes of the latest image: enough to say what it finds at any threshold."""
 
     def __init__(self, segmenter: Segmenter) -> None:
-        """Stores the network."""
+        """Takes the network."""
         self._segmenter = segmenter
         self._latest: tuple[Pixels, Perturbation, Segmentation, Segmentation] | None = None
 
@@ -49,10 +48,9 @@ class Probabilities:
         return self._segmenter.card
 
     def at(self, image: Pixels, conditions: Perturbation, threshold: float) -> Segmentation:
-        """Segments H×W×3 uint8 RGB with this threshold, which is rounded to 1/255.
+        """Segments H×W×3 uint8 RGB as if the threshold were this one, to 1/255.
 
-        The result is exact for one rock class. With several, the most probable one must reach the
-        threshold by itself.
+        Exact for one class of rock; of several, the most probable one alone has to reach it.
         """
         if self._latest is None or self._latest[0] is not image or self._latest[1] != conditions:
             rock, other = (
@@ -72,10 +70,10 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """A network with a threshold that differs from that of its card.
+    """A network with another threshold than its card's.
 
     Attributes:
-        probabilities: Cached result of the network, shared by all thresholds.
+        probabilities: The network's, shared by all thresholds.
         threshold: Probability from which a pixel is rock.
     """
 
@@ -88,22 +86,21 @@ class AtThreshold:
         return self.probabilities.card
 
     def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
-        """Segments a perturbed image, H×W×3 uint8 RGB; the result has the size of the image."""
+        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
         return self.probabilities.at(image, conditions, self.threshold)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Results with one threshold.
+    """What a threshold comes to.
 
     Attributes:
         threshold: Probability from which a pixel is rock.
-        mean_iou: IoU of rock pixels, weighted mean over the cases.
-        precision: Precision of rocks, matched at IoU 0.5, weighted mean over the cases.
-        recall: Recall of rocks, weighted mean over the cases.
-        ious: Name of a case with rock → its IoU.
-        false_rock: Name of a case with a limit → share of its non-rock pixels that are false
-            positives.
+        mean_iou: Weighted mean of the cases' IoU of rock pixels.
+        precision: Weighted mean of the cases' precision of rocks, matched at IoU 0.5.
+        recall: Of their recall.
+        ious: Name of a case that has rock → its IoU.
+        false_rock: Name of a case with a limit → share of what is no rock that is called rock.
         exceeded: Names of the cases whose limit is exceeded.
     """
 
@@ -116,25 +113,25 @@ class Point:
     exceeded: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `--json` prints."""
+        """Returns what `--json` prints of it."""
         return vars(self)
 
 
 def curve(
     segmenter: Segmenter, cases: Mapping[str, Case], thresholds: Iterable[float]
 ) -> list[Point]:
-    """Evaluates each threshold on the half for tuning.
+    """Measures what each threshold comes to on the half that may be chosen by.
 
     Args:
         segmenter: The network.
-        cases: Name → case; all of them have images.
-        thresholds: Thresholds above 0 and below 1.
+        cases: By name, those that are there.
+        thresholds: Above 0, below 1.
 
     Returns:
-        One point per threshold, in ascending order.
+        A point for each, in ascending order.
 
     Raises:
-        DataError: A file cannot be decoded, or no case with a weight has rock.
+        DataError: A file does not decode, or no case has rock to choose by.
     """
     probabilities = Probabilities(segmenter)
     networks = {f'{t:.9f}': AtThreshold(probabilities, t) for t in sorted(set(thresholds))}
@@ -148,57 +145,57 @@ def curve(
 
 
 def _point(threshold: float, cases: Mapping[str, Case], counts: Mapping[str, Counts]) -> Point:
-    case_figures = {
+    told = {
         name: figures(weighted_sum(own, np.ones(len(own.pixels)))) for name, own in counts.items()
     }
     chosen_by = [
         name for name, own in counts.items() if cases[name].weight and own.pixels[:, 1].any()
     ]
     if not chosen_by:
-        raise DataError('no case has both labelled rock and a weight above 0')
+        raise DataError('no case has both labelled rock and a weight: nothing to choose by')
     limits = {
         name: limit
         for name in counts
         if (limit := cases[name].most_false_rock) is not None
-        and not np.isnan(case_figures[name]['false_rock'])
+        and not np.isnan(told[name]['false_rock'])
     }
     weights = [cases[name].weight for name in chosen_by]
     iou, precision, recall = (
-        _mean([float(case_figures[name][figure]) for name in chosen_by], weights)
+        _mean([float(told[name][figure]) for name in chosen_by], weights)
         for figure in ('iou', 'rocks.precision', 'rocks.recall')
     )
-    false_rock = {name: float(case_figures[name]['false_rock']) for name in limits}
+    false_rock = {name: float(told[name]['false_rock']) for name in limits}
     return Point(
         threshold,
         iou,
         precision,
         recall,
-        {name: float(case_figures[name]['iou']) for name in chosen_by},
+        {name: float(told[name]['iou']) for name in chosen_by},
         false_rock,
         [name for name, limit in limits.items() if false_rock[name] > limit],
     )
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    """Returns the weighted mean; NaN, where nothing was found, counts as 0."""
+    """Returns the weighted mean; what is NaN, nothing being found, counts as 0."""
     return float(np.average(np.nan_to_num(values), weights=weights))
 
 
 def best(points: Sequence[Point]) -> Point | None:
-    """Returns the point with the highest mean IoU that exceeds no limit; None if all exceed one."""
+    """Returns the point of the highest mean IoU that exceeds no limit; None if each exceeds one."""
     allowed = [point for point in points if not point.exceeded]
     return max(allowed, key=lambda point: point.mean_iou, default=None)
 
 
 def write_threshold(file: Path, threshold: float) -> None:
-    """Stores a threshold in the metadata of a `.safetensors` file without changing its tensors.
+    """Puts a threshold into the card of a `.safetensors` file; its tensors stay bit for bit.
 
     Raises:
-        WeightsError: The file has another format.
-        OSError: The file cannot be written.
+        WeightsError: It is no such file.
+        OSError: It cannot be written.
     """
     if file.suffix != '.safetensors':
-        raise WeightsError(f'{file}: --write works only with .safetensors')
+        raise WeightsError(f'{file}: --write is for .safetensors')
     card = replace(load_weights(file).card, threshold=threshold)
     with safe_open(file, framework='pt') as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -207,14 +204,14 @@ def write_threshold(file: Path, threshold: float) -> None:
 
 
 def table(points: Sequence[Point], chosen: Point | None, card_threshold: float) -> Table:
-    """Returns the curve as a table, with the best threshold and that of the card marked."""
+    """Returns the curve for people; the chosen threshold has an arrow, the card's a name."""
     heads = ['threshold', '', 'mean IoU', 'rocks, precision', 'rocks, recall']
     heads += [f'IoU {name}' for name in points[0].ious]
-    heads += [f'false positives {name}, %' for name in points[0].false_rock]
+    heads += [f'false rock {name}, %' for name in points[0].false_rock]
     rows = []
     for point in points:
         mark = (
-            '<- best' if point is chosen else 'current' if point.threshold == card_threshold else ''
+            '<- best' if point is chosen else "card's" if point.threshold == card_threshold else ''
         )
         row = [f'{point.threshold:.3f}', mark]
         row += [f'{v:.4f}' for v in (point.mean_iou, point.precision, point.recall)]
@@ -225,60 +222,41 @@ def table(points: Sequence[Point], chosen: Point | None, card_threshold: float) 
         ]
         rows.append(row)
     return Table(
-        'Thresholds on the tuning half; ! = above the limit of false positive pixels of the case',
-        heads,
-        rows,
+        "Threshold curve on the tuning half; ! = above the case's limit of false rock", heads, rows
     )
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog='python -m training.tune')
-    parser.add_argument(
-        '--weights',
-        type=str,
-        default='',
-        help='weights file (default: resnet50 on CUDA, light on a CPU)',
-    )
+    parser.add_argument('--weights', type=str, default='', help='weights file')
     parser.add_argument('--config', action='config', help='YAML file with `cases`')
     parser.add_argument(
-        '--cases',
-        type=dict[str, Case],
-        required=True,
-        help='name: data set and settings of each case; usually in the file of --config',
+        '--cases', type=dict[str, Case], required=True, help='name: what to choose by'
     )
-    parser.add_argument(
-        '--only', nargs='+', type=str, default=[], help='names of the cases to use (default: all)'
-    )
-    parser.add_argument(
-        '--device', default='auto', help='device of the network: auto, cpu, cuda or cuda:N'
-    )
-    parser.add_argument(
-        '--preset', choices=PRESETS, default='auto', help='trade-off between accuracy and speed'
-    )
+    parser.add_argument('--only', nargs='+', type=str, default=[], help='names of cases')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--preset', choices=PRESETS, default='auto', help='accuracy against speed')
     parser.add_argument(
         '--thresholds',
         nargs='+',
         type=float,
         default=[round(0.02 * step, 2) for step in range(10, 46)],
-        help='thresholds to compare, besides the current one (default: 0.2 to 0.9 in steps of'
-        ' 0.02)',
+        help="what to choose among, beside the card's own (default: 0.2 to 0.9)",
     )
     parser.add_argument(
-        '--write',
-        action='store_true',
-        help='store the best threshold in the metadata of the .safetensors file',
+        '--write', action='store_true', help='put the best into the card of the .safetensors file'
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     return parser
 
 
 def _tune(given: Namespace) -> tuple[list[Point], Point | None, float, dict[str, str]]:
-    """Returns the curve, its best point, the current threshold, and the skipped cases."""
+    """Returns the curve, the best of it, the card's threshold, and what is missing."""
     if not all(0 < threshold < 1 for threshold in given.thresholds):
         raise ValueError(f'thresholds must be between 0 and 1, not {given.thresholds}')
     weights = load_weights(given.weights, given.device)
     if given.write and weights.path.suffix != '.safetensors':
-        raise WeightsError(f'{weights.path}: --write works only with .safetensors')
+        raise WeightsError(f'{weights.path}: --write is for .safetensors')
     segmenter = Segmenter(weights, given.device, preset=given.preset)
     wanted = {
         name: case
@@ -308,27 +286,24 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     if given.json:
-        result = {
+        told = {
             'threshold': chosen.threshold if chosen else None,
             'card_threshold': own,
             'missing': missing,
             'curve': [point.to_json() for point in points],
         }
-        print(json.dumps(result))
+        print(json.dumps(told))
     else:
         print(as_text(table(points, chosen, own)))
         for name, reason in missing.items():
             print(f'missing: {name}: {reason}')
         if given.write and chosen:
-            print(
-                f'threshold {chosen.threshold:g} written; the metrics in the metadata are still'
-                ' those of the old threshold'
-            )
+            print(f'threshold {chosen.threshold:g} written; the other figures of the card are old')
     if chosen is None:
         exceeded = ', '.join(points[-1].exceeded)
         print(
-            f'training.tune: no threshold up to {points[-1].threshold:g} keeps the false positive'
-            f' pixels within the limits of: {exceeded}',
+            f'training.tune: no threshold up to {points[-1].threshold:g} keeps false rock within'
+            f' the limits of: {exceeded}',
             file=sys.stderr,
         )
         return 1

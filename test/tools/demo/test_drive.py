@@ -120,7 +120,7 @@ def test_a_drive_that_gives_fewer_masks_than_wanted_says_so(
     await_active(camera, process)
     with Bag(demo_data / 'mars_drive') as bag:
         play_drive(camera, bag, 1.0)
-    assert 'masks came out, not 13' in capsys.readouterr().err
+    assert 'masks instead of 13 arrived' in capsys.readouterr().err
 
 
 def test_an_image_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
@@ -225,9 +225,7 @@ def test_a_header_or_size_that_differs_is_noticed(answered):
     image, result = answered
     check_result(image, result)
     result.messages['rocks'].header.frame_id = 'elsewhere'
-    with pytest.raises(
-        DemoError, match=r'rocks has the header .*elsewhere.*, instead of .*warm_up'
-    ):
+    with pytest.raises(DemoError, match=r'rocks has the header .*elsewhere.* instead of .*warm_up'):
         check_result(image, result)
     result.messages['rocks'].header.frame_id = image.header.frame_id
     result.messages['mask'].width -= 1
