@@ -588,8 +588,8 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
         bench.wait(lambda rocks=rocks: rocks.wanted, name)
         publishers.append(bench.tester.create_publisher(Image, f'/{name}/image_raw', 5))
         bench.wait(publishers[-1].get_subscription_count, name)
-        cameras[name].scale._on_info(camera_info())
-        cameras[name].scale._on_depth(depth_message(depth))
+        cameras[name].geometry._on_info(camera_info())
+        cameras[name].geometry._on_depth(depth_message(depth))
     image = to_message(scene, 'rgb8', Image().header)
     image.header.frame_id = 'camera_optical_frame'
     bench.segmenter.go.clear()
@@ -764,7 +764,7 @@ def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene,
             bench.wait(publisher.get_subscription_count, publisher.topic)
         rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
         bench.wait(lambda rocks=rocks: rocks.wanted, topic)
-        scale = cameras[name].scale
+        scale = cameras[name].geometry
         publishers[0].publish(camera_info())
         publishers[1].publish(depth_message(np.full_like(depth, metres[name])))
         bench.wait(lambda scale=scale: scale._info and scale._heard > 0, 'both to arrive')
