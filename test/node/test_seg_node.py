@@ -650,7 +650,7 @@ def test_the_end_of_the_node_does_not_wait_for_an_image_that_takes_long_and_coun
     bench.segmenter.go.clear()
     bench.send(scene)
     bench.wait(lambda: bench.segmenter.images, 'the image to be in work')
-    worker, statistics = bench.node._worker, bench.node._cameras[0].health
+    worker, statistics = bench.node._worker, bench.node._cameras[0].statistics
     executor, thread = bench.executors[-1]
     executor.shutdown()
     thread.join(20)
