@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
+
+import pytest
 
 from rock_seg_ros.node.outputs import OUTPUTS
 from rock_seg_ros.tools.main import COMMANDS
@@ -37,3 +40,14 @@ def test_each_make_target_in_it_exists() -> None:
     makefile = (ROOT / 'Makefile').read_text()
     for target in re.findall(r'make ([a-z]+)\b', README):
         assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+
+
+def test_its_lines_of_python_write_an_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'demo').symlink_to(ROOT / 'demo')
+    monkeypatch.chdir(tmp_path)
+    lines = re.search(r'## Python\n\n((?:    .*\n)+)', README)
+    assert lines is not None
+    exec(textwrap.dedent(lines[1]), {})
+    assert (tmp_path / 'overlay.png').stat().st_size > 10_000
