@@ -13,4 +13,3 @@ html_css_files = ['wide.css']
 html_title = 'rock_seg_ros'
 html_show_sphinx = False
 html_copy_source = False
-html_theme_options = {'top_of_page_buttons': []}

@@ -172,7 +172,7 @@ def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     if shown and default is not False and 'default' not in text and default != argparse.SUPPRESS:
         spoken = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
         text = f'{text} (default: {spoken})'
-    return text
+    return text.replace(f'{ROOT}/', '')  # a default that is a path in the checkout
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -30,6 +30,7 @@ def test_generated_parts_equal_the_code(generate: ModuleType) -> None:
     assert len(pages) >= 5
     for page, text in pages.items():
         assert page.read_text() == text, f'{page.name} is out of date: run python docs/generate.py'
+        assert str(ROOT) not in text, page.name
 
 
 def test_each_parameter_has_a_row_with_its_default_and_description() -> None:
