@@ -88,7 +88,7 @@ def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
 def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = {
-        'large': torch.randn(64, 128, 1, 1),
+        'large': torch.randn(256, 128, 1, 1),
         'small': torch.randn(32, 3, 3, 3),
         'depthwise': torch.randn(1152, 1, 5, 5),
     }
@@ -330,7 +330,7 @@ def test_int8_is_refused_where_its_scale_is_not_right(
 def test_what_could_not_be_read_again_is_not_written(
     tmp_path: Path, number: float, int8: bool
 ) -> None:
-    state = {'a': torch.full((64, 128), number)}
+    state = {'a': torch.full((256, 128), number)}
     if int8 and number == 1e6:
         save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
         return

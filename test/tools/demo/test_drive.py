@@ -229,7 +229,9 @@ def test_a_header_or_size_that_differs_is_noticed(answered):
         check_result(image, result)
     result.messages['rocks'].header.frame_id = image.header.frame_id
     result.messages['mask'].width -= 1
-    with pytest.raises(DemoError, match=r'a mask is \(48, 63\), its image \(48, 64\)'):
+    with pytest.raises(
+        DemoError, match=r'a mask has the shape \(48, 63\), but its image \(48, 64\)'
+    ):
         check_result(image, result)
 
 
