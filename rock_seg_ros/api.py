@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.geometry.projection import Intrinsics, Plane, View, level_ground
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import Plane, View, level_ground
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from rock_seg_ros import RockSegmenter, SegmentationResult, api
-from rock_seg_ros.perception.geometry.projection import Intrinsics, level_ground
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import level_ground
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / 'demo/samples/images/332.webp'

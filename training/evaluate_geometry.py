@@ -30,14 +30,10 @@ from rock_seg_ros.perception.geometry.abundance import (
     compute_abundance,
     observe,
 )
-from rock_seg_ros.perception.geometry.projection import (
-    Intrinsics,
-    Place,
-    Plane,
-    View,
-    fit_ground,
-    locate,
-)
+from rock_seg_ros.perception.geometry.ground import fit_ground
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.location import Place, locate
+from rock_seg_ros.perception.geometry.view import Plane, View
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks

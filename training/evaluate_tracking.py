@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.geometry.projection import Intrinsics, Sight, View
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
@@ -86,7 +87,7 @@ class Seen:
     found: list[Rock]
     true: list[int]
     overlooked: list[int]
-    sight: Sight | None = None
+    sight: PosedView | None = None
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,11 @@ def see_exactly(rendering: Rendering, min_area: int) -> Seen:
     return Seen(rendering.image, rocks, numbers, [], sight_of(rendering))
 
 
-def sight_of(rendering: Rendering) -> Sight:
+def sight_of(rendering: Rendering) -> PosedView:
     """Returns the depth of an image and where it was taken from."""
     height, width = rendering.depth.shape
     lens = Intrinsics(rendering.intrinsics, np.zeros(0), size=(width, height))
-    return Sight(View(lens, rendering.depth), rendering.pose)
+    return PosedView(View(lens, rendering.depth), rendering.pose)
 
 
 def _rock(instances: NDArray[np.uint16], number: int) -> Rock:

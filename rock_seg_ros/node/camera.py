@@ -23,7 +23,7 @@ from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.abundance import compute_abundance, observe
-from rock_seg_ros.perception.geometry.projection import locate
+from rock_seg_ros.perception.geometry.location import locate
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.instances.tracking import Tracker
 

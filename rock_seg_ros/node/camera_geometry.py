@@ -21,8 +21,9 @@ from rock_seg_ros.node.images import InvalidImageError, read_depth
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.transforms import CameraTransforms
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics, standard_distortion
 from rock_seg_ros.perception.geometry.pairing import Pairing
-from rock_seg_ros.perception.geometry.projection import Intrinsics, View, standard_distortion
+from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.image_io.depth import TRANSPORTS, decode_depth
 
 ALIVE = 1.0  # s; depth that has not come for longer is not waited for

@@ -313,7 +313,7 @@ class SegNode(AsyncLifecycleNode):
         if not _concerns(changed):
             return SetParametersResult(successful=True)
         fixed = first_not_settable(changed)
-        if fixed and self._state_machine.current_state[0] != State.PRIMARY_STATE_UNCONFIGURED:
+        if fixed and self.state_number != State.PRIMARY_STATE_UNCONFIGURED:
             reason = f'{fixed} cannot change while {self.state}; deactivate and clean up first'
             return SetParametersResult(successful=False, reason=reason)
         try:

@@ -15,7 +15,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.perception.geometry.projection import Plane, level_ground
+from rock_seg_ros.perception.geometry.view import Plane, level_ground
 
 try:
     import tf2_ros

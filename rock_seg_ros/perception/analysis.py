@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.projection import Place, Sight, View, locate
+from rock_seg_ros.perception.geometry.location import Place, locate
 from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
+from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmenter import (
     Segmentation,
     Segmenter,
@@ -109,7 +110,7 @@ class Analysis:
             return self._found
         sight = None
         if self.pose is not None and self.view is not None and self.view.depth is not None:
-            sight = Sight(self.view, self.pose)
+            sight = PosedView(self.view, self.pose)
         return self.tracker.follow(self.image, self._found, self.time, sight, self.instances)
 
     @cached_property

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from rock_seg_ros.node.outputs import OverlayCompressed, Rocks
 from rock_seg_ros.node.outputs.clouds import POLYGON_POINT, ROCK_POINT, to_cloud
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.perception.geometry.projection import Place
+from rock_seg_ros.perception.geometry.location import Place
 
 try:
     from vision_msgs.msg import Detection2DArray, LabelInfo

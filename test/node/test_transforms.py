@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from rock_seg_ros.node import transforms as frames
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.node.transforms import CameraTransforms, plane_of
-from rock_seg_ros.perception.geometry.projection import level_ground
+from rock_seg_ros.perception.geometry.view import level_ground
 
 HEIGHT, TILT = 1.2, 0.35
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.geometry.projection import Place
+from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.evaluate_geometry import (
     Error,

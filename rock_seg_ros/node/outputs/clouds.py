@@ -14,7 +14,7 @@ from rock_seg_ros.node.images import fill
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.projection import surface_points
+from rock_seg_ros.perception.geometry.location import surface_points
 
 POINT_TYPES = {
     'float32': PointField.FLOAT32,

@@ -23,7 +23,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import MAX_ROCKS, Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.projection import Place, outlines
+from rock_seg_ros.perception.geometry.location import Place, outlines
 from rock_seg_ros.perception.instances.rocks import Rock
 
 # Diameters at the ends of the markers' colours.

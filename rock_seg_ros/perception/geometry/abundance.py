@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.projection import Place, Plane, View, fit_ground
+from rock_seg_ros.perception.geometry.ground import fit_ground
+from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.view import Plane, View
 from rock_seg_ros.perception.instances.rocks import Rock
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rock_seg_ros.perception.geometry.projection import Place
+from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.instances.rocks import Rock
 
 

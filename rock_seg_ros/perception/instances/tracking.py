@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.projection import Sight, motion_between
+from rock_seg_ros.perception.geometry.view import PosedView, motion_between
 from rock_seg_ros.perception.instances.rocks import Rock, draw_instances
 
 GREY_SIDE = 320  # longer side of the images that the motion is found in, px
@@ -79,14 +79,14 @@ class Tracker:
         self._shape: tuple[int, ...] = ()
         self._time = -math.inf
         self._grey: NDArray[np.uint8] | None = None
-        self._sight: Sight | None = None
+        self._sight: PosedView | None = None
 
     def follow(
         self,
         image: NDArray[np.uint8],
         rocks: Sequence[Rock],
         time: float,
-        sight: Sight | None = None,
+        sight: PosedView | None = None,
         instances: NDArray[np.uint16] | None = None,
     ) -> list[Rock]:
         """Finds out which of the rocks were there before.
@@ -121,7 +121,7 @@ class Tracker:
         return _renamed(rocks, ids)
 
     def _carried(
-        self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: Sight | None
+        self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: PosedView | None
     ) -> _Known:
         """Returns what is known where it is in a new image, nothing if that is of elsewhere."""
         if self._grey is None:
@@ -204,7 +204,7 @@ def _no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _told_motion(
-    old: Sight | None, new: Sight | None, shape: tuple[int, ...]
+    old: PosedView | None, new: PosedView | None, shape: tuple[int, ...]
 ) -> NDArray[np.float32] | None:
     """Returns H×W×2: the motion that depth and poses tell, px of an image of this shape."""
     if old is None or new is None or old.view.depth is None:

@@ -20,7 +20,7 @@ from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import NS
-from rock_seg_ros.perception.geometry.projection import level_ground
+from rock_seg_ros.perception.geometry.view import level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.perception.writing import folder_beside

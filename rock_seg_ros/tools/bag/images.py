@@ -17,7 +17,7 @@ from rock_seg_ros.node.images import ImageReader, InvalidImageError
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import NS
-from rock_seg_ros.perception.geometry.projection import Plane, View
+from rock_seg_ros.perception.geometry.view import Plane, View
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.tools.bag.frames import Frame

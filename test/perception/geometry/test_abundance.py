@@ -17,7 +17,9 @@ from rock_seg_ros.perception.geometry.abundance import (
     fit_abundance,
     observe,
 )
-from rock_seg_ros.perception.geometry.projection import Intrinsics, View, level_ground, locate
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.location import locate
+from rock_seg_ros.perception.geometry.view import View, level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
 

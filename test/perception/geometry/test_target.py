@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.geometry.projection import Place
+from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
 from rock_seg_ros.perception.instances.rocks import Rock
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.projection import Intrinsics, Sight, View
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
 from rock_seg_ros.perception.instances.tracking import Tracker, carry, find_motion
@@ -270,11 +271,13 @@ def striped(shift: int) -> NDArray[np.uint8]:
 def test_depth_and_pose_tell_which_way_a_camera_went_over_stripes_that_look_alike(
     told: bool,
 ) -> None:
-    def sight(shift: int) -> Sight | None:
+    def sight(shift: int) -> PosedView | None:
         lens = Intrinsics(np.diag([100.0, 100, 1]), np.zeros(0), size=(WIDTH, HEIGHT))
         pose = np.eye(4)
         pose[0, 3] = shift * 2 / 100
-        return Sight(View(lens, np.full((HEIGHT, WIDTH), 2, np.float32)), pose) if told else None
+        return (
+            PosedView(View(lens, np.full((HEIGHT, WIDTH), 2, np.float32)), pose) if told else None
+        )
 
     def seen(shift: int) -> list[Rock]:
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
-from rock_seg_ros.perception.geometry.projection import Intrinsics, View
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from rock_seg_ros.tools.bag import report as bag_report

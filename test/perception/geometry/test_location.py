@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels become metres: from depth, from known ground, and never from a guess."""
-
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple
 
 import cv2
@@ -11,20 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.projection import (
-    Intrinsics,
-    Place,
-    Plane,
-    Sight,
-    View,
-    fit_ground,
-    level_ground,
-    locate,
-    motion_between,
-    outlines,
-    standard_distortion,
-    surface_points,
-)
+from rock_seg_ros.perception.geometry.ground import fit_ground
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.location import Place, locate, outlines, surface_points
+from rock_seg_ros.perception.geometry.view import Plane, View, level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 
@@ -79,7 +66,7 @@ def is_unknown(place: Place) -> bool:
 
 
 @pytest.mark.parametrize('intrinsics', [PINHOLE, BARREL, FISHEYE])
-def test_a_balls_place_is_that_of_its_visible_surface_whatever_the_lens(
+def test_the_place_of_a_ball_is_that_of_its_visible_surface_for_every_lens_model(
     intrinsics: Intrinsics,
 ) -> None:
     depth, hit = ball_on_ground(intrinsics)
@@ -94,18 +81,7 @@ def test_a_balls_place_is_that_of_its_visible_surface_whatever_the_lens(
     assert place.height == pytest.approx(top, abs=0.015)
 
 
-@pytest.mark.parametrize('intrinsics', [PINHOLE, BARREL, FISHEYE])
-def test_rays_lead_back_to_their_pixels_by_opencvs_own_projection(intrinsics: Intrinsics) -> None:
-    pixels = np.array([(0, 0), (159.5, 119.5), (319, 239), (40.25, 200.5)])
-    rays = intrinsics.rays(pixels)[:, None]
-    still = np.zeros(3)
-    project: Callable = cv2.fisheye.projectPoints if intrinsics is FISHEYE else cv2.projectPoints
-    distortion = intrinsics.distortion if intrinsics.distortion.size else np.zeros(4)
-    back = project(rays, still, still, MATRIX, distortion)[0]
-    assert back.reshape(-1, 2) == pytest.approx(pixels, abs=0.02)
-
-
-def test_background_in_a_sloppy_mask_and_mixed_pixels_at_its_edge_do_not_move_the_rock() -> None:
+def test_background_in_a_coarse_mask_and_mixed_edge_pixels_do_not_move_the_rock() -> None:
     depth, hit = ball_on_ground(PINHOLE)
     (exact,) = locate(rocks_of(hit), View(PINHOLE, depth))
     mixed = cv2.blur(depth, (5, 5))
@@ -128,7 +104,7 @@ def test_far_background_behind_two_fifths_of_a_mask_does_not_move_the_rock() -> 
     )
 
 
-def test_noise_holes_and_unknown_values_leave_the_place_within_a_hundredth() -> None:
+def test_noise_holes_and_unknown_depth_change_the_place_by_less_than_one_percent() -> None:
     chance = np.random.default_rng(5)
     depth, hit = ball_on_ground(PINHOLE)
     (exact,) = locate(rocks_of(hit), View(PINHOLE, depth))
@@ -141,7 +117,7 @@ def test_noise_holes_and_unknown_values_leave_the_place_within_a_hundredth() -> 
     assert place.height == pytest.approx(exact.height, abs=0.03)
 
 
-def test_the_ground_is_found_among_other_rocks_that_nobody_told_of() -> None:
+def test_the_ground_around_a_rock_is_found_among_undetected_rocks() -> None:
     depth, hit = ball_on_ground(PINHOLE)
     (alone,) = locate(rocks_of(hit), View(PINHOLE, depth))
     for x, y in ((165, 115), (160, 140), (170, 158)):
@@ -150,7 +126,7 @@ def test_the_ground_is_found_among_other_rocks_that_nobody_told_of() -> None:
     assert beside.height == pytest.approx(alone.height, abs=0.01)
 
 
-def test_depth_that_is_noisier_than_a_rock_is_wide_does_not_make_it_smaller() -> None:
+def test_depth_noise_above_the_width_of_a_rock_does_not_make_it_smaller() -> None:
     mask = disc(160, 120, 8)
     noise = np.random.default_rng(2).normal(0, 0.6, SIZE[::-1])
     (place,) = locate(rocks_of(mask), View(PINHOLE, (9 + noise).astype(np.float32)))
@@ -159,7 +135,7 @@ def test_depth_that_is_noisier_than_a_rock_is_wide_does_not_make_it_smaller() ->
 
 
 @pytest.mark.parametrize('value', [np.nan, 0.0, np.inf, -1.0])
-def test_without_any_depth_nothing_is_known_of_a_rock(value: float) -> None:
+def test_without_depth_and_ground_the_place_is_unknown(value: float) -> None:
     depth = np.full(SIZE[::-1], value, np.float32)
     rocks = rocks_of(disc(160, 120, 20) | disc(40, 40, 5))
     assert all(is_unknown(place) for place in locate(rocks, View(PINHOLE, depth)))
@@ -167,7 +143,7 @@ def test_without_any_depth_nothing_is_known_of_a_rock(value: float) -> None:
     assert all(is_unknown(place) for place in locate(rocks, View(PINHOLE)))
 
 
-def test_too_few_pixels_with_depth_are_no_place_and_enough_are_one() -> None:
+def test_a_place_needs_enough_pixels_with_depth() -> None:
     mask = disc(160, 120, 20)
     rows = np.flatnonzero(mask.any(axis=1))
     for share, known in ((0.2, False), (0.45, True)):
@@ -177,7 +153,7 @@ def test_too_few_pixels_with_depth_are_no_place_and_enough_are_one() -> None:
         assert is_unknown(place) is not known
 
 
-def test_an_image_that_is_all_rock_is_looked_at_in_all_its_columns() -> None:
+def test_a_rock_that_fills_the_image_is_sampled_in_all_columns() -> None:
     """Its left edge has no depth, as stereo leaves it."""
     depth = np.full((480, 640), 2.0, np.float32)
     depth[:, :40] = np.nan
@@ -186,7 +162,7 @@ def test_an_image_that_is_all_rock_is_looked_at_in_all_its_columns() -> None:
     assert place.position[2] == 2.0
 
 
-def test_no_ground_in_sight_leaves_only_the_height_open() -> None:
+def test_without_visible_ground_only_the_height_is_unknown() -> None:
     everything = np.ones(SIZE[::-1], bool)
     (place,) = locate(rocks_of(everything), View(PINHOLE, np.full(SIZE[::-1], 2, np.float32)))
     assert place.position == pytest.approx((0, 0, 2), abs=1e-6)
@@ -194,7 +170,7 @@ def test_no_ground_in_sight_leaves_only_the_height_open() -> None:
     assert np.isnan(place.height)
 
 
-def test_a_strip_of_ground_too_narrow_for_a_plane_tells_no_height() -> None:
+def test_a_strip_of_ground_too_narrow_for_a_plane_gives_no_height() -> None:
     for rows, known in ((4, False), (60, True)):
         mask = np.ones(SIZE[::-1], bool)
         mask[-rows:] = False
@@ -214,7 +190,7 @@ def test_a_rock_of_one_pixel_and_rocks_in_the_corners_have_places() -> None:
     assert smallest.diameter == pytest.approx(2 * z / FOCAL / np.sqrt(np.pi))
 
 
-def test_on_known_ground_a_rock_is_as_far_as_its_foot() -> None:
+def test_on_known_ground_the_depth_of_a_rock_is_that_of_its_foot() -> None:
     for intrinsics in (PINHOLE, BARREL):
         foot = np.array([0.3, 0.0, 3.0])
         foot[1] = -(GROUND.offset + foot @ GROUND.normal) / GROUND.normal[1]
@@ -235,7 +211,7 @@ def test_on_known_ground_a_rock_is_as_far_as_its_foot() -> None:
         assert place.diameter > 0.09
 
 
-def test_on_known_ground_nothing_is_told_of_rocks_at_the_horizon_or_cut_by_the_border() -> None:
+def test_on_known_ground_rocks_at_the_horizon_or_the_border_have_no_place() -> None:
     ground = level_ground(1.2, np.radians(10))
     horizon = 119.5 - FOCAL * np.tan(np.radians(10))
     view = View(PINHOLE, ground=ground)
@@ -246,7 +222,7 @@ def test_on_known_ground_nothing_is_told_of_rocks_at_the_horizon_or_cut_by_the_b
         assert is_unknown(place) is not known
 
 
-def test_depth_is_trusted_before_the_ground_which_helps_where_depth_is_missing() -> None:
+def test_depth_takes_precedence_and_the_ground_is_used_where_depth_is_missing() -> None:
     rocks = rocks_of(disc(100, 150, 10) | disc(220, 150, 9))
     depth = np.full(SIZE[::-1], 5, np.float32)
     depth[:, :160] = np.nan
@@ -257,25 +233,7 @@ def test_depth_is_trusted_before_the_ground_which_helps_where_depth_is_missing()
     assert dark.position[2] < 4 < seen.position[2]
 
 
-def test_level_ground_has_its_horizon_and_height_where_tilt_and_roll_say() -> None:
-    ground = level_ground(2.0, 0.0, np.radians(5))
-    left, right = np.array([(-1.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
-    assert ground.normal @ ground.normal == pytest.approx(1)
-    assert ground.closeness(np.array([left, right])) == pytest.approx(
-        np.array([-1, 1]) * np.sin(np.radians(5)) / 2
-    )
-    below = level_ground(2.0, np.pi / 2)
-    assert below.closeness(np.array([[0, 0, 1.0]])) == pytest.approx([0.5])
-    assert below.heights(np.array([[0, 0, 1.5]])) == pytest.approx([0.5])
-
-
-@pytest.mark.parametrize('height', [0.0, -1.0, np.nan, np.inf])
-def test_a_camera_that_is_not_above_the_ground_is_refused(height: float) -> None:
-    with pytest.raises(ValueError, match='ground'):
-        level_ground(height, 0.3)
-
-
-def test_one_plane_is_fitted_to_all_that_is_no_rock() -> None:
+def test_fit_ground_fits_one_plane_to_all_pixels_that_are_not_rock() -> None:
     depth, hit = ball_on_ground(PINHOLE)
     plane = fit_ground(rocks_of(hit), View(PINHOLE, depth))
     assert plane is not None
@@ -306,7 +264,7 @@ def test_surface_points_lie_on_the_rock_and_on_one_grid_of_pixels(step: int) -> 
     assert (np.abs(away - RADIUS) < 0.01).mean() > 0.8
 
 
-def test_surface_points_leave_out_what_lies_far_behind_within_the_mask() -> None:
+def test_surface_points_exclude_far_background_within_the_mask() -> None:
     mask = disc(160, 120, 20)
     depth = np.full(SIZE[::-1], 2.0, np.float32)
     depth[:, 165:] = 9.0
@@ -315,7 +273,7 @@ def test_surface_points_leave_out_what_lies_far_behind_within_the_mask() -> None
     assert (points[:, 2] == 2.0).all()
 
 
-def test_pixels_without_depth_of_a_rock_as_wide_as_it_is_far_are_no_surface_points() -> None:
+def test_surface_points_exclude_pixels_without_depth() -> None:
     depth = np.full(SIZE[::-1], 2.0, np.float32)
     depth[:, 220:] = 0
     points = surface_points(rocks_of(depth > -1), View(PINHOLE, depth), 4)
@@ -323,7 +281,7 @@ def test_pixels_without_depth_of_a_rock_as_wide_as_it_is_far_are_no_surface_poin
     assert (points[:, 2] == 2.0).all()
 
 
-def test_outlines_are_at_the_rocks_depth_or_on_the_plane_before_the_camera() -> None:
+def test_outlines_are_at_the_depth_of_the_rock_or_at_one_metre() -> None:
     rocks = rocks_of(disc(100, 100, 10) | disc(200, 100, 9))
     place = Place((0.0, 0.0, 3.0), (0.1, 0.1, 0.1), 0.1, 0.1, 3.0)
     near, flat = outlines(rocks, [place, Place.unknown()], PINHOLE)
@@ -335,89 +293,13 @@ def test_outlines_are_at_the_rocks_depth_or_on_the_plane_before_the_camera() -> 
         assert pixels[:, :2] / pixels[:, 2:] == pytest.approx(rock.polygon, abs=1e-3)
 
 
-def test_no_rocks_have_no_places_points_or_outlines() -> None:
+def test_without_rocks_there_are_no_places_points_or_outlines() -> None:
     view = View(PINHOLE, ground_depth(PINHOLE), GROUND)
     assert locate([], view) == outlines([], [], PINHOLE) == []
     assert surface_points([], view, 4).shape == (0, 3)
 
 
-@pytest.mark.parametrize(
-    ('matrix', 'distortion', 'model', 'size', 'reason'),
-    [
-        (np.zeros((3, 3)), [], 'plumb_bob', SIZE, 'focal'),
-        (np.full((3, 3), np.nan), [], 'plumb_bob', SIZE, 'finite'),
-        (np.eye(4), [], 'plumb_bob', SIZE, '3×3'),
-        (MATRIX, [0.1, np.nan, 0, 0], 'plumb_bob', SIZE, 'finite'),
-        (MATRIX, [0.1, 0, 0], 'plumb_bob', SIZE, '3 distortion'),
-        (MATRIX, [0.1, 0, 0, 0], 'wide', SIZE, "'wide'"),
-        (MATRIX, [0.1, 0, 0, 0], '', SIZE, "''"),
-        (MATRIX, [0.1] * 5, 'equidistant', SIZE, '5 distortion'),
-        (MATRIX, [], 'plumb_bob', (0, 0), '0×0'),
-    ],
-)
-def test_what_is_no_camera_is_refused_in_one_line(
-    matrix: NDArray, distortion: list[float], model: str, size: tuple[int, int], reason: str
-) -> None:
-    with pytest.raises(ValueError, match=reason) as refused:
-        Intrinsics(matrix, np.array(distortion), model, size)
-    assert '\n' not in str(refused.value)
-
-
-def test_a_camera_without_a_distortion_model_may_have_no_distortion() -> None:
-    for distortion in (np.zeros(0), np.zeros(5)):
-        rays = Intrinsics(MATRIX, distortion, '', SIZE).rays(np.array([[159.5, 119.5]]))
-        assert rays == pytest.approx(np.array([[0, 0, 1]]))
-
-
-@pytest.mark.parametrize('model', ['none', '', 'pinhole', 'plumb_bob', 'equidistant'])
-@pytest.mark.parametrize('count', [0, 3, 5, 6, 14])
-def test_no_distortion_needs_no_model_and_no_count(model: str, count: int) -> None:
-    name, coefficients = standard_distortion(model, np.zeros(count))
-    lens = Intrinsics(MATRIX, coefficients, name, SIZE)
-    assert lens.rays(np.array([[159.5, 119.5]])) == pytest.approx(np.array([[0, 0, 1]]))
-    assert lens.pixels(np.array([[0, 0, 1.0]])) == pytest.approx(np.array([[159.5, 119.5]]))
-
-
-@pytest.mark.parametrize(
-    ('model', 'coefficients', 'standard', 'count'),
-    [
-        ('radtan', [0.1, -0.05, 1e-3, 1e-3], 'plumb_bob', 4),
-        ('Brown-Conrady', [0.1, -0.05, 1e-3, 1e-3, 0.01], 'plumb_bob', 5),
-        ('fisheye', [0.01, 0, 0, 0], 'equidistant', 4),
-        ('kannala_brandt4', [0.01, 0.02, 0, 0], 'equidistant', 4),
-        ('KANNALA_BRANDT', [0.01, 0.02, 0, 0], 'equidistant', 4),
-        ('equi', [0.01, 0, 0, 0], 'equidistant', 4),
-        ('equidistant', [0.01, 0.02, 0.03, 0.04, 0], 'equidistant', 4),
-        ('plumb_bob', [0.1, 0, 0, 0, 0, 0, 0], 'plumb_bob', 4),
-        ('plumb_bob', [0.1, 0, 0, 0, 0.2, 0], 'plumb_bob', 5),
-        ('rational_polynomial', [0.1] * 8 + [0] * 2, 'rational_polynomial', 8),
-    ],
-)
-def test_other_names_are_the_same_models_and_zeros_beyond_a_model_count_for_nothing(
-    model: str, coefficients: list[float], standard: str, count: int
-) -> None:
-    name, kept = standard_distortion(model, np.array(coefficients))
-    assert (name, kept.tolist()) == (standard, coefficients[:count])
-    Intrinsics(MATRIX, kept, name, SIZE)
-
-
-@pytest.mark.parametrize(
-    ('model', 'coefficients', 'reason'),
-    [
-        ('equidistant', [0.1, 0, 0, 0, 0.1], '5 distortion'),
-        ('plumb_bob', [0.1, 0, 0], '3 distortion'),
-        ('none', [0.1, 0, 0, 0], "'none'"),
-    ],
-)
-def test_coefficients_that_count_and_have_no_model_are_still_refused(
-    model: str, coefficients: list[float], reason: str
-) -> None:
-    name, kept = standard_distortion(model, np.array(coefficients))
-    with pytest.raises(ValueError, match=reason):
-        Intrinsics(MATRIX, kept, name, SIZE)
-
-
-def test_depth_or_rocks_of_another_image_size_are_refused() -> None:
+def test_depth_or_rocks_of_another_image_size_are_rejected() -> None:
     with pytest.raises(ValueError, match='depth is 100×50'):
         View(PINHOLE, np.zeros((50, 100), np.float32))
     small = Intrinsics(MATRIX, np.zeros(0), size=(100, 100))
@@ -426,7 +308,7 @@ def test_depth_or_rocks_of_another_image_size_are_refused() -> None:
             locate(rocks_of(disc(160, 120, 20)), view)
 
 
-def test_many_rocks_are_located_as_each_of_them_alone() -> None:
+def test_many_rocks_are_located_like_each_rock_alone() -> None:
     chance = np.random.default_rng(1)
     mask = np.zeros(SIZE[::-1], bool)
     for x, y in chance.integers((5, 60), (315, 235), (60, 2)):
@@ -440,48 +322,3 @@ def test_many_rocks_are_located_as_each_of_them_alone() -> None:
         (alone,) = locate([rock], View(PINHOLE, depth, GROUND))
         assert place.position == pytest.approx(alone.position)
         assert place.diameter == pytest.approx(alone.diameter)
-
-
-def test_the_motion_of_what_is_near_is_the_larger_one() -> None:
-    depth = np.full((48, 64), 4.0, np.float32)
-    depth[:, 32:] = 2.0
-    lens = Intrinsics(
-        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
-    )
-    right = np.eye(4)
-    right[0, 3] = 0.4  # the camera moves, so what it sees goes left
-    motion = motion_between(Sight(View(lens, depth), np.eye(4)), Sight(View(lens, depth), right))
-    assert motion is not None
-    assert motion.shape == (6, 8, 2)
-    assert np.allclose(motion[:, :4, 0], -0.4 * 50 / 4)
-    assert np.allclose(motion[:, 4:, 0], -0.4 * 50 / 2)
-    assert np.allclose(motion[..., 1], 0, atol=1e-5)
-
-
-def test_a_turned_camera_moves_the_image_whatever_the_depth_and_without_any_there_is_none() -> None:
-    lens = Intrinsics(
-        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
-    )
-    depth = np.full((48, 64), np.nan, np.float32)
-    turned = np.eye(4)
-    turned[:3, :3] = cv2.Rodrigues(np.array([0, 0.1, 0]))[0]  # to the right
-    dark = Sight(View(lens, depth), np.eye(4))
-    assert motion_between(dark, Sight(View(lens, depth), turned)) is None
-    seen = depth.copy()
-    seen[20] = 3.0
-    motion = motion_between(Sight(View(lens, seen), np.eye(4)), Sight(View(lens, depth), turned))
-    assert motion is not None
-    assert motion[3, 4, 0] == pytest.approx(-50 * np.tan(0.1), rel=0.05)
-
-
-@pytest.mark.parametrize('model', ['plumb_bob', 'equidistant', ''])
-def test_pixels_are_where_rays_come_from(model: str) -> None:
-    distortion = {'plumb_bob': [0.1, -0.05, 1e-3, 1e-3, 0], 'equidistant': [0.01, 0, 0, 0]}
-    lens = Intrinsics(
-        np.array([[400.0, 0, 319.5], [0, 410, 239.5], [0, 0, 1]]),
-        np.array(distortion.get(model, []), np.float64),
-        model,
-        (640, 480),
-    )
-    points = np.array([[10.0, 20], [320, 240], [600, 400]])
-    assert lens.pixels(3 * lens.rays(points)) == pytest.approx(points, abs=0.01)
