@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+# Two test processes share the cores; threads that wait for each other would slow both down.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'
 # A shell starts background jobs with Ctrl-C ignored, and so would every child of theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -204,10 +204,15 @@ def test_both_output_strides_run(weights_file: Path, small_image: NDArray[np.uin
     assert fine.segment(small_image).class_ids.shape == (64, 80)
 
 
+@pytest.mark.parametrize('backend', ['torch', 'openvino'])
 def test_bfloat16_is_close_to_float32(
-    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8]
+    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8], backend: str
 ) -> None:
-    coarse = Segmenter(load_weights(weights_file), 'cpu', precision='bf16')
+    if backend == 'openvino':
+        core = pytest.importorskip('openvino').Core()
+        if 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            pytest.skip('OpenVINO has no bf16 on this CPU')
+    coarse = Segmenter(load_weights(weights_file), 'cpu', precision='bf16', backend=backend)
     assert coarse.precision == 'bf16'
     one, two = (s.segment(small_image, 0.0).confidence / 255 for s in (segmenter, coarse))
     assert np.abs(one - two).mean() < 0.02

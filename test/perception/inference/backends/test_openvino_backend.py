@@ -143,6 +143,18 @@ def test_a_precision_that_cannot_be_is_refused(
         OpenVinoBackend(load_weights(weights_file), CPU, precision, 0)
 
 
+def test_bf16_is_rejected_on_a_cpu_without_it(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ['FP32', 'INT8']
+
+    monkeypatch.setattr(openvino_backend, '_core', Core)
+    with pytest.raises(WeightsError, match="this CPU has no bf16; use precision 'fp32'"):
+        OpenVinoBackend(weights, CPU, 'bf16', 0)
+
+
 def test_another_device_is_refused(weights: Weights) -> None:
     with pytest.raises(WeightsError, match=r"is for the CPU; on 'cuda:1' use 'torch'"):
         OpenVinoBackend(weights, torch.device('cuda:1'), 'auto', 0)
