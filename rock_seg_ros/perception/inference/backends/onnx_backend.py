@@ -29,6 +29,7 @@ LONGEST_RUN = 60.0  # s
 # s. DeepLabV3 opens in seconds. A graph can keep ONNX Runtime busy for hours, since constants are
 # computed while it is opened. A node opens a file up to three times within its limit for loading.
 LONGEST_OPENING = 120.0
+LONGEST_BUILD = 600.0  # s, of a TensorRT engine; a Jetson needs minutes
 SMALL = 64  # px, of the image that a graph is tried out on
 MOST_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
 Provider = tuple[str, dict[str, Any]]
@@ -50,8 +51,8 @@ def read_metadata(file: Path) -> dict[str, str]:
     return dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _open_session(file: Path, options: Any, **arguments: Any) -> Any:
-    """Opens a graph, and waits for that no longer than `LONGEST_OPENING`.
+def _open_session(file: Path, options: Any, limit: float | None = None, **arguments: Any) -> Any:
+    """Opens a graph, and waits for that no longer than `limit` s (None = `LONGEST_OPENING`).
 
     Opening cannot be interrupted. The thread of a graph that takes longer is abandoned: it goes on
     computing, and keeps its memory, until the graph is open or the process ends.
@@ -71,12 +72,12 @@ def _open_session(file: Path, options: Any, **arguments: Any) -> Any:
             session.set_exception(error)
 
     threading.Thread(target=open_graph, name='open ONNX graph', daemon=True).start()
+    limit = LONGEST_OPENING if limit is None else limit
     try:
-        return session.result(LONGEST_OPENING)
+        return session.result(limit)
     except TimeoutError:
-        limit = f'{LONGEST_OPENING:g} s'
         raise TimeoutError(
-            f'ONNX Runtime did not finish opening the graph within {limit}'
+            f'ONNX Runtime did not finish opening the graph within {limit:g} s'
         ) from None
 
 
@@ -231,7 +232,9 @@ class OnnxBackend:
         if not result.isfinite().all():
             raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
 
-    def _run(self, session: Any, images: Tensor, result: Tensor) -> None:
+    def _run(
+        self, session: Any, images: Tensor, result: Tensor, limit: float = LONGEST_RUN
+    ) -> None:
         import onnxruntime
 
         binding = session.io_binding()
@@ -243,7 +246,7 @@ class OnnxBackend:
             torch.cuda.current_stream(self.device).synchronize()
         options = onnxruntime.RunOptions()
         # What loops in a graph is its maker's; a run that is told to end does so between two nodes.
-        ending = threading.Timer(LONGEST_RUN, setattr, (options, 'terminate', True))
+        ending = threading.Timer(limit, setattr, (options, 'terminate', True))
         ending.daemon = True
         ending.start()
         try:
@@ -279,7 +282,7 @@ class OnnxBackend:
         with self._building:
             session = self._open(self._providers, folder)
             images = torch.zeros(shape, device=self.device)
-            self._run(session, images, self._room(shape))
+            self._run(session, images, self._room(shape), LONGEST_BUILD)
         with self._changing:
             self._engines[shape] = session
             if len(self._engines) > MOST_ENGINES:
@@ -310,7 +313,10 @@ class OnnxBackend:
         providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
             # Its fallback would be to another provider without these options, such as the device.
-            session = _open_session(self._file, options, providers=providers, enable_fallback=0)
+            limit = LONGEST_BUILD if names[0] == TENSORRT else None
+            session = _open_session(
+                self._file, options, limit, providers=providers, enable_fallback=0
+            )
         except Exception as error:  # noqa: BLE001  its own errors share no base class
             raise WeightsError(f'{self._file}: {first_line(error)}') from None
         if session.get_providers()[0] != names[0]:  # it takes the next without a word

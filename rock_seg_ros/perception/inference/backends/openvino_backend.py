@@ -161,10 +161,9 @@ def _compile(
         raise WeightsError(f"{weights.path}: this CPU has no bf16; use precision 'fp32'")
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter('ignore')
-        graph = openvino.convert_model(
-            _Part(model, method).eval(),
-            example_input=tuple(torch.zeros(1, *one) for one in inputs),
-            input=[[-1, one[0], -1, -1] for one in inputs],
-        )
+        # Traced here, since OpenVINO would trace a second time to compare.
+        example = tuple(torch.zeros(1, *one) for one in inputs)
+        traced = torch.jit.trace(_Part(model, method).eval(), example, check_trace=False)
+        graph = openvino.convert_model(traced, input=[[-1, one[0], -1, -1] for one in inputs])
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': HINTS[precision]}
     return core.compile_model(graph, 'CPU', settings)

@@ -180,6 +180,24 @@ def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
     assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
 
 
+def test_an_engine_may_take_longer_to_build_than_a_graph_to_open_or_to_run(
+    tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+
+    def timer(seconds: float, *_: object) -> Any:
+        limits.append(seconds)
+        return SimpleNamespace(start=lambda: None, cancel=lambda: None)
+
+    monkeypatch.setattr(onnx_backend, 'LONGEST_OPENING', 0.01)
+    tensorrt.go.clear()
+    opening = threading.Timer(0.1, tensorrt.go.set)
+    opening.start()
+    monkeypatch.setattr(onnx_backend.threading, 'Timer', timer)
+    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert limits == [onnx_backend.LONGEST_BUILD, onnx_backend.LONGEST_RUN]
+
+
 def test_images_of_a_new_shape_do_not_wait_until_its_engine_is_built(
     tensorrt: SimpleNamespace,
 ) -> None:
@@ -217,7 +235,9 @@ def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_
         tensorrt.scores(1, 3, size, size)
         assert tensorrt.built.acquire(timeout=20)
     assert len(tensorrt.backend._engines) == MOST_ENGINES
+    tensorrt.go.clear()
     assert tensorrt.scores(1, 3, 32, 32) == CUDA
+    tensorrt.go.set()
     assert tensorrt.built.acquire(timeout=20)
     assert tensorrt.scores(1, 3, 32, 32) == TENSORRT
 
