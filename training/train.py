@@ -29,7 +29,7 @@ from training.checkpoints import (
     remove_leftovers,
 )
 from training.config import Precision, TrainingConfig
-from training.datasets import CropsAndImages
+from training.data_module import CropsAndImages
 from training.module import RockSegmentation
 from training.pretrained import start
 from training.progress import WholeRunBar

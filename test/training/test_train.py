@@ -29,7 +29,7 @@ from training.arguments import read_config
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
-from training.datasets import CropsAndImages
+from training.data_module import CropsAndImages
 from training.losses import segmentation_loss
 from training.sources import DataError, SourceConfig
 from training.train import _trainer, main, train
@@ -44,14 +44,14 @@ from pathlib import Path
 
 import torch
 
-import training.datasets
+import training.data_module
 import training.module
 
 test, notes = runpy.run_path(sys.argv.pop(1)), Path(sys.argv.pop(1))
 sys.argv[1:1] = [str(test['__file__']), str(notes)]  # the second process is started with these
 rank = os.environ.get('LOCAL_RANK', '0')
 training.module.build = lambda card, aux: test['Tiny'](plain=True)
-crop = training.datasets.RandomCrops.__getitem__
+crop = training.data_module.RandomCrops.__getitem__
 
 
 def noted(self, draw):
@@ -60,7 +60,7 @@ def noted(self, draw):
     return crop(self, draw)
 
 
-training.datasets.RandomCrops.__getitem__ = noted
+training.data_module.RandomCrops.__getitem__ = noted
 training.module.RockSegmentation.on_train_end = lambda self: torch.save(
     self.model.state_dict(), notes / f'weights_{rank}.pt'
 )

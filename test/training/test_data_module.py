@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from training.augmentation import AugmentationConfig
 from training.config import DistillConfig, Stage, TrainingConfig
-from training.datasets import (
+from training.data_module import (
     CropLoader,
     CropsAndImages,
     EpochOfDraws,
