@@ -37,11 +37,11 @@ from training.cases import (
     parts_of,
 )
 from training.curves import read_curves
+from training.datasets import DataError
 from training.evaluation import ImageResult, NetworkResult, Result
 from training.metrics import compare
 from training.report import write_report
 from training.sheet import worst_sheet
-from training.sources import DataError
 from training.tables import Table, as_markdown, as_text, differences_table, figures_table
 from training.writing import write_atomically, write_image
 

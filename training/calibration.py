@@ -17,7 +17,7 @@ from rock_seg_ros.perception.inference.presets import preset_stride
 from rock_seg_ros.perception.inference.quantization import rounded_inputs
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.weights_file import Weights
-from training.sources import DataError, Sample
+from training.datasets import DataError, Sample
 
 
 def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:

@@ -15,10 +15,10 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.datasets import Labelled, MissingDataError, Sample, SourceConfig, find_samples
+from training.datasets.splits import halve
 from training.evaluation import ImageResult, Perturbation, count_image, segment_perturbed
 from training.metrics import Window, windows
-from training.sources import Labelled, MissingDataError, Sample, SourceConfig, find_samples
-from training.sources.splits import halve
 
 HALF_CHOICES = ('report', 'tune', 'both')
 # A node reports the 200 largest rocks by default; what is measured is which are found at all.

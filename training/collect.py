@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, decode_rgb
-from training.sources.sample import DataError
+from training.datasets.sample import DataError
 from training.synthetic.writing import atomic_folder
 from training.writing import write_atomically, write_image
 

@@ -10,8 +10,8 @@ from typing import Literal
 from rock_seg_ros.perception.inference.card import RIM, Card
 from rock_seg_ros.perception.inference.networks import Network, network_of
 from training.augmentation import AugmentationConfig
+from training.datasets import SourceConfig
 from training.losses import REGION_LOSSES
-from training.sources import SourceConfig
 
 PRETRAINED = 'pretrained'
 OPTIMIZERS = ('adamw', 'sgd')

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from training.augmentation import AugmentationConfig
-from training.sources import IGNORE
+from training.datasets import IGNORE
 from training.transforms import log_uniform
 
 SMALLEST = 64  # px; less would not outlast a smaller scale and a soft border

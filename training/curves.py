@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from training.sources import DataError
+from training.datasets import DataError
 from training.writing import write_atomically
 
 FILE_NAME = 'curves.csv'

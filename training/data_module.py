@@ -18,9 +18,9 @@ from typing_extensions import override
 
 from training.config import TrainingConfig
 from training.copy_paste import paste_rocks
+from training.datasets import IGNORE, DataError, Labelled, Sample, check, find_samples
 from training.rims import mark_rims
 from training.self_training import label_sources
-from training.sources import IGNORE, DataError, Labelled, Sample, check, find_samples
 from training.transforms import geometric_transform, photometric_transform
 
 KEPT = 1024  # decoded images that a loader process keeps for further crops

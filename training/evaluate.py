@@ -21,9 +21,9 @@ from rock_seg_ros.perception.inference.segmenter import (
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.curves import read_curves
+from training.datasets import DataError, find_samples
+from training.datasets.options import add_source_options, source_of
 from training.evaluation import NetworkResult, Perturbation, evaluate
-from training.sources import DataError, find_samples
-from training.sources.options import add_source_options, source_of
 
 
 def lines(figures: dict[str, Any], intervals: dict[str, Any], path: str = '') -> Iterator[str]:

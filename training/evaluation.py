@@ -17,8 +17,8 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.datasets import DataError, Labelled, Sample
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
-from training.sources import DataError, Labelled, Sample
 
 
 @dataclass(frozen=True)

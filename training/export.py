@@ -30,10 +30,10 @@ from rock_seg_ros.perception.inference.weights_file import (
     write_beside,
 )
 from training.calibration import measure_ranges
+from training.datasets import DataError, Sample, SourceConfig, find_samples
+from training.datasets.options import add_source_options, source_of
+from training.datasets.selection import evenly_spaced
 from training.evaluation import Result, evaluate
-from training.sources import DataError, Sample, SourceConfig, find_samples
-from training.sources.options import add_source_options, source_of
-from training.sources.selection import evenly_spaced
 
 ONNX_OPSET = 18
 MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's

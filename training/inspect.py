@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.errors import all_lines, printable, visible
 from rock_seg_ros.perception.image_io.image_files import image_files
 from training.arguments import read_config
-from training.sources import (
+from training.datasets import (
     DataError,
     Problem,
     Sample,
@@ -24,12 +24,12 @@ from training.sources import (
     find_samples,
     read_all,
 )
-from training.sources.contact_sheet import pages, thumbnail
-from training.sources.formats import FORMATS
-from training.sources.labels import BACKGROUND, IGNORED
-from training.sources.options import add_source_options, source_of
-from training.sources.selection import evenly_spaced
-from training.sources.statistics import Statistics
+from training.datasets.contact_sheet import pages, thumbnail
+from training.datasets.formats import FORMATS
+from training.datasets.labels import BACKGROUND, IGNORED
+from training.datasets.options import add_source_options, source_of
+from training.datasets.selection import evenly_spaced
+from training.datasets.statistics import Statistics
 from training.writing import write_atomically, write_image
 
 Summary = dict[str, Any]

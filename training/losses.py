@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.sources import IGNORE
+from training.datasets import IGNORE
 
 
 def dice_loss(scores: Tensor, targets: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from torchmetrics.functional.classification import binary_confusion_matrix
 
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.datasets import IGNORE
 from training.matching import SIZES, count_rocks_by_tile, rock_labels, true_labels
-from training.sources import IGNORE
 
 BOUNDARY_RATIO = 0.02
 CALIBRATION_BINS = 15

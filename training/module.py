@@ -16,11 +16,11 @@ from typing_extensions import override
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.preparation import normalize
 from training.config import TrainingConfig
+from training.datasets import IGNORE
 from training.distillation import Distillation
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics
 from training.schedule import learning_rate
-from training.sources import IGNORE
 from training.validation import find_classes
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.writing import write_beside
+from training.datasets import IGNORE, Labelled, fingerprint
 from training.evaluation import ImageResult, NetworkResult, Result
 from training.matching import SIZES
 from training.plots import (
@@ -24,7 +25,6 @@ from training.plots import (
     plot_reliability,
     plot_thresholds,
 )
-from training.sources import IGNORE, Labelled, fingerprint
 from training.tables import Table
 
 TEMPLATE = Path(__file__).with_name('report.html.jinja')

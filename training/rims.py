@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from training.sources import IGNORE
+from training.datasets import IGNORE
 
 
 def mark_rims(

@@ -24,8 +24,8 @@ from typing_extensions import override
 from rock_seg_ros.perception.overlay import draw_overlay
 from training.config import TrainingConfig
 from training.curves import FILE_NAME, Row, read_rows, write_rows
-from training.sources import DataError, Sample, fingerprint
-from training.sources.json_file import read_json
+from training.datasets import DataError, Sample, fingerprint
+from training.datasets.json_file import read_json
 from training.writing import write_atomically, write_image
 
 PACKAGES = ('torch', 'torchvision', 'lightning', 'numpy', 'opencv-python-headless')

@@ -23,7 +23,7 @@ from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.checkpoints import last_checkpoint
 from training.config import TrainingConfig
-from training.sources import IGNORE, DataError, Labelled, Sample
+from training.datasets import IGNORE, DataError, Labelled, Sample
 from training.writing import write_image
 
 

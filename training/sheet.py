@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cases import EVERY_ROCK, Network
+from training.datasets import Labelled
+from training.datasets.contact_sheet import grid, thumbnail
 from training.evaluation import ImageResult, Perturbation, Result
 from training.matching import rock_labels, true_labels
 from training.report import worst_of
-from training.sources import Labelled
-from training.sources.contact_sheet import grid, thumbnail
 
 WORST = 12
 ACROSS = 4  # two images, each twice

@@ -30,12 +30,12 @@ from training.checkpoints import (
 )
 from training.config import Precision, TrainingConfig
 from training.data_module import CropsAndImages
+from training.datasets import DataError
 from training.module import RockSegmentation
 from training.pretrained import start
 from training.progress import WholeRunBar
 from training.run_folder import Curves, ProgressImages, describe_run
 from training.self_training import remove_labels
-from training.sources import DataError
 
 
 def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> Path:

@@ -25,9 +25,9 @@ from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, write_beside
 from training.cases import Case, choose_cases, measure
+from training.datasets import DataError
 from training.evaluation import Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
-from training.sources import DataError
 from training.tables import Table, as_text
 
 LOWEST, HIGHEST = 1e-6, 1 - 1e-6  # where nearly every pixel is rock, and nearly none

@@ -11,7 +11,7 @@ from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.preparation import normalize
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
 from training.calibration import measure_ranges
-from training.sources import DataError, Sample, SourceConfig, find_samples
+from training.datasets import DataError, Sample, SourceConfig, find_samples
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from training.collect import COLUMNS, MANIFEST, main, read_manifest
-from training.sources import IGNORE, DataError, SourceConfig, find_samples
+from training.datasets import IGNORE, DataError, SourceConfig, find_samples
 
 needs_dpkg = pytest.mark.skipif(
     shutil.which('dpkg-deb') is None, reason='dpkg-deb is not installed, so no package can be built'

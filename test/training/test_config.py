@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
-from training.sources import SourceConfig
+from training.datasets import SourceConfig
 from training.transforms import photometric_transform
 
 SOURCES = {'mine': SourceConfig('d'), 'more': SourceConfig('u', format='unlabelled')}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.curves import read_curves, read_rows, write_rows
-from training.sources import DataError
+from training.datasets import DataError
 
 ROWS = [(1, 'loss', 0.1 + 0.2), (1, 'val_iou', 0.2), (2, 'loss', 1e-9)]
 

@@ -22,7 +22,7 @@ from training.data_module import (
     WholeImages,
     stage_shares,
 )
-from training.sources import IGNORE, DataError, Labelled, SourceConfig, find_samples
+from training.datasets import IGNORE, DataError, Labelled, SourceConfig, find_samples
 
 AREA = (0.5, 1.0)
 STILL = AugmentationConfig(

@@ -16,10 +16,10 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.datasets import DataError, Labelled, Sample, SourceConfig, find_samples
 from training.evaluate import main
 from training.evaluation import Perturbation, count_image, evaluate, segment_perturbed
 from training.metrics import windows
-from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples
 
 CLASSES = ('background', 'rock')
 

@@ -19,9 +19,9 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
+from training.datasets import Sample, SourceConfig, find_samples
 from training.evaluation import Result, evaluate
 from training.export import compare, compare_int8, export, figures_of, main, trained_on
-from training.sources import Sample, SourceConfig, find_samples
 
 CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from training.datasets import Labelled, SourceConfig, find_samples, fingerprint
+from training.datasets.contact_sheet import OUTLINE, pages, thumbnail
+from training.datasets.statistics import Statistics
+from training.datasets.unlabelled import UnlabelledSample
 from training.inspect import main
-from training.sources import Labelled, SourceConfig, find_samples, fingerprint
-from training.sources.contact_sheet import OUTLINE, pages, thumbnail
-from training.sources.statistics import Statistics
-from training.sources.unlabelled import UnlabelledSample
 
 OUTLINES = [[10, 10, 40, 10, 40, 30, 10, 30], [40, 10, 60, 10, 60, 30, 40, 30]]
 

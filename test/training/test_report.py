@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.curves import read_curves
+from training.datasets import DataError, Labelled, Sample, SourceConfig, find_samples, fingerprint
 from training.evaluate import main
 from training.evaluation import NetworkResult, Perturbation, Result, evaluate
 from training.report import (
@@ -28,7 +29,6 @@ from training.report import (
     worst_of,
     write_report,
 )
-from training.sources import DataError, Labelled, Sample, SourceConfig, find_samples, fingerprint
 
 CARD = Card(data='<discs> & more', metrics={'discs_val_iou': 0.75})
 VOID = {'meta', 'img', 'br'}

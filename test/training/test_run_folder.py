@@ -23,13 +23,13 @@ from training.config import (
     TrainingConfig,
 )
 from training.curves import read_rows
+from training.datasets import DataError, Sample, SourceConfig, find_samples
 from training.run_folder import (
     Curves,
     ProgressImages,
     code_version,
     describe_run,
 )
-from training.sources import DataError, Sample, SourceConfig, find_samples
 
 AREA = (0.5, 1.0)
 

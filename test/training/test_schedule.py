@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 
 from training.config import OptimizerConfig, Stage, TrainingConfig
+from training.datasets import SourceConfig
 from training.schedule import learning_rate
-from training.sources import SourceConfig
 
 PEAK = 0.1
 

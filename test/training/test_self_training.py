@@ -13,8 +13,8 @@ import pytest
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
+from training.datasets import IGNORE, DataError, Sample, SourceConfig, find_samples
 from training.self_training import SelfLabelled, label_sources, remove_labels, sure_labels
-from training.sources import IGNORE, DataError, Sample, SourceConfig, find_samples
 
 AREA = (0.5, 1.0)
 

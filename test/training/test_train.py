@@ -30,8 +30,8 @@ from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
 from training.data_module import CropsAndImages
+from training.datasets import DataError, SourceConfig
 from training.losses import segmentation_loss
-from training.sources import DataError, SourceConfig
 from training.train import _trainer, main, train
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.sources import DataError, guess_format
+from training.datasets import DataError, guess_format
 
 
 def test_each_format_is_recognised(

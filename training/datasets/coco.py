@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.sources.image_folders import ImageFolders
-from training.sources.json_file import json_files, read_json
-from training.sources.labels import NAMED, Labels
-from training.sources.outlines import OutlinedSample, Region, decompress, polygon, told_size
-from training.sources.sample import IGNORE, DataError, Sample
-from training.sources.selection import join_first
+from training.datasets.image_folders import ImageFolders
+from training.datasets.json_file import json_files, read_json
+from training.datasets.labels import NAMED, Labels
+from training.datasets.outlines import OutlinedSample, Region, decompress, polygon, told_size
+from training.datasets.sample import IGNORE, DataError, Sample
+from training.datasets.selection import join_first
 
 FILE_NAME = 'annotations.coco.json'
 ROBOFLOW_NAME = f'_{FILE_NAME}'

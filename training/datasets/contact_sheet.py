@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import printable
-from training.sources.sample import IGNORE, Labelled
+from training.datasets.sample import IGNORE, Labelled
 
 SIDE = 320
 GAP = 4

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.image_files import image_files
-from training.sources.labels import Labels
-from training.sources.sample import IGNORE, DataError, Sample
+from training.datasets.labels import Labels
+from training.datasets.sample import IGNORE, DataError, Sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.sources import DataError, MissingDataError, Sample, SourceConfig
-from training.sources.splits import draw, halve
+from training.datasets import DataError, MissingDataError, Sample, SourceConfig
+from training.datasets.splits import draw, halve
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., None]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.sources import (
+from training.datasets import (
     DataError,
     Sample,
     check,
@@ -18,7 +18,7 @@ from training.sources import (
     fingerprint,
     guess_format,
 )
-from training.sources.config import SourceConfig
+from training.datasets.config import SourceConfig
 
 Finder = Callable[..., list[Sample]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rock_seg_ros.perception.files import read_file
-from training.sources.sample import DataError
+from training.datasets.sample import DataError
 
 
 def read_json(path: Path) -> Any:

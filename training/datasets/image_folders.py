@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.sources.sample import DataError
+from training.datasets.sample import DataError
 
 HINT = 'the setting images says in which folder the images lie'
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rock_seg_ros.perception.files import read_file
-from training.sources.sample import DataError, Sample
-from training.sources.selection import join_first
+from training.datasets.sample import DataError, Sample
+from training.datasets.selection import join_first
 
 SPLITS = ('train', 'val', 'all')
 HALVES = ('report', 'tune')

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, decode_labels, decode_rgb
-from training.sources.image_folders import ImageFolders
-from training.sources.json_file import json_files, read_json
-from training.sources.labels import Labels
-from training.sources.outlines import OutlinedSample, Region, polygon, run_lengths, told_size
-from training.sources.sample import IGNORE, DataError, Sample
+from training.datasets.image_folders import ImageFolders
+from training.datasets.json_file import json_files, read_json
+from training.datasets.labels import Labels
+from training.datasets.outlines import OutlinedSample, Region, polygon, run_lengths, told_size
+from training.datasets.sample import IGNORE, DataError, Sample
 
 AREAS = ('polygon', 'rectangle', 'circle', 'mask')
 FOUR_POINTS = ('oriented_rectangle', 'rotation')  # labelme's, and X-AnyLabeling's

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.image_io.image_files import image_files, is_lossy
-from training.sources.labels import NAMED, Labels
-from training.sources.sample import DataError, Sample
-from training.sources.selection import join_first
+from training.datasets.labels import NAMED, Labels
+from training.datasets.sample import DataError, Sample
+from training.datasets.selection import join_first
 
 
 @dataclass(frozen=True, kw_only=True)

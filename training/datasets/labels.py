@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.sources.sample import IGNORE, DataError
-from training.sources.selection import join_first
+from training.datasets.sample import IGNORE, DataError
+from training.datasets.selection import join_first
 
 IGNORED = 'ignore'
 BACKGROUND = 'background'

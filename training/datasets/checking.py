@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.sources.sample import DataError, Labelled, Sample
+from training.datasets.sample import DataError, Labelled, Sample
 
 
 @dataclass(frozen=True)

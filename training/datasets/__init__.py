@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled images from mask folders, COCO, labelme and plain folders, in one shape."""
 
-from training.sources.checking import Problem, check, fingerprint, read_all
-from training.sources.config import SourceConfig
-from training.sources.discovery import find_samples
-from training.sources.formats import guess_format
-from training.sources.sample import IGNORE, DataError, Labelled, MissingDataError, Sample
+from training.datasets.checking import Problem, check, fingerprint, read_all
+from training.datasets.config import SourceConfig
+from training.datasets.discovery import find_samples
+from training.datasets.formats import guess_format
+from training.datasets.sample import IGNORE, DataError, Labelled, MissingDataError, Sample
 
 __all__ = [
     'IGNORE',

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from training.sources.config import SourceConfig
-from training.sources.formats import FORMATS, guess_format
+from training.datasets.config import SourceConfig
+from training.datasets.formats import FORMATS, guess_format
 
 
 def read_class_map(text: str) -> dict[str, str]:

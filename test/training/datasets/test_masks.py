@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.sources import IGNORE, DataError, Sample, SourceConfig
+from training.datasets import IGNORE, DataError, Sample, SourceConfig
 
 Finder = Callable[..., list[Sample]]
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from training.sources.sample import DataError, Sample
-from training.sources.selection import join_first
+from training.datasets.sample import DataError, Sample
+from training.datasets.selection import join_first
 
 FAR = 10  # image sides; a point farther out is a mistake, and would cost memory without end
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.sources import IGNORE, DataError, Sample
+from training.datasets import IGNORE, DataError, Sample
 
 Finder = Callable[..., list[Sample]]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from training.sources.coco import coco_labels, find_coco, is_coco
-from training.sources.json_file import json_files
-from training.sources.labelme import find_labelme, is_labelme, labelme_labels
-from training.sources.masks import find_masks, is_mask_folder
-from training.sources.sample import DataError, Sample
-from training.sources.selection import join_first
-from training.sources.unlabelled import find_unlabelled
+from training.datasets.coco import coco_labels, find_coco, is_coco
+from training.datasets.json_file import json_files
+from training.datasets.labelme import find_labelme, is_labelme, labelme_labels
+from training.datasets.masks import find_masks, is_mask_folder
+from training.datasets.sample import DataError, Sample
+from training.datasets.selection import join_first
+from training.datasets.unlabelled import find_unlabelled
 
 
 class Format(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, read_rgb
-from training.sources.selection import join_first
+from training.datasets.selection import join_first
 
 IGNORE = 255
 

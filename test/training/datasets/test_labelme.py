@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.sources import IGNORE, DataError, Labelled, Sample, fingerprint
+from training.datasets import IGNORE, DataError, Labelled, Sample, fingerprint
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., Path]

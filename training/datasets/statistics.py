@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.sample import IGNORE, Labelled, Sample
+from training.datasets.sample import IGNORE, Labelled, Sample
 
 PERCENTILES = {'min': 0, 'p10': 10, 'median': 50, 'p90': 90, 'max': 100}
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from training.sources.formats import FORMATS
+from training.datasets.formats import FORMATS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from training.sources import IGNORE, DataError, Labelled, Sample, guess_format
+from training.datasets import IGNORE, DataError, Labelled, Sample, guess_format
 
 Finder = Callable[..., list[Sample]]
 Writer = Callable[..., Path]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.sources import Sample, SourceConfig, find_samples
+from training.datasets import Sample, SourceConfig, find_samples
 
 Finder = Callable[..., list[Sample]]
 SQUARE = [2, 1, 6, 1, 6, 5, 2, 5]  # 4×4 px from (2, 1)

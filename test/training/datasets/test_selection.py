@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.sources.selection import evenly_spaced, join_first
+from training.datasets.selection import evenly_spaced, join_first
 
 
 @pytest.mark.parametrize(

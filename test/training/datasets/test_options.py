@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.sources import SourceConfig
-from training.sources.options import add_source_options, read_class_map, source_of
+from training.datasets import SourceConfig
+from training.datasets.options import add_source_options, read_class_map, source_of
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.sources.config import SourceConfig
-from training.sources.formats import FORMATS
-from training.sources.labels import Labels
-from training.sources.sample import DataError, MissingDataError, Sample
-from training.sources.splits import SPLITS, with_splits
+from training.datasets.config import SourceConfig
+from training.datasets.formats import FORMATS
+from training.datasets.labels import Labels
+from training.datasets.sample import DataError, MissingDataError, Sample
+from training.datasets.splits import SPLITS, with_splits
 
 
 def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> list[Sample]:
