@@ -202,7 +202,7 @@ class CropLoader(DataLoader[tuple[Tensor, Tensor, Tensor]]):
             raise DataError(str(error).rpartition('DataError: ')[2].strip()) from None
 
 
-class CropsAndImages(pl.LightningDataModule):
+class RockDataModule(pl.LightningDataModule):
     """Random crops of the train splits, whole images of the val splits.
 
     Attributes:

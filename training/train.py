@@ -29,7 +29,7 @@ from training.checkpoints import (
     remove_leftovers,
 )
 from training.config import Precision, TrainingConfig
-from training.data_module import CropsAndImages
+from training.data_module import RockDataModule
 from training.datasets import DataError
 from training.module import RockSegmentation
 from training.pretrained import start
@@ -63,7 +63,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         raise DataError(f'{last}: exists; give --resume to go on, or another --run')
     trainer = _trainer(config, stop_after)
     _check_processes(config, trainer.world_size)
-    data = CropsAndImages(config)
+    data = RockDataModule(config)
     if trainer.is_global_zero:
         remove_leftovers(run)
         data.check()

@@ -16,9 +16,9 @@ from training.augmentation import AugmentationConfig
 from training.config import DistillConfig, Stage, TrainingConfig
 from training.data_module import (
     CropLoader,
-    CropsAndImages,
     EpochOfDraws,
     RandomCrops,
+    RockDataModule,
     WholeImages,
     stage_shares,
 )
@@ -246,13 +246,13 @@ def test_a_stage_with_a_source_without_train_images_is_refused_before_the_traini
     }
     stages = [Stage(2, 32, AREA, {'one': 1}), Stage(2, 32, AREA, {'one': 1, 'two': 1})]
     with pytest.raises(DataError, match='source two: no image in split train; stage 2 has it'):
-        CropsAndImages(config_of(sources=sources, stages=stages))
+        RockDataModule(config_of(sources=sources, stages=stages))
 
 
 def test_data_without_an_image_to_validate_on_are_refused(discs: Path) -> None:
     sources = {'one': SourceConfig(str(discs), val_fraction=0.0)}
     with pytest.raises(DataError, match='no source has a labelled image in split val'):
-        CropsAndImages(config_of(sources=sources))
+        RockDataModule(config_of(sources=sources))
 
 
 def test_images_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
@@ -274,7 +274,7 @@ def spoil_mask(data: Path) -> None:
 
 @pytest.mark.parametrize('spoil', [spoil_image, spoil_mask])
 def test_a_bad_file_shows_in_the_check(own_discs: Path, spoil: Callable[[Path], None]) -> None:
-    data = CropsAndImages(config_of(sources={'one': SourceConfig(str(own_discs))}))
+    data = RockDataModule(config_of(sources={'one': SourceConfig(str(own_discs))}))
     data.check()
     spoil(own_discs)
     with pytest.raises(DataError, match=r'3\.png'):

@@ -29,7 +29,7 @@ from training.arguments import read_config
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
-from training.data_module import CropsAndImages
+from training.data_module import RockDataModule
 from training.datasets import DataError, SourceConfig
 from training.losses import segmentation_loss
 from training.train import _trainer, main, train
@@ -511,11 +511,11 @@ def test_a_file_that_goes_after_the_check_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def check_and_lose(data: CropsAndImages) -> None:
+    def check_and_lose(data: RockDataModule) -> None:
         for sample in data.train['discs']:
             sample.image.unlink()
 
-    monkeypatch.setattr(CropsAndImages, 'check', check_and_lose)
+    monkeypatch.setattr(RockDataModule, 'check', check_and_lose)
     monkeypatch.setattr('training.train.describe_run', lambda *_: None)
     config = small(own_discs, tmp_path / 'run', machine=dataclasses.replace(CPU, workers=1))
     assert main(arguments(config)) == 1
