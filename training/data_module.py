@@ -162,7 +162,7 @@ def stage_shares(
     return shares
 
 
-class EpochOfDraws(Sampler[int]):
+class EpochSampler(Sampler[int]):
     """The draws of one epoch that belong to one of several processes.
 
     A step's draws are the same however many processes share them.
@@ -257,7 +257,7 @@ class RockDataModule(pl.LightningDataModule):
         return CropLoader(
             RandomCrops(sources, config, stage),
             share // config.machine.accumulate,
-            sampler=EpochOfDraws(
+            sampler=EpochSampler(
                 config,
                 step // config.steps_per_epoch,
                 self.trainer.global_rank,

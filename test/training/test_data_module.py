@@ -16,7 +16,7 @@ from training.augmentation import AugmentationConfig
 from training.config import DistillConfig, Stage, TrainingConfig
 from training.data_module import (
     CropLoader,
-    EpochOfDraws,
+    EpochSampler,
     RandomCrops,
     RockDataModule,
     WholeImages,
@@ -183,7 +183,7 @@ def test_draws_are_the_same_with_any_number_of_workers() -> None:
     config = config_of(augmentation=AugmentationConfig(paste_p=1.0))
     crops = RandomCrops({'one': [Flat(50, rocks=1)], 'two': [Flat(90, rocks=2)]}, config, 0)
     alone, helped = (
-        list(DataLoader(crops, 2, sampler=EpochOfDraws(config, 1), num_workers=workers))
+        list(DataLoader(crops, 2, sampler=EpochSampler(config, 1), num_workers=workers))
         for workers in (0, 2)
     )
     assert len(alone) == 4
@@ -204,7 +204,7 @@ class Broken:
 def test_a_file_that_breaks_within_a_training_is_told_in_one_line(workers: int) -> None:
     crops = RandomCrops({'one': [Broken()], 'two': [Broken()]}, config_of(), 0)
     with pytest.raises(DataError) as told:
-        list(CropLoader(crops, 2, sampler=EpochOfDraws(config_of(), 0), num_workers=workers))
+        list(CropLoader(crops, 2, sampler=EpochSampler(config_of(), 0), num_workers=workers))
     assert str(told.value) == 'images/3.png: does not decode as an image (0 bytes)'
 
 
@@ -212,8 +212,8 @@ def test_a_file_that_breaks_within_a_training_is_told_in_one_line(workers: int) 
 def test_processes_share_each_step_without_gap_or_overlap(ranks: int) -> None:
     config = config_of()
     for epoch in range(3):
-        shares = [list(EpochOfDraws(config, epoch, rank, ranks)) for rank in range(ranks)]
-        assert [len(EpochOfDraws(config, epoch, rank, ranks)) for rank in range(ranks)] == [
+        shares = [list(EpochSampler(config, epoch, rank, ranks)) for rank in range(ranks)]
+        assert [len(EpochSampler(config, epoch, rank, ranks)) for rank in range(ranks)] == [
             len(share) for share in shares
         ]
         for step in range(2):
