@@ -55,7 +55,7 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 @dataclass(frozen=True)
-class Uncounted:
+class IgnoredSample:
     """An image of which every pixel is ignored, for a process that no other is left for."""
 
     sample: Readable
@@ -276,6 +276,6 @@ class RockDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return [
-            DataLoader(WholeImages(samples[rank::ranks] or [Uncounted(samples[0])]))
+            DataLoader(WholeImages(samples[rank::ranks] or [IgnoredSample(samples[0])]))
             for samples in self.val.values()
         ]
