@@ -26,7 +26,7 @@ from training.transforms import geometric_transform, photometric_transform
 KEPT = 1024  # decoded images that a loader process keeps for further crops
 
 
-class Readable(Protocol):
+class ReadableSample(Protocol):
     """An image with labels, not read yet."""
 
     def __hash__(self) -> int:
@@ -39,7 +39,7 @@ class Readable(Protocol):
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
     """Whole images: 3×H×W uint8 and H×W int64 class ids, rims not marked."""
 
-    def __init__(self, samples: Sequence[Readable]) -> None:
+    def __init__(self, samples: Sequence[ReadableSample]) -> None:
         """Takes the samples in the order given."""
         self.samples = samples
 
@@ -58,7 +58,7 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
 class IgnoredSample:
     """An image of which every pixel is ignored, for a process that no other is left for."""
 
-    sample: Readable
+    sample: ReadableSample
 
     def read(self) -> Labelled:
         """Reads the sample and ignores its labels."""
@@ -74,7 +74,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """
 
     def __init__(
-        self, sources: Mapping[str, Sequence[Readable]], config: TrainingConfig, stage: int
+        self, sources: Mapping[str, Sequence[ReadableSample]], config: TrainingConfig, stage: int
     ) -> None:
         """Takes the train samples of each source, and the stage's number, from 0."""
         here = config.stages[stage]
@@ -118,7 +118,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
             )
         return seen.as_subclass(Tensor), torch.from_numpy(classes).long(), clean
 
-    def _crop(self, source: Sequence[Readable]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    def _crop(self, source: Sequence[ReadableSample]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         read = self._read(source[int(torch.randint(len(source), ()))])
         classes = torch.from_numpy(read.classes).int()
         instances = (
@@ -133,7 +133,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def stage_shares(
-    sources: Mapping[str, Sequence[Readable]], config: TrainingConfig, stage: int
+    sources: Mapping[str, Sequence[ReadableSample]], config: TrainingConfig, stage: int
 ) -> dict[str, float]:
     """Returns name of a source → its share of a stage's crops, above 0.
 
@@ -251,7 +251,7 @@ class RockDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         config, step = self.config, self.trainer.global_step
         stage = config.stage_at(step)
-        sources: dict[str, Sequence[Readable]] = dict(self.train)
+        sources: dict[str, Sequence[ReadableSample]] = dict(self.train)
         sources.update(label_sources(self.train, config, stage, self.trainer))
         share = config.batch_size // self.trainer.world_size
         return CropLoader(
