@@ -23,7 +23,7 @@ from training.rims import mark_rims
 from training.self_training import label_sources
 from training.transforms import geometric_transform, photometric_transform
 
-KEPT = 1024  # decoded images that a loader process keeps for further crops
+CACHED_IMAGES = 1024  # decoded images that a loader process keeps for further crops
 
 
 class ReadableSample(Protocol):
@@ -84,7 +84,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.config = config
         self.shape = geometric_transform(here.crop, here.area, config.augmentation)
         self.look = photometric_transform(config.augmentation)
-        self._read = lru_cache(KEPT)(lambda sample: sample.read())
+        self._read = lru_cache(CACHED_IMAGES)(lambda sample: sample.read())
         card = config.card()
         self.rock_ids = card.rock_ids
         self.rim_id = card.rim_id
