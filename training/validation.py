@@ -17,7 +17,7 @@ TILE = 1536  # px; what a tile takes is the most that an image of any size takes
 OVERLAP = 256  # px
 
 
-class NetworkInTraining:
+class TrainingBackend:
     """A network as a backend: in the precision that it is trained in."""
 
     precision = 'fp32'
@@ -56,7 +56,7 @@ def find_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
     Returns:
         H×W uint8 class ids, on the same device.
     """
-    scorer = Scorer(NetworkInTraining(model, image.device), card)
+    scorer = Scorer(TrainingBackend(model, image.device), card)
     if max(image.shape[1:]) > TILE:
         pixels = image.permute(1, 2, 0).cpu().numpy()
         found = Tiling(scorer, TILE, OVERLAP).run(pixels, card.threshold)
