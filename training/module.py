@@ -21,7 +21,7 @@ from training.distillation import Distillation
 from training.losses import segmentation_loss
 from training.metrics import rock_metrics
 from training.schedule import learning_rate
-from training.validation import find_classes
+from training.validation import predict_classes
 
 
 class RockSegmentation(pl.LightningModule):
@@ -101,7 +101,7 @@ class RockSegmentation(pl.LightningModule):
             dataloader_idx: The source's place in `val_names`.
         """
         images, targets = batch
-        class_ids = find_classes(self.model, self.card, images[0])
+        class_ids = predict_classes(self.model, self.card, images[0])
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         found = torch.isin(class_ids, rock).long()

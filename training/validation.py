@@ -45,7 +45,7 @@ class TrainingBackend:
 
 
 @torch.no_grad()
-def find_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
+def predict_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
     """Classifies the pixels of an image: small ones enlarged, large ones in tiles.
 
     Args:

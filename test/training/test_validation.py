@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rock_seg_ros.perception.inference.card import Card
-from training.validation import find_classes
+from training.validation import predict_classes
 
 
 def cells(maps: Tensor, side: int) -> Tensor:
@@ -47,12 +47,12 @@ def test_a_small_image_is_enlarged_as_the_node_enlarges_it() -> None:
     model = Brightness()
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     image[:, :, 20:] = 255
-    found = find_classes(model, Card(smallest_side=60), image)  # type: ignore[arg-type]
+    found = predict_classes(model, Card(smallest_side=60), image)  # type: ignore[arg-type]
     assert model.shown == [(60, 80)]
     assert found.dtype == torch.uint8
     assert found[:, :19].max() == 0
     assert found[:, 21:].min() == 1
-    find_classes(model, Card(), image)  # type: ignore[arg-type]
+    predict_classes(model, Card(), image)  # type: ignore[arg-type]
     assert model.shown[1] == (30, 40)
 
 
@@ -62,11 +62,11 @@ def test_a_large_image_is_looked_at_in_tiles_and_has_the_same_classes(
     coarse = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) * 255
     image = functional.interpolate(coarse, (192, 320), mode='bilinear')[0].to(torch.uint8)
     model = Brightness()
-    whole = find_classes(model, Card(), image)  # type: ignore[arg-type]
+    whole = predict_classes(model, Card(), image)  # type: ignore[arg-type]
     assert model.shown == [(192, 320)]
     monkeypatch.setattr('training.validation.TILE', 160)
     monkeypatch.setattr('training.validation.OVERLAP', 64)
-    tiled = find_classes(model, Card(), image)  # type: ignore[arg-type]
+    tiled = predict_classes(model, Card(), image)  # type: ignore[arg-type]
     assert max(max(shown) for shown in model.shown[1:]) < 192
     assert 0.2 < whole.float().mean() < 0.8
     assert tiled.dtype == whole.dtype
