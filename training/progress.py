@@ -11,7 +11,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 
-class WholeRunBar(pl.Callback):
+class RunProgressBar(pl.Callback):
     """Counts optimizer steps to the end of the run; writes a line after each validation."""
 
     def __init__(self, steps: int) -> None:

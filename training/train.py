@@ -33,7 +33,7 @@ from training.data_module import RockDataModule
 from training.datasets import DataError
 from training.module import RockSegmentation
 from training.pretrained import start
-from training.progress import WholeRunBar
+from training.progress import RunProgressBar
 from training.run_folder import Curves, ProgressImages, describe_run
 from training.self_training import remove_labels
 
@@ -135,7 +135,7 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=logger,
-        callbacks=[*callbacks, WholeRunBar(config.steps)],
+        callbacks=[*callbacks, RunProgressBar(config.steps)],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,

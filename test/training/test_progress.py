@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from training.progress import WholeRunBar
+from training.progress import RunProgressBar
 
 
 class Loss:
@@ -31,7 +31,7 @@ def test_the_loss_is_fetched_when_it_is_shown_and_not_each_step(
     monkeypatch.setattr(Loss, 'fetched', 0)
     now = [0.0]
     monkeypatch.setattr('tqdm.std.time', lambda: now[0])
-    bar = WholeRunBar(100)
+    bar = RunProgressBar(100)
     bar.on_train_start(trainer(0), None)  # type: ignore[arg-type]
     for step in range(1, 41):
         now[0] += 0.1
