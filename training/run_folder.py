@@ -188,7 +188,7 @@ class Curves(pl.Callback):
         self._steps = []
 
 
-class ProgressImages(pl.Callback):
+class ValidationImageWriter(pl.Callback):
     """Draws what the network finds: `RUN/images/step_N.jpg` at each validation."""
 
     def __init__(self, run: Path) -> None:

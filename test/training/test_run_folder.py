@@ -26,7 +26,7 @@ from training.curves import read_rows
 from training.datasets import DataError, Sample, SourceConfig, find_samples
 from training.run_folder import (
     Curves,
-    ProgressImages,
+    ValidationImageWriter,
     code_version,
     describe_run,
 )
@@ -264,7 +264,7 @@ def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
 
 
 def test_images_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
-    images = ProgressImages(tmp_path)
+    images = ValidationImageWriter(tmp_path)
     for source, (height, width) in enumerate([(40, 60), (20, 50)]):
         for number in range(4):  # of which two are drawn
             batch = (torch.full((1, 3, height, width), 90, dtype=torch.uint8), None)
@@ -286,7 +286,7 @@ def test_images_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
 def test_an_image_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images/step_000007.jpg').mkdir()
-    images = ProgressImages(tmp_path)
+    images = ValidationImageWriter(tmp_path)
     batch = (torch.full((1, 3, 20, 30), 90, dtype=torch.uint8), None)
     found = torch.ones(20, 30, dtype=torch.long)
     images.on_validation_batch_end(trainer(7), None, found, batch, 0)  # type: ignore[arg-type]
