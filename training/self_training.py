@@ -28,7 +28,7 @@ from training.writing import write_image
 
 
 @dataclass(frozen=True)
-class SelfLabelled:
+class PseudoLabelledSample:
     """A sample whose ignored pixels a network has labelled, in a file of class ids."""
 
     sample: Sample
@@ -54,7 +54,7 @@ def label_sources(
     config: TrainingConfig,
     stage: int,
     trainer: pl.Trainer,
-) -> dict[str, Sequence[SelfLabelled]]:
+) -> dict[str, Sequence[PseudoLabelledSample]]:
     """Labels the sources that a stage wants labelled, or finds the labels that are there already.
 
     They lie in `RUN/self_training/stage_N/SOURCE/`; a run that goes on after a kill finds them
@@ -81,7 +81,7 @@ def label_sources(
             trainer.strategy.barrier()  # the wait for all of them would time out
     trainer.strategy.barrier()
     return {
-        name: [SelfLabelled(s, folder / name / f'{s.name}.png') for s in samples[name]]
+        name: [PseudoLabelledSample(s, folder / name / f'{s.name}.png') for s in samples[name]]
         for name in wanted
     }
 

@@ -14,7 +14,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
 from training.datasets import IGNORE, DataError, Sample, SourceConfig, find_samples
-from training.self_training import SelfLabelled, label_sources, remove_labels, sure_labels
+from training.self_training import PseudoLabelledSample, label_sources, remove_labels, sure_labels
 
 AREA = (0.5, 1.0)
 
@@ -65,7 +65,7 @@ def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> N
     labels = np.zeros_like(before.classes)
     labels[:40] = IGNORE
     cv2.imwrite(str(tmp_path / 'labels.png'), labels)
-    after = SelfLabelled(sample, tmp_path / 'labels.png').read()
+    after = PseudoLabelledSample(sample, tmp_path / 'labels.png').read()
     rock = before.classes == 1
     assert rock.any()
     assert (after.classes[rock] == 1).all()
