@@ -109,7 +109,7 @@ def _label(
     for name, found in samples.items():
         (beside / name).mkdir(parents=True)
         for sample in tqdm(found, desc=f'labelling {name}', unit='image'):
-            labels = ids[sure_labels(segmenter, sample.read().image, config.sure)]
+            labels = ids[pseudo_labels(segmenter, sample.read().image, config.sure)]
             write_image(beside / name / f'{sample.name}.png', labels)
             yield
     beside.rename(folder)
@@ -133,7 +133,7 @@ def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
     return ids
 
 
-def sure_labels(segmenter: Segmenter, image: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
+def pseudo_labels(segmenter: Segmenter, image: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
     """Labels an image where the network is sure of it and of its mirror image.
 
     Args:

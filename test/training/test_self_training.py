@@ -14,7 +14,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
 from training.datasets import IGNORE, DataError, Sample, SourceConfig, find_samples
-from training.self_training import PseudoLabelledSample, label_sources, remove_labels, sure_labels
+from training.self_training import PseudoLabelledSample, label_sources, pseudo_labels, remove_labels
 
 AREA = (0.5, 1.0)
 
@@ -39,7 +39,7 @@ def test_labels_are_only_where_the_network_is_sure() -> None:
     image[0:2, :, 1] = 200
     image[..., 0] = 240
     image[1, 2, 0] = image[3, 4, 0] = 220
-    labels = sure_labels(Bright(), image, 0.9)  # type: ignore[arg-type]
+    labels = pseudo_labels(Bright(), image, 0.9)  # type: ignore[arg-type]
     assert labels.dtype == np.uint8
     assert labels[1, 2] == labels[3, 4] == IGNORE
     assert (labels == IGNORE).sum() == 2
@@ -49,7 +49,7 @@ def test_labels_are_only_where_the_network_is_sure() -> None:
 
 def test_labels_are_only_where_the_mirror_image_agrees() -> None:
     image = np.full((4, 6, 3), (255, 0, 0), np.uint8)
-    labels = sure_labels(Bright(asymmetric=True), image, 0.9)  # type: ignore[arg-type]
+    labels = pseudo_labels(Bright(asymmetric=True), image, 0.9)  # type: ignore[arg-type]
     assert (labels[:, [0, -1]] == IGNORE).all()
     assert (labels[:, 1:-1] == 0).all()
 
@@ -138,13 +138,13 @@ def test_the_others_wait_for_one_image_at_a_time(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others, first = Rank(1, labelled=False), Rank(0, labelled=False)
-    plain = sure_labels
+    plain = pseudo_labels
 
     def noted(*given: object) -> np.ndarray:
         first.done.append('label')
         return plain(*given)
 
-    monkeypatch.setattr('training.self_training.sure_labels', noted)
+    monkeypatch.setattr('training.self_training.pseudo_labels', noted)
     data = {'mine': samples_of(own_discs)}
     label_sources(data, config, 1, others)  # type: ignore[arg-type]
     assert not Path(config.run).exists()
@@ -193,9 +193,9 @@ def test_labels_that_a_kill_left_half_made_are_made_again(
             raise KeyboardInterrupt
         return plain(*_)
 
-    plain = sure_labels
+    plain = pseudo_labels
     with monkeypatch.context() as patch:
-        patch.setattr('training.self_training.sure_labels', killed)
+        patch.setattr('training.self_training.pseudo_labels', killed)
         with pytest.raises(KeyboardInterrupt):
             label(config, own_discs)
     folder = Path(config.run) / 'self_training'

@@ -406,7 +406,7 @@ def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_di
         patch.setattr('training.self_training.load_weights', lambda path: weights)
         patch.setattr('training.self_training.Segmenter', segmenter)
         patch.setattr(
-            'training.self_training.sure_labels',
+            'training.self_training.pseudo_labels',
             lambda _, image, sure: (image[..., 0] > 100).astype('uint8'),
         )
         of_an_earlier_run = tmp_path / 'self_training/stage_1/more/3.png'
