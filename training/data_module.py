@@ -20,7 +20,7 @@ from training.config import TrainingConfig
 from training.copy_paste import paste_rocks
 from training.datasets import IGNORE, DataError, Labelled, Sample, check, find_samples
 from training.rims import mark_rims
-from training.self_training import label_sources
+from training.self_training import pseudo_label_sources
 from training.transforms import geometric_transform, photometric_transform
 
 CACHED_IMAGES = 1024  # decoded images that a loader process keeps for further crops
@@ -252,7 +252,7 @@ class RockDataModule(pl.LightningDataModule):
         config, step = self.config, self.trainer.global_step
         stage = config.stage_at(step)
         sources: dict[str, Sequence[ReadableSample]] = dict(self.train)
-        sources.update(label_sources(self.train, config, stage, self.trainer))
+        sources.update(pseudo_label_sources(self.train, config, stage, self.trainer))
         share = config.batch_size // self.trainer.world_size
         return CropLoader(
             RandomCrops(sources, config, stage),

@@ -49,7 +49,7 @@ class PseudoLabelledSample:
         return Labelled(read.image, classes, read.instances)
 
 
-def label_sources(
+def pseudo_label_sources(
     samples: dict[str, list[Sample]],
     config: TrainingConfig,
     stage: int,

@@ -14,7 +14,12 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
 from training.datasets import IGNORE, DataError, Sample, SourceConfig, find_samples
-from training.self_training import PseudoLabelledSample, label_sources, pseudo_labels, remove_labels
+from training.self_training import (
+    PseudoLabelledSample,
+    pseudo_label_sources,
+    pseudo_labels,
+    remove_labels,
+)
 
 AREA = (0.5, 1.0)
 
@@ -95,7 +100,7 @@ def labeller(monkeypatch: pytest.MonkeyPatch) -> Bright:
 
 def label(config: TrainingConfig, data: Path, stage: int = 1) -> dict:
     trainer = pl.Trainer(accelerator='cpu', devices=1, logger=False, enable_checkpointing=False)
-    return label_sources({'mine': samples_of(data)}, config, stage, trainer)
+    return pseudo_label_sources({'mine': samples_of(data)}, config, stage, trainer)
 
 
 def test_a_stage_without_self_training_labels_nothing(
@@ -146,13 +151,13 @@ def test_the_others_wait_for_one_image_at_a_time(
 
     monkeypatch.setattr('training.self_training.pseudo_labels', noted)
     data = {'mine': samples_of(own_discs)}
-    label_sources(data, config, 1, others)  # type: ignore[arg-type]
+    pseudo_label_sources(data, config, 1, others)  # type: ignore[arg-type]
     assert not Path(config.run).exists()
-    label_sources(data, config, 1, first)  # type: ignore[arg-type]
+    pseudo_label_sources(data, config, 1, first)  # type: ignore[arg-type]
     assert first.done == ['label', 'wait'] * 5 + ['wait']
     assert others.done == ['wait'] * 6
     for rank in (Rank(0, labelled=True), Rank(1, labelled=True)):
-        label_sources(data, config, 1, rank)  # type: ignore[arg-type]
+        pseudo_label_sources(data, config, 1, rank)  # type: ignore[arg-type]
         assert rank.done == ['wait']
 
 
