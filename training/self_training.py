@@ -86,7 +86,7 @@ def pseudo_label_sources(
     }
 
 
-def remove_labels(run: Path) -> None:
+def remove_pseudo_labels(run: Path) -> None:
     """Removes the labels that an earlier run has left in a run's folder."""
     if _folder(run).exists():
         shutil.rmtree(_folder(run))

@@ -35,7 +35,7 @@ from training.module import RockSegmentation
 from training.pretrained import start
 from training.progress import RunProgressBar
 from training.run_folder import Curves, ValidationImageWriter, describe_run
-from training.self_training import remove_labels
+from training.self_training import remove_pseudo_labels
 
 
 def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> Path:
@@ -69,7 +69,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         data.check()
         describe_run(config, data.samples, resume)
         if not resume:
-            remove_labels(run)
+            remove_pseudo_labels(run)
     module = RockSegmentation(config, list(data.val))
     if not resume:
         start(module.model, module.card, config.start_from)

@@ -18,7 +18,7 @@ from training.self_training import (
     PseudoLabelledSample,
     pseudo_label_sources,
     pseudo_labels,
-    remove_labels,
+    remove_pseudo_labels,
 )
 
 AREA = (0.5, 1.0)
@@ -175,7 +175,7 @@ def test_labels_are_those_of_the_classes_of_that_name(
         written = cv2.imread(str(found), cv2.IMREAD_GRAYSCALE)
         bright = cv2.imread(str(own_discs / 'images/2.png'))[..., 1] > 100
         assert (written == np.where(bright, ids[1], ids[0])).all()
-        remove_labels(Path(config.run))
+        remove_pseudo_labels(Path(config.run))
 
 
 def test_labels_that_are_gone_are_told_by_name(
