@@ -50,7 +50,7 @@ def best_checkpoint(run: Path) -> Path:
     return run / 'checkpoints' / 'best.ckpt'
 
 
-def remove_leftovers(run: Path) -> None:
+def remove_temporary_files(run: Path) -> None:
     """Removes what a kill in the middle of a write has left in a run's folder."""
     for left in run.rglob(f'{TEMPORARY_PREFIX}*'):
         shutil.rmtree(left)

@@ -26,7 +26,7 @@ from training.checkpoints import (
     AtomicCheckpointIO,
     checkpoint_callbacks,
     last_checkpoint,
-    remove_leftovers,
+    remove_temporary_files,
 )
 from training.config import Precision, TrainingConfig
 from training.data_module import RockDataModule
@@ -65,7 +65,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     _check_processes(config, trainer.world_size)
     data = RockDataModule(config)
     if trainer.is_global_zero:
-        remove_leftovers(run)
+        remove_temporary_files(run)
         data.check()
         describe_run(config, data.samples, resume)
         if not resume:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoints import AtomicCheckpointIO, remove_leftovers
+from training.checkpoints import AtomicCheckpointIO, remove_temporary_files
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_only_what_a_kill_left_is_removed(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / 'last.ckpt').write_bytes(b'half')
     (tmp_path / 'checkpoints/last.ckpt').write_bytes(b'whole')
-    remove_leftovers(tmp_path)
+    remove_temporary_files(tmp_path)
     kept = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob('*'))
     assert kept == ['checkpoints', 'checkpoints/last.ckpt']
 
 
 def test_a_run_that_is_not_there_yet_has_no_leftovers(tmp_path: Path) -> None:
-    remove_leftovers(tmp_path / 'run')
+    remove_temporary_files(tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
