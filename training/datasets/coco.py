@@ -12,7 +12,7 @@ from typing import Any
 from training.datasets.image_folders import ImageFolders
 from training.datasets.json_file import json_files, read_json
 from training.datasets.labels import NAMED, Labels
-from training.datasets.outlines import OutlinedSample, Region, decompress, polygon, told_size
+from training.datasets.outlines import OutlinedSample, Region, declared_size, decompress, polygon
 from training.datasets.sample import IGNORE, DataError, Sample
 from training.datasets.selection import join_first
 
@@ -192,7 +192,7 @@ def _sample(
     found, size = file, None
     try:
         found = folders.find(image['file_name'])
-        size = told_size(image.get('width'), image.get('height'))
+        size = declared_size(image.get('width'), image.get('height'))
     except DataError as error:
         faults.append(f'{file}: image {image["id"]!r}: {error}')
     for number, annotation in enumerate(annotations, start=1):

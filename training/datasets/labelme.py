@@ -18,7 +18,7 @@ from rock_seg_ros.perception.image_io.decoding import ImageError, decode_labels,
 from training.datasets.image_folders import ImageFolders
 from training.datasets.json_file import json_files, read_json
 from training.datasets.labels import Labels
-from training.datasets.outlines import OutlinedSample, Region, polygon, run_lengths, told_size
+from training.datasets.outlines import OutlinedSample, Region, declared_size, polygon, run_lengths
 from training.datasets.sample import IGNORE, DataError, Sample
 
 AREAS = ('polygon', 'rectangle', 'circle', 'mask')
@@ -90,7 +90,7 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
         data = read_json(file)
         shapes = enumerate(data['shapes'], start=1)
         try:
-            size = told_size(data.get('imageWidth'), data.get('imageHeight'))
+            size = declared_size(data.get('imageWidth'), data.get('imageHeight'))
             image = _image(path, file, data, images)
         except DataError as error:
             raise DataError(f'{file}: {error}') from None

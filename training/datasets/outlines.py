@@ -146,7 +146,7 @@ def run_lengths(inside: NDArray[np.bool_]) -> tuple[int, ...]:
     )
 
 
-def told_size(width: Any, height: Any) -> tuple[int, int] | None:
+def declared_size(width: Any, height: Any) -> tuple[int, int] | None:
     """Returns an image's size as a label file tells it; None if it does not.
 
     Raises:
