@@ -52,7 +52,7 @@ def describe_run(
     run = Path(config.run)
     settings = _plain(asdict(config))
     if resume:
-        _refuse_other_settings(run / 'config.yaml', settings)
+        _check_settings_unchanged(run / 'config.yaml', settings)
     sources = {name: _describe(found) for name, found in samples.items()}
     description: dict[str, Any] = {
         'code': code_version(),
@@ -74,7 +74,7 @@ def _refuse_other_data(run: Path, before: Mapping[str, Any], now: Mapping[str, A
             raise DataError(f'{run}: source {name} is not what the run began with')
 
 
-def _refuse_other_settings(file: Path, settings: dict[str, Any]) -> None:
+def _check_settings_unchanged(file: Path, settings: dict[str, Any]) -> None:
     """Compares what a run began with, if it is still told, with what it is to go on with."""
     if not file.exists():
         return
