@@ -62,13 +62,13 @@ def describe_run(
     file = run / 'run.json'
     if resume and file.exists():
         description = read_json(file)
-        _refuse_other_data(run, description['sources'], sources)
+        _check_data_unchanged(run, description['sources'], sources)
         description.setdefault('resumed_with', []).append(code_version())
     write_atomically(run / 'config.yaml', yaml.safe_dump(settings, sort_keys=False).encode())
     write_atomically(file, (json.dumps(description, indent=2) + '\n').encode())
 
 
-def _refuse_other_data(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_data_unchanged(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise DataError(f'{run}: source {name} is not what the run began with')
