@@ -38,12 +38,12 @@ class MaskSample(Sample):
         numbers = None
         if self.instances is not None:
             numbers = read_grey(self.instances).astype(np.int32)
-            _refuse_other_size(self.instances, numbers, height, width)
+            _check_size(self.instances, numbers, height, width)
         if self.mask is None:
             assert numbers is not None
             return np.where(numbers > 0, self.greys[255], self.greys[0]).astype(np.uint8), numbers
         mask = read_grey(self.mask)
-        _refuse_other_size(self.mask, mask, height, width)
+        _check_size(self.mask, mask, height, width)
         table = np.full(2**16, -1, np.int16)
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
@@ -125,7 +125,7 @@ def _sample(
     )
 
 
-def _refuse_other_size(path: Path, labels: NDArray, height: int, width: int) -> None:
+def _check_size(path: Path, labels: NDArray, height: int, width: int) -> None:
     if labels.shape != (height, width):
         raise DataError(
             f'{path}: is {labels.shape[1]}×{labels.shape[0]}, its image {width}×{height}'
