@@ -113,7 +113,7 @@ def fill(region: Region, height: int, width: int) -> tuple[Window, NDArray[np.bo
     right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int), (width, height))
     if not np.ptp(points, axis=0).all():
         raise DataError('has no area')
-    _refuse_outside(left, top, right, bottom, height, width)
+    _check_inside(left, top, right, bottom, height, width)
     # Only the window is filled: a whole large image a rock would cost ten times as much.
     moved: list[Any] = [(polygon - (left, top)).ravel().tolist() for polygon in region.polygons]
     parts = coco_mask.frPyObjects(moved, int(bottom - top), int(right - left))
@@ -128,13 +128,13 @@ def _cut(
     x, y = corner
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + inside.shape[1], width), min(y + inside.shape[0], height)
-    _refuse_outside(left, top, right, bottom, height, width)
+    _check_inside(left, top, right, bottom, height, width)
     return (slice(top, bottom), slice(left, right)), inside[
         top - y : bottom - y, left - x : right - x
     ]
 
 
-def _refuse_outside(left: int, top: int, right: int, bottom: int, height: int, width: int) -> None:
+def _check_inside(left: int, top: int, right: int, bottom: int, height: int, width: int) -> None:
     if left >= right or top >= bottom:
         raise DataError(f'lies outside its image, which is {width}×{height}')
 
