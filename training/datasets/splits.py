@@ -44,10 +44,10 @@ def with_splits(
     groups = [_group(sample.name, rows, group) for sample in samples]
     if manifest.exists():
         splits = [rows.get(sample.name, {}).get('split', '') for sample in samples]
-        _refuse_overlap(manifest, groups, splits)
+        _check_disjoint(manifest, groups, splits)
     elif {'train', 'val'} <= {sample.split for sample in samples}:
         splits = [sample.split for sample in samples]
-        _refuse_overlap(folder, groups, splits)
+        _check_disjoint(folder, groups, splits)
     else:
         pairs = list(zip(samples, groups, strict=True))
         held_out = draw((name for sample, name in pairs if sample.split != 'test'), val_fraction)
@@ -134,7 +134,7 @@ def _group(name: str, rows: Mapping[str, Row], group: str) -> str:
     return found[1]
 
 
-def _refuse_overlap(where: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
+def _check_disjoint(where: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
     members = {
         split: {group for group, own in zip(groups, splits, strict=True) if own == split}
         for split in ('train', 'val')
