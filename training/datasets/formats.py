@@ -52,11 +52,11 @@ def guess_format(path: Path) -> str:
         return 'coco'
     guessed = next((name for name, fmt in FORMATS.items() if fmt.looks_like(path)), 'masks')
     if guessed == 'unlabelled':
-        _refuse_json(path)
+        _check_no_json(path)
     return guessed
 
 
-def _refuse_json(path: Path) -> None:
+def _check_no_json(path: Path) -> None:
     folders = [path, *(folder for folder in sorted(path.rglob('*')) if folder.is_dir())]
     found = [file for folder in folders for file in json_files(folder)]
     if found:
