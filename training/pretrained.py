@@ -25,7 +25,7 @@ DOWNLOAD_TIMEOUT = 20.0
 SCORES = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
 
 
-def start(model: DeepLabV3, card: Card, start_from: str) -> None:
+def load_initial_weights(model: DeepLabV3, card: Card, start_from: str) -> None:
     """Gives a new network the weights that its training starts from.
 
     Args:

@@ -32,7 +32,7 @@ from training.config import Precision, TrainingConfig
 from training.data_module import RockDataModule
 from training.datasets import DataError
 from training.module import RockSegmentation
-from training.pretrained import start
+from training.pretrained import load_initial_weights
 from training.progress import RunProgressBar
 from training.run_folder import Curves, ValidationImageWriter, describe_run
 from training.self_training import remove_pseudo_labels
@@ -72,7 +72,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
             remove_pseudo_labels(run)
     module = RockSegmentation(config, list(data.val))
     if not resume:
-        start(module.model, module.card, config.start_from)
+        load_initial_weights(module.model, module.card, config.start_from)
     try:
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     except BaseException:

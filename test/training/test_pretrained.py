@@ -21,7 +21,13 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.networks.resnet import DeepLabV3ResNet50
 from rock_seg_ros.perception.inference.weights_file import WeightsError, save_weights
-from training.pretrained import DOWNLOAD_TIMEOUT, imagenet_state, load_file, load_torchvision, start
+from training.pretrained import (
+    DOWNLOAD_TIMEOUT,
+    imagenet_state,
+    load_file,
+    load_initial_weights,
+    load_torchvision,
+)
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +116,7 @@ def test_a_light_network_starts_from_imagenet() -> None:
     card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     model = build(card)
     before = model.classifier.score.weight.clone()
-    start(model, card, 'pretrained')
+    load_initial_weights(model, card, 'pretrained')
     state = imagenet_state('efficientnet_lite0')
     assert torch.equal(model.backbone.conv_stem.weight, state['_conv_stem.weight'])
     last = model.backbone.blocks[6][0].bn3
@@ -137,7 +143,7 @@ def test_a_file_of_another_network_is_refused_and_both_are_named(tmp_path: Path)
         WeightsError,
         match='EfficientNet-Lite0, the training of DeepLabV3-ResNet50; set backbone: effic',
     ):
-        start(Heads(2), TWO, str(file))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
 
 
 class Heads(nn.Module):
@@ -187,7 +193,7 @@ def test_a_checkpoint_of_a_training_starts_another(tmp_path: Path) -> None:
     state = {f'model.{name}': tensor for name, tensor in old.state_dict().items()}
     file = tmp_path / 'last.ckpt'
     torch.save({'state_dict': state, 'card': TWO.to_json()}, file)
-    start(new, TWO, str(file))  # type: ignore[arg-type]
+    load_initial_weights(new, TWO, str(file))  # type: ignore[arg-type]
     assert all(torch.equal(tensor, old.state_dict()[n]) for n, tensor in new.state_dict().items())
 
 
@@ -195,7 +201,7 @@ def test_another_decoder_is_refused_in_a_line(tmp_path: Path) -> None:
     file = tmp_path / 'old.safetensors'
     save_weights(file, Heads(2).state_dict(), Card(decoder='none'))
     with pytest.raises(WeightsError, match=r"has decoder 'none', the training 'skip'") as told:
-        start(Heads(2), TWO, str(file))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
     assert '\n' not in str(told.value)
 
 
@@ -203,16 +209,16 @@ def test_a_graph_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = SimpleNamespace(is_onnx=True)
     monkeypatch.setattr('training.pretrained.load_weights', lambda path: graph)
     with pytest.raises(WeightsError, match=r'rocks\.onnx: .* not from ONNX$'):
-        start(Heads(2), TWO, 'rocks.onnx')  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, 'rocks.onnx')  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match='no such file'):
-        start(Heads(2), TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
 
 
 def test_nothing_to_start_from_leaves_random_weights() -> None:
     new = Heads(2)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
-    start(new, TWO, '')  # type: ignore[arg-type]
+    load_initial_weights(new, TWO, '')  # type: ignore[arg-type]
     assert all(torch.equal(tensor, before[name]) for name, tensor in new.state_dict().items())
