@@ -64,7 +64,7 @@ class RockSegmentation(pl.LightningModule):
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
-        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)  # `Curves` does
+        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)  # `CurveWriter` does
         if 'aux' in scores:
             loss = loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
         if self.distillation is not None:

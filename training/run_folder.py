@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-class Curves(pl.Callback):
+class CurveWriter(pl.Callback):
     """Writes `RUN/curves.csv` (step, name, value): each step's loss, each validation's figures.
 
     A run that goes on after a kill has each step once. The losses are fetched from the device at

@@ -25,7 +25,7 @@ from training.config import (
 from training.curves import read_rows
 from training.datasets import DataError, Sample, SourceConfig, find_samples
 from training.run_folder import (
-    Curves,
+    CurveWriter,
     ValidationImageWriter,
     code_version,
     describe_run,
@@ -213,7 +213,7 @@ def trainer(step: int, **more: Any) -> Any:
 
 
 def test_a_step_in_parts_has_one_loss_the_mean(tmp_path: Path) -> None:
-    curves = Curves(tmp_path)
+    curves = CurveWriter(tmp_path)
     # The step's number rises with its last part.
     for step, loss in [(0, 1.0), (1, 3.0), (1, 2.0), (2, 5.0)]:
         figures = {'loss': torch.tensor(loss)}
@@ -231,7 +231,7 @@ def test_no_step_waits_for_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             torch.Tensor, name, lambda own, *_, n=name, p=plain: fetched.append(n) or p(own)
         )
     logger = Mock()
-    curves, now = Curves(tmp_path, logger), trainer(1)
+    curves, now = CurveWriter(tmp_path, logger), trainer(1)
     for step in (1, 2, 3):
         now = trainer(step)
         curves.on_train_batch_end(now, None)  # type: ignore[arg-type]
@@ -249,15 +249,15 @@ def test_no_step_waits_for_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
-    def run(curves: Curves, first: int, last: int) -> None:
+    def run(curves: CurveWriter, first: int, last: int) -> None:
         if first > 1:
             curves.on_train_start(trainer(first - 1), None)  # type: ignore[arg-type]
         for step in range(first, last + 1):
             curves.on_train_batch_end(trainer(step), None)  # type: ignore[arg-type]
         curves.on_train_epoch_end(trainer(last), None)  # type: ignore[arg-type]
 
-    run(Curves(tmp_path), 1, 4)  # killed before the checkpoint that belongs to step 4
-    run(Curves(tmp_path), 3, 6)
+    run(CurveWriter(tmp_path), 1, 4)  # killed before the checkpoint that belongs to step 4
+    run(CurveWriter(tmp_path), 3, 6)
     rows = read_rows(tmp_path)
     assert [step for step, name, _ in rows if name == 'loss'] == [1, 2, 3, 4, 5, 6]
     assert [step for step, name, _ in rows if name == 'lr'] == [6]
