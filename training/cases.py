@@ -15,7 +15,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.datasets import Labelled, MissingDataError, Sample, SourceConfig, find_samples
+from training.datasets import DatasetConfig, Labelled, MissingDataError, Sample, find_samples
 from training.datasets.splits import halve
 from training.evaluation import ImageResult, Perturbation, count_image, segment_perturbed
 from training.metrics import Window, windows
@@ -46,7 +46,7 @@ class Case:
             rock at most, 0 to 1; None = any.
     """
 
-    source: SourceConfig
+    source: DatasetConfig
     split: str = 'val'
     conditions: Perturbation = field(default_factory=Perturbation)
     shown: bool = False

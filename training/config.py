@@ -10,7 +10,7 @@ from typing import Literal
 from rock_seg_ros.perception.inference.card import RIM, Card
 from rock_seg_ros.perception.inference.networks import Network, network_of
 from training.augmentation import AugmentationConfig
-from training.datasets import SourceConfig
+from training.datasets import DatasetConfig
 from training.losses import REGION_LOSSES
 
 PRETRAINED = 'pretrained'
@@ -220,7 +220,7 @@ class TrainingConfig:
         licence: For the card: the licence of the weights.
     """
 
-    sources: dict[str, SourceConfig]
+    sources: dict[str, DatasetConfig]
     run: str
     stages: list[Stage]
     classes: list[str] = field(default_factory=lambda: ['background', 'rock'])

@@ -30,7 +30,7 @@ from rock_seg_ros.perception.inference.weights_file import (
     write_beside,
 )
 from training.calibration import measure_ranges
-from training.datasets import DataError, Sample, SourceConfig, find_samples
+from training.datasets import DataError, DatasetConfig, Sample, find_samples
 from training.datasets.options import add_source_options, source_of
 from training.datasets.selection import evenly_spaced
 from training.evaluation import Result, evaluate
@@ -262,7 +262,7 @@ def figures_of(results: dict[str, Result]) -> dict[str, float]:
     return {name: v for name, v in metrics.items() if v is not None and isfinite(v)}
 
 
-def trained_on(checkpoint: Path) -> list[SourceConfig]:
+def trained_on(checkpoint: Path) -> list[DatasetConfig]:
     """Returns the labelled sources that a checkpoint names; empty if it names none.
 
     Raises:
@@ -275,7 +275,7 @@ def trained_on(checkpoint: Path) -> list[SourceConfig]:
         except (RuntimeError, pickle.UnpicklingError):  # of another making, such as a legacy file
             return []
     try:
-        sources = [SourceConfig(**fields) for fields in kept.get('sources', [])]
+        sources = [DatasetConfig(**fields) for fields in kept.get('sources', [])]
     except (TypeError, ValueError) as error:
         raise WeightsError(f'{checkpoint}: its sources cannot be used ({error})') from None
     return [source for source in sources if source.format != 'unlabelled']

@@ -18,9 +18,9 @@ from rock_seg_ros.perception.image_io.image_files import image_files
 from training.arguments import read_config
 from training.datasets import (
     DataError,
+    DatasetConfig,
     Problem,
     Sample,
-    SourceConfig,
     find_samples,
     read_all,
 )
@@ -36,7 +36,7 @@ Summary = dict[str, Any]
 
 
 def inspect(
-    sources: Mapping[str, SourceConfig], classes: Sequence[str], out: Path | None, most: int
+    sources: Mapping[str, DatasetConfig], classes: Sequence[str], out: Path | None, most: int
 ) -> Summary:
     """Reads all images of some sources.
 
@@ -69,7 +69,7 @@ def inspect(
 
 
 def _inspect_source(
-    name: str, source: SourceConfig, classes: Sequence[str], out: Path | None, most: int
+    name: str, source: DatasetConfig, classes: Sequence[str], out: Path | None, most: int
 ) -> Summary:
     try:
         samples = find_samples(source, 'all', classes)
@@ -164,19 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(given: argparse.Namespace) -> tuple[dict[str, SourceConfig], list[str]]:
+def _sources(given: argparse.Namespace) -> tuple[dict[str, DatasetConfig], list[str]]:
     """Returns what is to be read, by name, and the classes."""
     if given.config:
         config = read_config(given.config)
         return config.sources, config.all_classes
-    sources: dict[str, SourceConfig] = {}
+    sources: dict[str, DatasetConfig] = {}
     for path in given.data:
         name = path.resolve().stem
         sources[f'{name}_{len(sources) + 1}' if name in sources else name] = source_of(path, given)
     return sources, _classes(sources.values(), given.classes)
 
 
-def _classes(sources: Iterable[SourceConfig], given: str | None) -> list[str]:
+def _classes(sources: Iterable[DatasetConfig], given: str | None) -> list[str]:
     """Returns the classes that are given, else background, rock and what the sources name."""
     if given is not None:
         return [name.strip() for name in given.split(',')]

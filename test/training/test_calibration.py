@@ -11,7 +11,7 @@ from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.preparation import normalize
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
 from training.calibration import measure_ranges
-from training.datasets import DataError, Sample, SourceConfig, find_samples
+from training.datasets import DataError, DatasetConfig, Sample, find_samples
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def weights(weights_file: Path) -> Weights:
 
 @pytest.fixture
 def samples(discs: Path, weights: Weights) -> list[Sample]:
-    return find_samples(SourceConfig(str(discs)), 'all', weights.card.classes)[:2]
+    return find_samples(DatasetConfig(str(discs)), 'all', weights.card.classes)[:2]
 
 
 def test_ranges_span_what_all_images_together_show(weights: Weights, samples: list[Sample]) -> None:

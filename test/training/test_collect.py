@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from training.collect import COLUMNS, MANIFEST, main, read_manifest
-from training.datasets import IGNORE, DataError, SourceConfig, find_samples
+from training.datasets import IGNORE, DataError, DatasetConfig, find_samples
 
 needs_dpkg = pytest.mark.skipif(
     shutil.which('dpkg-deb') is None, reason='dpkg-deb is not installed, so no package can be built'
@@ -118,7 +118,7 @@ def test_images_become_a_source_with_ignored_regions_splits_and_groups(
         {'path': 'cut.png'},
     )
     assert collect(rows) == 0
-    source = SourceConfig(
+    source = DatasetConfig(
         str(tmp_path / 'out'), 'masks', class_map={'0': 'background', '128': 'ignore'}
     )
     cut, wide = find_samples(source, 'all', ('background', 'rock'))

@@ -9,10 +9,10 @@ from torchvision import tv_tensors
 
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
-from training.datasets import SourceConfig
+from training.datasets import DatasetConfig
 from training.transforms import photometric_transform
 
-SOURCES = {'mine': SourceConfig('d'), 'more': SourceConfig('u', format='unlabelled')}
+SOURCES = {'mine': DatasetConfig('d'), 'more': DatasetConfig('u', format='unlabelled')}
 AREA = (0.1, 1.0)
 STAGES = [Stage(100, 64, (0.2, 1.0)), Stage(200, 96, (0.1, 0.5))]
 
@@ -31,7 +31,7 @@ def config(**changes: object) -> TrainingConfig:
     [
         ({'stages': []}, 'stages is empty'),
         ({'sources': {}}, 'sources is empty'),
-        ({'sources': {'a/b': SourceConfig('d')}}, "source 'a/b'"),
+        ({'sources': {'a/b': DatasetConfig('d')}}, "source 'a/b'"),
         ({'steps_per_epoch': 70}, '100 steps, which is no multiple'),
         ({'steps_per_epoch': 0}, 'steps_per_epoch must be 1 or more, not 0'),
         ({'batch_size': 1}, 'batch_size must be at least 2'),

@@ -22,7 +22,7 @@ from training.data_module import (
     WholeImages,
     stage_shares,
 )
-from training.datasets import IGNORE, DataError, Labelled, SourceConfig, find_samples
+from training.datasets import IGNORE, DataError, DatasetConfig, Labelled, find_samples
 
 AREA = (0.5, 1.0)
 STILL = AugmentationConfig(
@@ -64,7 +64,7 @@ class Flat:
 
 def config_of(**changes: object) -> TrainingConfig:
     given: dict[str, object] = {
-        'sources': {'one': SourceConfig('1'), 'two': SourceConfig('2')},
+        'sources': {'one': DatasetConfig('1'), 'two': DatasetConfig('2')},
         'run': 'unused',
         'stages': [Stage(4, 32, AREA), Stage(2, 48, AREA)],
         'batch_size': 4,
@@ -75,7 +75,7 @@ def config_of(**changes: object) -> TrainingConfig:
 
 
 def test_an_image_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
-    samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
+    samples = find_samples(DatasetConfig(str(discs)), 'all', ['background', 'rock'])
     image, classes = WholeImages(samples)[0]
     assert image.shape == (3, 80, 96)
     assert image.dtype == torch.uint8
@@ -85,9 +85,9 @@ def test_an_image_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
 
 
 def test_image_and_labels_stay_aligned(discs: Path) -> None:
-    samples = find_samples(SourceConfig(str(discs)), 'all', ['background', 'rock'])
+    samples = find_samples(DatasetConfig(str(discs)), 'all', ['background', 'rock'])
     turned = replace(STILL, rotation_p=1.0, perspective_p=1.0)
-    config = config_of(augmentation=turned, sources={'one': SourceConfig(str(discs))})
+    config = config_of(augmentation=turned, sources={'one': DatasetConfig(str(discs))})
     crops = RandomCrops({'one': samples}, config, 0)
     right = total = 0
     for draw in range(8):
@@ -241,8 +241,8 @@ def test_a_stage_with_a_source_without_train_images_is_refused_before_the_traini
     discs: Path, own_discs: Path
 ) -> None:
     sources = {
-        'one': SourceConfig(str(discs)),
-        'two': SourceConfig(str(own_discs), val_fraction=1.0),
+        'one': DatasetConfig(str(discs)),
+        'two': DatasetConfig(str(own_discs), val_fraction=1.0),
     }
     stages = [Stage(2, 32, AREA, {'one': 1}), Stage(2, 32, AREA, {'one': 1, 'two': 1})]
     with pytest.raises(DataError, match='source two: no image in split train; stage 2 has it'):
@@ -250,13 +250,13 @@ def test_a_stage_with_a_source_without_train_images_is_refused_before_the_traini
 
 
 def test_data_without_an_image_to_validate_on_are_refused(discs: Path) -> None:
-    sources = {'one': SourceConfig(str(discs), val_fraction=0.0)}
+    sources = {'one': DatasetConfig(str(discs), val_fraction=0.0)}
     with pytest.raises(DataError, match='no source has a labelled image in split val'):
         RockDataModule(config_of(sources=sources))
 
 
 def test_images_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
-    sources = {'one': SourceConfig('1'), 'two': SourceConfig('2', format='unlabelled')}
+    sources = {'one': DatasetConfig('1'), 'two': DatasetConfig('2', format='unlabelled')}
     stages = [Stage(2, 32, AREA), Stage(2, 32, AREA, self_train=['two'])]
     config = config_of(sources=sources, stages=stages)
     samples = {'one': [Flat(50)] * 2, 'two': [Flat(90)] * 5}
@@ -274,7 +274,7 @@ def spoil_mask(data: Path) -> None:
 
 @pytest.mark.parametrize('spoil', [spoil_image, spoil_mask])
 def test_a_bad_file_shows_in_the_check(own_discs: Path, spoil: Callable[[Path], None]) -> None:
-    data = RockDataModule(config_of(sources={'one': SourceConfig(str(own_discs))}))
+    data = RockDataModule(config_of(sources={'one': DatasetConfig(str(own_discs))}))
     data.check()
     spoil(own_discs)
     with pytest.raises(DataError, match=r'3\.png'):

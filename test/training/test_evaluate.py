@@ -16,7 +16,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
-from training.datasets import DataError, Labelled, Sample, SourceConfig, find_samples
+from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples
 from training.evaluate import main
 from training.evaluation import Perturbation, count_image, evaluate, segment_perturbed
 from training.metrics import windows
@@ -25,7 +25,7 @@ CLASSES = ('background', 'rock')
 
 
 def all_of(folder: Path, **settings: str) -> list[Sample]:
-    return find_samples(SourceConfig(str(folder), **settings), 'all', CLASSES)  # type: ignore[arg-type]
+    return find_samples(DatasetConfig(str(folder), **settings), 'all', CLASSES)  # type: ignore[arg-type]
 
 
 class Oracle:
@@ -82,7 +82,7 @@ def test_invented_rock_costs_precision_and_iou_as_counted_by_hand(discs: Path) -
 
 def test_ignored_pixels_are_not_counted(discs: Path) -> None:
     samples = find_samples(
-        SourceConfig(str(discs), class_map={'0': 'background', '255': 'ignore'}), 'all', CLASSES
+        DatasetConfig(str(discs), class_map={'0': 'background', '255': 'ignore'}), 'all', CLASSES
     )
     figures = evaluate(Oracle(samples, 80), samples).figures  # type: ignore[arg-type]
     assert figures['false_rock'] == 1
@@ -273,6 +273,6 @@ def test_an_image_that_the_network_fails_on_is_named(discs: Path) -> None:
         def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
             raise ScoresError
 
-    samples = find_samples(SourceConfig(str(discs)), 'all', Broken.card.classes)
+    samples = find_samples(DatasetConfig(str(discs)), 'all', Broken.card.classes)
     with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):
         evaluate(Broken(), samples)  # type: ignore[arg-type]

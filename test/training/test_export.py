@@ -19,7 +19,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
-from training.datasets import Sample, SourceConfig, find_samples
+from training.datasets import DatasetConfig, Sample, find_samples
 from training.evaluation import Result, evaluate
 from training.export import compare, compare_int8, export, figures_of, main, trained_on
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
     state = build(CARD, aux=True).state_dict()
     file = tmp_path_factory.mktemp('run') / 'last.ckpt'
     wrapped = {f'model.{name}': tensor for name, tensor in state.items()}
-    sources = [asdict(SourceConfig(str(discs), val_fraction=0.5))]
+    sources = [asdict(DatasetConfig(str(discs), val_fraction=0.5))]
     torch.save(
         {'state_dict': wrapped, 'card': CARD.to_json(), 'sources': sources, 'global_step': 7}, file
     )
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
 
 
 def samples_of(folder: Path, split: str = 'all') -> list[Sample]:
-    return find_samples(SourceConfig(str(folder)), split, CARD.classes)
+    return find_samples(DatasetConfig(str(folder)), split, CARD.classes)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
@@ -75,7 +75,7 @@ def test_a_safetensors_file_has_the_checkpoints_weights_and_card(
 ) -> None:
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
-    held_out = find_samples(SourceConfig(str(discs), val_fraction=0.5), 'val', CARD.classes)
+    held_out = find_samples(DatasetConfig(str(discs), val_fraction=0.5), 'val', CARD.classes)
     assert f'checked on {len(held_out)} images' in capsys.readouterr().out
     weights = load_weights(target)
     metrics = weights.card.metrics
@@ -97,7 +97,7 @@ def test_an_int8_file_fits_the_package_and_carries_measured_figures(
     metrics = load_weights(target).card.metrics
     assert metrics['export_iou_change'] <= 0.002
     assert metrics['earlier'] == 0.5
-    samples = find_samples(SourceConfig(str(own_discs), val_fraction=0.6), 'val', CARD.classes)
+    samples = find_samples(DatasetConfig(str(own_discs), val_fraction=0.6), 'val', CARD.classes)
     assert 1 < len(samples) < 5
     told = evaluate(Segmenter(load_weights(target), 'cpu'), samples)
     wanted = figures_of({str(own_discs): told})
@@ -126,7 +126,7 @@ def test_int8_is_refused_by_the_change_of_iou_not_by_pixels(discs: Path) -> None
 
 
 def test_int8_cannot_be_judged_without_labelled_rock(discs: Path) -> None:
-    config = SourceConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
+    config = DatasetConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
     ours = found(find_samples(config, 'all', CARD.classes), 10)
     with pytest.raises(WeightsError, match='no image has labelled rock'):
         compare(Path('w'), ours, ours, int8=True)
@@ -167,9 +167,9 @@ def test_without_a_check_a_file_is_written_as_it_is(
 def test_a_checkpoint_names_the_labelled_sources_it_was_trained_on(
     checkpoint: Path, discs: Path, tmp_path: Path
 ) -> None:
-    assert trained_on(checkpoint) == [SourceConfig(str(discs), val_fraction=0.5)]
+    assert trained_on(checkpoint) == [DatasetConfig(str(discs), val_fraction=0.5)]
     own = tmp_path / 'own.ckpt'
-    kept = [SourceConfig('a', 'coco', {'stone': 'rock'}), SourceConfig('b', 'unlabelled')]
+    kept = [DatasetConfig('a', 'coco', {'stone': 'rock'}), DatasetConfig('b', 'unlabelled')]
     torch.save({'sources': [asdict(source) for source in kept]}, own)
     assert trained_on(own) == kept[:1]
     torch.save({'sources': [{'folder': 'a'}]}, own)
@@ -183,11 +183,11 @@ def test_a_source_that_holds_nothing_out_does_not_hinder_the_check_on_the_others
     rows = ''.join(f'{number},train\n' for number in range(5))
     (own_discs / 'manifest.csv').write_text('id,split\n' + rows)
     kept = torch.load(checkpoint, weights_only=True)
-    kept['sources'].append(asdict(SourceConfig(str(own_discs))))
+    kept['sources'].append(asdict(DatasetConfig(str(own_discs))))
     own, target = tmp_path / 'own.ckpt', tmp_path / 'w.safetensors'
     torch.save(kept, own)
     assert main(['--checkpoint', str(own), '-o', str(target)]) == 0
-    held_out = find_samples(SourceConfig(**kept['sources'][0]), 'val', CARD.classes)
+    held_out = find_samples(DatasetConfig(**kept['sources'][0]), 'val', CARD.classes)
     assert f'checked on {len(held_out)} images' in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from training.datasets import Labelled, SourceConfig, find_samples, fingerprint
+from training.datasets import DatasetConfig, Labelled, find_samples, fingerprint
 from training.datasets.contact_sheet import OUTLINE, pages, thumbnail
 from training.datasets.statistics import Statistics
 from training.datasets.unlabelled import UnlabelledSample
@@ -149,7 +149,7 @@ def test_names_of_any_bytes_are_told_and_do_a_terminal_no_harm(
     name = os.fsdecode(b'\xff\x1b')
     for folder in ('images', 'masks'):
         (own_discs / folder / '1.png').rename(own_discs / folder / f'{name}.png')
-    samples = find_samples(SourceConfig(str(own_discs)), 'all', ('background', 'rock'))
+    samples = find_samples(DatasetConfig(str(own_discs)), 'all', ('background', 'rock'))
     assert fingerprint(samples)
     (own_discs / f'masks/{name}.png').write_bytes(b'')
     out = tmp_path / 'out'
@@ -287,4 +287,4 @@ def test_names_that_are_not_utf_8_are_read_and_written(own_discs: Path, tmp_path
     (source,) = summary_of(tmp_path / 'out')['sources']
     assert source['problems'] == []
     assert sum(split['images'] for split in source['splits'].values()) == 5
-    assert fingerprint(find_samples(SourceConfig(str(own_discs)), 'all', ['background', 'rock']))
+    assert fingerprint(find_samples(DatasetConfig(str(own_discs)), 'all', ['background', 'rock']))

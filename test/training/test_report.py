@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from training.curves import read_curves
-from training.datasets import DataError, Labelled, Sample, SourceConfig, find_samples, fingerprint
+from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples, fingerprint
 from training.evaluate import main
 from training.evaluation import NetworkResult, Perturbation, Result, evaluate
 from training.report import (
@@ -78,7 +78,7 @@ class BrightIsRock:
 
 @pytest.fixture(scope='module')
 def samples(discs: Path) -> list[Sample]:
-    return find_samples(SourceConfig(str(discs)), 'all', CARD.classes)
+    return find_samples(DatasetConfig(str(discs)), 'all', CARD.classes)
 
 
 @pytest.fixture(scope='module')

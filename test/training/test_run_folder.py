@@ -23,7 +23,7 @@ from training.config import (
     TrainingConfig,
 )
 from training.curves import read_rows
-from training.datasets import DataError, Sample, SourceConfig, find_samples
+from training.datasets import DataError, DatasetConfig, Sample, find_samples
 from training.run_folder import (
     CurveWriter,
     ValidationImageWriter,
@@ -36,7 +36,7 @@ AREA = (0.5, 1.0)
 
 @pytest.fixture
 def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
-    source = SourceConfig(str(own_discs), val_fraction=0.4)
+    source = DatasetConfig(str(own_discs), val_fraction=0.4)
     return TrainingConfig({'mine': source}, str(tmp_path / 'run'), [Stage(100, 32, AREA)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from training.config import OptimizerConfig, Stage, TrainingConfig
-from training.datasets import SourceConfig
+from training.datasets import DatasetConfig
 from training.schedule import learning_rate
 
 PEAK = 0.1
@@ -13,7 +13,7 @@ PEAK = 0.1
 def rates(schedule: str, second: float = 0.0, warmup: int = 10) -> list[float]:
     """Returns the rates of a stage of 100 steps and one of 200, which may have its own peak."""
     config = TrainingConfig(
-        {'mine': SourceConfig('d')},
+        {'mine': DatasetConfig('d')},
         'r',
         [Stage(100, 64, (0.2, 1.0)), Stage(200, 64, (0.2, 1.0), learning_rate=second)],
         optimizer=OptimizerConfig(learning_rate=PEAK, schedule=schedule, warmup_steps=warmup),
@@ -47,7 +47,7 @@ def test_a_stage_with_its_own_learning_rate_begins_anew(schedule: str) -> None:
 
 
 def test_a_step_past_the_end_has_no_negative_rate() -> None:
-    config = TrainingConfig({'mine': SourceConfig('d')}, 'r', [Stage(100, 64, (0.2, 1.0))])
+    config = TrainingConfig({'mine': DatasetConfig('d')}, 'r', [Stage(100, 64, (0.2, 1.0))])
     for schedule in ('poly', 'cosine'):
         config.optimizer.schedule = schedule
         assert learning_rate(config, 100) == learning_rate(config, 101) == 0
@@ -56,5 +56,5 @@ def test_a_step_past_the_end_has_no_negative_rate() -> None:
 def test_the_first_stage_may_have_its_own_learning_rate() -> None:
     stage = Stage(100, 64, (0.2, 1.0), learning_rate=0.5)
     how = OptimizerConfig(learning_rate=PEAK, warmup_steps=0)
-    config = TrainingConfig({'mine': SourceConfig('d')}, 'r', [stage], optimizer=how)
+    config = TrainingConfig({'mine': DatasetConfig('d')}, 'r', [stage], optimizer=how)
     assert learning_rate(config, 0) == 0.5

@@ -13,7 +13,7 @@ import pytest
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
-from training.datasets import IGNORE, DataError, Sample, SourceConfig, find_samples
+from training.datasets import IGNORE, DataError, DatasetConfig, Sample, find_samples
 from training.self_training import (
     PseudoLabelledSample,
     pseudo_label_sources,
@@ -61,7 +61,7 @@ def test_labels_are_only_where_the_mirror_image_agrees() -> None:
 
 def samples_of(data: Path) -> list[Sample]:
     greys = {'0': 'ignore', '255': 'rock'}
-    return find_samples(SourceConfig(str(data), class_map=greys), 'all', ['background', 'rock'])
+    return find_samples(DatasetConfig(str(data), class_map=greys), 'all', ['background', 'rock'])
 
 
 def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> N
 @pytest.fixture
 def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
     return TrainingConfig(
-        {'mine': SourceConfig(str(own_discs))},
+        {'mine': DatasetConfig(str(own_discs))},
         str(tmp_path / 'run'),
         [Stage(100, 32, AREA), Stage(100, 32, AREA, self_train=['mine'])],
         start_from='start.safetensors',

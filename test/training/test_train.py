@@ -30,7 +30,7 @@ from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
 from training.data_module import RockDataModule
-from training.datasets import DataError, SourceConfig
+from training.datasets import DataError, DatasetConfig
 from training.losses import segmentation_loss
 from training.train import _trainer, main, train
 
@@ -97,7 +97,7 @@ def plain_network(tiny_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(data: Path, run: Path, **changes: object) -> TrainingConfig:
     config = TrainingConfig(
-        sources={'discs': SourceConfig(str(data))},
+        sources={'discs': DatasetConfig(str(data))},
         run=str(run),
         stages=[Stage(2, 48, (0.5, 1.0)), Stage(2, 64, (0.5, 1.0))],
         start_from='',
@@ -345,7 +345,7 @@ def test_the_optimizer_is_the_one_that_was_named(
 def test_a_checkpoint_tells_how_its_data_were_read(whole_run: Path, discs: Path) -> None:
     checkpoint = load(whole_run)
     (source,) = checkpoint['sources']
-    assert SourceConfig(**source) == SourceConfig(str(discs))
+    assert DatasetConfig(**source) == DatasetConfig(str(discs))
     assert checkpoint['classes'] == ['background', 'rock']
 
 
@@ -396,8 +396,8 @@ def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_di
         return object()
 
     sources = {
-        'discs': SourceConfig(str(discs)),
-        'more': SourceConfig(str(own_discs / 'images'), format='unlabelled', val_fraction=0),
+        'discs': DatasetConfig(str(discs)),
+        'more': DatasetConfig(str(own_discs / 'images'), format='unlabelled', val_fraction=0),
     }
     last = Stage(2, 48, (0.5, 1.0), {'more': 1}, self_train=['more'])
     config = small(discs, tmp_path, sources=sources, stages=[Stage(2, 48, (0.5, 1.0)), last])
@@ -613,7 +613,7 @@ def explained(settings: type) -> Iterator[str]:
         ('--help', '--loss.', LossConfig),
         ('--help', '--augmentation.', AugmentationConfig),
         ('--help', '--machine.', MachineConfig),
-        ('--sources.help', '', SourceConfig),
+        ('--sources.help', '', DatasetConfig),
         ('--stages.help', '', Stage),
     ],
 )
@@ -639,7 +639,7 @@ def test_a_configuration_of_the_package_is_read_and_repeats_no_default(name: str
     config = read_config(str(file))
     assert config.steps > 0
     example = yaml.safe_load(file.read_text())
-    bare = TrainingConfig({'x': SourceConfig('')}, '', [Stage(100, 64, (0.5, 1.0))])
+    bare = TrainingConfig({'x': DatasetConfig('')}, '', [Stage(100, 64, (0.5, 1.0))])
     assert repeated(example, dataclasses.asdict(bare)) == []
 
 
@@ -671,7 +671,7 @@ def test_the_worked_example_trains_ones_own_images_under_ones_own_licence(
     given += ['--data_description', 'my quarry', '--licence', 'all mine']
     assert main(given) == 0
     (config,) = configs
-    assert config.sources == {'mine': SourceConfig(str(discs))}
+    assert config.sources == {'mine': DatasetConfig(str(discs))}
     assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
 
 

@@ -2,7 +2,7 @@
 """Labelled images from mask folders, COCO, labelme and plain folders, in one shape."""
 
 from training.datasets.checking import Problem, check, fingerprint, read_all
-from training.datasets.config import SourceConfig
+from training.datasets.config import DatasetConfig
 from training.datasets.discovery import find_samples
 from training.datasets.formats import guess_format
 from training.datasets.sample import IGNORE, DataError, Labelled, MissingDataError, Sample
@@ -14,7 +14,7 @@ __all__ = [
     'MissingDataError',
     'Problem',
     'Sample',
-    'SourceConfig',
+    'DatasetConfig',
     'check',
     'find_samples',
     'fingerprint',

@@ -10,7 +10,7 @@ from training.datasets.formats import FORMATS
 
 
 @dataclass(frozen=True)
-class SourceConfig:
+class DatasetConfig:
     """One source of images.
 
     Attributes:

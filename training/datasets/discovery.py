@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.datasets.config import SourceConfig
+from training.datasets.config import DatasetConfig
 from training.datasets.formats import FORMATS
 from training.datasets.labels import Labels
 from training.datasets.sample import DataError, MissingDataError, Sample
 from training.datasets.splits import SPLITS, with_splits
 
 
-def find_samples(config: SourceConfig, split: str, classes: Sequence[str]) -> list[Sample]:
+def find_samples(config: DatasetConfig, split: str, classes: Sequence[str]) -> list[Sample]:
     """Finds the images of a split, without reading them.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from training.datasets.config import SourceConfig
+from training.datasets.config import DatasetConfig
 from training.datasets.formats import FORMATS, guess_format
 
 
@@ -31,7 +31,7 @@ def read_class_map(text: str) -> dict[str, str]:
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options for the fields of `SourceConfig` but its path; those not given are None."""
+    """Adds options for the fields of `DatasetConfig` but its path; those not given are None."""
     parser.add_argument('--format', choices=tuple(FORMATS), help='(default: as the data look)')
     parser.add_argument(
         '--class-map', type=read_class_map, help='{label in the files: class or ignore, ...}'
@@ -42,10 +42,10 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--group', help='regular expression; its first bracket names the scene')
 
 
-def source_of(path: Path, given: argparse.Namespace) -> SourceConfig:
+def source_of(path: Path, given: argparse.Namespace) -> DatasetConfig:
     """Returns the source that options describe.
 
-    What was not given has `SourceConfig`'s default; the format is guessed.
+    What was not given has `DatasetConfig`'s default; the format is guessed.
 
     Raises:
         ValueError: An option's value is not legal, or the format cannot be guessed.
@@ -53,4 +53,4 @@ def source_of(path: Path, given: argparse.Namespace) -> SourceConfig:
     names = ('class_map', 'images', 'unlabelled', 'val_fraction', 'group')
     asked: dict[str, Any] = {name: getattr(given, name) for name in names}
     settings = {name: value for name, value in asked.items() if value is not None}
-    return SourceConfig(str(path), given.format or guess_format(path), **settings)
+    return DatasetConfig(str(path), given.format or guess_format(path), **settings)

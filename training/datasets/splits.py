@@ -29,8 +29,8 @@ def with_splits(
     Args:
         samples: Of one source.
         folder: Where `manifest.csv` may lie.
-        group: As in `SourceConfig`.
-        val_fraction: As in `SourceConfig`.
+        group: As in `DatasetConfig`.
+        val_fraction: As in `DatasetConfig`.
 
     Returns:
         The samples; without a manifest those that have splits already, train and val among them,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.datasets import Sample, SourceConfig, find_samples
+from training.datasets import DatasetConfig, Sample, find_samples
 
 Finder = Callable[..., list[Sample]]
 SQUARE = [2, 1, 6, 1, 6, 5, 2, 5]  # 4×4 px from (2, 1)
@@ -35,7 +35,7 @@ def find(tmp_path: Path) -> Finder:
         classes: Sequence[str] = ('background', 'rock'),
         **settings: Any,
     ) -> list[Sample]:
-        config = SourceConfig(str(tmp_path / path), kind, **settings)
+        config = DatasetConfig(str(tmp_path / path), kind, **settings)
         return find_samples(config, split, classes)
 
     return _find

@@ -18,7 +18,7 @@ from training.datasets import (
     fingerprint,
     guess_format,
 )
-from training.datasets.config import SourceConfig
+from training.datasets.config import DatasetConfig
 
 Finder = Callable[..., list[Sample]]
 
@@ -113,6 +113,6 @@ def test_sources_can_be_given_as_configured(
     write_coco: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_coco({'category_id': 3})
-    config = SourceConfig(str(tmp_path), 'coco', {'belt': 'rock'})
+    config = DatasetConfig(str(tmp_path), 'coco', {'belt': 'rock'})
     (sample,) = find_samples(config, 'all', ['background', 'rock'])
     assert (sample.source, sample.name, sample.group) == (str(tmp_path), 'a', 'a')

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import IGNORE, DataError, Sample, SourceConfig
+from training.datasets import IGNORE, DataError, DatasetConfig, Sample
 
 Finder = Callable[..., list[Sample]]
 
@@ -222,9 +222,9 @@ def test_a_folder_that_is_none_is_named(find: Finder, tmp_path: Path) -> None:
 
 def test_a_grey_value_that_cannot_be_is_refused_with_the_configuration() -> None:
     with pytest.raises(ValueError, match="grey value 'rock'; legal is 0 to 65535"):
-        SourceConfig('data', class_map={'rock': 'rock'})
+        DatasetConfig('data', class_map={'rock': 'rock'})
     with pytest.raises(ValueError, match="grey value '65536'"):
-        SourceConfig('data', class_map={'65536': 'rock'})
+        DatasetConfig('data', class_map={'65536': 'rock'})
 
 
 def test_a_map_to_a_class_that_is_not_there_is_refused(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import SourceConfig
+from training.datasets import DatasetConfig
 from training.datasets.options import add_source_options, read_class_map, source_of
 
 
@@ -32,16 +32,16 @@ def test_what_is_not_given_is_guessed_or_as_configured(
     write_coco({})
     parser = argparse.ArgumentParser()
     add_source_options(parser)
-    assert source_of(tmp_path, parser.parse_args([])) == SourceConfig(str(tmp_path), 'coco')
+    assert source_of(tmp_path, parser.parse_args([])) == DatasetConfig(str(tmp_path), 'coco')
     given = ['--format', 'masks', '--class-map', '{9: rock}', '--unlabelled', 'ignore']
     given += ['--val-fraction', '0.5', '--group', '(a)']
-    expected = SourceConfig(str(tmp_path), 'masks', {'9': 'rock'}, 'ignore', 0.5, '(a)')
+    expected = DatasetConfig(str(tmp_path), 'masks', {'9': 'rock'}, 'ignore', 0.5, '(a)')
     assert source_of(tmp_path, parser.parse_args(given)) == expected
     images = source_of(tmp_path, parser.parse_args(['--images', 'elsewhere']))
-    assert images == SourceConfig(str(tmp_path), 'coco', images='elsewhere')
+    assert images == DatasetConfig(str(tmp_path), 'coco', images='elsewhere')
 
 
 @pytest.mark.parametrize('kind', ['masks', 'unlabelled'])
 def test_images_that_lie_elsewhere_are_for_formats_that_name_their_images(kind: str) -> None:
     with pytest.raises(ValueError, match=f'images is for coco and labelme, not for {kind}'):
-        SourceConfig('data', kind, images='elsewhere')
+        DatasetConfig('data', kind, images='elsewhere')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import DataError, MissingDataError, Sample, SourceConfig
+from training.datasets import DataError, DatasetConfig, MissingDataError, Sample
 from training.datasets.splits import draw, halve
 
 Finder = Callable[..., list[Sample]]
@@ -143,7 +143,7 @@ def test_a_split_that_nobody_knows_is_refused(find: Finder) -> None:
 )
 def test_a_setting_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SourceConfig('data', **settings)  # type: ignore[arg-type]
+        DatasetConfig('data', **settings)  # type: ignore[arg-type]
 
 
 def test_excluded_images_are_left_out_and_the_others_keep_their_split(
