@@ -22,7 +22,7 @@ from rock_seg_ros.perception.inference.weights_file import WeightsError, load_we
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.curves import read_curves
 from training.datasets import DataError, find_samples
-from training.datasets.options import add_source_options, source_of
+from training.datasets.options import add_dataset_options, source_of
 from training.evaluation import NetworkResult, Perturbation, evaluate
 
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--split', choices=('val', 'train', 'all'), help='images to measure on (default: val)'
     )
-    add_source_options(parser)
+    add_dataset_options(parser)
     parser.add_argument('--grey', action='store_true', help='turn the images grey')
     parser.add_argument('--scale', type=float, help='scale the images; judged at label size')
     parser.add_argument('--gain', type=float, help="multiply the images' values")

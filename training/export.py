@@ -31,7 +31,7 @@ from rock_seg_ros.perception.inference.weights_file import (
 )
 from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples
-from training.datasets.options import add_source_options, source_of
+from training.datasets.options import add_dataset_options, source_of
 from training.datasets.selection import evenly_spaced
 from training.evaluation import Result, evaluate
 
@@ -342,7 +342,7 @@ def _parser() -> argparse.ArgumentParser:
         help="check on this data set's val split (default: what the checkpoint was trained on)",
     )
     checking.add_argument('--no-check', action='store_true', help='write without a check')
-    add_source_options(parser)
+    add_dataset_options(parser)
     parser.add_argument(
         '--max-images',
         '--pictures',  # its name until 0.1

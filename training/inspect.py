@@ -27,7 +27,7 @@ from training.datasets import (
 from training.datasets.contact_sheet import pages, thumbnail
 from training.datasets.formats import FORMATS
 from training.datasets.labels import BACKGROUND, IGNORED
-from training.datasets.options import add_source_options, source_of
+from training.datasets.options import add_dataset_options, source_of
 from training.datasets.selection import evenly_spaced
 from training.datasets.statistics import Statistics
 from training.writing import write_atomically, write_image
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.inspect', description=__doc__)
     parser.add_argument('data', nargs='*', type=Path, metavar='DATA', help='folder or COCO file')
     parser.add_argument('--config', help="a training's YAML file: its sources, instead of DATA")
-    add_source_options(parser)
+    add_dataset_options(parser)
     parser.add_argument(
         '--classes', help='a,b,... in the order of their ids (default: what the labels say)'
     )

@@ -30,7 +30,7 @@ def read_class_map(text: str) -> dict[str, str]:
     return {str(label): name for label, name in values.items()}
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     """Adds options for the fields of `DatasetConfig` but its path; those not given are None."""
     parser.add_argument('--format', choices=tuple(FORMATS), help='(default: as the data look)')
     parser.add_argument(

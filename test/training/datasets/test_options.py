@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from training.datasets import DatasetConfig
-from training.datasets.options import add_source_options, read_class_map, source_of
+from training.datasets.options import add_dataset_options, read_class_map, source_of
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_is_not_given_is_guessed_or_as_configured(
 ) -> None:
     write_coco({})
     parser = argparse.ArgumentParser()
-    add_source_options(parser)
+    add_dataset_options(parser)
     assert source_of(tmp_path, parser.parse_args([])) == DatasetConfig(str(tmp_path), 'coco')
     given = ['--format', 'masks', '--class-map', '{9: rock}', '--unlabelled', 'ignore']
     given += ['--val-fraction', '0.5', '--group', '(a)']
