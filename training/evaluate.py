@@ -22,7 +22,7 @@ from rock_seg_ros.perception.inference.weights_file import WeightsError, load_we
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.curves import read_curves
 from training.datasets import DataError, find_samples
-from training.datasets.options import add_dataset_options, source_of
+from training.datasets.options import add_dataset_options, dataset_from_options
 from training.evaluation import NetworkResult, Perturbation, evaluate
 
 
@@ -83,7 +83,9 @@ def _measure(given: argparse.Namespace) -> NetworkResult:
     conditions = Perturbation(given.grey, given.scale, given.gain)
     weights = load_weights(given.weights, given.device or 'auto')
     segmenter = Segmenter(weights, capture_after=CAPTURE_AFTER, **how)
-    samples = find_samples(source_of(given.data, given), given.split, segmenter.card.classes)
+    samples = find_samples(
+        dataset_from_options(given.data, given), given.split, segmenter.card.classes
+    )
     parts = (given.data.resolve().name, given.split, str(conditions))
     name = ', '.join(part for part in parts if part)
     result = evaluate(

@@ -31,7 +31,7 @@ from rock_seg_ros.perception.inference.weights_file import (
 )
 from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples
-from training.datasets.options import add_dataset_options, source_of
+from training.datasets.options import add_dataset_options, dataset_from_options
 from training.datasets.selection import evenly_spaced
 from training.evaluation import Result, evaluate
 
@@ -287,7 +287,7 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
         return []
     checkpoint = Path(given.checkpoint)
     if given.check_on:
-        found = [find_samples(source_of(given.check_on, given), 'val', card.classes)]
+        found = [find_samples(dataset_from_options(given.check_on, given), 'val', card.classes)]
     else:  # a source that holds nothing out was good enough for the training
         sources = trained_on(checkpoint)
         all_of = [find_samples(source, 'all', card.classes) for source in sources]
@@ -304,7 +304,9 @@ def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
 
 def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
     """Returns the weights with the activation ranges that --calibrate asks for."""
-    sources = [source_of(path, given) for path in given.calibrate] or trained_on(weights.path)
+    sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
+        weights.path
+    )
     found = [find_samples(source, 'train', weights.card.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
     ranges = measure_ranges(

@@ -27,7 +27,7 @@ from training.datasets import (
 from training.datasets.contact_sheet import pages, thumbnail
 from training.datasets.formats import FORMATS
 from training.datasets.labels import BACKGROUND, IGNORED
-from training.datasets.options import add_dataset_options, source_of
+from training.datasets.options import add_dataset_options, dataset_from_options
 from training.datasets.selection import evenly_spaced
 from training.datasets.statistics import Statistics
 from training.writing import write_atomically, write_image
@@ -172,7 +172,9 @@ def _sources(given: argparse.Namespace) -> tuple[dict[str, DatasetConfig], list[
     sources: dict[str, DatasetConfig] = {}
     for path in given.data:
         name = path.resolve().stem
-        sources[f'{name}_{len(sources) + 1}' if name in sources else name] = source_of(path, given)
+        sources[f'{name}_{len(sources) + 1}' if name in sources else name] = dataset_from_options(
+            path, given
+        )
     return sources, _classes(sources.values(), given.classes)
 
 

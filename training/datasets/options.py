@@ -42,7 +42,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--group', help='regular expression; its first bracket names the scene')
 
 
-def source_of(path: Path, given: argparse.Namespace) -> DatasetConfig:
+def dataset_from_options(path: Path, given: argparse.Namespace) -> DatasetConfig:
     """Returns the source that options describe.
 
     What was not given has `DatasetConfig`'s default; the format is guessed.

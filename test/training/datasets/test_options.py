@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from training.datasets import DatasetConfig
-from training.datasets.options import add_dataset_options, read_class_map, source_of
+from training.datasets.options import add_dataset_options, dataset_from_options, read_class_map
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,14 @@ def test_what_is_not_given_is_guessed_or_as_configured(
     write_coco({})
     parser = argparse.ArgumentParser()
     add_dataset_options(parser)
-    assert source_of(tmp_path, parser.parse_args([])) == DatasetConfig(str(tmp_path), 'coco')
+    assert dataset_from_options(tmp_path, parser.parse_args([])) == DatasetConfig(
+        str(tmp_path), 'coco'
+    )
     given = ['--format', 'masks', '--class-map', '{9: rock}', '--unlabelled', 'ignore']
     given += ['--val-fraction', '0.5', '--group', '(a)']
     expected = DatasetConfig(str(tmp_path), 'masks', {'9': 'rock'}, 'ignore', 0.5, '(a)')
-    assert source_of(tmp_path, parser.parse_args(given)) == expected
-    images = source_of(tmp_path, parser.parse_args(['--images', 'elsewhere']))
+    assert dataset_from_options(tmp_path, parser.parse_args(given)) == expected
+    images = dataset_from_options(tmp_path, parser.parse_args(['--images', 'elsewhere']))
     assert images == DatasetConfig(str(tmp_path), 'coco', images='elsewhere')
 
 
