@@ -10,11 +10,11 @@ from training.datasets.sample import IGNORE, DataError, Labelled, MissingDataErr
 __all__ = [
     'IGNORE',
     'DataError',
+    'DatasetConfig',
     'Labelled',
     'MissingDataError',
     'Problem',
     'Sample',
-    'DatasetConfig',
     'check',
     'find_samples',
     'fingerprint',
