@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets, the Lightning module, evaluation and export. Imports perception, never the node."""
+"""Datasets, the Lightning module, evaluation and export; imports perception, never the node."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training's command line and configuration file, read into a `TrainingConfig`."""
+"""Reads command line and configuration file of a training into a `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from training.config import TrainingConfig
 
 
 def argument_parser(program: str, description: str) -> ArgumentParser:
-    """Returns a parser of every setting, from a file or one by one.
+    """Returns a parser that reads the settings from a file and from options.
 
     Args:
         program: Name of the command.
-        description: What it does.
+        description: Description of the command.
     """
     parser = ArgumentParser(description=description, prog=program)
     parser.add_argument('--config', action='config', help='YAML file with the settings below')
@@ -22,20 +22,20 @@ def argument_parser(program: str, description: str) -> ArgumentParser:
 
 
 def to_config(parser: ArgumentParser, parsed: Namespace) -> TrainingConfig:
-    """Turns what was parsed into a configuration.
+    """Converts parsed arguments to a configuration.
 
     Raises:
-        ValueError: A setting is not legal.
+        ValueError: A setting is invalid.
     """
     parsed.pop('config')
     return TrainingConfig(**parser.instantiate(parsed).as_dict())
 
 
 def read_config(file: str) -> TrainingConfig:
-    """Reads a configuration file, with a bad one ending the program with status 2.
+    """Reads a configuration file; an invalid file ends the program with exit status 2.
 
     Raises:
-        ValueError: A setting is not legal.
+        ValueError: A setting is invalid.
     """
     parser = argument_parser('config', '')
     return to_config(parser, parser.parse_args(['--config', file]))

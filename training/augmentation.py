@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a training changes its images."""
+"""Augmentation settings: probabilities and ranges of the random changes of a crop."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
 
-# What a field may be from and to, where that is not 0 to 1.
-LEGAL = {
+# Legal ranges of the fields whose range is not 0 to 1.
+RANGES = {
     'aspect': (0.01, 100.0),
     'rotation': (0.0, 180.0),
     'hue': (0.0, 0.5),
@@ -26,43 +26,45 @@ LEGAL = {
 
 @dataclass
 class AugmentationConfig:
-    """How often and how far images are changed before a training sees them.
+    """Probabilities and ranges of the random changes of a crop.
 
-    A field that ends in `_p` is a probability, 0 to 1; 0 switches that change off. A pair is the
-    smallest and the largest value of a draw.
+    A field that ends in `_p` is a probability, 0 to 1; 0 turns that change off. A pair is the range
+    of a random draw.
 
     Attributes:
-        aspect: Width of a crop by its height before it is scaled to a square, above 0.
-        horizontal_flip_p: Of a mirrored image.
-        vertical_flip_p: Of an image upside down; for cameras that look straight down.
-        rotation: Largest angle to either side, degrees, 0 to 180.
-        rotation_p: Of a turned image.
-        perspective: How far corners move, as a share of half the side, 0 to 1.
-        perspective_p: Of an image with moved corners.
-        brightness: Factors are 1 ± this, 0 to 1.
-        contrast: As brightness.
-        saturation: As brightness.
-        hue: Largest turn to either side, as a share of the colour circle, 0 to 0.5.
-        exposure: Factor on grey values, drawn log-uniformly, above 0; below 1 the image is dark.
-        exposure_p: Of another exposure.
-        gamma: Exponent on grey values, drawn log-uniformly, above 0.
-        gamma_p: Of another gamma.
-        white_balance: Factor on each channel of its own, drawn log-uniformly, above 0.
-        white_balance_p: Of another white balance.
+        aspect: Aspect ratio (width / height) of a crop before it is scaled to a square, above 0.
+        horizontal_flip_p: Probability of a horizontal flip.
+        vertical_flip_p: Probability of a vertical flip; use it for cameras that point straight
+            down.
+        rotation: Maximum rotation in either direction, degrees, 0 to 180.
+        rotation_p: Probability of a rotation.
+        perspective: Maximum shift of the corners, as a share of half the side, 0 to 1.
+        perspective_p: Probability of a perspective distortion.
+        brightness: The brightness factor is 1 ± this value, 0 to 1.
+        contrast: The contrast factor is 1 ± this value, 0 to 1.
+        saturation: The saturation factor is 1 ± this value, 0 to 1.
+        hue: Maximum hue shift in either direction, as a share of the colour circle, 0 to 0.5.
+        exposure: Factor on pixel values, drawn log-uniformly, above 0; below 1 the image is darker.
+        exposure_p: Probability of a change of exposure.
+        gamma: Exponent on pixel values, drawn log-uniformly, above 0.
+        gamma_p: Probability of a gamma change.
+        white_balance: Factor per channel, drawn log-uniformly, above 0.
+        white_balance_p: Probability of a change of white balance.
         blur: Standard deviation of a Gaussian blur, px, above 0.
-        blur_p: Of a blurred image.
-        resolution: Side of an image that is scaled down and up again, as a share, above 0 to 1.
-        resolution_p: Of such an image, as a camera of fewer pixels makes it.
-        noise: Standard deviation of Gaussian noise, grey values of 255, 0 to 255.
-        noise_p: Of a noisy image.
-        grey_p: Of an image without colour, as a monochrome camera makes it.
+        blur_p: Probability of a blur.
+        resolution: Factor by which an image is scaled down before it is scaled up again, above 0 to
+            1.
+        resolution_p: Probability of a lower resolution.
+        noise: Maximum standard deviation of Gaussian noise, in pixel values, 0 to 255.
+        noise_p: Probability of noise.
+        grey_p: Probability of a grey image.
         jpeg: JPEG quality, 1 to 100.
-        jpeg_p: Of an image that went through JPEG.
-        paste_p: Of an image with rocks of another one in it.
-        paste_count: Most rocks pasted into one image, 1 or more.
-        paste_scale: Factor on the size of a pasted rock, drawn log-uniformly, above 0.
-        paste_softness: Standard deviation of a pasted rock's soft border, px, above 0.
-        paste_tint_p: Of a pasted rock that takes on colour from where it lands.
+        jpeg_p: Probability of JPEG compression.
+        paste_p: Probability of pasting rocks of another image.
+        paste_count: Maximum number of rocks pasted into one image, 1 or more.
+        paste_scale: Scale factor of a pasted rock, drawn log-uniformly, above 0.
+        paste_softness: Standard deviation of the soft border of a pasted rock, px, above 0.
+        paste_tint_p: Probability that a pasted rock is tinted towards its new background.
     """
 
     aspect: tuple[float, float] = (0.75, 1.3333)
@@ -98,14 +100,14 @@ class AugmentationConfig:
     paste_tint_p: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses values outside their range, with ValueError."""
+        """Checks the values; raises ValueError for one outside its range."""
         for setting in fields(self):
             value = getattr(self, setting.name)
-            low, high = LEGAL.get(setting.name, (0.0, 1.0))
+            low, high = RANGES.get(setting.name, (0.0, 1.0))
             if isinstance(value, (tuple, list)):
                 if not low <= value[0] <= value[1] <= high:
                     raise ValueError(
-                        f'{setting.name} is {list(value)}; legal is a smaller and a larger value'
+                        f'{setting.name} is {list(value)}; legal are two values in ascending order'
                         f' from {low:g} to {high:g}'
                     )
             elif not low <= value <= high:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The averaged weights of a training."""
+"""Exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing_extensions import override
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """Averaged weights that lie on the device where the network will be."""
+    """Averaged weights that are stored on the device of the network."""
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Makes them there: the network is moved later, and each step would copy it back."""
+        """Selects the device; without this, each step would copy the network to the CPU."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)

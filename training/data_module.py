@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training sees: random crops of the sources, and whole images to validate on."""
+"""Data of a training: random crops of the train splits, whole images of the val splits."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from training.rims import mark_rims
 from training.self_training import pseudo_label_sources
 from training.transforms import geometric_transform, photometric_transform
 
-CACHED_IMAGES = 1024  # decoded images that a loader process keeps for further crops
+CACHED_IMAGES = 1024  # decoded images in the cache of each loader process
 
 
 class ReadableSample(Protocol):
-    """An image with labels, not read yet."""
+    """An image and its labels, which are read on demand."""
 
     def __hash__(self) -> int:
-        """Tells it from others."""
+        """Returns a hash, which makes the sample a key of the image cache."""
 
     def read(self) -> Labelled:
-        """Reads it."""
+        """Reads the image and its labels."""
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Whole images: 3×H×W uint8 and H×W int64 class ids, rims not marked."""
+    """Whole images: 3×H×W uint8 RGB and H×W int64 class ids without rims."""
 
     def __init__(self, samples: Sequence[ReadableSample]) -> None:
-        """Takes the samples in the order given."""
+        """Stores the samples, whose order is kept."""
         self.samples = samples
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Reads an image."""
+        """Reads the image at an index."""
         read = self.samples[index].read()
         image = torch.from_numpy(read.image).permute(2, 0, 1)
         return image, torch.from_numpy(read.classes).long()
@@ -56,52 +56,58 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True)
 class IgnoredSample:
-    """An image of which every pixel is ignored, for a process that no other is left for."""
+    """An image whose pixels are all ignored, for a process that has no image to validate on."""
 
     sample: ReadableSample
 
     def read(self) -> Labelled:
-        """Reads the sample and ignores its labels."""
+        """Reads the image and marks all pixels as ignored."""
         read = self.sample.read()
         return Labelled(read.image, np.full_like(read.classes, IGNORE), None)
 
 
 class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Random crops of a stage, each fixed by the seed and its number in the whole training.
+    """Random crops of a stage; each depends only on the seed and its index in the whole run.
 
-    So a run that is killed and resumed sees what it would have seen, with any number of workers
-    and processes.
+    A resumed run therefore trains on the same crops as an uninterrupted one, with any number of
+    workers and processes.
     """
 
     def __init__(
         self, sources: Mapping[str, Sequence[ReadableSample]], config: TrainingConfig, stage: int
     ) -> None:
-        """Takes the train samples of each source, and the stage's number, from 0."""
-        here = config.stages[stage]
+        """Prepares the transforms of a stage.
+
+        Args:
+            sources: Name of a source → its train samples.
+            config: Configuration of the run.
+            stage: Index of the stage.
+        """
+        settings = config.stages[stage]
         shares = stage_shares(sources, config, stage)
         self.sources = [sources[name] for name in shares]
         self.shares = torch.tensor(list(shares.values()), dtype=torch.float)
         self.config = config
-        self.shape = geometric_transform(here.crop, here.area, config.augmentation)
-        self.look = photometric_transform(config.augmentation)
+        self.geometric = geometric_transform(settings.crop, settings.area, config.augmentation)
+        self.photometric = photometric_transform(config.augmentation)
         self._read = lru_cache(CACHED_IMAGES)(lambda sample: sample.read())
         card = config.card()
         self.rock_ids = card.rock_ids
         self.rim_id = card.rim_id
 
     def __len__(self) -> int:
-        """Returns the number of draws in the whole training."""
+        """Returns the number of crops in the whole run."""
         return self.config.steps * self.config.batch_size
 
-    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Makes a crop.
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Makes the crop with this index in the whole run.
 
         Returns:
-            3×crop×crop uint8; crop×crop int64 class ids; and, for teachers, the crop before light,
-            lens and sensor changed it, without teachers an empty tensor.
+            3×crop×crop uint8 RGB; crop×crop int64 class ids; and with teachers the crop before
+            photometric augmentation, without teachers an empty tensor.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed_at(draw))
+            torch.manual_seed(self.config.seed_at(index))
             source = self.sources[int(torch.multinomial(self.shares, 1))]
             image, labels = self._crop(source)
             if torch.rand(()) < self.config.augmentation.paste_p:
@@ -110,13 +116,13 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
                     image, labels, *self._crop(other), self.rock_ids, self.config.augmentation
                 )
             clean = image.as_subclass(Tensor) if self.config.distill.teachers else torch.empty(0)
-            seen, labels = self.look(image, labels)
+            augmented, labels = self.photometric(image, labels)
         classes, instances = labels.numpy()
         if self.rim_id is not None:
             classes = mark_rims(
                 classes, instances, self.rock_ids, self.rim_id, self.config.rim_width
             )
-        return seen.as_subclass(Tensor), torch.from_numpy(classes).long(), clean
+        return augmented.as_subclass(Tensor), torch.from_numpy(classes).long(), clean
 
     def _crop(self, source: Sequence[ReadableSample]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         read = self._read(source[int(torch.randint(len(source), ()))])
@@ -126,7 +132,7 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
             if read.instances is None
             else torch.from_numpy(read.instances).int()
         )
-        return self.shape(
+        return self.geometric(
             tv_tensors.Image(torch.from_numpy(read.image).permute(2, 0, 1)),
             tv_tensors.Mask(torch.stack([classes, instances])),
         )
@@ -135,66 +141,74 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def stage_shares(
     sources: Mapping[str, Sequence[ReadableSample]], config: TrainingConfig, stage: int
 ) -> dict[str, float]:
-    """Returns name of a source → its share of a stage's crops, above 0.
+    """Returns the share of each source in the crops of a stage, above 0.
 
     Args:
         sources: Name of a source → its train samples.
-        config: The run.
-        stage: Number of the stage, from 0.
+        config: Configuration of the run.
+        stage: Index of the stage.
 
     Raises:
-        DataError: The stage has a source without train samples, or none has any.
+        DataError: A source of the stage, or every source, has no train samples.
     """
-    here = config.stages[stage]
-    shares = here.shares or {
-        name: float(len(found))
-        for name, found in sources.items()
+    settings = config.stages[stage]
+    shares = settings.shares or {
+        name: float(len(samples))
+        for name, samples in sources.items()
         if config.sources[name].format != 'unlabelled'
-        or name in here.self_train
+        or name in settings.self_train
         or config.distill.teachers
     }
     shares = {name: share for name, share in shares.items() if share}
     for name in shares:
         if not sources[name]:
-            raise DataError(f'source {name}: no image in split train; stage {stage + 1} has it')
+            raise DataError(f'source {name}: no image in split train; stage {stage + 1} uses it')
     if not shares:
         raise DataError(f'stage {stage + 1}: no source has a labelled image in split train')
     return shares
 
 
 class EpochSampler(Sampler[int]):
-    """The draws of one epoch that belong to one of several processes.
+    """The crop indices of one epoch that one of several processes works on.
 
-    A step's draws are the same however many processes share them.
+    The crops of a step do not depend on the number of processes.
     """
 
     def __init__(self, config: TrainingConfig, epoch: int, rank: int = 0, ranks: int = 1) -> None:
-        """Takes the epoch, from 0, the process's number and how many there are."""
+        """Selects the indices.
+
+        Args:
+            config: Configuration of the run.
+            epoch: Index of the epoch.
+            rank: Index of the process.
+            ranks: Number of processes.
+        """
         self.steps = range(epoch * config.steps_per_epoch, (epoch + 1) * config.steps_per_epoch)
         self.batch_size = config.batch_size
         self.share = config.batch_size // ranks
         self.rank = rank
 
     def __len__(self) -> int:
-        """Returns the number of this process's draws in the epoch."""
+        """Returns the number of crops of this process in the epoch."""
         return len(self.steps) * self.share
 
     def __iter__(self) -> Iterator[int]:
-        """Counts through the process's share of each step."""
+        """Yields the crop indices of this process, step by step."""
         for step in self.steps:
             first = step * self.batch_size + self.rank * self.share
             yield from range(first, first + self.share)
 
 
 class CropLoader(DataLoader[tuple[Tensor, Tensor, Tensor]]):
-    """A loader whose processes tell a bad file in the line that this process would."""
+    """A data loader that reports an unreadable file in one line, from any worker process."""
 
     @override
     def __iter__(self) -> Any:
-        """Gives the batches.
+        """Yields the batches.
 
         Raises:
-            DataError: A file cannot be read; without the traceback that torch makes of it.
+            DataError: A file cannot be read. The traceback that torch adds to the message of a
+                worker is removed.
         """
         try:
             yield from super().__iter__()
@@ -208,14 +222,14 @@ class RockDataModule(pl.LightningDataModule):
     Attributes:
         samples: Name of a source → all its samples.
         train: Name of a source → its train samples.
-        val: Name of a source → its val samples, only where it has labelled ones.
+        val: Name of a source → its val samples; only sources with labels.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        """Finds the images, without reading them.
+        """Lists the images without reading them.
 
         Raises:
-            DataError: There are too few of them.
+            DataError: There is no labelled image to train or to validate on.
         """
         super().__init__()
         self.config = config
@@ -236,18 +250,18 @@ class RockDataModule(pl.LightningDataModule):
             stage_shares(self.train, config, stage)
 
     def check(self) -> None:
-        """Reads every file once, so that a bad one shows before the training, not within.
+        """Reads every file once, so that an unusable file is reported before the training begins.
 
         Raises:
-            DataError: One line for each bad file.
+            DataError: A file cannot be used; the message has one line per file.
         """
-        problems = check([sample for found in self.samples.values() for sample in found])
+        problems = check([sample for samples in self.samples.values() for sample in samples])
         if problems:
             raise DataError('\n'.join(problem.reason for problem in problems))
 
     @override
     def train_dataloader(self) -> DataLoader:
-        """Returns batches of the epoch that the trainer stands at; asked anew for each epoch."""
+        """Returns the batches of the current epoch; Lightning calls this before each epoch."""
         assert self.trainer is not None
         config, step = self.config, self.trainer.global_step
         stage = config.stage_at(step)
@@ -269,9 +283,9 @@ class RockDataModule(pl.LightningDataModule):
 
     @override
     def val_dataloader(self) -> list[DataLoader]:
-        """Returns a loader for each source in `val`; one image a batch, as their sizes differ.
+        """Returns a loader per source in `val`, with one image per batch, as image sizes differ.
 
-        Several processes take turns with the images.
+        Several processes share the images of a source.
         """
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size

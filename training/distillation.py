@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning from the scores and features of other networks."""
+"""Knowledge distillation from the logits and features of teacher networks."""
 
 from __future__ import annotations
 
@@ -16,70 +16,71 @@ from training.config import DistillConfig
 
 
 class Distillation(nn.Module):
-    """The loss of a student against its teachers; see `DistillConfig`."""
+    """The distillation loss of a student network; see `DistillConfig`."""
 
     def __init__(self, config: DistillConfig, student: DeepLabV3, card: Card) -> None:
         """Loads the teachers.
 
         Args:
-            config: The teachers and the weights of the losses.
-            student: The network under training.
-            card: Its card.
+            config: The teachers and the loss weights.
+            student: The network that is trained.
+            card: Metadata of the student.
 
         Raises:
-            WeightsError: A teacher cannot be used, or has other classes.
+            WeightsError: A teacher cannot be used, or has different classes.
         """
         super().__init__()
         self.config = config
-        # In a list, not as submodules: they are neither trained, averaged nor saved.
+        # A list, not submodules, so that the teachers are neither trained, averaged nor saved.
         self._teachers = [_load(path, card) for path in config.teachers]
         self.adapter: nn.Module | None = None
         if config.feature_weight:
             first = self._teachers[0][0]
-            self._seen = _Tap(student)
-            self._shown = _Tap(first)
+            self._student_features = _FeatureHook(student)
+            self._teacher_features = _FeatureHook(first)
             self.adapter = nn.Conv2d(student.context_channels, first.context_channels, 1)
 
     def forward(self, scores: Tensor, clean: Tensor) -> Tensor:
-        """Returns the loss of a batch, right after the student saw it.
+        """Returns the loss of a batch; call it directly after the forward pass of the student.
 
         Args:
             scores: N×channels×H×W logits of the student.
-            clean: N×3×H×W uint8 RGB, what the teachers see; black pixels are outside of the image
-                and do not count.
+            clean: N×3×H×W uint8 RGB input of the teachers. Black pixels are outside the image and
+                do not contribute.
         """
-        probabilities, features = self._teach(clean)
+        probabilities, features = self._run_teachers(clean)
         divergence = functional.kl_div(
             scores.float().log_softmax(dim=1), probabilities, reduction='none'
         ).sum(dim=1)
         inside = (clean.amax(dim=1) > 0).float()
         loss = self.config.weight * (divergence * inside).sum() / inside.sum().clamp(min=1)
         if self.adapter is not None and features is not None:
-            own = functional.adaptive_avg_pool2d(
-                self._seen.maps, (features.shape[-2], features.shape[-1])
+            resized = functional.adaptive_avg_pool2d(
+                self._student_features.maps, (features.shape[-2], features.shape[-1])
             )
-            alike = functional.cosine_similarity(self.adapter(own).float(), features, dim=1)
-            loss = loss + self.config.feature_weight * (1 - alike).mean()
+            adapted = self.adapter(resized).float()
+            similarity = functional.cosine_similarity(adapted, features, dim=1)
+            loss = loss + self.config.feature_weight * (1 - similarity).mean()
         return loss
 
     @torch.no_grad()
-    def _teach(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the teachers' N×channels×H×W probabilities and the first one's features."""
+    def _run_teachers(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the mean N×channels×H×W probabilities, and features of the first teacher."""
         features = None
-        found = []
+        predictions = []
         for teacher, card in self._teachers:
             teacher.to(clean.device)
             prepared = normalize(clean, card).contiguous(memory_format=torch.channels_last)
-            found.append(teacher(prepared)['out'].float().softmax(dim=1))
+            predictions.append(teacher(prepared)['out'].float().softmax(dim=1))
             if self.adapter is not None and features is None:
-                features = self._shown.maps.float()
+                features = self._teacher_features.maps.float()
             mirrored = teacher(prepared.flip(-1))['out'].float().softmax(dim=1)
-            found.append(mirrored.flip(-1))
-        return torch.stack(found).mean(dim=0), features
+            predictions.append(mirrored.flip(-1))
+        return torch.stack(predictions).mean(dim=0), features
 
 
-class _Tap:
-    """Keeps the last result of a network's ASPP."""
+class _FeatureHook:
+    """Stores the last output of the ASPP of a network."""
 
     maps: Tensor
 
@@ -94,7 +95,7 @@ class _Tap:
 def _load(path: str, card: Card) -> tuple[DeepLabV3, Card]:
     weights = load_weights(path)
     if weights.is_onnx:
-        raise WeightsError(f'{path}: a teacher is a .safetensors or .ckpt file, not ONNX')
+        raise WeightsError(f'{path}: a teacher must be a .safetensors or .ckpt file, not ONNX')
     if weights.card.classes != card.classes:
         raise WeightsError(
             f'{path}: a teacher must have the classes {", ".join(card.classes)},'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Lightning module: one DeepLabV3 under training."""
+"""The Lightning module that trains a DeepLabV3 network."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from training.validation import predict_classes
 
 
 class RockSegmentation(pl.LightningModule):
-    """Trains DeepLabV3 with a loss on the scores and on those of an auxiliary head."""
+    """Trains DeepLabV3 with a loss on its logits and on those of an auxiliary head."""
 
     def __init__(self, config: TrainingConfig, val_names: Sequence[str] = ()) -> None:
-        """Builds the network of the configuration's card.
+        """Builds the network that the configuration describes.
 
         Args:
-            config: The run.
-            val_names: Names of the sources that are validated on, in the loaders' order.
+            config: Configuration of the run.
+            val_names: Names of the validation sources, in the order of the data loaders.
         """
         super().__init__()
         torch.manual_seed(config.seed)
@@ -54,62 +54,69 @@ class RockSegmentation(pl.LightningModule):
         """Returns the loss of a batch.
 
         Args:
-            batch: N×3×H×W uint8 crops, N×H×W class ids, and N×3×H×W uint8 crops as the teachers
-                see them; without teachers 0 of these.
-            batch_index: Its number in the epoch.
+            batch: N×3×H×W uint8 crops, N×H×W class ids, and the N×3×H×W uint8 crops before
+                photometric augmentation, for the teachers; without teachers the last is empty.
+            batch_index: Index of the batch in the epoch.
         """
-        torch.manual_seed(self.config.seed_at(self._part(batch_index)))
+        torch.manual_seed(self.config.seed_at(self._micro_batch(batch_index)))
         images, targets, clean = batch
         prepared = normalize(images, self.card).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
-        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)  # `CurveWriter` does
+        # `CurveWriter` passes these values to the logger.
+        self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)
         if 'aux' in scores:
             loss = loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
         if self.distillation is not None:
             loss = loss + self.distillation(scores['out'], clean)
         return loss
 
-    def _part(self, batch_index: int) -> int:
-        """Numbers the parts of all steps: each drops out differently, and alike if resumed."""
+    def _micro_batch(self, batch_index: int) -> int:
+        """Returns the index of a micro-batch in the whole run, which seeds its dropout.
+
+        A resumed run therefore repeats the dropout of the interrupted one.
+        """
         accumulate = self.config.machine.accumulate
-        part = self.global_step * accumulate + batch_index % accumulate
-        return part * self.trainer.world_size + self.trainer.global_rank
+        index = self.global_step * accumulate + batch_index % accumulate
+        return index * self.trainer.world_size + self.trainer.global_rank
 
     def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        how = self.config.loss
+        settings = self.config.loss
         return segmentation_loss(
             scores.float(),
             targets,
-            how.region,
-            how.region_weight,
-            how.boundary_weight,
-            how.boundary_width,
-            {} if self.card.rim_id is None else {self.card.rim_id: how.rim_weight},
+            settings.region,
+            settings.region_weight,
+            settings.boundary_weight,
+            settings.boundary_width,
+            {} if self.card.rim_id is None else {self.card.rim_id: settings.rim_weight},
         )
 
     @override
     def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0
     ) -> Tensor:
-        """Counts rock pixels found, missed and invented; returns what is found, H×W, 1 is rock.
+        """Updates the metrics with one image.
 
         Args:
             batch: One image, 1×3×H×W uint8, and its 1×H×W class ids.
-            batch_index: Its number among the source's.
-            dataloader_idx: The source's place in `val_names`.
+            batch_index: Index of the image in its source.
+            dataloader_idx: Index of the source in `val_names`.
+
+        Returns:
+            H×W predicted mask, int64; 1 is rock.
         """
         images, targets = batch
         class_ids = predict_classes(self.model, self.card, images[0])
         rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
-        found = torch.isin(class_ids, rock).long()
-        self._metrics()[dataloader_idx].update(found, truth)
-        return found
+        predicted = torch.isin(class_ids, rock).long()
+        self._metrics()[dataloader_idx].update(predicted, truth)
+        return predicted
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the figures of each source, and `val_iou`, the mean IoU of those that have rock."""
+        """Logs the metrics of each source, and `val_iou`, the mean IoU of the sources with rock."""
         figures: dict[str, Tensor] = {}
         for metrics in self._metrics():
             figures.update(metrics.compute())
@@ -120,26 +127,26 @@ class RockSegmentation(pl.LightningModule):
         self.log_dict({**figures, 'val_iou': (ious * has_rock).sum() / has_rock.sum().clamp(min=1)})
 
     def configure_optimizers(self) -> Any:
-        """Returns the optimizer, and a schedule that is stepped every step."""
-        how = self.config.optimizer
+        """Returns the optimizer, and a learning rate schedule that is updated every step."""
+        settings = self.config.optimizer
         parameters = []
         for backbone in (True, False):
-            own = [
+            group = [
                 parameter
                 for name, parameter in self.named_parameters()
                 if name.startswith('model.backbone.') == backbone
             ]
-            rate = how.backbone_rate if backbone else 1.0
+            rate = settings.backbone_rate if backbone else 1.0
             for decays in (True, False):
                 parameters.append(
                     {
-                        'params': [p for p in own if (p.ndim > 1) == decays],
-                        'weight_decay': how.weight_decay if decays else 0.0,
+                        'params': [p for p in group if (p.ndim > 1) == decays],
+                        'weight_decay': settings.weight_decay if decays else 0.0,
                         'lr': rate,
                     }
                 )
         optimizer: torch.optim.Optimizer
-        if how.name == 'sgd':
+        if settings.name == 'sgd':
             optimizer = torch.optim.SGD(parameters, lr=1.0, momentum=0.9)
         else:
             optimizer = torch.optim.AdamW(parameters, lr=1.0)
@@ -152,7 +159,7 @@ class RockSegmentation(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts in the card and the sources, so that export needs nothing else."""
+        """Adds the metadata and the sources, so that export needs only the checkpoint."""
         checkpoint['card'] = self.card.to_json()
         checkpoint['classes'] = self.config.all_classes
         checkpoint['sources'] = [asdict(source) for source in self.config.sources.values()]

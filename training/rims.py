@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rim between rocks that touch, as a class of its own."""
+"""The class 'rim': the pixels between rocks that touch."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def mark_rims(
     rim_id: int,
     width: float = 1.5,
 ) -> np.ndarray:
-    """Gives the pixels that are near two different rocks a class of their own.
+    """Assigns the class 'rim' to pixels that are near two different rocks.
 
     Args:
-        classes: H×W class ids, integer; 255 = ignored, and stays so.
-        instances: H×W rock numbers, integer below 2^24, 0 = none; counted only on rock classes.
+        classes: H×W class ids, integer; ignored pixels (255) stay ignored.
+        instances: H×W instance ids, integer below 2^24, 0 = none; used only on rock classes.
         rock_ids: Class ids that are rock.
-        rim_id: Class id that the rims get.
-        width: Largest distance of a rim's pixel from either rock, px, 0 or more.
+        rim_id: Class id of the rims.
+        width: Largest distance of a rim pixel from each of the two rocks, px, 0 or more.
 
     Returns:
         H×W class ids of the same dtype, a new array.
     """
     rock = np.isin(classes, rock_ids) & (instances > 0)
     window = _disc(width)
-    # OpenCV has no filters of int32; float32 holds the numbers exactly.
-    numbers = np.where(rock, instances, 0).astype(np.float32)
-    largest = cv2.dilate(numbers, window)
-    numbers[~rock] = np.inf
-    smallest = cv2.erode(numbers, window)
+    # OpenCV cannot filter int32; float32 represents the ids exactly.
+    ids = np.where(rock, instances, 0).astype(np.float32)
+    largest = cv2.dilate(ids, window)
+    ids[~rock] = np.inf
+    smallest = cv2.erode(ids, window)
     rim = (smallest < largest) & (classes != IGNORE)
     return np.where(rim, np.asarray(rim_id, classes.dtype), classes)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves beside its checkpoints: configuration, code, data, curves and images."""
+"""Records of a run: configuration, code version, data, curves and images."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def describe_run(
     """Writes `RUN/config.yaml` and `RUN/run.json`: code version, packages, data and their hashes.
 
     Args:
-        config: The run.
+        config: Configuration of the run.
         samples: Name of a source → all its samples.
-        resume: Whether the run goes on; then its data and its settings must be those that it
-            began with, but for `machine` and paths, and the code version is added to
-            `resumed_with` in run.json.
+        resume: Whether the run is resumed. Its data and settings, except `machine` and paths, must
+            then be unchanged, and the code version is added to `resumed_with` in run.json.
 
     Raises:
-        DataError: They are not.
+        DataError: Data or settings of a resumed run have changed.
         OSError: A file cannot be written.
     """
     run = Path(config.run)
-    settings = _plain(asdict(config))
+    settings = _with_lists(asdict(config))
+    del settings['sure']
     if resume:
         _check_settings_unchanged(run / 'config.yaml', settings)
     sources = {name: _describe(found) for name, found in samples.items()}
@@ -71,46 +71,49 @@ def describe_run(
 def _check_data_unchanged(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            raise DataError(f'{run}: source {name} is not what the run began with')
+            raise DataError(f'{run}: the data of source {name} have changed since the run began')
 
 
 def _check_settings_unchanged(file: Path, settings: dict[str, Any]) -> None:
-    """Compares what a run began with, if it is still told, with what it is to go on with."""
+    """Compares the recorded settings of a run, if there are any, with the current ones."""
     if not file.exists():
         return
     try:
-        before = _lasting(yaml.safe_load(file.read_text('utf-8')))
+        before = _fixed_settings(yaml.safe_load(file.read_text('utf-8')))
     except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        raise DataError(f'{file}: is no configuration that a run began with') from None
-    now = _lasting(settings)
+        raise DataError(f'{file}: is not the configuration of a run') from None
+    now = _fixed_settings(settings)
     for name in [*now, *(name for name in before if name not in now)]:
         if before.get(name) != now.get(name):
             raise DataError(
-                f'{file}: {name} is {before.get(name)!r}; the run cannot go on with'
-                f' {now.get(name)!r}'
+                f'{file}: {name} is {before.get(name)!r}; it cannot be changed to'
+                f' {now.get(name)!r} when the run is resumed'
             )
 
 
-def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns by name what may not change as a run goes on: all but machine and places."""
-    nowhere = {'path': '', 'images': ''}
-    sources = {name: {**source, **nowhere} for name, source in settings['sources'].items()}
-    return dict(_walk({**settings, 'sources': sources, 'machine': {}, 'run': ''}))
+def _fixed_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns by name the settings that a resumed run must keep: all but machine and paths."""
+    no_paths = {'path': '', 'images': ''}
+    sources = {name: {**source, **no_paths} for name, source in settings['sources'].items()}
+    fixed = {**settings, 'sources': sources, 'machine': {}, 'run': ''}
+    if 'sure' in fixed:  # its name until 0.1
+        fixed['pseudo_label_threshold'] = fixed.pop('sure')
+    return dict(_flatten(fixed))
 
 
-def _walk(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
-    """Walks through settings: 'stages.1.crop' and its value, and so on."""
+def _flatten(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields nested settings with dotted names, such as 'stages.1.crop'."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = dict(enumerate(value, start=1))
     if not isinstance(value, dict):
         yield name, value
         return
     for inner, part in value.items():
-        yield from _walk(part, f'{name}.{inner}' if name else str(inner))
+        yield from _flatten(part, f'{name}.{inner}' if name else str(inner))
 
 
 def code_version() -> str:
-    """Returns the commit that the code is at, with '-dirty' if it was changed; '' without git."""
+    """Returns the commit of the code, with '-dirty' if it was modified; '' without git."""
     if not shutil.which('git'):
         return ''
     done = subprocess.run(
@@ -128,22 +131,22 @@ def _describe(samples: Sequence[Sample]) -> dict[str, Any]:
     return {**count, 'sha256': fingerprint(samples)}
 
 
-def _plain(value: Any) -> Any:
-    """Turns tuples into lists, as YAML has no tuples."""
+def _with_lists(value: Any) -> Any:
+    """Converts tuples to lists, as YAML has no tuples."""
     if isinstance(value, dict):
-        return {name: _plain(v) for name, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {name: _with_lists(v) for name, v in value.items()}
+    return [_with_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class CurveWriter(pl.Callback):
-    """Writes `RUN/curves.csv` (step, name, value): each step's loss, each validation's figures.
+    """Writes `RUN/curves.csv` (step, name, value): the loss per step, the metrics per validation.
 
-    A run that goes on after a kill has each step once. The losses are fetched from the device at
-    the end of an epoch, as a step that tells its own would wait for it.
+    A resumed run has each step once. The losses are copied from the device at the end of an epoch,
+    because copying them in every step would synchronize with the device.
     """
 
     def __init__(self, run: Path, logger: Logger | None = None) -> None:
-        """Takes the run folder, and a logger that is given each step's loss and learning rate."""
+        """Stores the run folder, and a logger that receives loss and learning rate per step."""
         self._run = run
         self._logger = logger
         self._rows: list[Row] = []
@@ -152,7 +155,7 @@ class CurveWriter(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over the rows up to where the run goes on."""
+        """Reads the rows up to the step at which the run is resumed."""
         if trainer.global_step and (self._run / FILE_NAME).exists():
             self._rows = [row for row in read_rows(self._run) if row[0] <= trainer.global_step]
 
@@ -160,7 +163,7 @@ class CurveWriter(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Keeps the step's loss; the mean of its parts, where it has several."""
+        """Stores the loss of the step, the mean over its micro-batches."""
         figures = trainer.callback_metrics
         loss = figures['loss'].detach()
         self._parts.append(torch.stack([loss, figures.get('lr', loss).detach()]))
@@ -170,7 +173,7 @@ class CurveWriter(pl.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the validation's figures and writes the file anew."""
+        """Adds the validation metrics and writes the file."""
         self._fetch()
         figures = {n: float(v) for n, v in trainer.callback_metrics.items() if n != 'loss'}
         self._rows.extend((trainer.global_step, name, value) for name, value in figures.items())
@@ -178,21 +181,21 @@ class CurveWriter(pl.Callback):
             write_rows(self._run, self._rows)
 
     def _fetch(self) -> None:
-        """Fetches the losses of the steps, all at once."""
+        """Copies the losses of all steps from the device at once."""
         parts = torch.stack([parts for _, parts in self._steps]).tolist() if self._steps else []
-        for (step, _), own in zip(self._steps, parts, strict=True):
-            loss = float(np.mean([part[0] for part in own]))
+        for (step, _), micro_batches in zip(self._steps, parts, strict=True):
+            loss = float(np.mean([values[0] for values in micro_batches]))
             self._rows.append((step, 'loss', loss))
             if self._logger is not None:
-                self._logger.log_metrics({'loss': loss, 'lr': own[-1][1]}, step)
+                self._logger.log_metrics({'loss': loss, 'lr': micro_batches[-1][1]}, step)
         self._steps = []
 
 
 class ValidationImageWriter(pl.Callback):
-    """Draws what the network finds: `RUN/images/step_N.jpg` at each validation."""
+    """Draws the predictions of each validation into `RUN/images/step_N.jpg`."""
 
     def __init__(self, run: Path) -> None:
-        """Takes the run folder."""
+        """Stores the run folder."""
         self._folder = run / 'images'
         self._drawn: list[np.ndarray] = []
 
@@ -206,7 +209,7 @@ class ValidationImageWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the first images of each source; the outputs are H×W masks, 1 where rock is."""
+        """Draws the first images of each source; the outputs are H×W masks, 1 is rock."""
         if batch_idx < SHEET_IMAGES and trainer.is_global_zero:
             image: Tensor = batch[0][0]
             mask = outputs.cpu().numpy().astype(np.uint8) * 255
@@ -215,7 +218,7 @@ class ValidationImageWriter(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the images side by side."""
+        """Writes the images in one row."""
         if not self._drawn:
             return
         height = min(len(image) for image in self._drawn)

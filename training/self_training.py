@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-training: a network labels the images that its next stage learns from.
+"""Self-training: a network makes pseudo-labels for the images of its next stage.
 
-As in Noisy Student (Xie et al. 2020, arXiv:1911.04252): the labels come from the averaged weights
-and clean images, the training sees them augmented.
+As in Noisy Student (Xie et al. 2020, arXiv:1911.04252), the pseudo-labels come from the averaged
+weights and images without augmentation, and the training uses augmented crops.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from training.writing import write_image
 
 @dataclass(frozen=True)
 class PseudoLabelledSample:
-    """A sample whose ignored pixels a network has labelled, in a file of class ids."""
+    """A sample whose ignored pixels have pseudo-labels in a file of class ids."""
 
     sample: Sample
     labels: Path
 
     def read(self) -> Labelled:
-        """Reads the sample and fills in its ignored pixels; rocks are not told apart in them.
+        """Reads the sample and fills its ignored pixels; pseudo-labels have no instances.
 
         Raises:
             DataError: A file is missing or does not decode.
@@ -55,39 +55,43 @@ def pseudo_label_sources(
     stage: int,
     trainer: pl.Trainer,
 ) -> dict[str, Sequence[PseudoLabelledSample]]:
-    """Labels the sources that a stage wants labelled, or finds the labels that are there already.
+    """Makes the pseudo-labels of a stage, unless they exist already.
 
-    They lie in `RUN/self_training/stage_N/SOURCE/`; a run that goes on after a kill finds them
-    whole or makes them again.
+    They are stored in `RUN/self_training/stage_N/SOURCE/`. The folder appears when it is complete,
+    so a resumed run uses complete pseudo-labels or makes them again.
 
     Args:
         samples: Name of a source → its train samples.
-        config: The run; its last checkpoint, or what it starts from, does the labelling.
-        stage: Number of the stage, from 0.
-        trainer: Of its processes the first does the work, and the others wait.
+        config: Configuration of the run. The pseudo-labels come from its last checkpoint, or else
+            from the weights that it starts from.
+        stage: Index of the stage.
+        trainer: The trainer, whose first process makes the pseudo-labels while the others wait.
+
+    Returns:
+        Name of a source in `self_train` → its samples with pseudo-labels.
 
     Raises:
         WeightsError: The weights cannot be used.
-        OSError: The labels cannot be written.
+        OSError: The pseudo-labels cannot be written.
     """
-    wanted = config.stages[stage].self_train
-    if not wanted:
+    names = config.stages[stage].self_train
+    if not names:
         return {}
     folder = _folder(Path(config.run)) / f'stage_{stage}'
-    if trainer.strategy.broadcast(not folder.exists()):  # what the first process finds
-        own = {name: samples[name] for name in wanted}
-        images = sum(map(len, own.values()))
-        for _ in _label(own, config, folder) if trainer.is_global_zero else range(images):
-            trainer.strategy.barrier()  # the wait for all of them would time out
+    if trainer.strategy.broadcast(not folder.exists()):  # all processes use the first one's answer
+        selected = {name: samples[name] for name in names}
+        images = sum(map(len, selected.values()))
+        for _ in _label(selected, config, folder) if trainer.is_global_zero else range(images):
+            trainer.strategy.barrier()  # a single wait for all images would time out
     trainer.strategy.barrier()
     return {
         name: [PseudoLabelledSample(s, folder / name / f'{s.name}.png') for s in samples[name]]
-        for name in wanted
+        for name in names
     }
 
 
 def remove_pseudo_labels(run: Path) -> None:
-    """Removes the labels that an earlier run has left in a run's folder."""
+    """Removes the pseudo-labels of an earlier run from the folder of a run."""
     if _folder(run).exists():
         shutil.rmtree(_folder(run))
 
@@ -99,32 +103,33 @@ def _folder(run: Path) -> Path:
 def _label(
     samples: dict[str, list[Sample]], config: TrainingConfig, folder: Path
 ) -> Iterator[None]:
-    """Labels the samples, and stops after each."""
+    """Makes the pseudo-labels; yields after each image."""
     last = last_checkpoint(Path(config.run))
     weights = load_weights(last if last.exists() else config.start_from)
     segmenter = Segmenter(weights)
     ids = ids_by_name(weights.card, config.all_classes)
-    beside = folder.with_name(f'{folder.name}.part')
-    shutil.rmtree(beside, ignore_errors=True)
-    for name, found in samples.items():
-        (beside / name).mkdir(parents=True)
-        for sample in tqdm(found, desc=f'labelling {name}', unit='image'):
-            labels = ids[pseudo_labels(segmenter, sample.read().image, config.sure)]
-            write_image(beside / name / f'{sample.name}.png', labels)
+    temporary = folder.with_name(f'{folder.name}.part')
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name, members in samples.items():
+        (temporary / name).mkdir(parents=True)
+        for sample in tqdm(members, desc=f'pseudo-labelling {name}', unit='image'):
+            image = sample.read().image
+            labels = ids[pseudo_labels(segmenter, image, config.pseudo_label_threshold)]
+            write_image(temporary / name / f'{sample.name}.png', labels)
             yield
-    beside.rename(folder)
+    temporary.rename(folder)
 
 
 def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Returns the class ids of a training for those of a card.
+    """Returns a lookup table from the class ids of a network to those of the training.
 
     Args:
-        card: Of the weights that label.
-        classes: Class names of the training; the place is the class id.
+        card: Metadata of the network that makes the pseudo-labels.
+        classes: Class names of the training; the index is the class id.
 
     Returns:
-        256 uint8: at a class id of the card, the id of the class of that name; 255 where the
-        training has no such class.
+        256 uint8: the class id of the training for each class id of the network; 255 (ignored) for
+        classes that the training does not have.
     """
     ids = np.full(256, IGNORE, np.uint8)
     for class_id, name in enumerate(card.classes):
@@ -133,19 +138,24 @@ def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
     return ids
 
 
-def pseudo_labels(segmenter: Segmenter, image: NDArray[np.uint8], sure: float) -> NDArray[np.uint8]:
-    """Labels an image where the network is sure of it and of its mirror image.
+def pseudo_labels(
+    segmenter: Segmenter, image: NDArray[np.uint8], threshold: float
+) -> NDArray[np.uint8]:
+    """Returns the confident predictions for an image.
+
+    A prediction is used where the image and its mirror image give the same class, both with at
+    least the threshold's confidence.
 
     Args:
         segmenter: The network.
         image: H×W×3 uint8 RGB.
-        sure: Least confidence, 0 to 1.
+        threshold: Minimum confidence, 0 to 1.
 
     Returns:
-        H×W uint8 class ids of the network's card; 255 where it is not sure.
+        H×W uint8 class ids of the network; 255 (ignored) where it is not confident.
     """
     plain = segmenter.segment(image)
     mirrored = segmenter.segment(np.ascontiguousarray(image[:, ::-1]))
-    alike = plain.class_ids == mirrored.class_ids[:, ::-1]
+    same = plain.class_ids == mirrored.class_ids[:, ::-1]
     confidence = np.minimum(plain.confidence, mirrored.confidence[:, ::-1])
-    return np.where(alike & (confidence >= 255 * sure), plain.class_ids, np.uint8(IGNORE))
+    return np.where(same & (confidence >= 255 * threshold), plain.class_ids, np.uint8(IGNORE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a network on labelled images, stage after stage, and goes on where it stopped."""
+"""Trains a network on labelled images in stages, and resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -42,25 +42,26 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     """Trains a model.
 
     Args:
-        config: The run.
-        resume: Go on from `RUN/checkpoints/last.ckpt` instead of starting anew.
-        stop_after: Stop after this many epochs, with all schedules as for the whole run; 0 = never.
+        config: Configuration of the run.
+        resume: Resume from `RUN/checkpoints/last.ckpt`; false = start a new run.
+        stop_after: Stop after this many epochs, while all schedules keep the length of the whole
+            run; 0 = train to the end.
 
     Returns:
-        The last checkpoint, whose weights are the averaged ones.
+        Path of the last checkpoint, which contains the averaged weights.
 
     Raises:
-        DataError: The data cannot be trained on, there is nothing to resume from, a run would be
-            written over, or goes on with other settings or data.
-        ValueError: The batch cannot be shared by the processes.
-        WeightsError: The weights to start from cannot be used.
+        DataError: The data cannot be used, there is no checkpoint to resume from, the run exists
+            already, or its settings or data have changed since it began.
+        ValueError: The batch cannot be divided among the processes.
+        WeightsError: The initial weights cannot be used.
     """
     run = Path(config.run)
     last = last_checkpoint(run)
     if resume and not last.exists():
-        raise DataError(f'{last}: nothing to resume from')
+        raise DataError(f'{last}: does not exist, so there is no run to resume')
     if last.exists() and not resume:
-        raise DataError(f'{last}: exists; give --resume to go on, or another --run')
+        raise DataError(f'{last}: exists; continue the run with --resume, or choose another --run')
     trainer = _trainer(config, stop_after)
     _check_processes(config, trainer.world_size)
     data = RockDataModule(config)
@@ -95,19 +96,19 @@ def _check_processes(config: TrainingConfig, processes: int) -> None:
 
 
 def _devices(config: TrainingConfig, on_cpu: bool) -> int | str:
-    """Returns the devices that were named; else of the GPUs as many as can share the batch."""
+    """Returns the devices; for 'auto', as many GPUs as the batch can be divided among."""
     if config.machine.devices != 'auto':
         return config.machine.devices
     gpus, nodes = 0 if on_cpu else torch.cuda.device_count(), config.machine.nodes
     used = next((n for n in range(gpus, 0, -1) if _can_share(config, n * nodes)), 1)
     if used < gpus:
-        told = f'{used} of {gpus} GPUs, which can share the batch_size {config.batch_size}'
-        rank_zero_only(print)(f'training.train: {told}', file=sys.stderr)
+        used_gpus = f'uses {used} of {gpus} GPUs, which divide the batch_size {config.batch_size}'
+        rank_zero_only(print)(f'training.train: {used_gpus}', file=sys.stderr)
     return used
 
 
 def _end_other_processes(trainer: pl.Trainer) -> None:
-    """Ends what the first process has started; else they would wait for it for half an hour."""
+    """Ends the processes that the first one started; they would wait for it for 30 minutes."""
     if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
         trainer.strategy.launcher.kill(signal.SIGKILL)
 
@@ -142,39 +143,39 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     )
 
 
-def _precision(wanted: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mixed', '32-true']:
-    if wanted == 'auto':
+def _precision(precision: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mixed', '32-true']:
+    if precision == 'auto':
         return '32-true' if on_cpu else '16-mixed'
-    return wanted
+    return precision
 
 
-def _be_quiet() -> None:
-    """Leaves the terminal to the progress bar: no tips, no advice on loader processes."""
+def _silence_lightning() -> None:
+    """Suppresses Lightning's hints and warnings, which would interrupt the progress bar."""
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', module=r'lightning\..*', category=FutureWarning)
-    for advice in ('does not have many workers', 'exists and is not empty'):
-        warnings.filterwarnings('ignore', message=f'.*{advice}.*')
+    for message in ('does not have many workers', 'exists and is not empty'):
+        warnings.filterwarnings('ignore', message=f'.*{message}.*')
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argument_parser('python -m training.train', __doc__ or '')
     parser.add_argument(
-        '--resume', action='store_true', help='go on from RUN/checkpoints/last.ckpt'
+        '--resume', action='store_true', help='continue the run from RUN/checkpoints/last.ckpt'
     )
     parsed: Namespace = parser.parse_args(arguments)
     resume = parsed.pop('resume')
-    _be_quiet()
+    _silence_lightning()
     try:
         last = train(to_config(parser, parsed), resume)
     except (DataError, WeightsError, ValueError, OSError, MisconfigurationException) as error:
         print(f'training.train: {all_lines(error)}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
-        print('training.train: interrupted; --resume goes on from the last epoch', file=sys.stderr)
+        print('training.train: interrupted; continue the run with --resume', file=sys.stderr)
         return 130
     rank_zero_only(print)(
-        f'{last}: trained; next: python -m training.export --checkpoint {last} -o NAME'
+        f'{last}: training finished; export: python -m training.export --checkpoint {last} -o NAME'
     )
     return 0
 

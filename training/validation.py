@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network under training looks at whole images as the node's does."""
+"""Validation on whole images with the inference code of the node."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rock_seg_ros.perception.inference.preparation import normalize
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.tiling import Tiling
 
-TILE = 1536  # px; what a tile takes is the most that an image of any size takes
+TILE = 1536  # px; it limits the memory for images of any size
 OVERLAP = 256  # px
 
 
 class TrainingBackend:
-    """A network as a backend: in the precision that it is trained in."""
+    """A backend that runs the network in the precision of the training."""
 
     precision = 'fp32'
 
     def __init__(self, model: DeepLabV3, device: torch.device) -> None:
-        """Takes the network in; it must be in evaluation mode."""
+        """Stores the network, which must be in evaluation mode."""
         self.device = device
         self._model = model
 
@@ -36,21 +36,21 @@ class TrainingBackend:
         return self._model.deep(images).float()
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
+        """Maps deep features to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._model.context(deep).float()
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their scaled context to N×channels×h×w float32 scores."""
+        """Maps N×3×H×W images and their scaled context to N×channels×h×w float32 scores."""
         return self._model.decode(images, context).float()
 
 
 @torch.no_grad()
 def predict_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
-    """Classifies the pixels of an image: small ones enlarged, large ones in tiles.
+    """Classifies the pixels of an image; small images are enlarged, large ones divided into tiles.
 
     Args:
-        model: In evaluation mode.
-        card: Of the weights that the training makes.
+        model: The network, in evaluation mode.
+        card: Metadata of the network.
         image: 3×H×W uint8 RGB, on the model's device.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all, and are named where they cannot be written."""
+"""Writes files atomically, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rock_seg_ros.perception.writing import write_beside
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and renames it; its folder is made.
+    """Writes a temporary file next to the target and renames it; creates the folder if necessary.
 
     Raises:
-        OSError: It cannot be written; the message names the file and the reason.
+        OSError: The file cannot be written; the message names the file and the reason.
     """
     try:
         write_beside(path, lambda temporary: temporary.write_bytes(content))
@@ -25,14 +25,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes an image as `write_atomically` does; OpenCV's own writer is silent on a full disk.
+    """Writes an image with `write_atomically`; cv2.imwrite reports no error on a full disk.
 
     Args:
-        path: Its suffix says how the image is coded.
+        path: The target; its suffix selects the image format.
         image: H×W×3 uint8 RGB, or H×W uint8 grey.
 
     Raises:
-        EncodingError: The format cannot hold it.
-        OSError: It cannot be written.
+        EncodingError: The format cannot store the image.
+        OSError: The file cannot be written.
     """
     write_atomically(path, encode_image(image, path.suffix))

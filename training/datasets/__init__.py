@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images from mask folders, COCO, labelme and plain folders, in one shape."""
+"""Reads labelled images from mask folders, COCO and labelme, and images without labels."""
 
 from training.datasets.checking import Problem, check, fingerprint, read_all
 from training.datasets.config import DatasetConfig

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads everything once before a training, so that a bad file shows then and not within."""
+"""Checks all files before a training begins."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Problem:
 
     Attributes:
         source: Path of the source, as configured.
-        name: The image's; empty if the whole source is meant.
-        reason: One line that names the file.
+        name: Name of the image; empty if the problem concerns the whole source.
+        reason: Message of one line that names the file.
     """
 
     source: str
@@ -30,7 +30,7 @@ class Problem:
 
 
 def read_all(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Labelled | Problem]]:
-    """Reads every sample, with a progress bar; what does not hold comes as a problem."""
+    """Reads all samples with a progress bar; yields a problem for each that cannot be read."""
     for sample in tqdm(samples, unit='image', desc='reading'):
         try:
             yield sample, sample.read()
@@ -39,19 +39,19 @@ def read_all(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Labelled | Pro
 
 
 def check(samples: Sequence[Sample]) -> list[Problem]:
-    """Returns what is wrong with any of the samples; empty if all of them can be trained on."""
-    return [found for _, found in read_all(samples) if isinstance(found, Problem)]
+    """Returns the problems of the samples; empty if all samples can be used."""
+    return [result for _, result in read_all(samples) if isinstance(result, Problem)]
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Returns a SHA-256 over the samples' names, splits, images and label files.
+    """Returns a SHA-256 of the names, splits, images and label files of samples.
 
-    It depends neither on the order of the samples nor on where the files lie.
+    It depends neither on the order of the samples nor on the location of the files.
 
     Raises:
         DataError: A file cannot be read.
     """
-    digest_of = cache(_digest)  # a COCO file holds the labels of many
+    digest_of = cache(_digest)  # a COCO file has the labels of many samples
     lines = []
     for sample in samples:
         files = (sample.image, *sample.label_files())

@@ -11,7 +11,7 @@ from typing import Any
 
 from training.datasets.image_folders import ImageFolders
 from training.datasets.json_file import json_files, read_json
-from training.datasets.labels import NAMED, Labels
+from training.datasets.labels import MAX_LISTED, Labels
 from training.datasets.outlines import OutlinedSample, Region, declared_size, decompress, polygon
 from training.datasets.sample import IGNORE, DataError, Sample
 from training.datasets.selection import join_first
@@ -217,7 +217,7 @@ def _region(
     annotation: Mapping[str, Any], number: int, names: Mapping[Any, str], labels: Labels
 ) -> Region:
     if annotation['category_id'] not in names:
-        known = join_first(names, most=NAMED)
+        known = join_first(names, most=MAX_LISTED)
         ids = _other_kind(annotation['category_id'], names)
         raise DataError(f'names category {annotation["category_id"]!r}; legal is [{known}]{ids}')
     class_id = labels.id_of(names[annotation['category_id']])

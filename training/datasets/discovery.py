@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source's configuration → its images."""
+"""Lists the images of a source."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from training.datasets.splits import SPLITS, with_splits
 
 
 def find_samples(config: DatasetConfig, split: str, classes: Sequence[str]) -> list[Sample]:
-    """Finds the images of a split, without reading them.
+    """Lists the images of a split without reading them.
 
     Args:
-        config: The source.
+        config: Configuration of the source.
         split: 'train', 'val' or 'all'.
-        classes: Class names; the place is the class id.
+        classes: Class names; the index is the class id.
 
     Returns:
-        Sorted as the source has them; empty only where `val_fraction` is 0 and 'val' is asked
-        for, or 1 and 'train'.
+        The samples in the order of the source; empty only for the split 'val' with a `val_fraction`
+        of 0, and for 'train' with 1.
 
     Raises:
-        MissingDataError: There is no such path, or the split is empty.
-        DataError: The path holds no such source, or its split does not hold.
+        MissingDataError: The path does not exist, or the split is empty.
+        DataError: The path has no data in this format, or the splits are invalid.
     """
     if split not in SPLITS:
-        raise ValueError(f'split {split!r} is unknown; legal is {", ".join(SPLITS)}')
+        raise ValueError(f'split {split!r} is unknown; legal are {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
     images = (Path(config.images),) if config.images else ()
@@ -41,18 +41,18 @@ def find_samples(config: DatasetConfig, split: str, classes: Sequence[str]) -> l
         if path.exists():
             raise
         raise MissingDataError(str(error)) from None
-    strangers = sorted(set(config.exclude) - {sample.name for sample in found})
-    if strangers:
-        raise DataError(f'{path}: has no image {strangers[0]!r}, which exclude names')
-    twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
-    if twice:
-        raise DataError(f'{path}: has two images of the name {twice[0]!r}')
+    unknown = sorted(set(config.exclude) - {sample.name for sample in found})
+    if unknown:
+        raise DataError(f'{path}: has no image {unknown[0]!r}, which is listed in exclude')
+    duplicates = [name for name, count in Counter(s.name for s in found).items() if count > 1]
+    if duplicates:
+        raise DataError(f'{path}: has two images with the name {duplicates[0]!r}')
     folder = path if path.is_dir() else path.parent
     found = with_splits(found, folder, config.group, config.val_fraction)
-    wanted = (sample for sample in found if sample.name not in config.exclude)
-    chosen = [sample for sample in wanted if split in ('all', sample.split)]
-    asked_for_none = (split, config.val_fraction) in (('val', 0), ('train', 1))
-    if not chosen and (not found or not asked_for_none):
+    included = (sample for sample in found if sample.name not in config.exclude)
+    selected = [sample for sample in included if split in ('all', sample.split)]
+    may_be_empty = (split, config.val_fraction) in (('val', 0), ('train', 1))
+    if not selected and (not found or not may_be_empty):
         kind = 'image' if config.format == 'unlabelled' else 'labelled image'
         raise MissingDataError(f'{path}: no {kind} in split {split!r}')
-    return chosen
+    return selected

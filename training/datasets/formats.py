@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats that labelled images come in: one file and one line each."""
+"""Registry of the formats of labelled images."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ class Format(NamedTuple):
     """A format of labelled images.
 
     Attributes:
-        find: Finds the images at a path, without group and split; after the labels comes the
-            folder of the images, where the source says so.
-        looks_like: Whether a path looks like this format, by a glance at it.
-        labels_in: The labels that the files at a path name, sorted; none where they are numbers.
-        has_images_apart: Whether the images may lie in a folder of their own.
+        find: Lists the images at a path, without group and split. Arguments: path, labels, and the
+            folder of the images if the source has one.
+        matches: Returns whether a path seems to have this format, without reading all files.
+        labels_in: Returns the sorted labels in the files at a path; empty if labels are numbers.
+        has_image_folder: Whether the setting `images` may name a separate folder of the images.
     """
 
     find: Callable[..., list[Sample]]
-    looks_like: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     labels_in: Callable[[Path], list[str]] = lambda _: []
-    has_images_apart: bool = False
+    has_image_folder: bool = False
 
 
-# In the order in which they are guessed.
+# In the order in which guess_format tries them.
 FORMATS = {
     'masks': Format(find_masks, is_mask_folder),
-    'coco': Format(find_coco, is_coco, coco_labels, has_images_apart=True),
-    'labelme': Format(find_labelme, is_labelme, labelme_labels, has_images_apart=True),
+    'coco': Format(find_coco, is_coco, coco_labels, has_image_folder=True),
+    'labelme': Format(find_labelme, is_labelme, labelme_labels, has_image_folder=True),
     'unlabelled': Format(find_unlabelled, Path.is_dir),
 }
 
 
 def guess_format(path: Path) -> str:
-    """Returns the first format that a path looks like; 'masks' if it looks like none.
+    """Returns the first format that matches a path; 'masks' if none does.
 
     Raises:
-        DataError: It would be taken for unlabelled, but there are JSON files, which may be labels.
+        DataError: Only 'unlabelled' matches, but there are JSON files, which may be labels.
     """
     if path.suffix.lower() == '.json' and not path.is_dir():
         return 'coco'
-    guessed = next((name for name, fmt in FORMATS.items() if fmt.looks_like(path)), 'masks')
+    guessed = next((name for name, fmt in FORMATS.items() if fmt.matches(path)), 'masks')
     if guessed == 'unlabelled':
         _check_no_json(path)
     return guessed
@@ -61,6 +61,6 @@ def _check_no_json(path: Path) -> None:
     found = [file for folder in folders for file in json_files(folder)]
     if found:
         raise DataError(
-            f"{path}: has JSON files which are neither one COCO file nor labelme's,"
-            f' {join_first(found)}; name the file, or the format'
+            f'{path}: has JSON files in neither COCO nor labelme format:'
+            f' {join_first(found)}; give the path of the file, or the format'
         )

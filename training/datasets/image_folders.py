@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the images lie that a label file names: inside the data set's folder."""
+"""Finds the images that a label file lists, inside the folder of the data set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from training.datasets.sample import DataError
 
-HINT = 'the setting images says in which folder the images lie'
+HINT = 'set the folder of the images with images'
 
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """The folders in which the images of a label file are looked for.
+    """The folders that are searched for the images of a label file.
 
     Attributes:
-        root: The data set's folder; no name leads out of it.
-        likely: Folders, the first of which that has an image counts.
-        others: Folders of which only one may have an image, if none of `likely` has it.
+        root: Folder of the data set; images outside it are not used.
+        likely: Folders that are searched first, in this order.
+        others: Folders that are searched if the image is in none of `likely`; only one of them may
+            contain it.
     """
 
     root: Path
@@ -31,31 +32,31 @@ class ImageFolders:
         """Finds an image.
 
         Args:
-            name: As the label file names it; a backslash is as good as a slash.
+            name: Name in the label file, with slashes or backslashes.
 
         Raises:
-            DataError: It lies outside `root`, is not there, or in several folders.
+            DataError: The image is outside `root`, does not exist, or is in several folders.
         """
         name = name.replace('\\', '/')
-        best, place = self.root, None
+        best, candidate = self.root, None
         for folder in self.likely:
             path = self._inside(folder, name)
             if path and _is_file(path):
                 return path
-            if path and (place is None or not best.is_dir()):
-                best, place = folder, path
-        if place is None:
-            raise DataError(f'{name!r} leads out of {self.root}; {HINT}')
+            if path and (candidate is None or not best.is_dir()):
+                best, candidate = folder, path
+        if candidate is None:
+            raise DataError(f'{name!r} is outside {self.root}; {HINT}')
         others = [path for folder in self.others if (path := self._inside(folder, name))]
         found = [path for path in others if _is_file(path)]
         if len(found) > 1:
-            raise DataError(f'{name!r} may be {found[0]} or {found[1]}; {HINT}')
+            raise DataError(f'{name!r} is ambiguous: {found[0]} or {found[1]}; {HINT}')
         if not found:
-            raise DataError(f'{place}: no such file; {HINT}')
+            raise DataError(f'{candidate}: no such file; {HINT}')
         return found[0]
 
     def _inside(self, folder: Path, name: str) -> Path | None:
-        """Returns the path of a name in a folder; None if it leads out of the root."""
+        """Returns the path of a name in a folder; None if it is outside the root."""
         path = Path(os.path.normpath(folder / name))
         root = os.path.normpath(self.root.absolute())
         return path if Path(os.path.normpath(path.absolute())).is_relative_to(root) else None
@@ -64,5 +65,5 @@ class ImageFolders:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long
+    except (OSError, ValueError):  # for example, a name that is too long
         return False

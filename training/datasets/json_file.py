@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON files, with errors in one line."""
+"""Reads JSON files, with error messages of one line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DataError: The file is missing, cannot be read, is no regular file or too large, or is no
-            JSON.
+        DataError: The file does not exist, cannot be read, is not a regular file, is too large, or
+            is not JSON.
     """
     try:
         return json.loads(read_file(path))
@@ -25,13 +25,13 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(str(error)) from None
     except ValueError as error:
-        raise DataError(f'{path}: is no JSON: {error}') from None
+        raise DataError(f'{path}: is not JSON: {error}') from None
     except RecursionError:
-        raise DataError(f'{path}: is no JSON: nested too deep') from None
+        raise DataError(f'{path}: is not JSON: nested too deeply') from None
 
 
 def json_files(folder: Path) -> list[Path]:
-    """Returns the JSON files of a folder, sorted; hidden ones, as macOS leaves them, are none."""
+    """Returns the JSON files of a folder, sorted, without hidden files, which macOS creates."""
     if not folder.is_dir():
         return []
     return sorted(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the labels in a source's files become class ids."""
+"""Converts the labels in the files of a source to class ids."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from training.datasets.selection import join_first
 
 IGNORED = 'ignore'
 BACKGROUND = 'background'
-NAMED = 10  # most that a message names of what is legal
+MAX_LISTED = 10  # legal values that a message lists
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A source's class map against the classes of the training.
+    """The class map of a source, with the classes of the training.
 
     Attributes:
-        classes: Class names; the place is the class id.
-        class_map: Label in the files → class name, or 'ignore'; empty: labels
-            are the class names themselves.
-        unlabelled: Class name of pixels that no outline covers, or 'ignore'.
+        classes: Class names; the index is the class id.
+        class_map: Label in the files → class name or 'ignore'; empty = labels are class names.
+        unlabelled: Class name of the pixels that no polygon covers, or 'ignore'.
     """
 
     classes: Sequence[str]
@@ -31,9 +30,9 @@ class Labels:
     unlabelled: str
 
     def __post_init__(self) -> None:
-        """Refuses a map to a class that is not there and too many classes, with DataError."""
-        if len(self.classes) > IGNORE:  # their ids are uint8
-            raise DataError(f'there are {len(self.classes)} classes; {IGNORE} are the most')
+        """Checks the values; raises DataError for too many classes or an unknown class."""
+        if len(self.classes) > IGNORE:  # class ids are uint8
+            raise DataError(f'there are {len(self.classes)} classes; the maximum is {IGNORE}')
         for name in self.class_map.values():
             self.class_id(name)
 
@@ -47,26 +46,26 @@ class Labels:
         """Returns the class id of a label, 255 where ignored.
 
         Raises:
-            DataError: The class map does not name it.
+            DataError: The class map does not contain the label.
         """
         if label not in self.ids:
-            legal = join_first(self.ids, most=NAMED)
-            raise DataError(f'has the label {label!r}; the class map knows {legal}')
+            legal = join_first(self.ids, most=MAX_LISTED)
+            raise DataError(f'has the label {label!r}; the class map has {legal}')
         return self.ids[label]
 
     def class_id(self, name: str) -> int:
         """Returns the id of a class, 255 for 'ignore'.
 
         Raises:
-            DataError: There is no such class.
+            DataError: The class is unknown.
         """
         if name == IGNORED:
             return IGNORE
         if name not in self.classes:
-            legal = join_first((*self.classes, IGNORED), most=NAMED)
-            raise DataError(f'class {name!r} is not among the classes; legal is {legal}')
+            legal = join_first((*self.classes, IGNORED), most=MAX_LISTED)
+            raise DataError(f'class {name!r} is unknown; legal are {legal}')
         return list(self.classes).index(name)
 
     def is_numbered(self, class_id: int) -> bool:
-        """Whether an outline of a class is a thing of its own, which all but background are."""
+        """Whether each region of a class is an instance, which holds for all but background."""
         return class_id == IGNORE or self.classes[class_id] != BACKGROUND

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.decoding import read_grey
 from rock_seg_ros.perception.image_io.image_files import image_files, is_lossy
-from training.datasets.labels import NAMED, Labels
+from training.datasets.labels import MAX_LISTED, Labels
 from training.datasets.sample import DataError, Sample
 from training.datasets.selection import join_first
 
@@ -48,7 +48,7 @@ class MaskSample(Sample):
         table[list(self.greys)] = list(self.greys.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = join_first(sorted(self.greys), most=NAMED)
+            legal = join_first(sorted(self.greys), most=MAX_LISTED)
             stranger = mask[classes < 0][0]
             raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
         return classes.astype(np.uint8), numbers

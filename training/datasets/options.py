@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source's settings as options of a command."""
+"""Command line options for the settings of a source."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from training.datasets.formats import FORMATS, guess_format
 
 
 def read_class_map(text: str) -> dict[str, str]:
-    """Reads '{LABEL: CLASS, ...}' in YAML or JSON, as the training's configuration writes it.
+    """Reads a class map '{LABEL: CLASS, ...}' in YAML or JSON.
 
     Raises:
-        argparse.ArgumentTypeError: It is no such mapping.
+        argparse.ArgumentTypeError: The text is not such a mapping.
     """
     try:
         values = yaml.safe_load(text)
@@ -31,26 +31,49 @@ def read_class_map(text: str) -> dict[str, str]:
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options for the fields of `DatasetConfig` but its path; those not given are None."""
-    parser.add_argument('--format', choices=tuple(FORMATS), help='(default: as the data look)')
+    """Adds options for the fields of `DatasetConfig` except its path; their default is None."""
     parser.add_argument(
-        '--class-map', type=read_class_map, help='{label in the files: class or ignore, ...}'
+        '--format',
+        choices=tuple(FORMATS),
+        help='format of the data set (default: determined from its files)',
     )
-    parser.add_argument('--images', help='folder of the images that coco and labelme name')
-    parser.add_argument('--unlabelled', help='class of what no outline covers, or ignore')
-    parser.add_argument('--val-fraction', type=float, help='share that is val without a manifest')
-    parser.add_argument('--group', help='regular expression; its first bracket names the scene')
+    parser.add_argument(
+        '--class-map',
+        type=read_class_map,
+        help="class of each label in the files: '{LABEL: CLASS or ignore, ...}' (default: in masks"
+        ' 0 is background and 255 rock; in other formats, labels are class names)',
+    )
+    parser.add_argument(
+        '--images',
+        help='folder of the images of coco and labelme (default: near the label files)',
+    )
+    parser.add_argument(
+        '--unlabelled',
+        help='class of the pixels that no polygon covers, or ignore (default: background)',
+    )
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        help='share of the groups in the split val if there is no manifest.csv, 0 to 1'
+        ' (default: 0.2)',
+    )
+    parser.add_argument(
+        '--group',
+        help='regular expression whose first group is the name of the scene in the name of an'
+        ' image; a scene is in one split only (default: each image is a scene)',
+    )
 
 
 def dataset_from_options(path: Path, given: argparse.Namespace) -> DatasetConfig:
-    """Returns the source that options describe.
+    """Returns the source that the options describe.
 
-    What was not given has `DatasetConfig`'s default; the format is guessed.
+    Options that were not given have the defaults of `DatasetConfig`; the format is determined from
+    the files.
 
     Raises:
-        ValueError: An option's value is not legal, or the format cannot be guessed.
+        ValueError: The value of an option is invalid, or the format cannot be determined.
     """
     names = ('class_map', 'images', 'unlabelled', 'val_fraction', 'group')
-    asked: dict[str, Any] = {name: getattr(given, name) for name in names}
-    settings = {name: value for name, value in asked.items() if value is not None}
+    values: dict[str, Any] = {name: getattr(given, name) for name in names}
+    settings = {name: value for name, value in values.items() if value is not None}
     return DatasetConfig(str(path), given.format or guess_format(path), **settings)
