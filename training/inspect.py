@@ -131,7 +131,7 @@ def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
     lines.append(f'    size {smallest} to {largest}, median {middle} px')
     share = ', '.join(f'{name} {100 * part:.1f} %' for name, part in figures['share'].items())
     lines.append(f'    pixels {share}')
-    if not figures['told_apart']:
+    if not figures['with_instances']:
         lines.append('    rocks are not told apart')
     for name, own in figures['instances'].items():
         area = ', '.join(f'{key} {value:.0f}' for key, value in own['area'].items())

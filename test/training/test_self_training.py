@@ -111,7 +111,7 @@ def test_a_stage_without_self_training_labels_nothing(
 
 
 def test_labels_are_made_once(config: TrainingConfig, own_discs: Path, labeller: Bright) -> None:
-    config.sure = 0.0
+    config.pseudo_label_threshold = 0.0
     first = label(config, own_discs)
     assert labeller.asked == 2 * 5
     second = label(config, own_discs)
@@ -164,7 +164,7 @@ def test_the_others_wait_for_one_image_at_a_time(
 def test_labels_are_those_of_the_classes_of_that_name(
     config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.sure = 0.0
+    config.pseudo_label_threshold = 0.0
     for theirs, ids in (
         (('rock', 'background', 'sky'), (1, 0)),
         (('sky', 'rock', 'background'), (IGNORE, 1)),

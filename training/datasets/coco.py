@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO's JSON: polygons and run lengths (https://cocodataset.org/#format-data)."""
+"""The format 'coco': polygons and run lengths (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from training.datasets.image_folders import ImageFolders
 from training.datasets.json_file import json_files, read_json
 from training.datasets.labels import MAX_LISTED, Labels
-from training.datasets.outlines import OutlinedSample, Region, declared_size, decompress, polygon
+from training.datasets.regions import Region, RegionSample, declared_size, decompress, polygon
 from training.datasets.sample import IGNORE, DataError, Sample
 from training.datasets.selection import join_first
 
@@ -22,46 +22,47 @@ LISTS = ('images', 'annotations', 'categories')
 
 
 def find_coco(path: Path, labels: Labels, images: Path | None = None) -> list[Sample]:
-    """Finds the images that COCO files tell of, those without annotations among them.
+    """Lists the images of COCO files, including images without annotations.
 
-    A crowd (`iscrowd`) is several things in one outline, and nobody knows how many: as in COCO's
-    own measures its pixels are ignored, unless it is of background.
+    A crowd (`iscrowd`) is an unknown number of objects in one region. Its pixels are ignored, as in
+    COCO's own metrics, unless its class is background.
 
     Args:
         path: The JSON file, or the folder of a data set; see `annotation_files`.
         labels: Category names → classes.
-        images: Folder of the images; None: they lie beside the file, in `images/` there or above,
-            in a folder named like the end of the file's name (`val2017`), or in another one of the
-            data set's.
+        images: Folder of the images; None = they are next to the JSON file, in `images/` there or
+            one level above, in a folder with the name of the subset (`val2017`), or in another
+            folder of the data set.
 
     Returns:
-        Of several files the samples have each file's name before their own, and its split.
+        The samples. If there are several files, the subset is prepended to the names of the
+        samples, and is their split.
 
     Raises:
-        DataError: There is no such file, or it is no COCO file.
+        DataError: The file does not exist, or is not a COCO file.
     """
     files = annotation_files(path)
-    found: list[Sample] = []
+    all_samples: list[Sample] = []
     for file in files:
-        own = _find_in(file, path, labels, images)
+        samples = _find_in(file, path, labels, images)
         if len(files) > 1:
             subset = _subset(file)
-            own = [replace(s, name=f'{subset}_{s.name}', split=_split(subset)) for s in own]
-        found += own
-    return found
+            samples = [replace(s, name=f'{subset}_{s.name}', split=_split(subset)) for s in samples]
+        all_samples += samples
+    return all_samples
 
 
 def annotation_files(path: Path) -> list[Path]:
-    """Returns the COCO files that a path means.
+    """Returns the COCO files at a path.
 
     Returns:
-        A file itself; of a folder the first of these that are there: `annotations.coco.json`,
-        `_annotations.coco.json`, the latter in the folders in it (Roboflow's train/, valid/ and
-        test/), `annotations/instances_*.json` or the only JSON file there (COCO, CVAT), and the
-        same without `annotations/`.
+        The path itself if it is a file. For a folder, the first of these that exist:
+        `annotations.coco.json`; `_annotations.coco.json`; `*/_annotations.coco.json` (Roboflow);
+        `annotations/instances_*.json` (COCO); the only JSON file in `annotations/` (CVAT); and the
+        last two without `annotations/`.
 
     Raises:
-        DataError: There is none, or several of another name.
+        DataError: There is no JSON file, or there are several with other names.
     """
     if not path.is_dir():
         return [path]
@@ -75,12 +76,12 @@ def annotation_files(path: Path) -> list[Path]:
             return found
         if found:
             raise DataError(
-                f'{folder}: has {len(found)} JSON files and no {FILE_NAME}; name the file'
+                f'{folder}: has {len(found)} JSON files and no {FILE_NAME}; give the path of a file'
             )
     raise DataError(f'{path}: has no JSON file')
 
 
-def _find_in(file: Path, path: Path, labels: Labels, images: Path | None) -> list[OutlinedSample]:
+def _find_in(file: Path, path: Path, labels: Labels, images: Path | None) -> list[RegionSample]:
     data = _read(file)
     folders = ImageFolders(images, [images]) if images else _image_folders(file, path)
     try:
@@ -88,45 +89,45 @@ def _find_in(file: Path, path: Path, labels: Labels, images: Path | None) -> lis
         of_image: dict[Any, list[dict[str, Any]]] = {e['id']: [] for e in data['images']}
         for kind, ids in (('images', of_image), ('categories', names)):
             if len(ids) < len(data[kind]):
-                raise DataError(f'{file}: {len(data[kind])} {kind} have {len(ids)} different ids')
-        _sort_by_image(file, data['annotations'], of_image)
+                raise DataError(f'{file}: {len(data[kind])} {kind} have only {len(ids)} ids')
+        _group_by_image(file, data['annotations'], of_image)
         return [
             _sample(path, file, entry, of_image[entry['id']], names, labels, folders)
             for entry in data['images']
         ]
     except KeyError as error:
-        raise DataError(f'{file}: is not COCO; an entry lacks {error}') from None
+        raise DataError(f'{file}: is not COCO; the key {error} is missing') from None
     except (AttributeError, TypeError) as error:
         raise DataError(f'{file}: is not COCO; {error}') from None
 
 
 def _subset(file: Path) -> str:
-    """Returns what a file is of: 'val2017', of `instances_val2017.json`; its folder's name."""
+    """Returns the subset of a file, such as 'val2017' for `instances_val2017.json`."""
     return file.parent.name if file.name == ROBOFLOW_NAME else file.stem.partition('_')[2]
 
 
 def _split(subset: str) -> str:
-    """Returns the split that a file's name tells; '' if it tells none."""
+    """Returns the split that the name of a subset begins with; '' if there is none."""
     return next((name for name in ('train', 'val', 'test') if subset.lower().startswith(name)), '')
 
 
 def _image_folders(file: Path, path: Path) -> ImageFolders:
-    here, above = file.parent, file.parent.parent
-    apart = here.name == 'annotations' or (above / 'images').is_dir()
-    root = path if path.is_dir() else above if apart else here
+    folder, parent = file.parent, file.parent.parent
+    in_subfolder = folder.name == 'annotations' or (parent / 'images').is_dir()
+    root = path if path.is_dir() else parent if in_subfolder else folder
     subset = _subset(file)
     of_subset = [root / 'images' / subset, root / subset] if subset else []
-    of_subset += [inner for folder in of_subset for inner in sorted(folder.glob('*/'))]
-    likely = dict.fromkeys([*of_subset, here / 'images', here, root / 'images', root])
-    inner = {*(root / 'images').glob('**/'), *root.glob('*/')}
-    others = [folder for folder in inner if folder not in likely]
+    of_subset += [inner for outer in of_subset for inner in sorted(outer.glob('*/'))]
+    likely = dict.fromkeys([*of_subset, folder / 'images', folder, root / 'images', root])
+    subfolders = {*(root / 'images').glob('**/'), *root.glob('*/')}
+    others = [subfolder for subfolder in subfolders if subfolder not in likely]
     return ImageFolders(root, list(likely), sorted(others))
 
 
 def _read(file: Path) -> dict[str, Any]:
     data = read_json(file)
     if not isinstance(data, dict) or not all(isinstance(data.get(n), list) for n in LISTS):
-        raise DataError(f'{file}: is not COCO; it needs the lists {", ".join(LISTS)}')
+        raise DataError(f'{file}: is not COCO; it must have the lists {", ".join(LISTS)}')
     return data
 
 
@@ -139,14 +140,14 @@ def coco_labels(path: Path) -> list[str]:
     found: set[str] = set()
     for file in annotation_files(path):
         data = _read(file)
-        with suppress(KeyError, TypeError):  # finding the images will say what is wrong
+        with suppress(KeyError, TypeError):  # find_coco reports the error
             used = {entry['category_id'] for entry in data['annotations']}
             found.update(str(e['name']) for e in data['categories'] if e['id'] in used)
     return sorted(found)
 
 
 def is_coco(path: Path) -> bool:
-    """Whether a path looks like a COCO file or a folder with one."""
+    """Returns whether a path seems to be a COCO file or a folder with one."""
     try:
         data = read_json(annotation_files(path)[0])
     except DataError:
@@ -154,29 +155,29 @@ def is_coco(path: Path) -> bool:
     return isinstance(data, dict) and 'annotations' in data
 
 
-def _sort_by_image(
+def _group_by_image(
     file: Path, annotations: list[dict[str, Any]], of_image: dict[Any, list[dict[str, Any]]]
 ) -> None:
-    strays = []
+    unmatched = []
     for annotation in annotations:
         if annotation['image_id'] in of_image:
             of_image[annotation['image_id']].append(annotation)
         else:
-            strays.append(annotation)
-    if strays:
-        named = join_first(
-            [f'annotation {s["id"]} names image {s["image_id"]!r}' for s in strays], '; '
+            unmatched.append(annotation)
+    if unmatched:
+        listed = join_first(
+            [f'annotation {a["id"]} has the image {a["image_id"]!r}' for a in unmatched], '; '
         )
-        ids = _other_kind(strays[0]['image_id'], of_image)
-        raise DataError(f'{file}: {named}: not in its list of images{ids}')
+        hint = _type_hint(unmatched[0]['image_id'], of_image)
+        raise DataError(f'{file}: {listed}, which is not in its list of images{hint}')
 
 
-def _other_kind(wanted: object, ids: Mapping[Any, Any]) -> str:
-    """Returns that the ids are numbers and not text, or the reverse, if this is the trouble."""
+def _type_hint(wanted: object, ids: Mapping[Any, Any]) -> str:
+    """Returns a hint if the ids are numbers and the wanted one is text, or the reverse."""
     text = isinstance(next(iter(ids), wanted), str)
     if text == isinstance(wanted, str):
         return ''
-    return f', whose ids are {"text and no numbers" if text else "numbers and no text"}'
+    return f'; the ids there are {"text, not numbers" if text else "numbers, not text"}'
 
 
 def _sample(
@@ -187,7 +188,7 @@ def _sample(
     names: Mapping[Any, str],
     labels: Labels,
     folders: ImageFolders,
-) -> OutlinedSample:
+) -> RegionSample:
     regions, faults = [], []
     found, size = file, None
     try:
@@ -200,10 +201,10 @@ def _sample(
             regions.append(_region(annotation, number, names, labels))
         except DataError as error:
             faults.append(f'{file}: annotation {annotation["id"]} {error}')
-    place = PurePosixPath(image['file_name'].replace('\\', '/'))
-    return OutlinedSample(
+    relative = PurePosixPath(image['file_name'].replace('\\', '/'))
+    return RegionSample(
         source=str(path),
-        name='_'.join((*(p for p in place.parts[:-1] if p not in ('/', '..')), place.stem)),
+        name='_'.join((*(p for p in relative.parts[:-1] if p not in ('/', '..')), relative.stem)),
         image=found,
         faults=tuple(faults),
         labels=file,
@@ -214,35 +215,37 @@ def _sample(
 
 
 def _region(
-    annotation: Mapping[str, Any], number: int, names: Mapping[Any, str], labels: Labels
+    annotation: Mapping[str, Any], instance_id: int, names: Mapping[Any, str], labels: Labels
 ) -> Region:
     if annotation['category_id'] not in names:
         known = join_first(names, most=MAX_LISTED)
-        ids = _other_kind(annotation['category_id'], names)
-        raise DataError(f'names category {annotation["category_id"]!r}; legal is [{known}]{ids}')
+        hint = _type_hint(annotation['category_id'], names)
+        raise DataError(
+            f'has the category {annotation["category_id"]!r}; legal are [{known}]{hint}'
+        )
     class_id = labels.id_of(names[annotation['category_id']])
-    if not labels.is_numbered(class_id):
-        number = 0
+    if not labels.has_instances(class_id):
+        instance_id = 0
     elif annotation.get('iscrowd'):
-        class_id, number = IGNORE, 0
-    what = f'annotation {annotation["id"]}'
-    outline = annotation.get('segmentation')
-    if not outline:
+        class_id, instance_id = IGNORE, 0
+    name = f'annotation {annotation["id"]}'
+    segmentation = annotation.get('segmentation')
+    if not segmentation:
         raise DataError('has an empty segmentation')
-    if isinstance(outline, list):
-        return Region(what, class_id, number, tuple(polygon(part) for part in outline))
-    runs, size = _run_lengths(outline)
-    return Region(what, class_id, number, runs=runs, size=size)
+    if isinstance(segmentation, list):
+        return Region(name, class_id, instance_id, tuple(polygon(part) for part in segmentation))
+    runs, size = _run_lengths(segmentation)
+    return Region(name, class_id, instance_id, runs=runs, size=size)
 
 
-def _run_lengths(outline: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Returns run lengths and their image's width and height, px."""
+def _run_lengths(segmentation: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Returns run lengths, and width and height of their image, px."""
     try:
-        height, width = (int(side) for side in outline['size'])
-        counts = outline['counts']
+        height, width = (int(side) for side in segmentation['size'])
+        counts = segmentation['counts']
         runs = tuple(map(int, counts if isinstance(counts, list) else decompress(counts)))
     except (KeyError, OverflowError, TypeError, ValueError):
         raise DataError('has a segmentation that is neither polygons nor run lengths') from None
     if sum(runs) != height * width or min(runs, default=0) < 0:
-        raise DataError(f'has run lengths that do not add up to {width}×{height} px')
+        raise DataError(f'has run lengths whose sum is not {width}×{height} px')
     return runs, (width, height)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""labelme's JSON, one file an image (https://github.com/wkentaro/labelme)."""
+"""The format 'labelme': one JSON file per image (https://github.com/wkentaro/labelme)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rock_seg_ros.perception.image_io.decoding import ImageError, decode_labels,
 from training.datasets.image_folders import ImageFolders
 from training.datasets.json_file import json_files, read_json
 from training.datasets.labels import Labels
-from training.datasets.outlines import OutlinedSample, Region, declared_size, polygon, run_lengths
+from training.datasets.regions import Region, RegionSample, declared_size, encode_runs, polygon
 from training.datasets.sample import IGNORE, DataError, Sample
 
 AREAS = ('polygon', 'rectangle', 'circle', 'mask')
@@ -28,11 +28,11 @@ CIRCLE_POINTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddedSample(OutlinedSample):
-    """An image that lies in its label file, as `imageData`."""
+class EmbeddedSample(RegionSample):
+    """An image that is embedded in its label file, as `imageData`."""
 
     def read_image(self) -> NDArray[np.uint8]:
-        """Reads it out of the label file."""
+        """Reads the image from the label file."""
         try:
             return decode_rgb(b64decode(read_json(self.labels)['imageData']))
         except (KeyError, TypeError, ValueError) as error:
@@ -40,31 +40,32 @@ class EmbeddedSample(OutlinedSample):
 
 
 def find_labelme(path: Path, labels: Labels, images: Path | None = None) -> list[Sample]:
-    """Finds the label files of a folder; images without one are left out.
+    """Lists the images of the label files in a folder; images without a label file are not used.
 
     Args:
-        path: Holds `NAME.json`, or folders that do; `imagePath` in a file is relative to it, and
-            where it leads to none, `imageData` is the image.
-        labels: Labels → classes. Shapes of one label and `group_id` are one thing; points and
-            lines are passed over if their label is ignored.
-        images: Folder with images of the names that `imagePath` ends with; None: see `path`.
+        path: Folder with `NAME.json` files, or with folders of such files. `imagePath` in a file is
+            relative to the file; if that image does not exist, `imageData` is used.
+        labels: Labels → classes. Shapes with the same label and `group_id` are one instance. Points
+            and lines are skipped if their label is ignored.
+        images: Folder of the images, of which only the file names in `imagePath` are used; None =
+            see `path`.
 
     Raises:
         DataError: There is no JSON file.
     """
     files = label_files(path)
     if not files:
-        raise DataError(f'{path}: no folder with JSON files in it')
+        raise DataError(f'{path}: must be a folder with JSON files')
     return [_sample(path, file, labels, images) for file in files]
 
 
 def label_files(path: Path) -> list[Path]:
-    """Returns the JSON files of a folder, or, if it has none, of the folders in it."""
-    return json_files(path) or [f for inner in sorted(path.glob('*/')) for f in json_files(inner)]
+    """Returns the JSON files of a folder, or if it has none, of its subfolders."""
+    return json_files(path) or [f for sub in sorted(path.glob('*/')) for f in json_files(sub)]
 
 
 def is_labelme(path: Path) -> bool:
-    """Whether a path looks like a folder of labelme files."""
+    """Returns whether a path seems to be a folder of labelme files."""
     try:
         return any('shapes' in (read_json(file) or ()) for file in label_files(path)[:1])
     except (DataError, TypeError):
@@ -72,7 +73,7 @@ def is_labelme(path: Path) -> bool:
 
 
 def labelme_labels(path: Path) -> list[str]:
-    """Returns the labels of the files' shapes, sorted; files that are broken are passed over."""
+    """Returns the sorted labels of all shapes; invalid files are skipped."""
     found: set[str] = set()
     for file in label_files(path):
         with suppress(AttributeError, DataError, KeyError, TypeError):
@@ -80,7 +81,7 @@ def labelme_labels(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> OutlinedSample:
+def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> RegionSample:
     image: Path | None = file
     size = None
     regions: list[Region] = []
@@ -97,16 +98,16 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
     except DataError as error:
         faults.append(str(error))
     except (AttributeError, KeyError, TypeError):
-        faults.append(f'{file}: is no labelme file; it needs imagePath and shapes')
-    numbers: dict[Any, int] = {}
-    for place, shape in shapes:
+        faults.append(f'{file}: is not a labelme file; it must have imagePath and shapes')
+    instance_ids: dict[Any, int] = {}
+    for index, shape in shapes:
         try:
-            regions += _regions(shape, f'shape {place}', numbers, labels)
+            regions += _regions(shape, f'shape {index}', instance_ids, labels)
         except DataError as error:
-            faults.append(f'{file}: shape {place} {error}')
+            faults.append(f'{file}: shape {index} {error}')
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-            faults.append(f'{file}: shape {place} needs a label and points of x and y')
-    kind = OutlinedSample if image else EmbeddedSample
+            faults.append(f'{file}: shape {index} must have a label and points of x and y')
+    kind = RegionSample if image else EmbeddedSample
     return kind(
         source=str(path),
         name='_'.join(file.relative_to(path).with_suffix('').parts),
@@ -120,7 +121,7 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Outl
 
 
 def _image(path: Path, file: Path, data: Mapping[str, Any], images: Path | None) -> Path | None:
-    """Returns the image file; None if there is none, but `imageData`."""
+    """Returns the image file; None if it does not exist and `imageData` is used."""
     name = data['imagePath'].replace('\\', '/')
     try:
         if images is None:
@@ -133,48 +134,51 @@ def _image(path: Path, file: Path, data: Mapping[str, Any], images: Path | None)
 
 
 def _regions(
-    shape: Mapping[str, Any], what: str, numbers: dict[Any, int], labels: Labels
+    shape: Mapping[str, Any], name: str, instance_ids: dict[Any, int], labels: Labels
 ) -> list[Region]:
-    """Returns the region of a shape; none of a line whose label is ignored."""
+    """Returns the region of a shape; empty for points and lines whose label is ignored."""
     class_id, kind = labels.id_of(shape['label']), shape.get('shape_type') or 'polygon'
     if kind in LINES and class_id == IGNORE:
         return []
     group = shape.get('group_id')
-    key = what if group is None else (shape['label'], group)
-    number = numbers.setdefault(key, len(numbers) + 1) if labels.is_numbered(class_id) else 0
+    key = name if group is None else (shape['label'], group)
+    instance_id = 0
+    if labels.has_instances(class_id):
+        instance_id = instance_ids.setdefault(key, len(instance_ids) + 1)
     if kind == 'mask':
-        return [_masked(shape, what, class_id, number)]
-    return [Region(what, class_id, number, (_outline(kind, shape['points']),))]
+        return [_mask_region(shape, name, class_id, instance_id)]
+    return [Region(name, class_id, instance_id, (_shape_polygon(kind, shape['points']),))]
 
 
-def _masked(shape: Mapping[str, Any], what: str, class_id: int, number: int) -> Region:
-    """Reads a mask: an image of the box whose first and last pixel are the shape's points."""
+def _mask_region(shape: Mapping[str, Any], name: str, class_id: int, instance_id: int) -> Region:
+    """Reads a mask: an image of the box whose first and last pixels are the shape's points."""
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape['points'])
     try:
         inside = decode_labels(b64decode(shape.get('mask') or '')) > 0
     except ValueError as error:
         raise DataError(f'has a mask that cannot be read: {error}') from None
-    told, (height, width) = (right - left + 1, bottom - top + 1), inside.shape
-    if told != (width, height):
-        raise DataError(f'has a mask of {width}×{height} px in a box of {"×".join(map(str, told))}')
+    (height, width) = inside.shape
+    box = (right - left + 1, bottom - top + 1)
+    if box != (width, height):
+        raise DataError(f'has a mask of {width}×{height} px in a box of {"×".join(map(str, box))}')
     if not inside.any():
         raise DataError('has no area')
     size, corner = (width, height), (left, top)
-    return Region(what, class_id, number, runs=run_lengths(inside), size=size, corner=corner)
+    return Region(name, class_id, instance_id, runs=encode_runs(inside), size=size, corner=corner)
 
 
-def _outline(kind: str, points: Sequence[Any]) -> NDArray[np.float64]:
+def _shape_polygon(kind: str, points: Sequence[Any]) -> NDArray[np.float64]:
     if kind not in (*AREAS, *FOUR_POINTS):
-        raise DataError(f'is a {kind}; legal is {", ".join(AREAS)}')
+        raise DataError(f'is a {kind}; legal are {", ".join(AREAS)}')
     if kind not in ('rectangle', 'circle'):
         return polygon(points)
     if len(points) != 2 and not (kind == 'rectangle' and len(points) == 4):
-        raise DataError(f'is a {kind} of {len(points)} points; it has 2')
+        raise DataError(f'is a {kind} of {len(points)} points; it must have 2')
     if len(points) == 4:
         return polygon(points)
     (x0, y0), (x1, y1) = points
     if kind == 'rectangle':
         return polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    angles = [math.tau * place / CIRCLE_POINTS for place in range(CIRCLE_POINTS)]
+    angles = [math.tau * index / CIRCLE_POINTS for index in range(CIRCLE_POINTS)]
     radius = math.hypot(x1 - x0, y1 - y0)
     return polygon([(x0 + radius * math.cos(a), y0 + radius * math.sin(a)) for a in angles])

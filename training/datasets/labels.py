@@ -66,6 +66,6 @@ class Labels:
             raise DataError(f'class {name!r} is unknown; legal are {legal}')
         return list(self.classes).index(name)
 
-    def is_numbered(self, class_id: int) -> bool:
+    def has_instances(self, class_id: int) -> bool:
         """Whether each region of a class is an instance, which holds for all but background."""
         return class_id == IGNORE or self.classes[class_id] != BACKGROUND

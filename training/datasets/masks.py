@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of images and mask images; synthetic scenes are written as such too."""
+"""The format 'masks': folders of images and mask images."""
 
 from __future__ import annotations
 
@@ -18,76 +18,77 @@ from training.datasets.selection import join_first
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSample(Sample):
-    """An image with a mask file, a file of instance numbers, or both.
+    """An image with a mask file, a file of instance ids, or both.
 
     Attributes:
-        mask: Image of grey values or of a palette's indices, of at most 16 bits; None = 255 where
-            there is an instance, 0 elsewhere.
-        instances: Such an image of instance numbers, 0 = none; or None.
-        greys: Number in the mask → class id.
+        mask: Image file of grey values or palette indices with at most 16 bits; None = 255 for the
+            pixels of instances, 0 elsewhere.
+        instances: Image file of instance ids with at most 16 bits, 0 = none; None = no file.
+        class_ids: Pixel value in the mask → class id.
     """
 
     mask: Path | None
     instances: Path | None
-    greys: dict[int, int] = field(hash=False)
+    class_ids: dict[int, int] = field(hash=False)
 
     def read_labels(
         self, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
-        """Reads mask and instance numbers."""
-        numbers = None
+        """Reads mask and instance ids."""
+        instances = None
         if self.instances is not None:
-            numbers = read_grey(self.instances).astype(np.int32)
-            _check_size(self.instances, numbers, height, width)
+            instances = read_grey(self.instances).astype(np.int32)
+            _check_size(self.instances, instances, height, width)
         if self.mask is None:
-            assert numbers is not None
-            return np.where(numbers > 0, self.greys[255], self.greys[0]).astype(np.uint8), numbers
+            assert instances is not None
+            classes = np.where(instances > 0, self.class_ids[255], self.class_ids[0])
+            return classes.astype(np.uint8), instances
         mask = read_grey(self.mask)
         _check_size(self.mask, mask, height, width)
         table = np.full(2**16, -1, np.int16)
-        table[list(self.greys)] = list(self.greys.values())
+        table[list(self.class_ids)] = list(self.class_ids.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = join_first(sorted(self.greys), most=MAX_LISTED)
-            stranger = mask[classes < 0][0]
-            raise DataError(f'{self.mask}: has the grey value {stranger}; legal is {legal}')
-        return classes.astype(np.uint8), numbers
+            legal = join_first(sorted(self.class_ids), most=MAX_LISTED)
+            unknown = mask[classes < 0][0]
+            raise DataError(f'{self.mask}: has the pixel value {unknown}; legal are {legal}')
+        return classes.astype(np.uint8), instances
 
     def label_files(self) -> tuple[Path, ...]:
-        """Returns the mask and, where there is one, the file of instance numbers."""
+        """Returns the mask and the file of instance ids, as far as they exist."""
         return tuple(file for file in (self.mask, self.instances) if file is not None)
 
 
 def find_masks(path: Path, labels: Labels) -> list[Sample]:
-    """Finds the masks of a folder; images without one are left out.
+    """Lists the images of a folder that have masks; images without labels are not used.
 
     Args:
-        path: Holds `images/NAME.*`, and `masks/NAME.*`, `instances/NAME.*` or both, these in a
-            format that keeps their values, such as PNG.
-        labels: Grey values as text → classes; without a map 0 is background, or what `unlabelled`
-            says, and 255 rock.
+        path: Folder with `images/NAME.*`, and `masks/NAME.*`, `instances/NAME.*` or both. Labels
+            must have a lossless format, such as PNG.
+        labels: Pixel values as text → classes; without a map, 0 has the class `unlabelled` and 255
+            is rock.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: The folder does not exist, or lacks these folders.
     """
     if not is_mask_folder(path) or not (path / 'images').is_dir():
-        raise DataError(f'{path}: no folder with images/ and masks/ or instances/ in it')
+        raise DataError(f'{path}: must be a folder with images/, and masks/ or instances/')
     if not labels.class_map:
         labels = replace(labels, class_map={'0': labels.unlabelled, '255': 'rock'})
-    greys = {int(grey): class_id for grey, class_id in labels.ids.items()}
+    class_ids = {int(value): class_id for value, class_id in labels.ids.items()}
     images, masks, instances = (
         _by_stem(path / folder) for folder in ('images', 'masks', 'instances')
     )
     without_masks = not (path / 'masks').is_dir()
     return [
-        _sample(path, label, images.get(stem, []), instances.get(stem, []), greys)
+        _sample(path, label, images.get(stem, []), instances.get(stem, []), class_ids)
         for stem, files in (instances if without_masks else masks).items()
         for label in [file for file in files if not is_lossy(file)] or files
     ]
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Returns stem → the image files of a folder that have it, sorted."""
+    """Returns file name stem → sorted image files of a folder."""
     files: dict[str, list[Path]] = {}
     for file in image_files(folder):
         files.setdefault(file.stem, []).append(file)
@@ -95,25 +96,24 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def is_mask_folder(path: Path) -> bool:
-    """Whether a path looks like a folder of this kind."""
+    """Returns whether a path seems to be a folder in this format."""
     return (path / 'masks').is_dir() or (path / 'instances').is_dir()
 
 
 def _sample(
-    path: Path, label: Path, images: list[Path], instances: list[Path], greys: dict[int, int]
+    path: Path, label: Path, images: list[Path], instances: list[Path], class_ids: dict[int, int]
 ) -> MaskSample:
     faults = [
-        f'{file}: {file.suffix[1:].upper()} changes the values of its pixels; labels want a format'
-        ' that does not, such as PNG'
+        f'{file}: {file.suffix[1:].upper()} is lossy; labels need a lossless format such as PNG'
         for file in dict.fromkeys((label, *instances))
         if is_lossy(file)
     ]
     if not images:
-        faults.append(f'{label}: no image of that name in images/')
+        faults.append(f'{label}: has no image of this name in images/')
     elif len(images) > 1:
-        faults.append(f'{label}: two images, {images[0].name} and {images[1].name}')
+        faults.append(f'{label}: has two images, {images[0].name} and {images[1].name}')
     if len(instances) > 1:
-        faults.append(f'{label}: two of instances, {instances[0].name} and {instances[1].name}')
+        faults.append(f'{label}: has two instance files, {instances[0].name}, {instances[1].name}')
     return MaskSample(
         source=str(path),
         name=label.stem,
@@ -121,12 +121,13 @@ def _sample(
         faults=tuple(faults),
         mask=None if label in instances else label,
         instances=instances[0] if instances else None,
-        greys=greys,
+        class_ids=class_ids,
     )
 
 
 def _check_size(path: Path, labels: NDArray, height: int, width: int) -> None:
     if labels.shape != (height, width):
         raise DataError(
-            f'{path}: is {labels.shape[1]}×{labels.shape[0]}, its image {width}×{height}'
+            f'{path}: has the size {labels.shape[1]}×{labels.shape[0]}, but its image'
+            f' {width}×{height}'
         )

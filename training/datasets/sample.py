@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A labelled image, before and after it is read."""
+"""Labelled images, before and after they are read."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ IGNORE = 255
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on; the message is one line with the file and the reason."""
+    """Data that cannot be used; the message is one line with the file and the reason."""
 
 
 class MissingDataError(DataError):
-    """Data of which there is nothing: no such path, or no image in a split."""
+    """Data that does not exist: a missing path, or a split without images."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image and what is known of each of its pixels.
+    """An image and its labels.
 
     Attributes:
         image: H×W×3 uint8 RGB.
-        classes: H×W uint8 class ids, 255 where ignored.
-        instances: H×W int32, 0 = none, else the number of the rock in its image, from 1;
-            None where the source does not tell rocks apart.
+        classes: H×W uint8 class ids, 255 = ignored.
+        instances: H×W int32 instance ids from 1, 0 = none; None if the source has no instances.
     """
 
     image: NDArray[np.uint8]
@@ -42,15 +41,15 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(ABC):
-    """One image of a source, not read yet. Goes to loader processes, so it can be pickled.
+    """One image of a source, which is read on demand. It can be pickled for loader processes.
 
     Attributes:
         source: Path of the source, as configured.
-        name: Stem of the image file, unlike any other of the source; fit for a file name.
+        name: Stem of the image file, unique in the source; it can be used as a file name.
         image: The image file.
         group: Scene that the image shows; a scene is in one split only.
-        split: 'train', 'val', or what else the manifest says; '' if it does not list the image.
-        faults: What was found wrong before reading.
+        split: 'train', 'val', or another name in the manifest; '' if the image is not listed.
+        faults: Messages of errors that were found before the image is read.
     """
 
     source: str
@@ -64,10 +63,10 @@ class Sample(ABC):
         """Reads the image and its labels.
 
         Args:
-            image: The image where it has been read before, H×W×3 uint8 RGB; None = read it.
+            image: The image, H×W×3 uint8 RGB, if it was read before; None = read it.
 
         Raises:
-            DataError: A file is missing, does not decode, or its labels do not hold.
+            DataError: A file is missing or cannot be decoded, or the labels are invalid.
         """
         if self.faults:
             raise DataError(join_first(self.faults, '; '))
@@ -84,9 +83,9 @@ class Sample(ABC):
         """Reads the image: H×W×3 uint8 RGB.
 
         Raises:
-            DataError: What holds it is broken.
-            ImageError: It does not decode.
-            OSError: It cannot be read.
+            DataError: The label file that contains the image is invalid.
+            ImageError: The image cannot be decoded.
+            OSError: The image cannot be read.
         """
         return read_rgb(self.image)
 
@@ -94,17 +93,21 @@ class Sample(ABC):
     def read_labels(
         self, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
-        """Reads the labels of an image of that size, px.
+        """Reads the labels of an image.
+
+        Args:
+            height: Height of the image, px.
+            width: Width of the image, px.
 
         Returns:
             Classes and instances, as in `Labelled`.
 
         Raises:
-            DataError: The labels do not hold, or are of another size.
-            ImageError: A label file does not decode.
+            DataError: The labels are invalid, or are for another image size.
+            ImageError: A label file cannot be decoded.
             OSError: A label file cannot be read.
         """
 
     @abstractmethod
     def label_files(self) -> tuple[Path, ...]:
-        """Returns the files that hold the labels."""
+        """Returns the files that contain the labels."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some of many things."""
+"""Selects some items of a sequence."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ T = TypeVar('T')
 SHOWN = 3
 
 
-def evenly_spaced(things: Sequence[T], most: int) -> list[T]:
-    """Returns at most so many of the things, evenly spread from the first to the last."""
-    places = np.linspace(0, len(things) - 1, min(most, len(things))).round().astype(int)
-    return [things[place] for place in places]
+def evenly_spaced(items: Sequence[T], max_count: int) -> list[T]:
+    """Returns at most `max_count` items, evenly spaced from the first to the last."""
+    indices = np.linspace(0, len(items) - 1, min(max_count, len(items))).round().astype(int)
+    return [items[index] for index in indices]
 
 
-def join_first(things: Collection[object], separator: str = ', ', most: int = SHOWN) -> str:
-    """Names the first of the things, and tells how many more there are.
+def join_first(items: Collection[object], separator: str = ', ', most: int = SHOWN) -> str:
+    """Joins the first items to a text that ends with the number of further items.
 
     Args:
-        things: What is named, such as the values that are legal.
-        separator: Stands between them.
-        most: That are named.
+        items: The items, such as legal values.
+        separator: Text between two items.
+        most: Maximum number of items that are listed.
     """
-    named = separator.join(map(str, islice(things, most)))
-    more = len(things) - most
-    return f'{named}{separator}and {more} more' if more > 0 else named
+    listed = separator.join(map(str, islice(items, most)))
+    more = len(items) - most
+    return f'{listed}{separator}and {more} more' if more > 0 else listed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are trained on and which are held out: whole scenes, by manifest or by draw."""
+"""Divides the images of a source into train and val, scene by scene."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def with_splits(
     """Returns samples with their group and split.
 
     Args:
-        samples: Of one source.
-        folder: Where `manifest.csv` may lie.
-        group: As in `DatasetConfig`.
-        val_fraction: As in `DatasetConfig`.
+        samples: The samples of one source.
+        folder: Folder that may contain `manifest.csv`.
+        group: See `DatasetConfig`.
+        val_fraction: See `DatasetConfig`.
 
     Returns:
-        The samples; without a manifest those that have splits already, train and val among them,
-        keep theirs, and of others all but those of 'test' are drawn.
+        Copies of the samples. The split comes from the manifest if there is one, else from the
+        label files if they have the splits train and val, else from a random draw, which leaves the
+        split 'test' unchanged.
 
     Raises:
-        DataError: The manifest does not hold, or a group is in both splits.
+        DataError: The manifest is invalid, or a group is in train and in val.
     """
     manifest = folder / 'manifest.csv'
     rows = _read_manifest(manifest, {s.name for s in samples}) if manifest.exists() else {}
@@ -62,45 +63,45 @@ def with_splits(
 
 
 def draw(groups: Iterable[str], fraction: float) -> set[str]:
-    """Draws the groups that are held out, each by the hash of its name.
+    """Selects the groups that are held out, by the hashes of their names.
 
-    So the draw is always the same, and further groups do not change it. Of two groups or more,
-    at least one is on each side, unless the fraction is 0 or 1.
+    The selection is reproducible, and adding groups does not change it for the others. With two or
+    more groups, at least one is in each split, unless the fraction is 0 or 1.
 
     Args:
-        groups: Names of groups, repeated as you like.
-        fraction: Share that is held out on average, 0 to 1.
+        groups: Names of groups; duplicates are allowed.
+        fraction: Expected share of the groups that are held out, 0 to 1.
     """
-    ranked = sorted((_chance(name), name) for name in set(groups))
-    count = sum(chance < fraction for chance, _ in ranked)
+    ranked = sorted((_hash_fraction(name), name) for name in set(groups))
+    count = sum(hashed < fraction for hashed, _ in ranked)
     if 0 < fraction < 1 and len(ranked) > 1:
         count = min(max(count, 1), len(ranked) - 1)
     return {name for _, name in ranked[:count]}
 
 
 def halve(groups: Sequence[str]) -> list[str]:
-    """Divides a validation set: settings are chosen on one half and reported on the other.
+    """Divides a validation set into a half to choose settings on and a half to report on.
 
-    Whole groups, in the order of the hashes of their names, each into the half that has fewer
-    images so far. So the halves are always the same and about equally large.
+    Groups stay whole. In the order of the hashes of their names, each is added to the half with
+    fewer images. The halves are therefore reproducible and have similar sizes.
 
     Args:
         groups: The group of each image.
 
     Returns:
-        'tune' or 'report' for each image; a single group is in 'report'.
+        'tune' or 'report' per image; a single group is in 'report'.
     """
     sizes = Counter(groups)
     images = dict.fromkeys(HALVES, 0)
     half_of = {}
-    for group in sorted(sizes, key=lambda name: (_chance(name), name)):
+    for group in sorted(sizes, key=lambda name: (_hash_fraction(name), name)):
         half_of[group] = min(HALVES, key=images.__getitem__)
         images[half_of[group]] += sizes[group]
     return [half_of[group] for group in groups]
 
 
-def _chance(name: str) -> float:
-    """Returns a number from 0 to below 1 that depends on nothing but the name."""
+def _hash_fraction(name: str) -> float:
+    """Returns a pseudo-random number that depends only on the name, 0 or more and below 1."""
     return (
         int.from_bytes(hashlib.sha256(name.encode(errors='surrogatepass')).digest()[:6], 'big')
         / 2**48
@@ -114,13 +115,13 @@ def _read_manifest(path: Path, names: set[str]) -> dict[str, Row]:
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise DataError(f'{path}: cannot be read: {error}') from None
     if not {'id', 'split'} <= set(reader.fieldnames or ()):
-        raise DataError(f'{path}: needs the columns id and split')
+        raise DataError(f'{path}: must have the columns id and split')
     by_name: dict[str, Row] = {}
     for row in rows:
         if row['id'] not in names:
-            raise DataError(f'{path}: names {row["id"]!r}, of which there is no labelled image')
+            raise DataError(f'{path}: lists {row["id"]!r}, but there is no such labelled image')
         if row['id'] in by_name:
-            raise DataError(f'{path}: names {row["id"]!r} twice')
+            raise DataError(f'{path}: lists {row["id"]!r} twice')
         by_name[row['id']] = row
     return by_name
 
@@ -130,15 +131,15 @@ def _group(name: str, rows: Mapping[str, Row], group: str) -> str:
         return rows.get(name, {}).get('group', '') or name
     found = re.search(group, name)
     if not found or not found[1]:
-        raise DataError(f'group {group!r} names no scene in {name!r}')
+        raise DataError(f'group {group!r} does not match the image name {name!r}')
     return found[1]
 
 
-def _check_disjoint(where: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
+def _check_disjoint(path: Path, groups: Sequence[str], splits: Sequence[str]) -> None:
     members = {
-        split: {group for group, own in zip(groups, splits, strict=True) if own == split}
+        split: {group for group, of in zip(groups, splits, strict=True) if of == split}
         for split in ('train', 'val')
     }
     both = sorted(members['train'] & members['val'])
     if both:
-        raise DataError(f'{where}: has {join_first(both)} in train and in val')
+        raise DataError(f'{path}: has {join_first(both)} in train and in val')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images without labels, for self-training and for looking at."""
+"""The format 'unlabelled': images without labels, for self-training and distillation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from training.datasets.sample import IGNORE, DataError, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledSample(Sample):
-    """An image of which nothing is known."""
+    """An image without labels."""
 
     def read_labels(
         self, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
-        """Returns that every pixel is ignored."""
+        """Returns labels in which every pixel is ignored."""
         return np.full((height, width), IGNORE, np.uint8), None
 
     def label_files(self) -> tuple[Path, ...]:
-        """Returns no file."""
+        """Returns no files."""
         return ()
 
 
 def find_unlabelled(path: Path, _labels: Labels) -> list[Sample]:
-    """Finds the images of a folder, or of `images/` in it.
+    """Lists the images of a folder, or if it has none, of its folder `images/`.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: The folder does not exist.
     """
     if not path.is_dir():
         raise DataError(f'{path}: no such folder')

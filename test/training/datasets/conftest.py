@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small sources in each format, and what a test asks of them."""
+"""Fixtures that write small data sets in each format, and list their samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_image(path: Path, pixels: NDArray[Any] | None = None) -> None:
 
 @pytest.fixture
 def find(tmp_path: Path) -> Finder:
-    """Finds the samples of a source at tmp_path, or at a path below."""
+    """Returns a function that lists the samples of a source at tmp_path, or below it."""
 
     def _find(
         kind: str,
@@ -43,7 +43,7 @@ def find(tmp_path: Path) -> Finder:
 
 @pytest.fixture
 def write_masks(tmp_path: Path) -> Callable[..., None]:
-    """Writes NAME.png with a mask whose left half is rock, for each name."""
+    """Returns a function that writes images NAME.png with masks whose left half is rock."""
 
     def _write(*names: str) -> None:
         mask = np.zeros((10, 12), np.uint8)
@@ -57,10 +57,10 @@ def write_masks(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def write_coco(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a.png of 12×10 px and annotations of it; categories are rock (1), clod (2), belt (3).
+    """Returns a function that writes a.png of 12×10 px and a COCO file with annotations of it.
 
-    An annotation is a dict; what it lacks of id, image_id, category_id (rock) and segmentation
-    (SQUARE) is put in.
+    The categories are rock (1), clod (2) and belt (3). Missing keys of an annotation are added: id,
+    image_id, category_id (rock) and segmentation (SQUARE).
     """
 
     def _write(*annotations: dict[str, Any], **changes: Any) -> Path:
@@ -81,7 +81,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def write_labelme(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a.png of 12×10 px and a.json with the shapes; what a shape lacks is put in."""
+    """Returns a function that writes a.png of 12×10 px and a.json; missing keys are added."""
 
     def _write(*shapes: dict[str, Any], **changes: Any) -> Path:
         write_image(tmp_path / 'a.png')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every broken file is told, not the first; a fingerprint changes with the data alone."""
+"""All invalid files are reported, and a fingerprint depends only on the data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.datasets.config import DatasetConfig
 Finder = Callable[..., list[Sample]]
 
 
-def test_all_broken_files_are_told(
+def test_all_invalid_files_are_reported(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b', 'c')
@@ -38,7 +38,7 @@ def test_all_broken_files_are_told(
     assert 'images/a.png: does not decode' in problems[0].reason
 
 
-def test_samples_travel_to_other_processes(
+def test_samples_can_be_pickled(
     find: Finder,
     write_masks: Callable[..., None],
     write_coco: Callable[..., Path],
@@ -52,7 +52,7 @@ def test_samples_travel_to_other_processes(
         assert (again.read().classes == sample.read().classes).all()
 
 
-def test_the_fingerprint_is_that_of_names_images_and_labels(
+def test_the_fingerprint_depends_on_names_images_and_labels(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')
@@ -60,30 +60,30 @@ def test_the_fingerprint_is_that_of_names_images_and_labels(
     before = fingerprint(samples)
     assert fingerprint(samples[::-1]) == before
     assert fingerprint(samples[:1]) != before
-    shutil.copytree(tmp_path, tmp_path / 'elsewhere')
-    assert fingerprint(find('masks', path='elsewhere')) == before
+    shutil.copytree(tmp_path, tmp_path / 'copy')
+    assert fingerprint(find('masks', path='copy')) == before
     for part in ('images', 'masks'):
         file = tmp_path / part / 'a.png'
-        whole = file.read_bytes()
-        file.write_bytes(whole + b'!')
+        original = file.read_bytes()
+        file.write_bytes(original + b'!')
         assert fingerprint(samples) != before
-        file.write_bytes(whole)
+        file.write_bytes(original)
     assert fingerprint(samples) == before
 
 
-def test_the_fingerprint_tells_which_image_is_in_which_split(
+def test_the_fingerprint_depends_on_the_splits(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')
-    told = []
+    fingerprints = []
     for splits in (('train', 'val'), ('val', 'train')):
         rows = [f'{name},{split}' for name, split in zip('ab', splits, strict=True)]
         (tmp_path / 'manifest.csv').write_text('\n'.join(['id,split', *rows]))
-        told.append(fingerprint(find('masks')))
-    assert told[0] != told[1]
+        fingerprints.append(fingerprint(find('masks')))
+    assert fingerprints[0] != fingerprints[1]
 
 
-def test_a_file_without_a_fingerprint_is_named(
+def test_the_fingerprint_of_a_missing_file_is_an_error(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -93,7 +93,7 @@ def test_a_file_without_a_fingerprint_is_named(
         fingerprint(samples)
 
 
-def test_the_format_is_guessed_from_what_lies_there(
+def test_the_format_is_determined_from_the_files(
     write_masks: Callable[..., None],
     write_labelme: Callable[..., Path],
     write_coco: Callable[..., Path],
@@ -109,7 +109,7 @@ def test_the_format_is_guessed_from_what_lies_there(
     assert guess_format(tmp_path) == 'masks'
 
 
-def test_sources_can_be_given_as_configured(
+def test_samples_have_the_source_of_their_configuration(
     write_coco: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_coco({'category_id': 3})

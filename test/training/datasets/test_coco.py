@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO files: outlines and run lengths become classes and rocks; every fault is named."""
+"""COCO files: polygons and run lengths become classes and instances, and errors are reported."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def read(find: Finder, **settings: Any) -> Labelled:
     return sample.read()
 
 
-def test_an_outline_covers_the_pixels_within_it_and_no_more(
-    find: Finder, write_coco: Writer
-) -> None:
+def test_a_polygon_covers_only_the_pixels_inside_it(find: Finder, write_coco: Writer) -> None:
     write_coco({})
     labelled = read(find)
     expected = np.zeros((10, 12), np.uint8)
@@ -47,14 +45,14 @@ def test_an_outline_covers_the_pixels_within_it_and_no_more(
     assert (labelled.instances == expected).all()
 
 
-def test_small_lies_on_large_in_any_order(find: Finder, write_coco: Writer) -> None:
+def test_smaller_regions_cover_larger_ones_in_any_order(find: Finder, write_coco: Writer) -> None:
     belt = {'category_id': 3, 'segmentation': [WHOLE]}
     for order in ([{}, belt], [belt, {}]):
         write_coco(*order)
         assert (read(find).classes[SQUARE] == 1).all()
 
 
-def test_of_two_outlines_of_one_size_the_later_lies_on_the_earlier(
+def test_of_two_regions_of_equal_size_the_later_covers_the_earlier(
     find: Finder, write_coco: Writer
 ) -> None:
     write_coco({}, {'segmentation': [[4, 1, 8, 1, 8, 5, 4, 5]]})
@@ -63,7 +61,7 @@ def test_of_two_outlines_of_one_size_the_later_lies_on_the_earlier(
     assert instances[2].tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0]
 
 
-def test_an_ignored_thing_has_a_number_and_background_has_none(
+def test_an_ignored_region_is_an_instance_and_background_is_not(
     find: Finder, write_coco: Writer
 ) -> None:
     write_coco({'category_id': 3, 'segmentation': [WHOLE]}, {'category_id': 2})
@@ -74,33 +72,37 @@ def test_an_ignored_thing_has_a_number_and_background_has_none(
     assert labelled.instances[9, 9] == 0
 
 
-def test_what_no_outline_covers_is_what_the_source_says(find: Finder, write_coco: Writer) -> None:
+def test_pixels_without_a_region_have_the_class_unlabelled(
+    find: Finder, write_coco: Writer
+) -> None:
     write_coco({})
     assert read(find).classes[9, 9] == 0
     assert read(find, unlabelled='ignore').classes[9, 9] == IGNORE
-    with pytest.raises(DataError, match="'sand' is not among the classes"):
+    with pytest.raises(DataError, match="class 'sand' is unknown"):
         read(find, unlabelled='sand')
 
 
-def test_an_image_without_annotations_is_all_unlabelled(find: Finder, write_coco: Writer) -> None:
+def test_an_image_without_annotations_is_unlabelled(find: Finder, write_coco: Writer) -> None:
     write_coco()
     assert (read(find).classes == 0).all()
 
 
-def test_several_parts_are_one_rock(find: Finder, write_coco: Writer) -> None:
+def test_several_polygons_of_an_annotation_are_one_instance(
+    find: Finder, write_coco: Writer
+) -> None:
     write_coco({'segmentation': [[0, 0, 3, 0, 3, 3, 0, 3], [8, 6, 11, 6, 11, 9, 8, 9]]})
     instances = read(find).instances
     assert instances is not None
     assert (instances[1, 1], instances[7, 9], (instances == 1).sum()) == (1, 1, 18)
 
 
-def test_an_outline_that_leaves_the_image_is_cut(find: Finder, write_coco: Writer) -> None:
+def test_a_polygon_is_clipped_to_the_image(find: Finder, write_coco: Writer) -> None:
     write_coco({'segmentation': [[-5, -5, 3, -5, 3, 40, -5, 40]]})
     assert read(find).classes.sum() == 30
 
 
 @pytest.mark.parametrize('compressed', [True, False])
-def test_run_lengths_are_what_pycocotools_makes_of_them(
+def test_run_lengths_are_decoded_as_by_pycocotools(
     find: Finder, write_coco: Writer, compressed: bool
 ) -> None:
     truth = np.zeros((10, 12), np.uint8)
@@ -117,7 +119,7 @@ def test_run_lengths_are_what_pycocotools_makes_of_them(
     assert (read(find).classes == truth).all()
 
 
-def test_long_compressed_runs_are_read_as_they_were_written(
+def test_long_compressed_runs_are_decoded_exactly(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     truth = (np.random.default_rng(0).random((300, 400)) < 0.2).astype(np.uint8)
@@ -131,7 +133,7 @@ def test_long_compressed_runs_are_read_as_they_were_written(
     assert (read(find).classes == truth).all()
 
 
-def test_a_crowd_is_ignored_but_a_rock_that_lies_on_it(find: Finder, write_coco: Writer) -> None:
+def test_a_crowd_is_ignored_except_where_a_rock_covers_it(find: Finder, write_coco: Writer) -> None:
     crowd = {'segmentation': {'size': [10, 12], 'counts': [0, 60, 60]}, 'iscrowd': 1}
     write_coco(crowd, {})
     labelled = read(find)
@@ -161,28 +163,40 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
     ('annotation', 'message'),
     [
         ({'segmentation': []}, 'has an empty segmentation'),
-        ({'segmentation': [[1, 1, 5, 5]]}, 'has a polygon of 2 points; 3 are the least'),
-        ({'segmentation': [[]]}, 'has a polygon of 0 points; 3 are the least'),
-        ({'segmentation': [[1, 1, 5, 5, 3]]}, 'has a polygon of 5 numbers; x and y come in pairs'),
-        ({'segmentation': [['a'] * 6]}, 'has a polygon of something that is no number'),
+        ({'segmentation': [[1, 1, 5, 5]]}, 'has a polygon of 2 points; the minimum is 3'),
+        ({'segmentation': [[]]}, 'has a polygon of 0 points; the minimum is 3'),
+        ({'segmentation': [[1, 1, 5, 5, 3]]}, 'has a polygon of 5 numbers; it must be pairs of x'),
+        ({'segmentation': [['a'] * 6]}, 'has a polygon with a coordinate that is not a number'),
         ({'segmentation': [[1, 1, 5, 5, 3, float('nan')]]}, 'number that is not finite'),
-        ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'lies outside its image, which is 12×10'),
-        ({'segmentation': [[0, 0, 1e9, 0, 0, 9]]}, r'reaches 1e\+09 px; its image is 12×10'),
+        ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'is outside its image, which is 12×10'),
+        ({'segmentation': [[0, 0, 1e9, 0, 0, 9]]}, r'extends to 1e\+09 px; its image is 12×10'),
         ({'segmentation': [[3, 1, 3, 4, 3, 9]]}, 'has no area'),
-        ({'segmentation': [[12, 0, 15, 0, 15, 9]]}, 'lies outside its image'),
+        ({'segmentation': [[12, 0, 15, 0, 15, 9]]}, 'is outside its image'),
         ({'segmentation': {'size': [float('inf'), 1], 'counts': []}}, 'neither polygons nor run'),
         ({'segmentation': 'x'}, 'has a segmentation that is neither polygons nor run lengths'),
         ({'segmentation': {'counts': [120]}}, 'is neither polygons nor run lengths'),
         ({'segmentation': {'size': [10], 'counts': [9]}}, 'is neither polygons nor run lengths'),
-        ({'segmentation': {'size': [10, 12], 'counts': [3, 2]}}, 'do not add up to 12×10 px'),
-        ({'segmentation': {'size': [10, 12], 'counts': [130, -10]}}, 'do not add up to 12×10 px'),
-        ({'segmentation': {'size': [10, 12], 'counts': 'zzz'}}, 'do not add up to 12×10 px'),
-        ({'segmentation': {'size': [5, 5], 'counts': [25]}}, 'is 5×5, its image 12×10'),
-        ({'category_id': 9}, r'names category 9; legal is \[1, 2, 3\]'),
-        ({'category_id': 2}, "has the label 'clod'; the class map knows rock"),
+        (
+            {'segmentation': {'size': [10, 12], 'counts': [3, 2]}},
+            'run lengths whose sum is not 12×10 px',
+        ),
+        (
+            {'segmentation': {'size': [10, 12], 'counts': [130, -10]}},
+            'run lengths whose sum is not 12×10 px',
+        ),
+        (
+            {'segmentation': {'size': [10, 12], 'counts': 'zzz'}},
+            'run lengths whose sum is not 12×10 px',
+        ),
+        (
+            {'segmentation': {'size': [5, 5], 'counts': [25]}},
+            'has the size 5×5, but its image 12×10',
+        ),
+        ({'category_id': 9}, r'has the category 9; legal are \[1, 2, 3\]'),
+        ({'category_id': 2}, "has the label 'clod'; the class map has rock"),
     ],
 )
-def test_a_bad_annotation_is_named_with_its_reason(
+def test_an_invalid_annotation_is_reported_with_the_reason(
     find: Finder, write_coco: Writer, annotation: dict[str, Any], message: str
 ) -> None:
     write_coco({}, {'id': 41, **annotation})
@@ -190,7 +204,7 @@ def test_a_bad_annotation_is_named_with_its_reason(
         read(find, class_map={'rock': 'rock'})
 
 
-def test_all_bad_annotations_of_an_image_are_named_at_once(
+def test_all_invalid_annotations_of_an_image_are_reported_at_once(
     find: Finder, write_coco: Writer
 ) -> None:
     write_coco({'segmentation': []}, {}, {'segmentation': [[0, 0]]})
@@ -201,15 +215,15 @@ def test_all_bad_annotations_of_an_image_are_named_at_once(
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'images': None}, 'needs the lists images, annotations, categories'),
-        ({'images': [{'id': 1}]}, "an entry lacks 'file_name'"),
-        ({'annotations': [{'id': 1}]}, "an entry lacks 'image_id'"),
+        ({'images': None}, 'must have the lists images, annotations, categories'),
+        ({'images': [{'id': 1}]}, "the key 'file_name' is missing"),
+        ({'annotations': [{'id': 1}]}, "the key 'image_id' is missing"),
         ({'annotations': ['rock']}, 'is not COCO'),
         ({'images': [{'id': 1, 'file_name': 3}]}, 'is not COCO'),
-        ({'images': []}, 'annotation 1 names image 1: not in its list of images'),
+        ({'images': []}, 'annotation 1 has the image 1, which is not in its list of images'),
     ],
 )
-def test_a_file_that_is_not_coco_is_named(
+def test_a_file_that_is_not_coco_is_reported(
     find: Finder, write_coco: Writer, changes: dict[str, Any], message: str
 ) -> None:
     write_coco({}, **changes)
@@ -217,13 +231,13 @@ def test_a_file_that_is_not_coco_is_named(
         find('coco', class_map=MAP)
 
 
-def test_text_that_is_no_json_is_named(find: Finder, write_coco: Writer) -> None:
+def test_a_file_that_is_not_json_is_reported(find: Finder, write_coco: Writer) -> None:
     write_coco({}).write_text('{"images": [')
-    with pytest.raises(DataError, match=r'annotations\.coco\.json: is no JSON'):
+    with pytest.raises(DataError, match=r'annotations\.coco\.json: is not JSON'):
         find('coco')
 
 
-def test_a_missing_image_is_named_when_it_is_read(
+def test_a_missing_image_is_reported_when_it_is_read(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
@@ -232,13 +246,13 @@ def test_a_missing_image_is_named_when_it_is_read(
         read(find)
 
 
-def test_an_image_of_another_size_than_told_is_named(find: Finder, write_coco: Writer) -> None:
+def test_a_different_image_size_in_the_file_is_reported(find: Finder, write_coco: Writer) -> None:
     write_coco({}, images=[{'id': 1, 'file_name': 'a.png', 'width': 10, 'height': 12}])
-    with pytest.raises(DataError, match=r'coco\.json: a is 10×12, its image 12×10'):
+    with pytest.raises(DataError, match=r'coco\.json: a has the size 10×12, but its image 12×10'):
         read(find)
 
 
-def test_the_file_is_found_by_name_or_if_it_is_the_only_one(
+def test_the_coco_file_is_found_by_its_name_or_as_the_only_one(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     file = write_coco({})
@@ -252,7 +266,7 @@ def test_the_file_is_found_by_name_or_if_it_is_the_only_one(
     assert len(find('coco', class_map=MAP)) == 1
 
 
-def test_images_lie_beside_the_file_or_beside_its_folder(
+def test_images_are_found_next_to_the_file_or_next_to_its_folder(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     file = write_coco({})
@@ -262,7 +276,7 @@ def test_images_lie_beside_the_file_or_beside_its_folder(
     assert sample.read().classes.sum() == 16
 
 
-def test_images_in_folders_have_names_fit_for_files(
+def test_names_of_images_in_folders_can_be_used_as_file_names(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({}, images=[{'id': 1, 'file_name': 'north/a.png'}])
@@ -273,14 +287,14 @@ def test_images_in_folders_have_names_fit_for_files(
     assert sample.read().classes.sum() == 16
 
 
-def test_two_images_of_one_name_are_refused(find: Finder, write_coco: Writer) -> None:
+def test_two_images_with_one_name_are_an_error(find: Finder, write_coco: Writer) -> None:
     images = [{'id': number, 'file_name': 'a.png'} for number in (1, 2)]
     write_coco({}, images=images)
-    with pytest.raises(DataError, match="two images of the name 'a'"):
+    with pytest.raises(DataError, match="two images with the name 'a'"):
         find('coco', class_map=MAP)
 
 
-def test_a_large_file_is_not_needed_to_read_its_images(find: Finder, write_coco: Writer) -> None:
+def test_reading_an_image_does_not_read_the_coco_file(find: Finder, write_coco: Writer) -> None:
     file = write_coco({})
     (sample,) = find('coco', class_map=MAP)
     file.write_text(json.dumps({}))
@@ -288,7 +302,7 @@ def test_a_large_file_is_not_needed_to_read_its_images(find: Finder, write_coco:
 
 
 def move(folder: Path, file: str, image: str) -> None:
-    """Moves what write_coco wrote to other places."""
+    """Moves the files of write_coco to other paths."""
     for old, new in (('annotations.coco.json', file), ('images/a.png', image)):
         (folder / new).parent.mkdir(parents=True, exist_ok=True)
         (folder / old).rename(folder / new)
@@ -308,7 +322,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_an_export_is_recognised_and_its_images_are_found(
+def test_the_layout_of_an_export_is_recognized_and_its_images_are_found(
     find: Finder, write_coco: Writer, tmp_path: Path, layout: str
 ) -> None:
     write_coco({})
@@ -327,7 +341,7 @@ def grey(sample: Sample) -> int:
 
 
 def write_twice(write_coco: Writer, folder: Path, files: dict[str, str]) -> None:
-    """Writes a COCO file each, and an a.png whose grey is 10 × its number."""
+    """Writes a COCO file per entry, and an a.png whose grey value is 10 × its number."""
     for number, (file, image) in enumerate(files.items(), start=1):
         write_coco(*[{}] * number)
         move(folder, file, image)
@@ -342,7 +356,7 @@ def write_twice(write_coco: Writer, folder: Path, files: dict[str, str]) -> None
         ('images/train2017/Data', 'images/val2017/Data'),
     ],
 )
-def test_files_of_train_and_val_have_their_own_images_and_their_splits(
+def test_files_of_train_and_val_have_separate_images_and_their_splits(
     find: Finder, write_coco: Writer, tmp_path: Path, train_folder: str, val_folder: str
 ) -> None:
     files = {
@@ -371,7 +385,7 @@ def test_the_root_of_a_roboflow_export_has_its_splits(
     assert [grey(sample) for sample in found] == [10, 20, 30]
 
 
-def test_without_a_val_of_its_own_an_export_is_drawn_from_and_its_test_is_left_alone(
+def test_an_export_without_val_is_divided_at_random_and_its_split_test_is_unchanged(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     files = {f'{n}/_annotations.coco.json': f'{n}/a.png' for n in ('test', 'train', 'train_b')}
@@ -381,7 +395,7 @@ def test_without_a_val_of_its_own_an_export_is_drawn_from_and_its_test_is_left_a
     assert sorted(splits.values()) == ['train', 'val']
 
 
-def test_a_scene_in_train_and_in_val_of_an_export_is_refused(
+def test_a_scene_in_train_and_in_val_of_an_export_is_an_error(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     files = {f'{n}/_annotations.coco.json': f'{n}/a.png' for n in ('train', 'valid')}
@@ -390,7 +404,7 @@ def test_a_scene_in_train_and_in_val_of_an_export_is_refused(
         find('coco', class_map=MAP, group='_(a)$')
 
 
-def test_several_files_of_other_names_are_refused(
+def test_several_files_with_other_names_are_an_error(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
@@ -402,14 +416,14 @@ def test_several_files_of_other_names_are_refused(
         find('coco', path='images')
 
 
-def test_hidden_files_are_no_annotations(find: Finder, write_coco: Writer, tmp_path: Path) -> None:
+def test_hidden_files_are_skipped(find: Finder, write_coco: Writer, tmp_path: Path) -> None:
     write_coco({})
     move(tmp_path, 'annotations/x.JSON', 'images/a.png')
     (tmp_path / 'annotations/._x.JSON').write_bytes(b'\0\5\x16\7')
     assert len(find('coco', class_map=MAP)) == 1
 
 
-def test_an_image_in_two_folders_is_refused_until_the_settings_say_which(
+def test_an_image_in_two_folders_is_an_error_unless_the_setting_images_selects_one(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
@@ -417,26 +431,26 @@ def test_an_image_in_two_folders_is_refused_until_the_settings_say_which(
     write_image(tmp_path / 'images/south/a.png', np.full((10, 12, 3), 9, np.uint8))
     (sample,) = find('coco', class_map=MAP)
     with pytest.raises(
-        DataError, match=r"x\.json: image 1: 'a\.png' may be .*north.*south.*images"
+        DataError, match=r"x\.json: image 1: 'a\.png' is ambiguous: .*north.*south.*images"
     ):
         sample.read()
     (sample,) = find('coco', class_map=MAP, images=str(tmp_path / 'images/south'))
     assert grey(sample) == 9
 
 
-def test_images_may_lie_outside_the_data_set_if_the_settings_say_so(
+def test_the_setting_images_may_name_a_folder_outside_the_data_set(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
-    move(tmp_path, 'set/annotations/x.json', 'elsewhere/a.png')
+    move(tmp_path, 'set/annotations/x.json', 'other/a.png')
     (sample,) = find('coco', path='set', class_map=MAP)
-    with pytest.raises(DataError, match=r'a\.png: no such file; the setting images says'):
+    with pytest.raises(DataError, match=r'a\.png: no such file; set the folder of the images'):
         sample.read()
-    (sample,) = find('coco', path='set', class_map=MAP, images=str(tmp_path / 'elsewhere'))
+    (sample,) = find('coco', path='set', class_map=MAP, images=str(tmp_path / 'other'))
     assert sample.read().classes.sum() == 16
 
 
-def test_a_folder_of_images_that_is_a_link_is_in_the_data_set(
+def test_a_symbolic_link_to_a_folder_of_images_is_followed(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     write_coco({})
@@ -448,7 +462,7 @@ def test_a_folder_of_images_that_is_a_link_is_in_the_data_set(
 
 @pytest.mark.parametrize('setting', ['', 'set/images'])
 @pytest.mark.parametrize('name', ['../../a.png', '..\\..\\a.png', 'x/../../../a.png', '{}/a.png'])
-def test_no_file_name_leads_out_of_the_data_set(
+def test_images_outside_the_data_set_are_not_read(
     find: Finder, write_coco: Writer, tmp_path: Path, name: str, setting: str
 ) -> None:
     name = name.format(tmp_path)
@@ -457,13 +471,13 @@ def test_no_file_name_leads_out_of_the_data_set(
     write_image(tmp_path / 'set/images/b.png')
     settings = {'images': str(tmp_path / setting)} if setting else {}
     (sample,) = find('coco', path='set', class_map=MAP, **settings)
-    with pytest.raises(DataError, match=r'labels\.json: image 7: .*a\.png. leads out of .*set'):
+    with pytest.raises(DataError, match=r'labels\.json: image 7: .*a\.png. is outside .*set'):
         sample.read()
     assert sample.image != tmp_path / 'a.png'
     assert file != sample.image
 
 
-def test_a_path_within_the_data_set_may_be_absolute_or_go_up(
+def test_a_path_inside_the_data_set_may_be_absolute_or_contain_dots(
     find: Finder, write_coco: Writer, tmp_path: Path
 ) -> None:
     for name in (str(tmp_path / 'images/a.png'), '../images/a.png'):
@@ -478,7 +492,7 @@ def test_a_path_within_the_data_set_may_be_absolute_or_go_up(
     ['a\0.png', f'{"a" * 300}.png', '', f'{"a/" * 3000}b.png'],
     ids=['null', 'long', 'empty', 'deep'],
 )
-def test_a_file_name_that_no_file_can_have_is_no_such_file(
+def test_an_invalid_file_name_is_reported_as_a_missing_file(
     find: Finder, write_coco: Writer, name: str
 ) -> None:
     write_coco({}, images=[{'id': 1, 'file_name': name}])
@@ -490,36 +504,44 @@ def test_a_file_name_that_no_file_can_have_is_no_such_file(
 @pytest.mark.parametrize(
     ('changes', 'annotation', 'message'),
     [
-        ({}, {'image_id': '1'}, "1 names image '1': not in its list of images, whose ids are numb"),
-        ({}, {'category_id': '1'}, r"names category '1'; legal is \[1, 2, 3\], whose ids are num"),
+        (
+            {},
+            {'image_id': '1'},
+            "1 has the image '1', .* list of images; the ids there are numbers, n",
+        ),
+        (
+            {},
+            {'category_id': '1'},
+            r"category '1'; legal are \[1, 2, 3\]; the ids there are numbers",
+        ),
         (
             {'images': [{'id': '1', 'file_name': 'a.png'}]},
             {},
-            'names image 1: not in its list of images, whose ids are text and no numbers',
+            'has the image 1, .* list of images; the ids there are text, not numbers',
         ),
         (
             {'categories': [{'id': '1', 'name': 'rock'}]},
             {},
-            r'names category 1; legal is \[1\], whose ids are text and no numbers',
+            r'has the category 1; legal are \[1\]; the ids there are text, not numbers',
         ),
         (
             {'images': [{'id': 1, 'file_name': 'a.png', 'width': '12', 'height': '10'}]},
             {},
-            "image 1: has the width '12' and the height '10', which are no numbers",
+            "image 1: has the width '12' and the height '10'; both must be numbers",
         ),
         (
             {'images': [{'id': 1, 'file_name': 'a.png'}] * 2},
             {},
-            '2 images have 1 different ids',
+            '2 images have only 1 ids',
         ),
         (
             {'categories': [{'id': 1, 'name': 'rock'}, {'id': 1, 'name': 'clod'}]},
             {},
-            '2 categories have 1 different ids',
+            '2 categories have only 1 ids',
         ),
     ],
 )
-def test_numbers_that_are_text_and_ids_given_twice_are_named_as_such(
+def test_ids_of_the_wrong_type_and_duplicate_ids_are_reported(
     find: Finder,
     write_coco: Writer,
     changes: dict[str, Any],
@@ -531,25 +553,25 @@ def test_numbers_that_are_text_and_ids_given_twice_are_named_as_such(
         read(find)
 
 
-def test_of_many_faults_three_are_named(find: Finder, write_coco: Writer) -> None:
+def test_of_many_errors_the_first_three_are_listed(find: Finder, write_coco: Writer) -> None:
     write_coco(*[{'image_id': 5}] * 40)
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as raised:
         find('coco', class_map=MAP)
-    assert 'annotation 3 names image 5; and 37 more: not in its list' in str(told.value)
+    assert 'annotation 3 has the image 5; and 37 more, which is not in' in str(raised.value)
     for bad in ({'segmentation': []}, {'segmentation': [[3, 1, 3, 4, 3, 9]]}):
         write_coco(*[bad] * 40)
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as raised:
             read(find)
-        assert str(told.value).endswith('and 37 more')
-        assert 'annotation 3 ' in str(told.value)
-        assert 'annotation 4 ' not in str(told.value)
+        assert str(raised.value).endswith('and 37 more')
+        assert 'annotation 3 ' in str(raised.value)
+        assert 'annotation 4 ' not in str(raised.value)
     write_coco({'category_id': 0}, categories=[{'id': n, 'name': 'x'} for n in range(1, 81)])
-    with pytest.raises(DataError, match=r'legal is \[1, 2, .*, 10, and 70 more\]'):
+    with pytest.raises(DataError, match=r'legal are \[1, 2, .*, 10, and 70 more\]'):
         read(find)
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'device', 'folder', 'large'])
-def test_annotations_that_are_no_file_are_refused_before_they_are_opened(
+def test_annotations_that_are_not_a_regular_file_are_not_opened(
     find: Finder, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / 'annotations.coco.json'
@@ -562,9 +584,9 @@ def test_annotations_that_are_no_file_are_refused_before_they_are_opened(
     else:
         path.touch()
         os.truncate(path, 2**29 + 1)
-    told = 'has 536870913 bytes' if kind == 'large' else 'is no regular file'
+    raised = 'has 536870913 bytes' if kind == 'large' else 'is no regular file'
     for given in ('.', path.name)[: 1 if kind == 'folder' else 2]:
-        with pytest.raises(DataError, match=rf'coco\.json: {told}'):
+        with pytest.raises(DataError, match=rf'coco\.json: {raised}'):
             find('coco', path=given)
 
 

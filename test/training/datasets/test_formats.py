@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a path looks like."""
+"""The format of a data set is determined from its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from training.datasets import DataError, guess_format
 
 
-def test_each_format_is_recognised(
+def test_each_format_is_recognized(
     write_masks: Callable[..., None],
     write_coco: Callable[..., Path],
     write_labelme: Callable[..., Path],
@@ -31,18 +31,16 @@ def test_each_format_is_recognised(
 
 
 @pytest.mark.parametrize('name', ['labels.json', 'deep/er/labels.JSON'])
-def test_a_folder_with_json_that_is_no_labels_is_not_taken_for_unlabelled(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_folder_with_invalid_json_files_is_not_unlabelled(tmp_path: Path, name: str) -> None:
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((10, 12, 3), np.uint8))
     (tmp_path / '._labels.json').touch()
     assert guess_format(tmp_path) == 'unlabelled'
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text('{"images": [')
-    with pytest.raises(DataError, match=rf'has JSON files .*{name}; name the file, or the format'):
+    with pytest.raises(DataError, match=rf'has JSON files .*{name}; give the path of the file'):
         guess_format(tmp_path)
 
 
-def test_a_json_file_is_of_coco_and_says_itself_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_any_json_file_is_coco(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'a.json')
     assert guess_format(tmp_path / 'a.json') == 'coco'

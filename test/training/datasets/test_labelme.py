@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""labelme's files: shapes become classes and rocks; every fault is named."""
+"""labelme files: shapes become classes and instances, and errors are reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(find: Finder, **settings: Any) -> Labelled:
     return sample.read()
 
 
-def test_a_polygon_covers_the_pixels_within_it(find: Finder, write_labelme: Writer) -> None:
+def test_a_polygon_covers_only_the_pixels_inside_it(find: Finder, write_labelme: Writer) -> None:
     write_labelme({})
     labelled = read(find)
     expected = np.zeros((10, 12), np.uint8)
@@ -60,14 +60,12 @@ def test_a_circle_is_a_centre_and_a_point_on_it(
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((50, 40), abs=0.2)
 
 
-def test_files_of_old_versions_without_shape_type_are_polygons(
-    find: Finder, write_labelme: Writer
-) -> None:
+def test_shapes_without_shape_type_are_polygons(find: Finder, write_labelme: Writer) -> None:
     write_labelme({'shape_type': None})
     assert read(find).classes.sum() == 16
 
 
-def test_shapes_of_one_group_are_one_rock(find: Finder, write_labelme: Writer) -> None:
+def test_shapes_with_one_group_id_are_one_instance(find: Finder, write_labelme: Writer) -> None:
     other = [[8, 6], [11, 6], [11, 9], [8, 9]]
     for group, expected in ((None, 2), (5, 1)):
         write_labelme({'group_id': group}, {'group_id': group, 'points': other})
@@ -76,7 +74,7 @@ def test_shapes_of_one_group_are_one_rock(find: Finder, write_labelme: Writer) -
         assert (instances[2, 3], instances[7, 9]) == (1, expected)
 
 
-def test_an_ignored_label_is_ignored_and_numbered(find: Finder, write_labelme: Writer) -> None:
+def test_a_region_with_an_ignored_label_is_an_instance(find: Finder, write_labelme: Writer) -> None:
     write_labelme({'label': 'clod'})
     labelled = read(find, class_map={'clod': 'ignore'})
     assert labelled.instances is not None
@@ -84,7 +82,7 @@ def test_an_ignored_label_is_ignored_and_numbered(find: Finder, write_labelme: W
     assert labelled.instances[2, 3] == 1
 
 
-def test_images_may_lie_elsewhere_and_paths_be_of_windows(
+def test_images_may_be_in_another_folder_and_paths_may_have_backslashes(
     find: Finder, write_labelme: Writer, tmp_path: Path
 ) -> None:
     file = write_labelme({}, imagePath='..\\images\\a.png')
@@ -100,17 +98,17 @@ def test_images_may_lie_elsewhere_and_paths_be_of_windows(
 @pytest.mark.parametrize(
     ('shape', 'message'),
     [
-        ({'points': [[1, 1], [2, 2]]}, 'has a polygon of 2 points; 3 are the least'),
-        ({'shape_type': 'line'}, 'is a line; legal is polygon, rectangle, circle, mask'),
-        ({'shape_type': 'circle'}, 'is a circle of 4 points; it has 2'),
-        ({'shape_type': 'circle', 'points': [[1], [2]]}, 'needs a label and points of x and y'),
+        ({'points': [[1, 1], [2, 2]]}, 'has a polygon of 2 points; the minimum is 3'),
+        ({'shape_type': 'line'}, 'is a line; legal are polygon, rectangle, circle, mask'),
+        ({'shape_type': 'circle'}, 'is a circle of 4 points; it must have 2'),
+        ({'shape_type': 'circle', 'points': [[1], [2]]}, 'must have a label and points of x and y'),
         ({'points': None}, 'has a polygon of'),
         ({'shape_type': 'rectangle', 'points': [[1, 1], [5, 1]]}, 'has no area'),
-        ({'label': 'stone'}, "has the label 'stone'; the class map knows background, rock"),
-        ({'points': [[30, 30], [40, 30], [40, 40]]}, 'lies outside its image'),
+        ({'label': 'stone'}, "has the label 'stone'; the class map has background, rock"),
+        ({'points': [[30, 30], [40, 30], [40, 40]]}, 'is outside its image'),
     ],
 )
-def test_a_bad_shape_is_named_with_its_reason(
+def test_an_invalid_shape_is_reported_with_the_reason(
     find: Finder, write_labelme: Writer, shape: dict[str, Any], message: str
 ) -> None:
     write_labelme({}, shape)
@@ -121,33 +119,35 @@ def test_a_bad_shape_is_named_with_its_reason(
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{', 'a.json: is no JSON'),
-        ('[]', 'a.json: is no labelme file; it needs imagePath and shapes'),
-        ('{"imagePath": "a.png"}', 'a.json: is no labelme file'),
-        ('{"imagePath": "a.png", "shapes": [7]}', 'a.json: shape 1 needs a label'),
+        ('{', 'a.json: is not JSON'),
+        ('[]', 'a.json: is not a labelme file; it must have imagePath and shapes'),
+        ('{"imagePath": "a.png"}', 'a.json: is not a labelme file'),
+        ('{"imagePath": "a.png", "shapes": [7]}', 'a.json: shape 1 must have a label'),
         ('{"imagePath": "b.png", "shapes": []}', 'b.png: no such file'),
     ],
 )
-def test_a_broken_file_is_named_and_the_others_are_found(
+def test_an_invalid_file_is_reported_and_the_others_are_read(
     find: Finder, write_labelme: Writer, tmp_path: Path, text: str, message: str
 ) -> None:
-    whole = write_labelme({})
-    whole.rename(tmp_path / 'whole.json')
+    valid = write_labelme({})
+    valid.rename(tmp_path / 'valid.json')
     (tmp_path / 'a.json').write_text(text)
-    broken, fine = find('labelme')
+    invalid, fine = find('labelme')
     assert fine.read().classes.sum() == 16
     with pytest.raises(DataError, match=message):
-        broken.read()
+        invalid.read()
 
 
-def test_an_image_of_another_size_than_told_is_named(find: Finder, write_labelme: Writer) -> None:
+def test_a_different_image_size_in_the_file_is_reported(
+    find: Finder, write_labelme: Writer
+) -> None:
     write_labelme({}, imageWidth=10, imageHeight=12)
-    with pytest.raises(DataError, match=r'a\.json: a is 10×12, its image 12×10'):
+    with pytest.raises(DataError, match=r'a\.json: a has the size 10×12, but its image 12×10'):
         read(find)
 
 
-def test_a_folder_without_files_is_named(find: Finder) -> None:
-    with pytest.raises(DataError, match='no folder with JSON files'):
+def test_a_folder_without_json_files_is_reported(find: Finder) -> None:
+    with pytest.raises(DataError, match='must be a folder with JSON files'):
         find('labelme')
 
 
@@ -156,14 +156,12 @@ def coded(pixels: np.ndarray, suffix: str = '.png') -> str:
 
 
 def mask_shape(*corners: list[float], **changes: Any) -> dict[str, Any]:
-    """Returns the shape of labelme's AI mask tool: 3×2 px, of which the right bottom is none."""
+    """Returns a shape of labelme's AI mask tool: 3×2 px without the bottom right one."""
     mask = np.array([[255, 255, 255], [255, 255, 0]], np.uint8)
     return {'shape_type': 'mask', 'points': corners, 'mask': coded(mask), **changes}
 
 
-def test_a_mask_shape_covers_its_pixels_from_the_corner_of_its_box(
-    find: Finder, write_labelme: Writer
-) -> None:
+def test_a_mask_shape_starts_at_the_corner_of_its_box(find: Finder, write_labelme: Writer) -> None:
     write_labelme({}, mask_shape([7.9, 6.2], [9, 7]))
     labelled = read(find)
     assert labelled.instances is not None
@@ -172,16 +170,14 @@ def test_a_mask_shape_covers_its_pixels_from_the_corner_of_its_box(
     assert (labelled.classes == 1).sum() == 16 + 5
 
 
-def test_a_mask_of_one_bit_as_labelme_writes_it_is_read(
-    find: Finder, write_labelme: Writer
-) -> None:
+def test_a_mask_with_one_bit_per_pixel_is_read(find: Finder, write_labelme: Writer) -> None:
     file = io.BytesIO()
     Image.fromarray(np.array([[True, True, True], [True, True, False]])).save(file, 'PNG')
     write_labelme(mask_shape([7, 6], [9, 7], mask=b64encode(file.getvalue()).decode()))
     assert read(find).classes.sum() == 5
 
 
-def test_a_mask_shape_that_leaves_the_image_is_cut(find: Finder, write_labelme: Writer) -> None:
+def test_a_mask_shape_is_clipped_to_the_image(find: Finder, write_labelme: Writer) -> None:
     write_labelme(mask_shape([10, 9], [12, 10]), mask_shape([-1, -1], [1, 0]))
     instances = read(find).instances
     assert instances is not None
@@ -197,11 +193,11 @@ def test_a_mask_shape_that_leaves_the_image_is_cut(find: Finder, write_labelme: 
         (mask_shape([7, 6], [9, 7], mask=None), 'has a mask that cannot be read: does not decode'),
         (mask_shape([7, 6], [9, 7], mask='AAAA'), 'has a mask that cannot be read: does not dec'),
         (mask_shape([7, 6], [9, 7], mask='A'), 'has a mask that cannot be read: '),
-        (mask_shape([7, 6], [9, 7], mask=7), 'needs a label and points'),
-        (mask_shape([7, 6]), 'needs a label and points of x and y'),
-        (mask_shape([7, float('nan')], [9, 7]), 'needs a label and points of x and y'),
-        (mask_shape([7, float('inf')], [9, 7]), 'needs a label and points of x and y'),
-        (mask_shape([70, 6], [72, 7]), 'lies outside its image, which is 12×10'),
+        (mask_shape([7, 6], [9, 7], mask=7), 'must have a label and points'),
+        (mask_shape([7, 6]), 'must have a label and points of x and y'),
+        (mask_shape([7, float('nan')], [9, 7]), 'must have a label and points of x and y'),
+        (mask_shape([7, float('inf')], [9, 7]), 'must have a label and points of x and y'),
+        (mask_shape([70, 6], [72, 7]), 'is outside its image, which is 12×10'),
         (
             mask_shape([7, 6], [9, 7], mask=coded(np.zeros((2, 3), np.uint8))),
             'has no area',
@@ -212,7 +208,7 @@ def test_a_mask_shape_that_leaves_the_image_is_cut(find: Finder, write_labelme: 
         ),
     ],
 )
-def test_a_bad_mask_is_named_with_its_reason(
+def test_an_invalid_mask_is_reported_with_the_reason(
     find: Finder, write_labelme: Writer, shape: dict[str, Any], message: str
 ) -> None:
     write_labelme({}, shape)
@@ -221,7 +217,7 @@ def test_a_bad_mask_is_named_with_its_reason(
 
 
 @pytest.mark.parametrize('kind', ['point', 'points', 'line', 'linestrip'])
-def test_a_line_is_passed_over_if_its_label_is_ignored_and_refused_if_not(
+def test_a_line_is_skipped_if_its_label_is_ignored_and_else_an_error(
     find: Finder, write_labelme: Writer, kind: str
 ) -> None:
     line = {'shape_type': kind, 'label': 'horizon', 'points': [[1, 1], [9, 1]]}
@@ -230,14 +226,14 @@ def test_a_line_is_passed_over_if_its_label_is_ignored_and_refused_if_not(
     assert labelled.instances is not None
     assert (labelled.instances.max(), labelled.classes.sum()) == (1, 16)
     for meaning in ({'horizon': 'background'}, {'horizon': 'rock'}):
-        with pytest.raises(DataError, match=rf'shape 1 is a {kind}; legal is polygon'):
+        with pytest.raises(DataError, match=rf'shape 1 is a {kind}; legal are polygon'):
             read(find, class_map={'rock': 'rock', **meaning})
-    with pytest.raises(DataError, match="shape 1 has the label 'horizon'; the class map knows"):
+    with pytest.raises(DataError, match="shape 1 has the label 'horizon'; the class map has"):
         read(find)
 
 
 @pytest.mark.parametrize('kind', ['oriented_rectangle', 'rotation'])
-def test_a_turned_rectangle_is_its_four_corners(
+def test_a_rotated_rectangle_is_the_polygon_of_its_corners(
     find: Finder, write_labelme: Writer, kind: str
 ) -> None:
     write_labelme({'shape_type': kind})
@@ -245,7 +241,7 @@ def test_a_turned_rectangle_is_its_four_corners(
 
 
 @pytest.mark.parametrize('name', ['a.png', '../../a.png', 'C:\\photos\\a.png'])
-def test_an_image_in_the_label_file_is_read_if_there_is_none_beside(
+def test_an_embedded_image_is_used_if_there_is_no_image_file(
     find: Finder, write_labelme: Writer, tmp_path: Path, name: str
 ) -> None:
     image = np.zeros((10, 12, 3), np.uint8)
@@ -260,7 +256,7 @@ def test_an_image_in_the_label_file_is_read_if_there_is_none_beside(
     assert [sample.image, *sample.label_files()] == [file, file]
 
 
-def test_the_image_beside_counts_before_the_one_in_the_label_file(
+def test_the_image_file_is_preferred_to_the_embedded_image(
     find: Finder, write_labelme: Writer
 ) -> None:
     write_labelme({}, imageData=coded(np.zeros((10, 12, 3), np.uint8)))
@@ -273,11 +269,11 @@ def test_the_image_beside_counts_before_the_one_in_the_label_file(
         ('no+image==', r'a\.json: imageData: does not decode'),
         ('A', r'a\.json: imageData: '),
         (7, r'a\.json: imageData: '),
-        ('', r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
-        (None, r'a\.json: imagePath: .*a\.png: no such file; the setting images'),
+        ('', r'a\.json: imagePath: .*a\.png: no such file; set the folder of the images'),
+        (None, r'a\.json: imagePath: .*a\.png: no such file; set the folder of the images'),
     ],
 )
-def test_an_image_in_the_label_file_that_is_none_is_named(
+def test_an_invalid_embedded_image_is_reported(
     find: Finder, write_labelme: Writer, tmp_path: Path, data: Any, message: str
 ) -> None:
     write_labelme({}, imageData=data)
@@ -288,7 +284,7 @@ def test_an_image_in_the_label_file_that_is_none_is_named(
 
 
 @pytest.mark.parametrize('name', ['../a.png', '..\\a.png', '{}/a.png', 'x/../../a.png'])
-def test_no_image_path_leads_out_of_the_data_set_but_the_setting_images_does(
+def test_images_outside_the_data_set_are_read_only_with_the_setting_images(
     find: Finder, write_labelme: Writer, tmp_path: Path, name: str
 ) -> None:
     file = write_labelme({}, imagePath=name.format(tmp_path), imageData=None)
@@ -296,14 +292,14 @@ def test_no_image_path_leads_out_of_the_data_set_but_the_setting_images_does(
     file.rename(tmp_path / 'set/a.json')
     (sample,) = find('labelme', path='set')
     with pytest.raises(
-        DataError, match=r'a\.json: imagePath: .*a\.png. leads out of .*set; .*images'
+        DataError, match=r'a\.json: imagePath: .*a\.png. is outside .*set; .*images'
     ):
         sample.read()
     (sample,) = find('labelme', path='set', images=str(tmp_path))
     assert sample.read().classes.sum() == 16
 
 
-def test_hidden_files_and_those_that_are_none_are_no_labels(
+def test_hidden_files_are_skipped_and_irregular_files_are_reported(
     find: Finder, write_labelme: Writer, tmp_path: Path
 ) -> None:
     write_labelme({})
@@ -315,7 +311,7 @@ def test_hidden_files_and_those_that_are_none_are_no_labels(
         pipe.read()
 
 
-def test_a_size_that_is_text_is_named_as_such(find: Finder, write_labelme: Writer) -> None:
+def test_a_size_that_is_text_is_reported(find: Finder, write_labelme: Writer) -> None:
     write_labelme({}, imageWidth='12', imageHeight='10')
-    with pytest.raises(DataError, match=r"a\.json: has the width '12' and the height '10', which"):
+    with pytest.raises(DataError, match=r"a\.json: has the width '12' and the height '10'; both"):
         read(find)

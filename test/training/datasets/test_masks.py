@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mask folders: grey values become classes, and every broken file is named."""
+"""Mask folders: pixel values become classes, and invalid files are reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_255_is_rock_and_0_background_without_a_map(
     assert labelled.instances is None
 
 
-def test_the_class_map_renames_and_ignores_grey_values(
+def test_the_class_map_assigns_classes_to_pixel_values(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
@@ -43,7 +43,7 @@ def test_the_class_map_renames_and_ignores_grey_values(
     assert sample.read().classes[0].tolist() == [2] * 6 + [IGNORE] * 6
 
 
-def test_a_map_with_unquoted_numbers_is_as_good(
+def test_a_class_map_may_have_unquoted_numbers(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
@@ -51,7 +51,7 @@ def test_a_map_with_unquoted_numbers_is_as_good(
     assert sample.read().classes[0].tolist() == [0] * 6 + [1] * 6
 
 
-def test_a_mask_of_16_bits_is_read_as_it_is(
+def test_the_values_of_a_16_bit_mask_are_not_scaled(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -61,13 +61,13 @@ def test_a_mask_of_16_bits_is_read_as_it_is(
     assert find('masks')[0].read().classes[0].tolist() == [1] * 6 + [0] * 6
     mask[:, :6] = 65535
     write_image(tmp_path / 'masks/a.png', mask)
-    with pytest.raises(DataError, match=r'a\.png: has the grey value 65535; legal is 0, 255'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 65535; legal are 0, 255'):
         find('masks')[0].read()
     (sample,) = find('masks', class_map={0: 'background', 65535: 'rock'})
     assert sample.read().classes[0].tolist() == [1] * 6 + [0] * 6
 
 
-def test_of_a_palette_mask_the_indices_count(
+def test_the_values_of_a_palette_mask_are_its_indices(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -78,15 +78,15 @@ def test_of_a_palette_mask_the_indices_count(
     coded.save(tmp_path / 'masks/a.png')
     (sample,) = find('masks', class_map={0: 'background', 1: 'rock', 2: 'ignore'})
     assert sample.read().classes[0].tolist() == [1] * 4 + [IGNORE] * 2 + [0] * 6
-    with pytest.raises(DataError, match=r'a\.png: has the grey value 1; legal is 0, 255'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 1; legal are 0, 255'):
         find('masks')[0].read()
 
 
-def test_a_map_of_small_numbers_maps_no_others(
+def test_a_pixel_value_without_an_entry_in_the_class_map_is_an_error(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
-    with pytest.raises(DataError, match=r'a\.png: has the grey value 255; legal is 0, 1'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 255; legal are 0, 1'):
         find('masks', class_map={0: 'background', 1: 'rock'})[0].read()
 
 
@@ -100,7 +100,7 @@ def test_images_are_read_as_rgb(
     assert find('masks')[0].read().image[0, 0].tolist() == [0, 0, 200]
 
 
-def test_sixteen_bit_instance_numbers_are_kept_whole(
+def test_16_bit_instance_ids_are_read_exactly(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -113,7 +113,7 @@ def test_sixteen_bit_instance_numbers_are_kept_whole(
     assert (instances[3, 4], instances[4, 5], instances.sum()) == (1, 60000, 60001)
 
 
-def test_images_without_a_mask_and_other_files_are_left_out(
+def test_images_without_a_mask_and_other_files_are_skipped(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', 'b')
@@ -122,25 +122,25 @@ def test_images_without_a_mask_and_other_files_are_left_out(
     assert [sample.name for sample in find('masks')] == ['a']
 
 
-def broken_image(folder: Path) -> None:
+def invalid_image(folder: Path) -> None:
     (folder / 'images/a.png').write_bytes(b'no image')
 
 
-def broken_mask(folder: Path) -> None:
+def invalid_mask(folder: Path) -> None:
     (folder / 'masks/a.png').write_bytes(b'')
 
 
-def mask_of_another_size(folder: Path) -> None:
+def mask_of_different_size(folder: Path) -> None:
     write_image(folder / 'masks/a.png', np.zeros((10, 9), np.uint8))
 
 
-def strange_grey(folder: Path) -> None:
+def unknown_pixel_value(folder: Path) -> None:
     mask = np.zeros((10, 12), np.uint8)
     mask[3, 4] = 7
     write_image(folder / 'masks/a.png', mask)
 
 
-def instances_of_another_size(folder: Path) -> None:
+def instances_of_different_size(folder: Path) -> None:
     write_image(folder / 'instances/a.png', np.zeros((9, 12), np.uint16))
 
 
@@ -158,7 +158,7 @@ def coloured_mask(folder: Path) -> None:
     write_image(folder / 'masks/a.png', np.zeros((10, 12, 3), np.uint8))
 
 
-def broken_instances(folder: Path) -> None:
+def invalid_instances(folder: Path) -> None:
     (folder / 'instances').mkdir()
     (folder / 'instances/a.png').write_bytes(b'\x89PNG')
 
@@ -172,37 +172,37 @@ def two_images(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('harm', 'message'),
+    ('damage', 'message'),
     [
-        (broken_image, r'images/a\.png: does not decode as an image \(8 bytes\)'),
-        (broken_mask, r'masks/a\.png: does not decode'),
-        (mask_of_another_size, r'masks/a\.png: is 9×10, its image 12×10'),
-        (strange_grey, r'masks/a\.png: has the grey value 7; legal is 0, 255'),
-        (instances_of_another_size, r'instances/a\.png: is 12×9, its image 12×10'),
+        (invalid_image, r'images/a\.png: does not decode as an image \(8 bytes\)'),
+        (invalid_mask, r'masks/a\.png: does not decode'),
+        (mask_of_different_size, r'masks/a\.png: has the size 9×10, but its image 12×10'),
+        (unknown_pixel_value, r'masks/a\.png: has the pixel value 7; legal are 0, 255'),
+        (instances_of_different_size, r'instances/a\.png: has the size 12×9, but its image 12×10'),
         (mask_in_an_alpha_channel, r'masks/a\.png: has 4 channels; labels are in one'),
         (coloured_mask, r'masks/a\.png: has 3 channels; labels are in one'),
         (coloured_instances, r'instances/a\.png: has 3 channels'),
-        (broken_instances, r'instances/a\.png: does not decode'),
-        (no_image, r'masks/a\.png: no image of that name in images/'),
-        (two_images, r'masks/a\.png: two images, a\.jpg and a\.png'),
+        (invalid_instances, r'instances/a\.png: does not decode'),
+        (no_image, r'masks/a\.png: has no image of this name in images/'),
+        (two_images, r'masks/a\.png: has two images, a\.jpg and a\.png'),
     ],
 )
-def test_a_broken_file_is_named_with_its_reason(
+def test_an_invalid_file_is_reported_with_the_reason(
     find: Finder,
     write_masks: Callable[..., None],
     tmp_path: Path,
-    harm: Callable[[Path], None],
+    damage: Callable[[Path], None],
     message: str,
 ) -> None:
     write_masks('a')
-    harm(tmp_path)
+    damage(tmp_path)
     (sample,) = find('masks')
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as raised:
         sample.read()
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(raised.value)
 
 
-def test_an_image_that_goes_away_is_named(
+def test_an_image_that_was_deleted_is_reported(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -212,32 +212,30 @@ def test_an_image_that_goes_away_is_named(
         sample.read()
 
 
-def test_a_folder_that_is_none_is_named(find: Finder, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match='nowhere: no folder with images/ and masks/'):
+def test_a_missing_folder_is_reported(find: Finder, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='nowhere: must be a folder with images/, and masks/'):
         find('masks', path='nowhere')
     (tmp_path / 'masks').mkdir()
-    with pytest.raises(DataError, match='no folder with images/ and masks/'):
+    with pytest.raises(DataError, match='must be a folder with images/, and masks/'):
         find('masks')
 
 
-def test_a_grey_value_that_cannot_be_is_refused_with_the_configuration() -> None:
-    with pytest.raises(ValueError, match="grey value 'rock'; legal is 0 to 65535"):
+def test_an_impossible_pixel_value_in_the_class_map_is_rejected() -> None:
+    with pytest.raises(ValueError, match="pixel value 'rock'; legal is 0 to 65535"):
         DatasetConfig('data', class_map={'rock': 'rock'})
-    with pytest.raises(ValueError, match="grey value '65536'"):
+    with pytest.raises(ValueError, match="pixel value '65536'"):
         DatasetConfig('data', class_map={'65536': 'rock'})
 
 
-def test_a_map_to_a_class_that_is_not_there_is_refused(
+def test_an_unknown_class_in_the_class_map_is_rejected(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
-    with pytest.raises(
-        DataError, match="'stone' is not among the classes; legal is background, rock"
-    ):
+    with pytest.raises(DataError, match="class 'stone' is unknown; legal are background, rock"):
         find('masks', class_map={'0': 'background', '255': 'stone'})
 
 
-def test_jpeg_images_are_found_in_any_case(
+def test_suffixes_of_jpeg_images_may_be_upper_case(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -247,9 +245,7 @@ def test_jpeg_images_are_found_in_any_case(
     assert find('masks')[0].read().image.shape == (10, 12, 3)
 
 
-def test_instances_without_masks_are_rock_and_the_rest_is_what_unlabelled_says(
-    find: Finder, tmp_path: Path
-) -> None:
+def test_without_masks_other_pixels_have_the_class_unlabelled(find: Finder, tmp_path: Path) -> None:
     numbers = np.zeros((10, 12), np.uint16)
     numbers[2:5, 3:7] = 300
     write_image(tmp_path / 'images/a.png', np.full((10, 12, 3), 80, np.uint8))
@@ -262,7 +258,7 @@ def test_instances_without_masks_are_rock_and_the_rest_is_what_unlabelled_says(
         assert (labelled.instances == numbers).all()
 
 
-def test_masks_that_leave_rocks_out_teach_no_background(
+def test_the_background_of_incomplete_masks_can_be_ignored(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
@@ -271,7 +267,7 @@ def test_masks_that_leave_rocks_out_teach_no_background(
 
 
 @pytest.mark.parametrize('suffix', ['.PNG', '.tif', '.bmp', '.Png'])
-def test_a_mask_is_found_whatever_its_suffix_and_case(
+def test_masks_are_found_with_any_lossless_suffix_and_case(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
 ) -> None:
     write_masks('a')
@@ -287,7 +283,7 @@ def test_a_mask_is_found_whatever_its_suffix_and_case(
 
 
 @pytest.mark.parametrize('suffix', ['.tif', '.webp', '.bmp', '.JPG'])
-def test_an_image_is_found_whatever_its_suffix_and_case(
+def test_images_are_found_with_any_suffix_and_case(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path, suffix: str
 ) -> None:
     write_masks('a')
@@ -298,25 +294,25 @@ def test_an_image_is_found_whatever_its_suffix_and_case(
     assert sample.read().image.shape == (10, 12, 3)
 
 
-def test_a_jpeg_mask_is_named_as_one_that_has_lost_its_values(
+def test_a_jpeg_mask_is_reported_as_lossy(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
     write_image(tmp_path / 'masks/a.jpg', np.zeros((10, 12), np.uint8))
     (tmp_path / 'masks/a.png').unlink()
     (sample,) = find('masks')
-    with pytest.raises(DataError, match=r'masks/a\.jpg: JPG changes the values .* such as PNG'):
+    with pytest.raises(DataError, match=r'masks/a\.jpg: JPG is lossy; .* such as PNG'):
         sample.read()
 
 
-def test_hidden_files_are_neither_masks_nor_images(
+def test_hidden_files_are_skipped(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a', '._a')
     assert [sample.name for sample in find('masks')] == ['a']
 
 
-def test_a_jpeg_beside_a_mask_of_that_name_is_only_a_preview(
+def test_a_lossless_mask_is_preferred_to_a_jpeg_of_that_name(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')
@@ -342,7 +338,7 @@ def test_without_masks_the_instances_are_the_rocks(
     assert sample.label_files() == (tmp_path / 'instances/a.png',)
 
 
-def test_an_image_that_was_read_before_is_not_read_again(
+def test_a_given_image_is_not_read_again(
     find: Finder, write_masks: Callable[..., None], tmp_path: Path
 ) -> None:
     write_masks('a')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source's settings are told on the command line as a configuration tells them."""
+"""The settings of a source are given on the command line as in a configuration."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_a_class_map_is_yaml_or_json(text: str) -> None:
 
 
 @pytest.mark.parametrize('text', ['rock', '[rock]', '{rock: 1}', '{', ''])
-def test_what_is_no_class_map_is_refused(text: str) -> None:
+def test_an_invalid_class_map_is_rejected(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match='must be like'):
         read_class_map(text)
 
 
-def test_what_is_not_given_is_guessed_or_as_configured(
+def test_missing_options_have_the_defaults_of_the_configuration(
     write_coco: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_coco({})
@@ -44,6 +44,6 @@ def test_what_is_not_given_is_guessed_or_as_configured(
 
 
 @pytest.mark.parametrize('kind', ['masks', 'unlabelled'])
-def test_images_that_lie_elsewhere_are_for_formats_that_name_their_images(kind: str) -> None:
+def test_a_folder_of_images_is_rejected_for_formats_that_do_not_use_it(kind: str) -> None:
     with pytest.raises(ValueError, match=f'images is for coco and labelme, not for {kind}'):
         DatasetConfig('data', kind, images='elsewhere')

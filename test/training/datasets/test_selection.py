@@ -7,7 +7,7 @@ from training.datasets.selection import evenly_spaced, join_first
 
 
 @pytest.mark.parametrize(
-    ('count', 'most', 'chosen'),
+    ('count', 'max_count', 'selected'),
     [
         (9, 3, [0, 4, 8]),
         (5, 2, [0, 4]),
@@ -18,13 +18,13 @@ from training.datasets.selection import evenly_spaced, join_first
         (3, 0, []),
     ],
 )
-def test_so_many_are_chosen_from_the_first_to_the_last(
-    count: int, most: int, chosen: list[int]
+def test_items_are_evenly_spaced_from_the_first_to_the_last(
+    count: int, max_count: int, selected: list[int]
 ) -> None:
-    assert evenly_spaced(range(count), most) == chosen
+    assert evenly_spaced(range(count), max_count) == selected
 
 
-def test_of_many_things_three_are_named_and_the_others_counted() -> None:
+def test_three_items_are_listed_and_the_others_counted() -> None:
     assert join_first([]) == ''
     assert join_first([1, 2, 3]) == '1, 2, 3'
     assert join_first('abcdefg', '; ') == 'a; b; c; and 4 more'

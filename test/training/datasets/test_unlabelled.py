@@ -27,7 +27,7 @@ def test_every_pixel_is_ignored(find: Finder, tmp_path: Path, folder: str) -> No
     assert sample.label_files() == ()
 
 
-def test_a_folder_without_images_is_named(find: Finder) -> None:
+def test_a_folder_without_images_is_reported(find: Finder) -> None:
     with pytest.raises(DataError, match="no image in split 'all'"):
         find('unlabelled')
     with pytest.raises(DataError, match='nowhere: no such folder'):
