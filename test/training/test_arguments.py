@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the training's commands say of names and files that are not theirs."""
+"""Error messages of the training commands about strange arguments."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_an_error_is_short_and_has_no_control_characters(
     monkeypatch.chdir(tmp_path)
     assert importlib.import_module(f'training.{command}').main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    name, told = line.split(': ', 1)
+    name, message = line.split(': ', 1)
     assert name == f'training.{command}'
-    assert told.isprintable()
-    assert 'wherewhere' in told
-    assert len(told) <= LONGEST
+    assert message.isprintable()
+    assert 'wherewhere' in message
+    assert len(message) <= LONGEST

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averaged weights lie where the network will be."""
+"""Averaged weights are stored on the device of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from training.averaging import AveragedWeights
 
 
-def test_the_average_is_made_on_the_device_that_the_network_will_be_on() -> None:
+def test_averaged_weights_are_on_the_device_of_the_training() -> None:
     module = pl.LightningModule()
     module.layer = nn.Linear(2, 3)
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device('meta')))

@@ -24,13 +24,13 @@ def samples(discs: Path, weights: Weights) -> list[Sample]:
     return find_samples(DatasetConfig(str(discs)), 'all', weights.card.classes)[:2]
 
 
-def test_ranges_span_what_all_images_together_show(weights: Weights, samples: list[Sample]) -> None:
+def test_ranges_cover_the_inputs_of_all_images(weights: Weights, samples: list[Sample]) -> None:
     ranges = measure_ranges(weights, samples)
     pixels = [torch.from_numpy(read_rgb(sample.image).copy()) for sample in samples]
     shown = [normalize(image.permute(2, 0, 1)[None], weights.card) for image in pixels]
     low, high = min(float(p.min()) for p in shown), max(float(p.max()) for p in shown)
     assert ranges['backbone.conv1'] == pytest.approx((low, high), rel=1e-4)
-    low, high = ranges['backbone.layer3.2.conv2']  # behind a ReLU
+    low, high = ranges['backbone.layer3.2.conv2']  # after a ReLU
     assert (low, 0 < high < float('inf')) == (0.0, True)
     assert replace(weights.card, activation_ranges=ranges).activation_ranges == ranges
 
@@ -40,7 +40,7 @@ def test_no_images_are_an_error(weights: Weights) -> None:
         measure_ranges(weights, [])
 
 
-def test_an_image_that_cannot_be_read_is_named(weights: Weights, samples: list[Sample]) -> None:
+def test_an_image_that_cannot_be_read_is_reported(weights: Weights, samples: list[Sample]) -> None:
     gone = replace(samples[0], image=Path('gone.png'))
     with pytest.raises(DataError, match=r'gone\.png'):
         measure_ranges(weights, [gone])

@@ -16,7 +16,7 @@ from training.checkpoints import AtomicCheckpointIO, remove_temporary_files
         RuntimeError('unexpected pos 64 vs 0\nfrom many\nlines of C++'),
     ],
 )
-def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_beside(
+def test_a_failed_write_keeps_the_previous_checkpoint_and_leaves_no_temporary_file(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, last = AtomicCheckpointIO(), tmp_path / 'last.ckpt'
@@ -27,14 +27,14 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_beside(
         raise error
 
     monkeypatch.setattr(torch, 'save', disk_full)
-    with pytest.raises(OSError, match=r'No space left|cannot be written') as told:
+    with pytest.raises(OSError, match=r'No space left|cannot be written') as raised:
         writer.save_checkpoint({'step': 2}, last)
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(raised.value)
     assert torch.load(last, weights_only=True) == {'step': 1}
     assert [file.name for file in tmp_path.iterdir()] == ['last.ckpt']
 
 
-def test_only_what_a_kill_left_is_removed(tmp_path: Path) -> None:
+def test_only_temporary_folders_are_removed(tmp_path: Path) -> None:
     for folder in (tmp_path / '.writing-a', tmp_path / 'checkpoints/.writing-b'):
         folder.mkdir(parents=True)
         (folder / 'last.ckpt').write_bytes(b'half')
@@ -44,6 +44,6 @@ def test_only_what_a_kill_left_is_removed(tmp_path: Path) -> None:
     assert kept == ['checkpoints', 'checkpoints/last.ckpt']
 
 
-def test_a_run_that_is_not_there_yet_has_no_leftovers(tmp_path: Path) -> None:
+def test_a_new_run_has_no_temporary_files(tmp_path: Path) -> None:
     remove_temporary_files(tmp_path / 'run')
     assert not (tmp_path / 'run').exists()

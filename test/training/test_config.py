@@ -27,12 +27,12 @@ def config(**changes: object) -> TrainingConfig:
 
 
 @pytest.mark.parametrize(
-    ('changes', 'told'),
+    ('changes', 'message'),
     [
         ({'stages': []}, 'stages is empty'),
         ({'sources': {}}, 'sources is empty'),
-        ({'sources': {'a/b': DatasetConfig('d')}}, "source 'a/b'"),
-        ({'steps_per_epoch': 70}, '100 steps, which is no multiple'),
+        ({'sources': {'a/b': DatasetConfig('d')}}, "source name 'a/b'"),
+        ({'steps_per_epoch': 70}, '100 steps; it must be a multiple'),
         ({'steps_per_epoch': 0}, 'steps_per_epoch must be 1 or more, not 0'),
         ({'batch_size': 1}, 'batch_size must be at least 2'),
         ({'decoder': 'unet'}, "'unet'"),
@@ -40,41 +40,52 @@ def config(**changes: object) -> TrainingConfig:
         ({'backbone': 'vgg16'}, "backbone is 'vgg16'; legal is 'resnet50' or 'efficientnet_lite0'"),
         ({'backbone': 'efficientnet_lite0', 'output_stride': 8}, '8; legal is 0 or 32'),
         ({'rock_classes': ['stone']}, 'stone'),
-        ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds by itself'),
+        ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds automatically'),
         ({'rim_width': -1.0}, 'rim_width must be 0 or more'),
-        ({'sure': -0.1}, 'sure must be 0 to 1, not -0.1'),
-        ({'sure': 90.0}, 'sure must be 0 to 1, not 90.0'),
+        ({'pseudo_label_threshold': -0.1}, 'pseudo_label_threshold must be 0 to 1, not -0.1'),
+        ({'pseudo_label_threshold': 90.0}, 'pseudo_label_threshold must be 0 to 1, not 90.0'),
         (
             {'stages': [STAGES[0], Stage(100, 16, AREA)], 'augmentation': blurred(7.6)},
-            r'augmentation\.blur is up to 7.6 px; stage 2 with a crop of 16 px allows at most 7.5',
+            r'augmentation\.blur is up to 7.6 px; the crops of stage 2, 16 px, allow at most 7.5',
         ),
-        ({'stages': [Stage(100, 64, AREA, {'yours': 1})]}, "stage 1 names the source 'yours'"),
+        ({'stages': [Stage(100, 64, AREA, {'yours': 1})]}, "stage 1: unknown source 'yours'"),
         ({'stages': [Stage(100, 64, AREA, {'mine': 0})]}, 'must be above 0'),
         ({'stages': [Stage(100, 64, AREA, {'mine': -1})]}, 'must be above 0'),
-        ({'stages': [Stage(100, 64, AREA, {'more': 1})]}, "'more', which has no labels"),
+        (
+            {'stages': [Stage(100, 64, AREA, {'more': 1})]},
+            "stage 1: the source 'more' has no labels",
+        ),
         (
             {'stages': [STAGES[0], Stage(100, 64, AREA, {'mine': 1}, self_train=['more'])]},
-            "stage 2 has self_train 'more', of which its shares have nothing",
+            "stage 2: the source 'more' of self_train is not in its shares",
         ),
         (
             {'stages': [STAGES[0], Stage(100, 64, AREA, {'mine': 1, 'more': 0}, ['more'])]},
-            "stage 2 has self_train 'more', of which its shares have nothing",
+            "stage 2: the source 'more' of self_train is not in its shares",
         ),
         (
             {'stages': [Stage(100, 64, AREA, self_train=['more'])]},
-            "stage 1 has self_train, and start_from 'pretrained' cannot label",
+            "stage 1 has self_train, but the weights of start_from 'pretrained' cannot make",
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_it_starts(
-    changes: dict[str, object], told: str
-) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_configuration_is_rejected(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         config(**changes)
 
 
+def test_the_old_name_of_pseudo_label_threshold_is_deprecated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changed = config(sure=0.7)
+    assert (changed.pseudo_label_threshold, changed.sure) == (0.7, None)
+    assert changed == config(pseudo_label_threshold=0.7)
+    (line,) = caplog.messages
+    assert line == 'the setting sure is deprecated; its new name is pseudo_label_threshold'
+
+
 @pytest.mark.parametrize(
-    ('make', 'told'),
+    ('make', 'message'),
     [
         (lambda: LossConfig(region='iou'), "loss.region is 'iou'; legal is 'dice' or 'lovasz' or"),
         (lambda: LossConfig(boundary_width=-1), 'loss.boundary_width must be 0 or more, not -1'),
@@ -85,22 +96,22 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(
         (lambda: MachineConfig(accumulate=0), 'machine.accumulate must be 1 or more, not 0'),
         (lambda: Stage(100, 0, AREA), 'crop must be 1 or more'),
         (lambda: Stage(100, 64, (0.0, 1.0)), r'area is \[0.0, 1.0\]'),
-        (lambda: Stage(100, 64, (0.9, 0.2)), 'a smaller and a larger share'),
+        (lambda: Stage(100, 64, (0.9, 0.2)), 'two shares in ascending order'),
     ],
 )
-def test_an_illegal_setting_is_named_with_what_is_legal(
-    make: Callable[[], object], told: str
+def test_an_invalid_setting_is_reported_with_the_legal_values(
+    make: Callable[[], object], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize('region', ['dice', 'lovasz', 'none'])
-def test_every_region_loss_can_be_chosen(region: str) -> None:
+def test_every_region_loss_can_be_configured(region: str) -> None:
     assert LossConfig(region=region).region == region
 
 
-def test_the_largest_blur_that_is_legal_fits_the_crop() -> None:
+def test_the_maximum_blur_works_with_the_crop_size() -> None:
     stages = [Stage(100, 16, AREA)]
     config(stages=stages, augmentation=blurred(100, chance=0))
     augmentation = config(stages=stages, augmentation=blurred(7.5)).augmentation
@@ -109,7 +120,7 @@ def test_the_largest_blur_that_is_legal_fits_the_crop() -> None:
     assert photometric_transform(augmentation)(image, labels)[0].shape == (3, 16, 16)
 
 
-def test_a_first_stage_may_label_with_the_weights_it_starts_from() -> None:
+def test_the_first_stage_may_use_self_training_with_trained_initial_weights() -> None:
     stage = Stage(100, 64, AREA, {'more': 1}, self_train=['more'])
     assert config(stages=[stage], start_from='mine.safetensors').stages == [stage]
 
@@ -119,13 +130,13 @@ def test_a_step_belongs_to_its_stage() -> None:
     assert config().steps == 300
 
 
-def test_the_card_says_what_was_trained() -> None:
+def test_the_metadata_describe_the_training() -> None:
     card = config(output_stride=8, data_description='my quarry').card()
     assert (card.training_size, card.output_stride, card.data) == ((96, 96), 8, 'my quarry')
     assert card.classes == ('background', 'rock')
 
 
-def test_a_rim_is_the_last_class_and_no_rock() -> None:
+def test_rim_is_the_last_class_and_not_a_rock_class() -> None:
     card = config(rim_width=1.5).card()
     assert card.classes == ('background', 'rock', 'rim')
     assert card.rock_ids == (1,)

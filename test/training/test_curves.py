@@ -18,12 +18,12 @@ def test_curves_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('content', ['a,b\n1,2\n', 'step,name,value\n1,loss\n', '\xff'])
-def test_a_damaged_table_is_named(content: str, tmp_path: Path) -> None:
+def test_an_invalid_table_is_reported(content: str, tmp_path: Path) -> None:
     (tmp_path / 'curves.csv').write_text(content + '1,2,3', 'latin-1')
-    with pytest.raises(DataError, match=r'curves\.csv: is no table'):
+    with pytest.raises(DataError, match=r'curves\.csv: is not a table'):
         read_rows(tmp_path)
 
 
-def test_a_run_without_curves_is_named(tmp_path: Path) -> None:
+def test_a_missing_table_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'curves\.csv: cannot be read: No such file'):
         read_rows(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws depend on the seed and their number alone: not on workers, processes or a kill."""
+"""Crops depend only on the seed and their index, not on workers, processes or interruptions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STILL = AugmentationConfig(
 
 @dataclass(frozen=True)
 class Flat:
-    """An image of one grey value: ground, with a square rock in the middle where wanted."""
+    """An image of one grey value, with touching rocks in the middle."""
 
     grey: int
     rocks: int = 0
@@ -56,7 +56,7 @@ class Flat:
         image = np.full((40, 40, 3), self.grey, np.uint8)
         classes = np.full((40, 40), self.class_id, np.uint8)
         instances = np.zeros((40, 40), np.int32)
-        for number in range(self.rocks):  # side by side, and touching
+        for number in range(self.rocks):
             at = (slice(10, 30), slice(10 + 10 * number, 20 + 10 * number))
             image[at], classes[at], instances[at] = 200, 1, number + 1
         return Labelled(image, classes, instances)
@@ -74,7 +74,7 @@ def config_of(**changes: object) -> TrainingConfig:
     return TrainingConfig(**(given | changes))  # type: ignore[arg-type]
 
 
-def test_an_image_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
+def test_a_validation_sample_is_a_whole_image_with_class_ids(discs: Path) -> None:
     samples = find_samples(DatasetConfig(str(discs)), 'all', ['background', 'rock'])
     image, classes = WholeImages(samples)[0]
     assert image.shape == (3, 80, 96)
@@ -86,21 +86,21 @@ def test_an_image_is_whole_and_its_labels_are_class_ids(discs: Path) -> None:
 
 def test_image_and_labels_stay_aligned(discs: Path) -> None:
     samples = find_samples(DatasetConfig(str(discs)), 'all', ['background', 'rock'])
-    turned = replace(STILL, rotation_p=1.0, perspective_p=1.0)
-    config = config_of(augmentation=turned, sources={'one': DatasetConfig(str(discs))})
+    rotated = replace(STILL, rotation_p=1.0, perspective_p=1.0)
+    config = config_of(augmentation=rotated, sources={'one': DatasetConfig(str(discs))})
     crops = RandomCrops({'one': samples}, config, 0)
-    right = total = 0
+    correct = total = 0
     for draw in range(8):
         image, classes, clean = crops[draw]
-        assert not clean.numel(), 'without teachers nobody looks at it'
-        counted = classes != IGNORE
+        assert not clean.numel(), 'only teachers need the crop without augmentation'
+        labelled = classes != IGNORE
         bright = image.float().mean(dim=0) > 105
-        right += int((bright == (classes == 1))[counted].sum())
-        total += int(counted.sum())
-    assert right > 0.9 * total
+        correct += int((bright == (classes == 1))[labelled].sum())
+        total += int(labelled.sum())
+    assert correct > 0.9 * total
 
 
-def test_a_stage_gives_its_crop_size() -> None:
+def test_crops_have_the_size_of_their_stage() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(90)]}
     first, second = (RandomCrops(sources, config_of(), stage) for stage in (0, 1))
     assert first[0][0].shape == (3, 32, 32)
@@ -116,7 +116,7 @@ def greys(crops: RandomCrops, draws: int) -> list[int]:
 @pytest.mark.parametrize(
     ('shares', 'expected'), [({'one': 3, 'two': 1}, 0.75), ({'two': 5}, 0.0), ({}, 0.25)]
 )
-def test_sources_have_their_shares_of_the_draws(shares: dict[str, float], expected: float) -> None:
+def test_sources_have_their_shares_of_the_crops(shares: dict[str, float], expected: float) -> None:
     config = config_of(stages=[Stage(100, 8, AREA, shares)])
     sources = {'one': [Flat(50)], 'two': [Flat(90)] * 3}
     drawn = greys(RandomCrops(sources, config, 0), 120)
@@ -124,13 +124,13 @@ def test_sources_have_their_shares_of_the_draws(shares: dict[str, float], expect
     assert drawn.count(50) + drawn.count(90) == 120
 
 
-def test_every_image_of_a_source_is_drawn() -> None:
+def test_every_image_of_a_source_is_used() -> None:
     config = config_of(stages=[Stage(100, 8, AREA, {'one': 1})])
     sources = {'one': [Flat(grey) for grey in range(6)], 'two': [Flat(90)]}
     assert set(greys(RandomCrops(sources, config, 0), 50)) == set(range(6))
 
 
-def test_teachers_see_a_crop_before_light_lens_and_sensor_change_it() -> None:
+def test_teachers_get_the_crop_before_photometric_augmentation() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(50)]}
     augmentation = replace(STILL, exposure=(0.5, 0.5), exposure_p=1.0)
     distill = DistillConfig(['teacher.safetensors'])
@@ -141,7 +141,7 @@ def test_teachers_see_a_crop_before_light_lens_and_sensor_change_it() -> None:
     assert (image == 25).all()
 
 
-def test_rocks_of_another_image_are_pasted_when_wanted() -> None:
+def test_rocks_of_another_image_are_pasted_with_the_probability_paste_p() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(50, rocks=1)]}
     stages = [Stage(100, 32, (1.0, 1.0), {'one': 3, 'two': 1})]
     rocks = {}
@@ -151,19 +151,19 @@ def test_rocks_of_another_image_are_pasted_when_wanted() -> None:
         drawn = [crops[draw] for draw in range(40)]
         rocks[chance] = sum(bool((classes == 1).any()) for _, classes, _ in drawn)
         for image, classes, _ in drawn:
-            assert (image[0][classes == 1] > 90).all(), 'labelled where nothing was pasted'
+            assert (image[0][classes == 1] > 90).all(), 'a label without a pasted rock'
     assert rocks[1.0] > rocks[0.0] + 3
 
 
 @pytest.mark.parametrize('width', [0.0, 2.0])
-def test_rims_are_between_rocks_that_touch_if_wanted(width: float) -> None:
+def test_touching_rocks_have_rims_if_rim_width_is_above_0(width: float) -> None:
     config = config_of(rim_width=width, stages=[Stage(100, 40, (1.0, 1.0), {'one': 1})])
     crops = RandomCrops({'one': [Flat(50, rocks=2)], 'two': []}, config, 0)
     rims = [int((crops[draw][1] == 2).sum()) for draw in range(5)]
     assert all(rims) if width else not any(rims)
 
 
-def test_one_rock_alone_has_no_rim() -> None:
+def test_a_single_rock_has_no_rim() -> None:
     config = config_of(rim_width=2.0, stages=[Stage(100, 40, (1.0, 1.0), {'one': 1})])
     crops = RandomCrops({'one': [Flat(50, rocks=1)], 'two': []}, config, 0)
     assert not any((crops[draw][1] == 2).any() for draw in range(5))
@@ -179,37 +179,37 @@ def test_ignored_pixels_stay_ignored() -> None:
     assert all((crops[draw][1] == IGNORE).all() for draw in range(10))
 
 
-def test_draws_are_the_same_with_any_number_of_workers() -> None:
+def test_crops_do_not_depend_on_the_number_of_workers() -> None:
     config = config_of(augmentation=AugmentationConfig(paste_p=1.0))
     crops = RandomCrops({'one': [Flat(50, rocks=1)], 'two': [Flat(90, rocks=2)]}, config, 0)
-    alone, helped = (
+    without_workers, with_workers = (
         list(DataLoader(crops, 2, sampler=EpochSampler(config, 1), num_workers=workers))
         for workers in (0, 2)
     )
-    assert len(alone) == 4
-    for one, two in zip(alone, helped, strict=True):
+    assert len(without_workers) == 4
+    for one, two in zip(without_workers, with_workers, strict=True):
         assert torch.equal(one[0], two[0])
         assert torch.equal(one[1], two[1])
 
 
 @dataclass(frozen=True)
-class Broken:
-    """An image that does not decode any more."""
+class Unreadable:
+    """An image that cannot be decoded."""
 
     def read(self) -> Labelled:
         raise DataError('images/3.png: does not decode as an image (0 bytes)')
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_file_that_breaks_within_a_training_is_told_in_one_line(workers: int) -> None:
-    crops = RandomCrops({'one': [Broken()], 'two': [Broken()]}, config_of(), 0)
-    with pytest.raises(DataError) as told:
+def test_a_file_that_becomes_unreadable_is_reported_in_one_line(workers: int) -> None:
+    crops = RandomCrops({'one': [Unreadable()], 'two': [Unreadable()]}, config_of(), 0)
+    with pytest.raises(DataError) as raised:
         list(CropLoader(crops, 2, sampler=EpochSampler(config_of(), 0), num_workers=workers))
-    assert str(told.value) == 'images/3.png: does not decode as an image (0 bytes)'
+    assert str(raised.value) == 'images/3.png: does not decode as an image (0 bytes)'
 
 
 @pytest.mark.parametrize('ranks', [1, 2, 4])
-def test_processes_share_each_step_without_gap_or_overlap(ranks: int) -> None:
+def test_processes_share_the_crops_of_each_step_without_gap_or_overlap(ranks: int) -> None:
     config = config_of()
     for epoch in range(3):
         shares = [list(EpochSampler(config, epoch, rank, ranks)) for rank in range(ranks)]
@@ -222,7 +222,7 @@ def test_processes_share_each_step_without_gap_or_overlap(ranks: int) -> None:
             assert sorted(draw for part in parts for draw in part) == list(range(first, first + 4))
 
 
-def test_drawing_leaves_the_random_numbers_of_others_alone() -> None:
+def test_making_a_crop_does_not_change_the_global_random_state() -> None:
     crops = RandomCrops({'one': [Flat(50)], 'two': [Flat(90)]}, config_of(), 0)
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -231,13 +231,13 @@ def test_drawing_leaves_the_random_numbers_of_others_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_another_seed_makes_other_draws() -> None:
+def test_crops_depend_on_the_seed() -> None:
     sources = {'one': [Flat(50, rocks=2)], 'two': [Flat(90)]}
     one, two = (RandomCrops(sources, config_of(seed=seed), 0) for seed in (0, 1))
     assert any(not torch.equal(one[draw][0], two[draw][0]) for draw in range(4))
 
 
-def test_a_stage_with_a_source_without_train_images_is_refused_before_the_training(
+def test_a_source_of_a_stage_without_train_images_is_an_error_before_the_training(
     discs: Path, own_discs: Path
 ) -> None:
     sources = {
@@ -245,17 +245,17 @@ def test_a_stage_with_a_source_without_train_images_is_refused_before_the_traini
         'two': DatasetConfig(str(own_discs), val_fraction=1.0),
     }
     stages = [Stage(2, 32, AREA, {'one': 1}), Stage(2, 32, AREA, {'one': 1, 'two': 1})]
-    with pytest.raises(DataError, match='source two: no image in split train; stage 2 has it'):
+    with pytest.raises(DataError, match='source two: no image in split train; stage 2 uses it'):
         RockDataModule(config_of(sources=sources, stages=stages))
 
 
-def test_data_without_an_image_to_validate_on_are_refused(discs: Path) -> None:
+def test_data_without_a_labelled_val_image_are_an_error(discs: Path) -> None:
     sources = {'one': DatasetConfig(str(discs), val_fraction=0.0)}
     with pytest.raises(DataError, match='no source has a labelled image in split val'):
         RockDataModule(config_of(sources=sources))
 
 
-def test_images_without_labels_are_drawn_only_where_a_stage_labels_them() -> None:
+def test_images_without_labels_are_used_only_in_stages_with_self_training() -> None:
     sources = {'one': DatasetConfig('1'), 'two': DatasetConfig('2', format='unlabelled')}
     stages = [Stage(2, 32, AREA), Stage(2, 32, AREA, self_train=['two'])]
     config = config_of(sources=sources, stages=stages)
@@ -264,18 +264,18 @@ def test_images_without_labels_are_drawn_only_where_a_stage_labels_them() -> Non
     assert stage_shares(samples, config, 1) == {'one': 2.0, 'two': 5.0}
 
 
-def spoil_image(data: Path) -> None:
+def damage_image(data: Path) -> None:
     (data / 'images/3.png').write_bytes(b'')
 
 
-def spoil_mask(data: Path) -> None:
+def damage_mask(data: Path) -> None:
     (data / 'masks/3.png').write_bytes(b'no image')
 
 
-@pytest.mark.parametrize('spoil', [spoil_image, spoil_mask])
-def test_a_bad_file_shows_in_the_check(own_discs: Path, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize('damage', [damage_image, damage_mask])
+def test_the_check_reports_invalid_files(own_discs: Path, damage: Callable[[Path], None]) -> None:
     data = RockDataModule(config_of(sources={'one': DatasetConfig(str(own_discs))}))
     data.check()
-    spoil(own_discs)
+    damage(own_discs)
     with pytest.raises(DataError, match=r'3\.png'):
         data.check()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A student learns what its teachers say of every pixel."""
+"""Distillation: the loss of a student against its teachers."""
 
 from __future__ import annotations
 
@@ -36,43 +36,43 @@ def crops() -> Tensor:
 
 
 def log_probabilities(model: DeepLabV3, crops: Tensor) -> Tensor:
-    """What a teacher says of crops and of their mirror images, as scores."""
+    """Returns the log of the teacher's mean probabilities for crops and their mirror images."""
     prepared = normalize(crops, CARD)
     plain = model(prepared)['out'].softmax(1)
     mirrored = model(prepared.flip(-1))['out'].softmax(1).flip(-1)
     return ((plain + mirrored) / 2).log()
 
 
-def test_a_student_that_says_what_the_teacher_says_has_nothing_to_learn(
+def test_the_loss_of_a_student_that_equals_the_teacher_is_0(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
     file, model = teacher
-    learn = Distillation(DistillConfig([str(file)]), build(CARD), CARD)
+    distillation = Distillation(DistillConfig([str(file)]), build(CARD), CARD)
     with torch.no_grad():
         scores = log_probabilities(model, crops)
-    assert learn(scores, crops) < 1e-4
-    assert learn(scores.flip(1), crops) > 1e-3
+    assert distillation(scores, crops) < 1e-4
+    assert distillation(scores.flip(1), crops) > 1e-3
 
 
-def test_black_pixels_from_outside_of_the_image_teach_nothing(
+def test_black_pixels_from_outside_the_image_have_no_gradient(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
-    learn = Distillation(DistillConfig([str(teacher[0])]), build(CARD), CARD)
+    distillation = Distillation(DistillConfig([str(teacher[0])]), build(CARD), CARD)
     crops[:, :, :, 32:] = 0
     scores = torch.zeros(2, 2, 64, 64, requires_grad=True)
-    learn(scores, crops).backward()
+    distillation(scores, crops).backward()
     assert scores.grad is not None
     assert scores.grad[..., :32].abs().min() > 0
     assert scores.grad[..., 32:].abs().max() == 0
 
 
-def test_features_are_learnt_through_the_adapter(
+def test_the_feature_loss_trains_backbone_and_adapter(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
     student = build(CARD).train()
-    learn = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, CARD)
+    distillation = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, CARD)
     scores = student(normalize(crops, CARD))['out']
-    loss = learn(scores, crops)
+    loss = distillation(scores, crops)
     assert 0 < loss <= 2
     loss.backward()
     assert student.backbone.conv_stem.weight.grad.abs().max() > 0
@@ -83,12 +83,15 @@ def test_features_are_learnt_through_the_adapter(
 
 
 def test_teachers_are_neither_trained_nor_saved(teacher: tuple[Path, DeepLabV3]) -> None:
-    learn = Distillation(DistillConfig([str(teacher[0])], 1.0, 1.0), build(CARD), CARD)
-    assert {name for name, _ in learn.named_parameters()} == {'adapter.weight', 'adapter.bias'}
-    assert set(learn.state_dict()) == {'adapter.weight', 'adapter.bias'}
+    distillation = Distillation(DistillConfig([str(teacher[0])], 1.0, 1.0), build(CARD), CARD)
+    assert {name for name, _ in distillation.named_parameters()} == {
+        'adapter.weight',
+        'adapter.bias',
+    }
+    assert set(distillation.state_dict()) == {'adapter.weight', 'adapter.bias'}
 
 
-def test_a_teacher_of_other_classes_is_refused_by_name(teacher: tuple[Path, DeepLabV3]) -> None:
+def test_a_teacher_with_different_classes_is_rejected(teacher: tuple[Path, DeepLabV3]) -> None:
     card = Card(('ground', 'rock'), architecture=CARD.architecture, output_stride=32)
     with pytest.raises(WeightsError, match='must have the classes ground, rock, not background'):
         Distillation(DistillConfig([str(teacher[0])]), build(card), card)

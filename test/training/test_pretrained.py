@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that start a training: torchvision's, ImageNet's, and this package's own."""
+"""Initial weights from torchvision, ImageNet and this package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def theirs() -> dict[str, Tensor]:
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, result: Any) -> list[float | None]:
-    """Lets torchvision answer so; returns the socket time-outs that it was asked under."""
+    """Replaces torchvision's download; returns a list of the socket timeouts during the calls."""
     timeouts: list[float | None] = []
 
     def get_state_dict(self: object, *_: object, **__: object) -> Any:
@@ -52,7 +52,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, result: Any) -> list[float | No
 
 
 @pytest.mark.parametrize('decoder', ['skip', 'none'])
-def test_every_tensor_that_fits_is_taken_over(
+def test_all_tensors_of_matching_shape_are_copied(
     decoder: str, theirs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer_with(monkeypatch, theirs)
@@ -78,7 +78,7 @@ def test_every_tensor_that_fits_is_taken_over(
         RuntimeError('invalid hash value'),
     ],
 )
-def test_a_download_that_fails_is_one_line_and_the_training_starts_from_random(
+def test_a_failed_download_is_logged_in_one_line_and_training_starts_from_random_weights(
     failure: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     timeouts = answer_with(monkeypatch, failure)
@@ -90,14 +90,12 @@ def test_a_download_that_fails_is_one_line_and_the_training_starts_from_random(
     (record,) = [r for r in caplog.records if r.name.startswith('training')]
     assert 'random weights' in record.getMessage()
     assert '\n' not in record.getMessage()
-    assert timeouts == [DOWNLOAD_TIMEOUT], 'a dead network must not hold the training up'
+    assert timeouts == [DOWNLOAD_TIMEOUT], 'an unreachable server must not block the training'
     assert socket.getdefaulttimeout() == before
 
 
 @pytest.mark.parametrize(('size', 'side'), [(0, 224), (1, 240), (2, 260)])
-def test_timms_network_gives_the_logits_of_the_code_that_the_imagenet_weights_came_with(
-    size: int, side: int
-) -> None:
+def test_timms_network_has_the_logits_of_the_original_implementation(size: int, side: int) -> None:
     state = imagenet_state(f'efficientnet_lite{size}')
     theirs = EfficientNet.from_name(f'efficientnet-lite{size}')
     theirs.load_state_dict(state)
@@ -112,7 +110,7 @@ def test_timms_network_gives_the_logits_of_the_code_that_the_imagenet_weights_ca
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_light_network_starts_from_imagenet() -> None:
+def test_a_light_network_starts_from_imagenet_weights() -> None:
     card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     model = build(card)
     before = model.classifier.score.weight.clone()
@@ -124,7 +122,7 @@ def test_a_light_network_starts_from_imagenet() -> None:
     assert torch.equal(model.classifier.score.weight, before)
 
 
-def test_imagenet_weights_that_are_not_installed_are_one_line_with_the_command(
+def test_missing_imagenet_weights_are_reported_with_the_command_to_install_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
@@ -135,19 +133,19 @@ def test_imagenet_weights_that_are_not_installed_are_one_line_with_the_command(
         imagenet_state('efficientnet_lite2')
 
 
-def test_a_file_of_another_network_is_refused_and_both_are_named(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / 'light.safetensors'
     light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     save_weights(file, Heads(2).state_dict(), light)
     with pytest.raises(
         WeightsError,
-        match='EfficientNet-Lite0, the training of DeepLabV3-ResNet50; set backbone: effic',
+        match='EfficientNet-Lite0, but this run trains DeepLabV3-ResNet50; set backbone: effic',
     ):
         load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
 
 
 class Heads(nn.Module):
-    """The parts of a network with a skip decoder that a start treats unlike each other."""
+    """A minimal network with the layers that are loaded in different ways."""
 
     def __init__(self, classes: int, aux: bool = True, bias: float = 0.0) -> None:
         super().__init__()
@@ -164,7 +162,7 @@ RIM = Card(classes=('rim', 'rock', 'background'))
 
 
 @pytest.mark.parametrize('int8', [False, True])
-def test_class_scores_are_taken_by_the_name_of_the_class(int8: bool, tmp_path: Path) -> None:
+def test_class_scores_are_copied_by_class_name(int8: bool, tmp_path: Path) -> None:
     old, new = Heads(2, bias=5.0), Heads(3)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     save_weights(tmp_path / 'old.safetensors', old.state_dict(), TWO, int8=int8)
@@ -174,12 +172,12 @@ def test_class_scores_are_taken_by_the_name_of_the_class(int8: bool, tmp_path: P
     for scores in ('classifier.score', 'aux_classifier.4'):
         for name in (f'{scores}.weight', f'{scores}.bias'):
             rim, rock, background = after[name]
-            assert torch.equal(rim, before[name][0]), 'a class that the file does not know'
+            assert torch.equal(rim, before[name][0]), 'a class that the file does not have'
             assert torch.allclose(background, theirs[name][0], atol=0.05)
             assert torch.allclose(rock, theirs[name][1], atol=0.05)
 
 
-def test_an_auxiliary_head_that_the_file_lacks_stays_random(tmp_path: Path) -> None:
+def test_a_missing_auxiliary_head_keeps_its_random_weights(tmp_path: Path) -> None:
     new = Heads(2)
     before = new.aux_classifier[4].weight.clone()  # type: ignore[union-attr,operator]
     save_weights(tmp_path / 'old.safetensors', Heads(2, aux=False, bias=5.0).state_dict(), TWO)
@@ -188,7 +186,7 @@ def test_an_auxiliary_head_that_the_file_lacks_stays_random(tmp_path: Path) -> N
     assert new.backbone.weight.mean() > 3
 
 
-def test_a_checkpoint_of_a_training_starts_another(tmp_path: Path) -> None:
+def test_a_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
     old, new = Heads(2, bias=5.0), Heads(2)
     state = {f'model.{name}': tensor for name, tensor in old.state_dict().items()}
     file = tmp_path / 'last.ckpt'
@@ -197,27 +195,29 @@ def test_a_checkpoint_of_a_training_starts_another(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, old.state_dict()[n]) for n, tensor in new.state_dict().items())
 
 
-def test_another_decoder_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_weights_of_another_decoder_are_rejected_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / 'old.safetensors'
     save_weights(file, Heads(2).state_dict(), Card(decoder='none'))
-    with pytest.raises(WeightsError, match=r"has decoder 'none', the training 'skip'") as told:
+    with pytest.raises(
+        WeightsError, match=r"has the decoder 'none', but this run 'skip'"
+    ) as raised:
         load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(raised.value)
 
 
-def test_a_graph_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_weights_are_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = SimpleNamespace(is_onnx=True)
     monkeypatch.setattr('training.pretrained.load_weights', lambda path: graph)
-    with pytest.raises(WeightsError, match=r'rocks\.onnx: .* not from ONNX$'):
+    with pytest.raises(WeightsError, match=r'rocks\.onnx: .* not ONNX$'):
         load_initial_weights(Heads(2), TWO, 'rocks.onnx')  # type: ignore[arg-type]
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match='no such file'):
         load_initial_weights(Heads(2), TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
 
 
-def test_nothing_to_start_from_leaves_random_weights() -> None:
+def test_an_empty_start_from_keeps_random_weights() -> None:
     new = Heads(2)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     load_initial_weights(new, TWO, '')  # type: ignore[arg-type]

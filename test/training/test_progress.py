@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bar shows the loss and makes no step wait for it."""
+"""The progress bar shows the loss without slowing down the steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.progress import RunProgressBar
 
 
 class Loss:
-    """A loss on a GPU: to know it is to wait."""
+    """A loss on a GPU, whose conversion to float synchronizes with the device."""
 
     fetched = 0
 
@@ -25,7 +25,7 @@ def trainer(step: int) -> Any:
     return SimpleNamespace(global_step=step, is_global_zero=True, callback_metrics={'loss': Loss()})
 
 
-def test_the_loss_is_fetched_when_it_is_shown_and_not_each_step(
+def test_the_loss_is_copied_only_when_it_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Loss, 'fetched', 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions drawn by hand on images that are not in this repository."""
+"""Hand-drawn regions of images that are not part of this repository."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 REGIONS = Path(__file__).parents[2] / 'training/regions'
-# None of them is rock; what has no label is to be ignored.
+# None of these labels is rock; pixels without a label are ignored.
 LABELS = {'sky', 'far', 'sand', 'void', 'vegetation', 'robot', 'building', 'road', 'indoor'}
 
 
 @pytest.mark.parametrize('folder', sorted(REGIONS.iterdir()), ids=lambda folder: folder.name)
-def test_regions_lie_inside_their_image_and_the_manifest_names_each_file(folder: Path) -> None:
+def test_regions_are_inside_their_image_and_the_manifest_lists_each_file(folder: Path) -> None:
     files = {path.stem: json.loads(path.read_text()) for path in folder.glob('*.json')}
     assert files
     for name, content in files.items():

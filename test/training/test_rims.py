@@ -10,7 +10,7 @@ ROCK, SAND, RIM = 1, 2, 3
 
 
 def scene(*rows: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns class ids and rock numbers of rows of characters: digits are rocks, . is ground."""
+    """Returns class ids and instance ids from rows of characters: digits are rocks, . is ground."""
     numbers = np.array([[int(c) if c.isdigit() else 0 for c in row] for row in rows], np.int32)
     classes = np.where(numbers > 0, ROCK, 0).astype(np.uint8)
     return classes, numbers
@@ -21,7 +21,7 @@ def shown(classes: np.ndarray) -> list[str]:
     return [''.join(names[int(value)] for value in row) for row in classes]
 
 
-def test_pixels_of_two_touching_rocks_become_their_rim() -> None:
+def test_pixels_between_two_touching_rocks_are_rim() -> None:
     classes, numbers = scene('111222', '111222', '......')
     assert shown(mark_rims(classes, numbers, [ROCK], RIM, 1.0)) == ['oo##oo', 'oo##oo', '......']
     assert shown(mark_rims(classes, numbers, [ROCK], RIM, 1.5)) == ['oo##oo', 'oo##oo', '..##..']
@@ -38,12 +38,12 @@ def test_ground_between_two_close_rocks_is_rim() -> None:
     assert shown(mark_rims(classes, numbers, [ROCK], RIM, 1.0)) == ['oo#oo', 'oo..o']
 
 
-def test_a_rock_alone_and_rocks_apart_have_no_rim() -> None:
+def test_distant_rocks_have_no_rim() -> None:
     classes, numbers = scene('1111...22', '1111...22')
     assert np.array_equal(mark_rims(classes, numbers, [ROCK], RIM, 1.5), classes)
 
 
-def test_rock_numbers_that_are_unknown_make_no_rim() -> None:
+def test_rocks_without_instance_ids_have_no_rim() -> None:
     classes, numbers = scene('1112220')
     assert np.array_equal(mark_rims(classes, numbers * 0, [ROCK], RIM), classes)
     numbers[numbers == 2] = 0
@@ -59,7 +59,7 @@ def test_only_rocks_have_rims_and_ignored_pixels_stay_ignored() -> None:
 
 
 @pytest.mark.parametrize('numbers', [(1, 65535), (65534, 65535), (1_000_000, 1_000_001)])
-def test_large_and_neighbouring_numbers_are_told_apart(numbers: tuple[int, int]) -> None:
+def test_large_and_consecutive_instance_ids_are_distinguished(numbers: tuple[int, int]) -> None:
     instances = np.repeat(np.array(numbers, np.int32), 3)[None].repeat(2, axis=0)
     classes = np.full(instances.shape, ROCK, np.int64)
     marked = mark_rims(classes, instances, [ROCK], RIM, 1.0)

@@ -44,7 +44,7 @@ def samples(config: TrainingConfig) -> dict[str, list[Sample]]:
     return {name: find_samples(s, 'all', config.classes) for name, s in config.sources.items()}
 
 
-def test_the_run_says_code_packages_and_data(config: TrainingConfig) -> None:
+def test_a_run_records_code_version_packages_and_data(config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     described = json.loads((Path(config.run) / 'run.json').read_text())
     assert described['code'] == code_version()
@@ -56,7 +56,9 @@ def test_the_run_says_code_packages_and_data(config: TrainingConfig) -> None:
     assert written['stages'][0]['area'] == [0.5, 1.0]
 
 
-def test_the_code_version_tells_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_version_is_dirty_after_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*command: str) -> str:
         given = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *command]
         return subprocess.run(
@@ -74,7 +76,7 @@ def test_the_code_version_tells_of_changes(tmp_path: Path, monkeypatch: pytest.M
     assert code_version() == f'{commit}-dirty'
 
 
-def test_code_and_machine_that_a_run_goes_on_with_are_told(
+def test_a_resumed_run_records_code_version_and_machine(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     describe_run(config, samples(config), resume=False)
@@ -83,9 +85,9 @@ def test_code_and_machine_that_a_run_goes_on_with_are_told(
     moved = replace(config, sources={'mine': replace(config.sources['mine'], path='moved')})
     monkeypatch.chdir(tmp_path)
     for code, workers in (('b', 2), ('c', 0)):
-        monkeypatch.setattr('training.run_folder.code_version', lambda told=code: told)
-        elsewhere = replace(moved, machine=MachineConfig(workers=workers), run='./run')
-        describe_run(elsewhere, samples(elsewhere), resume=True)
+        monkeypatch.setattr('training.run_folder.code_version', lambda commit=code: commit)
+        other = replace(moved, machine=MachineConfig(workers=workers), run='./run')
+        describe_run(other, samples(other), resume=True)
     described = json.loads((Path(config.run) / 'run.json').read_text())
     assert (described['code'], described['resumed_with']) == (began, ['b', 'c'])
     written = yaml.safe_load((Path(config.run) / 'config.yaml').read_text())
@@ -93,37 +95,38 @@ def test_code_and_machine_that_a_run_goes_on_with_are_told(
 
 
 @pytest.mark.parametrize(
-    ('changes', 'told'),
+    ('changes', 'message'),
     [
-        ({'loss': LossConfig(aux_weight=0.2)}, 'loss.aux_weight is 0.4; .* go on with 0.2'),
+        ({'loss': LossConfig(aux_weight=0.2)}, 'loss.aux_weight is 0.4; .* changed to 0.2'),
         ({'stages': [Stage(100, 48, AREA)]}, 'stages.1.crop is 32; .* 48'),
         ({'stages': [Stage(100, 32, (0.1, 1.0))]}, r'stages.1.area is \[0.5, 1.0\]; .* \[0.1,'),
-        ({'stages': [Stage(100, 32, AREA, {'mine': 1})]}, r'stages.1.shares.mine is None; .* 1$'),
+        ({'stages': [Stage(100, 32, AREA, {'mine': 1})]}, r'stages.1.shares.mine is None; .* 1 '),
         ({'stages': [Stage(100, 32, AREA)] * 2}, 'stages.2.steps is None; .* 100'),
         ({'seed': 1}, 'seed is 0; .* 1'),
     ],
 )
-def test_a_run_does_not_go_on_with_other_settings(
-    changes: dict[str, Any], told: str, config: TrainingConfig
+def test_a_run_is_not_resumed_with_different_settings(
+    changes: dict[str, Any], message: str, config: TrainingConfig
 ) -> None:
     describe_run(config, samples(config), resume=False)
     describe_run(config, samples(config), resume=True)
     before = (Path(config.run) / 'config.yaml').read_text()
-    with pytest.raises(DataError, match=rf'run/config\.yaml: {told}'):
+    with pytest.raises(DataError, match=rf'run/config\.yaml: {message}'):
         describe_run(replace(config, **changes), samples(config), resume=True)
     assert (Path(config.run) / 'config.yaml').read_text() == before
 
 
-def test_a_run_that_began_without_the_setting_images_goes_on(config: TrainingConfig) -> None:
+def test_a_run_of_an_older_version_is_resumed(config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     file = Path(config.run) / 'config.yaml'
     written = yaml.safe_load(file.read_text())
     assert written['sources']['mine'].pop('images') == ''
+    written['sure'] = written.pop('pseudo_label_threshold')
     file.write_text(yaml.safe_dump(written))
     describe_run(config, samples(config), resume=True)
 
 
-def test_a_run_does_not_go_on_with_another_class_map(config: TrainingConfig) -> None:
+def test_a_run_is_not_resumed_with_a_different_class_map(config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     greys = {'0': 'background', '255': 'ignore'}
     other = replace(config, sources={'mine': replace(config.sources['mine'], class_map=greys)})
@@ -132,14 +135,14 @@ def test_a_run_does_not_go_on_with_another_class_map(config: TrainingConfig) -> 
 
 
 @pytest.mark.parametrize('text', ['{', 'a list', 'sources: 3', 'run: r'])
-def test_a_damaged_configuration_is_named(text: str, config: TrainingConfig) -> None:
+def test_an_invalid_recorded_configuration_is_reported(text: str, config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     (Path(config.run) / 'config.yaml').write_text(text)
-    with pytest.raises(DataError, match=r'config\.yaml: is no configuration'):
+    with pytest.raises(DataError, match=r'config\.yaml: is not the configuration'):
         describe_run(config, samples(config), resume=True)
 
 
-def test_a_full_disk_leaves_the_description_as_it_was(
+def test_a_full_disk_does_not_damage_the_records(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: Any, *_: Any, **__: Any) -> None:
@@ -164,7 +167,7 @@ def swap_the_split(data: Path) -> None:
     manifest.write_text('\n'.join(changed))
 
 
-def test_a_run_does_not_go_on_with_as_many_images_in_another_split(
+def test_a_run_is_not_resumed_with_train_and_val_swapped(
     config: TrainingConfig,
 ) -> None:
     data = Path(config.sources['mine'].path)
@@ -172,7 +175,7 @@ def test_a_run_does_not_go_on_with_as_many_images_in_another_split(
     (data / 'manifest.csv').write_text('\n'.join(rows))
     describe_run(config, samples(config), resume=False)
     swap_the_split(data)
-    with pytest.raises(DataError, match='source mine is not what the run began with'):
+    with pytest.raises(DataError, match='the data of source mine have changed'):
         describe_run(config, samples(config), resume=True)
 
 
@@ -181,7 +184,7 @@ def change_a_mask(data: Path) -> None:
     cv2.imwrite(str(data / 'masks/0.png'), 255 - mask)
 
 
-def take_an_image_away(data: Path) -> None:
+def remove_an_image(data: Path) -> None:
     (data / 'masks/0.png').unlink()
 
 
@@ -190,19 +193,19 @@ def change_the_split(data: Path) -> None:
     (data / 'manifest.csv').write_text('\n'.join(['id,split', *rows]))
 
 
-@pytest.mark.parametrize('change', [change_a_mask, take_an_image_away, change_the_split])
-def test_a_run_does_not_go_on_with_other_data(change: Any, config: TrainingConfig) -> None:
+@pytest.mark.parametrize('change', [change_a_mask, remove_an_image, change_the_split])
+def test_a_run_is_not_resumed_with_changed_data(change: Any, config: TrainingConfig) -> None:
     describe_run(config, samples(config), resume=False)
     describe_run(config, samples(config), resume=True)
     change(Path(config.sources['mine'].path))
-    with pytest.raises(DataError, match='source mine is not what the run began with'):
+    with pytest.raises(DataError, match='the data of source mine have changed'):
         describe_run(config, samples(config), resume=True)
 
 
-def test_a_run_does_not_go_on_without_a_source(config: TrainingConfig) -> None:
+def test_a_run_is_not_resumed_without_a_source(config: TrainingConfig) -> None:
     both = samples(config) | {'more': samples(config)['mine'][:2]}
     describe_run(config, both, resume=False)
-    with pytest.raises(DataError, match='source more is not'):
+    with pytest.raises(DataError, match='data of source more have changed'):
         describe_run(config, samples(config), resume=True)
 
 
@@ -212,9 +215,9 @@ def trainer(step: int, **more: Any) -> Any:
     return SimpleNamespace(**(given | {'accumulate_grad_batches': 1} | more))
 
 
-def test_a_step_in_parts_has_one_loss_the_mean(tmp_path: Path) -> None:
+def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(tmp_path: Path) -> None:
     curves = CurveWriter(tmp_path)
-    # The step's number rises with its last part.
+    # The step number increases with the last micro-batch of a step.
     for step, loss in [(0, 1.0), (1, 3.0), (1, 2.0), (2, 5.0)]:
         figures = {'loss': torch.tensor(loss)}
         now = trainer(step, callback_metrics=figures, accumulate_grad_batches=2)
@@ -223,7 +226,9 @@ def test_a_step_in_parts_has_one_loss_the_mean(tmp_path: Path) -> None:
     assert read_rows(tmp_path) == [(1, 'loss', 2.0), (2, 'loss', 3.5)]
 
 
-def test_no_step_waits_for_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_not_copied_before_the_end_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetched: list[str] = []
     for name in ('__float__', 'item', 'tolist', 'cpu', 'numpy'):
         plain = getattr(torch.Tensor, name)
@@ -235,20 +240,20 @@ def test_no_step_waits_for_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for step in (1, 2, 3):
         now = trainer(step)
         curves.on_train_batch_end(now, None)  # type: ignore[arg-type]
-        now.callback_metrics['loss'].zero_()  # it is Lightning's, which may use it again
+        now.callback_metrics['loss'].zero_()  # Lightning may reuse the tensor
     assert fetched == []
     curves.on_train_epoch_end(now, None)  # type: ignore[arg-type]
     assert fetched
-    told = [given.args for given in logger.log_metrics.call_args_list]
+    logged = [call.args for call in logger.log_metrics.call_args_list]
     expected = [({'loss': pytest.approx(s / 10), 'lr': 0.5}, s) for s in (1, 2, 3)]
-    assert told == expected
+    assert logged == expected
     losses = [row for row in read_rows(tmp_path) if row[1] == 'loss']
     assert [(step, pytest.approx(value)) for step, _, value in losses] == [
         (1, 0.1), (2, 0.2), (3, 0.3)
     ]  # fmt: skip
 
 
-def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
+def test_the_curves_of_a_resumed_run_have_each_step_once(tmp_path: Path) -> None:
     def run(curves: CurveWriter, first: int, last: int) -> None:
         if first > 1:
             curves.on_train_start(trainer(first - 1), None)  # type: ignore[arg-type]
@@ -263,7 +268,7 @@ def test_a_run_that_goes_on_has_each_step_once(tmp_path: Path) -> None:
     assert [step for step, name, _ in rows if name == 'lr'] == [6]
 
 
-def test_images_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
+def test_validation_images_of_all_sources_are_in_one_row(tmp_path: Path) -> None:
     images = ValidationImageWriter(tmp_path)
     for source, (height, width) in enumerate([(40, 60), (20, 50)]):
         for number in range(4):  # of which two are drawn
@@ -283,7 +288,7 @@ def test_images_of_all_sources_are_side_by_side(tmp_path: Path) -> None:
     assert len(list((tmp_path / 'images').iterdir())) == 1
 
 
-def test_an_image_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images/step_000007.jpg').mkdir()
     images = ValidationImageWriter(tmp_path)

@@ -25,8 +25,8 @@ AREA = (0.5, 1.0)
 
 
 @dataclass
-class Bright:
-    """Calls bright pixels rock; confident by what the red channel says beyond grey."""
+class FakeSegmenter:
+    """Classifies bright green pixels as rock; the red channel is the confidence."""
 
     asymmetric: bool = False
     asked: int = 0
@@ -39,12 +39,12 @@ class Bright:
         return SimpleNamespace(class_ids=class_ids, confidence=image[..., 0])
 
 
-def test_labels_are_only_where_the_network_is_sure() -> None:
+def test_pseudo_labels_are_only_made_where_the_network_is_confident() -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     image[0:2, :, 1] = 200
     image[..., 0] = 240
     image[1, 2, 0] = image[3, 4, 0] = 220
-    labels = pseudo_labels(Bright(), image, 0.9)  # type: ignore[arg-type]
+    labels = pseudo_labels(FakeSegmenter(), image, 0.9)  # type: ignore[arg-type]
     assert labels.dtype == np.uint8
     assert labels[1, 2] == labels[3, 4] == IGNORE
     assert (labels == IGNORE).sum() == 2
@@ -52,9 +52,9 @@ def test_labels_are_only_where_the_network_is_sure() -> None:
     assert (labels[2] == 0).all()
 
 
-def test_labels_are_only_where_the_mirror_image_agrees() -> None:
+def test_pseudo_labels_are_only_made_where_the_mirror_image_has_the_same_class() -> None:
     image = np.full((4, 6, 3), (255, 0, 0), np.uint8)
-    labels = pseudo_labels(Bright(asymmetric=True), image, 0.9)  # type: ignore[arg-type]
+    labels = pseudo_labels(FakeSegmenter(asymmetric=True), image, 0.9)  # type: ignore[arg-type]
     assert (labels[:, [0, -1]] == IGNORE).all()
     assert (labels[:, 1:-1] == 0).all()
 
@@ -64,7 +64,7 @@ def samples_of(data: Path) -> list[Sample]:
     return find_samples(DatasetConfig(str(data), class_map=greys), 'all', ['background', 'rock'])
 
 
-def test_only_ignored_pixels_are_filled_in(own_discs: Path, tmp_path: Path) -> None:
+def test_only_ignored_pixels_get_pseudo_labels(own_discs: Path, tmp_path: Path) -> None:
     sample = samples_of(own_discs)[0]
     before = sample.read()
     labels = np.zeros_like(before.classes)
@@ -90,8 +90,8 @@ def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
 
 
 @pytest.fixture
-def labeller(monkeypatch: pytest.MonkeyPatch) -> Bright:
-    bright = Bright()
+def labeller(monkeypatch: pytest.MonkeyPatch) -> FakeSegmenter:
+    bright = FakeSegmenter()
     weights = SimpleNamespace(card=Card())
     monkeypatch.setattr('training.self_training.load_weights', lambda path: weights)
     monkeypatch.setattr('training.self_training.Segmenter', lambda _: bright)
@@ -103,26 +103,28 @@ def label(config: TrainingConfig, data: Path, stage: int = 1) -> dict:
     return pseudo_label_sources({'mine': samples_of(data)}, config, stage, trainer)
 
 
-def test_a_stage_without_self_training_labels_nothing(
-    config: TrainingConfig, own_discs: Path, labeller: Bright
+def test_a_stage_without_self_training_makes_no_pseudo_labels(
+    config: TrainingConfig, own_discs: Path, labeller: FakeSegmenter
 ) -> None:
     assert label(config, own_discs, stage=0) == {}
     assert not Path(config.run).exists()
 
 
-def test_labels_are_made_once(config: TrainingConfig, own_discs: Path, labeller: Bright) -> None:
+def test_pseudo_labels_are_made_once(
+    config: TrainingConfig, own_discs: Path, labeller: FakeSegmenter
+) -> None:
     config.pseudo_label_threshold = 0.0
     first = label(config, own_discs)
     assert labeller.asked == 2 * 5
     second = label(config, own_discs)
     assert labeller.asked == 2 * 5
     assert [s.labels for s in first['mine']] == [s.labels for s in second['mine']]
-    truth = replace(samples_of(own_discs)[2], greys={0: 0, 255: 1}).read().classes  # type: ignore[call-arg]
+    truth = replace(samples_of(own_discs)[2], class_ids={0: 0, 255: 1}).read().classes  # type: ignore[call-arg]
     assert (second['mine'][2].read().classes == truth).mean() > 0.99
 
 
 class Rank:
-    """A process of several; notes when it labels and when it waits for the others."""
+    """One of several processes, which records when it makes pseudo-labels and when it waits."""
 
     def __init__(self, rank: int, labelled: bool) -> None:
         self.is_global_zero = rank == 0
@@ -139,8 +141,11 @@ class Rank:
         self.done.append('wait')
 
 
-def test_the_others_wait_for_one_image_at_a_time(
-    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+def test_other_processes_wait_for_one_image_at_a_time(
+    config: TrainingConfig,
+    own_discs: Path,
+    labeller: FakeSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     others, first = Rank(1, labelled=False), Rank(0, labelled=False)
     plain = pseudo_labels
@@ -161,8 +166,11 @@ def test_the_others_wait_for_one_image_at_a_time(
         assert rank.done == ['wait']
 
 
-def test_labels_are_those_of_the_classes_of_that_name(
-    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+def test_class_ids_of_pseudo_labels_are_matched_by_class_name(
+    config: TrainingConfig,
+    own_discs: Path,
+    labeller: FakeSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config.pseudo_label_threshold = 0.0
     for theirs, ids in (
@@ -178,8 +186,8 @@ def test_labels_are_those_of_the_classes_of_that_name(
         remove_pseudo_labels(Path(config.run))
 
 
-def test_labels_that_are_gone_are_told_by_name(
-    config: TrainingConfig, own_discs: Path, labeller: Bright
+def test_missing_and_invalid_pseudo_labels_are_reported(
+    config: TrainingConfig, own_discs: Path, labeller: FakeSegmenter
 ) -> None:
     sample = label(config, own_discs)['mine'][0]
     sample.labels.write_bytes(b'')
@@ -190,8 +198,11 @@ def test_labels_that_are_gone_are_told_by_name(
         sample.read()
 
 
-def test_labels_that_a_kill_left_half_made_are_made_again(
-    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+def test_incomplete_pseudo_labels_are_made_again(
+    config: TrainingConfig,
+    own_discs: Path,
+    labeller: FakeSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def killed(*_: object) -> None:
         if labeller.asked >= 6:
@@ -210,8 +221,11 @@ def test_labels_that_a_kill_left_half_made_are_made_again(
     assert [f.name for f in folder.iterdir()] == ['stage_1']
 
 
-def test_the_last_checkpoint_labels_where_there_is_one(
-    config: TrainingConfig, own_discs: Path, labeller: Bright, monkeypatch: pytest.MonkeyPatch
+def test_the_last_checkpoint_makes_the_pseudo_labels_if_it_exists(
+    config: TrainingConfig,
+    own_discs: Path,
+    labeller: FakeSegmenter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked_for: list[str] = []
 
@@ -224,11 +238,11 @@ def test_the_last_checkpoint_labels_where_there_is_one(
     last = Path(config.run) / 'checkpoints/last.ckpt'
     last.parent.mkdir()
     last.touch()
-    (Path(config.run) / 'self_training/stage_1').rename(Path(config.run) / 'away')
+    (Path(config.run) / 'self_training/stage_1').rename(Path(config.run) / 'moved')
     label(config, own_discs)
     assert asked_for == ['start.safetensors', str(last)]
 
 
-def test_weights_that_cannot_be_read_are_told(config: TrainingConfig, own_discs: Path) -> None:
+def test_weights_that_cannot_be_read_are_reported(config: TrainingConfig, own_discs: Path) -> None:
     with pytest.raises(WeightsError, match=r'start\.safetensors: no such file'):
         label(config, own_discs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that is stopped goes on as if it never was, and leaves whole files behind."""
+"""A resumed training has the same result as an uninterrupted one, and files are complete."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ sys.exit(main(sys.argv[3:]))
 
 
 class Tiny(nn.Module):
-    """A network with an auxiliary head that trains in no time; unless plain, with more in it."""
+    """A tiny network with an auxiliary head; `plain` = without batch norm and dropout."""
 
     def __init__(self, plain: bool = False) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def small(data: Path, run: Path, **changes: object) -> TrainingConfig:
 
 
 def arguments(config: TrainingConfig) -> list[str]:
-    """Returns the command line of a configuration, through a file beside its run."""
+    """Writes a configuration next to its run folder; returns the command line that reads it."""
     file = Path(f'{config.run}.yaml')
     file.write_text(json.dumps(dataclasses.asdict(config)))
     return ['--config', str(file)]
@@ -133,41 +133,43 @@ def assert_same_end(one: Path, two: Path) -> None:
     assert (one / 'curves.csv').read_text() == (two / 'curves.csv').read_text()
 
 
-def in_a_process(trouble: Callable[[pytest.MonkeyPatch], None], given: list[str]) -> int:
-    """Trains in a process of its own; returns its exit status, negative if a signal ended it."""
-    script = 'import runpy, sys; runpy.run_path(sys.argv[1])["train_in_trouble"](*sys.argv[2:])'
-    command = [sys.executable, '-c', script, __file__, trouble.__name__, *given]
+def in_a_process(fault: Callable[[pytest.MonkeyPatch], None], given: list[str]) -> int:
+    """Trains in a separate process; returns its exit status, negative if a signal ended it."""
+    script = 'import runpy, sys; runpy.run_path(sys.argv[1])["train_with_fault"](*sys.argv[2:])'
+    command = [sys.executable, '-c', script, __file__, fault.__name__, *given]
     return subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
 
 
-def train_in_trouble(trouble: str, *given: str) -> None:
-    """What that process does."""
-    torch.set_num_threads(1)  # as in the tests: sums depend on it
+def train_with_fault(fault: str, *given: str) -> None:
+    """Injects a fault and trains; the separate process calls this."""
+    torch.set_num_threads(1)  # as in the tests, because sums depend on it
     patch = pytest.MonkeyPatch()
     patch.setattr('training.module.build', lambda card, aux: Tiny())
-    globals()[trouble](patch)
+    globals()[fault](patch)
     sys.exit(main(list(given)))
 
 
 @pytest.fixture(scope='module')
-def whole_run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp('whole')
+def complete_run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp('complete')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('training.module.build', lambda card, aux: Tiny())
         train(small(discs, run))
     return run
 
 
-def test_a_resumed_run_ends_as_one_in_one_go(discs: Path, whole_run: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_result_of_an_uninterrupted_one(
+    discs: Path, complete_run: Path, tmp_path: Path
+) -> None:
     config = small(discs, tmp_path, machine=dataclasses.replace(CPU, workers=1))
     train(config, stop_after=1)
     assert load(tmp_path)['global_step'] == 2
     train(config, resume=True)
-    assert_same_end(tmp_path, whole_run)
+    assert_same_end(tmp_path, complete_run)
 
 
 def kill_in_the_middle_of_an_epoch(patch: pytest.MonkeyPatch) -> None:
-    calls = iter(range(100))  # two a step: scores and auxiliary scores
+    calls = iter(range(100))  # two per step: logits and auxiliary logits
 
     def loss(*given: object) -> Tensor:
         if next(calls) == 6:
@@ -182,7 +184,7 @@ def kill_in_the_middle_of_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
 
     def save_half(checkpoint: object, file: Path) -> None:
         save(checkpoint, file)
-        if next(saves) == 3:  # after best and last of the first epoch, best of the second
+        if next(saves) == 3:  # best and last of the first epoch and best of the second are written
             os.truncate(file, file.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -192,10 +194,10 @@ def kill_in_the_middle_of_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     'kill', [kill_in_the_middle_of_an_epoch, kill_in_the_middle_of_a_checkpoint]
 )
-def test_a_killed_run_goes_on_as_if_it_never_was(
+def test_a_killed_run_is_resumed_with_the_same_result(
     kill: Callable[[pytest.MonkeyPatch], None],
     discs: Path,
-    whole_run: Path,
+    complete_run: Path,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / 'run'
@@ -203,16 +205,16 @@ def test_a_killed_run_goes_on_as_if_it_never_was(
     assert in_a_process(kill, arguments(config)) == -signal.SIGKILL
     assert load(run)['global_step'] == 2
     train(config, resume=True)
-    assert_same_end(run, whole_run)
-    assert list(tmp_path.rglob('.writing-*')) == [], 'what the kill left is cleaned away'
+    assert_same_end(run, complete_run)
+    assert list(tmp_path.rglob('.writing-*')) == [], 'temporary files are removed'
 
 
 def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
-    most = int(os.environ['LARGEST_FILE'])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    size = int(os.environ['LARGEST_FILE'])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(
+def test_a_full_disk_is_reported_in_one_line_and_keeps_the_previous_checkpoint(
     discs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -242,7 +244,7 @@ def press_ctrl_c(patch: pytest.MonkeyPatch) -> None:
     patch.setattr('training.module.segmentation_loss', loss)
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_prints_how_to_continue(
     discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(small(discs, tmp_path / 'run'))
@@ -254,25 +256,27 @@ def test_ctrl_c_says_how_to_go_on(
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    discs: Path, whole_run: Path, tmp_path: Path
+    discs: Path, complete_run: Path, tmp_path: Path
 ) -> None:
     config = small(discs, tmp_path)
     train(config)
     train(config, resume=True)
-    assert_same_end(tmp_path, whole_run)
+    assert_same_end(tmp_path, complete_run)
 
 
-def test_resuming_with_other_data_is_refused(own_discs: Path, tmp_path: Path) -> None:
+def test_resuming_with_changed_data_is_an_error(own_discs: Path, tmp_path: Path) -> None:
     config = small(own_discs, tmp_path / 'run')
     train(config, stop_after=1)
     image = cv2.imread(str(own_discs / 'images/0.png'))
     cv2.imwrite(str(own_discs / 'images/0.png'), image // 2)
-    with pytest.raises(DataError, match='run: source discs is not what the run began with'):
+    with pytest.raises(
+        DataError, match='run: the data of source discs have changed since the run began'
+    ):
         train(config, resume=True)
     assert load(tmp_path / 'run')['global_step'] == 2
 
 
-def test_resuming_with_other_settings_is_one_line_that_names_the_setting(
+def test_resuming_with_changed_settings_is_an_error_that_names_the_setting(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small(discs, tmp_path / 'run')
@@ -280,47 +284,50 @@ def test_resuming_with_other_settings_is_one_line_that_names_the_setting(
     given = [*arguments(config), '--resume']
     capsys.readouterr()
     assert main([*given, '--optimizer.learning_rate=0.1']) == 1
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if 'training.train' in line]
-    assert told.endswith(
-        'config.yaml: optimizer.learning_rate is 0.01; the run cannot go on with 0.1'
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'training.train' in line]
+    assert line.endswith(
+        'config.yaml: optimizer.learning_rate is 0.01; it cannot be changed to 0.1 when the run is'
+        ' resumed'
     )
     assert load(tmp_path / 'run')['global_step'] == 2
     assert main([*given, '--machine.workers=1']) == 0
     assert load(tmp_path / 'run')['global_step'] == 4
 
 
-def test_a_run_is_never_written_over(discs: Path, whole_run: Path) -> None:
-    before = (whole_run / 'checkpoints/last.ckpt').stat()
+def test_an_existing_run_is_not_overwritten(discs: Path, complete_run: Path) -> None:
+    before = (complete_run / 'checkpoints/last.ckpt').stat()
     with pytest.raises(DataError, match='--resume'):
-        train(small(discs, whole_run))
-    assert (whole_run / 'checkpoints/last.ckpt').stat().st_mtime_ns == before.st_mtime_ns
+        train(small(discs, complete_run))
+    assert (complete_run / 'checkpoints/last.ckpt').stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_resuming_what_never_ran_is_an_error(discs: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match='nothing to resume from'):
+def test_resuming_a_run_without_checkpoint_is_an_error(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='does not exist, so there is no run to resume'):
         train(small(discs, tmp_path), resume=True)
 
 
-def test_the_curves_hold_loss_learning_rate_and_validation(whole_run: Path) -> None:
-    assert [step for step, _ in curve(whole_run, 'loss')] == [1, 2, 3, 4]
-    assert [step for step, _ in curve(whole_run, 'val_iou')] == [2, 4]
-    assert curve(whole_run, 'val_iou') == curve(whole_run, 'val_discs_iou')
-    events = EventAccumulator(str(whole_run / 'tensorboard')).Reload()
+def test_the_curves_have_loss_learning_rate_and_validation_metrics(complete_run: Path) -> None:
+    assert [step for step, _ in curve(complete_run, 'loss')] == [1, 2, 3, 4]
+    assert [step for step, _ in curve(complete_run, 'val_iou')] == [2, 4]
+    assert curve(complete_run, 'val_iou') == curve(complete_run, 'val_discs_iou')
+    events = EventAccumulator(str(complete_run / 'tensorboard')).Reload()
     rates = [event.value for event in events.Scalars('lr')]
     assert rates == pytest.approx([1e-2 * (1 - step / 4) ** 0.9 for step in range(4)])
     losses = [event.value for event in events.Scalars('loss')]
-    assert losses == pytest.approx([value for _, value in curve(whole_run, 'loss')])
+    assert losses == pytest.approx([value for _, value in curve(complete_run, 'loss')])
 
 
-def test_a_checkpoint_holds_the_averaged_weights_beside_the_current_ones(whole_run: Path) -> None:
-    checkpoint = load(whole_run)
+def test_a_checkpoint_has_the_averaged_and_the_current_weights(complete_run: Path) -> None:
+    checkpoint = load(complete_run)
     averaged, current = checkpoint['state_dict'], checkpoint['current_model_state']
     assert averaged.keys() == current.keys()
     assert not torch.equal(averaged['model.out.weight'], current['model.out.weight'])
     assert checkpoint['averaging_state']['n_averaged'] == 4
 
 
-def test_without_averaging_the_current_weights_are_the_weights(discs: Path, tmp_path: Path) -> None:
+def test_without_averaging_a_checkpoint_has_only_the_current_weights(
+    discs: Path, tmp_path: Path
+) -> None:
     plain = OptimizerConfig(ema_decay=0, warmup_steps=1)
     config = small(discs, tmp_path, optimizer=plain)
     train(config, stop_after=1)
@@ -330,11 +337,11 @@ def test_without_averaging_the_current_weights_are_the_weights(discs: Path, tmp_
 
 
 @pytest.mark.parametrize(('name', 'state'), [('sgd', 'momentum_buffer'), ('adamw', 'exp_avg')])
-def test_the_optimizer_is_the_one_that_was_named(
+def test_the_configured_optimizer_is_used(
     name: str, state: str, discs: Path, tmp_path: Path
 ) -> None:
-    how = OptimizerConfig(name=name, schedule='cosine', learning_rate=1e-2, warmup_steps=0)
-    train(small(discs, tmp_path, optimizer=how))
+    settings = OptimizerConfig(name=name, schedule='cosine', learning_rate=1e-2, warmup_steps=0)
+    train(small(discs, tmp_path, optimizer=settings))
     (optimizer,) = load(tmp_path)['optimizer_states']
     assert state in optimizer['state'][0]
     losses = [value for _, value in curve(tmp_path, 'loss')]
@@ -342,20 +349,20 @@ def test_the_optimizer_is_the_one_that_was_named(
     assert all(value < 5 for value in losses)
 
 
-def test_a_checkpoint_tells_how_its_data_were_read(whole_run: Path, discs: Path) -> None:
-    checkpoint = load(whole_run)
+def test_a_checkpoint_has_the_configuration_of_its_sources(complete_run: Path, discs: Path) -> None:
+    checkpoint = load(complete_run)
     (source,) = checkpoint['sources']
     assert DatasetConfig(**source) == DatasetConfig(str(discs))
     assert checkpoint['classes'] == ['background', 'rock']
 
 
-def test_the_auxiliary_head_learns(whole_run: Path) -> None:
+def test_the_auxiliary_head_is_trained(complete_run: Path) -> None:
     torch.manual_seed(0)
     fresh = Tiny().state_dict()['aux.weight']
-    assert not torch.equal(load(whole_run)['current_model_state']['model.aux.weight'], fresh)
+    assert not torch.equal(load(complete_run)['current_model_state']['model.aux.weight'], fresh)
 
 
-def test_a_checkpoint_appears_after_the_first_epoch_and_not_only_at_the_end(
+def test_a_checkpoint_is_written_after_each_epoch(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -370,7 +377,7 @@ def test_a_checkpoint_appears_after_the_first_epoch_and_not_only_at_the_end(
     assert load(tmp_path)['global_step'] == 2
 
 
-def test_the_best_checkpoint_is_the_one_with_the_best_validation(
+def test_the_best_checkpoint_has_the_best_validation_result(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ious = iter([0.2, 0.6, 0.4])
@@ -388,7 +395,7 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation(
     ]
 
 
-def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_discs: Path) -> None:
+def test_a_stage_can_use_self_training(discs: Path, tmp_path: Path, own_discs: Path) -> None:
     made: list[object] = []
 
     def segmenter(*_: object) -> object:
@@ -407,13 +414,13 @@ def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_di
         patch.setattr('training.self_training.Segmenter', segmenter)
         patch.setattr(
             'training.self_training.pseudo_labels',
-            lambda _, image, sure: (image[..., 0] > 100).astype('uint8'),
+            lambda _, image, threshold: (image[..., 0] > 100).astype('uint8'),
         )
-        of_an_earlier_run = tmp_path / 'self_training/stage_1/more/3.png'
-        of_an_earlier_run.parent.mkdir(parents=True)
-        of_an_earlier_run.touch()
+        earlier_label = tmp_path / 'self_training/stage_1/more/3.png'
+        earlier_label.parent.mkdir(parents=True)
+        earlier_label.touch()
         train(config, stop_after=1)
-        assert not of_an_earlier_run.exists()
+        assert not earlier_label.exists()
         assert made == []
         train(config, resume=True)
     assert len(made) == 1
@@ -422,8 +429,8 @@ def test_a_stage_can_label_its_images_itself(discs: Path, tmp_path: Path, own_di
     assert (labels == mask // 255).all()
 
 
-def settle(config: TrainingConfig) -> TrainingConfig:
-    """Takes out what makes the loss of a batch another than the mean of its parts' losses."""
+def deterministic(config: TrainingConfig) -> TrainingConfig:
+    """Removes what makes the loss of a batch differ from the mean loss of its micro-batches."""
     return dataclasses.replace(
         config,
         loss=LossConfig(region='none'),
@@ -434,7 +441,7 @@ def settle(config: TrainingConfig) -> TrainingConfig:
 @pytest.fixture
 def plain_run(discs: Path, tmp_path: Path, plain_network: None) -> Path:
     run = tmp_path / 'plain'
-    train(settle(small(discs, run)))
+    train(deterministic(small(discs, run)))
     return run
 
 
@@ -447,19 +454,21 @@ def assert_close_end(one: Path, two: Path) -> None:
     ]
 
 
-def test_a_step_in_two_parts_is_the_same_step(discs: Path, plain_run: Path, tmp_path: Path) -> None:
+def test_micro_batches_do_not_change_the_result(
+    discs: Path, plain_run: Path, tmp_path: Path
+) -> None:
     run = tmp_path / 'parts'
-    train(settle(small(discs, run, machine=dataclasses.replace(CPU, accumulate=2))))
+    train(deterministic(small(discs, run, machine=dataclasses.replace(CPU, accumulate=2))))
     assert load(run)['global_step'] == 4
     assert_close_end(run, plain_run)
 
 
-def test_two_processes_make_the_steps_of_one_and_say_everything_once(
+def test_two_processes_have_the_result_of_one_and_print_everything_once(
     discs: Path, plain_run: Path, tmp_path: Path
 ) -> None:
     run, script = tmp_path / 'two', tmp_path / 'script.py'
     script.write_text(TWO_PROCESSES)
-    given = arguments(settle(small(discs, run)))
+    given = arguments(deterministic(small(discs, run)))
     given += ['--machine.devices=2', '--machine.strategy=ddp']
     done = subprocess.run(
         [sys.executable, str(script), __file__, str(tmp_path), *given],
@@ -482,64 +491,64 @@ def test_two_processes_make_the_steps_of_one_and_say_everything_once(
     assert_close_end(run, plain_run)
 
 
-@pytest.mark.parametrize(('devices', 'accumulate', 'told'), [(1, 3, '1 × 3'), (2, 2, '2 × 2')])
-def test_a_batch_that_cannot_be_shared_is_refused(
-    devices: int, accumulate: int, told: str, discs: Path, tmp_path: Path
+@pytest.mark.parametrize(('devices', 'accumulate', 'product'), [(1, 3, '1 × 3'), (2, 2, '2 × 2')])
+def test_a_batch_that_cannot_be_divided_is_an_error(
+    devices: int, accumulate: int, product: str, discs: Path, tmp_path: Path
 ) -> None:
     machine = dataclasses.replace(CPU, devices=devices, accumulate=accumulate)
-    with pytest.raises(ValueError, match=rf'batch_size is 4; .*{told}'):
+    with pytest.raises(ValueError, match=rf'batch_size is 4; .*{product}'):
         train(small(discs, tmp_path, machine=machine))
     assert not any(tmp_path.iterdir())
 
 
-def test_every_bad_file_is_told_in_a_line_before_the_training(
+def test_each_invalid_file_is_reported_in_a_line_before_the_training(
     own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (own_discs / 'images/1.png').write_bytes(b'')
     (own_discs / 'masks/3.png').write_bytes(b'no image')
     assert main(arguments(small(own_discs, tmp_path / 'run'))) == 1
-    told = [line for line in capsys.readouterr().err.splitlines() if 'does not decode' in line]
-    assert len(told) == 2
-    assert 'images/1.png' in told[0]
-    assert 'masks/3.png' in told[1]
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'does not decode' in line]
+    assert len(lines) == 2
+    assert 'images/1.png' in lines[0]
+    assert 'masks/3.png' in lines[1]
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_file_that_goes_after_the_check_is_told_in_one_line(
+def test_a_file_that_is_deleted_after_the_check_is_reported_in_one_line(
     own_discs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def check_and_lose(data: RockDataModule) -> None:
+    def delete_images(data: RockDataModule) -> None:
         for sample in data.train['discs']:
             sample.image.unlink()
 
-    monkeypatch.setattr(RockDataModule, 'check', check_and_lose)
+    monkeypatch.setattr(RockDataModule, 'check', delete_images)
     monkeypatch.setattr('training.train.describe_run', lambda *_: None)
     config = small(own_discs, tmp_path / 'run', machine=dataclasses.replace(CPU, workers=1))
     assert main(arguments(config)) == 1
-    told = capsys.readouterr().err
-    assert 'Traceback' not in told
-    (line,) = [line for line in told.splitlines() if 'training.train: ' in line]
+    errors = capsys.readouterr().err
+    assert 'Traceback' not in errors
+    (line,) = [line for line in errors.splitlines() if 'training.train: ' in line]
     assert re.search(r'training\.train: .*images/\d\.png: no such file$', line)
 
 
-def test_one_bar_counts_the_steps_of_the_whole_run(
+def test_one_progress_bar_counts_the_steps_of_the_whole_run(
     discs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = small(discs, tmp_path, machine=dataclasses.replace(CPU, accumulate=2))
     train(config, stop_after=1)
     capfd.readouterr()
     train(config, resume=True)
-    told = capfd.readouterr()
-    assert '4/4' in told.err
-    assert 'Epoch' not in told.err
-    assert told.out.startswith('step 4: ')
-    assert told.out.count('\n') == 1
+    output = capfd.readouterr()
+    assert '4/4' in output.err
+    assert 'Epoch' not in output.err
+    assert output.out.startswith('step 4: ')
+    assert output.out.count('\n') == 1
 
 
-def test_a_bad_setting_is_one_line_and_status_1(
+def test_an_invalid_setting_is_reported_in_one_line_with_status_1(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [f'--sources={{"mine": {{"path": "{discs}"}}}}', f'--run={tmp_path}']
@@ -551,7 +560,7 @@ def test_a_bad_setting_is_one_line_and_status_1(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='has a GPU')
-def test_a_machine_without_the_device_is_one_line(
+def test_a_missing_device_is_reported_in_one_line(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = dataclasses.replace(CPU, accelerator='gpu')
@@ -571,7 +580,7 @@ def test_a_machine_without_the_device_is_one_line(
         (8, {'machine': MachineConfig(accelerator='cpu')}, 1),
     ],
 )
-def test_of_the_gpus_as_many_are_taken_as_can_share_the_batch(
+def test_as_many_gpus_are_used_as_divide_the_batch(
     gpus: int, given: dict[str, Any], used: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
@@ -583,14 +592,14 @@ def test_of_the_gpus_as_many_are_taken_as_can_share_the_batch(
     assert made.call_args.kwargs['devices'] == used
 
 
-def test_missing_settings_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_settings_are_reported_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
     assert 'sources' in capsys.readouterr().err
 
 
-def told_by(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
+def output_of(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as left:
         main([argument])
     assert left.value.code == 0
@@ -598,7 +607,7 @@ def told_by(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def explained(settings: type) -> Iterator[str]:
-    """Returns the first words of the explanation of each setting of a configuration."""
+    """Yields the beginning of the description of each setting of a configuration."""
     text = (settings.__doc__ or '').split('Attributes:')[1]
     for setting in dataclasses.fields(settings):
         first = text.split(f' {setting.name}: ')[1].split('\n')[0]
@@ -617,24 +626,24 @@ def explained(settings: type) -> Iterator[str]:
         ('--stages.help', '', Stage),
     ],
 )
-def test_help_explains_every_setting(
+def test_help_describes_every_setting(
     argument: str, prefix: str, settings: type, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = told_by(argument, capsys)
-    assert [s.name for s in dataclasses.fields(settings) if f'{prefix}{s.name}' not in told] == []
-    assert [words for words in explained(settings) if words not in told] == []
+    output = output_of(argument, capsys)
+    assert [s.name for s in dataclasses.fields(settings) if f'{prefix}{s.name}' not in output] == []
+    assert [words for words in explained(settings) if words not in output] == []
 
 
-def test_the_copied_configuration_is_the_same_run(whole_run: Path, discs: Path) -> None:
-    copy = read_config(str(whole_run / 'config.yaml'))
-    assert copy == small(discs, whole_run)
+def test_the_recorded_configuration_equals_that_of_the_run(complete_run: Path, discs: Path) -> None:
+    copy = read_config(str(complete_run / 'config.yaml'))
+    assert copy == small(discs, complete_run)
 
 
 @pytest.mark.parametrize(
     'name',
     ['training.yaml', 'training/light.yaml', 'training/resnet50.yaml', 'training/ladder.yaml'],
 )
-def test_a_configuration_of_the_package_is_read_and_repeats_no_default(name: str) -> None:
+def test_configurations_of_the_package_are_valid_and_repeat_no_default(name: str) -> None:
     file = ROOT / 'config' / name
     config = read_config(str(file))
     assert config.steps > 0
@@ -644,7 +653,7 @@ def test_a_configuration_of_the_package_is_read_and_repeats_no_default(name: str
 
 
 def repeated(given: dict, defaults: dict) -> list[str]:
-    """Returns the settings that a file gives as they would be without it; words for cards apart."""
+    """Returns the settings of a file that equal the defaults, except texts for the metadata."""
     names = []
     for name, value in given.items():
         if name in ('sources', 'stages', 'run', 'data_description', 'licence'):
@@ -656,7 +665,7 @@ def repeated(given: dict, defaults: dict) -> list[str]:
     return names
 
 
-def test_the_worked_example_trains_ones_own_images_under_ones_own_licence(
+def test_the_example_configuration_accepts_other_data_and_another_licence(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs: list[TrainingConfig] = []
@@ -675,9 +684,9 @@ def test_the_worked_example_trains_ones_own_images_under_ones_own_licence(
     assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
 
 
-def test_the_run_folder_has_an_image_and_a_description(whole_run: Path) -> None:
-    assert cv2.imread(str(whole_run / 'images/step_000004.jpg')) is not None
-    described = json.loads((whole_run / 'run.json').read_text())
+def test_the_run_folder_has_validation_images_and_records(complete_run: Path) -> None:
+    assert cv2.imread(str(complete_run / 'images/step_000004.jpg')) is not None
+    described = json.loads((complete_run / 'run.json').read_text())
     assert len(described['sources']['discs']['sha256']) == 64
-    with (whole_run / 'curves.csv').open() as file:
+    with (complete_run / 'curves.csv').open() as file:
         assert next(csv.reader(file)) == ['step', 'name', 'value']

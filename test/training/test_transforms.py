@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels go where their pixels go; a look changes no label; the seed alone decides."""
+"""Labels stay aligned with their pixels, and the result depends only on the seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AREA = (0.2, 0.9)
 
 
 def coded(height: int = 120, width: int = 140) -> tuple[Any, Any]:
-    """An image whose grey value tells class and rock number of each pixel: 100·class + number."""
+    """An image whose grey value encodes class and instance id of each pixel, with its labels."""
     labels = torch.zeros(2, height, width, dtype=torch.int32)
     for number, (top, left) in enumerate([(5, 10), (40, 60), (70, 20), (60, 95)], start=1):
         labels[0, top : top + 40, left : left + 35] = 1
@@ -55,7 +55,7 @@ def drawn(transform: Any, pair: tuple[Any, Any], seed: int) -> tuple[Tensor, Ten
     return transform(*pair)
 
 
-def test_the_result_is_a_square_of_bytes_with_labels_of_both_kinds() -> None:
+def test_the_result_is_a_square_uint8_image_with_two_label_channels() -> None:
     image, labels = drawn(everything(64), coded(), 0)
     assert (image.shape, image.dtype) == ((3, 64, 64), torch.uint8)
     assert (labels.shape, labels.dtype) == ((2, 64, 64), torch.int32)
@@ -72,22 +72,22 @@ def test_the_result_is_a_square_of_bytes_with_labels_of_both_kinds() -> None:
         {'horizontal_flip_p': 0.5, 'rotation_p': 1.0, 'perspective_p': 1.0},
     ],
 )
-def test_labels_follow_their_pixels_through_every_shape(changed: dict[str, float]) -> None:
+def test_labels_stay_aligned_under_geometric_augmentation(changed: dict[str, float]) -> None:
     transform = geometric_transform(64, AREA, replace(OFF, **changed))  # type: ignore[arg-type]
-    right = seen = 0
+    correct = total = 0
     for seed in range(8):
         image, labels = drawn(transform, coded(), seed)
-        counted = labels[0] != 255
-        code = torch.where(counted, 40 + 80 * labels[0] + labels[1], 0).float()[None]
-        # An edge pixel is interpolated, perhaps twice: between the values around it.
+        inside = labels[0] != 255
+        code = torch.where(inside, 40 + 80 * labels[0] + labels[1], 0).float()[None]
+        # Edge pixels are interpolated once or twice, so they are between neighbouring values.
         low, high = (sign * max_pool2d(sign * code, 5, 1, 2)[0] for sign in (-1, 1))
-        right += int(((image[0] >= low - 3) & (image[0] <= high + 3))[counted].sum())
-        seen += int(counted.sum())
-    assert right > 0.995 * seen
+        correct += int(((image[0] >= low - 3) & (image[0] <= high + 3))[inside].sum())
+        total += int(inside.sum())
+    assert correct > 0.995 * total
 
 
 @pytest.mark.parametrize('changed', [{}, {'rotation_p': 1.0}, {'perspective_p': 1.0}])
-def test_labels_do_not_lie_half_a_pixel_beside_their_image(changed: dict[str, float]) -> None:
+def test_labels_are_not_shifted_by_half_a_pixel(changed: dict[str, float]) -> None:
     down, right = torch.meshgrid(torch.arange(120.0), torch.arange(140.0), indexing='ij')
     disc = ((down - 60).hypot(right - 70) < 25).int()
     pair = (
@@ -96,41 +96,41 @@ def test_labels_do_not_lie_half_a_pixel_beside_their_image(changed: dict[str, fl
     )
     transform = geometric_transform(128, (0.9, 1.0), replace(OFF, **changed))  # type: ignore[arg-type]
 
-    def middle(weights: Tensor) -> Tensor:
+    def centroid(weights: Tensor) -> Tensor:
         return torch.stack(
             [line @ torch.arange(128.0) for line in (weights.sum(1), weights.sum(0))]
         )
 
-    apart = torch.zeros(2)
+    offset = torch.zeros(2)
     for seed in range(10):
         image, labels = drawn(transform, pair, seed)
         seen, marked = image[0].float(), labels[1].float()
-        apart += (middle(marked) / marked.sum() - middle(seen) / seen.sum()) / 10
-    assert apart.abs().max() < 0.15
+        offset += (centroid(marked) / marked.sum() - centroid(seen) / seen.sum()) / 10
+    assert offset.abs().max() < 0.15
 
 
 @pytest.mark.parametrize('name', ['horizontal_flip_p', 'vertical_flip_p'])
-def test_a_flip_mirrors_and_a_probability_of_nought_does_not(name: str) -> None:
-    way = -1 if name.startswith('horizontal') else -2
+def test_a_flip_is_applied_with_its_probability(name: str) -> None:
+    axis = -1 if name.startswith('horizontal') else -2
     plain = drawn(geometric_transform(64, (1.0, 1.0), OFF), coded(), 3)
     flipped = drawn(geometric_transform(64, (1.0, 1.0), replace(OFF, **{name: 1.0})), coded(), 3)
-    assert torch.equal(flipped[0], plain[0].flip(way))
-    assert torch.equal(flipped[1], plain[1].flip(way))
+    assert torch.equal(flipped[0], plain[0].flip(axis))
+    assert torch.equal(flipped[1], plain[1].flip(axis))
 
 
-def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
-    turning = replace(OFF, rotation_p=1.0, rotation=45.0, perspective_p=1.0)
-    image, labels = drawn(geometric_transform(64, (0.9, 0.9), turning), coded(), 1)
+def test_pixels_from_outside_the_image_are_black_and_ignored() -> None:
+    rotating = replace(OFF, rotation_p=1.0, rotation=45.0, perspective_p=1.0)
+    image, labels = drawn(geometric_transform(64, (0.9, 0.9), rotating), coded(), 1)
     outside = labels[0] == 255
     assert 0.02 < outside.float().mean() < 0.6
     assert set(labels[0].unique().tolist()) <= {0, 1, 255}
     assert not labels[1][outside].any()
-    assert image[:, outside].float().mean() < 5  # black but for interpolated edges
+    assert image[:, outside].float().mean() < 5  # black, except for interpolated edges
     assert image[:, ~outside].float().mean() > 40
 
 
 @pytest.mark.parametrize(
-    ('changed', 'told'),
+    ('changed', 'effect'),
     [
         ({'brightness': 0.5}, 'brighter or darker'),
         ({'contrast': 0.9}, 'flatter or steeper'),
@@ -146,27 +146,29 @@ def test_what_comes_from_outside_is_black_ignored_and_no_rock() -> None:
         ({'jpeg_p': 1.0}, 'through JPEG'),
     ],
 )
-def test_each_look_changes_the_image_and_no_label(changed: dict[str, Any], told: str) -> None:
+def test_photometric_augmentation_changes_the_image_and_not_the_labels(
+    changed: dict[str, Any], effect: str
+) -> None:
     torch.manual_seed(9)
     pair = noisy()
     image, labels = drawn(photometric_transform(replace(OFF, **changed)), pair, 0)
-    assert not torch.equal(image, pair[0]), told
+    assert not torch.equal(image, pair[0]), effect
     assert (image.shape, image.dtype) == (pair[0].shape, torch.uint8)
     assert torch.equal(labels, pair[1])
     assert torch.equal(drawn(photometric_transform(OFF), pair, 0)[0], pair[0])
 
 
-def test_a_low_exposure_is_a_dark_image_and_a_high_one_saturates() -> None:
+def test_exposure_scales_pixel_values_and_saturates() -> None:
     pair = noisy()
     dark = replace(OFF, exposure_p=1.0, exposure=(0.25, 0.25))
     expected = (pair[0].float() * 0.25).to(torch.uint8)
     assert torch.equal(drawn(photometric_transform(dark), pair, 0)[0], expected)
     bright = replace(OFF, exposure_p=1.0, exposure=(3.0, 3.0))
     image = drawn(photometric_transform(bright), pair, 0)[0]
-    assert torch.equal(image == 255, pair[0] >= 85)  # 85 × 3 = 255: no value wraps around
+    assert torch.equal(image == 255, pair[0] >= 85)  # 85 × 3 = 255; no value wraps around
 
 
-def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
+def test_exposure_is_drawn_log_uniformly() -> None:
     transform = photometric_transform(replace(OFF, exposure_p=1.0, exposure=(0.25, 1.0)))
     flat = (
         tv_tensors.Image(torch.full((3, 2, 2), 200, dtype=torch.uint8)),
@@ -178,7 +180,7 @@ def test_exposures_are_as_often_below_as_above_the_geometric_mean() -> None:
     assert 70 < sum(value < 100 for value in values) < 130
 
 
-def test_white_balance_scales_each_channel_on_its_own() -> None:
+def test_white_balance_scales_the_channels_independently() -> None:
     pair = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8)), noisy(4)[1]
     changed = replace(OFF, white_balance_p=1.0, white_balance=(0.5, 2.0))
     image = drawn(photometric_transform(changed), pair, 4)[0]
@@ -188,7 +190,7 @@ def test_white_balance_scales_each_channel_on_its_own() -> None:
     assert image.max() <= 200
 
 
-def test_noise_stays_within_its_strength_and_on_dark_images() -> None:
+def test_the_standard_deviation_of_noise_is_limited() -> None:
     flat = tv_tensors.Image(torch.full((3, 64, 64), 30, dtype=torch.uint8)), noisy(64)[1]
     transform = photometric_transform(replace(OFF, noise_p=1.0, noise=10.0))
     spreads = [float(drawn(transform, flat, seed)[0].float().std()) for seed in range(20)]
@@ -197,21 +199,21 @@ def test_noise_stays_within_its_strength_and_on_dark_images() -> None:
     assert min(spreads) < 4
 
 
-def test_a_grey_image_is_grey_also_where_it_is_noisy() -> None:
+def test_noise_in_a_grey_image_is_grey() -> None:
     changed = replace(OFF, grey_p=1.0, noise_p=1.0)
     image = drawn(photometric_transform(changed), noisy(), 0)[0]
     assert torch.equal(image[0], image[1])
     assert torch.equal(image[0], image[2])
 
 
-def test_jpeg_keeps_the_colours_apart() -> None:
+def test_jpeg_does_not_swap_colour_channels() -> None:
     flat = torch.tensor([200, 100, 30], dtype=torch.uint8).view(3, 1, 1).expand(3, 16, 16)
     transform = photometric_transform(replace(OFF, jpeg_p=1.0, jpeg=(90, 95)))
     image = drawn(transform, (tv_tensors.Image(flat), noisy(16)[1]), 0)[0]
     assert (image.int() - flat).abs().max() <= 4
 
 
-def test_the_torch_seed_alone_decides_a_draw() -> None:
+def test_a_transform_depends_only_on_the_torch_seed() -> None:
     transform = everything(48)
     for seed in range(12):
         random.seed(1)
@@ -225,7 +227,7 @@ def test_the_torch_seed_alone_decides_a_draw() -> None:
     assert not torch.equal(drawn(transform, coded(), 0)[0], drawn(transform, coded(), 1)[0])
 
 
-def test_a_transform_reaches_a_loader_that_is_spawned() -> None:
+def test_a_transform_can_be_pickled() -> None:
     transform = everything(48)
     copy = pickle.loads(pickle.dumps(transform))
     assert torch.equal(drawn(copy, coded(), 5)[0], drawn(transform, coded(), 5)[0])
@@ -239,12 +241,12 @@ def test_a_transform_reaches_a_loader_that_is_spawned() -> None:
         ({'hue': 0.6}, 'hue is 0.6; legal is 0 to 0.5'),
         ({'paste_count': 0}, 'paste_count is 0; legal is 1 to inf'),
         ({'blur_p': float('nan')}, 'blur_p is nan; legal is 0 to 1'),
-        ({'gamma': (1.7, 0.6)}, r'gamma is \[1.7, 0.6\]; legal is a smaller and a larger value'),
+        ({'gamma': (1.7, 0.6)}, r'gamma is \[1.7, 0.6\]; legal are two values in ascending order'),
         ({'jpeg': (0, 90)}, r'jpeg is \[0, 90\]; .* from 1 to 100'),
         ({'exposure': (0.0, 1.0)}, r'exposure is \[0.0, 1.0\]; .* from 0.001 to 1000'),
     ],
 )
-def test_an_illegal_setting_is_named_with_what_is_legal(
+def test_an_invalid_setting_is_reported_with_the_legal_range(
     changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

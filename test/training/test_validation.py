@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Validation looks at images as the node does: enlarged where the card says so, in tiles."""
+"""Validation processes images like the node: small ones enlarged, large ones in tiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cells(maps: Tensor, side: int) -> Tensor:
 
 
 class Brightness(nn.Module):
-    """Calls rock what is brighter than the whole image is, and notes the sizes it is shown."""
+    """Classifies pixels brighter than the image's mean as rock, and records the input sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Brightness(nn.Module):
         return torch.cat([-bright, bright], dim=1)
 
 
-def test_a_small_image_is_enlarged_as_the_node_enlarges_it() -> None:
+def test_a_small_image_is_enlarged_to_smallest_side() -> None:
     model = Brightness()
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     image[:, :, 20:] = 255
@@ -56,7 +56,7 @@ def test_a_small_image_is_enlarged_as_the_node_enlarges_it() -> None:
     assert model.shown[1] == (30, 40)
 
 
-def test_a_large_image_is_looked_at_in_tiles_and_has_the_same_classes(
+def test_a_large_image_is_processed_in_tiles_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coarse = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) * 255

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file is written whole, or is named and left as it was."""
+"""Files are written atomically, and errors name the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from training.writing import write_atomically, write_image
 
 
-def test_an_image_is_in_its_colours_and_labels_are_as_they_were(tmp_path: Path) -> None:
+def test_images_and_labels_are_written_exactly(tmp_path: Path) -> None:
     image = np.full((4, 6, 3), (250, 100, 10), np.uint8)
     labels = np.arange(24, dtype=np.uint8).reshape(4, 6)
     write_image(tmp_path / 'new/a.png', image)
@@ -22,7 +22,7 @@ def test_an_image_is_in_its_colours_and_labels_are_as_they_were(tmp_path: Path) 
     assert (cv2.imread(str(tmp_path / 'new/b.png'), cv2.IMREAD_UNCHANGED) == labels).all()
 
 
-def test_a_full_disk_names_the_file_and_leaves_the_old_one(
+def test_a_full_disk_is_reported_and_keeps_the_previous_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> None:
