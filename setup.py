@@ -29,6 +29,7 @@ setup(
         NAME: ['py.typed'],
         f'{NAME}.perception': ['*.jinja'],
         f'{NAME}.tools.bag': ['*.jinja'],
+        f'{NAME}.tools.results': ['*.jinja'],
         f'{NAME}.weights': ['*.safetensors'],
     },
     data_files=[

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.scale import Scale
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
 from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
+from rock_seg_ros.perception.instances.rocks import Rock
+from rock_seg_ros.perception.instances.shape import measure_shape
 from rock_seg_ros.perception.writing import write_beside
 
 MAX_LISTED_FILES = 3
@@ -63,21 +68,71 @@ def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
     return lines
 
 
-def image_record(name: str, analysis: Analysis) -> dict[str, Any]:
-    """Returns the results of one image as a dict that can be written as JSON."""
+def image_record(
+    name: str, analysis: Analysis, scale: Scale | None = None, problem: str = ''
+) -> dict[str, Any]:
+    """Returns the results of one image as a dict that can be written as JSON.
+
+    Args:
+        name: Name of the image.
+        analysis: Its results.
+        scale: Its scale; None = sizes in mm are known only where the view of the analysis has
+            depth or the ground.
+        problem: Why there is no scale although one was asked for.
+    """
     height, width = analysis.image.shape[:2]
-    rocks = [
-        {
-            'id': rock.id,
-            'class': analysis.classes[rock.class_id],
-            'score': round(rock.score, 4),
-            'area': rock.area,
-            'bbox': list(rock.box),
-            'polygon': rock.polygon.tolist(),
-        }
-        for rock in analysis.rocks
-    ]
-    return {'image': name, 'width': width, 'height': height, 'rocks': rocks}
+    known: dict[str, Any] | None = None
+    if scale:
+        known = {'mm_per_px': _significant(scale.mm_per_px), 'source': scale.source}
+    elif problem:
+        known = {'mm_per_px': None, 'problem': problem}
+    places = analysis.places
+    return {
+        'image': name,
+        'width': width,
+        'height': height,
+        'scale': known,
+        'rocks': [
+            _rock_record(rock, place, analysis.classes[rock.class_id], scale)
+            for rock, place in zip(analysis.rocks, places, strict=True)
+        ],
+    }
+
+
+def _rock_record(rock: Rock, place: Place, class_name: str, scale: Scale | None) -> dict[str, Any]:
+    shape = measure_shape(rock.mask)
+    # In the image of a camera with known geometry, each rock has a scale of its own.
+    mm = scale.mm_per_px if scale else 1000 * place.extent[0] / rock.box[2]
+    diameter = mm * shape.diameter if scale else 1000 * place.diameter
+    return {
+        'id': rock.id,
+        'class': class_name,
+        'score': round(rock.score, 4),
+        'area': rock.area,
+        'bbox': list(rock.box),
+        'polygon': rock.polygon.tolist(),
+        'diameter': round(shape.diameter, 2),
+        'long_axis': _rounded(shape.long_axis, 2),
+        'short_axis': _rounded(shape.short_axis, 2),
+        'orientation': _rounded(shape.orientation, 1),
+        'perimeter': round(shape.perimeter, 2),
+        'circularity': round(shape.circularity, 4),
+        'diameter_mm': _significant(diameter),
+        'long_axis_mm': _significant(mm * shape.long_axis),
+        'short_axis_mm': _significant(mm * shape.short_axis),
+        'position': [_rounded(value, 4) for value in place.position],
+        'distance': _rounded(place.distance, 4),
+    }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """Returns a number for JSON, None for one that is not finite."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def _significant(value: float) -> float | None:
+    """Returns a number of 6 significant digits for JSON, None for one that is not finite."""
+    return float(f'{value:.6g}') if math.isfinite(value) else None
 
 
 def result_paths(stem: Path) -> tuple[Path, Path, Path]:
@@ -93,12 +148,12 @@ def is_result_file(path: Path) -> bool:
         return file.read(len(RECORDS[0])) in RECORDS
 
 
-def write_results(stem: Path, name: str, analysis: Analysis) -> str:
+def write_results(stem: Path, record: dict[str, Any], analysis: Analysis) -> str:
     """Writes mask, overlay and JSON file of an image, the JSON file last.
 
     Args:
         stem: Folder and base name of the files.
-        name: Name of the image in the JSON file.
+        record: Content of the JSON file.
         analysis: Results for the image.
 
     Returns:
@@ -107,7 +162,7 @@ def write_results(stem: Path, name: str, analysis: Analysis) -> str:
     Raises:
         OSError: A file cannot be written. The files written so far are removed.
     """
-    mask, overlay, record = result_paths(stem)
+    mask, overlay, record_file = result_paths(stem)
     problem, written = '', []
     try:
         write_image(mask, analysis.mask)
@@ -118,7 +173,7 @@ def write_results(stem: Path, name: str, analysis: Analysis) -> str:
         except EncodingError as error:
             overlay.unlink(missing_ok=True)
             problem = f'no overlay: {error}'
-        write_json(record, image_record(name, analysis))
+        write_json(record_file, record)
     except BaseException:
         for path in written:
             path.unlink()
@@ -139,6 +194,29 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value as UTF-8. Bytes of file names that are not UTF-8 become U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False) + '\n'
-    coded = text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace').encode('utf-8')
+    coded = _coded(value) + b'\n'
     write_beside(path, lambda temporary: temporary.write_bytes(coded))
+
+
+def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
+    """Writes a JSON object of lists. Memory holds one item at a time.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open('wb') as file:
+            for number, (name, items) in enumerate(lists.items()):
+                file.write((b',\n' if number else b'{\n') + _coded(name) + b': [')
+                for place, item in enumerate(items):
+                    file.write((b',\n' if place else b'\n') + _coded(item))
+                file.write(b'\n]')
+            file.write(b'\n}\n')
+
+    write_beside(path, write)
+
+
+def _coded(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace').encode('utf-8')

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
@@ -30,6 +32,9 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
+from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
+from rock_seg_ros.tools.results.results import Results, StoredRecords
 
 # torch raises RuntimeError when it is out of memory.
 _IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
@@ -44,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--output', type=Path, required=True, metavar='OUT',
         help='output folder for NAME_mask.png, NAME_overlay.jpg and NAME.json',
     )  # fmt: skip
+    add_export_options(parser)
+    add_scale_options(parser)
     add_network_options(parser)
 
 
@@ -53,18 +60,28 @@ def run(arguments: argparse.Namespace) -> int:
         print_message('images', line)
     images = find_images(arguments.inputs)
     _refuse_collisions(images, arguments.output)
+    check_exports(arguments, images, _written_files(images, arguments.output))
     processor = _ImageProcessor(arguments, segmenter_of(arguments), settings_of(arguments))
     succeeded = [processor.process(image) for image in tqdm(images, unit='image', file=sys.stderr)]
-    return 0 if all(succeeded) else FAILED
+    problems = write_exports(_results(processor.recorded, arguments), arguments)
+    for line in problems:
+        print_message('images', line)
+    return 0 if all(succeeded) and not problems else FAILED
 
 
 class _ImageProcessor:
-    """Segments images one by one, writes their results and reports failures."""
+    """Segments images one by one, writes their results and reports failures.
+
+    Attributes:
+        recorded: The images that have a record.
+    """
 
     def __init__(
         self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Settings
     ) -> None:
         self._arguments = arguments
+        self.recorded: list[Path] = []
+        self._recorder = Recorder(arguments, segmenter)
         self._segmenter = segmenter
         self._settings = settings
         self._scaled = 0  # number of files whose bit depth was guessed
@@ -77,7 +94,11 @@ class _ImageProcessor:
         try:
             image = read_rgb(path, depth, self._arguments.max_pixels)
             analysis = Analysis(image, self._segmenter, self._settings)
-            problem = write_results(self._arguments.output / path.stem, path.name, analysis)
+            record = self._recorder.record(path.name, analysis)
+            record['made_by'] = self._recorder.made_by
+            problem = write_results(self._arguments.output / path.stem, record, analysis)
+            problem = problem or scale_problem(record)
+            self.recorded.append(path)
         except _IMAGE_ERRORS as error:
             problem = reason(error)
         if problem:
@@ -90,6 +111,24 @@ class _ImageProcessor:
             print_message('images', f'{text}; {BITS_HINT}')
         elif self._scaled == MAX_LISTED_FILES + 1:
             print_message('images', 'the same holds for other files, which are not listed')
+
+
+def _written_files(images: Sequence[Path], output: Path) -> Iterator[Path]:
+    for image in images:
+        yield from result_paths(output / image.stem)
+
+
+def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
+    """Returns the results of images, as their files in the output folder tell."""
+    paths = [result_paths(arguments.output / image.stem) for image in images]
+
+    def overlays(places: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:
+        for place in places:
+            overlay = paths[place][1]
+            yield read_rgb(overlay) if overlay.exists() else None
+
+    records = StoredRecords([record for *_, record in paths])
+    return Results(', '.join(arguments.inputs), records, images, overlays)
 
 
 def _refuse_collisions(images: Sequence[Path], output: Path) -> None:

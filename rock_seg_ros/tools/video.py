@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeError, check_size
-from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.writing import write_beside
-from rock_seg_ros.tools.image_results import image_record, is_result_file, write_json
+from rock_seg_ros.tools.image_results import is_result_file, write_image, write_json
 from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -32,6 +31,9 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
+from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
+from rock_seg_ros.tools.results.results import Results, frame_name
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)
@@ -65,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--output', type=Path, required=True, metavar='OUT.mp4',
         help='output video (H.264 in MP4, without sound); the rocks are written to OUT.json',
     )  # fmt: skip
+    add_export_options(parser)
+    add_scale_options(parser)
     add_track_option(parser)
     add_network_options(parser)
 
@@ -81,23 +85,42 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f'{record}: exists and was not written by rock_seg; choose another output file'
         )
+    check_exports(arguments, None, (output, record))
     depth = BitDepth(
         arguments.significant_bits,
         lambda text: print_message('video', f'{arguments.input}: {text}; {BITS_HINT}'),
     )
     with Video(arguments.input, depth, arguments.max_pixels) as video:
-        settings = settings_of(arguments)
-        segmenter = segmenter_of(arguments)
-        tracker = Tracker()
-        records: list[dict[str, Any]] = []
-        write_beside(
-            output,
-            lambda temporary: records.extend(_draw(video, temporary, segmenter, settings, tracker)),
-        )
-    write_json(record, {'video': arguments.input.name, 'frames': records})
-    if video.problem:
-        print_message('video', video.problem)
-    return FAILED if video.problem else 0
+        drawing = _Drawing(arguments)
+        write_beside(output, lambda temporary: drawing.draw(video, temporary))
+    made_by, frames = drawing.recorder.made_by, drawing.records
+    write_json(record, {'video': arguments.input.name, 'made_by': made_by, 'frames': frames})
+    problems = write_exports(_results(frames, made_by, arguments), arguments)
+    without_scale = list(filter(None, map(scale_problem, frames)))
+    if without_scale:
+        count = f'{len(without_scale)} of {len(frames)} frames'
+        print_message('video', f'{count} have no scale; the first one: {without_scale[0]}')
+    problems += [video.problem] if video.problem else []
+    for line in problems:
+        print_message('video', line)
+    return FAILED if problems or len(without_scale) == len(frames) else 0
+
+
+def _results(
+    frames: Sequence[dict[str, Any]], made_by: dict[str, Any], arguments: argparse.Namespace
+) -> Results:
+    """Returns the results of the frames; their overlays are those of the video that was written."""
+    name = arguments.input.name
+    folder = arguments.labelme or Path()
+
+    def overlays(places: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        with Video(arguments.output) as drawn:
+            for number, frame in enumerate(drawn.frames()):
+                if number in places:
+                    yield frame.image
+
+    files = [folder / frame_name(name, number) for number in range(len(frames))]
+    return Results(name, [{**frame, 'made_by': made_by} for frame in frames], files, overlays)
 
 
 class Video:
@@ -222,23 +245,37 @@ class Video:
         return np.rot90(self._depth.to_eight_bits(pixels), _turns(frame.rotation))
 
 
-def _draw(
-    video: Video,
-    output: Path,
-    segmenter: Segmenter,
-    settings: Settings,
-    tracker: Tracker,
-) -> list[dict[str, Any]]:
-    """Writes the overlay video; returns the results per frame."""
-    records = []
-    frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
-    with OverlayVideo(output, video.rate, video.time_base) as drawn:
-        for frame in frames:
-            time = float(frame.stamp * video.time_base)
-            analysis = Analysis(frame.image, segmenter, settings, tracker=tracker, time=time)
-            drawn.write(frame._replace(image=analysis.overlay))
-            records.append({**image_record(video.path.name, analysis), 'time': time})
-    return records
+class _Drawing:
+    """Finds the rocks in the frames of a video.
+
+    Attributes:
+        recorder: Makes their records.
+        records: One per frame.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._settings = settings_of(arguments)
+        self._segmenter = segmenter_of(arguments)
+        self._tracker = Tracker()
+        self._frames: Path | None = arguments.labelme
+        self.recorder = Recorder(arguments, self._segmenter)
+        self.records: list[dict[str, Any]] = []
+
+    def draw(self, video: Video, output: Path) -> None:
+        """Writes the overlay video, and the frames where they are to be labelled."""
+        name = video.path.name
+        frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
+        with OverlayVideo(output, video.rate, video.time_base) as drawn:
+            for number, frame in enumerate(frames):
+                time = float(frame.stamp * video.time_base)
+                analysis = Analysis(
+                    frame.image, self._segmenter, self._settings, tracker=self._tracker, time=time
+                )
+                drawn.write(frame._replace(image=analysis.overlay))
+                place = {'frame': number, 'time': time}
+                self.records.append({**self.recorder.record(name, analysis), **place})
+                if self._frames:
+                    write_image(self._frames / frame_name(name, number), frame.image)
 
 
 class OverlayVideo:

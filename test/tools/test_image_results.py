@@ -22,6 +22,10 @@ from rock_seg_ros.tools.image_results import (
 )
 
 
+def write(stem, name, analysis):
+    return write_results(stem, image_record(name, analysis), analysis)
+
+
 def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
     for name in ('b.PNG', 'a.jpg', 'notes.txt', 'c.tiff'):
         (tmp_path / name).touch()
@@ -38,7 +42,7 @@ def test_a_folder_or_glob_without_images_is_refused(tmp_path, given):
 
 def test_the_record_is_what_programs_read(scene, segmenter):
     record = json.loads(json.dumps(image_record('a.png', Analysis(scene, segmenter))))
-    assert list(record) == ['image', 'width', 'height', 'rocks']
+    assert list(record) == ['image', 'width', 'height', 'scale', 'rocks']
     assert (record['image'], record['width'], record['height']) == ('a.png', 64, 48)
     assert record['rocks'][0] == {
         'id': 1,
@@ -47,6 +51,17 @@ def test_the_record_is_what_programs_read(scene, segmenter):
         'area': 200,
         'bbox': [8, 4, 20, 10],
         'polygon': record['rocks'][0]['polygon'],
+        'diameter': pytest.approx(2 * (200 / np.pi) ** 0.5, abs=0.01),
+        'long_axis': pytest.approx(20, rel=0.2),
+        'short_axis': pytest.approx(10, rel=0.3),
+        'orientation': pytest.approx(0, abs=0.1),
+        'perimeter': pytest.approx(60, rel=0.05),
+        'circularity': pytest.approx(0.7, abs=0.06),
+        'diameter_mm': None,
+        'long_axis_mm': None,
+        'short_axis_mm': None,
+        'position': [None, None, None],
+        'distance': None,
     }
     corners = {tuple(point) for point in record['rocks'][0]['polygon']}
     assert corners == {(8, 4), (27, 4), (27, 13), (8, 13)}
@@ -54,7 +69,7 @@ def test_the_record_is_what_programs_read(scene, segmenter):
 
 
 def test_mask_overlay_and_record_have_the_images_size(tmp_path, scene, segmenter):
-    write_results(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
+    write(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
     files = sorted(path.name for path in (tmp_path / 'new').iterdir())
     assert files == ['a.b.json', 'a.b_mask.png', 'a.b_overlay.jpg']
     mask = cv2.imread(str(tmp_path / 'new/a.b_mask.png'), cv2.IMREAD_UNCHANGED)
@@ -88,7 +103,7 @@ def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
 
 def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path, segmenter):
     wide = np.full((2, 65_501, 3), 220, np.uint8)
-    problem = write_results(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
+    problem = write(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
     assert problem == 'no overlay: JPEG cannot hold 65501×2 pixels'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.json', 'a_mask.png']
 
@@ -96,7 +111,7 @@ def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path
 def test_an_image_whose_record_cannot_be_written_leaves_nothing_behind(tmp_path, scene, segmenter):
     (tmp_path / 'a.json').mkdir()
     with pytest.raises(OSError):
-        write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+        write(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
     assert [path.name for path in tmp_path.iterdir()] == ['a.json']
 
 
@@ -107,7 +122,7 @@ def test_a_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
 
 
 def test_only_our_own_record_counts_as_ours(tmp_path, scene, segmenter):
-    write_results(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    write(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
     assert is_result_file(result_paths(tmp_path / 'a')[2])
     for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):
         (tmp_path / 'b.json').write_bytes(content)

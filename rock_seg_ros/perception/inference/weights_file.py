@@ -91,6 +91,17 @@ def embedded_name(device: str = 'auto', backend: str = 'auto', precision: str = 
     return ON_CPU if device == 'cpu' else ON_CUDA
 
 
+def weights_path(
+    path: str | os.PathLike[str] = '',
+    device: str = 'auto',
+    backend: str = 'auto',
+    precision: str = 'auto',
+) -> Path:
+    """Returns the file that `load_weights` reads for the same arguments."""
+    name = str(path) or embedded_name(device, backend, precision)
+    return embedded_path(name) if name in EMBEDDED else Path(path)
+
+
 def load_weights(
     path: str | os.PathLike[str] = '',
     device: str = 'auto',
@@ -110,8 +121,7 @@ def load_weights(
     Raises:
         WeightsError: The file is missing, damaged, foreign, or of a future format.
     """
-    name = str(path) or embedded_name(device, backend, precision)
-    file = embedded_path(name) if name in EMBEDDED else Path(path)
+    file = weights_path(path, device, backend, precision)
     readers = {'.safetensors': _read_safetensors, '.onnx': _read_onnx}
     readers.update(dict.fromkeys(TORCH_SUFFIXES, read_checkpoint))
     suffix = file.suffix.lower()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the record of an image: its rocks with their sizes, its scale, and how they were found."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.geometry.scale import (
+    Scale,
+    ScaleError,
+    scale_from_points,
+    scale_from_tag,
+    tag_families,
+)
+from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import weights_path
+from rock_seg_ros.tools.image_results import image_record
+from rock_seg_ros.tools.main import UsageError
+
+# Options that change which rocks are found; device, precision, backend and threshold are added.
+SETTINGS = (
+    'preset', 'output_stride', 'input_size', 'tile', 'tile_overlap', 'min_area', 'max_rocks',
+    'polygon_tolerance', 'split_touching', 'track', 'ignore_mask', 'significant_bits',
+)  # fmt: skip
+
+
+def add_scale_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that give sizes in mm without a calibrated camera."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        '--mm-per-px', type=_above_zero, metavar='X',
+        help='millimetres per pixel of all images, which gives sizes in mm',
+    )  # fmt: skip
+    group.add_argument(
+        '--scale-tag', type=_tag, metavar='FAMILY:SIDE_MM',
+        help='measure the scale of each image from an ArUco or AprilTag marker in it, of this'
+        ' family and with a black square of this side, such as apriltag_36h11:50',
+    )  # fmt: skip
+    group.add_argument(
+        '--scale-points', type=float, nargs=5, metavar=('X1', 'Y1', 'X2', 'Y2', 'MM'),
+        help='two points of the image, px, that are MM millimetres apart, such as the ends of a'
+        ' scale bar; for images that are all taken from the same distance',
+    )  # fmt: skip
+
+
+class Recorder:
+    """Makes the records of images.
+
+    Attributes:
+        made_by: Version, weights and settings, so that a figure can be traced.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, segmenter: Segmenter) -> None:
+        """Reads the options.
+
+        Args:
+            arguments: The options of the network and, where the command has them, of the scale.
+            segmenter: The network that finds the rocks.
+
+        Raises:
+            UsageError: The scale is not valid.
+            OSError: The weights file cannot be read.
+        """
+        self.made_by = _made_by(arguments, segmenter)
+        self._measure = _scale_source(arguments)
+
+    def record(self, name: str, analysis: Analysis) -> dict[str, Any]:
+        """Returns the record of an image, without `made_by`.
+
+        An image without the marker that `--scale-tag` names has no sizes in mm; its record gives
+        the reason as `scale.problem`.
+        """
+        scale, problem = None, ''
+        if self._measure:
+            try:
+                scale = self._measure(analysis.image)
+            except ScaleError as error:
+                problem = str(error)
+        return image_record(name, analysis, scale, problem)
+
+
+def scale_problem(record: dict[str, Any]) -> str:
+    """Returns why an image has no scale although one was asked for; '' if it has one."""
+    return (record['scale'] or {}).get('problem', '')
+
+
+def _made_by(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    weights = weights_path(
+        arguments.weights, arguments.device, arguments.backend, arguments.precision
+    )
+    with weights.open('rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    given = vars(arguments)
+    settings = {name: _plain(given[name]) for name in SETTINGS if name in given}
+    ran = {name: str(getattr(segmenter, name)) for name in ('device', 'precision', 'backend')}
+    card = segmenter.card
+    threshold = card.threshold if arguments.threshold is None else arguments.threshold
+    return {
+        'version': _version(),
+        'weights': weights.name,
+        'weights_sha256': digest,
+        'classes': list(card.classes),
+        'rock_classes': list(card.rock_classes),
+        'settings': {'threshold': threshold, **settings, **ran},
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version('rock_seg_ros')
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return 'unknown'
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _scale_source(
+    arguments: argparse.Namespace,
+) -> Callable[[NDArray[np.uint8]], Scale] | None:
+    given = vars(arguments)
+    fixed: Scale | None = None
+    if given.get('mm_per_px'):
+        fixed = Scale(arguments.mm_per_px, 'given')
+    elif given.get('scale_points'):
+        fixed = _scale_of_points(*arguments.scale_points)
+    elif given.get('scale_tag'):
+        family, side = arguments.scale_tag
+        return lambda image: scale_from_tag(image, family, side)
+    return None if fixed is None else lambda _: fixed
+
+
+def _scale_of_points(x1: float, y1: float, x2: float, y2: float, mm: float) -> Scale:
+    if not mm > 0 or not all(map(math.isfinite, (x1, y1, x2, y2, mm))):
+        raise UsageError(f'--scale-points: MM must be above 0 and all values finite, not {mm:g}')
+    try:
+        return scale_from_points((x1, y1), (x2, y2), mm)
+    except ScaleError as error:
+        raise UsageError(f'--scale-points: {error}') from None
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'must be above 0, not {text}')
+    return value
+
+
+def _tag(text: str) -> tuple[str, float]:
+    family, _, side = text.rpartition(':')
+    if family.lower() not in tag_families():
+        legal = ', '.join(tag_families())
+        raise argparse.ArgumentTypeError(
+            f'must be FAMILY:SIDE_MM, such as apriltag_36h11:50, not {text}; families: {legal}'
+        )
+    try:
+        return family.lower(), _above_zero(side)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'the side must be a number of mm, not {side}') from None

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run has found, as its records tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of a run, from which all other files are derived.
+
+    Attributes:
+        name: Name of the folder, video or bag.
+        records: The records in their order, with `made_by`. They can be iterated several times.
+        files: The image file of each record; one that does not exist for a frame of a video or bag
+            that is not exported.
+        overlays: Returns the overlays of the records of these places, H×W×3 uint8 RGB; None for one
+            that does not exist.
+    """
+
+    name: str
+    records: Iterable[Record]
+    files: Sequence[Path]
+    overlays: Callable[[Sequence[int]], Iterator[NDArray[np.uint8] | None]]
+
+
+class StoredRecords:
+    """Records that are read from their JSON files each time, so that memory holds one of them."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Takes the JSON files in the order of the records."""
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[Record]:
+        for path in self._paths:
+            yield json.loads(path.read_bytes())
+
+
+def frame_name(name: str, number: int) -> str:
+    """Returns the name of the image file of a frame of a video or bag; `number` from 0."""
+    return f'{Path(name).stem}_{number:06d}.jpg'
