@@ -60,7 +60,7 @@ build() {
     install --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
   else
     echo "No lock file for this Python on $(uname -m): what is installed is pinned, but not checked against hashes"
-    for file in requirements.txt requirements-training.txt requirements-test.txt; do
+    for file in requirements.txt requirements-extras.txt requirements-training.txt requirements-test.txt; do
       pins+=(-r "$here/$file")
     done
     [[ -n $distro ]] || pins+=(-r "$here/requirements-ros.txt")
@@ -77,7 +77,7 @@ python=$("$python" -c 'import sys; print(sys._base_executable)' 2>/dev/null) &&
 refuse_python "$identity"
 read -r major minor _ <<<"$identity"
 locked=$here/lock/python$major.$minor
-key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements{-ros,-test,-training,}.txt "$here"/lock/[!d]*; } | sha256sum | cut -d' ' -f1)
+key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements{-extras,-ros,-test,-training,}.txt "$here"/lock/[!d]*; } | sha256sum | cut -d' ' -f1)
 if [[ ${1:-} == --key ]]; then
   echo "$key"
   exit
@@ -85,7 +85,7 @@ fi
 exec 9<"$here"
 flock 9
 if [[ $(cat "$stamp" 2>/dev/null) != "$key" ]]; then
-  echo "Setting up $venv: some minutes and 6 GB, once"
+  echo "Setting up $venv: some minutes and 8 GB, once"
   build
   echo "$key" >"$stamp"
 fi

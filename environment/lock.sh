@@ -6,7 +6,7 @@ set -euo pipefail
 export LC_ALL=C
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
-requirements=(requirements.txt requirements-training.txt requirements-test.txt)
+requirements=(requirements.txt requirements-extras.txt requirements-training.txt requirements-test.txt)
 
 lock() {
   local target=$1
@@ -26,4 +26,4 @@ for version in 3.11 3.12 3.13; do
   # Only where no ROS is sourced, in the versions that the rest is in.
   lock "lock/python$version-ros.txt" requirements-ros.txt --constraints "lock/python$version.txt" "$@"
 done
-cat requirements{-ros,-test,-training,}.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256
+cat requirements{-extras,-ros,-test,-training,}.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256

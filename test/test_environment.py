@@ -105,7 +105,7 @@ def test_the_key_changes_with_each_of_its_inputs(set_up: SetUp) -> None:
             continue
         pins.write_text(pins.read_text() + 'another==1.0\n')
         keys.append(set_up.key())
-    assert len(set(keys)) == len(keys) == 17
+    assert len(set(keys)) == len(keys) == 18
 
 
 def test_the_documentation_does_not_change_the_key(set_up: SetUp) -> None:
@@ -193,7 +193,9 @@ def test_where_there_is_no_lock_file_the_pins_are_taken_and_that_is_told(
     assert 'not checked against hashes' in result.stdout
     assert machine in result.stdout
     _, pins, _ = set_up.calls()
-    for name in ('requirements', 'requirements-training', 'requirements-test'):
+    for name in (
+        'requirements', 'requirements-extras', 'requirements-training', 'requirements-test',
+    ):  # fmt: skip
         assert f'-r {set_up.environment}/{name}.txt' in pins
     assert 'requirements-ros' not in pins
 

@@ -47,7 +47,7 @@ def test_its_lines_of_python_write_an_overlay(
 ) -> None:
     (tmp_path / 'demo').symlink_to(ROOT / 'demo')
     monkeypatch.chdir(tmp_path)
-    lines = re.search(r'## Python\n\n((?:    .*\n)+)', README)
+    lines = re.search(r'## Python\n\n.*\n\n((?:    .*\n)+)', README)
     assert lines is not None
     exec(textwrap.dedent(lines[1]), {})
     assert (tmp_path / 'overlay.png').stat().st_size > 10_000

@@ -139,8 +139,9 @@ class Parameters:
     )
     depth_topics: tuple[str, ...] = _parameter(
         (),
-        'Depth topics of the cameras in image_topics, in the same order. Empty: no camera has '
-        'depth; the one camera of an empty image_topics uses the topic depth.',
+        'Depth topics of the cameras in image_topics, in the same order; an empty string is a '
+        'camera without depth. Empty: no camera has depth; the one camera of an empty '
+        'image_topics uses the topic depth.',
     )
     image_transport: str = _parameter(
         'raw',
@@ -356,6 +357,8 @@ def _check(spec: Field[Any], value: Any) -> None:
 def _check_topics(name: str, topics: tuple[str, ...]) -> None:
     """Refuses with ValueError topics that are none, and the same one twice."""
     for number, topic in enumerate(topics):
+        if name == 'depth_topics' and not topic:
+            continue
         try:
             validate_topic_name(topic)
         except InvalidTopicNameException as error:

@@ -153,6 +153,14 @@ def test_image_topics_are_a_list_of_strings_and_none_where_nobody_gives_them(mak
     assert read_parameters(given).image_topics == ('/front/image_raw', '/rear/image_raw')
 
 
+def test_one_of_several_cameras_may_have_no_depth(make_node):
+    node = make_node(
+        image_topics=['/front/image', '/rear/image'], depth_topics=['/front/depth', '']
+    )
+    declare_parameters(node)
+    assert read_parameters(node).depth_topics == ('/front/depth', '')
+
+
 def test_weights_are_confined_to_weights_folder(tmp_path):
     folder = tmp_path / 'folder'
     folder.mkdir()
