@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -32,11 +33,11 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 def folder_beside(target: Path) -> Iterator[Path]:
     """Yields a new folder beside a target, whose own folder is made; it is removed in the end.
 
-    Those that killed processes have left there are removed first. A folder in use is known by its
-    lock, which ends with its process.
+    Those that killed processes have left there are removed before the first one of this process. A
+    folder in use is known by its lock, which ends with its process.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target.parent)
+    _remove_leftovers(target.parent.resolve())
     while True:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=PREFIX) as folder:
             held = os.open(folder, os.O_RDONLY)
@@ -60,6 +61,7 @@ def _lock(folder: int, wait: bool = True) -> bool:
     return True
 
 
+@functools.cache  # listing a folder of many results for each new one would take ever longer
 def _remove_leftovers(parent: Path) -> None:
     for left in parent.iterdir():
         if NAME.fullmatch(left.name) and left.is_dir() and not left.is_symlink():

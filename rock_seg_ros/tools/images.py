@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from rock_seg_ros.perception.analysis import Analysis, Settings
+from rock_seg_ros.perception.analysis import Analysis, segment_together
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import read_rgb
-from rock_seg_ros.perception.inference.segmenter import Segmenter
+from rock_seg_ros.perception.inference.weights_file import auto_device
 from rock_seg_ros.tools.image_results import (
     MAX_LISTED_FILES,
     describe_skipped_files,
@@ -25,6 +25,7 @@ from rock_seg_ros.tools.image_results import (
     result_paths,
     write_results,
 )
+from rock_seg_ros.tools.jobs import Outcome, add_job_options, positive, run_tasks
 from rock_seg_ros.tools.main import FAILED, UsageError, print_message, reason
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -32,12 +33,14 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.progress import progress
 from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
 from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
 from rock_seg_ros.tools.results.results import Results, StoredRecords
 
 # torch raises RuntimeError when it is out of memory.
 _IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
+GPU_BATCH = 8  # images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--output', type=Path, required=True, metavar='OUT',
         help='output folder for NAME_mask.png, NAME_overlay.jpg and NAME.json',
     )  # fmt: skip
+    parser.add_argument(
+        '--batch', type=positive, metavar='N',
+        help='number of images that go through the network together, where they have one size;'
+        f' reduce it if memory runs out (default: {GPU_BATCH} on a GPU, 1 on a CPU)',
+    )  # fmt: skip
+    add_job_options(parser, 'image')
     add_export_options(parser)
     add_scale_options(parser)
     add_network_options(parser)
@@ -61,56 +70,107 @@ def run(arguments: argparse.Namespace) -> int:
     images = find_images(arguments.inputs)
     _refuse_collisions(images, arguments.output)
     check_exports(arguments, images, _written_files(images, arguments.output))
-    processor = _ImageProcessor(arguments, segmenter_of(arguments), settings_of(arguments))
-    succeeded = [processor.process(image) for image in tqdm(images, unit='image', file=sys.stderr)]
-    problems = write_exports(_results(processor.recorded, arguments), arguments)
+    size = arguments.batch or (GPU_BATCH if _on_gpu(arguments) else 1)
+    tasks = [images[start : start + size] for start in range(0, len(images), size)]
+    report = _Report()
+    with progress(total=len(images), unit='image') as bar:
+        for outcome in run_tasks(partial(ImageWorker, arguments), tasks, arguments):
+            report.take(outcome)
+            bar.update()
+    recorded = [image for image in images if image in report.recorded]
+    problems = write_exports(_results(recorded, arguments), arguments)
     for line in problems:
         print_message('images', line)
-    return 0 if all(succeeded) and not problems else FAILED
+    return FAILED if report.failed or problems else 0
 
 
-class _ImageProcessor:
-    """Segments images one by one, writes their results and reports failures.
+def _on_gpu(arguments: argparse.Namespace) -> bool:
+    device = arguments.device
+    if device == 'auto':
+        device = auto_device(arguments.backend, arguments.precision)
+    return device != 'cpu'
 
-    Attributes:
-        recorded: The images that have a record.
-    """
 
-    def __init__(
-        self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Settings
-    ) -> None:
+class ImageWorker:
+    """Segments images with a network of its own and writes their results."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Loads the network.
+
+        Args:
+            arguments: The options of the command.
+
+        Raises:
+            ValueError: The weights, the scale or the ignore mask cannot be used.
+        """
         self._arguments = arguments
-        self.recorded: list[Path] = []
-        self._recorder = Recorder(arguments, segmenter)
-        self._segmenter = segmenter
-        self._settings = settings
-        self._scaled = 0  # number of files whose bit depth was guessed
+        self._segmenter = segmenter_of(arguments)
+        self._settings = settings_of(arguments)
+        self._recorder = Recorder(arguments, self._segmenter)
 
-    def process(self, path: Path) -> bool:
-        """Processes an image; returns whether all its results were written."""
-        depth = BitDepth(
-            self._arguments.significant_bits, lambda text: self._report_bit_depth(f'{path}: {text}')
-        )
+    def __call__(self, paths: Sequence[Path]) -> list[Outcome]:
+        """Processes images, those of one size together in the network.
+
+        Returns:
+            One outcome per image, in their order.
+        """
+        read = [self._read(path) for path in paths]
+        analyses = [analysis for analysis, _ in read if isinstance(analysis, Analysis)]
+        if len(analyses) > 1:
+            # An image that fails fails again by itself below, and the others do not.
+            with suppress(*_IMAGE_ERRORS):
+                segment_together(analyses)
+        return [self._write(path, *found) for path, found in zip(paths, read, strict=True)]
+
+    def _read(self, path: Path) -> tuple[Analysis | str, tuple[str, ...]]:
+        """Returns the image, or why it cannot be read, and how its bits were scaled."""
+        notes: list[str] = []
+        depth = BitDepth(self._arguments.significant_bits, notes.append)
         try:
             image = read_rgb(path, depth, self._arguments.max_pixels)
-            analysis = Analysis(image, self._segmenter, self._settings)
+            return Analysis(image, self._segmenter, self._settings), tuple(notes)
+        except _IMAGE_ERRORS as error:
+            return reason(error), tuple(notes)
+
+    def _write(self, path: Path, analysis: Analysis | str, notes: tuple[str, ...]) -> Outcome:
+        if isinstance(analysis, str):
+            return Outcome(path, analysis, notes)
+        try:
             record = self._recorder.record(path.name, analysis)
             record['made_by'] = self._recorder.made_by
             problem = write_results(self._arguments.output / path.stem, record, analysis)
-            problem = problem or scale_problem(record)
-            self.recorded.append(path)
+            return Outcome(path, problem or scale_problem(record), notes, written=True)
         except _IMAGE_ERRORS as error:
-            problem = reason(error)
-        if problem:
-            print_message('images', problem if str(path) in problem else f'{path}: {problem}')
-        return not problem
+            return Outcome(path, reason(error), notes)
 
-    def _report_bit_depth(self, text: str) -> None:
-        self._scaled += 1
-        if self._scaled <= MAX_LISTED_FILES:
-            print_message('images', f'{text}; {BITS_HINT}')
-        elif self._scaled == MAX_LISTED_FILES + 1:
-            print_message('images', 'the same holds for other files, which are not listed')
+
+class _Report:
+    """Prints what became of the images.
+
+    Attributes:
+        recorded: The images that have a record.
+        failed: Number of images with a problem.
+    """
+
+    def __init__(self) -> None:
+        self.recorded: set[Path] = set()
+        self.failed = 0
+        self._scaled = 0  # number of files whose bit depth was guessed
+
+    def take(self, outcome: Outcome) -> None:
+        """Prints the lines of an image."""
+        path, problem, notes, written = outcome
+        for note in notes:
+            self._scaled += 1
+            if self._scaled <= MAX_LISTED_FILES:
+                print_message('images', f'{path}: {note}; {BITS_HINT}')
+            elif self._scaled == MAX_LISTED_FILES + 1:
+                print_message('images', 'the same holds for other files, which are not listed')
+        if problem:
+            self.failed += 1
+            print_message('images', problem if str(path) in problem else f'{path}: {problem}')
+        if written:
+            self.recorded.add(path)
 
 
 def _written_files(images: Sequence[Path], output: Path) -> Iterator[Path]:

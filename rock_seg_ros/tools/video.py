@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,6 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.errors import first_line
@@ -31,6 +29,7 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.progress import progress
 from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
 from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
 from rock_seg_ros.tools.results.results import Results, frame_name
@@ -264,7 +263,7 @@ class _Drawing:
     def draw(self, video: Video, output: Path) -> None:
         """Writes the overlay video, and the frames where they are to be labelled."""
         name = video.path.name
-        frames = tqdm(video.frames(), total=video.count or None, unit='frame', file=sys.stderr)
+        frames = progress(video.frames(), total=video.count or None, unit='frame')
         with OverlayVideo(output, video.rate, video.time_base) as drawn:
             for number, frame in enumerate(frames):
                 time = float(frame.stamp * video.time_base)

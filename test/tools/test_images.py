@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from rock_seg_ros.perception.image_io import image_files
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.tools import images as command
 from rock_seg_ros.tools.main import main
+
+SAMPLE = Path(__file__).parents[2] / 'demo/samples/images/332.webp'
 
 
 @pytest.fixture
@@ -222,3 +226,60 @@ def test_a_file_name_has_no_power_over_the_terminal(find_rocks, images, capsys):
     evil.write_bytes(b'no image')
     assert find_rocks(images) == 1
     assert '\x1b' not in capsys.readouterr().err.replace('\x1b[A', '')  # which tqdm writes
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Five images with rocks, of two sizes, and a file that is none."""
+    folder = tmp_path / 'photographs'
+    folder.mkdir()
+    rocks = cv2.resize(cv2.imread(str(SAMPLE)), (160, 120), interpolation=cv2.INTER_AREA)
+    for number in range(5):
+        image = np.roll(rocks, 9 * number, 1)[: 120 if number < 4 else 96]
+        cv2.imwrite(str(folder / f'{number}.png'), image)
+    (folder / '2a.png').write_bytes(b'no image')
+    return folder
+
+
+@pytest.mark.parametrize(
+    'options', [['--batch', '3'], ['--jobs', '2', '--batch', '2']], ids=['batch', 'jobs']
+)
+def test_batches_and_jobs_give_the_same_files_and_messages_as_one_image_after_the_other(
+    photographs, tmp_path, capsys, options
+):
+    def find(out, *more):
+        settings = ('--device', 'cpu', '--min-area', '4')
+        status = main(['images', str(photographs), '-o', str(tmp_path / out), *settings, *more])
+        files = {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        return status, told(capsys), files
+
+    alone, together = find('alone'), find('together', *options)
+    assert alone == together
+    assert len(alone[2]) == 15
+    assert json.loads(alone[2]['0.json'])['rocks']
+
+
+def test_images_of_a_batch_go_through_the_network_together(
+    photographs, tmp_path, weights_file, monkeypatch
+):
+    batches = []
+    segment = Segmenter.segment_batch
+
+    def count(self, images, threshold=None):
+        batches.append(len(images))
+        return segment(self, images, threshold)
+
+    monkeypatch.setattr(Segmenter, 'segment_batch', count)
+    given = ['--weights', str(weights_file), '--device', 'cpu', '--batch', '3']
+    assert main(['images', str(photographs), '-o', str(tmp_path / 'out'), *given]) == 1
+    assert batches == [3, 2]
+
+
+def test_an_image_that_fails_in_a_batch_does_not_harm_the_others(
+    images, tmp_path, capsys, scene, nan_segmenter, monkeypatch
+):
+    monkeypatch.setattr(command, 'segmenter_of', lambda _: nan_segmenter)
+    cv2.imwrite(str(images / 'a.png'), np.full_like(scene, 255))
+    assert main(['images', str(images), '-o', str(tmp_path / 'out'), '--batch', '2']) == 1
+    assert len(told(capsys)) == 1
+    assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']

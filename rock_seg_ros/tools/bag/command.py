@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rclpy.serialization import serialize_message
-from tqdm import tqdm
 
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
@@ -45,6 +43,7 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.progress import progress
 
 if TYPE_CHECKING:
     from rock_seg_ros.tools.bag.report import Record
@@ -211,7 +210,7 @@ def _frames(
     messages = _copying(bag.messages(topics.values()), writer, copied)
     first_info = whole_first(bag, sources.info) if sources.info else None
     found = frames(messages, sources, tolerance, first_info)
-    with tqdm(found, total=sources.image.count, unit='image', file=sys.stderr) as shown:
+    with progress(found, total=sources.image.count, unit='image') as shown:
         yield from shown
 
 
