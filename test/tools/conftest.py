@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +19,30 @@ from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
 IMAGE = 'sensor_msgs/msg/CompressedImage'
 START = 1_391_040_000
+
+WORK = """
+import os, signal
+from pathlib import Path
+from rock_seg_ros.tools.jobs import Outcome
+
+class Work:
+    def __init__(self, folder):
+        if (folder / 'no network').exists():
+            raise ValueError('no network here')
+        (folder / f'network {os.getpid()}').touch()
+        self.folder = folder
+
+    def __call__(self, task):
+        return [self.take(path) for path in task]
+
+    def take(self, path):
+        with (self.folder / f'tries {path}').open('a') as tries:
+            tries.write(f'{os.getpid()}\\n')
+        tries = (self.folder / f'tries {path}').read_text().splitlines()
+        if path.name == 'fatal' or (path.name == 'unlucky' and len(tries) == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Outcome(path, 'is bad' if path.name == 'bad' else '', ('a note',))
+"""
 
 
 class BrightSegmenter:
@@ -80,3 +108,14 @@ def demo_data(tmp_path, scene):
 @pytest.fixture
 def make_compressed():
     return SimpleNamespace(type=IMAGE, message=compressed)
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Makes a worker that writes down its processes and tries, in a module that others import."""
+    (tmp_path / 'work_for_tests.py').write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{Path(__file__).parents[2]}')
+    module = importlib.import_module('work_for_tests')
+    yield partial(module.Work, tmp_path)
+    del sys.modules['work_for_tests']

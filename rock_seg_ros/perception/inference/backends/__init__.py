@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import torch
@@ -35,3 +36,9 @@ class PartedBackend(Backend, Protocol):
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
+
+
+def threads_from_environment() -> int:
+    """Returns OMP_NUM_THREADS, which not every runtime reads by itself; 0 = it is not set."""
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    return int(given) if given.isdecimal() else 0

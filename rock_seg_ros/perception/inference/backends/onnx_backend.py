@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.inference.backends import threads_from_environment
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
 
 INPUT = 'images'
@@ -306,7 +307,7 @@ class OnnxBackend:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads_from_environment() or len(os.sched_getaffinity(0))
         # Threads that spin between images would take the cores that receive the next one.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         half = self.precision == 'fp16'

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rock_seg_ros.perception.inference.backends import threads_from_environment
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.quantization import quantize
@@ -165,5 +166,9 @@ def _compile(
         example = tuple(torch.zeros(1, *one) for one in inputs)
         traced = torch.jit.trace(_Part(model, method).eval(), example, check_trace=False)
         graph = openvino.convert_model(traced, input=[[-1, one[0], -1, -1] for one in inputs])
-    settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': HINTS[precision]}
+    settings = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': HINTS[precision],
+        'INFERENCE_NUM_THREADS': threads_from_environment(),  # 0 = its own choice
+    }
     return core.compile_model(graph, 'CPU', settings)

@@ -192,3 +192,15 @@ def test_a_signal_is_survived_after_a_network_was_let_go_in_another_thread(
     words = [sys.executable, '-c', LET_GO, str(weights_file)]
     said = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (said.returncode, said.stdout) == (0, 'handled\n'), said.stderr
+
+
+def test_it_uses_the_number_of_threads_that_the_environment_sets(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * 2
+
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    compiled = openvino_backend._compile(Doubled(), 'forward', [(3, 8, 8)], weights, 'fp32')
+    assert compiled.get_property('INFERENCE_NUM_THREADS') == 1

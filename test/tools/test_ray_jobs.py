@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same work on a local Ray cluster of two processor cores."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import cv2
+import pytest
+
+from rock_seg_ros.tools.jobs import DIED, run_tasks
+from rock_seg_ros.tools.main import main
+
+ray = pytest.importorskip('ray')
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / 'demo/samples/images/332.webp'
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Ray starts as many workers as there are cores."""
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1})
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('RAY_worker_niceness', '0')  # its own, 15, is too nice for a busy machine
+    yield
+    assert ray_processes() == []
+
+
+def ray_processes():
+    """Returns the command lines of the Ray processes that this process has started."""
+    found = []
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            state, parent = stat.read_text().rpartition(') ')[2].split()[:2]
+            if int(parent) == os.getpid() and state != 'Z':
+                found.append((stat.parent / 'cmdline').read_text())
+        except OSError:  # ended meanwhile
+            continue
+    return [line for line in found if 'ray' in line]
+
+
+def test_files_whose_worker_dies_are_tried_again_and_then_listed(make, tmp_path):
+    tasks = [['a'], ['fatal'], ['unlucky'], ['b', 'bad'], *([str(number)] for number in range(9))]
+    options = Namespace(ray='local', jobs=None, device='cpu')
+    found = run_tasks(make, [[Path(name) for name in task] for task in tasks], options)
+    problems = {str(path): problem for path, problem, _ in found}
+    assert problems.keys() == {name for task in tasks for name in task}
+    failed = {name: problem for name, problem in problems.items() if problem}
+    assert failed == {'fatal': DIED, 'bad': 'is bad'}
+    assert len((tmp_path / 'tries fatal').read_text().splitlines()) == 2
+    lost = 3  # each of its two tries, and the first of `unlucky`, cost a network
+    assert len(list(tmp_path.glob('network *'))) <= 2 + lost
+
+
+def test_images_get_the_same_files_as_without_ray(tmp_path, capsys):
+    rocks = cv2.resize(cv2.imread(str(SAMPLE)), (96, 64), interpolation=cv2.INTER_AREA)
+    for name in ('a.png', 'b.png'):
+        cv2.imwrite(str(tmp_path / name), rocks)
+    (tmp_path / 'bad.png').write_bytes(b'no image')
+
+    def find(out, *more):
+        given = ['images', str(tmp_path / '*.png'), '-o', str(tmp_path / out), '--device', 'cpu']
+        status = main([*given, *more])
+        files = {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        return status, capsys.readouterr().err, files
+
+    alone = find('alone')
+    assert find('cluster', '--ray', 'local') == alone
+    assert (alone[0], len(alone[2])) == (1, 6)
+
+
+def test_a_device_that_no_machine_of_the_cluster_has_is_named(make, monkeypatch):
+    for name, value in (('init', None), ('shutdown', None), ('cluster_resources', {'CPU': 2.0})):
+        monkeypatch.setattr(ray, name, lambda *_, value=value, **__: value)
+    options = Namespace(ray='local', jobs=None, device='cuda')
+    with pytest.raises(ValueError, match='device cuda needs a GPU'):
+        list(run_tasks(make, [[Path('a')]], options))
+
+
+def test_without_ray_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    cv2.imwrite(str(tmp_path / 'a.png'), cv2.imread(str(SAMPLE)))
+    monkeypatch.delitem(sys.modules, 'rock_seg_ros.tools.ray_jobs')
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    given = ['images', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out'), '--ray', 'local']
+    assert main(given) == 1
+    assert capsys.readouterr().err == 'rock_seg images: missing dependency: ray\n'
+
+
+def test_an_address_where_no_cluster_is_fails_at_once_with_one_line(tmp_path, capsys):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = server.getsockname()[1]
+    cv2.imwrite(str(tmp_path / 'a.png'), cv2.imread(str(SAMPLE)))
+    given = ['images', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out')]
+    assert main([*given, '--ray', f'127.0.0.1:{port}']) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f'rock_seg images: no Ray cluster at 127.0.0.1:{port}: ')
+    assert told.count('\n') == 1
