@@ -48,7 +48,7 @@ def test_files_whose_worker_dies_are_tried_again_and_then_listed(make, tmp_path)
     tasks = [['a'], ['fatal'], ['unlucky'], ['b', 'bad'], *([str(number)] for number in range(9))]
     options = Namespace(ray='local', jobs=None, device='cpu')
     found = run_tasks(make, [[Path(name) for name in task] for task in tasks], options)
-    problems = {str(path): problem for path, problem, _ in found}
+    problems = {str(path): problem for path, problem, *_ in found}
     assert problems.keys() == {name for task in tasks for name in task}
     failed = {name: problem for name, problem in problems.items() if problem}
     assert failed == {'fatal': DIED, 'bad': 'is bad'}

@@ -55,6 +55,7 @@ def measure_shape(mask: NDArray[np.uint8]) -> Shape:
     area = cv2.countNonZero(mask)
     long_axis = short_axis = orientation = np.nan
     if len(contour) >= MIN_ELLIPSE_POINTS:
+        cv2.setRNGSeed(0)  # it moves the points of a thin rock at random until an ellipse fits
         _, axes, angle = cv2.fitEllipseDirect(contour)  # the angle is that of the first axis
         short_axis, long_axis = sorted(axes)
         turned = 90 - angle if axes[1] >= axes[0] else -angle

@@ -64,3 +64,9 @@ def test_a_hole_takes_from_the_area_and_not_from_the_perimeter():
     cv2.circle(hollow, (40, 40), 10, 0, -1)
     assert measure_shape(hollow).perimeter == measure_shape(whole).perimeter
     assert measure_shape(hollow).circularity < measure_shape(whole).circularity
+
+
+def test_a_thin_rock_has_the_same_ellipse_each_time():
+    thin = np.zeros((40, 9), np.uint8)
+    thin[4:24, 3:5] = 255
+    assert len({measure_shape(thin) for _ in range(5)}) == 1
