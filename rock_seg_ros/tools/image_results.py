@@ -151,6 +151,8 @@ def is_result_file(path: Path) -> bool:
 def write_results(stem: Path, record: dict[str, Any], analysis: Analysis) -> str:
     """Writes mask, overlay and JSON file of an image, the JSON file last.
 
+    An earlier JSON file is removed first, so that one is never beside a mask of other settings.
+
     Args:
         stem: Folder and base name of the files.
         record: Content of the JSON file.
@@ -164,6 +166,7 @@ def write_results(stem: Path, record: dict[str, Any], analysis: Analysis) -> str
     """
     mask, overlay, record_file = result_paths(stem)
     problem, written = '', []
+    record_file.unlink(missing_ok=True)
     try:
         write_image(mask, analysis.mask)
         written.append(mask)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from rock_seg_ros.tools.progress import progress
 from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
 from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
 from rock_seg_ros.tools.results.results import Results, StoredRecords
+from rock_seg_ros.tools.resume import MadeBy, add_resume_option, check_same, finished_images
 
 # torch raises RuntimeError when it is out of memory.
 _IMAGE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, cv2.error)
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='number of images that go through the network together, where they have one size;'
         f' reduce it if memory runs out (default: {GPU_BATCH} on a GPU, 1 on a CPU)',
     )  # fmt: skip
+    add_resume_option(parser)
     add_job_options(parser, 'image')
     add_export_options(parser)
     add_scale_options(parser)
@@ -70,18 +72,32 @@ def run(arguments: argparse.Namespace) -> int:
     images = find_images(arguments.inputs)
     _refuse_collisions(images, arguments.output)
     check_exports(arguments, images, _written_files(images, arguments.output))
-    size = arguments.batch or (GPU_BATCH if _on_gpu(arguments) else 1)
-    tasks = [images[start : start + size] for start in range(0, len(images), size)]
+    finished, made_by = (
+        finished_images(images, arguments.output) if arguments.resume else (set(), None)
+    )
+    if finished:
+        print_message('images', f'{len(finished)} of {len(images)} images are finished already')
     report = _Report()
-    with progress(total=len(images), unit='image') as bar:
-        for outcome in run_tasks(partial(ImageWorker, arguments), tasks, arguments):
+    make = partial(ImageWorker, arguments, made_by)
+    with progress(total=len(images), done=len(finished), unit='image') as bar:
+        for outcome in run_tasks(make, _tasks(images, finished, arguments), arguments):
             report.take(outcome)
             bar.update()
-    recorded = [image for image in images if image in report.recorded]
+    done = report.recorded | finished
+    recorded = [image for image in images if image in done]
     problems = write_exports(_results(recorded, arguments), arguments)
     for line in problems:
         print_message('images', line)
     return FAILED if report.failed or problems else 0
+
+
+def _tasks(
+    images: Sequence[Path], finished: Collection[Path], arguments: argparse.Namespace
+) -> list[list[Path]]:
+    """Returns the batches; one without images if all are finished, which checks the settings."""
+    left = [image for image in images if image not in finished]
+    size = arguments.batch or (GPU_BATCH if _on_gpu(arguments) else 1)
+    return [left[start : start + size] for start in range(0, len(left), size)] or [[]]
 
 
 def _on_gpu(arguments: argparse.Namespace) -> bool:
@@ -94,19 +110,23 @@ def _on_gpu(arguments: argparse.Namespace) -> bool:
 class ImageWorker:
     """Segments images with a network of its own and writes their results."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, made_by: MadeBy | None = None) -> None:
         """Loads the network.
 
         Args:
             arguments: The options of the command.
+            made_by: How the results were made that are kept; None if there are none.
 
         Raises:
-            ValueError: The weights, the scale or the ignore mask cannot be used.
+            ValueError: The weights, the scale or the ignore mask cannot be used, or the results
+                that are kept were made with other settings.
         """
         self._arguments = arguments
         self._segmenter = segmenter_of(arguments)
         self._settings = settings_of(arguments)
         self._recorder = Recorder(arguments, self._segmenter)
+        if made_by is not None:
+            check_same(arguments.output, made_by, self._recorder.made_by)
 
     def __call__(self, paths: Sequence[Path]) -> list[Outcome]:
         """Processes images, those of one size together in the network.

@@ -27,10 +27,11 @@ from rock_seg_ros.perception.inference.weights_file import weights_path
 from rock_seg_ros.tools.image_results import image_record
 from rock_seg_ros.tools.main import UsageError
 
-# Options that change which rocks are found; device, precision, backend and threshold are added.
+# Options that change the results; device, precision, backend and threshold are added.
 SETTINGS = (
     'preset', 'output_stride', 'input_size', 'tile', 'tile_overlap', 'min_area', 'max_rocks',
     'polygon_tolerance', 'split_touching', 'track', 'ignore_mask', 'significant_bits',
+    'mm_per_px', 'scale_tag', 'scale_points', 'alpha',
 )  # fmt: skip
 
 
