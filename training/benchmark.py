@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures weights on everything that they are meant for: one table, one report.
+"""Evaluates weights on many sets of images, and writes tables and a report.
 
-Threshold and cutting are chosen on the one half of each validation set (`training.tune`), and
-what is reported is measured on the other.
+Each validation set has two halves: `training.tune` chooses the threshold on one, and this command
+reports on the other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.cases import (
     HALF_CHOICES,
     Case,
     SegmenterNetwork,
-    choose_cases,
+    available_cases,
     measure,
     parts_of,
 )
@@ -47,20 +47,20 @@ from training.writing import write_atomically, write_image
 
 SIZE = (640, 480)
 TIMING_SECONDS = 30.0
-MOST_RUNS = 20
+MAX_RUNS = 20
 PRINT = '-'
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a run of the benchmark gave.
+    """The results of a benchmark.
 
     Attributes:
-        networks: What each of them came to, on the same cases.
-        half: Which half of the validation sets was measured on.
-        missing: Name of a case that was left out → why.
-        against: Name of the weights that the others are compared with; empty = with none.
-        differences: Name of a network → name of a case → what `compare` returns.
+        networks: Results of the networks, on the same cases.
+        half: The half of the validation sets that was used.
+        missing: Name of a case that was not evaluated → reason.
+        against: Name of the weights that the others are compared with; empty = no comparison.
+        differences: Name of a network → name of a case → result of `compare`.
     """
 
     networks: list[NetworkResult]
@@ -70,15 +70,15 @@ class Benchmark:
     differences: dict[str, dict[str, Any]]
 
     def tables(self) -> list[Table]:
-        """Returns the table of figures, and that of differences where there are any."""
-        found = [figures_table(self.networks)]
+        """Returns the table of metrics, and the table of differences if there are any."""
+        tables = [figures_table(self.networks)]
         if self.differences:
             order = [result.name for result in self.networks[0].results]
-            found.append(differences_table(self.against, self.differences, order))
-        return found
+            tables.append(differences_table(self.against, self.differences, order))
+        return tables
 
     def text(self) -> str:
-        """Returns the tables and what is missing, for people."""
+        """Returns the tables and the missing cases as readable text."""
         lines = [as_text(table) + '\n' for table in self.tables()]
         lines += [f'half of the validation sets: {self.half}']
         lines += [f'missing: {name}: {reason}' for name, reason in self.missing.items()]
@@ -89,7 +89,7 @@ class Benchmark:
         return '\n\n'.join(f'{table.title}:\n\n{as_markdown(table)}' for table in self.tables())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all figures, of `summarize` and `compare`, as JSON can hold them."""
+        """Returns all results of `summarize` and `compare` as a JSON object."""
         return {
             'half': self.half,
             'missing': self.missing,
@@ -113,29 +113,29 @@ def run(
     pairs: Mapping[str, str],
     against: str = '',
 ) -> Benchmark:
-    """Measures every network on every case.
+    """Evaluates every network on every case.
 
     Args:
-        networks: By name, at least one.
-        cases: By name, those that are there.
+        networks: The networks by name, at least one.
+        cases: The cases by name, all with images.
         half: 'tune', 'report' or 'both'.
-        missing: Name of a case that was left out → why.
-        pairs: Name of a network → name of that which it is compared with.
+        missing: Name of a case that was not evaluated → reason.
+        pairs: Name of a network → name of the network that it is compared with.
         against: Name of the weights that the others are compared with.
 
     Raises:
-        DataError: As for `measure`.
+        DataError: The data of a case are invalid; see `measure`.
     """
-    image_result: dict[tuple[str, str], list[ImageResult]] = {}
-    for network, case, own in measure(networks, cases, half):
-        image_result.setdefault((network, case), []).append(own)
-    speeds = milliseconds(networks, _image(networks, cases, half))
-    measured = {
+    image_results: dict[tuple[str, str], list[ImageResult]] = {}
+    for network, case, result in measure(networks, cases, half):
+        image_results.setdefault((network, case), []).append(result)
+    speeds = milliseconds(networks, _timing_image(networks, cases, half))
+    results = {
         name: NetworkResult(
             name,
             network.card,
             [
-                Result(case, cases[case].conditions, image_result[name, case], cases[case].shown)
+                Result(case, cases[case].conditions, image_results[name, case], cases[case].shown)
                 for case in cases
             ],
             speeds[name],
@@ -143,9 +143,9 @@ def run(
         for name, network in networks.items()
     }
     differences = {
-        ours: _differences(measured[ours], measured[theirs]) for ours, theirs in pairs.items()
+        ours: _differences(results[ours], results[theirs]) for ours, theirs in pairs.items()
     }
-    return Benchmark(list(measured.values()), half, dict(missing), against, differences)
+    return Benchmark(list(results.values()), half, dict(missing), against, differences)
 
 
 def _differences(ours: NetworkResult, theirs: NetworkResult) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _differences(ours: NetworkResult, theirs: NetworkResult) -> dict[str, Any]:
     }
 
 
-def _image(
+def _timing_image(
     networks: Mapping[str, SegmenterNetwork], cases: Mapping[str, Case], half: str
 ) -> Pixels:
     """Returns the first image of the first case, scaled to `SIZE`."""
@@ -165,19 +165,19 @@ def _image(
 
 
 def milliseconds(networks: Mapping[str, SegmenterNetwork], image: Pixels) -> dict[str, float]:
-    """Returns the median time from an image to its mask, ms; the networks take turns.
+    """Returns the median time from an image to its mask per network, ms; the runs are interleaved.
 
     Args:
-        networks: By name.
+        networks: The networks by name.
         image: H×W×3 uint8 RGB.
     """
     runs = run_interleaved(
-        {name: partial(_run_once, own.segmenter, image) for name, own in networks.items()},
+        {name: partial(_run_once, net.segmenter, image) for name, net in networks.items()},
         TIMING_SECONDS,
-        MOST_RUNS,
+        MAX_RUNS,
     )
     return {
-        name: 1e3 * float(np.median([run.seconds for run in own])) for name, own in runs.items()
+        name: 1e3 * float(np.median([run.seconds for run in timed])) for name, timed in runs.items()
     }
 
 
@@ -188,7 +188,7 @@ def _run_once(segmenter: Segmenter, image: Pixels) -> Run:
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:
-    """Returns a short name of each weights file → the file, the whole path where two are alike."""
+    """Returns short name of a weights file → file; the full path is the name of duplicates."""
     short = [Path(file).stem if file else 'embedded' for file in weights]
     names = [
         file if short.count(name) > 1 else name for name, file in zip(short, weights, strict=True)
@@ -199,11 +199,11 @@ def _names(weights: Sequence[str]) -> dict[str, str]:
 def _load(
     given: Namespace,
 ) -> tuple[dict[str, SegmenterNetwork], dict[str, str], str]:
-    """Loads every weights file at every preset.
+    """Loads every weights file with every preset.
 
     Returns:
-        The networks by name; name of a network → name of that which it is compared with; name of
-        the weights that the others are compared with.
+        The networks by name; name of a network → name of the network that it is compared with; and
+        name of the weights that the others are compared with.
     """
     files = list(
         dict.fromkeys([*given.weights, *([] if given.against is None else [given.against])])
@@ -231,16 +231,22 @@ def _parser() -> ArgumentParser:
         default=list(EMBEDDED),
         help='weights files, resnet50 or light (default: both embedded networks)',
     )
-    parser.add_argument('--config', action='config', help='YAML file with `cases`')
+    parser.add_argument('--config', action='config', help='YAML file with these settings')
     parser.add_argument(
-        '--cases', type=dict[str, Case], required=True, help='name: what to measure'
+        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
     )
-    parser.add_argument('--only', nargs='+', type=str, default=[], help='names of cases')
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        type=str,
+        default=[],
+        help='names of the cases to evaluate (default: all whose images exist)',
+    )
     parser.add_argument(
         '--half',
         choices=HALF_CHOICES,
         default='report',
-        help='of each validation set; training.tune chooses by the other',
+        help='half of each validation set to evaluate on; training.tune uses the half tune',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
@@ -249,40 +255,49 @@ def _parser() -> ArgumentParser:
         nargs='+',
         choices=PRESETS,
         default=['auto'],
-        help='accuracy against speed, one or several',
+        help='trade-offs of accuracy and speed to evaluate, one or several',
     )
-    parser.add_argument('--output-stride', type=int, default=0, help="8 or 16; 0 = the preset's")
     parser.add_argument(
-        '--against', type=str, help='weights file that the others are compared with, image by image'
+        '--output-stride', type=int, default=0, help='8 or 16; 0 = that of the preset'
     )
-    parser.add_argument('--report', type=Path, help='write a report, OUT.html')
-    parser.add_argument('--run', type=Path, help="training's run folder: its curves, in the report")
+    parser.add_argument(
+        '--against',
+        type=str,
+        help='weights file that the others are compared with, by a paired bootstrap',
+    )
+    parser.add_argument('--report', type=Path, help='write a report as one HTML file')
+    parser.add_argument(
+        '--run', type=Path, help='run folder of the training, whose curves the report shows'
+    )
     parser.add_argument(
         '--sheet',
         type=Path,
-        help='write a contact sheet of the worst images, OUT.png or .jpg, one for each network;'
-        ' also of data that may not be passed on',
+        help='write a contact sheet (.png or .jpg) of the worst images per network; it may contain'
+        ' data that must not be redistributed',
     )
     parser.add_argument(
         '--json', nargs='?', const=PRINT, help='print one JSON object, or write it to a file'
     )
     parser.add_argument(
-        '--markdown', nargs='?', const=PRINT, help='print the tables in Markdown, or write them'
+        '--markdown',
+        nargs='?',
+        const=PRINT,
+        help='print the tables in Markdown, or write them to a file',
     )
     return parser
 
 
-def _measure(given: Namespace) -> tuple[Benchmark, dict[str, SegmenterNetwork]]:
+def _benchmark(given: Namespace) -> tuple[Benchmark, dict[str, SegmenterNetwork]]:
     networks, pairs, against = _load(given)
     classes = next(iter(networks.values())).card.classes
-    cases, missing = choose_cases(given.cases, given.only, classes, given.half)
+    cases, missing = available_cases(given.cases, given.only, classes, given.half)
     return run(networks, cases, given.half, missing, pairs, against), networks
 
 
 def _sheet_file(sheet: Path, network: str, several: bool) -> Path:
-    """Returns OUT.png, or OUT-NETWORK.png where there are several networks."""
-    own = ''.join(letter if letter.isalnum() else '_' for letter in network)
-    return sheet.with_stem(f'{sheet.stem}-{own}') if several else sheet
+    """Returns OUT.png, or OUT-NETWORK.png if there are several networks."""
+    suffix = ''.join(letter if letter.isalnum() else '_' for letter in network)
+    return sheet.with_stem(f'{sheet.stem}-{suffix}') if several else sheet
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -293,14 +308,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser.instantiate(parsed)
         curves = read_curves(given.run) if given.run else None
-        told, networks = _measure(given)
+        benchmark, networks = _benchmark(given)
         if given.report:
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
-            write_report(given.report, told.networks, command, curves, tables=told.tables()[1:])
-        for network in told.networks if given.sheet else []:
+            tables = benchmark.tables()[1:]
+            write_report(given.report, benchmark.networks, command, curves, tables=tables)
+        for network in benchmark.networks if given.sheet else []:
             file = _sheet_file(given.sheet, network.name, len(networks) > 1)
             write_image(file, worst_sheet(networks[network.name], network.results))
-        _tell(told, given)
+        _write_tables(benchmark, given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1
@@ -309,19 +325,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _tell(told: Benchmark, given: Namespace) -> None:
-    """Prints the tables as text, unless JSON or Markdown is to be printed; writes the others."""
-    printed = [
-        (given.json, json.dumps(told.to_json())),
-        (given.markdown, told.markdown()),
+def _write_tables(benchmark: Benchmark, given: Namespace) -> None:
+    """Writes JSON and Markdown; prints the tables as text unless one of these is printed."""
+    outputs = [
+        (given.json, json.dumps(benchmark.to_json())),
+        (given.markdown, benchmark.markdown()),
     ]
     if PRINT not in (given.json, given.markdown):
-        print(told.text())
-    for where, content in printed:
-        if where == PRINT:
+        print(benchmark.text())
+    for target, content in outputs:
+        if target == PRINT:
             print(content)
-        elif where:
-            write_atomically(Path(where), f'{content}\n'.encode())
+        elif target:
+            write_atomically(Path(target), f'{content}\n'.encode())
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What weights are measured and tuned on: cases, each a set of labelled images."""
+"""Cases: the sets of labelled images that weights are benchmarked and tuned on."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from training.evaluation import ImageResult, Perturbation, count_image, segment_
 from training.metrics import Window, windows
 
 HALF_CHOICES = ('report', 'tune', 'both')
-# A node reports the 200 largest rocks by default; what is measured is which are found at all.
-EVERY_ROCK = RockSettings(max_rocks=65535)
+# The limit of the node, 200 rocks by default, does not apply in an evaluation.
+ALL_ROCKS = RockSettings(max_rocks=65535)
 
 
 @dataclass
 class Case:
-    """One thing that is measured.
+    """One set of labelled images, with the way they are evaluated.
 
     Attributes:
         source: The labelled images.
         split: 'train', 'val' or 'all'.
-        conditions: What is done to the images first.
-        shown: Whether the report may show images of it; false for data that may not be passed on.
-        only: Patterns of image names such as 'moon_*'; images that match none are left out.
-            Empty: all are taken.
-        without: Patterns of image names that are left out.
-        tiles: Side of the tiles that large images are divided into for intervals and halves, px;
-            the network sees the whole image all the same. 0 = each image is one.
-        only_recall: Whether the labels are incomplete, so that nothing but recall is reported.
-        held_out: Whether nothing is ever chosen by it: it is in no half, and always reported whole.
-        weight: In the mean IoU by which `training.tune` chooses; 0 = none.
-        most_false_rock: Share of the pixels that are no rock which `training.tune` lets be called
-            rock at most, 0 to 1; None = any.
+        conditions: Perturbation of the images.
+        shown: Whether the report may show these images; false for data that must not be
+            redistributed.
+        only: Patterns of image names, such as 'moon_*'; only matching images are used. Empty = all.
+        without: Patterns of image names that are not used.
+        tiles: Side of the tiles that large images are divided into for intervals and halves, px.
+            The network still processes the whole image. 0 = images are not divided.
+        only_recall: Whether the labels are incomplete, so that only recall is reported.
+        held_out: Whether the case is never used to choose settings: it is not divided into halves,
+            and always reported as a whole.
+        weight: Weight in the mean IoU that `training.tune` maximizes; 0 = not used.
+        most_false_rock: Maximum false positive rate of pixels that `training.tune` allows, 0 to 1;
+            None = no limit.
     """
 
     source: DatasetConfig
@@ -59,7 +60,7 @@ class Case:
     most_false_rock: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be, with ValueError."""
+        """Checks the values; raises ValueError for an invalid one."""
         if self.tiles and self.tiles < 32:
             raise ValueError(f'tiles must be 0 or at least 32 px, not {self.tiles}')
         if self.weight < 0:
@@ -67,10 +68,10 @@ class Case:
         if self.most_false_rock is not None and not 0 <= self.most_false_rock <= 1:
             raise ValueError(f'most_false_rock must be 0 to 1, not {self.most_false_rock:g}')
 
-    def takes(self, name: str) -> bool:
-        """Whether an image of that name belongs to it."""
-        wanted = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
-        return wanted and not any(fnmatchcase(name, pattern) for pattern in self.without)
+    def includes(self, name: str) -> bool:
+        """Returns whether the image with this name is used."""
+        included = not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.without)
 
 
 class Part(NamedTuple):
@@ -79,7 +80,7 @@ class Part(NamedTuple):
     Attributes:
         case: Name of the case.
         sample: The image.
-        tiles: Those of it that are measured; None = all of it.
+        tiles: The tiles that are evaluated; None = the whole image.
     """
 
     case: str
@@ -88,75 +89,75 @@ class Part(NamedTuple):
 
 
 class Network(Protocol):
-    """What is measured."""
+    """A network that is evaluated."""
 
     @property
     def card(self) -> Card:
-        """The card of its weights."""
+        """Metadata of its weights."""
 
-    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
+    def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
+        """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""
 
 
-def choose_cases(
+def available_cases(
     cases: Mapping[str, Case], only: list[str], classes: tuple[str, ...], half: str
 ) -> tuple[dict[str, Case], dict[str, str]]:
-    """Leaves out the cases of which there is no image.
+    """Selects the cases whose images exist.
 
     Args:
-        cases: By name.
-        only: Names of those that are wanted, and must be there; empty = all that are there.
-        classes: Class names; the place is the class id.
+        cases: The cases by name.
+        only: Names of the cases to use, whose images must exist; empty = all with images.
+        classes: Class names; the index is the class id.
         half: 'tune', 'report' or 'both'.
 
     Returns:
-        The cases that are there, and why the others are not, by name.
+        The cases with images, and the reasons why others are missing, by name.
 
     Raises:
-        MissingDataError: One that is named in `only`, or every one, is not there.
-        DataError: One is there, and damaged.
-        ValueError: There is no case of a name in `only`.
+        MissingDataError: A case in `only`, or every case, has no images.
+        DataError: The data of a case are invalid.
+        ValueError: A name in `only` is unknown.
     """
-    strangers = sorted(set(only) - set(cases))
-    if strangers:
-        raise ValueError(f'there is no case {strangers[0]!r}; legal is {", ".join(cases)}')
-    there, missing = {}, {}
+    unknown = sorted(set(only) - set(cases))
+    if unknown:
+        raise ValueError(f'unknown case {unknown[0]!r}; legal are {", ".join(cases)}')
+    available, missing = {}, {}
     for name, case in cases.items():
         if only and name not in only:
             continue
         try:
             parts_of(name, case, classes, half)
-            there[name] = case
+            available[name] = case
         except MissingDataError as error:
             if only:
                 raise
             missing[name] = str(error)
-    if not there:
+    if not available:
         raise MissingDataError(f'no case has images: {"; ".join(missing.values())}')
-    return there, missing
+    return available, missing
 
 
 def parts_of(name: str, case: Case, classes: tuple[str, ...], half: str) -> list[Part]:
-    """Finds the images of a case.
+    """Lists the images of a case.
 
     Args:
-        name: Of the case.
-        case: What is measured.
-        classes: Class names; the place is the class id.
+        name: Name of the case.
+        case: The case.
+        classes: Class names; the index is the class id.
         half: 'tune', 'report' or 'both'.
 
     Raises:
-        MissingDataError: There are none.
-        DataError: As for `find_samples`.
+        MissingDataError: There are no images.
+        DataError: The data are invalid; see `find_samples`.
     """
-    samples = [s for s in find_samples(case.source, case.split, classes) if case.takes(s.name)]
+    samples = [s for s in find_samples(case.source, case.split, classes) if case.includes(s.name)]
     if not samples:
-        raise MissingDataError(f'{case.source.path}: no image of the names that are asked for')
+        raise MissingDataError(f'{case.source.path}: no image name matches only and without')
     units = [(sample, tile) for sample in samples for tile in _tiles(sample, case.tiles)]
     if not case.held_out:
         groups = [f'{sample.group} {tile}' if tile else sample.group for sample, tile in units]
         halves = halve(groups)
-        units = [u for u, own in zip(units, halves, strict=True) if half in ('both', own)]
+        units = [u for u, of in zip(units, halves, strict=True) if half in ('both', of)]
     elif half == 'tune':
         units = []
     if not units:
@@ -177,68 +178,68 @@ def _tiles(sample: Sample, side: int) -> list[Window] | list[None]:
 def measure(
     networks: Mapping[str, Network], cases: Mapping[str, Case], half: str
 ) -> Iterator[tuple[str, str, ImageResult]]:
-    """Measures networks on cases; an image is read once, and segmented once by each network.
+    """Evaluates networks on cases; each image is read once, and segmented once per network.
 
     Args:
-        networks: By name.
-        cases: By name, those that are there.
+        networks: The networks by name.
+        cases: The cases by name, all with images.
         half: 'tune', 'report' or 'both'.
 
     Yields:
-        Name of the network, name of the case, and what was counted; of a case always the same
-        images in the same order.
+        Name of the network, name of the case, and the result of an image. The images of a case have
+        the same order for all networks.
 
     Raises:
-        DataError: A file does not decode or does not fit its image.
+        DataError: A file cannot be decoded or does not match its image.
     """
     plans = {
         classes: _by_image(cases, classes, half)
         for classes in {network.card.classes for network in networks.values()}
     }
-    for image in tqdm(next(iter(plans.values())), unit='image', desc='measuring'):
+    for image in tqdm(next(iter(plans.values())), unit='image', desc='evaluating'):
         parts = {classes: plan[image] for classes, plan in plans.items()}
-        yield from _measure_image(networks, cases, parts)
+        yield from _evaluate_image(networks, cases, parts)
 
 
 def _by_image(
     cases: Mapping[str, Case], classes: tuple[str, ...], half: str
 ) -> dict[Path, list[Part]]:
-    found: dict[Path, list[Part]] = {}
+    parts: dict[Path, list[Part]] = {}
     for name, case in cases.items():
         for part in parts_of(name, case, classes, half):
-            found.setdefault(part.sample.image, []).append(part)
-    return found
+            parts.setdefault(part.sample.image, []).append(part)
+    return parts
 
 
-def _measure_image(
+def _evaluate_image(
     networks: Mapping[str, Network],
     cases: Mapping[str, Case],
     parts: Mapping[tuple[str, ...], list[Part]],
 ) -> Iterator[tuple[str, str, ImageResult]]:
-    """Measures all that is asked of one image; `parts` is by the class names of the networks."""
+    """Evaluates all parts of one image, which are grouped by the class names of the networks."""
     image: Pixels | None = None
     labels: dict[tuple[tuple[str, ...], int], Labelled] = {}
-    for classes, own in parts.items():
-        for place, part in enumerate(own):
-            labels[classes, place] = part.sample.read(image)
-            image = labels[classes, place].image
+    for classes, members in parts.items():
+        for index, part in enumerate(members):
+            labels[classes, index] = part.sample.read(image)
+            image = labels[classes, index].image
     assert image is not None
-    for conditions in dict.fromkeys(cases[part.case].conditions for part in own):
+    for perturbation in dict.fromkeys(cases[part.case].conditions for part in members):
         for name, network in networks.items():
-            found = network.segment(image, conditions)
-            for place, part in enumerate(parts[network.card.classes]):
+            found = network.segment(image, perturbation)
+            for index, part in enumerate(parts[network.card.classes]):
                 case = cases[part.case]
-                if case.conditions == conditions:
-                    label = labels[network.card.classes, place]
-                    for image_result in count_image(
-                        part.sample, label, found, EVERY_ROCK, part.tiles, case.only_recall
+                if case.conditions == perturbation:
+                    label = labels[network.card.classes, index]
+                    for result in count_image(
+                        part.sample, label, found, ALL_ROCKS, part.tiles, case.only_recall
                     ):
-                        yield name, part.case, image_result
+                        yield name, part.case, result
 
 
 @dataclass(frozen=True)
 class SegmenterNetwork:
-    """A network as the node runs it, at the threshold of its card.
+    """A network with the inference code of the node and the threshold of its metadata.
 
     Attributes:
         segmenter: The network on its device.
@@ -248,9 +249,9 @@ class SegmenterNetwork:
 
     @property
     def card(self) -> Card:
-        """The card of its weights."""
+        """Metadata of its weights."""
         return self.segmenter.card
 
-    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
-        return segment_perturbed(self.segmenter, image, conditions)
+    def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
+        """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""
+        return segment_perturbed(self.segmenter, image, perturbation)

@@ -39,25 +39,26 @@ DOWNLOAD_TIMEOUT = 1800  # s; the largest packages have a gigabyte
 
 
 class CollectError(RuntimeError):
-    """Nothing can be collected; the message is one line."""
+    """No image can be collected; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """An image in a Debian package, and what is known of it.
+    """An image in a Debian package.
 
     Attributes:
-        name: Stem of the files that are written, unique.
+        name: Stem of the output files, unique.
         split: 'train' or 'val'.
-        group: Scene that it shows; a scene is in one split only.
-        tags: What it shows, words separated by blanks.
-        package: Debian package that it is in.
-        version: Version of the package that was looked at.
-        path: Of the file in the package, without a leading slash.
-        sha256: Of the file, in hexadecimal digits.
-        licence: Of the file, as the package states it.
-        fill: RGB colour behind transparent pixels; None = the file has none.
-        ignore: N×2 polygons of x and y as shares of width and height, 0 to 1; rock or doubt there.
+        group: Scene that the image shows; a scene is in one split only.
+        tags: Content of the image, as words separated by blanks.
+        package: Name of the Debian package.
+        version: Version of the package for which the checksum is valid.
+        path: Path of the file in the package, without a leading slash.
+        sha256: SHA-256 of the file in hexadecimal digits.
+        licence: Licence of the file, as stated by the package.
+        fill: RGB colour for transparent pixels; None = the file has none.
+        ignore: N×2 polygons of ignored regions, which are or may be rock; x and y as shares of
+            width and height, 0 to 1.
     """
 
     name: str
@@ -81,7 +82,7 @@ def read_manifest(path: Path) -> list[Photograph]:
             `left top right bottom`, separated by `;`.
 
     Raises:
-        DataError: It cannot be read, or a row is not legal; the message names the line.
+        DataError: The file cannot be read, or a row is invalid; the message names the line.
     """
     try:
         with path.open(newline='', encoding='utf-8') as file:
@@ -91,16 +92,18 @@ def read_manifest(path: Path) -> list[Photograph]:
         raise DataError(f'{path}: cannot be read: {error}') from None
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(f'{path}: lacks the column {missing[0]}; needed are {", ".join(COLUMNS)}')
+        raise DataError(
+            f'{path}: the column {missing[0]} is missing; legal are {", ".join(COLUMNS)}'
+        )
     photographs: dict[str, Photograph] = {}
     splits: dict[str, str] = {}
     for line, row in rows:
         try:
             photograph = _photograph({key: row[key] or '' for key in COLUMNS})
             if photograph.name in photographs:
-                raise ValueError(f'id {photograph.name!r} is there twice')
+                raise ValueError(f'the id {photograph.name!r} is listed twice')
             if splits.setdefault(photograph.group, photograph.split) != photograph.split:
-                raise ValueError(f'group {photograph.group!r} is in train and in val')
+                raise ValueError(f'the group {photograph.group!r} is in train and in val')
         except ValueError as error:
             raise DataError(f'{path}, line {line}: {error}') from None
         photographs[photograph.name] = photograph
@@ -142,7 +145,8 @@ def _polygon(text: str) -> NDArray[np.float64]:
         numbers = []
     if len(numbers) < 4 or len(numbers) % 2 or not all(0 <= n <= 1 for n in numbers):
         raise ValueError(
-            f'ignore is {text!r}; legal are x y pairs from 0 to 1: two of a box, or a polygon of 3+'
+            f'ignore is {text!r}; legal are pairs of x and y from 0 to 1: 2 for a box, 3 or more'
+            ' for a polygon'
         )
     if len(numbers) == 4:
         left, top, right, bottom = numbers
@@ -153,65 +157,65 @@ def _polygon(text: str) -> NDArray[np.float64]:
 def collect(
     photographs: Sequence[Photograph], folder: Path, packages: Path | None = None
 ) -> tuple[list[Photograph], list[str]]:
-    """Writes a source of the format `masks`: images/, masks/ (0, 128 = ignore), manifest.csv.
+    """Writes a source in the format `masks`: images/, masks/ (0, 128 = ignore), manifest.csv.
 
-    The folder appears when all is written. A photograph that cannot be had is left out.
+    The folder appears when it is complete. Photographs that are not available are skipped.
 
     Args:
-        photographs: What to collect.
-        folder: New or empty.
+        photographs: The photographs to collect.
+        folder: Output folder, new or empty.
         packages: Folder of .deb files, which are used and kept; None = download all, keep none.
 
     Returns:
         The photographs that were collected, and the reasons why others are missing, one line each.
 
     Raises:
-        CollectError: A tool is missing, or there is not one photograph.
-        FileExistsError: There is something in the folder.
-        OSError: The disk is full, or the like.
+        CollectError: A tool is missing, or no photograph could be collected.
+        FileExistsError: The folder is not empty.
+        OSError: A file cannot be written.
     """
     _require('dpkg-deb', 'dpkg')
     faults: list[str] = []
     collected: list[Photograph] = []
     by_package = sorted(photographs, key=lambda photograph: photograph.package)
-    with atomic_folder(folder) as place, tqdm(total=len(photographs), unit='image') as bar:
+    with atomic_folder(folder) as temporary, tqdm(total=len(photographs), unit='image') as bar:
         for part in ('images', 'masks', 'packages'):
-            (place / part).mkdir(parents=True)
+            (temporary / part).mkdir(parents=True)
         for package, members in groupby(by_package, key=lambda photograph: photograph.package):
             bar.set_description(package)
             wanted = list(members)
             try:
-                files = _read_package(package, wanted, packages or place / 'packages')
+                files = _read_package(package, wanted, packages or temporary / 'packages')
             except _UnusablePackageError as error:
                 names = ', '.join(photograph.name for photograph in wanted)
-                faults.append(f'{error}; left out: {names}')
+                faults.append(f'{error}; skipped: {names}')
                 bar.update(len(wanted))
                 continue
             for photograph in wanted:
                 try:
-                    _write(place, photograph, files.get(photograph.path))
+                    _write(temporary, photograph, files.get(photograph.path))
                     collected.append(photograph)
                 except DataError as error:
                     faults.append(f'{photograph.name}: {error}')
                 bar.update()
         if not collected:
             raise CollectError(f'no image could be collected; the first reason: {faults[0]}')
-        shutil.rmtree(place / 'packages')
-        _write_manifest(place / 'manifest.csv', collected)
+        shutil.rmtree(temporary / 'packages')
+        _write_manifest(temporary / 'manifest.csv', collected)
     return collected, faults
 
 
 class _UnusablePackageError(Exception):
-    """A package cannot be had or read."""
+    """A package cannot be downloaded or read."""
 
 
 def _require(tool: str, package: str) -> None:
     if shutil.which(tool) is None:
-        raise CollectError(f'{tool} is missing; on Debian and Ubuntu it is in {package}')
+        raise CollectError(f'{tool} is missing; on Debian and Ubuntu, the package {package} has it')
 
 
 def _read_package(package: str, wanted: Iterable[Photograph], folder: Path) -> dict[str, bytes]:
-    """Returns the wanted files of a package by path, those that it has."""
+    """Returns the contents of the wanted files that a package has, by path."""
     deb = _find(package, folder) or _download(package, folder)
     paths = {photograph.path for photograph in wanted}
     command = ('dpkg-deb', '--fsys-tarfile', str(deb))
@@ -263,12 +267,16 @@ def _download(package: str, folder: Path) -> Path:
     return deb
 
 
-def _write(place: Path, photograph: Photograph, data: bytes | None) -> None:
-    where = f'{photograph.package} (looked at in version {photograph.version})'
+def _write(folder: Path, photograph: Photograph, data: bytes | None) -> None:
     if data is None:
-        raise DataError(f'{where} has no {photograph.path} any more')
+        raise DataError(
+            f'{photograph.package} has no {photograph.path}; version {photograph.version} had it'
+        )
     if hashlib.sha256(data).hexdigest() != photograph.sha256:
-        raise DataError(f'{where} has another {photograph.path} now: its SHA-256 differs')
+        raise DataError(
+            f'{photograph.package}: {photograph.path} has changed since version'
+            f' {photograph.version}: its SHA-256 differs'
+        )
     try:
         image = _fit(_decode(data, photograph.fill))
     except ImageError as error:
@@ -278,10 +286,10 @@ def _write(place: Path, photograph: Photograph, data: bytes | None) -> None:
     for polygon in photograph.ignore:
         corners = np.round(polygon * (width, height)).astype(np.int32)
         cv2.fillPoly(mask, [corners], (IGNORED,))
-    # PNG would be five times as large; at 95 JPEG adds nothing that a camera does not.
-    coded = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    write_atomically(place / 'images' / f'{photograph.name}.jpg', coded.tobytes())
-    write_image(place / 'masks' / f'{photograph.name}.png', mask)
+    # PNG would be five times as large, and JPEG with quality 95 adds no visible artefacts.
+    encoded = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    write_atomically(folder / 'images' / f'{photograph.name}.jpg', encoded.tobytes())
+    write_image(folder / 'masks' / f'{photograph.name}.png', mask)
 
 
 def _decode(data: bytes, fill: tuple[int, int, int] | None) -> NDArray[np.uint8]:
@@ -289,13 +297,13 @@ def _decode(data: bytes, fill: tuple[int, int, int] | None) -> NDArray[np.uint8]
         return decode_rgb(data)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.shape[-1] != 4 or image.dtype != np.uint8:
-        raise ImageError('has no 8-bit transparency; its fill must be empty')
+        raise ImageError('has no 8-bit alpha channel; its fill must be empty')
     share = image[..., 3:] / 255
     return np.round(image[..., 2::-1] * share + np.array(fill) * (1 - share)).astype(np.uint8)
 
 
 def _fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns an image with a long side of `LONG_SIDE` or less, never enlarged."""
+    """Scales an image down to a long side of `LONG_SIDE`; smaller images are unchanged."""
     height, width = image.shape[:2]
     scale = LONG_SIDE / max(height, width)
     if scale >= 1:
@@ -316,10 +324,17 @@ def _write_manifest(path: Path, photographs: Sequence[Photograph]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog='python -m training.collect')
-    parser.add_argument('-o', '--out', type=Path, required=True, help='new or empty folder')
-    parser.add_argument('--manifest', type=Path, default=MANIFEST, help='(default: %(default)s)')
+    parser.add_argument('-o', '--out', type=Path, required=True, help='output folder, new or empty')
     parser.add_argument(
-        '--packages', type=Path, help='folder of .deb files to use and keep (default: keep none)'
+        '--manifest',
+        type=Path,
+        default=MANIFEST,
+        help='list of the photographs (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--packages',
+        type=Path,
+        help='folder of .deb files, which are used and kept (default: a temporary folder)',
     )
     parsed = parser.parse_args(arguments)
     try:

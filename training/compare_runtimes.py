@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU runtimes called alone, in turn, beside the package's own backend.
+"""Compares CPU runtimes, called directly, with the backend of the package; runs are interleaved.
 
-Each gets the same network in fp32 and the one size that it will see, which is more than the
-package may assume. For a checkout: the graph comes from `training.export`.
+Each runtime gets the same network in fp32, compiled for one image size, which the package cannot
+assume. `training.export` writes the ONNX file.
 
     python -m training.compare_runtimes --size 640x480 --output-stride 8
 """
@@ -30,12 +30,12 @@ from rock_seg_ros.tools.bench.timing import run_interleaved
 from training.export import INPUT, export
 
 Runtime = Callable[[Tensor], object]
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 OURS = 'rock_seg'
 
 
 def onnx_runtime(file: Path) -> Runtime:
-    """Opens an ONNX file with as many threads as there are cores."""
+    """Opens an ONNX file with one thread per core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -46,7 +46,7 @@ def onnx_runtime(file: Path) -> Runtime:
 
 def openvino(file: Path, images: Tensor) -> Runtime:
     """Compiles an ONNX file for one size, for latency, in fp32."""
-    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore  # no reports
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore  # disables telemetry
     import openvino
 
     core = openvino.Core()
@@ -58,7 +58,7 @@ def openvino(file: Path, images: Tensor) -> Runtime:
 
 
 def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
-    """Compiles the module with its weights frozen in; needs a C++ compiler."""
+    """Compiles the module with frozen weights; needs a C++ compiler."""
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
@@ -73,15 +73,15 @@ def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
 
 
 def timed(runtime: Runtime, images: Tensor) -> Run:
-    """Runs once."""
+    """Runs a runtime once and returns the time."""
     began = time.perf_counter()
     runtime(images)
     return Run(time.perf_counter() - began, rss_mb())
 
 
 def main() -> None:
-    """Prints medians, and how each runtime compares with the package's own way."""
-    parser = argparse.ArgumentParser(description='Compares the CPU runtimes called alone.')
+    """Prints the median time of each runtime, and its ratio to that of the package."""
+    parser = argparse.ArgumentParser(description='Compares CPU runtimes with the package.')
     parser.add_argument('--size', default='640x480', metavar='WxH')
     parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16))
     parser.add_argument('--weights', default='resnet50', metavar='FILE')
@@ -103,7 +103,7 @@ def main() -> None:
         taken = run_interleaved(
             {name: partial(timed, runtime, images) for name, runtime in runtimes.items()},
             given.seconds,
-            MOST_ROUNDS,
+            MAX_ROUNDS,
         )
     medians = {name: float(np.median([r.seconds for r in runs])) for name, runs in taken.items()}
     print(f'{given.size}, output stride {given.output_stride}, fp32, {len(taken[OURS])} runs each')

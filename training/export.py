@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a checkpoint into a weights file with its card, and refuses one that finds other rocks."""
+"""Exports a checkpoint to a weights file, and checks that both find the same rocks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from training.datasets.selection import evenly_spaced
 from training.evaluation import Result, evaluate
 
 ONNX_OPSET = 18
-MOST_PIXELS = 0.001  # share of mask pixels that may differ from the checkpoint's
-MOST_IOU_CHANGE = 0.002  # int8: difference of rock IoU from the checkpoint's, on any source
-MOST_IOU_LOST = 0.01  # computing in int8: loss of rock IoU against fp32, on any source
+MAX_PIXEL_CHANGE = 0.001  # share of mask pixels that may differ from the checkpoint
+MAX_IOU_CHANGE = 0.002  # int8 weights: change of rock IoU per source, compared with the checkpoint
+MAX_IOU_LOSS = 0.01  # int8 computation: loss of rock IoU per source, compared with fp32
 IMAGES = 8
 CALIBRATION_IMAGES = 32
 METRICS = (
@@ -55,15 +55,15 @@ ROCK_METRICS = ('precision', 'recall', 'mean_iou')
 
 
 class ScoresOnly(nn.Module):
-    """A network whose result is the scores themselves, as an ONNX graph's has to be."""
+    """A network that returns the logits as a tensor, as an ONNX graph needs."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Takes the network."""
+        """Wraps the network."""
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised RGB to N×channels×H×W scores."""
+        """Maps N×3×H×W normalized RGB to N×channels×H×W logits."""
         return self.model(images)['out']
 
 
@@ -76,27 +76,28 @@ def export(
     device: str = 'auto',
     measure: bool = False,
 ) -> Card:
-    """Writes a weights file without the auxiliary head; the target appears only if it holds.
+    """Writes a weights file without the auxiliary head; the target appears only after the check.
 
-    The file is run with the node's code, in fp32, beside the weights that it comes from.
+    The check compares the results of the file and of the original weights, both with the inference
+    code of the node in fp32.
 
     Args:
-        weights: Of a checkpoint: the averaged weights of a training.
+        weights: Weights of a checkpoint, usually the averaged ones.
         target: `.safetensors` (fp16, or weight-only int8) or `.onnx` (fp32, any size and batch).
-        samples: Images to check on; none = unchecked. int8 needs labelled ones.
-        int8: Weight-only int8; `.safetensors` only.
-        output_stride: Of the file, 8 or 16; 0 = as trained.
-        device: To check on: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-        measure: Put the figures of the file on the samples into its card.
+        samples: Images for the check; empty = no check. int8 needs labelled images.
+        int8: Whether the weights are stored as int8; `.safetensors` only.
+        output_stride: Output stride of the file, 8 or 16; 0 = as trained.
+        device: Device of the check: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        measure: Whether the metrics of the file on the samples are added to the metadata.
 
     Returns:
-        The card of the file, with what the check gave among its metrics.
+        The metadata of the file, whose metrics include the results of the check.
 
     Raises:
-        DataError: An image to check on cannot be read.
-        DeviceError: This machine has no such device.
-        WeightsError: The weights do not fit, the target cannot be what is asked, or the file finds
-            too much else than the checkpoint.
+        DataError: An image for the check cannot be read.
+        DeviceError: The device is not available.
+        WeightsError: The weights do not match the network, the target or an option is invalid, or
+            the results of the file differ too much from those of the checkpoint.
     """
     if target.suffix not in ('.safetensors', '.onnx'):
         raise WeightsError(f'{target}: the name must end in .safetensors or .onnx')
@@ -112,21 +113,21 @@ def export(
     if not samples:
         write_beside(target, lambda temporary: write(temporary, card))
         return card
-    theirs = _run(replace(weights, card=card), samples, device)
+    original = _run(replace(weights, card=card), samples, device)
 
-    def write_what_holds(temporary: Path) -> None:
+    def write_and_check(temporary: Path) -> None:
         nonlocal card
         write(temporary, card)
-        ours = _run(load_weights(temporary), samples, device)
-        card = replace(card, metrics=card.metrics | compare(target, ours, theirs, int8))
+        exported = _run(load_weights(temporary), samples, device)
+        card = replace(card, metrics=card.metrics | compare(target, exported, original, int8))
         if measure:
-            card = replace(card, metrics=card.metrics | figures_of(ours))
+            card = replace(card, metrics=card.metrics | figures_of(exported))
         if card.activation_ranges and target.suffix != '.onnx':
             quick = _run(load_weights(temporary), samples, 'cpu', 'int8')
-            card = replace(card, metrics=card.metrics | compare_int8(target, quick, ours))
+            card = replace(card, metrics=card.metrics | compare_int8(target, quick, exported))
         write(temporary, card)
 
-    write_beside(target, write_what_holds)
+    write_beside(target, write_and_check)
     return card
 
 
@@ -138,7 +139,7 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         ScoresOnly(model).eval(),
-        (torch.zeros(2, 3, 97, 129),),  # sizes with no common factor, so that none is taken fixed
+        (torch.zeros(2, 3, 97, 129),),  # sizes without a common factor stay dynamic
         input_names=[INPUT],
         output_names=[OUTPUT],
         opset_version=ONNX_OPSET,
@@ -158,59 +159,59 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
 def _run(
     weights: Weights, samples: Sequence[Sample], device: str, precision: str = 'fp32'
 ) -> dict[str, Result]:
-    """Measures weights on each source of the samples."""
-    # For so few images, what OpenVINO takes to load is more than what it gains.
+    """Evaluates weights on each source of the samples."""
+    # For a few images, loading OpenVINO takes longer than it saves.
     backend = 'torch' if precision == 'fp32' and not weights.is_onnx else 'auto'
     segmenter = Segmenter(weights, device, precision, backend)
     by_source: dict[str, list[Sample]] = {}
     for sample in samples:
         by_source.setdefault(sample.source, []).append(sample)
-    return {source: evaluate(segmenter, own, name=source) for source, own in by_source.items()}
+    return {source: evaluate(segmenter, group, name=source) for source, group in by_source.items()}
 
 
 def compare(
-    target: Path, ours: dict[str, Result], theirs: dict[str, Result], int8: bool
+    target: Path, exported: dict[str, Result], original: dict[str, Result], int8: bool
 ) -> dict[str, float]:
-    """Compares what a file finds with what the checkpoint finds, by source.
+    """Compares the results of a file and of its checkpoint by source.
 
     Args:
-        target: Is named in the error.
-        ours: Of the file.
-        theirs: Of the checkpoint, on the same images.
-        int8: Judge by the change of rock IoU instead of by pixels.
+        target: The file, which errors name.
+        exported: Results of the file.
+        original: Results of the checkpoint on the same images.
+        int8: Whether the change of rock IoU is limited instead of the share of changed pixels.
 
     Returns:
         export_pixels_differ: Share of the mask pixels that differ, 0 to 1.
-        export_iou_change: Largest change of rock IoU on a source that has labelled rock; is
-            missing where none has.
+        export_iou_change: Largest change of rock IoU over the sources with labelled rock; missing
+            if there is none.
 
     Raises:
-        WeightsError: The file finds too much else, or int8 cannot be judged without labels.
+        WeightsError: The results differ too much, or int8 has no labelled rock to compare.
     """
-    pairs = [(ours[source], theirs[source]) for source in ours]
+    pairs = [(exported[source], original[source]) for source in exported]
     masks = [
         (one.mask, other.mask)
-        for our, their in pairs
-        for one, other in zip(our.images, their.images, strict=True)
+        for ours, theirs in pairs
+        for one, other in zip(ours.images, theirs.images, strict=True)
     ]
     differing = sum(np.count_nonzero(one != other) for one, other in masks)
     share = differing / sum(one.size for one, _ in masks)
     changes = [
-        abs(our.figures['iou'] - their.figures['iou'])
-        for our, their in pairs
-        if our.counts.pixels[:, 1].any()
+        abs(ours.figures['iou'] - theirs.figures['iou'])
+        for ours, theirs in pairs
+        if ours.counts.pixels[:, 1].any()
     ]
     if int8 and not changes:
-        raise WeightsError(f'{target}: int8 is judged by IoU, and no image has labelled rock')
-    if int8 and max(changes) > MOST_IOU_CHANGE:
+        raise WeightsError(f'{target}: the check of int8 needs IoU, but no image has labelled rock')
+    if int8 and max(changes) > MAX_IOU_CHANGE:
         raise WeightsError(
-            f"{target}: refused, its IoU is {100 * max(changes):.2f} points off the checkpoint's"
-            f' on {len(masks)} images; at most {100 * MOST_IOU_CHANGE:.1f} may be'
+            f'{target}: rejected, because its IoU differs by {100 * max(changes):.2f} points from'
+            f' the checkpoint on {len(masks)} images; the limit is {100 * MAX_IOU_CHANGE:.1f}'
         )
-    if not int8 and share > MOST_PIXELS:
+    if not int8 and share > MAX_PIXEL_CHANGE:
         raise WeightsError(
-            f"{target}: refused, {share:.2%} of its mask pixels differ from the checkpoint's"
-            f' on {len(masks)} images; at most {MOST_PIXELS:.1%} may'
+            f'{target}: rejected, because {share:.2%} of its mask pixels differ from the checkpoint'
+            f' on {len(masks)} images; the limit is {MAX_PIXEL_CHANGE:.1%}'
         )
     change = {'export_iou_change': max(changes)} if changes else {}
     return {'export_pixels_differ': share, **change}
@@ -219,142 +220,158 @@ def compare(
 def compare_int8(
     target: Path, quick: dict[str, Result], exact: dict[str, Result]
 ) -> dict[str, float]:
-    """Compares what a file finds when it computes in int8 with what it finds in fp32, by source.
+    """Compares the results of a file in int8 and in fp32 by source.
 
     Args:
-        target: Is named in the error.
-        quick: In int8.
-        exact: In fp32, on the same images.
+        target: The file, which errors name.
+        quick: Results in int8.
+        exact: Results in fp32 on the same images.
 
     Returns:
-        int8_iou_lost: Largest loss of rock IoU on a source that has labelled rock (negative: none
-            loses); is missing where none has.
+        int8_iou_lost: Largest loss of rock IoU over the sources with labelled rock, negative if
+            there is only gain; missing if there is no labelled rock.
 
     Raises:
-        WeightsError: A source loses too much.
+        WeightsError: The loss of a source is too large.
     """
     lost = [
         exact[source].figures['iou'] - quick[source].figures['iou']
         for source in exact
         if exact[source].counts.pixels[:, 1].any()
     ]
-    if lost and max(lost) > MOST_IOU_LOST:
+    if lost and max(lost) > MAX_IOU_LOSS:
         raise WeightsError(
-            f'{target}: refused, computing in int8 it loses {100 * max(lost):.2f} points of IoU;'
-            f' at most {100 * MOST_IOU_LOST:.1f} may be: calibrate it on more images'
+            f'{target}: rejected, because int8 loses {100 * max(lost):.2f} points of IoU; the limit'
+            f' is {100 * MAX_IOU_LOSS:.1f}; calibrate with more images'
         )
     return {'int8_iou_lost': max(lost)} if lost else {}
 
 
 def figures_of(results: dict[str, Result]) -> dict[str, float]:
-    """Returns the known main figures of each source as a card's metrics: 'NAME_val_iou' and so on.
+    """Returns the main metrics of each source for the metadata, such as 'NAME_val_iou'.
 
     Args:
-        results: Path of a source → what was measured on its val split.
+        results: Path of a source → result on its val split.
     """
     metrics: dict[str, float | None] = {}
     for source, result in results.items():
         path = Path(source).resolve()
         name = f'{path.stem if path.is_file() else path.name}_val'
-        told = result.figures
-        metrics |= {f'{name}_{figure}': told[figure] for figure in METRICS}
-        metrics |= {f'{name}_rocks_{figure}': told['rocks'][figure] for figure in ROCK_METRICS}
+        found = result.figures
+        metrics |= {f'{name}_{metric}': found[metric] for metric in METRICS}
+        metrics |= {f'{name}_rocks_{metric}': found['rocks'][metric] for metric in ROCK_METRICS}
     return {name: v for name, v in metrics.items() if v is not None and isfinite(v)}
 
 
 def trained_on(checkpoint: Path) -> list[DatasetConfig]:
-    """Returns the labelled sources that a checkpoint names; empty if it names none.
+    """Returns the labelled sources that are recorded in a checkpoint; empty if there are none.
 
     Raises:
-        WeightsError: What it names is no source to this version.
+        WeightsError: A recorded source is invalid in this version.
     """
     kept: dict[str, Any] = {}
     if checkpoint.suffix == '.ckpt':
         try:
             kept = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-        except (RuntimeError, pickle.UnpicklingError):  # of another making, such as a legacy file
+        except (RuntimeError, pickle.UnpicklingError):  # not written by Lightning
             return []
     try:
         sources = [DatasetConfig(**fields) for fields in kept.get('sources', [])]
     except (TypeError, ValueError) as error:
-        raise WeightsError(f'{checkpoint}: its sources cannot be used ({error})') from None
+        raise WeightsError(f'{checkpoint}: its recorded sources are invalid ({error})') from None
     return [source for source in sources if source.format != 'unlabelled']
 
 
 def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
-    """Returns the images to check on: all with --int8 or --measure, else some of each source."""
+    """Returns the images of the check: all with --int8 or --measure, else some of each source."""
     if given.no_check:
         return []
     checkpoint = Path(given.checkpoint)
     if given.check_on:
         found = [find_samples(dataset_from_options(given.check_on, given), 'val', card.classes)]
-    else:  # a source that holds nothing out was good enough for the training
+    else:  # a source may have no val split
         sources = trained_on(checkpoint)
         all_of = [find_samples(source, 'all', card.classes) for source in sources]
-        found = [[sample for sample in own if sample.split == 'val'] for own in all_of]
+        found = [[sample for sample in group if sample.split == 'val'] for group in all_of]
     if not any(found):
         raise DataError(
-            f'{checkpoint}: names no images to check on; give --check-on DATA or --no-check'
+            f'{checkpoint}: has no record of images for the check; give --check-on or --no-check'
         )
     if given.int8 or given.measure:
-        return [sample for own in found for sample in own]
+        return [sample for group in found for sample in group]
     each = -(-given.max_images // sum(map(bool, found)))
-    return [sample for own in found for sample in evenly_spaced(own, each)]
+    return [sample for group in found for sample in evenly_spaced(group, each)]
 
 
 def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
-    """Returns the weights with the activation ranges that --calibrate asks for."""
+    """Returns the weights with measured activation ranges, for --calibrate."""
     sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
         weights.path
     )
     found = [find_samples(source, 'train', weights.card.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
     ranges = measure_ranges(
-        weights, [sample for own in found for sample in evenly_spaced(own, each)]
+        weights, [sample for group in found for sample in evenly_spaced(group, each)]
     )
     return replace(weights, card=replace(weights.card, activation_ranges=ranges))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.export', description=__doc__)
-    parser.add_argument('--checkpoint', required=True, help='RUN/checkpoints/last.ckpt')
-    parser.add_argument('-o', '--output', required=True, type=Path, help='.safetensors or .onnx')
-    parser.add_argument('--int8', action='store_true', help='weight-only int8 (.safetensors)')
+    parser.add_argument(
+        '--checkpoint',
+        required=True,
+        help='checkpoint or weights file, such as RUN/checkpoints/last.ckpt',
+    )
+    parser.add_argument(
+        '-o', '--output', required=True, type=Path, help='file to write, .safetensors or .onnx'
+    )
+    parser.add_argument(
+        '--int8', action='store_true', help='store the weights as int8 (.safetensors only)'
+    )
     parser.add_argument(
         '--calibrate',
         type=Path,
         nargs='*',
         metavar='DATA',
-        help='measure what computing in int8 (preset fast) needs, on the train splits of these'
-        ' data (default: what the checkpoint was trained on)',
+        help='measure the activation ranges that int8 (preset fast) needs, on the train splits of'
+        ' these data (without DATA: of the data that the checkpoint was trained on)',
     )
-    parser.add_argument('--output-stride', type=int, default=0, help='8 or 16; 0 = as trained')
+    parser.add_argument(
+        '--output-stride', type=int, default=0, help='8 or 16; 0 = as trained (default)'
+    )
     parser.add_argument(
         '--threshold',
         type=float,
         metavar='P',
-        help='rock probability from which a pixel is rock, 0 to 1, as training.tune chooses it'
-        ' (default: as trained)',
+        help='probability from which a pixel is rock, 0 to 1; training.tune chooses it (default: as'
+        ' trained)',
     )
     checking = parser.add_mutually_exclusive_group()
     checking.add_argument(
         '--check-on',
         type=Path,
         metavar='DATA',
-        help="check on this data set's val split (default: what the checkpoint was trained on)",
+        help='data set whose val split is used for the check (default: the data that the checkpoint'
+        ' was trained on)',
     )
-    checking.add_argument('--no-check', action='store_true', help='write without a check')
+    checking.add_argument('--no-check', action='store_true', help='write the file without a check')
     add_dataset_options(parser)
     parser.add_argument(
         '--max-images',
         '--pictures',  # its name until 0.1
         type=int,
         default=IMAGES,
-        help='number of images that the masks are compared on (default: %(default)s); --int8 and'
-        ' --measure use all',
+        help='number of images in the check (default: %(default)s); --int8 and --measure use all',
     )
-    parser.add_argument('--measure', action='store_true', help='put figures into the card')
-    parser.add_argument('--device', default='auto', help='to check on: auto, cpu, cuda or cuda:N')
+    parser.add_argument(
+        '--measure', action='store_true', help='add the metrics on the images to the metadata'
+    )
+    parser.add_argument(
+        '--device',
+        default='auto',
+        help='device of the check: auto, cpu, cuda or cuda:N (default: auto)',
+    )
     return parser
 
 

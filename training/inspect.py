@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows what is in labelled images, and names every broken file, before a training starts."""
+"""Reports statistics of labelled images and all invalid files, and draws contact sheets."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ Summary = dict[str, Any]
 
 
 def inspect(
-    sources: Mapping[str, DatasetConfig], classes: Sequence[str], out: Path | None, most: int
+    sources: Mapping[str, DatasetConfig], classes: Sequence[str], out: Path | None, max_images: int
 ) -> Summary:
-    """Reads all images of some sources.
+    """Reads all images of the sources.
 
     Args:
         sources: Name → source.
-        classes: Class names; the place is the class id.
-        out: Folder for `NAME_SPLIT_PAGE.jpg` and `summary.json`; None: nothing is written.
-        most: Most images that are drawn of a split, evenly spread; 0 = all.
+        classes: Class names; the index is the class id.
+        out: Folder for `NAME_SPLIT_PAGE.jpg` and `summary.json`; None = no files are written.
+        max_images: Maximum number of images drawn per split, evenly spaced; 0 = all.
 
     Returns:
-        classes: As given.
-        sources: A dict each: name, path, format, left_out (images without labels), splits, which
-            maps their names to what `Statistics.figures` returns, and problems, a dict each: name
-            (of the image, or empty) and reason.
+        classes: The class names.
+        sources: One dict per source, with name, path, format, left_out (number of images without
+            labels), splits (name → result of `Statistics.figures`), and problems (dicts with the
+            name of the image, or '', and the reason).
 
     Raises:
         OSError: The folder cannot be written.
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    told = []
+    results = []
     for name, source in sources.items():
         head = {'name': name, 'path': source.path, 'format': source.format}
-        told.append({**head, **_inspect_source(name, source, classes, out, most)})
-    summary = {'classes': list(classes), 'sources': told}
+        results.append({**head, **_inspect_source(name, source, classes, out, max_images)})
+    summary = {'classes': list(classes), 'sources': results}
     if out is not None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
         write_atomically(out / 'summary.json', text.encode(errors='backslashreplace'))
@@ -69,7 +69,7 @@ def inspect(
 
 
 def _inspect_source(
-    name: str, source: DatasetConfig, classes: Sequence[str], out: Path | None, most: int
+    name: str, source: DatasetConfig, classes: Sequence[str], out: Path | None, max_images: int
 ) -> Summary:
     try:
         samples = find_samples(source, 'all', classes)
@@ -78,45 +78,46 @@ def _inspect_source(
         return {'left_out': 0, 'splits': {}, 'problems': [problem]}
     splits, problems = {}, []
     for split in sorted({sample.split for sample in samples}):
-        own = [sample for sample in samples if sample.split == split]
-        drawn = set() if out is None else set(evenly_spaced(range(len(own)), most or len(own)))
-        splits[split], found, cells = _inspect_split(own, classes, drawn)
-        problems += found
+        members = [sample for sample in samples if sample.split == split]
+        count = max_images or len(members)
+        drawn = set() if out is None else set(evenly_spaced(range(len(members)), count))
+        splits[split], split_problems, cells = _inspect_split(members, classes, drawn)
+        problems += split_problems
         for number, page in enumerate(pages(cells), start=1):
             if out is not None:
                 write_image(out / f'{name}_{split or "none"}_{number}.jpg', page)
-    return {'left_out': _left_out(samples), 'splits': splits, 'problems': problems}
+    return {'left_out': _count_unlabelled(samples), 'splits': splits, 'problems': problems}
 
 
 def _inspect_split(
     samples: Sequence[Sample], classes: Sequence[str], drawn: set[int]
 ) -> tuple[Summary, list[Summary], list[NDArray[np.uint8]]]:
     statistics, problems, cells = Statistics(classes), [], []
-    for place, (sample, found) in enumerate(read_all(samples)):
-        if isinstance(found, Problem):
-            problems.append({'name': found.name, 'reason': found.reason})
+    for index, (sample, result) in enumerate(read_all(samples)):
+        if isinstance(result, Problem):
+            problems.append({'name': result.name, 'reason': result.reason})
             continue
-        statistics.add(sample, found)
-        if place in drawn:
-            cells.append(thumbnail(found, sample.name))
+        statistics.add(sample, result)
+        if index in drawn:
+            cells.append(thumbnail(result, sample.name))
     return statistics.figures(), problems, cells
 
 
-def _left_out(samples: Sequence[Sample]) -> int:
-    taken = {sample.image for sample in samples}
-    folders = {image.parent for image in taken}
-    return len({file for folder in folders for file in image_files(folder)} - taken)
+def _count_unlabelled(samples: Sequence[Sample]) -> int:
+    labelled = {sample.image for sample in samples}
+    folders = {image.parent for image in labelled}
+    return len({file for folder in folders for file in image_files(folder)} - labelled)
 
 
 def describe(summary: Summary) -> str:
-    """Writes what `inspect` found for people."""
+    """Returns the result of `inspect` as readable text."""
     lines = []
     for source in summary['sources']:
         lines.append(f'{source["name"]}: {source["path"]} ({source["format"]})')
         for split, figures in source['splits'].items():
             lines += _describe_split(split or 'in no split', figures)
         if source['left_out']:
-            lines.append(f'  left out: {source["left_out"]} images without labels')
+            lines.append(f'  not used: {source["left_out"]} images without labels')
         lines.append(f'  problems: {len(source["problems"])}')
         lines += [f'    {printable(problem["reason"])}' for problem in source['problems']]
     return '\n'.join(map(visible, lines))
@@ -127,15 +128,15 @@ def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
     if not figures['images']:
         return lines
     sides = ((figures['width'][name], figures['height'][name]) for name in ('min', 'median', 'max'))
-    smallest, middle, largest = (f'{width:.0f}×{height:.0f}' for width, height in sides)
-    lines.append(f'    size {smallest} to {largest}, median {middle} px')
+    smallest, median, largest = (f'{width:.0f}×{height:.0f}' for width, height in sides)
+    lines.append(f'    size {smallest} to {largest}, median {median} px')
     share = ', '.join(f'{name} {100 * part:.1f} %' for name, part in figures['share'].items())
     lines.append(f'    pixels {share}')
     if not figures['with_instances']:
-        lines.append('    rocks are not told apart')
-    for name, own in figures['instances'].items():
-        area = ', '.join(f'{key} {value:.0f}' for key, value in own['area'].items())
-        lines.append(f'    {own["count"]} {name}; area in px: {area}')
+        lines.append('    no instances')
+    for name, instances in figures['instances'].items():
+        area = ', '.join(f'{key} {value:.0f}' for key, value in instances['area'].items())
+        lines.append(f'    {instances["count"]} {name}; area in px: {area}')
     return lines
 
 
@@ -148,24 +149,30 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.inspect', description=__doc__)
     parser.add_argument('data', nargs='*', type=Path, metavar='DATA', help='folder or COCO file')
-    parser.add_argument('--config', help="a training's YAML file: its sources, instead of DATA")
+    parser.add_argument(
+        '--config', help='configuration of a training, whose sources are inspected instead of DATA'
+    )
     add_dataset_options(parser)
     parser.add_argument(
-        '--classes', help='a,b,... in the order of their ids (default: what the labels say)'
+        '--classes',
+        help='class names in the order of their ids, separated by commas (default: the labels in'
+        ' the files)',
     )
-    parser.add_argument('-o', '--out', type=Path, help='folder for contact sheets and summary.json')
+    parser.add_argument(
+        '-o', '--out', type=Path, help='output folder for contact sheets and summary.json'
+    )
     parser.add_argument(
         '--max-images',
         '--pictures',  # its name until 0.1
         type=_count,
         default=40,
-        help='maximum number of images drawn of each split; 0 = all (default: 40)',
+        help='maximum number of images drawn per split; 0 = all (default: 40)',
     )
     return parser
 
 
 def _sources(given: argparse.Namespace) -> tuple[dict[str, DatasetConfig], list[str]]:
-    """Returns what is to be read, by name, and the classes."""
+    """Returns the sources by name, and the classes."""
     if given.config:
         config = read_config(given.config)
         return config.sources, config.all_classes
@@ -179,7 +186,7 @@ def _sources(given: argparse.Namespace) -> tuple[dict[str, DatasetConfig], list[
 
 
 def _classes(sources: Iterable[DatasetConfig], given: str | None) -> list[str]:
-    """Returns the classes that are given, else background, rock and what the sources name."""
+    """Returns the given classes, else background, rock and the labels of the sources."""
     if given is not None:
         return [name.strip() for name in given.split(',')]
     names = [BACKGROUND, 'rock']
@@ -194,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if bool(given.data) == bool(given.config):
-        parser.error('give either DATA or --config')
+        parser.error('give either DATA or --config, not both')
     try:
         summary = inspect(*_sources(given), given.out, given.max_images)
     except (DataError, OSError) as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A measurement as one HTML file that needs no other: figures, plots, and the worst images."""
+"""Writes an evaluation as one self-contained HTML file: metrics, plots and the worst images."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ from training.tables import Table
 
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
 WORST = 12
-# Okabe and Ito's, which colour-blind people tell apart too.
+# Colours of Okabe and Ito, which colour-blind people can distinguish.
 TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE = (0, 158, 115), (213, 94, 0), (86, 180, 233)
-LEGEND = {'found': TRUE_POSITIVE, 'missed': FALSE_NEGATIVE, 'invented': FALSE_POSITIVE}
+LEGEND = {
+    'true positive': TRUE_POSITIVE,
+    'false negative': FALSE_NEGATIVE,
+    'false positive': FALSE_POSITIVE,
+}
 TINT = 0.6
 FIGURES = {
     'iou': 'IoU of rock pixels, pooled',
@@ -39,11 +43,11 @@ FIGURES = {
     'precision': 'precision of rock pixels',
     'recall': 'recall of rock pixels',
     'boundary_iou': 'boundary IoU (2 % of the diagonal)',
-    'false_rock': 'share of other pixels called rock',
+    'false_rock': 'false positive rate of pixels',
     'false_rock_on_empty': 'the same in images without rock',
     'ece': 'calibration error (ECE, 15 bins)',
 }
-ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean IoU of those found'}
+ROCK_FIGURES = {'precision': 'precision', 'recall': 'recall', 'mean_iou': 'mean IoU of matches'}
 
 
 def write_report(
@@ -54,16 +58,16 @@ def write_report(
     worst: int = WORST,
     tables: Sequence[Table] = (),
 ) -> None:
-    """Writes a report, beside the target first and then renamed.
+    """Writes a report atomically.
 
     Args:
         output: The HTML file.
-        networks: At least one, measured on the same sets, the main one first.
-        command: That makes the report again.
-        curves: Of the training, from `read_curves`.
-        worst: Number of images of each result that are shown, lowest IoU first. With 0 no pixel
-            of the data goes into the file: for reports on data that may not be passed on.
-        tables: Stand below the overview.
+        networks: At least one network; all were evaluated on the same sets, the main one first.
+        command: The command that makes the report.
+        curves: Curves of the training, from `read_curves`.
+        worst: Number of images shown per result, lowest score first. With 0 the file contains no
+            pixel of the data, for data that must not be redistributed.
+        tables: Tables below the overview.
 
     Raises:
         DataError: An image can no longer be read.
@@ -95,31 +99,31 @@ def write_report(
 
 
 def _row(result: Result, network: NetworkResult) -> dict[str, Any]:
-    """Returns what the template's overview shows of a result."""
-    told = result.figures
+    """Returns the row of a result in the overview."""
+    metrics = result.figures
     speed = network.milliseconds
     return {
         'name': result.name,
         'network': network.name,
-        'images': told['images'],
-        'figures': _cells(told, told['intervals'], FIGURES),
-        'rocks': _cells(told['rocks'], told['intervals']['rocks'], ROCK_FIGURES),
+        'images': metrics['images'],
+        'figures': _cells(metrics, metrics['intervals'], FIGURES),
+        'rocks': _cells(metrics['rocks'], metrics['intervals']['rocks'], ROCK_FIGURES),
         'milliseconds': '–' if speed is None else f'{speed:.1f}',
     }
 
 
 def _section(result: Result, network: NetworkResult, worst: int, several: bool) -> dict[str, Any]:
-    """Returns what the template shows of a result; with several networks it says which one's."""
-    told = result.figures
-    rocks, intervals = told['rocks'], told['intervals']
+    """Returns the section of a result; with several networks its title names the network."""
+    metrics = result.figures
+    rocks, intervals = metrics['rocks'], metrics['intervals']
     levels = result.counts.levels.sum(axis=0)
     ious = [image_result.iou for image_result in result.images if image_result.iou is not None]
     samples = {image_result.sample.name: image_result.sample for image_result in result.images}
     return {
         'name': f'{result.name}: {network.name}' if several else result.name,
-        'images': told['images'],
+        'images': metrics['images'],
         'fingerprint': fingerprint(list(samples.values())),
-        'figures': _cells(told, intervals, FIGURES),
+        'figures': _cells(metrics, intervals, FIGURES),
         'sizes': {
             'all': rocks | _cells(rocks, intervals['rocks'], ROCK_FIGURES),
             **{
@@ -131,11 +135,11 @@ def _section(result: Result, network: NetworkResult, worst: int, several: bool) 
         if result.only_recall
         else [
             plot_ious(ious),
-            plot_thresholds(levels, (told['precision'], told['recall'])),
+            plot_thresholds(levels, (metrics['precision'], metrics['recall'])),
             plot_reliability(levels),
         ],
         'worst': [
-            _shown(image_result, network.card)
+            _errors(image_result, network.card)
             for image_result in worst_of(result.images, worst if result.shown else 0)
         ],
     }
@@ -144,7 +148,7 @@ def _section(result: Result, network: NetworkResult, worst: int, several: bool) 
 def _cells(
     figures: Mapping[str, Any], intervals: Mapping[str, Any], names: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Returns value and interval of each name as text, '–' and '' for what is not known."""
+    """Returns value and interval of each metric as text; '–' and '' for undefined ones."""
     cells = {}
     for name in names:
         value, bounds = figures[name], intervals[name]
@@ -156,28 +160,28 @@ def _cells(
 
 
 def worst_of(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
-    """Returns the images of lowest score, the worst first; of equal ones that with more errors.
+    """Returns the images with the lowest scores, the worst first; ties are ranked by errors.
 
-    Images in which rock is neither true nor found are never among them.
+    Images without true and without predicted rock have no score and are not returned.
     """
 
     def error_rank(image_result: ImageResult) -> tuple[float, float]:
         (_, false_positives), (false_negatives, _) = image_result.counts.pixels
         return image_result.score or 0.0, -false_positives - false_negatives
 
-    judgeable = [image_result for image_result in images if image_result.score is not None]
-    return sorted(judgeable, key=error_rank)[:count]
+    scored = [image_result for image_result in images if image_result.score is not None]
+    return sorted(scored, key=error_rank)[:count]
 
 
-def _shown(image_result: ImageResult, card: Card) -> dict[str, Any]:
+def _errors(image_result: ImageResult, card: Card) -> dict[str, Any]:
     label = image_result.read()
-    (_, false_positives), (false_negatives, found) = image_result.counts.pixels
+    (_, false_positives), (false_negatives, true_positives) = image_result.counts.pixels
     return {
         'name': image_result.name,
         'iou': f'{image_result.iou:.3f}',
-        'found': int(found),
-        'missed': int(false_negatives),
-        'invented': int(false_positives),
+        'true_positives': int(true_positives),
+        'false_negatives': int(false_negatives),
+        'false_positives': int(false_positives),
         'image': jpeg(label.image),
         'errors': jpeg(draw_errors(label, image_result.mask, card.rock_ids)),
     }
@@ -186,11 +190,13 @@ def _shown(image_result: ImageResult, card: Card) -> dict[str, Any]:
 def draw_errors(
     label: Labelled, found: NDArray[np.bool_], rock_ids: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """Tints a grey copy of an image where rock was found, missed and invented; ignored is dark.
+    """Tints true positives, false negatives and false positives in a grey copy of an image.
+
+    Ignored pixels are dark.
 
     Args:
         label: The image and its classes.
-        found: H×W, where the network says rock.
+        found: H×W, the predicted rock pixels.
         rock_ids: The class ids that are rock.
 
     Returns:
@@ -198,13 +204,13 @@ def draw_errors(
     """
     grey = cv2.cvtColor(label.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     canvas = np.repeat(grey[..., None], 3, axis=2)
-    counted = label.classes != IGNORE
+    valid = label.classes != IGNORE
     rock = np.isin(label.classes, rock_ids)
-    canvas[~counted] *= 0.4
-    for where, colour in (
+    canvas[~valid] *= 0.4
+    for pixels, colour in (
         (rock & found, TRUE_POSITIVE),
         (rock & ~found, FALSE_NEGATIVE),
-        (~rock & found & counted, FALSE_POSITIVE),
+        (~rock & found & valid, FALSE_POSITIVE),
     ):
-        canvas[where] = (1 - TINT) * canvas[where] + TINT * np.asarray(colour, np.float32)
+        canvas[pixels] = (1 - TINT) * canvas[pixels] + TINT * np.asarray(colour, np.float32)
     return np.rint(canvas).astype(np.uint8)

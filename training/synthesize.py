@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes images of synthetic scenes with exact labels, depth and poses."""
+"""Renders images of synthetic scenes with exact labels, depth and poses."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ START = 1_893_456_000 * 10**9
 
 @dataclass(frozen=True)
 class Drive:
-    """A camera's way.
+    """A drive of the camera.
 
     Attributes:
-        seconds: How long.
-        rate: Images a second.
-        speed: Metres a second.
+        seconds: Duration, s.
+        rate: Image rate, Hz.
+        speed: Speed, m/s.
     """
 
     seconds: float = 10.0
@@ -54,7 +54,7 @@ class Drive:
 
     @property
     def frames(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return max(1, round(self.seconds * self.rate))
 
 
@@ -68,39 +68,39 @@ def synthesize(
     workers: int = 0,
     val_fraction: float = 0.2,
 ) -> None:
-    """Writes a folder of images; alike with any number of workers.
+    """Writes a folder of images, which do not depend on the number of workers.
 
-    The folder appears when all is written; until then there is a NAME.partial beside it.
+    The folder appears when it is complete; until then it has the name NAME.partial.
 
     Args:
-        folder: New or empty.
-        count: Images.
-        seed: Of everything random.
+        folder: Output folder, new or empty.
+        count: Number of images.
+        seed: Seed of all random draws.
         kind: A name in `SCENE_KINDS`, or 'mix'.
         size: Width and height, px.
-        per_scene: Images of each scene, from different poses.
-        workers: Processes; 0 = one a core.
-        val_fraction: Share of the scenes that the manifest calls 'val'.
+        per_scene: Images per scene, from different poses.
+        workers: Number of processes; 0 = one per core.
+        val_fraction: Share of the scenes that are marked 'val' in the manifest.
 
     Raises:
-        FileExistsError: There is something in the folder.
-        OSError: The disk is full, or the like.
+        FileExistsError: The folder is not empty.
+        OSError: A file cannot be written.
     """
     rows: list[dict[str, Any]] = []
-    with atomic_folder(folder) as place:
-        prepare_folder(place)
+    with atomic_folder(folder) as temporary:
+        prepare_folder(temporary)
         jobs: list[Job] = [
-            (place, seed, number, kind, size, min(per_scene, count - number * per_scene))
+            (temporary, seed, number, kind, size, min(per_scene, count - number * per_scene))
             for number in range(-(-count // per_scene))
         ]
         with (
-            _results(_make, jobs, workers) as results,
+            _results(_render_scene, jobs, workers) as results,
             tqdm(total=count, unit='image', desc='synthesizing') as bar,
         ):
             for done in results:
                 rows += done
                 bar.update(len(done))
-        write_tables(place, rows, val_fraction)
+        write_tables(temporary, rows, val_fraction)
 
 
 def synthesize_drive(
@@ -112,51 +112,51 @@ def synthesize_drive(
     drive: Drive,
     workers: int = 0,
 ) -> None:
-    """Writes the images of a drive and their truth to a folder, and to a rosbag2.
+    """Writes the images and the ground truth of a drive to a folder, and optionally to a rosbag2.
 
     Args:
-        folder: New or empty.
-        bag: New rosbag2 folder, or None.
-        seed: Of everything random.
+        folder: Output folder, new or empty.
+        bag: New rosbag2 folder; None = no bag.
+        seed: Seed of all random draws.
         kind: One of `DRIVES`.
         size: Width and height, px.
-        drive: How far and how fast.
-        workers: Processes; 0 = one a core.
+        drive: Duration, image rate and speed.
+        workers: Number of processes; 0 = one per core.
 
     Raises:
-        FileExistsError: There is something in the folder, or such a bag.
-        ValueError: The look has no ground to drive on.
+        FileExistsError: The folder is not empty, or the bag exists.
+        ValueError: The scene kind has no ground to drive on.
     """
-    # Its message types take long to load, and only drives need them.
+    # Loading the message types is slow, and only drives need them.
     from training.synthetic.bag import DriveBag
 
     jobs = [(seed, kind, size, drive, frame) for frame in range(drive.frames)]
-    scene = _drive(*jobs[0][:4])
+    scene = _drive_scene(*jobs[0][:4])
     with ExitStack() as stack:
-        place = stack.enter_context(atomic_folder(folder))
-        prepare_folder(place)
-        bag_place = stack.enter_context(atomic_folder(bag)) if bag else None
-        writer = stack.enter_context(DriveBag(bag_place)) if bag_place else None
-        results = stack.enter_context(_results(_frame, jobs, workers))
+        temporary = stack.enter_context(atomic_folder(folder))
+        prepare_folder(temporary)
+        temporary_bag = stack.enter_context(atomic_folder(bag)) if bag else None
+        writer = stack.enter_context(DriveBag(temporary_bag)) if temporary_bag else None
+        results = stack.enter_context(_results(_render_frame, jobs, workers))
         rows = []
-        frames = tqdm(results, total=len(jobs), unit='image', desc='driving')
+        frames = tqdm(results, total=len(jobs), unit='image', desc='synthesizing')
         for number, rendering in enumerate(frames):
             name = f'{number:06d}'
-            write_rendering(place, name, rendering)
+            write_rendering(temporary, name, rendering)
             rows.append(describe(name, scene, rendering))
             if writer:
                 writer.write(START + round(number * 1e9 / drive.rate), rendering)
-        write_tables(place, rows)
+        write_tables(temporary, rows)
 
 
 @lru_cache(maxsize=1)
-def _drive(seed: int, kind: str, size: tuple[int, int], drive: Drive) -> Scene:
+def _drive_scene(seed: int, kind: str, size: tuple[int, int], drive: Drive) -> Scene:
     return make_drive(seed, 0, kind, size, drive.frames, drive.speed / drive.rate)
 
 
-def _frame(job: tuple[int, str, tuple[int, int], Drive, int]) -> Rendering:
-    """Takes one image of a drive; each process makes the scene once."""
-    scene = _drive(*job[:4])
+def _render_frame(job: tuple[int, str, tuple[int, int], Drive, int]) -> Rendering:
+    """Renders one image of a drive; each process makes the scene once."""
+    scene = _drive_scene(*job[:4])
     return scene.render(scene.cameras[job[4]], job[4])
 
 
@@ -164,15 +164,15 @@ def _frame(job: tuple[int, str, tuple[int, int], Drive, int]) -> Rendering:
 def _results(
     work: Callable[[Any], Any], jobs: Sequence[Any], workers: int
 ) -> Iterator[Iterator[Any]]:
-    """Does the jobs in several processes, or here if one is asked for; results are in order."""
+    """Runs the jobs in several processes, or in this one if one is enough; keeps their order."""
     processes = min(workers or os.cpu_count() or 1, len(jobs))
     if processes == 1:
         yield map(work, jobs)
         return
-    # Workers inherit it: threads of their own would only wait for each other's cores.
+    # Workers inherit this variable; more threads than cores would slow them down.
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _start_worker)
-    # Workers inherit that Ctrl-C is none of their business: this process tells them to end.
+    # Workers inherit that they ignore Ctrl-C; this process ends them.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         results = pool.map(work, jobs)
@@ -184,7 +184,7 @@ def _results(
 
 
 def _start_worker() -> None:
-    """Keeps OpenCV to one thread, and ends the worker when its parent was killed."""
+    """Limits OpenCV to one thread, and ends the worker if its parent process ends."""
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -196,8 +196,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _make(job: Job) -> list[dict[str, Any]]:
-    """Makes one scene and its images."""
+def _render_scene(job: Job) -> list[dict[str, Any]]:
+    """Makes one scene and renders its images."""
     folder, seed, number, kind, size, images = job
     scene = make_scene(seed, number, kind, size, images)
     rows = []
@@ -212,35 +212,66 @@ def _make(job: Job) -> list[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, prog='python -m training.synthesize')
-    parser.add_argument('-o', '--out', type=Path, required=True, help='new or empty folder')
-    parser.add_argument('--count', type=int, default=100, help='images')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('-o', '--out', type=Path, required=True, help='output folder, new or empty')
+    parser.add_argument(
+        '--count', type=int, default=100, help='number of images (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of all random draws (default: %(default)s)'
+    )
     kinds = ' '.join(f'{name}: {make.__doc__}' for name, make in SCENE_KINDS.items())
     parser.add_argument(
-        '--kind', '--look', default='mix', help=f'{kinds} mix: all of these (default)'
+        '--kind',
+        '--look',  # its name until 0.1
+        default='mix',
+        help=f'kind of the scenes. {kinds} mix: all of these (default)',
     )
-    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('W', 'H'))
-    parser.add_argument('--per-scene', type=int, default=4, help='images of each scene')
     parser.add_argument(
-        '--val-fraction', type=float, default=0.2, help="share of the scenes marked 'val'"
+        '--size',
+        type=int,
+        nargs=2,
+        default=(512, 512),
+        metavar=('W', 'H'),
+        help='width and height of the images, px (default: 512 512)',
     )
-    parser.add_argument('--workers', type=int, default=0, help='processes; 0 = one a core')
+    parser.add_argument(
+        '--per-scene', type=int, default=4, help='images per scene (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        default=0.2,
+        help='share of the scenes in the split val (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--workers', type=int, default=0, help='number of processes; 0 = one per core (default)'
+    )
     drive = parser.add_argument_group('a drive instead of scenes')
     drive.add_argument(
-        '--drive', action='store_true', help=f'one camera on its way ({", ".join(DRIVES)})'
+        '--drive',
+        action='store_true',
+        help=f'render a drive of one camera; kinds: {", ".join(DRIVES)}',
     )
-    drive.add_argument('--seconds', type=float, default=Drive.seconds)
-    drive.add_argument('--rate', type=float, default=Drive.rate, help='images a second')
-    drive.add_argument('--speed', type=float, default=Drive.speed, help='metres a second')
-    drive.add_argument('--bag', type=Path, help='new rosbag2 folder for image, info and depth')
+    drive.add_argument(
+        '--seconds', type=float, default=Drive.seconds, help='duration, s (default: %(default)s)'
+    )
+    drive.add_argument(
+        '--rate', type=float, default=Drive.rate, help='image rate, Hz (default: %(default)s)'
+    )
+    drive.add_argument(
+        '--speed', type=float, default=Drive.speed, help='speed, m/s (default: %(default)s)'
+    )
+    drive.add_argument(
+        '--bag', type=Path, help='new rosbag2 folder for images, camera_info and depth'
+    )
     parsed = parser.parse_args(arguments)
     try:
         _check(parsed)
         size = tuple(parsed.size)
         if parsed.drive:
-            drive_by = Drive(parsed.seconds, parsed.rate, parsed.speed)
+            settings = Drive(parsed.seconds, parsed.rate, parsed.speed)
             synthesize_drive(
-                parsed.out, parsed.bag, parsed.seed, parsed.kind, size, drive_by, parsed.workers
+                parsed.out, parsed.bag, parsed.seed, parsed.kind, size, settings, parsed.workers
             )
         else:
             synthesize(
@@ -255,7 +286,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
     except BrokenProcessPool:
         print(
-            'training.synthesize: a worker was killed; is there too little memory?', file=sys.stderr
+            'training.synthesize: a worker was killed; try fewer --workers, which need less memory',
+            file=sys.stderr,
         )
         return 1
     except (ValueError, OSError) as error:
@@ -268,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(parsed: argparse.Namespace) -> None:
     if parsed.kind not in (*SCENE_KINDS, 'mix'):
-        raise ValueError(f'look is {parsed.kind!r}; legal is {", ".join(SCENE_KINDS)} or mix')
+        raise ValueError(f'kind is {parsed.kind!r}; legal are {", ".join(SCENE_KINDS)} or mix')
     for name, least in (('count', 1), ('per_scene', 1), ('workers', 0), ('seed', 0)):
         if getattr(parsed, name) < least:
             raise ValueError(f'{name} is {getattr(parsed, name)}; legal is {least} or more')
@@ -282,7 +314,7 @@ def _check(parsed: argparse.Namespace) -> None:
     if parsed.bag and not parsed.drive:
         raise ValueError(f'--bag {parsed.bag} needs --drive')
     if parsed.bag and _overlap(parsed.bag.resolve(), parsed.out.resolve()):
-        raise ValueError(f'--bag {parsed.bag} and --out {parsed.out} must not lie in each other')
+        raise ValueError(f'--bag {parsed.bag} and --out {parsed.out} must not contain each other')
 
 
 def _overlap(one: Path, two: Path) -> bool:

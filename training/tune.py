@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the threshold of weights on the one half of each validation set.
+"""Chooses the threshold of weights on one half of each validation set.
 
-The best is that of the highest mean IoU over the cases that have rock, among those that keep false
-rock within the limits that cases name. `training.benchmark` reports on the other half.
+The best threshold has the highest mean IoU over the cases with rock, among those that keep the
+false positive rates within the limits of the cases. `training.benchmark` reports on the other half.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, write_beside
-from training.cases import Case, choose_cases, measure
+from training.cases import Case, available_cases, measure
 from training.datasets import DataError
 from training.evaluation import Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
 from training.tables import Table, as_text
 
-LOWEST, HIGHEST = 1e-6, 1 - 1e-6  # where nearly every pixel is rock, and nearly none
+LOWEST, HIGHEST = 1e-6, 1 - 1e-6  # with these, almost every pixel is rock, and almost none
 HALF = 'tune'
 
 
-class Probabilities:
-    """What a network makes of the latest image: enough to say what it finds at any threshold."""
+class ProbabilityCache:
+    """Caches the results of the latest image, from which those at any threshold follow."""
 
     def __init__(self, segmenter: Segmenter) -> None:
-        """Takes the network."""
+        """Stores the network."""
         self._segmenter = segmenter
         self._latest: tuple[Pixels, Perturbation, Segmentation, Segmentation] | None = None
 
     @property
     def card(self) -> Card:
-        """The card of its weights."""
+        """Metadata of its weights."""
         return self._segmenter.card
 
-    def at(self, image: Pixels, conditions: Perturbation, threshold: float) -> Segmentation:
-        """Segments H×W×3 uint8 RGB as if the threshold were this one, to 1/255.
+    def at(self, image: Pixels, perturbation: Perturbation, threshold: float) -> Segmentation:
+        """Segments H×W×3 uint8 RGB with a threshold, whose resolution is 1/255.
 
-        Exact for one class of rock; of several, the most probable one alone has to reach it.
+        The result is exact for one class of rock. With several, the most probable class alone has
+        to reach the threshold.
         """
-        if self._latest is None or self._latest[0] is not image or self._latest[1] != conditions:
+        if self._latest is None or self._latest[0] is not image or self._latest[1] != perturbation:
             rock, other = (
-                segment_perturbed(self._segmenter, image, conditions, limit)
+                segment_perturbed(self._segmenter, image, perturbation, limit)
                 for limit in (LOWEST, HIGHEST)
             )
-            self._latest = (image, conditions, rock, other)
+            self._latest = (image, perturbation, rock, other)
         _, _, rock, other = self._latest
         is_rock = rock.rock_confidence >= threshold * 255
         return Segmentation(
@@ -69,38 +70,38 @@ class Probabilities:
 
 
 @dataclass(frozen=True)
-class AtThreshold:
-    """A network with another threshold than its card's.
+class NetworkAtThreshold:
+    """A network with a threshold that replaces that of its metadata.
 
     Attributes:
-        probabilities: The network's, shared by all thresholds.
+        probabilities: The cached results of the network, shared by all thresholds.
         threshold: Probability from which a pixel is rock.
     """
 
-    probabilities: Probabilities
+    probabilities: ProbabilityCache
     threshold: float
 
     @property
     def card(self) -> Card:
-        """The card of its weights."""
+        """Metadata of its weights."""
         return self.probabilities.card
 
-    def segment(self, image: Pixels, conditions: Perturbation) -> Segmentation:
-        """Segments H×W×3 uint8 RGB under conditions; the result has the image's size."""
-        return self.probabilities.at(image, conditions, self.threshold)
+    def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
+        """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""
+        return self.probabilities.at(image, perturbation, self.threshold)
 
 
 @dataclass(frozen=True)
-class Point:
-    """What a threshold comes to.
+class CurvePoint:
+    """The result of one threshold.
 
     Attributes:
         threshold: Probability from which a pixel is rock.
-        mean_iou: Weighted mean of the cases' IoU of rock pixels.
-        precision: Weighted mean of the cases' precision of rocks, matched at IoU 0.5.
-        recall: Of their recall.
-        ious: Name of a case that has rock → its IoU.
-        false_rock: Name of a case with a limit → share of what is no rock that is called rock.
+        mean_iou: Weighted mean over the cases of the IoU of rock pixels.
+        precision: Weighted mean over the cases of the precision of rocks, matched at IoU 0.5.
+        recall: Weighted mean over the cases of the recall of rocks.
+        ious: Name of a case with rock → IoU.
+        false_rock: Name of a case with a limit → false positive rate of pixels.
         exceeded: Names of the cases whose limit is exceeded.
     """
 
@@ -113,89 +114,87 @@ class Point:
     exceeded: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `--json` prints of it."""
+        """Returns the point as a JSON object."""
         return vars(self)
 
 
 def curve(
     segmenter: Segmenter, cases: Mapping[str, Case], thresholds: Iterable[float]
-) -> list[Point]:
-    """Measures what each threshold comes to on the half that may be chosen by.
+) -> list[CurvePoint]:
+    """Evaluates each threshold on the tuning half.
 
     Args:
         segmenter: The network.
-        cases: By name, those that are there.
-        thresholds: Above 0, below 1.
+        cases: The cases by name, all with images.
+        thresholds: The thresholds, above 0 and below 1.
 
     Returns:
-        A point for each, in ascending order.
+        A point per threshold, in ascending order.
 
     Raises:
-        DataError: A file does not decode, or no case has rock to choose by.
+        DataError: A file cannot be decoded, or no case has rock and a weight.
     """
-    probabilities = Probabilities(segmenter)
-    networks = {f'{t:.9f}': AtThreshold(probabilities, t) for t in sorted(set(thresholds))}
+    cache = ProbabilityCache(segmenter)
+    networks = {f'{t:.9f}': NetworkAtThreshold(cache, t) for t in sorted(set(thresholds))}
     counts: dict[str, dict[str, list[Counts]]] = {name: {} for name in networks}
     for network, case, image_result in measure(networks, cases, HALF):
         counts[network].setdefault(case, []).append(image_result.counts)
     return [
-        _point(network.threshold, cases, {case: stack(own) for case, own in counts[name].items()})
+        _point(network.threshold, cases, {case: stack(c) for case, c in counts[name].items()})
         for name, network in networks.items()
     ]
 
 
-def _point(threshold: float, cases: Mapping[str, Case], counts: Mapping[str, Counts]) -> Point:
-    told = {
-        name: figures(weighted_sum(own, np.ones(len(own.pixels)))) for name, own in counts.items()
-    }
-    chosen_by = [
-        name for name, own in counts.items() if cases[name].weight and own.pixels[:, 1].any()
-    ]
-    if not chosen_by:
-        raise DataError('no case has both labelled rock and a weight: nothing to choose by')
+def _point(threshold: float, cases: Mapping[str, Case], counts: Mapping[str, Counts]) -> CurvePoint:
+    metrics = {name: figures(weighted_sum(c, np.ones(len(c.pixels)))) for name, c in counts.items()}
+    with_rock = [name for name, c in counts.items() if cases[name].weight and c.pixels[:, 1].any()]
+    if not with_rock:
+        raise DataError(
+            'no case has both labelled rock and a weight, so no threshold can be chosen'
+        )
     limits = {
         name: limit
         for name in counts
         if (limit := cases[name].most_false_rock) is not None
-        and not np.isnan(told[name]['false_rock'])
+        and not np.isnan(metrics[name]['false_rock'])
     }
-    weights = [cases[name].weight for name in chosen_by]
+    weights = [cases[name].weight for name in with_rock]
     iou, precision, recall = (
-        _mean([float(told[name][figure]) for name in chosen_by], weights)
-        for figure in ('iou', 'rocks.precision', 'rocks.recall')
+        _mean([float(metrics[name][metric]) for name in with_rock], weights)
+        for metric in ('iou', 'rocks.precision', 'rocks.recall')
     )
-    false_rock = {name: float(told[name]['false_rock']) for name in limits}
-    return Point(
+    false_rock = {name: float(metrics[name]['false_rock']) for name in limits}
+    return CurvePoint(
         threshold,
         iou,
         precision,
         recall,
-        {name: float(told[name]['iou']) for name in chosen_by},
+        {name: float(metrics[name]['iou']) for name in with_rock},
         false_rock,
         [name for name, limit in limits.items() if false_rock[name] > limit],
     )
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    """Returns the weighted mean; what is NaN, nothing being found, counts as 0."""
+    """Returns the weighted mean; NaN, which means that no rock was found, counts as 0."""
     return float(np.average(np.nan_to_num(values), weights=weights))
 
 
-def best(points: Sequence[Point]) -> Point | None:
-    """Returns the point of the highest mean IoU that exceeds no limit; None if each exceeds one."""
+def best_point(points: Sequence[CurvePoint]) -> CurvePoint | None:
+    """Returns the point with the highest mean IoU that exceeds no limit; None if there is none."""
     allowed = [point for point in points if not point.exceeded]
     return max(allowed, key=lambda point: point.mean_iou, default=None)
 
 
 def write_threshold(file: Path, threshold: float) -> None:
-    """Puts a threshold into the card of a `.safetensors` file; its tensors stay bit for bit.
+    """Writes a threshold to the metadata of a `.safetensors` file, without changing its tensors.
 
     Raises:
-        WeightsError: It is no such file.
-        OSError: It cannot be written.
+        WeightsError: The file is not such a file.
+        OSError: The file cannot be written.
     """
     if file.suffix != '.safetensors':
-        raise WeightsError(f'{file}: --write is for .safetensors')
+        raise WeightsError(f'{file}: --write needs a .safetensors file')
     card = replace(load_weights(file).card, threshold=threshold)
     with safe_open(file, framework='pt') as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -203,15 +202,15 @@ def write_threshold(file: Path, threshold: float) -> None:
     write_beside(file, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-def table(points: Sequence[Point], chosen: Point | None, card_threshold: float) -> Table:
-    """Returns the curve for people; the chosen threshold has an arrow, the card's a name."""
+def table(points: Sequence[CurvePoint], chosen: CurvePoint | None, card_threshold: float) -> Table:
+    """Returns the curve as a table in which the best and the current threshold are marked."""
     heads = ['threshold', '', 'mean IoU', 'rocks, precision', 'rocks, recall']
     heads += [f'IoU {name}' for name in points[0].ious]
     heads += [f'false rock {name}, %' for name in points[0].false_rock]
     rows = []
     for point in points:
         mark = (
-            '<- best' if point is chosen else "card's" if point.threshold == card_threshold else ''
+            '<- best' if point is chosen else 'current' if point.threshold == card_threshold else ''
         )
         row = [f'{point.threshold:.3f}', mark]
         row += [f'{v:.4f}' for v in (point.mean_iou, point.precision, point.recall)]
@@ -222,55 +221,68 @@ def table(points: Sequence[Point], chosen: Point | None, card_threshold: float) 
         ]
         rows.append(row)
     return Table(
-        "Threshold curve on the tuning half; ! = above the case's limit of false rock", heads, rows
+        'Threshold curve on the tuning half; ! = above the limit of false rock', heads, rows
     )
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog='python -m training.tune')
-    parser.add_argument('--weights', type=str, default='', help='weights file')
-    parser.add_argument('--config', action='config', help='YAML file with `cases`')
     parser.add_argument(
-        '--cases', type=dict[str, Case], required=True, help='name: what to choose by'
+        '--weights',
+        type=str,
+        default='',
+        help='weights file, resnet50 or light (default: the embedded weights of the device)',
     )
-    parser.add_argument('--only', nargs='+', type=str, default=[], help='names of cases')
+    parser.add_argument('--config', action='config', help='YAML file with these settings')
+    parser.add_argument(
+        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
+    )
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        type=str,
+        default=[],
+        help='names of the cases to use (default: all whose images exist)',
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--preset', choices=PRESETS, default='auto', help='accuracy against speed')
+    parser.add_argument(
+        '--preset', choices=PRESETS, default='auto', help='trade-off of accuracy and speed'
+    )
     parser.add_argument(
         '--thresholds',
         nargs='+',
         type=float,
         default=[round(0.02 * step, 2) for step in range(10, 46)],
-        help="what to choose among, beside the card's own (default: 0.2 to 0.9)",
+        help='thresholds to evaluate, in addition to that of the metadata (default: 0.2 to 0.9)',
     )
     parser.add_argument(
-        '--write', action='store_true', help='put the best into the card of the .safetensors file'
+        '--write', action='store_true', help='write the best to the metadata of the weights file'
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     return parser
 
 
-def _tune(given: Namespace) -> tuple[list[Point], Point | None, float, dict[str, str]]:
-    """Returns the curve, the best of it, the card's threshold, and what is missing."""
+def _tune(given: Namespace) -> tuple[list[CurvePoint], CurvePoint | None, float, dict[str, str]]:
+    """Returns the curve, its best point, the current threshold, and the missing cases."""
     if not all(0 < threshold < 1 for threshold in given.thresholds):
         raise ValueError(f'thresholds must be between 0 and 1, not {given.thresholds}')
     weights = load_weights(given.weights, given.device)
     if given.write and weights.path.suffix != '.safetensors':
-        raise WeightsError(f'{weights.path}: --write is for .safetensors')
+        raise WeightsError(f'{weights.path}: --write needs a .safetensors file')
     segmenter = Segmenter(weights, given.device, preset=given.preset)
-    wanted = {
+    usable = {
         name: case
         for name, case in given.cases.items()
         if (case.weight or case.most_false_rock is not None)
         and not (case.held_out or case.only_recall)
     }
-    cases, missing = choose_cases(wanted, given.only, weights.card.classes, HALF)
-    own = weights.card.threshold
-    points = curve(segmenter, cases, [*given.thresholds, own])
-    chosen = best(points)
+    cases, missing = available_cases(usable, given.only, weights.card.classes, HALF)
+    current = weights.card.threshold
+    points = curve(segmenter, cases, [*given.thresholds, current])
+    chosen = best_point(points)
     if given.write and chosen:
         write_threshold(weights.path, chosen.threshold)
-    return points, chosen, own, missing
+    return points, chosen, current, missing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -279,26 +291,26 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = parser.parse_args(arguments)
     try:
         given = parser.instantiate(parsed)
-        points, chosen, own, missing = _tune(given)
+        points, chosen, current, missing = _tune(given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.tune: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     if given.json:
-        told = {
+        result = {
             'threshold': chosen.threshold if chosen else None,
-            'card_threshold': own,
+            'card_threshold': current,
             'missing': missing,
             'curve': [point.to_json() for point in points],
         }
-        print(json.dumps(told))
+        print(json.dumps(result))
     else:
-        print(as_text(table(points, chosen, own)))
+        print(as_text(table(points, chosen, current)))
         for name, reason in missing.items():
             print(f'missing: {name}: {reason}')
         if given.write and chosen:
-            print(f'threshold {chosen.threshold:g} written; the other figures of the card are old')
+            print(f'threshold {chosen.threshold:g} written; the metrics are those of the old one')
     if chosen is None:
         exceeded = ', '.join(points[-1].exceeded)
         print(

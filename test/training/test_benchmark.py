@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights are measured on many things in one go, compared in pairs, and shown as they may be."""
+"""The benchmark evaluates weights on many sets, compares them, and shows only permitted images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 CAPTION = 18
 
 
-class Bright:
-    """Calls rock what is brighter than its limit; the discs are brighter than 105."""
+class FakeSegmenter:
+    """Classifies pixels brighter than a limit as rock; the discs are brighter than 105."""
 
     card = Card()
 
@@ -38,12 +38,12 @@ class Bright:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Bright]:
-    """Stand-ins by weights and preset; 'poor.safetensors' finds too little."""
-    made: dict[str, Bright] = {}
+def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeSegmenter]:
+    """Returns the fake networks by weights and preset; 'poor.safetensors' has a low recall."""
+    made: dict[str, FakeSegmenter] = {}
 
-    def segmenter(weights: Any, *_: object, preset: str, **how: object) -> Bright:
-        network = Bright(180 if 'poor' in weights.path else 105)
+    def segmenter(weights: Any, *_: object, preset: str, **how: object) -> FakeSegmenter:
+        network = FakeSegmenter(180 if 'poor' in weights.path else 105)
         made[f'{weights.path} {preset}'] = network
         return network
 
@@ -51,12 +51,12 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Bright]:
         'training.benchmark.load_weights', lambda path, _: SimpleNamespace(card=Card(), path=path)
     )
     monkeypatch.setattr('training.benchmark.Segmenter', segmenter)
-    monkeypatch.setattr('training.benchmark.MOST_RUNS', 3)
+    monkeypatch.setattr('training.benchmark.MAX_RUNS', 3)
     return made
 
 
 @pytest.fixture
-def cases(discs: Path, tmp_path: Path, networks: dict[str, Bright]) -> Path:
+def cases(discs: Path, tmp_path: Path, networks: dict[str, FakeSegmenter]) -> Path:
     source = {'path': str(discs)}
     written = {
         'plain': {'source': source, 'split': 'all', 'shown': True},
@@ -71,78 +71,76 @@ def figures(
     cases: Path, capsys: pytest.CaptureFixture[str], *words: str, half: str = 'both'
 ) -> dict[str, Any]:
     assert main(['--config', str(cases), '--json', '--half', half, *words]) == 0
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    results: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return results
 
 
-def only(told: dict[str, Any]) -> dict[str, Any]:
-    """The cases of the one network that was measured."""
-    (network,) = told['networks'].values()
-    found: dict[str, Any] = network['cases']
-    return found
+def only(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the cases of the only network in the results."""
+    (network,) = results['networks'].values()
+    cases: dict[str, Any] = network['cases']
+    return cases
 
 
-def test_every_case_is_measured_under_its_conditions(
+def test_every_case_is_evaluated_with_its_perturbation(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = only(figures(cases, capsys))
-    assert list(told) == ['plain', 'dark']
-    assert told['plain']['iou'] > 0.95
-    assert told['plain']['images'] == 6
-    assert told['dark']['recall'] == 0
-    assert told['dark']['conditions']['gain'] == 0.2
+    results = only(figures(cases, capsys))
+    assert list(results) == ['plain', 'dark']
+    assert results['plain']['iou'] > 0.95
+    assert results['plain']['images'] == 6
+    assert results['dark']['recall'] == 0
+    assert results['dark']['conditions']['gain'] == 0.2
 
 
-def test_an_image_is_segmented_once_by_a_network_whatever_is_asked_of_it(
-    cases: Path, networks: dict[str, Bright], capsys: pytest.CaptureFixture[str]
+def test_each_network_segments_an_image_of_several_cases_once(
+    cases: Path, networks: dict[str, FakeSegmenter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = yaml.safe_load(cases.read_text())
     ignored = {'0': 'background', '255': 'ignore'}
     ground = {'source': written['cases']['plain']['source'] | {'class_map': ignored}}
     written['cases']['ground'] = ground | {'split': 'all'}
     cases.write_text(yaml.safe_dump(written))
-    told = figures(cases, capsys, '--weights', 'good.safetensors', 'poor.safetensors')
+    results = figures(cases, capsys, '--weights', 'good.safetensors', 'poor.safetensors')
     for network in networks.values():
         timing = 4
         assert len(network.seen) == 12 + timing
         assert len(set(network.seen)) == 12 + 1
-    ground = told['networks']['good, auto']['cases']['ground']
+    ground = results['networks']['good, auto']['cases']['ground']
     assert ground['recall'] is None
     assert 0 <= ground['false_rock'] < 0.01
 
 
-def test_the_two_halves_of_a_set_have_no_image_in_common_and_are_all_of_it(
-    cases: Path, networks: dict[str, Bright], capsys: pytest.CaptureFixture[str]
+def test_the_halves_of_a_set_are_disjoint_and_cover_it(
+    cases: Path, networks: dict[str, FakeSegmenter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = {}
     for half in ('report', 'tune', 'both'):
-        told = figures(cases, capsys, '--only', 'plain', half=half)
-        assert told['half'] == half
-        assert only(told)['plain']['images'] == {'both': 6}.get(half, 3)
+        results = figures(cases, capsys, '--only', 'plain', half=half)
+        assert results['half'] == half
+        assert only(results)['plain']['images'] == {'both': 6}.get(half, 3)
         (network,) = networks.values()
-        seen[half] = set(network.seen[: only(told)['plain']['images']])
+        seen[half] = set(network.seen[: only(results)['plain']['images']])
     assert not seen['report'] & seen['tune']
     assert seen['report'] | seen['tune'] == seen['both']
 
 
-def test_what_is_reported_is_by_default_the_half_that_nothing_was_chosen_on(
-    cases: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_default_half_is_report(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['--config', str(cases)]) == 0
     assert 'half of the validation sets: report' in capsys.readouterr().out
 
 
-def test_what_nothing_is_ever_chosen_on_is_reported_whole(
+def test_a_held_out_case_is_reported_as_a_whole(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = only(figures(cases, capsys, '--cases.plain.held_out=true', half='report'))
     assert (whole['plain']['images'], whole['dark']['images']) == (6, 3)
-    told = figures(cases, capsys, '--cases.plain.held_out=true', half='tune')
-    assert 'half' in told['missing']['plain']
-    assert list(only(told)) == ['dark']
+    results = figures(cases, capsys, '--cases.plain.held_out=true', half='tune')
+    assert 'half' in results['missing']['plain']
+    assert list(only(results)) == ['dark']
 
 
-def test_people_get_a_row_for_each_case_and_network(
+def test_the_table_has_a_row_per_case_and_network(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--weights', 'good.safetensors', 'poor.safetensors', '--presets', 'fast', 'balanced']
@@ -158,49 +156,49 @@ def test_people_get_a_row_for_each_case_and_network(
     assert '[' in rows[0]
 
 
-def test_networks_take_turns_in_the_measurement_of_time(
-    cases: Path, networks: dict[str, Bright], capsys: pytest.CaptureFixture[str]
+def test_the_time_of_each_network_is_measured(
+    cases: Path, networks: dict[str, FakeSegmenter], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = figures(cases, capsys, '--weights', 'good.safetensors', '--presets', 'fast', 'exact')
-    for network in told['networks'].values():
+    results = figures(cases, capsys, '--weights', 'good.safetensors', '--presets', 'fast', 'exact')
+    for network in results['networks'].values():
         assert 0 < network['milliseconds_640x480'] < 1000
     for network in networks.values():
         assert len(network.seen[-1]) == 640 * 480 * 3
 
 
-def test_the_preset_of_old_is_still_understood(
-    cases: Path, networks: dict[str, Bright], capsys: pytest.CaptureFixture[str]
+def test_the_old_option_preset_still_works(
+    cases: Path, networks: dict[str, FakeSegmenter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(figures(cases, capsys, '--preset', 'fast')['networks']) == ['light, fast']
     assert list(networks) == ['light fast']
 
 
-def test_weights_of_one_name_in_two_folders_are_told_by_their_folders(
+def test_weights_files_with_the_same_name_are_listed_with_their_folders(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = figures(cases, capsys, '--weights', 'a/w.safetensors', 'b/w.safetensors')
-    assert list(told['networks']) == ['a/w.safetensors, auto', 'b/w.safetensors, auto']
+    results = figures(cases, capsys, '--weights', 'a/w.safetensors', 'b/w.safetensors')
+    assert list(results['networks']) == ['a/w.safetensors, auto', 'b/w.safetensors, auto']
 
 
-def test_against_other_weights_every_figure_has_a_paired_difference(
+def test_every_metric_has_a_paired_difference_from_the_other_weights(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--weights', 'good.safetensors', '--against', 'poor.safetensors']
-    told = figures(cases, capsys, *words, '--presets', 'fast', 'exact')
-    assert told['against'] == 'poor'
-    assert list(told['networks']) == ['good, fast', 'good, exact', 'poor, fast', 'poor, exact']
-    assert list(told['differences']) == ['good, fast', 'good, exact']
-    own = told['differences']['good, exact']['plain']['iou']
+    results = figures(cases, capsys, *words, '--presets', 'fast', 'exact')
+    assert results['against'] == 'poor'
+    assert list(results['networks']) == ['good, fast', 'good, exact', 'poor, fast', 'poor, exact']
+    assert list(results['differences']) == ['good, fast', 'good, exact']
+    own = results['differences']['good, exact']['plain']['iou']
     each = [
-        told['networks'][f'{name}, exact']['cases']['plain']['iou'] for name in ('good', 'poor')
+        results['networks'][f'{name}, exact']['cases']['plain']['iou'] for name in ('good', 'poor')
     ]
     assert own['difference'] == pytest.approx(each[0] - each[1])
     assert own['interval'][0] > 0
     assert own['excludes_zero']
-    assert not told['differences']['good, exact']['dark']['recall']['excludes_zero']
+    assert not results['differences']['good, exact']['dark']['recall']['excludes_zero']
 
 
-def test_a_difference_that_is_sure_is_marked(
+def test_a_significant_difference_is_marked(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--weights', 'good.safetensors', '--against', 'poor.safetensors', '--half', 'both']
@@ -212,7 +210,7 @@ def test_a_difference_that_is_sure_is_marked(
     assert '*' not in dark
 
 
-def test_data_that_are_not_there_are_left_out_and_named(
+def test_missing_data_are_skipped_and_reported(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--config', str(cases), '--cases.dark.source.path=nowhere']
@@ -220,41 +218,41 @@ def test_data_that_are_not_there_are_left_out_and_named(
     out = capsys.readouterr().out.splitlines()
     assert [line for line in out if line.startswith('missing: dark: nowhere')]
     assert not [line for line in out if line.startswith('dark')]
-    told = figures(cases, capsys, '--cases.dark.source.path=nowhere')
-    assert list(only(told)) == ['plain']
-    assert list(told['missing']) == ['dark']
+    results = figures(cases, capsys, '--cases.dark.source.path=nowhere')
+    assert list(only(results)) == ['plain']
+    assert list(results['missing']) == ['dark']
 
 
 @pytest.mark.parametrize(
-    ('words', 'told'),
+    ('words', 'message'),
     [
         (['--only', 'dark', '--cases.dark.source.path=nowhere'], 'nowhere'),
         (['--cases.dark.source.path=nowhere', '--cases.plain.source.path=none'], 'no case has'),
-        (['--only', 'bright'], "there is no case 'bright'; legal is plain, dark"),
-        (['--cases.dark.only=[a*]', '--only', 'dark'], 'no image of the names'),
-        (['--cases.dark.source.class_map={"0": "background"}'], 'grey value 255'),
+        (['--only', 'bright'], "unknown case 'bright'; legal are plain, dark"),
+        (['--cases.dark.only=[a*]', '--only', 'dark'], 'no image name matches'),
+        (['--cases.dark.source.class_map={"0": "background"}'], 'pixel value 255'),
         (['--cases.dark.tiles=3'], 'tiles must be 0 or at least 32 px, not 3'),
         (['--run', 'nowhere'], 'curves.csv'),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(
-    words: list[str], told: str, cases: Path, capsys: pytest.CaptureFixture[str]
+def test_errors_are_reported_in_one_line(
+    words: list[str], message: str, cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(['--config', str(cases), *words]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('training.benchmark: ')
-    assert told in error
+    assert message in error
 
 
-def test_a_case_takes_only_the_images_that_it_names(
+def test_only_and_without_select_the_images_of_a_case(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--cases.plain.only=["[0-3]"]', '--cases.plain.without=["0"]']
     assert only(figures(cases, capsys, *words))['plain']['images'] == 3
 
 
-def test_tiles_of_one_image_are_units_of_halves_and_intervals(
-    cases: Path, networks: dict[str, Bright], capsys: pytest.CaptureFixture[str]
+def test_tiles_of_an_image_are_divided_into_halves_and_resampled(
+    cases: Path, networks: dict[str, FakeSegmenter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--only', 'plain', '--cases.plain.only=["0"]', '--cases.plain.tiles=32']
     whole = only(figures(cases, capsys, *words))['plain']
@@ -266,22 +264,20 @@ def test_tiles_of_one_image_are_units_of_halves_and_intervals(
     assert [half['images'] for half in halves] == [3, 3]
     assert sum(half['rocks']['true'] for half in halves) == whole['rocks']['true']
     (network,) = networks.values()
-    assert len(network.seen[0]) == 96 * 80 * 3, 'the network sees the whole image'
+    assert len(network.seen[0]) == 96 * 80 * 3, 'the network processes the whole image'
 
 
-def test_of_incomplete_labels_only_recall_is_told(
+def test_only_recall_is_reported_for_incomplete_labels(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--cases.plain.only_recall=true', '--report', str(tmp_path / 'report.html')]
-    told = only(figures(cases, capsys, *words))['plain']
-    assert told['recall'] > 0.9
-    assert told['rocks']['recall'] > 0.9
-    assert told['iou'] is told['false_rock'] is told['rocks']['precision'] is None
+    results = only(figures(cases, capsys, *words))['plain']
+    assert results['recall'] > 0.9
+    assert results['rocks']['recall'] > 0.9
+    assert results['iou'] is results['false_rock'] is results['rocks']['precision'] is None
 
 
-def test_ious_are_left_open_where_there_is_no_rock(
-    cases: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ious_are_undefined_without_rock(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         '--only',
         'plain',
@@ -292,7 +288,7 @@ def test_ious_are_left_open_where_there_is_no_rock(
     assert row.split()[4:8] == ['–'] * 4
 
 
-def test_the_tables_can_be_had_as_markdown_and_json_files_too(
+def test_the_tables_are_written_as_markdown_and_json(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {kind: tmp_path / f'table.{kind}' for kind in ('json', 'markdown')}
@@ -308,12 +304,12 @@ def test_the_tables_can_be_had_as_markdown_and_json_files_too(
     assert rows[:2] == capsys.readouterr().out.splitlines()[2:4]
 
 
-def test_the_report_shows_images_only_of_what_may_be_shown(cases: Path, tmp_path: Path) -> None:
+def test_the_report_shows_only_images_of_permitted_cases(cases: Path, tmp_path: Path) -> None:
     report = tmp_path / 'report.html'
     words = ['--config', str(cases), '--half', 'both', '--report', str(report)]
     assert main(words) == 0
     page = report.read_text()
-    assert page.count('data:image/jpeg') == 12  # six images, plain and with errors drawn
+    assert page.count('data:image/jpeg') == 12  # six images, each also with its errors
     assert main([*words, '--cases.plain.shown=false']) == 0
     assert 'data:image/jpeg' not in report.read_text()
 
@@ -327,25 +323,23 @@ def test_the_report_has_all_networks_and_their_differences(cases: Path, tmp_path
         assert part in page
 
 
-def test_the_sheet_shows_the_worst_images_of_all_cases_each_once(
-    cases: Path, tmp_path: Path
-) -> None:
+def test_the_sheet_shows_each_of_the_worst_images_once(cases: Path, tmp_path: Path) -> None:
     sheet = tmp_path / 'sheet.png'
     words = ['--config', str(cases), '--weights', 'poor.safetensors', '--sheet', str(sheet)]
     assert main([*words, '--half', 'both']) == 0
     drawn = cv2.imread(str(sheet))
     assert drawn is not None
     assert drawn.shape[1] == 4 * 320
-    assert drawn.shape[0] == 3 * (320 + CAPTION), 'six images, true and found, two in a row'
+    assert drawn.shape[0] == 3 * (320 + CAPTION), 'labels and predictions of two images per row'
     halves = drawn[:320, :320], drawn[:320, 320:640]
-    assert not np.array_equal(*halves), 'not all of the rock was found'
+    assert not np.array_equal(*halves), 'labels and predictions differ'
     assert main([*words, '--half', 'both', '--only', 'plain']) == 0
-    assert np.array_equal(cv2.imread(str(sheet)), drawn), 'images that were changed are not shown'
+    assert np.array_equal(cv2.imread(str(sheet)), drawn), 'perturbed images are not shown'
     assert main([*words, '--half', 'both', '--only', 'dark']) == 0
-    assert not np.array_equal(cv2.imread(str(sheet)), drawn), 'unless there are no others'
+    assert not np.array_equal(cv2.imread(str(sheet)), drawn), 'except if there are no others'
 
 
-def test_each_network_has_a_sheet_of_its_own(cases: Path, tmp_path: Path) -> None:
+def test_each_network_has_a_separate_sheet(cases: Path, tmp_path: Path) -> None:
     words = ['--presets', 'fast', 'exact', '--sheet', str(tmp_path / 'sheet.jpg')]
     assert main(['--config', str(cases), *words]) == 0
     assert {file.name for file in tmp_path.glob('*.jpg')} == {
@@ -354,20 +348,20 @@ def test_each_network_has_a_sheet_of_its_own(cases: Path, tmp_path: Path) -> Non
     }
 
 
-def test_what_the_embedded_weights_are_measured_on_shows_nothing_that_may_not_be_shipped() -> None:
+def test_only_redistributable_images_of_the_project_benchmark_are_shown() -> None:
     cases = yaml.safe_load((ROOT / 'config/training/benchmark.yaml').read_text())['cases']
     shown = [name for name, case in cases.items() if case.get('shown')]
     assert [cases[name]['source']['path'] for name in shown] == ['demo/samples']
 
 
-def test_the_network_is_measured_at_the_preset_and_stride_that_are_asked_for(
+def test_preset_and_output_stride_are_passed_to_the_network(
     cases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, object] = {}
 
-    def segmenter(*_: object, **how: object) -> Bright:
+    def segmenter(*_: object, **how: object) -> FakeSegmenter:
         asked.update(how)
-        return Bright()
+        return FakeSegmenter()
 
     monkeypatch.setattr('training.benchmark.Segmenter', segmenter)
     words = ['--preset', 'fast', '--output-stride', '8']

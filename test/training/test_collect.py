@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photographs without rocks from Debian packages, here from a tiny one that the tests build."""
+"""Collecting photographs without rocks, from a small Debian package that the tests build."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def packages(deb: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path, deb: Path) -> Rows:
-    """Writes a manifest with a row for each mapping of what differs from wide.png's."""
+    """Returns a function that writes a manifest; each row overrides values of wide.png."""
 
     def _write(*rows: dict[str, str]) -> Path:
         path = tmp_path / 'photographs.csv'
@@ -87,7 +87,7 @@ def collect(tmp_path: Path, packages: Path) -> Callable[[Path], int]:
 
 
 def apt_get(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Puts an apt-get that runs a script before the real one."""
+    """Replaces apt-get by a script."""
     folder.mkdir()
     path = folder / 'apt-get'
     path.write_text(f'#!/bin/sh\n{script}\n')
@@ -96,7 +96,7 @@ def apt_get(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 def only(tools: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Leaves no programs but the named ones."""
+    """Makes only the named programs available."""
     tools.mkdir()
     for name in names:
         (tools / name).symlink_to(str(shutil.which(name)))
@@ -104,13 +104,13 @@ def only(tools: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def errors(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Returns the lines of errors, without those of the progress bar."""
+    """Returns the error messages, without the progress bar."""
     lines = capsys.readouterr().err.replace('\r', '\n').split('\n')
     return [line for line in lines if line.startswith('training.collect: ')]
 
 
 @needs_dpkg
-def test_images_become_a_source_with_ignored_regions_splits_and_groups(
+def test_photographs_are_written_with_ignored_regions_splits_and_groups(
     manifest: Rows, collect: Callable[[Path], int], tmp_path: Path
 ) -> None:
     rows = manifest(
@@ -134,7 +134,7 @@ def test_images_become_a_source_with_ignored_regions_splits_and_groups(
 
 
 @needs_dpkg
-def test_transparent_pixels_take_the_colour_that_the_manifest_names(
+def test_transparent_pixels_get_the_fill_colour(
     manifest: Rows, collect: Callable[[Path], int], tmp_path: Path
 ) -> None:
     assert collect(manifest({'path': 'cut.png', 'fill': '#0a64f0'})) == 0
@@ -156,7 +156,7 @@ def test_packages_are_downloaded_with_apt_get_and_not_kept(
 
 
 @needs_dpkg
-def test_a_package_that_is_gone_is_one_line_with_its_images_and_the_others_go_on(
+def test_a_missing_package_is_reported_in_one_line_and_the_others_are_used(
     manifest: Rows,
     collect: Callable[[Path], int],
     tmp_path: Path,
@@ -168,7 +168,7 @@ def test_a_package_that_is_gone_is_one_line_with_its_images_and_the_others_go_on
     assert collect(manifest(*gone, {})) == 0
     (line,) = errors(capsys)
     assert 'the package gone cannot be downloaded; run apt-get update' in line
-    assert line.endswith('; left out: lake, sea')
+    assert line.endswith('; skipped: lake, sea')
     assert [path.stem for path in (tmp_path / 'out/images').iterdir()] == ['wide']
 
 
@@ -178,14 +178,17 @@ def test_a_package_that_is_gone_is_one_line_with_its_images_and_the_others_go_on
     [
         (
             {'path': 'old.png'},
-            'meadows (looked at in version 1.0) has no usr/share/meadows/old.png',
+            'meadows has no usr/share/meadows/old.png; version 1.0 had it',
         ),
-        ({'path': 'cut.png', 'sha256': '0' * 64}, 'cut.png now: its SHA-256 differs'),
+        (
+            {'path': 'cut.png', 'sha256': '0' * 64},
+            'cut.png has changed since version 1.0: its SHA-256 differs',
+        ),
         ({'path': 'text.png'}, 'text.png: does not decode'),
-        ({'id': 'filled', 'fill': '#ffffff'}, 'wide.png: has no 8-bit transparency'),
+        ({'id': 'filled', 'fill': '#ffffff'}, 'wide.png: has no 8-bit alpha channel'),
     ],
 )
-def test_an_image_that_is_gone_or_another_is_named_and_left_out(
+def test_missing_and_changed_images_are_reported_and_skipped(
     row: dict[str, str],
     reason: str,
     manifest: Rows,
@@ -202,7 +205,7 @@ def test_an_image_that_is_gone_or_another_is_named_and_left_out(
 
 
 @needs_dpkg
-def test_a_broken_package_is_named(
+def test_an_invalid_package_is_reported(
     manifest: Rows,
     collect: Callable[[Path], int],
     packages: Path,
@@ -212,11 +215,11 @@ def test_a_broken_package_is_named(
     (packages / 'broken_2_all.deb').write_bytes(b'!<arch>\n')
     assert collect(manifest({'id': 'lake', 'package': 'broken'}, {})) == 0
     (line,) = errors(capsys)
-    assert 'broken_2_all.deb is not a readable Debian package; left out: lake' in line
+    assert 'broken_2_all.deb is not a readable Debian package; skipped: lake' in line
 
 
 @needs_dpkg
-def test_without_apt_get_there_is_one_line_and_no_folder(
+def test_a_missing_apt_get_is_reported_in_one_line(
     manifest: Rows,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -225,12 +228,14 @@ def test_without_apt_get_there_is_one_line_and_no_folder(
     only(tmp_path / 'bin', monkeypatch, 'dpkg-deb')
     assert main(['-o', str(tmp_path / 'out'), '--manifest', str(manifest())]) == 1
     (line,) = errors(capsys)
-    assert line == 'training.collect: apt-get is missing; on Debian and Ubuntu it is in apt'
+    assert (
+        line == 'training.collect: apt-get is missing; on Debian and Ubuntu, the package apt has it'
+    )
     assert not list(tmp_path.glob('out*'))
 
 
 @needs_dpkg
-def test_without_dpkg_deb_there_is_one_line(
+def test_a_missing_dpkg_deb_is_reported_in_one_line(
     manifest: Rows,
     collect: Callable[[Path], int],
     tmp_path: Path,
@@ -240,12 +245,12 @@ def test_without_dpkg_deb_there_is_one_line(
     only(tmp_path / 'bin', monkeypatch)
     assert collect(manifest()) == 1
     assert errors(capsys) == [
-        'training.collect: dpkg-deb is missing; on Debian and Ubuntu it is in dpkg'
+        'training.collect: dpkg-deb is missing; on Debian and Ubuntu, the package dpkg has it'
     ]
 
 
 @needs_dpkg
-def test_nothing_is_left_when_no_image_could_be_collected(
+def test_no_folder_is_written_if_no_image_could_be_collected(
     manifest: Rows,
     collect: Callable[[Path], int],
     tmp_path: Path,
@@ -258,7 +263,7 @@ def test_nothing_is_left_when_no_image_could_be_collected(
 
 
 @needs_dpkg
-def test_a_folder_with_something_in_it_is_left_alone(
+def test_a_folder_that_is_not_empty_is_not_changed(
     manifest: Rows,
     collect: Callable[[Path], int],
     tmp_path: Path,
@@ -282,14 +287,14 @@ def test_a_folder_with_something_in_it_is_left_alone(
         ([{'ignore': '0 0 2 1'}], "line 2: ignore is '0 0 2 1'"),
         ([{'ignore': '0 0 1'}], "line 2: ignore is '0 0 1'"),
         ([{'ignore': 'sky'}], "line 2: ignore is 'sky'"),
-        ([{}, {}], "line 3: id 'wide' is there twice"),
+        ([{}, {}], "line 3: the id 'wide' is listed twice"),
         (
             [{'group': 'hill'}, {'id': 'b', 'group': 'hill', 'split': 'train'}],
-            "line 3: group 'hill' is in train and in val",
+            "line 3: the group 'hill' is in train and in val",
         ),
     ],
 )
-def test_a_manifest_row_that_is_not_legal_is_named(
+def test_an_invalid_row_of_the_manifest_is_reported(
     rows: list[dict[str, str]], reason: str, manifest: Rows
 ) -> None:
     with pytest.raises(DataError) as error:
@@ -297,7 +302,7 @@ def test_a_manifest_row_that_is_not_legal_is_named(
     assert reason in str(error.value)
 
 
-def test_a_manifest_without_a_column_or_a_file_is_named(
+def test_a_missing_manifest_and_a_missing_column_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / 'photographs.csv'
@@ -305,10 +310,10 @@ def test_a_manifest_without_a_column_or_a_file_is_named(
     assert f'{path}: cannot be read' in errors(capsys)[0]
     path.write_text('id,split\n')
     assert main(['-o', str(tmp_path / 'out'), '--manifest', str(path)]) == 1
-    assert f'{path}: lacks the column group' in errors(capsys)[0]
+    assert f'{path}: the column group is missing' in errors(capsys)[0]
 
 
-def test_the_list_that_comes_with_the_project_is_legal_licensed_and_large_enough() -> None:
+def test_the_manifest_of_the_project_is_valid_and_large_enough() -> None:
     photographs = read_manifest(MANIFEST)
     splits = [photograph.split for photograph in photographs]
     assert splits.count('val') >= 60

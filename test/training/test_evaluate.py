@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known results give known figures; the command says them as JSON."""
+"""The metrics of known predictions, and the command that prints them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def all_of(folder: Path, **settings: str) -> list[Sample]:
 
 
 class Oracle:
-    """Finds the truth but for its top rows, which it calls rock."""
+    """Predicts the labels, and rock in the top rows."""
 
     def __init__(self, samples: Sequence[Sample], rows: int = 0) -> None:
         self.card = Card()
@@ -42,8 +42,8 @@ class Oracle:
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
-class BrightIsRock:
-    """Finds what is bright, and keeps what it was shown."""
+class FakeSegmenter:
+    """Classifies bright pixels as rock, and records its inputs."""
 
     def __init__(self) -> None:
         self.card = Card()
@@ -55,18 +55,18 @@ class BrightIsRock:
         return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
-def test_the_truth_scores_one(discs: Path) -> None:
+def test_perfect_predictions_have_perfect_metrics(discs: Path) -> None:
     samples = all_of(discs)
     figures = evaluate(Oracle(samples), samples).figures  # type: ignore[arg-type]
     ones = ('iou', 'precision', 'recall', 'mean_iou', 'boundary_iou')
     assert {figures[name] for name in ones} == {1.0}
     assert (figures['images'], figures['false_rock'], figures['ece']) == (6, 0, 0)
-    told = figures['rocks']
-    assert [told[name] for name in ('precision', 'recall', 'mean_iou')] == [1, 1, 1]
-    assert 6 <= told['true'] == told['found'] <= 18
+    rocks = figures['rocks']
+    assert [rocks[name] for name in ('precision', 'recall', 'mean_iou')] == [1, 1, 1]
+    assert 6 <= rocks['true'] == rocks['found'] <= 18
 
 
-def test_invented_rock_costs_precision_and_iou_as_counted_by_hand(discs: Path) -> None:
+def test_false_positives_reduce_precision_and_iou_as_expected(discs: Path) -> None:
     samples = all_of(discs)
     truths = [sample.read().classes > 0 for sample in samples]
     figures = evaluate(Oracle(samples, 7), samples).figures  # type: ignore[arg-type]
@@ -86,11 +86,11 @@ def test_ignored_pixels_are_not_counted(discs: Path) -> None:
     )
     figures = evaluate(Oracle(samples, 80), samples).figures  # type: ignore[arg-type]
     assert figures['false_rock'] == 1
-    assert figures['precision'] == 0, 'no rock is left in the truth'
+    assert figures['precision'] == 0, 'all true rock is ignored'
     assert figures['recall'] is None
 
 
-def test_a_result_keeps_each_images_counts_and_mask(discs: Path) -> None:
+def test_a_result_has_counts_and_mask_of_each_image(discs: Path) -> None:
     samples = all_of(discs)
     result = evaluate(Oracle(samples, 7), samples, name='discs')  # type: ignore[arg-type]
     assert [image_result.sample for image_result in result.images] == samples
@@ -100,7 +100,7 @@ def test_a_result_keeps_each_images_counts_and_mask(discs: Path) -> None:
 
 
 class Dumbbells:
-    """Finds two boxes with a rim between them, and two with a narrow neck."""
+    """Predicts two boxes with a rim between them, and two boxes with a narrow connection."""
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         ids = np.zeros(image.shape[:2], np.uint8)
@@ -114,7 +114,7 @@ class Dumbbells:
 @pytest.mark.parametrize(
     ('split', 'rims', 'found'), [(True, True, 3), (True, False, 4), (False, True, 2)]
 )
-def test_rocks_are_counted_as_they_are_cut_apart(
+def test_the_settings_select_how_touching_rocks_are_separated(
     discs: Path, split: bool, rims: bool, found: int
 ) -> None:
     samples = all_of(discs)[:1]
@@ -124,7 +124,7 @@ def test_rocks_are_counted_as_they_are_cut_apart(
 
 
 @pytest.mark.parametrize('option', ['--no-split-touching', '--no-rims'])
-def test_the_command_takes_the_ways_to_cut(
+def test_the_command_has_options_for_the_separation_of_rocks(
     option: str, weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
@@ -132,38 +132,40 @@ def test_the_command_takes_the_ways_to_cut(
     assert 'rocks.small.recall' in capsys.readouterr().out
 
 
-def test_nothing_to_measure_on_is_an_error() -> None:
+def test_no_images_are_an_error() -> None:
     with pytest.raises(DataError, match='discs: no images'):
         evaluate(Oracle([]), [], name='discs')  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize('scale', [0.5, 2.0])
-def test_a_scaled_image_is_judged_at_the_labels_size(scale: float, discs: Path) -> None:
-    samples, network = all_of(discs), BrightIsRock()
-    conditions = Perturbation(scale=scale)
-    figures = evaluate(network, samples, conditions).figures  # type: ignore[arg-type]
+def test_predictions_of_a_scaled_image_are_compared_at_label_size(
+    scale: float, discs: Path
+) -> None:
+    samples, network = all_of(discs), FakeSegmenter()
+    perturbation = Perturbation(scale=scale)
+    figures = evaluate(network, samples, perturbation).figures  # type: ignore[arg-type]
     assert {image.shape for image in network.shown} == {(80 * scale, 96 * scale, 3)}
     assert 0.9 < figures['iou'] < 1
     assert figures['conditions'] == {'grey': False, 'scale': scale, 'gain': 1.0}
 
 
-def test_scaling_back_moves_nothing() -> None:
+def test_scaling_does_not_shift_the_result() -> None:
     image = np.zeros((80, 96, 3), np.uint8)
     image[20:60, 10:50] = 200
     for scale in (0.5, 2.0):
-        found = segment_perturbed(BrightIsRock(), image, Perturbation(scale=scale))  # type: ignore[arg-type]
+        found = segment_perturbed(FakeSegmenter(), image, Perturbation(scale=scale))  # type: ignore[arg-type]
         assert np.array_equal(found.mask() > 0, image[..., 0] > 0)
 
 
-def test_conditions_combine_and_say_what_they_are() -> None:
+def test_perturbations_can_be_combined_and_have_a_description() -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    conditions = Perturbation(grey=True, scale=0.5, gain=2.0)
-    seen = conditions.apply(image)
+    perturbation = Perturbation(grey=True, scale=0.5, gain=2.0)
+    seen = perturbation.apply(image)
     assert seen.shape == (20, 30, 3)
     assert (seen[..., 0] == seen[..., 2]).all()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float)
     assert seen.mean() == pytest.approx(np.minimum(2 * grey, 255).mean(), abs=1)
-    assert str(conditions) == 'grey, scale 0.5, gain 2'
+    assert str(perturbation) == 'grey, scale 0.5, gain 2'
     assert Perturbation().apply(image) is image
     assert not str(Perturbation())
 
@@ -182,34 +184,34 @@ def test_the_command_prints_one_json_object(
     assert 0 <= low <= figures['false_rock'] <= high <= 1
 
 
-def test_the_command_prints_a_table_and_takes_a_class_map_and_a_threshold(
+def test_the_command_prints_a_table_and_accepts_class_map_and_threshold(
     weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
     classes = ['--class-map', '{0: background, 255: ignore}']
-    for threshold, told in (('0.0001', '1'), ('0.9999', '0')):
+    for threshold, rate in (('0.0001', '1'), ('0.9999', '0')):
         assert main([*given, *classes, '--threshold', threshold]) == 0
         rows = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ['images', '5'] in rows
-        assert ['false_rock', told, told, 'to', told] in rows
+        assert ['false_rock', rate, rate, 'to', rate] in rows
         assert ['recall', '-'] in rows
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
+    ('change', 'message'),
     [
         (('--weights', 'none.safetensors'), 'none.safetensors: no such file'),
-        (('--data', 'nowhere'), 'nowhere: no folder'),
+        (('--data', 'nowhere'), 'nowhere: must be a folder'),
         (('--output-stride', '9'), '9'),
         (('--device', 'tpu'), "'tpu'"),
-        (('--class-map', '{255: rock}'), 'grey value 0'),
+        (('--class-map', '{255: rock}'), 'pixel value 0'),
         (('--scale', '0'), 'scale must be above 0'),
         (('--threshold', '7'), 'threshold must be between 0 and 1, not 7'),
     ],
 )
-def test_an_error_is_one_line_and_status_1(
+def test_an_error_is_reported_in_one_line_with_status_1(
     change: tuple[str, str],
-    told: str,
+    message: str,
     weights_file: Path,
     own_discs: Path,
     capsys: pytest.CaptureFixture[str],
@@ -218,33 +220,33 @@ def test_an_error_is_one_line_and_status_1(
     assert main([word for pair in given.items() for word in pair]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith('training.evaluate: ')
-    assert told in last
+    assert message in last
 
 
-def test_missing_arguments_are_status_2() -> None:
+def test_missing_arguments_end_with_status_2() -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
 
 
-def test_a_tile_is_named_by_its_place_and_read_as_it_was_measured(discs: Path) -> None:
+def test_the_result_of_a_tile_has_its_position_and_its_pixels(discs: Path) -> None:
     sample = all_of(discs)[0]
     label = sample.read()
-    found = BrightIsRock().segment(label.image)
+    found = FakeSegmenter().segment(label.image)
     tiles = windows(80, 96, 40)
-    image_result = count_image(sample, label, found, tiles=tiles[1:])
-    assert [own.name for own in image_result] == ['0 48,0', '0 0,40', '0 48,40']
-    for own, tile in zip(image_result, tiles[1:], strict=True):
-        assert np.array_equal(own.read().image, label.image[tile])
-        assert np.array_equal(own.read().classes, label.classes[tile])
-        assert own.mask.shape == (40, 48)
+    results = count_image(sample, label, found, tiles=tiles[1:])
+    assert [result.name for result in results] == ['0 48,0', '0 0,40', '0 48,40']
+    for result, tile in zip(results, tiles[1:], strict=True):
+        assert np.array_equal(result.read().image, label.image[tile])
+        assert np.array_equal(result.read().classes, label.classes[tile])
+        assert result.mask.shape == (40, 48)
     (whole,) = count_image(sample, label, found)
     assert whole.name == '0'
     assert whole.read().classes.shape == (80, 96)
 
 
-def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> None:
-    """IoU where there is rock; where there is none, a single pixel must not be as bad as all."""
+def test_the_score_of_an_image_depends_on_its_labels(discs: Path) -> None:
+    """It is the IoU with rock, and the true negative rate without rock."""
     sample = all_of(discs)[0]
     label = sample.read()
     rock = label.classes.copy()
@@ -260,19 +262,19 @@ def test_the_worst_images_are_chosen_by_what_is_wrong_with_them(discs: Path) -> 
     nothing = np.zeros_like(rock)
     assert score(rock, rock, False) == 1
     assert score(rock, some, False) == pytest.approx(rock.sum() / some.sum())
-    assert score(rock, some, True) == 1, 'more rock than is labelled is no fault'
+    assert score(rock, some, True) == 1, 'false positives are unknown for incomplete labels'
     assert score(nothing, np.eye(80, 96, dtype=np.uint8), False) == pytest.approx(1 - 1 / 96)
     assert score(nothing, nothing, False) is None
     assert score(nothing, some, True) is None
 
 
-def test_an_image_that_the_network_fails_on_is_named(discs: Path) -> None:
-    class Broken:
+def test_an_image_on_which_the_network_fails_is_reported(discs: Path) -> None:
+    class FailingSegmenter:
         card = Card()
 
         def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
             raise ScoresError
 
-    samples = find_samples(DatasetConfig(str(discs)), 'all', Broken.card.classes)
+    samples = find_samples(DatasetConfig(str(discs)), 'all', FailingSegmenter.card.classes)
     with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):
-        evaluate(Broken(), samples)  # type: ignore[arg-type]
+        evaluate(FailingSegmenter(), samples)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured of rocks is held against a truth that is known without measuring."""
+"""Evaluation of the measurements of rocks against exact ground truth."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ import pytest
 
 from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.inference.segmenter import Segmentation
-from training.evaluate_geometry import (
-    Error,
-    StereoCamera,
-    error,
+from training.evaluate_geometry import lines, main
+from training.geometry_evaluation import (
+    RockErrors,
     figures,
-    lines,
-    main,
+    ground_truth,
     measure,
     report,
-    truths,
+    rock_errors,
 )
+from training.stereo_camera import StereoCamera
 from training.synthetic.render import ROCK, Rendering
 
 FOCAL = 300.0
 SHAPE = (120, 160)
 DEPTH = np.full(SHAPE, 4.0, np.float32)
 MATRIX = np.array([[FOCAL, 0, 79.5], [0, FOCAL, 59.5], [0, 0, 1]])
-# Looks straight down from 4 m.
+# The camera points straight down from 4 m.
 DOWN = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1]])
 
 
@@ -41,7 +40,7 @@ def rng() -> np.random.Generator:
 
 
 def rendering_of_a_box() -> Rendering:
-    """A box of 20×30 px seen from straight above, its top at 3.9 m on ground at 4 m."""
+    """Renders a box of 20×30 px from above, with its top at 3.9 m and the ground at 4 m."""
     instances = np.zeros(SHAPE, np.uint16)
     instances[40:70, 60:80] = 1
     box = instances > 0
@@ -62,60 +61,63 @@ def scene_of_a_rock(diameter: float) -> Any:
 @pytest.mark.parametrize('z', [2.0, 4.0])
 def test_stereo_noise_grows_with_the_square_of_the_distance(z: float) -> None:
     camera = StereoCamera(baseline=0.1, noise=0.15, window=1, holes=0.0)
-    seen = camera.sees(np.full(SHAPE, z, np.float32), FOCAL, rng())
+    seen = camera.simulate(np.full(SHAPE, z, np.float32), FOCAL, rng())
     expected = z**2 * 0.15 / (FOCAL * 0.1)
     assert np.nanstd(seen) == pytest.approx(expected, rel=0.1)
     assert np.nanmedian(seen) == pytest.approx(z, rel=0.01)
 
 
-def test_stereo_depth_is_in_whole_millimetres_and_has_the_holes_asked_for() -> None:
-    seen = StereoCamera(holes=0.2).sees(DEPTH, FOCAL, rng())
+def test_stereo_depth_is_in_millimetres_and_has_the_given_share_of_holes() -> None:
+    seen = StereoCamera(holes=0.2).simulate(DEPTH, FOCAL, rng())
     assert np.isnan(seen).mean() == pytest.approx(0.2, abs=0.03)
-    whole = 1000 * seen[np.isfinite(seen)].astype(np.float64)
-    assert whole == pytest.approx(np.rint(whole), abs=1e-3)
+    millimetres = 1000 * seen[np.isfinite(seen)].astype(np.float64)
+    assert millimetres == pytest.approx(np.rint(millimetres), abs=1e-3)
 
 
-def test_stereo_depth_is_missing_beside_near_things_far_off_and_where_nothing_is() -> None:
+def test_stereo_depth_is_unknown_in_occlusions_far_away_and_without_surface() -> None:
     camera = StereoCamera(noise=0.0, window=1, holes=0.0, farthest=10)
     depth = DEPTH.copy()
-    depth[:, 80:100] = 1.0  # 30 px of disparity before 7.5
+    depth[:, 80:100] = 1.0  # a disparity of 30 px in front of 7.5 px
     depth[:10] = 12
     depth[10:20] = np.nan
-    seen = camera.sees(depth, FOCAL, rng())
+    seen = camera.simulate(depth, FOCAL, rng())
     assert np.isnan(seen[:20]).all()
     assert np.isnan(seen[20:, 59:79]).all()
     assert np.isfinite(seen[20:, 20:57]).all()
     assert np.isfinite(seen[20:, 80:]).all()
 
 
-def test_the_truth_of_a_box_is_what_geometry_says() -> None:
-    (truth,) = truths(scene_of_a_rock(0.35), rendering_of_a_box(), least=50)
+def test_the_ground_truth_of_a_box_has_the_expected_values() -> None:
+    (truth,) = ground_truth(scene_of_a_rock(0.35), rendering_of_a_box(), min_area=50)
     middle = (np.array([69.5, 54.5]) - MATRIX[:2, 2]) * 3.9 / FOCAL
     assert truth.position == pytest.approx((*middle, 3.9))
     assert truth.diameter == pytest.approx(2 * np.sqrt(20 * 30 * (3.9 / FOCAL) ** 2 / np.pi))
     assert truth.height == pytest.approx(0.1)
     assert truth.body == 0.35
-    assert not truths(scene_of_a_rock(0.35), rendering_of_a_box(), least=601)
+    assert not ground_truth(scene_of_a_rock(0.35), rendering_of_a_box(), min_area=601)
 
 
-def test_a_rock_that_is_cut_or_hidden_has_no_body_to_compare_with() -> None:
-    whole = rendering_of_a_box()
-    cut = {name: np.roll(getattr(whole, name), 80, axis=1) for name in ('classes', 'instances')}
-    moved = replace(whole, depth=np.roll(whole.depth, 80, axis=1), **cut)
-    (truth,) = truths(scene_of_a_rock(0.35), moved, least=50)
+def test_a_partly_visible_rock_has_no_true_diameter_of_the_whole_rock() -> None:
+    complete = rendering_of_a_box()
+    names = ('classes', 'instances')
+    clipped = {name: np.roll(getattr(complete, name), 80, axis=1) for name in names}
+    moved = replace(complete, depth=np.roll(complete.depth, 80, axis=1), **clipped)
+    (truth,) = ground_truth(scene_of_a_rock(0.35), moved, min_area=50)
     assert np.isnan(truth.body)
-    instances, depth = whole.instances.copy(), whole.depth.copy()
+    instances, depth = complete.instances.copy(), complete.depth.copy()
     instances[40:70, 80:90] = 2
     depth[40:70, 80:90] = 2.5
-    (truth,) = truths(scene_of_a_rock(0.35), replace(whole, instances=instances, depth=depth), 50)
+    (truth,) = ground_truth(
+        scene_of_a_rock(0.35), replace(complete, instances=instances, depth=depth), 50
+    )
     assert np.isnan(truth.body)
 
 
-def test_errors_are_shares_of_range_and_of_true_size() -> None:
-    (truth,) = truths(scene_of_a_rock(0.5), rendering_of_a_box(), least=50)
+def test_errors_are_relative_to_range_and_true_size() -> None:
+    (truth,) = ground_truth(scene_of_a_rock(0.5), rendering_of_a_box(), min_area=50)
     x, y, z = truth.position.tolist()
     place = Place((x, y, z + 0.03), (1, 1, 1), 1.1 * truth.diameter, 0.08, 4)
-    found = error(7, truth, place)
+    found = rock_errors(7, truth, place)
     assert found.image == 7
     assert found.position == pytest.approx(0.03 / found.range)
     assert found.diameter == pytest.approx(0.1)
@@ -123,49 +125,49 @@ def test_errors_are_shares_of_range_and_of_true_size() -> None:
     assert found.body == pytest.approx(1.1 * truth.diameter / 0.5)
 
 
-def test_figures_are_medians_of_what_has_metres() -> None:
-    errors = [Error(n % 4, 2.0, 0.01 * n, -0.02 * n, 0.1, 0.8) for n in range(1, 6)]
-    nowhere = Error(0, 2.0, np.nan, np.nan, np.nan, np.nan)
-    told = figures([*errors, nowhere])
-    assert told['rocks'] == 6
-    assert told['located'] == pytest.approx(5 / 6)
-    assert told['position'] == pytest.approx(3)
-    assert told['diameter'] == pytest.approx(6)
-    assert told['diameter_bias'] == pytest.approx(-6)
-    low, high = told['intervals']['position']
+def test_metrics_are_medians_over_the_rocks_with_measurements() -> None:
+    errors = [RockErrors(n % 4, 2.0, 0.01 * n, -0.02 * n, 0.1, 0.8) for n in range(1, 6)]
+    unmeasured = RockErrors(0, 2.0, np.nan, np.nan, np.nan, np.nan)
+    result = figures([*errors, unmeasured])
+    assert result['rocks'] == 6
+    assert result['located'] == pytest.approx(5 / 6)
+    assert result['position'] == pytest.approx(3)
+    assert result['diameter'] == pytest.approx(6)
+    assert result['diameter_bias'] == pytest.approx(-6)
+    low, high = result['intervals']['position']
     assert 1 <= low < 3 < high <= 5
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_nothing_found_is_told_as_nothing() -> None:
-    for errors in ([], [Error(0, 2.0, np.nan, np.nan, np.nan, np.nan)]):
-        told = figures(errors)
-        assert told['position'] is None
-        assert told['intervals']['position'] is None
+def test_metrics_without_measurements_are_none() -> None:
+    for errors in ([], [RockErrors(0, 2.0, np.nan, np.nan, np.nan, np.nan)]):
+        result = figures(errors)
+        assert result['position'] is None
+        assert result['intervals']['position'] is None
     blind: Any = SimpleNamespace(
         segment=lambda image: Segmentation(
             np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.uint8), (1,)
         )
     )
-    told = report(measure([(5, 0, 'mars')], SHAPE[::-1], StereoCamera(), blind))
-    assert told['cases']['depth, network']['all']['rocks'] == 0
-    assert all(lines(told))
+    result = report(measure([(5, 0, 'mars')], SHAPE[::-1], StereoCamera(), blind))
+    assert result['cases']['depth, network']['all']['rocks'] == 0
+    assert all(lines(result))
 
 
-def test_the_command_measures_within_a_hundredth_and_draws(
+def test_the_command_reports_small_errors_and_draws_overlays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ['--scenes', '1', '--looks', 'quarry', '--size', '160', '120', '--seed', '3']
     assert main([*options, '--exact-only', '--json', '--overlays', str(tmp_path)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    found = told['cases']['depth, exact']['all']
+    result = json.loads(capsys.readouterr().out)
+    found = result['cases']['depth, exact']['all']
     assert found['rocks'] > 0
     assert found['position'] < 1
     assert found['diameter'] < 3
-    assert set(told['abundance']) == {'exact', 'bodies'}
+    assert set(result['abundance']) == {'exact', 'bodies'}
     assert cv2.imread(str(tmp_path / 'quarry_00_exact.png')).shape == (240, 320, 3)
 
 
-def test_missing_weights_end_the_command_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['--weights', 'nowhere.safetensors']) == 1
     assert capsys.readouterr().err.startswith('training.evaluate_geometry: ')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint becomes a weights file that the node reads, with the same results, or none."""
+"""An exported weights file has the results of its checkpoint, or it is not written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
-    """What a training leaves, with random weights."""
+    """Writes a checkpoint with random weights."""
     torch.manual_seed(2)
     state = build(CARD, aux=True).state_dict()
     file = tmp_path_factory.mktemp('run') / 'last.ckpt'
@@ -44,8 +44,8 @@ def samples_of(folder: Path, split: str = 'all') -> list[Sample]:
     return find_samples(DatasetConfig(str(folder)), split, CARD.classes)
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
-    """Makes the writer of safetensors multiply a tensor."""
+def damage(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
+    """Makes the writer of safetensors multiply one tensor by a factor."""
 
     def save(file: Path, state: Mapping[str, Tensor], *rest: Any) -> None:
         save_weights(file, {**state, name: state[name] * factor}, *rest)
@@ -53,8 +53,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
     monkeypatch.setattr('training.export.save_weights', save)
 
 
-class Finds:
-    """Finds one mask in every image."""
+class FakeSegmenter:
+    """Predicts the same mask for every image."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self.card = CARD
@@ -65,12 +65,12 @@ class Finds:
 
 
 def found(samples: list[Sample], pixels: int) -> dict[str, Result]:
-    """Rock in so many pixels of the 96×80 of each image, from the first on."""
+    """Returns results with rock in the first `pixels` pixels of each image of 96×80 px."""
     mask = np.arange(80 * 96).reshape(80, 96) < pixels
-    return {'discs': evaluate(Finds(mask), samples)}  # type: ignore[arg-type]
+    return {'discs': evaluate(FakeSegmenter(mask), samples)}  # type: ignore[arg-type]
 
 
-def test_a_safetensors_file_has_the_checkpoints_weights_and_card(
+def test_a_safetensors_file_has_weights_and_metadata_of_the_checkpoint(
     checkpoint: Path, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / 'w.safetensors'
@@ -87,7 +87,7 @@ def test_a_safetensors_file_has_the_checkpoints_weights_and_card(
     torch.testing.assert_close(weights.state[name], stored[name], rtol=1e-3, atol=1e-6)
 
 
-def test_an_int8_file_fits_the_package_and_carries_measured_figures(
+def test_an_int8_file_is_small_and_has_measured_metrics(
     checkpoint: Path, own_discs: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / 'w.safetensors'
@@ -99,33 +99,35 @@ def test_an_int8_file_fits_the_package_and_carries_measured_figures(
     assert metrics['earlier'] == 0.5
     samples = find_samples(DatasetConfig(str(own_discs), val_fraction=0.6), 'val', CARD.classes)
     assert 1 < len(samples) < 5
-    told = evaluate(Segmenter(load_weights(target), 'cpu'), samples)
-    wanted = figures_of({str(own_discs): told})
+    result = evaluate(Segmenter(load_weights(target), 'cpu'), samples)
+    wanted = figures_of({str(own_discs): result})
     assert {name: metrics[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
     assert 'data_val_iou' in wanted
 
 
-def test_masks_that_differ_in_a_thousandth_of_the_pixels_are_refused(discs: Path) -> None:
+def test_a_file_whose_masks_differ_in_a_thousandth_of_the_pixels_is_rejected(discs: Path) -> None:
     samples = samples_of(discs)
     size = 80 * 96
     near = compare(Path('w'), found(samples, size - 7), found(samples, size), int8=False)
     assert near['export_pixels_differ'] == pytest.approx(7 / size)
-    with pytest.raises(WeightsError, match=r'w: refused, 0\.10% .* 6 images; at most 0\.1%'):
+    with pytest.raises(
+        WeightsError, match=r'w: rejected, because 0\.10% .* 6 images; the limit is 0\.1%'
+    ):
         compare(Path('w'), found(samples, size - 8), found(samples, size), int8=False)
 
 
-def test_int8_is_refused_by_the_change_of_iou_not_by_pixels(discs: Path) -> None:
+def test_int8_is_checked_by_the_change_of_iou(discs: Path) -> None:
     samples = samples_of(discs)
     size = 80 * 96
     theirs = found(samples, size)
-    told = compare(Path('w'), found(samples, size - 70), theirs, int8=True)
-    assert told['export_pixels_differ'] > 0.001
-    assert 0 < told['export_iou_change'] < 0.002
-    with pytest.raises(WeightsError, match='points off the checkpoint'):
+    metrics = compare(Path('w'), found(samples, size - 70), theirs, int8=True)
+    assert metrics['export_pixels_differ'] > 0.001
+    assert 0 < metrics['export_iou_change'] < 0.002
+    with pytest.raises(WeightsError, match='points from the checkpoint'):
         compare(Path('w'), found(samples, size - 200), theirs, int8=True)
 
 
-def test_int8_cannot_be_judged_without_labelled_rock(discs: Path) -> None:
+def test_the_check_of_int8_needs_labelled_rock(discs: Path) -> None:
     config = DatasetConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
     ours = found(find_samples(config, 'all', CARD.classes), 10)
     with pytest.raises(WeightsError, match='no image has labelled rock'):
@@ -134,37 +136,37 @@ def test_int8_cannot_be_judged_without_labelled_rock(discs: Path) -> None:
 
 
 @pytest.mark.parametrize('flags', [[], ['--int8']])
-def test_a_file_that_finds_other_rocks_is_not_left_there(
+def test_a_file_with_different_results_is_not_written(
     flags: list[str],
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    spoil(monkeypatch, 'classifier.score.weight', -1)
+    damage(monkeypatch, 'classifier.score.weight', -1)
     target = tmp_path / 'w.safetensors'
     target.write_text('old')
     assert main(['--checkpoint', str(checkpoint), '-o', str(target), *flags]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f'training.export: {target}: refused')
+    assert last.startswith(f'training.export: {target}: rejected')
     assert target.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_without_a_check_a_file_is_written_as_it_is(
+def test_no_check_writes_a_file_with_different_results(
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    spoil(monkeypatch, 'classifier.score.weight', -1)
+    damage(monkeypatch, 'classifier.score.weight', -1)
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']) == 0
     assert 'not checked' in capsys.readouterr().out
     assert load_weights(target).card == CARD
 
 
-def test_a_checkpoint_names_the_labelled_sources_it_was_trained_on(
+def test_a_checkpoint_records_its_labelled_sources(
     checkpoint: Path, discs: Path, tmp_path: Path
 ) -> None:
     assert trained_on(checkpoint) == [DatasetConfig(str(discs), val_fraction=0.5)]
@@ -173,11 +175,11 @@ def test_a_checkpoint_names_the_labelled_sources_it_was_trained_on(
     torch.save({'sources': [asdict(source) for source in kept]}, own)
     assert trained_on(own) == kept[:1]
     torch.save({'sources': [{'folder': 'a'}]}, own)
-    with pytest.raises(WeightsError, match=r'own\.ckpt: its sources cannot be used'):
+    with pytest.raises(WeightsError, match=r'own\.ckpt: its recorded sources are invalid'):
         trained_on(own)
 
 
-def test_a_source_that_holds_nothing_out_does_not_hinder_the_check_on_the_others(
+def test_a_source_without_val_split_is_skipped_in_the_check(
     checkpoint: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ''.join(f'{number},train\n' for number in range(5))
@@ -191,7 +193,7 @@ def test_a_source_that_holds_nothing_out_does_not_hinder_the_check_on_the_others
     assert f'checked on {len(held_out)} images' in capsys.readouterr().out
 
 
-def test_files_of_another_making_name_no_images_and_are_not_exported_unchecked(
+def test_a_checkpoint_without_recorded_sources_needs_check_on_or_no_check(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = torch.load(checkpoint, weights_only=True)
@@ -201,11 +203,11 @@ def test_files_of_another_making_name_no_images_and_are_not_exported_unchecked(
         torch.save(kept, other, _use_new_zipfile_serialization=not legacy)
         target = tmp_path / 'w.safetensors'
         assert main(['--checkpoint', str(other), '-o', str(target)]) == 1
-        assert 'names no images to check on; give --check-on' in capsys.readouterr().err
+        assert 'has no record of images for the check; give --check-on' in capsys.readouterr().err
         assert not target.exists()
 
 
-def test_a_plain_torchvision_state_and_a_weights_file_can_be_exported_too(
+def test_torchvision_weights_and_weights_files_can_be_exported(
     checkpoint: Path, own_discs: Path, tmp_path: Path
 ) -> None:
     plain, once, twice = (tmp_path / name for name in ('p.pth', 'a.safetensors', 'b.safetensors'))
@@ -217,7 +219,7 @@ def test_a_plain_torchvision_state_and_a_weights_file_can_be_exported_too(
     assert load_weights(twice).card.metrics['export_pixels_differ'] == 0
 
 
-def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
+def test_an_onnx_file_has_the_masks_of_pytorch_at_any_size_and_batch(
     checkpoint: Path, small_image: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -237,16 +239,16 @@ def test_an_onnx_file_gives_torchs_masks_at_any_size_and_batch(
     scores = [s._runner.scores(batch) for s in (onnx, plain)]
     assert scores[0].shape == (3, 2, 40, 56)
     assert (scores[0].softmax(1) - scores[1].softmax(1)).abs().max() <= 1e-3
-    for arguments, told in (
+    for arguments, message in (
         ({'output_stride': 8}, 'exported at output stride 16, not 8'),
         ({'precision': 'fp16'}, "'fp16'"),
         ({'backend': 'torch'}, "needs backend 'onnx'"),
     ):
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=message):
             Segmenter(weights, 'cpu', **arguments)  # type: ignore[arg-type]
 
 
-def test_a_file_of_another_output_stride_is_checked_at_that_stride(
+def test_the_check_uses_the_output_stride_of_the_file(
     checkpoint: Path, discs: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / 'w.safetensors'
@@ -257,18 +259,18 @@ def test_a_file_of_another_output_stride_is_checked_at_that_stride(
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
+    ('change', 'message'),
     [
         (('--checkpoint', 'none.ckpt'), 'none.ckpt: no such file'),
         (('-o', 'w.pth'), 'w.pth: the name must end in .safetensors or .onnx'),
-        (('--check-on', 'nowhere'), 'nowhere: no folder'),
+        (('--check-on', 'nowhere'), 'nowhere: must be a folder'),
         (('--output-stride', '4'), '4'),
         (('--device', 'tpu'), "'tpu'"),
     ],
 )
-def test_an_error_is_one_line_status_1_and_leaves_the_old_file(
+def test_an_error_is_reported_in_one_line_and_keeps_the_previous_file(
     change: tuple[str, str],
-    told: str,
+    message: str,
     checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -279,12 +281,12 @@ def test_an_error_is_one_line_status_1_and_leaves_the_old_file(
     assert main([word for pair in given.items() for word in pair]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith('training.export: ')
-    assert told in error
+    assert message in error
     assert '\n' not in error
     assert target.read_text() == 'old'
 
 
-def test_int8_onnx_is_refused(
+def test_int8_onnx_is_rejected(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / 'w.onnx'
@@ -294,13 +296,13 @@ def test_int8_onnx_is_refused(
 
 
 @pytest.mark.parametrize('wrong', [['--max-images', '0'], ['--no-check', '--check-on', 'data']])
-def test_wrong_use_is_status_2(wrong: list[str]) -> None:
+def test_invalid_arguments_end_with_status_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(['--checkpoint', 'c.ckpt', '-o', 'w.safetensors', *wrong])
     assert left.value.code == 2
 
 
-def test_a_calibrated_file_can_compute_in_int8_with_its_weights_bit_for_bit(
+def test_calibration_enables_int8_without_changing_the_weights(
     checkpoint: Path, discs: Path, tmp_path: Path
 ) -> None:
     plain, target = tmp_path / 'plain.safetensors', tmp_path / 'w.safetensors'
@@ -316,28 +318,26 @@ def test_a_calibrated_file_can_compute_in_int8_with_its_weights_bit_for_bit(
         Segmenter(load_weights(plain), 'cpu', preset='fast')
 
 
-def test_computing_in_int8_may_lose_a_point_of_iou_and_gain_any(discs: Path) -> None:
+def test_int8_may_lose_at_most_one_point_of_iou(discs: Path) -> None:
     samples = samples_of(discs)
     size = 80 * 96
     exact, little, much = (found(samples, pixels) for pixels in (size, size - 70, 1))
     iou = [result['discs'].figures['iou'] for result in (exact, little, much)]
-    told = compare_int8(Path('w'), little, exact)
-    assert told == {'int8_iou_lost': pytest.approx(iou[0] - iou[1])}
+    metrics = compare_int8(Path('w'), little, exact)
+    assert metrics == {'int8_iou_lost': pytest.approx(iou[0] - iou[1])}
     assert compare_int8(Path('w'), exact, much)['int8_iou_lost'] < -0.01
     with pytest.raises(WeightsError, match=rf'loses {100 * (iou[0] - iou[2]):.2f} points of IoU'):
         compare_int8(Path('w'), much, exact)
 
 
-def test_a_threshold_that_was_chosen_later_is_put_into_the_card(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_given_threshold_is_written_to_the_metadata(checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / 'w.safetensors'
     words = ['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']
     assert main([*words, '--threshold', '0.37']) == 0
     assert load_weights(target).card.threshold == 0.37
 
 
-def test_a_threshold_that_is_none_is_one_line(
+def test_an_invalid_threshold_is_reported_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--checkpoint', str(checkpoint), '-o', str(tmp_path / 'w.safetensors'), '--no-check']
@@ -347,7 +347,7 @@ def test_a_threshold_that_is_none_is_one_line(
     )
 
 
-def test_a_light_network_as_onnx_gives_torchs_scores_at_any_size(tmp_path: Path) -> None:
+def test_a_light_network_as_onnx_has_the_logits_of_pytorch_at_any_size(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     pytest.importorskip('onnxscript', reason='onnxscript is not installed')
     torch.manual_seed(2)
@@ -363,7 +363,7 @@ def test_a_light_network_as_onnx_gives_torchs_scores_at_any_size(tmp_path: Path)
         torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
 
 
-def test_figures_that_are_no_numbers_are_left_out_of_the_card(
+def test_undefined_metrics_are_not_written_to_the_metadata(
     discs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = found(samples_of(discs), 100)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is there is counted and drawn, what is broken is named, and the exit status says so."""
+"""Statistics and contact sheets of data sets, and the report of invalid files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from training.datasets.statistics import Statistics
 from training.datasets.unlabelled import UnlabelledSample
 from training.inspect import main
 
-OUTLINES = [[10, 10, 40, 10, 40, 30, 10, 30], [40, 10, 60, 10, 60, 30, 40, 30]]
+POLYGONS = [[10, 10, 40, 10, 40, 30, 10, 30], [40, 10, 60, 10, 60, 30, 40, 30]]
 
 
 @pytest.fixture
 def belt(tmp_path: Path) -> Path:
-    """Five images of 96×80 px with two stones of 600 and 400 px each on a belt."""
+    """A COCO data set of five images of 96×80 px with two stones of 600 and 400 px each."""
     folder = tmp_path / 'belt'
     (folder / 'images').mkdir(parents=True)
     annotations: list[dict[str, Any]] = []
@@ -32,7 +32,7 @@ def belt(tmp_path: Path) -> Path:
         cv2.imwrite(str(folder / 'images' / f'{number}.png'), np.full((80, 96, 3), 90, np.uint8))
         annotations += [
             {'id': 10 * number + part, 'image_id': number, 'category_id': 1, 'segmentation': [flat]}
-            for part, flat in enumerate(OUTLINES)
+            for part, flat in enumerate(POLYGONS)
         ]
     data = {
         'images': [{'id': n, 'file_name': f'{n}.png'} for n in range(5)],
@@ -67,23 +67,23 @@ def test_images_pixels_and_rocks_are_counted(belt: Path, tmp_path: Path) -> None
     assert (rocks['count'], rocks['area']['min'], rocks['area']['max']) == (6, 400, 600)
 
 
-def test_without_a_map_the_labels_of_the_files_are_the_classes(belt: Path, tmp_path: Path) -> None:
+def test_without_a_class_map_the_classes_are_the_labels(belt: Path, tmp_path: Path) -> None:
     assert main([str(belt), '-o', str(tmp_path / 'out')]) == 0
     assert summary_of(tmp_path / 'out')['classes'] == ['background', 'rock', 'stone']
 
 
-def test_several_sources_are_told_together(
+def test_several_sources_are_reported_together(
     belt: Path, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(belt), str(discs)]) == 0
-    told = capsys.readouterr().out
-    assert f'belt: {belt} (coco)\n' in told
-    assert f'{discs} (masks)\n' in told
-    assert 'rocks are not told apart' in told
-    assert told.count('  problems: 0\n') == 2
+    output = capsys.readouterr().out
+    assert f'belt: {belt} (coco)\n' in output
+    assert f'{discs} (masks)\n' in output
+    assert 'no instances' in output
+    assert output.count('  problems: 0\n') == 2
 
 
-def test_sources_of_one_name_have_sheets_of_their_own(belt: Path, tmp_path: Path) -> None:
+def test_sources_with_the_same_name_have_separate_sheets(belt: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
     (belt / 'manifest.csv').write_text('id,split\n0,val\n1,val\n2,val\n3,val\n4,val\n')
     assert main([str(belt), str(belt), '-o', str(out)]) == 0
@@ -91,7 +91,7 @@ def test_sources_of_one_name_have_sheets_of_their_own(belt: Path, tmp_path: Path
     assert names == ['belt_2_val_1.jpg', 'belt_val_1.jpg']
 
 
-def test_the_sources_of_a_training_are_inspected_as_it_maps_them(
+def test_the_sources_of_a_configuration_are_inspected_with_their_class_maps(
     belt: Path, discs: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / 'training.yaml'
@@ -105,13 +105,13 @@ def test_the_sources_of_a_training_are_inspected_as_it_maps_them(
     }
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     assert main(['--config', str(config), '-o', str(tmp_path / 'out')]) == 0
-    told = summary_of(tmp_path / 'out')
-    assert [source['name'] for source in told['sources']] == ['ore', 'discs']
-    assert told['sources'][0]['splits']['train']['instances'].keys() == {'pebble'}
+    output = summary_of(tmp_path / 'out')
+    assert [source['name'] for source in output['sources']] == ['ore', 'discs']
+    assert output['sources'][0]['splits']['train']['instances'].keys() == {'pebble'}
     assert (tmp_path / 'out/ore_train_1.jpg').exists()
 
 
-def test_a_source_may_name_the_rim_as_in_the_training(own_discs: Path, tmp_path: Path) -> None:
+def test_a_class_map_may_contain_the_class_rim(own_discs: Path, tmp_path: Path) -> None:
     config = tmp_path / 'training.yaml'
     mine = {'path': str(own_discs), 'class_map': {'0': 'background', '255': 'rim'}}
     settings = {
@@ -125,7 +125,7 @@ def test_a_source_may_name_the_rim_as_in_the_training(own_discs: Path, tmp_path:
     assert summary_of(tmp_path / 'out')['classes'] == ['background', 'rock', 'rim']
 
 
-def test_all_broken_files_are_named_and_the_others_counted(
+def test_invalid_files_are_reported_and_the_others_counted(
     own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (own_discs / 'images/1.png').write_bytes(b'')
@@ -133,17 +133,17 @@ def test_all_broken_files_are_named_and_the_others_counted(
     (own_discs / 'images/9.png').write_bytes(b'')
     out = tmp_path / 'out'
     assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
-    told = capsys.readouterr().out
-    assert 'train: 3 images, 3 groups\n' in told
-    assert 'left out: 1 images without labels' in told
-    assert 'problems: 2\n' in told
-    assert 'images/1.png: does not decode' in told
-    assert 'masks/3.png: does not decode' in told
+    output = capsys.readouterr().out
+    assert 'train: 3 images, 3 groups\n' in output
+    assert 'not used: 1 images without labels' in output
+    assert 'problems: 2\n' in output
+    assert 'images/1.png: does not decode' in output
+    assert 'masks/3.png: does not decode' in output
     (source,) = summary_of(out)['sources']
     assert [problem['name'] for problem in source['problems']] == ['1', '3']
 
 
-def test_names_of_any_bytes_are_told_and_do_a_terminal_no_harm(
+def test_control_characters_in_file_names_are_replaced_in_the_output(
     own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = os.fsdecode(b'\xff\x1b')
@@ -154,28 +154,26 @@ def test_names_of_any_bytes_are_told_and_do_a_terminal_no_harm(
     (own_discs / f'masks/{name}.png').write_bytes(b'')
     out = tmp_path / 'out'
     assert main([str(own_discs), '--val-fraction', '0', '-o', str(out)]) == 1
-    told = capsys.readouterr().out
-    assert 'masks/??.png: does not decode' in told
-    assert all(line.isprintable() for line in told.splitlines())
+    output = capsys.readouterr().out
+    assert 'masks/??.png: does not decode' in output
+    assert all(line.isprintable() for line in output.splitlines())
     (source,) = summary_of(out)['sources']
     assert [problem['name'] for problem in source['problems']] == [name]
 
 
-def test_more_classes_than_a_label_can_tell_are_refused(
-    belt: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_many_classes_are_an_error(belt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(belt), '--classes', ','.join(map(str, range(256)))]) == 1
-    assert 'there are 256 classes; 255 are the most' in capsys.readouterr().out
+    assert 'there are 256 classes; the maximum is 255' in capsys.readouterr().out
 
 
-def test_a_source_that_cannot_be_used_does_not_hide_the_next(
+def test_after_an_invalid_source_the_next_one_is_inspected(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / 'nowhere'), str(discs)]) == 1
-    told = capsys.readouterr().out
-    assert 'nowhere: no folder with images/ and masks/' in told
-    assert f'{discs} (masks)\n  train: ' in told
-    assert 'problems: 1\n' in told
+    output = capsys.readouterr().out
+    assert 'nowhere: must be a folder with images/, and masks/' in output
+    assert f'{discs} (masks)\n  train: ' in output
+    assert 'problems: 1\n' in output
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,7 @@ def test_a_source_that_cannot_be_used_does_not_hide_the_next(
         ['data', '--config', 'training.yaml'],
     ],
 )
-def test_wrong_use_is_told_apart_from_bad_data(
+def test_invalid_arguments_end_with_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match='2'):
@@ -199,7 +197,7 @@ def test_wrong_use_is_told_apart_from_bad_data(
     assert 'python -m training.inspect: error: ' in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_a_line(
+def test_an_output_folder_that_cannot_be_written_is_reported_in_one_line(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'out').write_text('a file')
@@ -217,16 +215,17 @@ def test_sheets_show_the_images_of_each_split(belt: Path, tmp_path: Path) -> Non
     assert sheet.std() > 10
 
 
-@pytest.mark.parametrize(('most', 'drawn'), [(0, 5), (2, 2), (9, 5)])
-def test_no_more_images_are_drawn_than_asked_for(
-    belt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, drawn: int
+@pytest.mark.parametrize(('max_images', 'drawn'), [(0, 5), (2, 2), (9, 5)])
+def test_at_most_max_images_are_drawn(
+    belt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_images: int, drawn: int
 ) -> None:
     names: list[str] = []
     monkeypatch.setattr(
         'training.inspect.thumbnail',
         lambda labelled, name: names.append(name) or thumbnail(labelled, name),
     )
-    main([str(belt), '--val-fraction', '0', '--max-images', str(most), '-o', str(tmp_path / 'out')])
+    options = ['--val-fraction', '0', '--max-images', str(max_images)]
+    main([str(belt), *options, '-o', str(tmp_path / 'out')])
     assert len(set(names)) == len(names) == drawn
 
 
@@ -235,7 +234,7 @@ def labelled_of(classes: np.ndarray, instances: np.ndarray | None = None) -> Lab
     return Labelled(image, classes.astype(np.uint8), instances)
 
 
-def test_a_thumbnail_tints_rock_and_outlines_each_one_of_touching_rocks() -> None:
+def test_a_thumbnail_tints_rock_and_outlines_each_instance() -> None:
     classes = np.zeros((316, 316), np.uint8)
     classes[100:200, 100:300] = 1
     instances = classes.astype(np.int32)
@@ -248,7 +247,7 @@ def test_a_thumbnail_tints_rock_and_outlines_each_one_of_touching_rocks() -> Non
     assert not (plain[150, 195:205] == OUTLINE).all(axis=1).any()
 
 
-def test_an_image_of_which_nothing_is_known_is_shown_as_it_is() -> None:
+def test_a_completely_ignored_image_is_not_tinted() -> None:
     unknown = thumbnail(labelled_of(np.full((50, 100), 255)), 'a')
     assert unknown[50, 50].tolist() == [100, 100, 100]
     half = np.full((50, 100), 255)
@@ -256,7 +255,7 @@ def test_an_image_of_which_nothing_is_known_is_shown_as_it_is() -> None:
     assert thumbnail(labelled_of(half), 'a')[50, 50].tolist() != [100, 100, 100]
 
 
-def test_pages_are_full_but_the_last() -> None:
+def test_all_pages_except_the_last_are_full() -> None:
     cells = [np.full((3, 2, 3), number, np.uint8) for number in range(1, 23)]
     first, last = pages(cells)
     assert first.shape == (15, 8, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rocks drawn by hand match as they should."""
+"""Matching of predicted and true rocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERYWHERE = np.ones((200, 200), bool)
 
 
 def boxes(*places: tuple[int, int, int, int]) -> NDArray[np.int32]:
-    """Numbers boxes of x, y, width and height from 1."""
+    """Returns instance ids of boxes with x, y, width and height."""
     labels = NOTHING.copy()
     for number, (x, y, width, height) in enumerate(places, start=1):
         labels[y : y + height, x : x + width] = number
@@ -29,9 +29,9 @@ def segmentation(mask: NDArray[np.generic]) -> Segmentation:
     return Segmentation(ids, np.full_like(ids, 255), (1,))
 
 
-def test_labels_are_the_components_of_which_the_rocks_are_told() -> None:
-    chance = np.random.default_rng(0)
-    mask = cv2.GaussianBlur(chance.random((200, 300)), (0, 0), 3) > 0.5
+def test_labels_are_the_connected_components_of_the_rocks() -> None:
+    rng = np.random.default_rng(0)
+    mask = cv2.GaussianBlur(rng.random((200, 300)), (0, 0), 3) > 0.5
     settings = RockSettings(min_area=20, max_rocks=30, split_touching=False)
     labels = rock_labels(segmentation(mask), settings)
     rocks = find_rocks(segmentation(mask), settings)
@@ -45,7 +45,7 @@ def test_labels_are_the_components_of_which_the_rocks_are_told() -> None:
     assert labels.max() == 30
 
 
-def test_labels_of_touching_rocks_are_cut_as_the_node_cuts_them() -> None:
+def test_labels_of_touching_rocks_are_separated_as_in_the_node() -> None:
     ids = np.zeros((80, 140), np.uint8)
     for x in (30, 68, 106):
         cv2.circle(ids, (x, 40), 20, 1, -1)
@@ -58,7 +58,7 @@ def test_labels_of_touching_rocks_are_cut_as_the_node_cuts_them() -> None:
         assert labels.max() == len(rocks) == (3 if settings.split_touching else 1)
 
 
-def test_a_rock_in_anothers_hole_and_a_speck_beside_it_keep_their_own_pixels() -> None:
+def test_a_rock_inside_the_hole_of_another_has_its_own_label() -> None:
     mask = np.zeros((100, 100), np.uint8)
     cv2.rectangle(mask, (10, 10), (89, 89), 1, 2)
     mask[30:70, 30:70] = 1
@@ -69,36 +69,36 @@ def test_a_rock_in_anothers_hole_and_a_speck_beside_it_keep_their_own_pixels() -
     assert not labels[20:22, 20:22].any()
 
 
-def test_true_rocks_are_the_labels_instances_or_else_components() -> None:
+def test_true_rocks_are_the_instances_or_else_the_components_of_the_label() -> None:
     classes = np.zeros((50, 50), np.uint8)
     classes[10:30, 10:40] = 1
     instances = np.zeros((50, 50), np.int32)
     instances[10:30, 10:25], instances[10:30, 25:40], instances[40:, :] = 4, 9, 2
-    told = true_labels(classes, instances, (1,))
-    assert np.unique(told).tolist() == [0, 4, 9], 'the number 2 is no rock by its class'
+    labels = true_labels(classes, instances, (1,))
+    assert np.unique(labels).tolist() == [0, 4, 9], 'the class of instance 2 is not rock'
     assert np.unique(true_labels(classes, None, (1,))).tolist() == [0, 1]
 
 
-def test_the_same_rocks_match_wholly_in_their_size_classes() -> None:
+def test_identical_rocks_match_and_are_counted_by_size() -> None:
     rocks = boxes((0, 0, 10, 10), (20, 0, 32, 32), (60, 0, 31, 33), (0, 80, 100, 100))
     expected = [[2, 2, 0, 2], [1, 1, 0, 1], [1, 1, 0, 1]]
     np.testing.assert_allclose(count_rocks(rocks, rocks, EVERYWHERE), expected)
 
 
-def test_a_match_takes_half_the_union_and_missed_and_false_rocks_are_counted() -> None:
+def test_a_match_needs_an_iou_of_a_half_and_errors_are_counted() -> None:
     truth = boxes((0, 0, 20, 10), (0, 50, 20, 10), (100, 100, 50, 50))
     found = boxes((0, 0, 10, 10), (0, 50, 9, 10))  # IoU 0.5 and 0.45
     expected = [[2, 1, 1, 0.5], [1, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(count_rocks(truth, found, EVERYWHERE), expected)
 
 
-def test_one_rock_is_matched_once_though_two_halves_fit_it() -> None:
+def test_a_true_rock_is_matched_only_once() -> None:
     truth = boxes((0, 0, 20, 10))
     found = boxes((0, 0, 10, 10), (10, 0, 10, 10))
     np.testing.assert_allclose(count_rocks(truth, found, EVERYWHERE)[0], [1, 1, 1, 0.5])
 
 
-def test_true_rocks_below_the_smallest_are_not_asked_for_and_may_be_found() -> None:
+def test_true_rocks_below_the_minimum_area_are_not_counted() -> None:
     truth = boxes((0, 0, 7, 7), (50, 50, 7, 7))
     found = boxes((0, 0, 8, 8))
     assert not count_rocks(truth, found, EVERYWHERE).any()
@@ -106,14 +106,14 @@ def test_true_rocks_below_the_smallest_are_not_asked_for_and_may_be_found() -> N
 
 
 @pytest.mark.parametrize(('ignored', 'false'), [(11, 0), (10, 1), (0, 1)])
-def test_what_lies_mostly_on_ignored_pixels_is_not_false(ignored: int, false: int) -> None:
+def test_predictions_mostly_on_ignored_pixels_are_not_false(ignored: int, false: int) -> None:
     counted = EVERYWHERE.copy()
     counted[:, :ignored] = False
     counts = count_rocks(NOTHING, boxes((0, 0, 20, 10)), counted)
     assert counts[0].tolist() == [0, 0, false, 0]
 
 
-def test_ignored_pixels_are_in_no_rock() -> None:
+def test_ignored_pixels_are_not_part_of_rocks() -> None:
     counted = EVERYWHERE.copy()
     counted[:, 10:] = False
     truth, found = boxes((0, 0, 10, 10)), boxes((0, 0, 18, 10))
@@ -121,7 +121,7 @@ def test_ignored_pixels_are_in_no_rock() -> None:
     assert count_rocks(truth, found, EVERYWHERE)[0, 3] == pytest.approx(10 / 18)
 
 
-def test_rocks_are_matched_across_tiles_and_count_in_the_tile_that_has_most_of_them() -> None:
+def test_rocks_are_matched_across_tiles_and_counted_in_the_tile_with_most_pixels() -> None:
     tiles = np.zeros((200, 200), np.intp)
     tiles[:, 100:] = 1
     truth = boxes((95, 0, 20, 10), (0, 50, 20, 10), (150, 50, 20, 10))

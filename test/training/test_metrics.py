@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures agree with torchmetrics' and with what is counted by hand."""
+"""The metrics agree with torchmetrics and with expected values."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from training.metrics import (
 
 
 def image(seed: int, rocks: int = 4) -> tuple[NDArray[np.uint8], Segmentation]:
-    """A label with ignored pixels, and what a poor network would make of it."""
-    chance = np.random.default_rng(seed)
+    """Returns a label with ignored pixels, and imperfect predictions."""
+    rng = np.random.default_rng(seed)
     classes = np.zeros((90, 120), np.uint8)
     for _ in range(rocks):
-        place = (int(chance.integers(20, 100)), int(chance.integers(20, 70)))
-        cv2.circle(classes, place, int(chance.integers(6, 15)), 1, -1)
+        centre = (int(rng.integers(20, 100)), int(rng.integers(20, 70)))
+        cv2.circle(classes, centre, int(rng.integers(6, 15)), 1, -1)
     blurred = cv2.GaussianBlur(classes.astype(np.float64), (0, 0), 4)
-    rock = np.clip(blurred + chance.normal(0, 0.2, classes.shape), 0, 1)
+    rock = np.clip(blurred + rng.normal(0, 0.2, classes.shape), 0, 1)
     classes[:9] = 255
     ids = (rock >= 0.5).astype(np.uint8)
     confidence = np.rint(np.where(ids > 0, rock, 1 - rock) * 255).astype(np.uint8)
@@ -48,52 +48,52 @@ def counts_of(images: list[tuple[NDArray[np.uint8], Segmentation]]) -> Counts:
     return stack([count(classes, None, found) for classes, found in images])
 
 
-def test_pooled_figures_are_torchmetrics() -> None:
+def test_pooled_metrics_equal_torchmetrics() -> None:
     images = [image(seed) for seed in range(3)]
     pooled = rock_metrics()
     for classes, found in images:
         pooled.update(torch.from_numpy(found.class_ids), torch.from_numpy(classes).long())
-    told = figures(weighted_sum(counts_of(images), np.ones(3)))
+    result = figures(weighted_sum(counts_of(images), np.ones(3)))
     for name, value in pooled.compute().items():
-        assert told[name] == pytest.approx(float(value), abs=1e-6)
-        assert 0.3 < told[name] < 1
+        assert result[name] == pytest.approx(float(value), abs=1e-6)
+        assert 0.3 < result[name] < 1
 
 
-def test_the_mean_over_images_leaves_out_those_without_any_rock() -> None:
+def test_the_mean_iou_excludes_images_without_rock() -> None:
     ids = np.zeros((90, 120), np.uint8)
     empty = (ids, Segmentation(ids, np.full_like(ids, 255), (1,)))
     some = [image(0), image(1)]
     each = [summarize(counts_of([one]))['iou'] for one in some]
-    told = summarize(counts_of([*some, empty]))
-    assert told['mean_iou'] == pytest.approx(np.mean(each))
-    assert told['images'] == 3
+    result = summarize(counts_of([*some, empty]))
+    assert result['mean_iou'] == pytest.approx(np.mean(each))
+    assert result['images'] == 3
 
 
-def test_calibration_is_torchmetrics() -> None:
+def test_the_calibration_error_equals_torchmetrics() -> None:
     classes, found = image(5)
-    # Probabilities on a bin's edge go to one bin here and, by rounding, to either in torchmetrics.
+    # torchmetrics assigns probabilities at the edge of a bin to either bin because of rounding.
     confidence = np.where(found.confidence % 17 == 0, found.confidence - 3, found.confidence)
     found = Segmentation(found.class_ids, confidence.astype(np.uint8), (1,))
     rock = np.where(found.mask() > 0, found.confidence, 255 - found.confidence) / 255
     wanted = BinaryCalibrationError(n_bins=15, norm='l1', ignore_index=255)(
         torch.from_numpy(rock), torch.from_numpy(classes).long()
     )
-    told = summarize(stack([count(classes, None, found)]))['ece']
-    assert told == pytest.approx(float(wanted), abs=1e-6)
-    assert told > 0.01
+    result = summarize(stack([count(classes, None, found)]))['ece']
+    assert result == pytest.approx(float(wanted), abs=1e-6)
+    assert result > 0.01
 
 
-def test_false_rock_is_the_share_of_counted_ground_that_is_called_rock() -> None:
+def test_false_rock_is_the_false_positive_rate_of_valid_pixels() -> None:
     classes = np.zeros((100, 100), np.uint8)
     classes[:, :50], classes[:50, 50:] = 255, 1
     ids = np.zeros_like(classes)
     ids[90:] = 1
-    told = summarize(stack([count(classes, None, Segmentation(ids, ids * 255, (1,)))]))
-    assert told['false_rock'] == pytest.approx(0.2)
-    assert (told['precision'], told['recall']) == (0, 0)
+    result = summarize(stack([count(classes, None, Segmentation(ids, ids * 255, (1,)))]))
+    assert result['false_rock'] == pytest.approx(0.2)
+    assert (result['precision'], result['recall']) == (0, 0)
 
 
-def test_false_rock_on_empty_looks_only_at_images_without_true_rock() -> None:
+def test_false_rock_on_empty_uses_only_images_without_true_rock() -> None:
     empty = np.zeros((100, 100), np.uint8)
     empty[:50] = 255
     full = np.ones((100, 100), np.uint8)
@@ -101,14 +101,14 @@ def test_false_rock_on_empty_looks_only_at_images_without_true_rock() -> None:
     ids = np.zeros_like(empty)
     ids[40:60] = 1
     found = Segmentation(ids, ids * 255, (1,))
-    told = summarize(stack([count(classes, None, found) for classes in (empty, full)]))
-    assert told['false_rock_on_empty'] == pytest.approx(10 / 50)
-    assert told['false_rock'] == pytest.approx((10 + 10) / (50 + 50))
-    told = summarize(stack([count(full, None, found)]))
-    assert told['false_rock_on_empty'] is None
+    result = summarize(stack([count(classes, None, found) for classes in (empty, full)]))
+    assert result['false_rock_on_empty'] == pytest.approx(10 / 50)
+    assert result['false_rock'] == pytest.approx((10 + 10) / (50 + 50))
+    result = summarize(stack([count(full, None, found)]))
+    assert result['false_rock_on_empty'] is None
 
 
-def test_boundary_iou_is_that_of_bands_of_two_percent_of_the_diagonal() -> None:
+def test_the_boundary_is_two_percent_of_the_diagonal_wide() -> None:
     truth = np.zeros((300, 400), bool)  # 2 % of the diagonal: 10 px
     truth[100:200, 100:200] = True
     shifted = np.roll(truth, 5, axis=1)
@@ -119,7 +119,7 @@ def test_boundary_iou_is_that_of_bands_of_two_percent_of_the_diagonal() -> None:
     assert (both, either) == ((band & other).sum(), (band | other).sum())
 
 
-def test_the_images_edge_is_outline_and_ignored_boundary_is_not_counted() -> None:
+def test_the_image_border_is_a_boundary_and_ignored_pixels_are_not_counted() -> None:
     full = np.ones((300, 400), bool)
     counted = full.copy()
     counted[:, 200:] = False
@@ -129,13 +129,13 @@ def test_the_images_edge_is_outline_and_ignored_boundary_is_not_counted() -> Non
     assert half == everywhere / 2
 
 
-def test_rock_found_on_into_ignored_pixels_costs_no_boundary_iou() -> None:
+def test_predicted_rock_on_ignored_pixels_does_not_reduce_the_boundary_iou() -> None:
     classes = np.zeros((300, 400), np.uint8)
     classes[100:200, 100:200], classes[:, 200:] = 1, 255
     ids = np.zeros_like(classes)
     ids[100:200, 100:300] = 1
-    told = summarize(stack([count(classes, None, Segmentation(ids, ids * 255, (1,)))]))
-    assert (told['iou'], told['boundary_iou']) == (1, 1)
+    result = summarize(stack([count(classes, None, Segmentation(ids, ids * 255, (1,)))]))
+    assert (result['iou'], result['boundary_iou']) == (1, 1)
 
 
 def test_instances_of_the_label_are_the_true_rocks() -> None:
@@ -151,48 +151,52 @@ def test_instances_of_the_label_are_the_true_rocks() -> None:
     assert (joined['true'], joined['recall'], joined['small']['recall']) == (1, 1, 1)
 
 
-def test_the_same_images_over_and_over_leave_no_doubt() -> None:
-    told = summarize(counts_of([image(0)] * 4))
-    assert told['intervals']['iou'] == [pytest.approx(told['iou'])] * 2
-    assert told['intervals']['ece'] == [pytest.approx(told['ece'])] * 2
+def test_identical_images_have_intervals_of_width_0() -> None:
+    result = summarize(counts_of([image(0)] * 4))
+    assert result['intervals']['iou'] == [pytest.approx(result['iou'])] * 2
+    assert result['intervals']['ece'] == [pytest.approx(result['ece'])] * 2
 
 
-def test_intervals_hold_the_figure_and_narrow_with_more_images() -> None:
+def test_intervals_contain_the_metric_and_are_narrower_with_more_images() -> None:
     few = summarize(counts_of([image(seed) for seed in range(5)]))
     many = summarize(counts_of([image(seed) for seed in range(40)]))
-    for told in (few, many):
+    for result in (few, many):
         for name in ('iou', 'boundary_iou', 'ece', 'mean_iou', 'false_rock'):
-            low, high = told['intervals'][name]
-            assert low < told[name] < high
-        low, high = told['intervals']['rocks']['recall']
-        assert low <= told['rocks']['recall'] <= high
-    widths = [np.ptp(told['intervals']['iou']) for told in (few, many)]
+            low, high = result['intervals'][name]
+            assert low < result[name] < high
+        low, high = result['intervals']['rocks']['recall']
+        assert low <= result['rocks']['recall'] <= high
+    widths = [np.ptp(result['intervals']['iou']) for result in (few, many)]
     assert widths[1] < 0.6 * widths[0]
 
 
-def test_a_bootstrap_is_the_figure_of_images_drawn_anew() -> None:
+def test_the_bootstrap_computes_metrics_of_resampled_images() -> None:
     counts = counts_of([image(seed) for seed in range(6)])
     drawn = np.random.default_rng(3).multinomial(6, [1 / 6] * 6, 1)[0]
     repeated = Counts(*(np.repeat(values, drawn, axis=0) for values in vars(counts).values()))
-    told = bootstrap(counts, resamples=1, seed=3)
+    result = bootstrap(counts, resamples=1, seed=3)
     for name in ('iou', 'boundary_iou', 'ece', 'rocks.recall'):
         path, wanted = name.split('.'), summarize(repeated)
         for part in path:
             wanted = wanted[part]
-        assert told[name] == pytest.approx([wanted])
+        assert result[name] == pytest.approx([wanted])
 
 
-def test_what_cannot_be_told_is_none_and_the_rest_is_plain_json() -> None:
+def test_undefined_metrics_are_none_and_the_result_is_json() -> None:
     ids = np.zeros((40, 40), np.uint8)
-    told = summarize(stack([count(ids, None, Segmentation(ids, ids + 255, (1,)))]))
-    assert (told['iou'], told['mean_iou'], told['rocks']['large']['recall']) == (None, None, None)
-    assert (told['false_rock'], told['ece']) == (0, 0)
-    assert told['intervals']['iou'] is None
-    assert told['intervals']['false_rock'] is None, 'one image tells nothing of others'
-    assert json.loads(json.dumps(told)) == told
+    result = summarize(stack([count(ids, None, Segmentation(ids, ids + 255, (1,)))]))
+    assert (result['iou'], result['mean_iou'], result['rocks']['large']['recall']) == (
+        None,
+        None,
+        None,
+    )
+    assert (result['false_rock'], result['ece']) == (0, 0)
+    assert result['intervals']['iou'] is None
+    assert result['intervals']['false_rock'] is None, 'one image has no interval'
+    assert json.loads(json.dumps(result)) == result
 
 
-def test_tiles_cover_an_image_once_and_are_about_as_large_as_asked() -> None:
+def test_tiles_cover_an_image_once_and_have_about_the_given_size() -> None:
     seen = np.zeros((960, 1290), int)
     tiles = windows(960, 1290, 320)
     for tile in tiles:
@@ -203,7 +207,7 @@ def test_tiles_cover_an_image_once_and_are_about_as_large_as_asked() -> None:
     assert windows(100, 50) == windows(100, 50, 320) == [(slice(0, 100), slice(0, 50))]
 
 
-def test_tiles_sum_up_to_their_image_but_for_boundaries_and_the_means_over_images() -> None:
+def test_the_counts_of_tiles_add_up_to_those_of_their_image() -> None:
     classes, found = image(3, rocks=9)
     whole = count(classes, None, found)
     tiles = count_windows(classes, None, found, windows(*classes.shape, 40))
@@ -215,20 +219,20 @@ def test_tiles_sum_up_to_their_image_but_for_boundaries_and_the_means_over_image
     np.testing.assert_array_equal(some[1].rocks, tiles[1].rocks)
 
 
-def test_where_labels_are_incomplete_only_recall_is_known() -> None:
-    told = summarize(counts_of([image(0), image(1)]), only_recall=True)
+def test_only_recall_is_known_for_incomplete_labels() -> None:
+    result = summarize(counts_of([image(0), image(1)]), only_recall=True)
     whole = summarize(counts_of([image(0), image(1)]))
-    assert told['recall'] == whole['recall']
-    assert told['rocks']['recall'] == whole['rocks']['recall']
-    assert told['intervals']['recall'] == whole['intervals']['recall']
+    assert result['recall'] == whole['recall']
+    assert result['rocks']['recall'] == whole['rocks']['recall']
+    assert result['intervals']['recall'] == whole['intervals']['recall']
     for name in ('iou', 'precision', 'boundary_iou', 'false_rock', 'ece'):
-        assert told[name] is told['intervals'][name] is None
-    assert told['rocks']['precision'] is told['rocks']['found'] is None
-    assert told['rocks']['true'] == whole['rocks']['true']
+        assert result[name] is result['intervals'][name] is None
+    assert result['rocks']['precision'] is result['rocks']['found'] is None
+    assert result['rocks']['true'] == whole['rocks']['true']
 
 
-def test_a_paired_difference_is_surer_than_the_figures_themselves() -> None:
-    """Images differ much, and the one network is a little worse on each of them."""
+def test_a_paired_difference_has_a_narrower_interval_than_the_metrics() -> None:
+    """The images differ much, and one network is slightly worse on each of them."""
     better = [image(seed) for seed in range(12)]
     worse = []
     for classes, found in better:
@@ -236,30 +240,30 @@ def test_a_paired_difference_is_surer_than_the_figures_themselves() -> None:
         ids[80:84] = 1
         worse.append((classes, Segmentation(ids, found.confidence, (1,))))
     ours, theirs = counts_of(better), counts_of(worse)
-    told = compare(ours, theirs)['false_rock']
+    result = compare(ours, theirs)['false_rock']
     one, other = summarize(ours), summarize(theirs)
-    assert told['difference'] == pytest.approx(one['false_rock'] - other['false_rock'])
-    low, high = told['interval']
-    assert low <= told['difference'] <= high < 0
-    assert told['excludes_zero'] is True
+    assert result['difference'] == pytest.approx(one['false_rock'] - other['false_rock'])
+    low, high = result['interval']
+    assert low <= result['difference'] <= high < 0
+    assert result['excludes_zero'] is True
     widths = [np.ptp(each['intervals']['false_rock']) for each in (one, other)]
     assert high - low < 0.5 * min(widths)
 
 
-def test_the_same_network_differs_in_nothing_and_one_image_has_no_interval() -> None:
+def test_a_network_does_not_differ_from_itself_and_one_image_has_no_interval() -> None:
     counts = counts_of([image(seed) for seed in range(4)])
-    told = compare(counts, counts)
-    assert told['iou'] == {'difference': 0, 'interval': [0, 0], 'excludes_zero': False}
-    assert told['rocks']['recall']['difference'] == 0
+    result = compare(counts, counts)
+    assert result['iou'] == {'difference': 0, 'interval': [0, 0], 'excludes_zero': False}
+    assert result['rocks']['recall']['difference'] == 0
     one = counts_of([image(0)])
     assert compare(one, one)['iou'] == {'difference': 0, 'interval': None, 'excludes_zero': False}
 
 
-def test_a_figure_that_one_network_lacks_has_no_difference() -> None:
+def test_an_undefined_metric_has_no_difference() -> None:
     ids = np.zeros((40, 40), np.uint8)
     counts = stack([count(ids, None, Segmentation(ids, ids + 255, (1,)))] * 2)
-    told = compare(counts, counts)
-    assert told['iou'] == {'difference': None, 'interval': None, 'excludes_zero': False}
+    result = compare(counts, counts)
+    assert result['iou'] == {'difference': None, 'interval': None, 'excludes_zero': False}
     assert compare(counts, counts, only_recall=True)['false_rock']['difference'] is None
 
 

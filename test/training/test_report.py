@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report is one file that needs no other, and its figures are those that were measured."""
+"""The report is one self-contained file with the metrics of the evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VOID = {'meta', 'img', 'br'}
 
 
 class Page(HTMLParser):
-    """Reads a page, and holds that its elements close as they open."""
+    """Parses a page, and checks that its elements are nested correctly."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ def measured(*results: Result) -> NetworkResult:
     return NetworkResult('', CARD, list(results))
 
 
-class BrightIsRock:
-    """Finds what is bright, and the more of the ground the higher its limit is not."""
+class FakeSegmenter:
+    """Classifies pixels brighter than a limit as rock."""
 
     def __init__(self, limit: int = 105) -> None:
         self.card = CARD
@@ -83,12 +83,10 @@ def samples(discs: Path) -> list[Sample]:
 
 @pytest.fixture(scope='module')
 def result(samples: list[Sample]) -> Result:
-    return evaluate(BrightIsRock(50), samples, name='discs, all')  # type: ignore[arg-type]
+    return evaluate(FakeSegmenter(50), samples, name='discs, all')  # type: ignore[arg-type]
 
 
-def test_a_report_is_whole_html_that_refers_to_nothing_outside(
-    result: Result, tmp_path: Path
-) -> None:
+def test_a_report_is_valid_html_without_external_references(result: Result, tmp_path: Path) -> None:
     file = tmp_path / 'new' / 'report.html'
     write_report(file, [measured(result)], 'python -m training.evaluate --data x', worst=4)
     page = Page(file)
@@ -103,24 +101,24 @@ def test_a_report_is_whole_html_that_refers_to_nothing_outside(
             assert content.rstrip().endswith(b'</svg>')
 
 
-def test_a_report_tells_figures_intervals_card_command_and_data(
+def test_a_report_has_metrics_intervals_metadata_command_and_data(
     result: Result, samples: list[Sample], tmp_path: Path
 ) -> None:
     file = tmp_path / 'report.html'
     write_report(file, [measured(result)], 'python -m training.evaluate --data "a<b"')
     text = Page(file).text
-    told = result.figures
+    metrics = result.figures
     for name in ('iou', 'boundary_iou', 'ece'):
-        low, high = told['intervals'][name]
-        assert f'{told[name]:.3f}{low:.3f} to {high:.3f}' in text
-    assert f'{told["rocks"]["recall"]:.3f}' in text
+        low, high = metrics['intervals'][name]
+        assert f'{metrics[name]:.3f}{low:.3f} to {high:.3f}' in text
+    assert f'{metrics["rocks"]["recall"]:.3f}' in text
     for part in ('<discs> & more', '0.7500', '--data "a<b"', fingerprint(samples), 'discs, all'):
         assert part in text
     assert 'Training' not in text
     assert 'Overview' not in text
 
 
-def test_the_card_of_calibrated_weights_is_told_without_its_many_ranges(
+def test_the_metadata_in_the_report_do_not_list_activation_ranges(
     result: Result, tmp_path: Path
 ) -> None:
     file = tmp_path / 'report.html'
@@ -132,7 +130,7 @@ def test_the_card_of_calibrated_weights_is_told_without_its_many_ranges(
 def test_several_results_have_an_overview(
     result: Result, samples: list[Sample], tmp_path: Path
 ) -> None:
-    grey = evaluate(BrightIsRock(), samples, Perturbation(grey=True), name='discs, grey')  # type: ignore[arg-type]
+    grey = evaluate(FakeSegmenter(), samples, Perturbation(grey=True), name='discs, grey')  # type: ignore[arg-type]
     file = tmp_path / 'report.html'
     write_report(file, [measured(result, grey)], 'x')
     text = Page(file).text
@@ -140,7 +138,7 @@ def test_several_results_have_an_overview(
     assert text.count('discs, grey') == 2
 
 
-def test_without_images_no_pixel_of_the_data_goes_in(result: Result, tmp_path: Path) -> None:
+def test_a_report_without_images_has_no_pixels_of_the_data(result: Result, tmp_path: Path) -> None:
     file = tmp_path / 'report.html'
     write_report(file, [measured(result)], 'x', worst=0)
     assert all(uri.startswith('data:image/svg+xml') for uri in Page(file).images)
@@ -156,7 +154,7 @@ def test_the_worst_images_come_first(result: Result) -> None:
     assert ious[0] < ious[-1]
 
 
-def test_errors_are_drawn_in_their_colours_on_grey() -> None:
+def test_errors_are_tinted_in_a_grey_image() -> None:
     image = np.full((10, 40, 3), (200, 100, 50), np.uint8)
     classes = np.zeros((10, 40), np.uint8)
     classes[:, :20], classes[:5, 30:] = 1, 255
@@ -185,13 +183,13 @@ def test_curves_are_read_and_shown(result: Result, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'content', ['a,b\n1,2\n', 'step,name,value\n1,loss\n', 'step,name,value\nx,y,1']
 )
-def test_a_damaged_curves_file_is_named(content: str, tmp_path: Path) -> None:
+def test_an_invalid_curves_file_is_reported(content: str, tmp_path: Path) -> None:
     (tmp_path / 'curves.csv').write_text(content)
-    with pytest.raises(DataError, match=r'curves\.csv: is no table'):
+    with pytest.raises(DataError, match=r'curves\.csv: is not a table'):
         read_curves(tmp_path)
 
 
-def test_evaluate_writes_a_report_and_tells_of_a_missing_run_before_it_measures(
+def test_evaluate_writes_a_report_and_checks_the_run_folder_first(
     weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / 'report.html'
@@ -205,13 +203,13 @@ def test_evaluate_writes_a_report_and_tells_of_a_missing_run_before_it_measures(
     assert 'data, val' in text
 
 
-def test_a_report_that_cannot_be_written_does_not_cost_the_figures(
+def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(
     weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'file').touch()
     file = tmp_path / 'file' / 'report.html'
     given = ['--weights', str(weights_file), '--data', str(own_discs), '--report', str(file)]
     assert main([*given, '--split', 'all', '--device', 'cpu', '--json']) == 1
-    said = capsys.readouterr()
-    assert json.loads(said.out)['images'] == 5
-    assert f'training.evaluate: {file}: no report: ' in said.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)['images'] == 5
+    assert f'training.evaluate: {file}: the report cannot be written: ' in output.err

@@ -22,7 +22,7 @@ from training.synthetic.scene_kinds import SCENE_KINDS
 SMALL = ['--size', '64', '48', '--look', 'mars']
 
 
-def test_a_folder_holds_images_and_their_truth_whatever_the_workers(tmp_path: Path) -> None:
+def test_images_and_ground_truth_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     for workers in ('1', '2'):
         out = ['-o', str(tmp_path / workers), '--workers', workers]
         assert main([*out, '--count', '3', '--per-scene', '2', '--seed', '5', *SMALL]) == 0
@@ -45,7 +45,7 @@ def test_a_folder_holds_images_and_their_truth_whatever_the_workers(tmp_path: Pa
     assert {rock['id'] for rock in described['rocks']} == set(np.unique(instances).tolist()) - {0}
 
 
-def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -> None:
+def test_the_topics_in_the_bag_of_a_drive_have_the_same_stamps(tmp_path: Path) -> None:
     out, bag = tmp_path / 'out', tmp_path / 'bag'
     drive = ['--drive', '--seconds', '1', '--rate', '2', '--bag', str(bag), '--workers', '1']
     assert main(['-o', str(out), *drive, *SMALL]) == 0
@@ -61,9 +61,9 @@ def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -
     images = '/camera/image_raw/compressed'
     assert set(stamps) == {images, '/camera/camera_info', '/camera/depth'}
     assert len({tuple(each) for each in stamps.values()}) == 1
-    (first, then) = stamps[images]
+    (first, second) = stamps[images]
     assert first[2] == FRAME_ID
-    assert then[0] * 10**9 + then[1] - first[0] * 10**9 - first[1] == 500_000_000
+    assert second[0] * 10**9 + second[1] - first[0] * 10**9 - first[1] == 500_000_000
     metres = found['/camera/depth'][0].data.view('<f4').reshape(48, 64)
     written = cv2.imread(str(out / 'depth' / '000000.png'), cv2.IMREAD_UNCHANGED) / 1000
     near = (metres < 60) & (written > 0)
@@ -75,12 +75,12 @@ def test_a_drive_becomes_a_bag_whose_topics_share_their_stamps(tmp_path: Path) -
     )
 
 
-def test_the_help_describes_every_look(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_describes_every_scene_kind(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['--help'])
     shown = ' '.join(capsys.readouterr().out.split())
-    for name, look in SCENE_KINDS.items():
-        assert f'{name}: {look.__doc__}' in shown
+    for name, kind in SCENE_KINDS.items():
+        assert f'{name}: {kind.__doc__}' in shown
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_help_describes_every_look(capsys: pytest.CaptureFixture[str]) -> No
     [
         (
             ['--look', 'venus'],
-            "look is 'venus'; legal is mars, moon, quarry, belt, "
+            "kind is 'venus'; legal are mars, moon, quarry, belt, "
             'beach, creek, rubble, boulder, yard or mix',
         ),
         (['--count', '0'], 'count is 0; legal is 1 or more'),
@@ -99,7 +99,7 @@ def test_the_help_describes_every_look(capsys: pytest.CaptureFixture[str]) -> No
         (['--drive', '--rate', '0'], 'rate is 0.0; legal is above 0, below 10000'),
     ],
 )
-def test_a_bad_argument_is_told_in_one_line(
+def test_an_invalid_argument_is_reported_in_one_line(
     arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(['-o', str(tmp_path / 'out'), *arguments]) == 1
@@ -110,7 +110,7 @@ def test_a_bad_argument_is_told_in_one_line(
 @pytest.mark.parametrize(
     ('out', 'bag'), [('out', 'out/bag'), ('out', 'out'), ('out', 'else/../out/a/b'), ('b/out', 'b')]
 )
-def test_a_bag_within_the_folder_or_around_it_is_refused_at_once(
+def test_a_bag_inside_the_folder_or_around_it_is_an_error(
     out: str,
     bag: str,
     tmp_path: Path,
@@ -120,13 +120,13 @@ def test_a_bag_within_the_folder_or_around_it_is_refused_at_once(
     monkeypatch.setattr(training.synthesize, 'synthesize_drive', lambda *_: pytest.fail('begun'))
     given = ['-o', str(tmp_path / out), '--drive', '--bag', str(tmp_path / bag)]
     assert main([*given, *SMALL]) == 1
-    told = capsys.readouterr().err
-    assert told.count('\n') == 1
-    assert told.endswith(f'--out {tmp_path / out} must not lie in each other\n')
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1
+    assert error.endswith(f'--out {tmp_path / out} must not contain each other\n')
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_something_in_it_is_left_alone(
+def test_a_folder_that_is_not_empty_is_not_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'mine.txt').write_text('mine')
@@ -135,7 +135,7 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> None:
@@ -150,7 +150,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_while_driving_leaves_neither_folder_nor_bag(
+def test_an_interrupted_drive_leaves_neither_folder_nor_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -162,7 +162,7 @@ def test_an_error_while_driving_leaves_neither_folder_nor_bag(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_named(
+def test_a_partial_folder_of_a_killed_run_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'out.partial').mkdir()
@@ -171,7 +171,7 @@ def test_what_a_killed_run_left_is_named(
     assert not (tmp_path / 'out').exists()
 
 
-def test_interrupting_the_workers_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_workers_without_a_traceback(tmp_path: Path) -> None:
     command = [sys.executable, '-m', 'training.synthesize', '-o', str(tmp_path / 'out')]
     command += ['--count', '4000', '--per-scene', '1', '--workers', '2', *SMALL]
     root = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_interrupting_the_workers_is_quiet_and_leaves_nothing(tmp_path: Path) ->
             assert piece, shown
             shown += piece
         running.send_signal(signal.SIGINT)
-        shown += running.stderr.read()  # ends when no worker holds it any more
+        shown += running.stderr.read()  # returns when all workers have ended
     assert running.returncode == 130
     assert 'Traceback' not in shown
     assert list(tmp_path.iterdir()) == []

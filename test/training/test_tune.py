@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threshold is the best one on the half that may be chosen by, within the limits."""
+"""The chosen threshold is the best one on the tuning half within the limits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.evaluation import Perturbation
-from training.tune import Probabilities, main, write_threshold
+from training.tune import ProbabilityCache, main, write_threshold
 
-NO_CONDITIONS = Perturbation()
+NO_PERTURBATION = Perturbation()
 
 
-class Unsure:
-    """Takes brightness for the probability of rock: ground has below 0.24, rock above 0.58."""
+class FakeSegmenter:
+    """Uses brightness as the probability of rock: below 0.24 for ground, above 0.58 for rock."""
 
     def __init__(self) -> None:
         self.card = Card(threshold=0.9)
@@ -36,20 +36,20 @@ class Unsure:
         threshold = self.card.threshold if threshold is None else threshold
         level = image.mean(axis=2)
         ids = (level >= threshold * 255).astype(np.uint8)
-        sure = np.rint(np.where(ids > 0, level, 255 - level)).astype(np.uint8)
-        return Segmentation(ids, sure, (1,))
+        confidence = np.rint(np.where(ids > 0, level, 255 - level)).astype(np.uint8)
+        return Segmentation(ids, confidence, (1,))
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Unsure:
-    made = Unsure()
+def network(monkeypatch: pytest.MonkeyPatch) -> FakeSegmenter:
+    made = FakeSegmenter()
     monkeypatch.setattr('training.tune.load_weights', lambda *_: made.weights)
     monkeypatch.setattr('training.tune.Segmenter', lambda *_, **__: made)
     return made
 
 
 @pytest.fixture
-def cases(discs: Path, tmp_path: Path, network: Unsure) -> Path:
+def cases(discs: Path, tmp_path: Path, network: FakeSegmenter) -> Path:
     rock = {'path': str(discs)}
     ground = rock | {'class_map': {'0': 'background', '255': 'ignore'}}
     written = {
@@ -64,24 +64,24 @@ def cases(discs: Path, tmp_path: Path, network: Unsure) -> Path:
 def tuned(cases: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     given = ['--config', str(cases), '--thresholds', '0.05', '0.1', '0.3', '0.7']
     assert main([*given, '--json', *words]) == 0
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
-def test_the_threshold_of_the_highest_iou_is_chosen(
+def test_the_threshold_with_the_highest_iou_is_chosen(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tuned(cases, capsys)
-    assert told['threshold'] == 0.3
-    assert told['card_threshold'] == 0.9
-    assert [point['threshold'] for point in told['curve']] == [0.05, 0.1, 0.3, 0.7, 0.9]
-    ious = [point['mean_iou'] for point in told['curve']]
+    result = tuned(cases, capsys)
+    assert result['threshold'] == 0.3
+    assert result['card_threshold'] == 0.9
+    assert [point['threshold'] for point in result['curve']] == [0.05, 0.1, 0.3, 0.7, 0.9]
+    ious = [point['mean_iou'] for point in result['curve']]
     assert ious[2] == max(ious) == 1
-    assert told['curve'][2]['ious'] == {'rock': 1}
-    assert told['curve'][2]['recall'] == 1
+    assert result['curve'][2]['ious'] == {'rock': 1}
+    assert result['curve'][2]['recall'] == 1
 
 
-def test_a_limit_on_false_rock_comes_before_iou(
+def test_limits_of_false_rock_have_priority_over_iou(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--config', str(cases), '--thresholds', '0.1', '--json']
@@ -95,37 +95,37 @@ def test_a_limit_on_false_rock_comes_before_iou(
     assert chosen['0.5']['curve'][0]['exceeded'] == ['ground']
 
 
-def test_where_no_threshold_keeps_a_limit_the_case_is_named(
-    cases: Path, network: Unsure, capsys: pytest.CaptureFixture[str]
+def test_a_case_whose_limit_no_threshold_keeps_is_reported(
+    cases: Path, network: FakeSegmenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network.weights.card = Card(threshold=0.1)
     words = ['--thresholds', '0.05', '0.15', '--cases.ground.most_false_rock=0']
     assert main(['--config', str(cases), *words, '--write']) == 1
-    told = capsys.readouterr()
-    last = told.err.splitlines()[-1]
+    result = capsys.readouterr()
+    last = result.err.splitlines()[-1]
     assert last.endswith('no threshold up to 0.15 keeps false rock within the limits of: ground')
-    assert '!' in told.out
-    assert 'best' not in told.out
+    assert '!' in result.out
+    assert 'best' not in result.out
 
 
-def test_only_the_half_that_may_be_chosen_by_is_seen_and_each_image_twice(
-    cases: Path, network: Unsure, capsys: pytest.CaptureFixture[str]
+def test_only_the_tuning_half_is_used_and_each_image_is_segmented_twice(
+    cases: Path, network: FakeSegmenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned(cases, capsys)
     assert len(network.seen) == 6
     assert len(set(network.seen)) == 3
 
 
-def test_cases_without_weight_held_out_or_of_incomplete_labels_are_not_chosen_by(
+def test_cases_without_weight_held_out_or_with_incomplete_labels_are_not_used(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for change in ('weight=0', 'held_out=true', 'only_recall=true'):
         words = ['--config', str(cases), f'--cases.rock.{change}']
         assert main(words) == 1
-        assert 'nothing to choose by' in capsys.readouterr().err.splitlines()[-1]
+        assert 'no threshold can be chosen' in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_people_get_the_curve_with_the_best_marked(
+def test_the_table_marks_the_best_and_the_current_threshold(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['--thresholds', '0.1', '0.3', '--cases.none', '{"source": {"path": "nowhere"}}']
@@ -134,27 +134,27 @@ def test_people_get_the_curve_with_the_best_marked(
     rows = [line.split() for line in lines if line.startswith('0.')]
     assert [row[0] for row in rows] == ['0.100', '0.300', '0.900']
     assert rows[1][1:4] == ['<-', 'best', '1.0000']
-    assert rows[2][1] == "card's"
+    assert rows[2][1] == 'current'
     assert lines[-1].startswith('missing: none: nowhere')
 
 
 @pytest.mark.parametrize('threshold', [0.1, 0.42, 0.5, 0.77])
-def test_what_is_found_at_a_threshold_is_what_the_segmenter_finds_there(
+def test_cached_results_at_a_threshold_equal_those_of_the_segmenter(
     threshold: float, weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     segmenter = Segmenter(load_weights(weights_file), 'cpu', backend='torch')
-    probabilities = Probabilities(segmenter)
-    rock = probabilities.at(small_image, NO_CONDITIONS, 1e-5).confidence.astype(int)
+    cache = ProbabilityCache(segmenter)
+    rock = cache.at(small_image, NO_PERTURBATION, 1e-5).confidence.astype(int)
     threshold = float(np.quantile(rock, threshold)) / 255 - 0.2 / 255  # where some are rock
-    told = probabilities.at(small_image, NO_CONDITIONS, threshold)
+    result = cache.at(small_image, NO_PERTURBATION, threshold)
     wanted = segmenter.segment(small_image, threshold)
     near = np.abs(rock - threshold * 255) < 1
     assert 0 < wanted.mask().mean() < 255
-    assert np.array_equal(told.class_ids[~near], wanted.class_ids[~near])
-    assert np.abs(told.confidence.astype(int) - wanted.confidence)[~near].max() <= 1
+    assert np.array_equal(result.class_ids[~near], wanted.class_ids[~near])
+    assert np.abs(result.confidence.astype(int) - wanted.confidence)[~near].max() <= 1
 
 
-def test_the_threshold_is_written_and_all_else_stays_bit_for_bit(
+def test_writing_the_threshold_does_not_change_the_tensors(
     weights_file: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / 'own.safetensors'
@@ -172,7 +172,7 @@ def test_the_threshold_is_written_and_all_else_stays_bit_for_bit(
             assert bool((ours == theirs).all())
 
 
-def test_the_command_writes_only_what_it_chose(
+def test_the_command_writes_the_chosen_threshold(
     cases: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[tuple[Path, float]] = []
@@ -184,7 +184,7 @@ def test_the_command_writes_only_what_it_chose(
 
 
 @pytest.mark.parametrize(
-    ('words', 'told'),
+    ('words', 'result'),
     [
         (['--thresholds', '0.5', '1.5'], 'thresholds must be between 0 and 1'),
         (['--cases.rock.source.path=nowhere', '--only', 'rock'], 'nowhere'),
@@ -192,18 +192,18 @@ def test_the_command_writes_only_what_it_chose(
         (['--cases.ground.most_false_rock=2'], 'most_false_rock must be 0 to 1, not 2'),
     ],
 )
-def test_an_error_is_one_line_and_status_1(
-    words: list[str], told: str, cases: Path, capsys: pytest.CaptureFixture[str]
+def test_an_error_is_reported_in_one_line_with_status_1(
+    words: list[str], result: str, cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(['--config', str(cases), *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith('training.tune: ')
-    assert told in last
+    assert result in last
 
 
-def test_only_safetensors_are_written_to(
-    cases: Path, network: Unsure, capsys: pytest.CaptureFixture[str]
+def test_write_needs_a_safetensors_file(
+    cases: Path, network: FakeSegmenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network.weights.path = Path('w.onnx')
     assert main(['--config', str(cases), '--write']) == 1
-    assert 'w.onnx: --write is for .safetensors' in capsys.readouterr().err
+    assert 'w.onnx: --write needs a .safetensors file' in capsys.readouterr().err
