@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a look is, and how its parts are drawn."""
+"""Appearance of a scene: colours, light, camera and rocks, and random draws of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from training.synthetic.sensor import Sensor
 
 @dataclass(frozen=True)
 class Packing:
-    """How stones lie close together.
+    """Arrangement of closely packed stones.
 
     Attributes:
-        largest: Diameter of the largest, as a share of what an image shows across.
-        smallest: Diameter of the smallest.
-        power: Exponent of the law of sizes, N(d) ~ d^-power.
-        cover: Area of all stones over that of the ground; above 1 they lie on each other.
-        sink: Greatest share of its height that a stone sinks into the ground.
-        mound: Slope of the heap that they lie on, 0 = level ground.
-        overhead: Share of the scenes that are seen from above, 0 to 1.
-        boulders: How many large ones there are in the middle.
+        largest: Diameter of the largest stone, as a share of the width of the view.
+        smallest: Diameter of the smallest stone, as a share of the width of the view.
+        power: Exponent of the size distribution, N(d) ~ d^-power.
+        cover: Area of all stones divided by that of the ground; above 1 they lie on each other.
+        sink: Maximum share of its height that a stone is buried.
+        mound: Slope of the heap below the stones, 0 = level ground.
+        overhead: Share of the scenes with a camera that points down, 0 to 1.
+        boulders: Number of boulders in the middle.
     """
 
     largest: float
@@ -41,34 +41,34 @@ class Packing:
 
 @dataclass(frozen=True)
 class Appearance:
-    """A place's colours, light and camera, drawn for one scene.
+    """Colours, light and camera of one scene.
 
     Attributes:
         name: One of `SCENE_KINDS`.
         light: Sun, sky and air.
-        sensor: The camera's behaviour.
+        sensor: The camera sensor.
         soil: Linear albedos of the ground, the main one first.
-        stones: Linear albedos that rocks take.
-        grain: Slope of each octave of the ground's roughness.
-        gravel: Share of the ground where gravel lies, 0 to 1.
+        stones: Linear albedos of the rocks.
+        grain: Slope of each octave of the roughness of the ground.
+        gravel: Share of the ground with gravel, 0 to 1.
         ripple: Slope of sand ripples, 0 = none.
-        roughness: Slope of each octave of the stone's grain.
+        roughness: Slope of each octave of the roughness of rocks.
         relief: Slope of each octave of the terrain.
-        hills: Height of the hills on the horizon over their distance.
-        abundance: k of the size-frequency law.
-        dust: Greatest share of rocks' upper sides under soil.
-        kinds: Kinds of rocks, one drawn for each rock.
-        camera_height: Metres above the ground.
-        field_of_view: Horizontal, rad.
-        craters: Share of the ground that craters of each octave of sizes cover.
-        metered: Albedo that the exposure is fixed for; None meters each image.
-        variety: Relative deviation of the albedo from rock to rock.
+        hills: Height of the hills on the horizon divided by their distance.
+        abundance: Rock abundance k of the size-frequency distribution.
+        dust: Maximum share of the upper side of a rock that is covered by soil.
+        kinds: Kinds of rocks; one is drawn for each rock.
+        camera_height: Height of the camera above the ground, m.
+        field_of_view: Horizontal field of view, rad.
+        craters: Share of the ground that is covered by craters of each octave of sizes.
+        metered: Albedo for which the exposure is fixed; None = automatic exposure of each image.
+        variety: Relative standard deviation of the albedo of rocks.
         marked: Share of the rocks with patches, layers, veins or cracks, 0 to 1.
-        objects: What there is beside rock.
-        packing: How stones lie close; None strews them over open ground.
-        path: Width of a path, m, beside which the ground has its second colour; 0 = no path,
-            below 0 all of the ground has the second colour.
-        wet: How much stones shine, 0 to 1.
+        objects: Probabilities of objects that are not rock.
+        packing: Arrangement of closely packed stones; None = rocks scattered on open ground.
+        path: Width of a path, m, outside which the ground has its second colour; 0 = no path, below
+            0 = the whole ground has the second colour.
+        wet: Strength of specular reflection on rocks, 0 to 1.
     """
 
     name: str
@@ -97,30 +97,30 @@ class Appearance:
     wet: float = 0.0
 
     def fixed_gain(self, albedo: Colour) -> float:
-        """Returns the exposure that shows a level surface of this albedo as bright as asked."""
+        """Returns the exposure at which a level surface of this albedo has the set brightness."""
         energy = self.light.sun[2] * np.mean(self.light.sun_colour) + np.mean(self.light.sky_colour)
         return self.sensor.brightness / float(np.mean(albedo) * energy)
 
 
 def varied(rng: Generator, colour: Colour, brightness: float, hue: float) -> Colour:
-    """Returns a colour near another; the arguments are relative deviations."""
+    """Returns a similar colour; brightness and hue are relative standard deviations."""
     mixed = np.array(colour) * np.exp(rng.normal(0, brightness) + rng.normal(0, hue, 3))
     return tuple(float(part) for part in np.clip(mixed, 0.01, 0.85))  # type: ignore[return-value]
 
 
 def towards(colour: Colour, other: Colour, share: float) -> Colour:
-    """Returns the colour a share of the way to another."""
+    """Interpolates between two colours; 0 returns `colour`, 1 returns `other`."""
     mixed = np.array(colour) + share * (np.array(other) - np.array(colour))
     return tuple(float(part) for part in mixed)  # type: ignore[return-value]
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
-    """Returns the colour with each part multiplied."""
+    """Returns the colour multiplied by a factor."""
     return tuple(factor * part for part in colour)  # type: ignore[return-value]
 
 
 def sun(rng: Generator, low: float, high: float) -> tuple[float, float, float]:
-    """Draws the direction towards the sun between two elevations (degrees)."""
+    """Draws a direction towards the sun with an elevation between two limits, degrees."""
     elevation = np.radians(rng.uniform(low, high))
     azimuth = rng.uniform(-np.pi, np.pi)
     level = np.cos(elevation)
@@ -132,12 +132,12 @@ def sun(rng: Generator, low: float, high: float) -> tuple[float, float, float]:
 
 
 def sensor(rng: Generator, brightness: tuple[float, float], monochrome: float) -> Sensor:
-    """Draws a camera.
+    """Draws a camera sensor.
 
     Args:
-        rng: Where the randomness comes from.
-        brightness: Range of the metered mean.
-        monochrome: Share of monochrome cameras.
+        rng: Random generator.
+        brightness: Range of the mean brightness.
+        monochrome: Probability of a monochrome camera.
     """
     return Sensor(
         brightness=float(rng.uniform(*brightness)),
@@ -153,12 +153,12 @@ def sensor(rng: Generator, brightness: tuple[float, float], monochrome: float) -
 
 
 def log_uniform(rng: Generator, low: float, high: float) -> float:
-    """Draws a number whose logarithm is uniform between two limits."""
+    """Draws a number log-uniformly between two limits."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def weather(rng: Generator, appearance: Appearance) -> Appearance:
-    """Draws hard, low, dull, blown-out or dim light for half of the scenes."""
+    """Changes the light of half of the scenes: hard, low, dull, overexposed or dim."""
     light, sensor = appearance.light, appearance.sensor
     sensor = replace(
         sensor,
@@ -174,7 +174,7 @@ def weather(rng: Generator, appearance: Appearance) -> Appearance:
         )
     )
     if kind in ('hard', 'low'):
-        # Sides in shadow turn black.
+        # Shaded sides become black.
         dark = float(rng.uniform(0.05, 0.4))
         light = replace(
             light, sky_colour=scaled(light.sky_colour, dark), sun_colour=light.sun_colour

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drive as a rosbag2: images, camera_info and depth with the same stamps."""
+"""Writes a drive to a rosbag2: images, camera_info and depth with the same stamps."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ JPEG_QUALITY = 90
 
 
 class DriveBag:
-    """Writes a new rosbag2 folder with mcap storage; used as a context manager."""
+    """Writes a new rosbag2 folder with mcap storage; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Names the folder, which is made on entering.
+        """Sets the folder, which is created when the context is entered.
 
         Raises:
-            FileExistsError: There is such a folder.
+            FileExistsError: The folder exists.
         """
         if path.exists():
-            raise FileExistsError(f'{path}: exists; give a new bag')
+            raise FileExistsError(f'{path}: exists; choose a new folder for the bag')
         self._writer = Writer(
             path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
         )
@@ -55,7 +55,7 @@ class DriveBag:
         self._writer.__exit__(kind, error, trace)
 
     def write(self, stamp: int, rendering: Rendering) -> None:
-        """Writes one message on each topic; `stamp` in ns since the epoch."""
+        """Writes one message to each topic; `stamp` is in ns since the epoch."""
         header = _message(
             'std_msgs/msg/Header',
             stamp=_message(

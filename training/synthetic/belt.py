@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A conveyor belt, bare, strewn or loaded, under a camera that looks down."""
+"""Scenes of a conveyor belt with a camera that points down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.synthetic.terrain import grid_mesh
 def belt(
     appearance: Appearance, rng: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
-    """Makes a belt, bare, strewn or loaded, under a camera that looks down."""
+    """Makes a bare, sparsely or fully loaded belt, and cameras that point down."""
     view = 2 * appearance.camera_height * np.tan(appearance.field_of_view / 2)
     pixel = view / size[0]
     extent = 1.35 * view * max(1.0, size[1] / size[0])
@@ -77,7 +77,7 @@ def _pile(
     view: float,
     pixel: float,
 ) -> tuple[list[Rock], list[int]]:
-    """Drops stones onto the heap, and then many small ones that fill its gaps."""
+    """Places stones on the belt, the largest first, so that small ones fill the gaps."""
     if load == 'bare':
         return [], []
     largest = view * float(rng.uniform(0.12, 0.32))

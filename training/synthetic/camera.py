@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pinhole camera in the world, and a drive along a path."""
+"""A pinhole camera in the world."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Camera:
     """A pinhole camera without distortion.
 
     Attributes:
-        intrinsics: K, 3×3 float64, px; the centre of the upper left pixel is at 0, 0.
+        intrinsics: K, 3×3 float64, px; the centre of the top left pixel is at 0, 0.
         size: Width and height, px.
         pose: Camera in world, 4×4 float64, metres. World: x east, y north, z up. Camera: REP 103's
             optical frame, x right, y down, z forward.
@@ -35,15 +35,15 @@ class Camera:
         size: tuple[int, int],
         roll: float = 0.0,
     ) -> Camera:
-        """Makes a camera from where it stands and looks.
+        """Makes a camera from its position and direction.
 
         Args:
-            position: x, y, z in the world, metres.
-            heading: Of the optical axis, from x towards y, rad.
-            tilt: Of the optical axis below the horizontal, rad; π/2 looks straight down.
-            field_of_view: Horizontal, rad.
+            position: x, y, z in the world, m.
+            heading: Heading of the optical axis, from x towards y, rad.
+            tilt: Angle of the optical axis below the horizontal, rad; π/2 points straight down.
+            field_of_view: Horizontal field of view, rad.
             size: Width and height, px.
-            roll: About the optical axis, rad.
+            roll: Rotation about the optical axis, rad.
         """
         width, height = size
         focal = width / 2 / np.tan(field_of_view / 2)
@@ -63,7 +63,7 @@ class Camera:
 
     @property
     def position(self) -> NDArray[np.float64]:
-        """Where the camera is in the world, metres."""
+        """Position of the camera in the world, m."""
         return self.pose[:3, 3]
 
     @property
@@ -83,10 +83,10 @@ class Camera:
         """Returns ray directions in the world, each one metre long along the optical axis.
 
         Args:
-            corners: Only those of the corner pixels.
+            corners: Whether only the corner pixels are returned.
 
         Returns:
-            H×W×3, or 2×2×3 of the corners.
+            H×W×3, or 2×2×3 for the corners.
         """
         step = np.array(self.size) - 1 if corners else (1, 1)
         u, v = np.meshgrid(
@@ -96,11 +96,11 @@ class Camera:
         return (rays @ self.pose[:3, :3].T).astype(np.float32)
 
     def sees(self, centres: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tells which balls are in the image; a few beside its corners count as in it.
+        """Returns which spheres are in view; a few just outside the corners are included.
 
         Args:
-            centres: N×3, world, m.
-            radii: N, m.
+            centres: N×3 centres in the world, m.
+            radii: N radii, m.
         """
         x, y, depth = ((centres - self.position) @ self.pose[:3, :3]).T
         across, up = np.tan(np.array(self.field_of_view) / 2)
@@ -118,7 +118,7 @@ class Camera:
 
 
 def sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Returns a point behind all cameras and the directions (rad) that they see from there."""
+    """Returns a point behind all cameras, and the first and last heading (rad) of their views."""
     places = np.array([camera.position[:2] for camera in cameras])
     forward = np.array([camera.pose[:2, 2] for camera in cameras])
     headings = np.arctan2(forward[:, 1], forward[:, 0])
@@ -132,7 +132,7 @@ def sector(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], tuple[float,
 
 
 def _widest(camera: Camera) -> float:
-    """Returns the range of headings (rad) that an image spans, more than its field of view."""
+    """Returns the range of headings (rad) of an image, which exceeds its field of view."""
     corners = camera.directions(corners=True).reshape(4, 3)
     level = (
         corners[:, :2]

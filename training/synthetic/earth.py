@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How places on Earth look: beaches, creeks, rubble, single boulders and yards."""
+"""Scene kinds on Earth: beaches, creeks, rubble, single boulders and yards."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LAWNS: tuple[Colour, ...] = (
 
 
 def sky(rng: Generator) -> Light:
-    """Draws a sky on Earth: blue, with clouds, or overcast."""
+    """Draws a sky on Earth: clear, cloudy or overcast."""
     overcast = rng.uniform() < 0.35
     white = float(rng.uniform(0.7, 1.0)) if overcast else float(rng.uniform(0.0, 0.35))
     horizon = towards((0.55, 0.68, 0.85), (0.85, 0.85, 0.85), white)
@@ -91,7 +91,7 @@ def sky(rng: Generator) -> Light:
 
 
 def _ground(rng: Generator, soil: Colour, stones: tuple[Colour, ...], name: str) -> Appearance:
-    """Draws what all looks on Earth have in common."""
+    """Draws the common properties of all scene kinds on Earth."""
     return weather(
         rng,
         Appearance(
@@ -123,7 +123,7 @@ def _draw(rng: Generator, palette: tuple[Colour, ...], count: int) -> tuple[Colo
 
 
 def beach(rng: Generator) -> Appearance:
-    """Rounded pebbles of many colours, close together, from above and along the beach."""
+    """Closely packed, rounded pebbles of many colours, seen from above and along the beach."""
     kin = rng.uniform() < 0.3
     stones = _draw(rng, PEBBLES, int(rng.integers(1, 3)) if kin else int(rng.integers(4, 9)))
     base = towards(stones[0], (0.3, 0.25, 0.18), 0.5)
@@ -150,7 +150,7 @@ def beach(rng: Generator) -> Appearance:
 
 
 def creek(rng: Generator) -> Appearance:
-    """Cobbles in and on sand and gravel, many half buried, with leaves and grass."""
+    """Cobbles on sand and gravel, many of them half buried, with leaves and grass."""
     stones = _draw(rng, (*PEBBLES[:6], *STONES_EARTH), int(rng.integers(1, 5)))
     soil = varied(rng, EARTHS[rng.integers(len(EARTHS))], 0.2, 0.025)
     appearance = _ground(rng, soil, stones, 'creek')
@@ -181,7 +181,7 @@ def creek(rng: Generator) -> Appearance:
 
 
 def rubble(rng: Generator) -> Appearance:
-    """Blasted rock and talus: broken stones of one kind in heaps, with their own fines."""
+    """Blasted rock and talus: heaps of broken stones of one kind with fines of that rock."""
     stone = varied(rng, RUBBLE[rng.integers(len(RUBBLE))], 0.2, 0.025)
     other = varied(rng, RUBBLE[rng.integers(len(RUBBLE))], 0.2, 0.025)
     stones: tuple[Colour, ...] = (
@@ -221,7 +221,7 @@ def rubble(rng: Generator) -> Appearance:
 
 
 def boulder(rng: Generator) -> Appearance:
-    """One to three large boulders with cracks, layers, veins and patches, each one rock."""
+    """One to three large boulders with cracks, layers, veins and patches."""
     appearance = rubble(rng) if rng.uniform() < 0.5 else creek(rng)
     assert appearance.packing
     kinds = ('angular', 'layered', 'block', 'rounded', 'cobble', 'pitted')
@@ -244,7 +244,7 @@ def boulder(rng: Generator) -> Appearance:
 
 
 def yard(rng: Generator) -> Appearance:
-    """Paths, meadows, woods and houses; hardly any rock, or none."""
+    """Paths, meadows, woods and houses, with few or no rocks."""
     soil = varied(rng, FLOORS[rng.integers(len(FLOORS))], 0.25, 0.025)
     lawn = varied(rng, LAWNS[rng.integers(len(LAWNS))], 0.25, 0.04)
     appearance = _ground(rng, soil, _draw(rng, STONES_EARTH, 2), 'yard')

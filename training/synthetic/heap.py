@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stones and fines dropped onto the ground: they come to rest on what lies there already."""
+"""A height field on which stones and fines are placed on top of each other."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from training.synthetic.rocks import Shape, rotation_about_z
 
 
 class Heap:
-    """The upper surface of a heap as a raster, m.
+    """The upper surface of a heap as a height field.
 
     Attributes:
-        extent: Side of the square about the origin, m.
-        cells: Of the raster along a side.
+        extent: Side of the square around the origin, m.
+        cells: Number of cells along a side.
         cell: Side of a cell, m.
-        base: cells×cells, height of the bare ground, m; the first axis is x.
-        surface: cells×cells, height of what lies on it, m.
+        base: cells×cells height of the ground, m; the first axis is x.
+        surface: cells×cells height of the upper surface, m.
     """
 
     def __init__(self, extent: float, cells: int = 320) -> None:
         """Starts with level ground.
 
         Args:
-            extent: Side of the square about the origin, m.
-            cells: Of the raster along a side.
+            extent: Side of the square around the origin, m.
+            cells: Number of cells along a side.
         """
         self.extent = extent
         self.cells = cells
@@ -39,12 +39,12 @@ class Heap:
         self.base = np.zeros((cells, cells))
 
     def points(self) -> NDArray[np.float64]:
-        """Returns cells×cells×2: x and y of the cells, m; the first axis is x."""
+        """Returns the cells×cells×2 x and y of the cells, m; the first axis is x."""
         axis = (np.arange(self.cells) + 0.5) * self.cell - self.extent / 2
         return np.stack(np.meshgrid(axis, axis, indexing='ij'), axis=-1)
 
     def height(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Looks the upper surface up at N×2 points (m): N, NaN beside the raster."""
+        """Returns the N heights of the surface at N×2 points, m; NaN outside the height field."""
         index = np.floor((points + self.extent / 2) / self.cell).astype(int)
         inside = ((index >= 0) & (index < self.cells)).all(axis=1)
         found = np.full(len(points), np.nan)
@@ -54,13 +54,13 @@ class Heap:
     def fines(
         self, rng: Generator, thickness: float, lump: float, edges: tuple[float, float]
     ) -> NDArray[np.float64]:
-        """Makes a lumpy bed of fines between two lines along the belt.
+        """Makes an uneven bed of fines between two lines along the belt.
 
         Args:
-            rng: Where the randomness comes from.
-            thickness: Of the bed, m.
+            rng: Random generator.
+            thickness: Thickness of the bed, m.
             lump: Size of its lumps, m.
-            edges: Where the bed begins and ends across the belt, m.
+            edges: The two lines across the belt, m.
 
         Returns:
             cells×cells heights, m; below 0 where the belt is bare.
@@ -83,17 +83,17 @@ class Heap:
         places: NDArray[np.intp],
         sink: float,
     ) -> tuple[float, float, float] | None:
-        """Lets a stone fall where what lies there already lifts it least over the bare ground.
+        """Places a stone at the candidate position where it rests lowest above the ground.
 
         Args:
-            shape: Of the stone.
-            diameter: Of the stone, m.
-            turn: About the vertical, rad.
-            places: N×2 cells of the raster that are tried.
-            sink: Share of its height that it settles into what lies there.
+            shape: Shape of the stone.
+            diameter: Diameter of the stone, m.
+            turn: Rotation about the vertical, rad.
+            places: N×2 candidate cells.
+            sink: Share of its height that it sinks into the surface.
 
         Returns:
-            The position of the stone's middle, m; None where it would stick out of the raster.
+            Position of the centre of the stone, m; None if it would be outside the height field.
         """
         upper, lower = self._profile(shape, diameter, turn)
         side = upper.shape[0]
@@ -110,7 +110,7 @@ class Heap:
             return None
         _, rest, row, column = best
         part = slice(row, row + side), slice(column, column + side)
-        # On a slope it would lean, which a raster without tilting cannot show: it lies lower.
+        # On a slope a stone would tilt, which is not modelled; it is placed lower instead.
         level = float(self.base[row + side // 2, column + side // 2] - lower.min())
         rest -= sink * float(upper.max() - lower.min())
         rest -= 0.6 * max(float((self.base[part] - lower).max()) - level, 0.0)
@@ -125,7 +125,7 @@ class Heap:
     def _profile(
         self, shape: Shape, diameter: float, turn: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Returns a stone's upper and lower surface on the raster; infinite beside it."""
+        """Returns the upper and lower surface of a stone on the cells; infinite outside it."""
         vertices, _ = shape.body(min(max(3, math.ceil(math.log2(diameter / self.cell)) - 1), 5))
         vertices = diameter * vertices @ rotation_about_z(turn).T
         side = int(np.ceil(diameter / self.cell)) | 1
@@ -135,6 +135,6 @@ class Heap:
         np.maximum.at(upper, (index[:, 0], index[:, 1]), vertices[:, 2])
         np.minimum.at(lower, (index[:, 0], index[:, 1]), vertices[:, 2])
         if side > 60:
-            # Its vertices leave gaps between them.
+            # The vertices of a large stone do not reach every cell.
             upper, lower = cv2.dilate(upper, np.ones((5, 5))), cv2.erode(lower, np.ones((5, 5)))
         return upper, lower

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surfaces are made of: colour and small slopes at each point, as fine as the pixel sees."""
+"""Materials: albedo and small slopes at each point, with the detail that a pixel resolves."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Colour = tuple[float, float, float]
 
 
 class Ground(Protocol):
-    """A surface that is no rock.
+    """The material of a surface that is not rock.
 
     Attributes:
-        colour: Linear albedo, also of the dust that lies on rocks.
+        colour: Linear albedo, also of the dust on rocks.
     """
 
     @property
@@ -36,15 +36,15 @@ class Ground(Protocol):
         ...  # pragma: no cover
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes.
+        """Computes small slopes and albedo.
 
         Args:
-            points: N×3, world, metres.
-            footprint: N, width of a pixel on the surface, metres.
+            points: N×3 points in the world, m.
+            footprint: N widths of a pixel on the surface, m.
             sun: Unit vector towards the sun.
 
         Returns:
-            N×2 slopes dz/dx, dz/dy, and N×3 linear albedo.
+            N×2 slopes dz/dx and dz/dy, and N×3 linear albedo.
         """
         ...  # pragma: no cover
 
@@ -52,16 +52,16 @@ class Ground(Protocol):
 def octaves(
     footprint: Floats, longest: float
 ) -> Iterator[tuple[int, float, NDArray[np.intp] | slice, Floats]]:
-    """Yields the octaves that pixels can resolve, short ones first.
+    """Yields the octaves that pixels resolve, short ones first.
 
     Args:
-        footprint: N, width of a pixel on the surface, metres.
-        longest: Longest wavelength, metres.
+        footprint: N widths of a pixel on the surface, m.
+        longest: Longest wavelength, m.
 
     Yields:
-        Octave number, wavelength (m), the indices of the points where it shows (a slice where it
-        shows in all, as that copies nothing), and its weight there (0 to 1, fading out towards two
-        pixels a wavelength).
+        Number of the octave, wavelength (m), indices of the points where it is resolved (a slice if
+        it is resolved at all points, which avoids a copy), and its weight there (0 to 1, which
+        approaches 0 at two pixels per wavelength).
     """
     if not len(footprint):
         return
@@ -75,24 +75,24 @@ def octaves(
 
 @dataclass(frozen=True)
 class Soil:
-    """Sand, gravel and what lies between.
+    """Sand and gravel.
 
     Attributes:
         colour: Linear albedo.
         patch: Linear albedo of its patches.
-        patches: Share of the ground that patches take, 0 to 1.
+        patches: Share of the ground with patches, 0 to 1.
         pebbles: Linear albedos of the gravel.
         grain: Slope of each octave of its roughness.
-        mottle: Relative deviation of the albedo, each octave.
-        gravel_cover: Share of the ground where gravel lies, 0 to 1.
-        texel: Size of the finest gravel tile's texel, m.
+        mottle: Relative standard deviation of the albedo per octave.
+        gravel_cover: Share of the ground with gravel, 0 to 1.
+        texel: Size of a texel of the finest gravel tile, m.
         ripple: Slope of the ripples.
-        ripple_length: Their wavelength, m.
-        ripple_direction: Across their crests, rad.
-        track: Distance of wheel tracks from the origin, m, or 0 for none.
-        track_width: Of each wheel, m.
-        path: Width of a path through the origin, m, beside which there are patches only;
-            0 = no path, below 0 there are patches only.
+        ripple_length: Wavelength of the ripples, m.
+        ripple_direction: Direction across the crests of the ripples, rad.
+        track: Distance of wheel tracks from the origin, m; 0 = none.
+        track_width: Width of each track, m.
+        path: Width of a path through the origin, m, outside which the ground has the colour
+            `patch`; 0 = no path, below 0 = the whole ground has it.
     """
 
     colour: Colour
@@ -111,7 +111,7 @@ class Soil:
     path: float = 0.0
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes; see `Ground`."""
+        """Computes small slopes and albedo; see `Ground`."""
         place = points[:, :2]
         slope = np.zeros((len(points), 2), np.float32)
         tint = np.zeros(len(points), np.float32)
@@ -138,7 +138,7 @@ class Soil:
         return slope, albedo.astype(np.float32)
 
     def _verge(self, place: Floats, low: Floats) -> Floats:
-        """Returns how much there is of the second colour beside a path, 0 to 1: N."""
+        """Returns the N shares of the second colour beside a path, 0 to 1."""
         if self.path < 0:
             return np.clip(0.9 + 0.1 * low, 0, 1)
         across = np.array([np.cos(self.ripple_direction), np.sin(self.ripple_direction)])
@@ -166,7 +166,7 @@ class Soil:
         sun: Floats,
         into: tuple[Floats, Floats, Floats],
     ) -> None:
-        """Lays a gravel tile over the soil, with its small shadows."""
+        """Adds a tile of gravel with its small shadows."""
         slope, albedo, low = into
         texel = self.texel * 3.5**level
         fade = np.clip(1.7 * GRAVEL_RADII[1] * texel / (2 * footprint) - 0.6, 0, 1)
@@ -176,7 +176,7 @@ class Soil:
             return
         at = place.take(shown, 0) / texel
         found = gravel(at, level)
-        # Gravel thins out at the rim of its patches: only the higher pebbles stay.
+        # At the edge of a patch of gravel, only the higher pebbles remain.
         needed = 7 * np.clip(0.35 - low[shown] - 2.4 * (cover - 0.5), 0, 1)
         here = found[:, 0] > np.maximum(needed, 0.3)
         reach = sun[:2] / max(float(np.hypot(*sun[:2])), 1e-6)
@@ -195,7 +195,7 @@ class Soil:
         slope[shown] += 0.8 * blend * np.clip(found[:, 1:3], -1.2, 1.2)
 
     def _tracks(self, place: Floats, footprint: Floats, slope: Floats, albedo: Floats) -> None:
-        """Presses two wheel tracks with cleats into the soil."""
+        """Adds two wheel tracks with cleats."""
         across = np.array([np.cos(self.ripple_direction), np.sin(self.ripple_direction)])
         along = np.array([-across[1], across[0]])
         wander = 0.2 * self.track_width * noise_2d(place / (9 * self.track_width), 41)[:, 0]
@@ -214,15 +214,15 @@ class Soil:
 
 @dataclass(frozen=True)
 class Rubber:
-    """A conveyor belt that runs along y: streaked, scratched, stained, dusty.
+    """The rubber of a conveyor belt along y, with streaks, scratches and stains.
 
     Attributes:
         colour: Linear albedo of the rubber.
-        stain: Linear albedo of what sticks to it.
-        stains: Share of it that is stained, 0 to 1.
-        streaks: Relative deviation of the albedo across the belt.
-        width: Metres that an image sees of it.
-        shift: Moves the pattern, in widths.
+        stain: Linear albedo of the stains.
+        stains: Share of the belt with stains, 0 to 1.
+        streaks: Relative standard deviation of the albedo across the belt.
+        width: Width of the view, m.
+        shift: Shift of the pattern, in widths.
     """
 
     colour: Colour
@@ -233,7 +233,7 @@ class Rubber:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes; see `Ground`."""
+        """Computes small slopes and albedo; see `Ground`."""
         place = points[:, :2] / self.width + np.array(self.shift, np.float32)
         stretched = place * np.array([1.0, 0.04])
         lines = np.zeros(len(points), np.float32)
@@ -256,12 +256,12 @@ class Rubber:
 
 @dataclass(frozen=True)
 class Foliage:
-    """Leaves and blades.
+    """Leaves and blades of grass.
 
     Attributes:
         colour: Linear albedo.
-        other: Linear albedo of those that differ most.
-        leaf: Size of one, m; so far does its colour reach.
+        other: Linear albedo of the leaves that differ most.
+        leaf: Size of a leaf, m, within which the colour is uniform.
     """
 
     colour: Colour
@@ -269,7 +269,7 @@ class Foliage:
     leaf: float
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes; see `Ground`."""
+        """Computes small slopes and albedo; see `Ground`."""
         fine = noise_3d_value(points / np.float32(0.8 * self.leaf), 3)
         coarse = noise_3d_value(points / np.float32(12 * self.leaf), 5)
         share = np.clip(0.35 + 0.25 * fine + 0.25 * coarse, 0, 1)[:, None]
@@ -284,16 +284,16 @@ PATTERNS = ('plain', 'bricks', 'planks', 'tiles', 'windows', 'checks', 'scale', 
 
 @dataclass(frozen=True)
 class Painted:
-    """A made surface: plain, or with a pattern in the plane of two axes, and some dirt.
+    """An artificial surface: plain or with a pattern, and with dirt.
 
     Attributes:
         colour: Linear albedo.
-        other: Linear albedo of the pattern's joints, windows or marks.
+        other: Linear albedo of the joints, windows or marks of the pattern.
         pattern: One of `PATTERNS`.
         scale: Size of a brick, a tile or a mark, m.
-        origin: Where the pattern begins, m.
-        axes: Two directions, unit length, that the pattern runs along.
-        dirt: Share of it that is dirty, 0 to 1.
+        origin: Origin of the pattern, m.
+        axes: Two unit vectors along the pattern.
+        dirt: Share of the surface with dirt, 0 to 1.
         soil: Linear albedo of the dirt.
     """
 
@@ -307,11 +307,11 @@ class Painted:
     soil: Colour = (0.2, 0.15, 0.1)
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes; see `Ground`."""
+        """Computes small slopes and albedo; see `Ground`."""
         place = points - np.array(self.origin, np.float32)
         u, v = (place @ np.array(self.axes, np.float32).T / np.float32(self.scale)).T
         marked, shade = _pattern(self.pattern, u, v)
-        # Marks finer than a pixel mix with what is between them.
+        # Marks that are finer than a pixel are averaged with their background.
         keep = np.clip(self.scale / (2 * footprint) - 0.2, 0, 1)
         marked = 0.3 + keep * (marked - 0.3) if self.pattern != 'plain' else marked
         colour, other = np.array(self.colour, np.float32), np.array(self.other, np.float32)
@@ -330,7 +330,7 @@ class Painted:
 
 
 def _pattern(name: str, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Returns where a pattern has its second colour, 0 to 1, and how much each part is lighter."""
+    """Returns the opacity of the second colour, 0 to 1, and the relative brightness of parts."""
     none = np.zeros_like(u)
     if name == 'plain':
         return none, none
@@ -348,7 +348,7 @@ def _pattern(name: str, u: Floats, v: Floats) -> tuple[Floats, Floats]:
         return np.mod(np.floor(u) + np.floor(v), 2), none
     if name == 'grooves':
         return (np.mod(v, 1) < 0.3).astype(np.float32), none
-    # A scale: a bar of long checks, fine marks, and something like letters.
+    # A scale: a chequered bar, fine marks, and shapes like letters.
     bar = (np.abs(v - 1.2) < 0.5) & (np.mod(np.floor(u), 2) < 1)
     marks = (np.abs(v + 0.6) < np.where(np.mod(u, 1) < 0.2, 0.5, 0.25)) & (np.mod(5 * u, 1) < 0.3)
     letters = (np.abs(v + 2.0) < 0.35) & (np.sin(9 * u + 4 * np.sin(3.7 * u) + 8 * v) > 0.3)
@@ -357,13 +357,13 @@ def _pattern(name: str, u: Floats, v: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Water:
-    """A surface of water with small waves.
+    """A water surface with small waves.
 
     Attributes:
-        colour: Linear albedo of what is under it.
+        colour: Linear albedo of the ground below the water.
         waves: Slope of each octave.
         longest: Longest wavelength, m.
-        gloss: How much it mirrors, 0 to 1.
+        gloss: Strength of the reflection, 0 to 1.
     """
 
     colour: Colour
@@ -372,7 +372,7 @@ class Water:
     gloss: float = 1.0
 
     def surface(self, points: Floats, footprint: Floats, sun: Floats) -> tuple[Floats, Floats]:
-        """Tells colour and small slopes; see `Ground`."""
+        """Computes small slopes and albedo; see `Ground`."""
         slope = np.zeros((len(points), 2), np.float32)
         for octave, wavelength, shown, weight in octaves(footprint, self.longest):
             found = noise_2d(points[shown, :2] * np.float32(1 / wavelength), octave)
@@ -381,12 +381,12 @@ class Water:
 
 
 def dot(one: Floats, other: Floats) -> Floats:
-    """Returns the dot products of N×3 and N×3 vectors: N float32."""
+    """Returns the N dot products of N×3 and N×3 vectors."""
     return np.einsum('ij,ij->i', one, other)
 
 
 def length(vectors: Floats) -> Floats:
-    """Returns the lengths of N×3 vectors, as N×1."""
+    """Returns the N×1 lengths of N×3 vectors."""
     return np.sqrt(dot(vectors, vectors))[:, None]
 
 
@@ -399,20 +399,19 @@ def rock_surface(
     roughness: Floats,
     longest: float,
 ) -> tuple[Floats, Floats, Floats]:
-    """Gives stone its grain, layers and mottle.
+    """Computes roughness, layers and mottle of rock.
 
     Args:
-        points: N×3, relative to the middle of the rock, metres.
-        normals: N×3, unit length.
-        footprint: N, width of a pixel on the surface, metres.
-        bedding: N×3; its direction is across the layers, its length how much finer they are.
+        points: N×3 points relative to the centre of the rock, m.
+        normals: N×3 unit normals.
+        footprint: N widths of a pixel on the surface, m.
+        bedding: N×3 normals of the layers; a greater length means finer layers.
         colour: N×3 linear albedo of the rock.
-        roughness: N, slope of each octave.
-        longest: Longest wavelength, metres.
+        roughness: N slopes of each octave.
+        longest: Longest wavelength, m.
 
     Returns:
-        N×3 unit normals with the grain in them, N×3 linear albedo, and N the coarse noise, about
-        −1 to 1.
+        N×3 rough unit normals, N×3 linear albedo, and N values of the coarse noise, about −1 to 1.
     """
     finer = length(bedding)
     axis = np.divide(bedding, np.maximum(finer, 1e-6), dtype=np.float32)
@@ -425,7 +424,7 @@ def rock_surface(
     for octave, wavelength, shown, weight in octaves(footprint, longest):
         found = noise_3d(place[shown] * np.float32(1 / wavelength), octave)
         gradient = found[:, 1:] * (roughness[shown] * weight / (2 * np.pi))[:, None]
-        # The chain rule of `place`, so that layers bend the normal across and not along them.
+        # The chain rule of `place`, so that layers change the normal across and not along them.
         lean = dot(gradient, axis[shown])[:, None]
         bump[shown] += gradient + np.minimum(stretch[shown], 1.5) * lean * axis[shown]
         tint[shown] += 0.09 * weight * found[:, 0]
@@ -446,15 +445,15 @@ def mark(
     other: Floats,
     marks: Floats,
 ) -> None:
-    """Paints patches, layers, veins, cracks and grains within rocks.
+    """Adds patches, layers, veins, cracks and grains to the albedo of rocks.
 
     Args:
-        albedo: N×3, linear; changed in place.
-        points: N×3, relative to the middle of the rock, metres.
-        footprint: N, width of a pixel on the surface, metres.
-        diameter: N, of the rock, metres.
-        bedding: N×3, the direction across its layers.
-        other: N×3, linear albedo of the marks.
+        albedo: N×3 linear albedo; changed in place.
+        points: N×3 points relative to the centre of the rock, m.
+        footprint: N widths of a pixel on the surface, m.
+        diameter: N diameters of the rock, m.
+        bedding: N×3 normals of the layers.
+        other: N×3 linear albedo of the marks.
         marks: N×5: patches, stripes, veins, cracks and speckle; see `Marks`.
     """
     place = points / diameter[:, None]
@@ -479,7 +478,7 @@ def mark(
 
 
 def _patches(place: Floats, share: Floats) -> Floats:
-    """Returns where blots with sharp rims cover a share of the rock, 0 to 1: N."""
+    """Returns the N opacities of patches that cover a share of the rock, 0 to 1."""
     blots = noise_3d_value(place * 2.2, 1) + 0.6 * noise_3d_value(place * 5.5, 2)
     blots += 0.35 * noise_3d_value(place * 14, 4)
     return 1 / (1 + np.exp(-7 * (blots + 2.6 * (share - 0.5))))
@@ -488,15 +487,15 @@ def _patches(place: Floats, share: Floats) -> Floats:
 def _lines(
     place: Floats, pixel: Floats, seeds: tuple[int, int], often: float, width: float
 ) -> Floats:
-    """Returns where thin winding lines with gaps run, 0 to 1: N.
+    """Returns the N opacities of thin curved lines with gaps, 0 to 1.
 
-    A line is where a smooth field is about zero.
+    The lines are the zero crossings of a smooth field.
     """
     strongest = np.zeros(len(place), np.float32)
     for seed, often_here in zip(seeds, (often, 2.1 * often), strict=True):
         field = noise_3d_value(place * often_here, seed)
         field += 0.2 * noise_3d_value(place * 5 * often_here, seed + 3)
-        # One pixel at least: the field's slope is about 4 a wavelength.
+        # Lines are at least one pixel wide; the slope of the field is about 4 per wavelength.
         line = np.clip(1.4 - np.abs(field) / (width + 4 * often_here * pixel), 0, 1)
         line *= np.clip(1 + noise_3d_value(place * 1.5, seed + 5), 0, 1)
         np.maximum(strongest, line, out=strongest)
@@ -504,7 +503,7 @@ def _lines(
 
 
 def _layers(place: Floats, bedding: Floats) -> Floats:
-    """Returns how light each layer is, mean 0: N."""
+    """Returns the N relative brightnesses of layers, with mean 0."""
     axis = (bedding / np.maximum(length(bedding), 1e-6)).astype(np.float32)
     level = dot(place, axis) + 0.03 * noise_3d_value(place * 3, 6)
     beside = np.full_like(level, 0.3)
@@ -513,6 +512,6 @@ def _layers(place: Floats, bedding: Floats) -> Floats:
 
 
 def _grains(place: Floats, pixel: Floats) -> Floats:
-    """Returns how light each grain is, mean 0: N."""
+    """Returns the N relative brightnesses of grains, with mean 0."""
     size = 2.0 ** np.ceil(np.log2(np.maximum(0.02, 1.6 * pixel)))
     return noise_3d_value(place / size[:, None].astype(np.float32), 31)

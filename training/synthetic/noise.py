@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smooth noise of one wavelength with its gradient, and a tile of gravel; both repeat seamlessly.
+"""Periodic smooth noise of one wavelength with its gradient, and a periodic tile of gravel.
 
-An octave is looked up at position/wavelength; sums of octaves are fractals (spectral synthesis,
+An octave is sampled at position / wavelength. Sums of octaves are fractals (spectral synthesis,
 Saupe 1988, in The Science of Fractal Images).
 """
 
@@ -18,18 +18,18 @@ TEXELS = 8  # per wavelength
 PLANE = 512  # side of the noise tile, texels
 VOLUME = 64
 GRAVEL = 1024  # side of the gravel tile, texels
-GRAVEL_RADII = (2.0, 13.0)  # of its pebbles, texels
+GRAVEL_RADII = (2.0, 13.0)  # radii of the pebbles, texels
 
 
 def noise_2d(points: NDArray[np.floating], octave: int) -> Floats:
-    """Looks noise up in the plane.
+    """Samples noise in the plane.
 
     Args:
-        points: …×2, in wavelengths.
-        octave: Turns and shifts the tile, so that octaves do not line up.
+        points: …×2 positions in wavelengths.
+        octave: Number that rotates and shifts the tile, so that octaves are not aligned.
 
     Returns:
-        …×3 float32: value (mean 0, deviation 1) and its gradient by `points`.
+        …×3 float32: value (mean 0, standard deviation 1) and its gradient with respect to `points`.
     """
     angle = 0.73 * octave + 0.3
     at = points @ (TEXELS * _turn(angle)).astype(points.dtype)
@@ -40,30 +40,30 @@ def noise_2d(points: NDArray[np.floating], octave: int) -> Floats:
 
 
 def _turn(angle: float) -> NDArray[np.float64]:
-    """Returns the 2×2 matrix that turns row vectors."""
+    """Returns the 2×2 matrix that rotates row vectors."""
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def noise_3d(points: NDArray[np.floating], octave: int) -> Floats:
-    """Looks noise up in space.
+    """Samples noise in space.
 
     Args:
-        points: N×3, in wavelengths.
-        octave: Shifts the tile.
+        points: N×3 positions in wavelengths.
+        octave: Number that shifts the tile.
 
     Returns:
-        N×4 float32: value (mean 0, deviation 1) and its gradient by `points`.
+        N×4 float32: value (mean 0, standard deviation 1) and its gradient with respect to `points`.
     """
     return _between_slices(_slices(), points, octave)
 
 
 def noise_3d_value(points: NDArray[np.floating], octave: int) -> Floats:
-    """Looks up what `noise_3d` has in its first channel, faster: N float32."""
+    """Returns the N float32 values of `noise_3d` without the gradient, which is faster."""
     return _between_slices(_slices_of_values(), points, octave)[:, 0]
 
 
 def _between_slices(slices: Floats, points: NDArray[np.floating], octave: int) -> Floats:
-    """Interpolates in two neighbouring slices of the volume, and between them."""
+    """Interpolates linearly in two neighbouring slices of the volume, and between them."""
     at = _wrap(TEXELS * points + 11.3 * octave, VOLUME)
     below = at[:, 0].astype(np.int32)
     part = (at[:, 0] - below)[:, None]
@@ -82,14 +82,15 @@ def _between_slices(slices: Floats, points: NDArray[np.floating], octave: int) -
 
 
 def gravel(points: NDArray[np.floating], variant: int) -> Floats:
-    """Looks the gravel tile up.
+    """Samples the gravel tile.
 
     Args:
-        points: …×2, in texels.
-        variant: Turns the tile.
+        points: …×2 positions in texels.
+        variant: Number that rotates the tile.
 
     Returns:
-        …×4 float32: height in texels (0 = no pebble), its gradient, and the pebble's tint, −1 to 1.
+        …×4 float32: height in texels (0 = no pebble), its gradient, and the tint of the pebble, −1
+        to 1.
     """
     angle = 1.1 * variant
     found = _lookup(_gravel(), points @ _turn(angle).astype(points.dtype))
@@ -98,29 +99,29 @@ def gravel(points: NDArray[np.floating], variant: int) -> Floats:
 
 
 def gravel_height(points: NDArray[np.floating], variant: int) -> Floats:
-    """Looks up what `gravel` has in its first channel, faster: … float32."""
+    """Returns the … float32 heights of `gravel` without the gradient, which is faster."""
     turned = points @ _turn(1.1 * variant).astype(points.dtype)
     return _lookup(_gravel_height(), turned)[..., 0]
 
 
 def _lookup(tile: Floats, at: NDArray[np.floating]) -> Floats:
-    """Interpolates a tile that repeats; `at` is …×2 in texels, x first."""
+    """Interpolates a periodic tile; `at` is …×2 in texels, x first."""
     found = _remap(tile, _wrap(at.reshape(-1, 2), tile.shape[0]))
     return found.reshape(*at.shape[:-1], found.shape[1])
 
 
 def _wrap(at: NDArray[np.floating], size: int) -> Floats:
-    """Returns the remainders by the size of a tile."""
+    """Returns the positions modulo the size of a tile."""
     return (at - size * np.floor(at * (1 / size))).astype(np.float32, copy=False)
 
 
 def _remap(tile: Floats, place: Floats) -> Floats:
-    """Interpolates H×W×C at N×2 places (texels, x first); returns N×C."""
+    """Interpolates H×W×C at N×2 positions (texels, x first); returns N×C."""
     count = len(place)
     channels = tile.shape[2] if tile.ndim == 3 else 1
     if not count:
         return np.zeros((0, channels), np.float32)
-    # OpenCV refuses images wider than 32766, so a long list of points becomes rows.
+    # OpenCV cannot process arrays wider than 32766, so a long list of points is reshaped.
     rows = -(-count // 16384)
     width = -(-count // rows)
     if rows * width > count:
@@ -137,7 +138,7 @@ def _remap(tile: Floats, place: Floats) -> Floats:
 
 
 def _band(shape: tuple[int, ...], seed: int) -> list[NDArray[np.float64]]:
-    """Makes periodic noise around one wavelength: value and gradient by wavelengths."""
+    """Makes periodic band-pass noise around one wavelength: value and gradient per wavelength."""
     white = np.random.default_rng(seed).standard_normal(shape)
     axes = np.meshgrid(*[np.fft.fftfreq(side) * TEXELS for side in shape], indexing='ij')
     frequency = np.sqrt(sum(axis**2 for axis in axes))
@@ -156,7 +157,7 @@ def _plane() -> Floats:
 
 @cache
 def _slices() -> Floats:
-    """Makes the volume as slices one below the other, each with its first row and column again."""
+    """Makes the volume as a column of slices, each with its first row and column repeated."""
     volume = np.stack(_band((VOLUME,) * 3, 2), axis=-1).astype(np.float32)
     padded = np.pad(volume, ((0, 0), (0, 1), (0, 1), (0, 0)), mode='wrap')
     return padded.reshape(VOLUME * (VOLUME + 1), VOLUME + 1, 4)
@@ -169,13 +170,13 @@ def _slices_of_values() -> Floats:
 
 @cache
 def _gravel() -> Floats:
-    """Drops half ellipsoids onto the tile, the small ones between the large ones."""
+    """Places half ellipsoids on the tile, the largest first."""
     rng = np.random.default_rng(3)
     height = np.zeros((GRAVEL, GRAVEL), np.float32)
     tint = np.zeros_like(height)
     low, high = GRAVEL_RADII
     count = 5200
-    # Radii follow a power law with exponent −2.2 in the cumulative number.
+    # The cumulative number of radii is a power law with the exponent −2.2.
     draw = rng.uniform(size=count)
     radii = (low**-2.2 + draw * (high**-2.2 - low**-2.2)) ** (-1 / 2.2)
     for radius in np.sort(radii)[::-1]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is not rock: parts of a robot, scale cards, boards, buildings, plants and water."""
+"""Objects that are not rock: robot parts, scale cards, boards, buildings, plants and water."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from training.synthetic.terrain import REACH, grid_mesh
 
 @dataclass(frozen=True)
 class ObjectProbabilities:
-    """How likely each kind of thing is in a scene, 0 to 1.
+    """Probability of each kind of object in a scene, 0 to 1.
 
     Attributes:
-        robot: Wheel, deck, mast or arm, and cables.
-        scale: A ruler, a scale card or a ball.
-        board: A plain board or a box.
+        robot: Wheel, deck, mast, arm and cables of a robot.
+        scale: Ruler, scale card or ball.
+        board: Boards and boxes.
         building: Sheds, walls and houses.
-        fence: Posts and rails.
-        grass: Tufts and meadows.
+        fence: Posts with rails.
+        grass: Tufts of grass and meadows.
         bushes: Bushes.
-        trees: Trees, near and on the horizon.
+        trees: Trees nearby and on the horizon.
         litter: Leaves and twigs on the ground.
         water: Pools, a creek or a lake.
     """
@@ -46,10 +46,10 @@ class ObjectProbabilities:
 
 
 def place_objects(objects: ObjectProbabilities, site: Site) -> list[SceneObject]:
-    """Draws which things there are, and makes them.
+    """Draws which objects a scene has, and makes them.
 
     Returns:
-        Meshes and what they are made of.
+        Meshes and their materials.
     """
     makers: tuple[tuple[float, Callable[[Site], list[SceneObject]]], ...] = (
         (objects.robot, robot),
@@ -64,14 +64,14 @@ def place_objects(objects: ObjectProbabilities, site: Site) -> list[SceneObject]
         (objects.water, water),
     )
     found: list[SceneObject] = []
-    for likely, make in makers:
-        if site.rng.uniform() < likely:
+    for probability, make in makers:
+        if site.rng.uniform() < probability:
             found += make(site)
     return found
 
 
 def water(site: Site) -> list[SceneObject]:
-    """Fills the lower ground with water."""
+    """Fills the lowest ground with water."""
     rng = site.rng
     places = np.concatenate(
         [site.seen(camera, 200, 20 * site.stand(camera)) for camera in site.cameras]

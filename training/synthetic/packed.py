@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stones that lie close: beaches, banks, heaps, and boulders among them."""
+"""Scenes of closely packed stones: beaches, banks, heaps and boulders."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from training.synthetic.sampling import draw_rock, draw_shape, draw_soil, draw_t
 from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
 
-MOST_STONES = 2600
+MAX_STONES = 2600
 ROUND = (-np.pi, np.pi)
-LEAST = 7.5  # apparent diameter of the smallest stones that are bodies, px
+MIN_APPARENT_DIAMETER = 7.5  # px, of the smallest stones that are modelled
 
 
 def packed(
     appearance: Appearance, rng: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
-    """Makes ground with stones close together, and cameras about it that look at its middle.
+    """Makes ground with closely packed stones, and cameras around it that point at its middle.
 
     Args:
-        appearance: Has a packing.
-        rng: Where the randomness comes from.
+        appearance: Appearance with a packing.
+        rng: Random generator.
         size: Width and height of the images, px.
-        images: How many poses.
+        images: Number of poses.
     """
     assert appearance.packing
     overhead = rng.uniform() < appearance.packing.overhead
@@ -74,7 +74,7 @@ def packed(
 
 
 def _mounds(packing: Packing, rng: Generator, view: float) -> NDArray[np.float64]:
-    """Draws one to three heaps, or a long slope of them beyond the middle."""
+    """Draws one to three heaps behind the middle."""
     count = int(rng.integers(1, 4))
     radius = view * rng.uniform(0.5, 2.0, count)
     behind = radius * rng.uniform(0.1, 0.9)
@@ -85,12 +85,13 @@ def _mounds(packing: Packing, rng: Generator, view: float) -> NDArray[np.float64
 def _stones(
     appearance: Appearance, rng: Generator, terrain: Terrain, cameras: Sequence[Camera], view: float
 ) -> tuple[list[Rock], list[int], Heap]:
-    """Drops stones where cameras see the ground, the large ones first."""
+    """Places stones on the visible ground, roughly the largest first."""
     assert appearance.packing
     packing, focal = appearance.packing, cameras[0].focal_length
     smallest = packing.smallest * view
-    reach = min(_reach(cameras, terrain, packing.largest * view * focal / LEAST), 2.5 * view)
-    # Rounded, for a processor's last digits must not move stones.
+    farthest = packing.largest * view * focal / MIN_APPARENT_DIAMETER
+    reach = min(_reach(cameras, terrain, farthest), 2.5 * view)
+    # Rounding makes the positions of stones independent of the rounding errors of a processor.
     reach = 0.05 * view * math.ceil(reach / (0.05 * view))
     heap = Heap(2.1 * reach, cells=int(np.clip(2.1 * reach / (smallest / 3.5), 160, 720)))
     heap.base = terrain.height(heap.points())
@@ -121,14 +122,14 @@ def _stones(
     pixels = np.sort(depth[np.isfinite(depth)]) / focal
     diameters, least = _diameters(packing, rng, view, pixels, (step * heap.cell) ** 2)
     for diameter in diameters:
-        # Places are refused, not sorted out beforehand: then last digits hardly matter.
+        # Rejecting positions afterwards reduces the effect of rounding errors.
         tried = rng.integers(0, len(cells), 256)
         drop(float(diameter), cells[tried[depth[tried] < diameter * focal / least][:4]])
     return rocks, details, heap
 
 
 def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> float:
-    """Returns how far from the origin cameras see ground, up to a depth (m)."""
+    """Returns the distance from the origin, m, up to which ground is visible within a depth."""
     level = float(terrain.height(np.zeros(2)))
     found = [0.0]
     for camera in cameras:
@@ -143,7 +144,7 @@ def _reach(cameras: Sequence[Camera], terrain: Terrain, farthest: float) -> floa
 def _seen_cells(
     heap: Heap, cameras: Sequence[Camera], step: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns each `step`th cell, and how near it is where an image shows it (m), or ∞."""
+    """Returns every `step`th cell, and its smallest depth in an image (m), ∞ if not visible."""
     rows = np.arange(0, heap.cells, step)
     index = np.stack(np.meshgrid(rows, rows, indexing='ij'), -1).reshape(-1, 2)
     points = heap.points()[::step, ::step].reshape(-1, 2)
@@ -164,30 +165,30 @@ def _diameters(
     pixels: NDArray[np.float64],
     area: float,
 ) -> tuple[NDArray[np.float64], float]:
-    """Draws diameters (m), by and large the largest first.
+    """Draws diameters (m), roughly the largest first.
 
     Args:
-        packing: Law of sizes.
-        rng: Where the randomness comes from.
-        view: What an image shows across, m.
+        packing: Size distribution.
+        rng: Random generator.
+        view: Width of the view, m.
         pixels: Size of a pixel (m) in each cell, ascending.
-        area: Ground that each cell stands for, m².
+        area: Area of the ground per cell, m².
 
     Returns:
-        The diameters, each size as often as there is ground where it shows, and the least apparent
-        diameter (px) that shows.
+        The diameters, in proportion to the ground on which their size is visible, and the minimum
+        apparent diameter, px.
     """
     edges = np.geomspace(packing.smallest, packing.largest, 25) * view
     middle = np.sqrt(edges[1:] * edges[:-1])
     share = middle ** (2 - packing.power)
-    least = LEAST
+    least = MIN_APPARENT_DIAMETER
     while True:
         ground = np.searchsorted(pixels, middle / least) * area
         expected = packing.cover * share / share.sum() * ground / middle**2
-        if expected.sum() <= MOST_STONES:
+        if expected.sum() <= MAX_STONES:
             break
-        least *= 1.15  # too many to handle: fewer far ones
+        least *= 1.15  # too many stones; the far ones are reduced
     counts = rng.poisson(expected)
     drawn = rng.uniform(np.repeat(edges[:-1], counts), np.repeat(edges[1:], counts))
-    # Small ones fall through the gaps, so that large ones are not buried under them.
+    # In a heap, small stones fall through the gaps, so they do not cover the large ones.
     return drawn[np.argsort(-drawn * np.exp(rng.normal(0, 0.6, len(drawn))), kind='stable')], least

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grass, bushes, trees and leaf litter, as loose triangles."""
+"""Grass, bushes, trees and leaf litter, made of separate triangles."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BARK: tuple[Colour, ...] = ((0.11, 0.085, 0.06), (0.2, 0.18, 0.15), (0.06, 0.05,
 
 
 def foliage(rng: Generator, palette: tuple[Colour, ...], leaf: float) -> Foliage:
-    """Draws the colours of leaves.
+    """Draws the material of leaves.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random generator.
         palette: Linear albedos to draw from.
-        leaf: Size of one, m.
+        leaf: Size of a leaf, m.
     """
     bright = float(np.exp(rng.normal(0, 0.25)))
     one, two = (
@@ -47,10 +47,10 @@ def grass(rng: Generator, roots: Points, height: float, blades: int) -> Mesh:
     """Makes tufts of grass.
 
     Args:
-        rng: Where the randomness comes from.
-        roots: N×3, where the tufts stand, m.
-        height: Of the blades, m.
-        blades: Of each tuft.
+        rng: Random generator.
+        roots: N×3 positions of the tufts, m.
+        height: Height of the blades, m.
+        blades: Number of blades per tuft.
     """
     count = len(roots) * blades
     root = np.repeat(roots, blades, axis=0)
@@ -82,13 +82,13 @@ def grass(rng: Generator, roots: Points, height: float, blades: int) -> Mesh:
 def leaves(
     rng: Generator, places: Points, size: float, facing: NDArray[np.floating] | None = None
 ) -> Mesh:
-    """Makes pointed leaves, each two triangles.
+    """Makes pointed leaves of two triangles each.
 
     Args:
-        rng: Where the randomness comes from.
-        places: N×3, m.
+        rng: Random generator.
+        places: N×3 positions, m.
         size: Length of a leaf, m.
-        facing: N×3, what their upper sides turn to; None turns them anywhere.
+        facing: N×3 directions of their upper sides; None = random directions.
     """
     count = len(places)
     normal = rng.standard_normal((count, 3))
@@ -109,20 +109,20 @@ def leaves(
 
 
 def crown(rng: Generator, centre: Points, radii: Points, count: int, leaf: float) -> Mesh:
-    """Makes a bush or the crown of a tree: clumps of leaves in an ellipsoid.
+    """Makes a bush or the crown of a tree: clusters of leaves in an ellipsoid.
 
     Args:
-        rng: Where the randomness comes from.
-        centre: 3, m.
-        radii: 3, m.
-        count: Of leaves.
-        leaf: Size of one, m.
+        rng: Random generator.
+        centre: Centre of the ellipsoid, 3, m.
+        radii: Radii of the ellipsoid, 3, m.
+        count: Number of leaves.
+        leaf: Size of a leaf, m.
     """
     clumps = rng.standard_normal((14, 3))
     clumps *= rng.uniform(0.4, 0.8, (14, 1)) / np.linalg.norm(clumps, axis=1, keepdims=True)
     out = rng.standard_normal((count, 3))
     out /= np.linalg.norm(out, axis=1, keepdims=True)
-    # More leaves outside than within.
+    # Most leaves are near the surface.
     inside = clumps[rng.integers(14, size=count)]
     places = inside + 0.45 * out * rng.uniform(size=(count, 1)) ** (1 / 4)
     return leaves(rng, centre + places * radii, leaf, facing=out + 0.4 * UP)
@@ -134,14 +134,14 @@ def tree(
     """Makes a tree.
 
     Args:
-        rng: Where the randomness comes from.
-        root: Where it stands, m.
-        height: m.
+        rng: Random generator.
+        root: Position of its foot, m.
+        height: Height, m.
         pixel: Size of a pixel at its distance, m.
         leafy: Whether it has leaves.
 
     Returns:
-        Trunk with branches, and its leaves or None.
+        Trunk with branches, and leaves or None.
     """
     lean = rng.normal(0, 0.04, 2)
     steps = np.linspace(-0.03, 0.75, 8)[:, None]
@@ -166,7 +166,7 @@ def tree(
 
 
 def meadow(site: Site) -> list[SceneObject]:
-    """Grows tufts of grass in clumps; some scenes are full of them."""
+    """Places tufts of grass, in clusters or on the whole ground."""
     rng = site.rng
     palette = (GREENS, GREENS, DRY)[rng.integers(3)]
     height = float(np.exp(rng.uniform(np.log(0.05), np.log(0.5))))
@@ -186,7 +186,7 @@ def meadow(site: Site) -> list[SceneObject]:
 
 
 def bushes(site: Site) -> list[SceneObject]:
-    """Grows bushes, and herbs with broad leaves near the camera."""
+    """Places bushes and broad-leaved plants."""
     rng = site.rng
     found = []
     camera = site.camera()
@@ -203,7 +203,7 @@ def bushes(site: Site) -> list[SceneObject]:
 
 
 def trees(site: Site) -> list[SceneObject]:
-    """Grows trees: a few near ones, a wood, or a line of them far off."""
+    """Places a few near trees, a wood, or a distant line of trees."""
     rng, camera = site.rng, site.camera()
     heading = np.arctan2(camera.pose[1, 2], camera.pose[0, 2])
     kind = str(rng.choice(['few', 'wood', 'line']))
@@ -229,7 +229,7 @@ def trees(site: Site) -> list[SceneObject]:
 
 
 def litter(site: Site) -> list[SceneObject]:
-    """Strews dry leaves and twigs on the ground."""
+    """Scatters dry leaves and twigs on the ground."""
     rng = site.rng
     palette = (LITTER, LITTER, DRY, GREENS)[rng.integers(4)]
     many = int(np.exp(rng.uniform(np.log(40), np.log(600))))

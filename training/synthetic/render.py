@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Casts rays from a camera through a world (Embree) and shades what they hit."""
+"""Renders a world: ray casting, shading and labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from training.synthetic.terrain import Mesh
 
 BACKGROUND, IGNORED, SHADOW, ROCK = 0, 64, 128, 255
 SKY_RAYS = 2
-CHUNK = 16384  # points shaded at once, so that their numbers stay in the processor's cache
+CHUNK = 16384  # points shaded at once, so that their data fit in the cache of the processor
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Light:
         sky_colour: Irradiance of a surface that faces the whole sky.
         horizon: Radiance of the sky at the horizon.
         zenith: Radiance of the sky overhead.
-        haze: Radiance of the air far off.
-        visibility: Distance at which 1/e of the contrast is left, m.
-        clouds: Share of the sky that clouds cover, 0 to 1.
+        haze: Radiance of distant air.
+        visibility: Distance at which the contrast is reduced to 1/e, m.
+        clouds: Share of the sky with clouds, 0 to 1.
         cloud_colour: Radiance of the clouds.
-        cloud_shift: Moves their pattern.
+        cloud_shift: Shift of the pattern of the clouds.
     """
 
     sun: tuple[float, float, float]
@@ -65,15 +65,15 @@ class Light:
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image and the truth about it.
+    """An image and its ground truth.
 
     Attributes:
         image: H×W×3 uint8 RGB.
-        classes: H×W uint8: 0 ground, belt and sky; 255 rock; 128 ground in a rock's cast shadow;
-            64 rocks too small to be told for sure.
-        instances: H×W uint16, the number of the rock where `classes` is 255 or 64, else 0. A rock
-            keeps its number in all images of a scene.
-        depth: H×W float32, metres along the optical axis; NaN where nothing was hit.
+        classes: H×W uint8: 0 ground, belt, objects and sky; 255 rock; 128 ground in the cast shadow
+            of a rock; 64 rocks that are too small for certain labels.
+        instances: H×W uint16 instance ids where `classes` is 255 or 64, else 0. A rock has the same
+            id in all images of a scene.
+        depth: H×W float32, m along the optical axis; NaN without a surface.
         pose: Camera in world, 4×4 float64; see `Camera`.
         intrinsics: K, 3×3 float64, px.
     """
@@ -88,7 +88,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class _Hits:
-    """First hits of N rays: which mesh (−1 none), which rock (0 none), depth, place and normal."""
+    """First hits of N rays: mesh (−1 = none), rock (0 = none), depth, point and normals."""
 
     mesh: NDArray[np.int32]
     rock: NDArray[np.int32]
@@ -99,7 +99,7 @@ class _Hits:
 
 
 class World:
-    """Ground and rocks, ready for rays."""
+    """Ground, objects and rocks, which can be rendered."""
 
     def __init__(
         self,
@@ -112,12 +112,12 @@ class World:
         """Builds the ray caster.
 
         Args:
-            grounds: Meshes that are no rock, and what they are made of; the last is the soil that
-                lies on rocks as dust.
-            rocks: Numbered from 1 in this order.
-            details: Subdivisions of each rock's body.
-            roughness: Slope of each octave of the stone's grain.
-            wet: How much stones shine, 0 to 1.
+            grounds: Meshes that are not rock, with their materials; the last is the soil, which
+                also covers rocks as dust.
+            rocks: Rocks in the order of their instance ids, which start at 1.
+            details: Number of subdivisions of each rock.
+            roughness: Slope of each octave of the roughness of rocks.
+            wet: Strength of specular reflection on rocks, 0 to 1.
         """
         self.wet = wet
         self.rocks = list(rocks)
@@ -148,16 +148,17 @@ class World:
         smallest: tuple[float, float] = (8.0, 14.0),
         gain: float | None = None,
     ) -> Rendering:
-        """Takes an image.
+        """Renders an image.
 
         Args:
-            camera: Where from.
+            camera: The camera.
             light: Sun, sky and air.
-            sensor: What the camera makes of it.
-            rng: Of the sensor's noise and of the directions of the sky rays.
-            smallest: A rock whose visible part has less than the first diameter (px, of the disc
-                of its area) is ground, as are pebbles in MarsData; below the second, ignored.
-            gain: Exposure; None meters each image.
+            sensor: The camera sensor.
+            rng: Random generator of the noise and of the directions of sky rays.
+            smallest: Limits of the diameter of the disc with the area of the visible part of a
+                rock, px: below the first, a rock is ground, as pebbles are in MarsData; below the
+                second, it is ignored.
+            gain: Exposure; None = automatic.
         """
         width, height = camera.size
         rays = camera.directions().reshape(-1, 3)
@@ -197,7 +198,7 @@ class World:
         flat = found['Ng']
         flat = flat / np.maximum(length(flat), 1e-30)
         flat *= -np.sign(dot(flat, rays))[:, None]
-        # Leaves have two sides.
+        # Leaves are visible from both sides.
         normals *= np.where(dot(normals, flat) < 0, np.float32(-1), np.float32(1))[:, None]
         rock = np.zeros(len(rays), np.int32)
         of_rock = mesh == len(self._meshes) - 1
@@ -207,13 +208,13 @@ class World:
         return _Hits(mesh, rock, found['tfar'], points, normals, flat)
 
     def _casters(self, hits: _Hits, seen: NDArray[np.intp], light: Light) -> NDArray[np.int32]:
-        """Finds what keeps the sun from each pixel: −1 nothing, 0 ground, else a rock's number."""
+        """Returns what shadows each pixel: −1 = nothing, 0 = ground, else the id of a rock."""
         casters = np.full(len(hits.mesh), -1, np.int32)
         sun = np.array(light.sun, np.float32)
         faces_sun = hits.flat[seen] @ sun > 0
         casters[seen[~faces_sun]] = 0
         of_rock = hits.rock[seen] > 0
-        # Only on the ground does it matter whose shadow it is.
+        # The rock that casts a shadow is needed only for pixels of the ground.
         some = seen[faces_sun & of_rock]
         blocked = self._scene.run(self._lifted(hits, some), sun[None], query='OCCLUDED') >= 0
         casters[some[blocked]] = 0
@@ -225,16 +226,16 @@ class World:
         return casters
 
     def _lifted(self, hits: _Hits, seen: NDArray[np.intp]) -> Floats:
-        """Returns the hit points, lifted off the surface by more than float32's error."""
+        """Returns the hit points, moved off the surface by more than the error of float32."""
         lift = 1e-4 * hits.distance.take(seen)[:, None] + 1e-5
         return hits.points.take(seen, 0) + lift * hits.flat.take(seen, 0)
 
     def _openness(
         self, camera: Camera, hits: _Hits, seen: NDArray[np.intp], rng: Generator
     ) -> Floats:
-        """Estimates the share of the sky that each pixel sees, 0 to 1, with a few random rays."""
+        """Estimates the visible share of the sky at each pixel, 0 to 1, with a few random rays."""
         width, height = camera.size
-        # Every second pixel of every second row is enough: the light of the sky is soft.
+        # Every second pixel of every second row is enough, because the light of the sky is smooth.
         grid = np.zeros((height, width), bool)
         grid[::2, ::2] = True
         some = seen[grid.ravel()[seen]]
@@ -254,7 +255,7 @@ class World:
             share[some[members], 1] = 1
             smooth = cv2.blur(share.reshape(height, width, 2), (9, 9)).reshape(-1, 2)
             wanted = seen[of_rock[seen] == kind]
-            # A speck with no ray of its own sees half the sky.
+            # Without a ray nearby, half of the sky is assumed to be visible.
             result[wanted] = (smooth[wanted, 0] + 1e-4) / (smooth[wanted, 1] + 2e-4)
         return result[seen]
 
@@ -268,7 +269,7 @@ class World:
         rays: Floats,
         rng: Generator,
     ) -> Floats:
-        """Returns the radiance (n×3) of the pixels that see something."""
+        """Returns the N×3 radiance of the pixels with a surface."""
         normals = hits.normals.copy()
         albedo = np.zeros_like(rays)
         sun = np.array(light.sun, np.float32)
@@ -294,7 +295,7 @@ class World:
     def _stone(
         self, hits: _Hits, of: NDArray[np.intp], footprint: Floats, longest: float
     ) -> tuple[Floats, Floats]:
-        """Returns normals and albedo of rock pixels, with soil on the upper sides."""
+        """Returns normals and albedo of rock pixels, with dust on upper sides."""
         rock = hits.rock[of]
         place = hits.points.take(of, 0) - self._centres.take(rock, 0)
         normals, albedo, coarse = rock_surface(
@@ -331,7 +332,7 @@ class World:
         surface: tuple[Floats, Floats],
         rng: Generator,
     ) -> Floats:
-        """Lights a surface by sun, sky and ground, and hangs the air before it."""
+        """Returns the radiance of a surface in the light of sun, sky and ground, with haze."""
         normals, albedo = surface
         sun = np.array(light.sun, np.float32)
         direct = np.clip(normals @ sun, 0, None) * (casters[seen] < 0)
@@ -361,7 +362,7 @@ class World:
         normals: Floats,
         radiance: Floats,
     ) -> None:
-        """Mirrors sun and sky in wet stones and in water; changes the radiance in place."""
+        """Adds reflections of sun and sky on wet rocks and water to the radiance, in place."""
         gloss = np.zeros(len(hits.mesh), np.float32)
         gloss[hits.rock > 0] = self.wet
         for number, ground in enumerate(self.grounds):
@@ -394,7 +395,7 @@ class World:
         casters: NDArray[np.int32],
         smallest: tuple[float, float],
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-        """Returns class and rock number of each pixel."""
+        """Returns class and instance id of each pixel."""
         pixels = np.bincount(hits.rock, minlength=len(self.rocks) + 1)
         across = 2 * np.sqrt(pixels / np.pi)
         of_rock = np.full(len(across), ROCK, np.uint8)
@@ -412,14 +413,14 @@ class World:
 
 
 def _chunks(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
-    """Yields the indices of the True entries, some at a time."""
+    """Yields the indices of the True entries in chunks."""
     of = np.flatnonzero(mask)
     for start in range(0, len(of), CHUNK):
         yield of[start : start + CHUNK]
 
 
 def _sky(rays: Floats, light: Light) -> Floats:
-    """Returns the sky's radiance (N×3) in each direction; below the horizon it is haze."""
+    """Returns the N×3 radiance of the sky in each direction; below the horizon it is haze."""
     height = rays[:, 2] / length(rays)[:, 0]
     rise = np.clip(height, 0, 1)[:, None] ** 0.6
     horizon, zenith = np.array(light.horizon, np.float32), np.array(light.zenith, np.float32)
@@ -432,8 +433,8 @@ def _sky(rays: Floats, light: Light) -> Floats:
 
 
 def _clouds(rays: Floats, height: Floats, light: Light) -> Floats:
-    """Returns how much cloud hides the sky in each direction, 0 to 1: N."""
-    # A layer one unit high, which bends down towards the horizon.
+    """Returns the N opacities of the clouds in each direction, 0 to 1."""
+    # A layer at a height of one unit, which is curved towards the horizon.
     place = rays[:, :2] / (length(rays) * (np.abs(height)[:, None] + 0.12))
     place = place + np.array(light.cloud_shift, np.float32)
     thick = np.zeros(len(rays), np.float32)

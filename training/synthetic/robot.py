@@ -13,7 +13,7 @@ from training.synthetic.solids import UP, ball, box, joined, tube, turned
 
 
 def robot(site: Site) -> list[SceneObject]:
-    """Makes up to two parts of the robot that carries the camera, for each image."""
+    """Makes up to two parts of the robot per image."""
     parts = (_wheel, _deck, _arm, _mast)
     found: list[SceneObject] = []
     for camera in site.cameras:
@@ -23,7 +23,7 @@ def robot(site: Site) -> list[SceneObject]:
 
 
 def _wheel(site: Site, camera: Camera) -> list[SceneObject]:
-    """Makes a wheel with cleats and spokes that stands on the ground at the image's rim."""
+    """Makes a wheel with cleats and spokes on the ground at the image border."""
     rng = site.rng
     u, v = rng.choice([rng.uniform(-0.05, 0.25), rng.uniform(0.75, 1.05)]), 0.95
     depth = ground_depth(site, camera, u, v)
@@ -64,7 +64,7 @@ def _wheel(site: Site, camera: Camera) -> list[SceneObject]:
 
 
 def _deck(site: Site, camera: Camera) -> list[SceneObject]:
-    """Makes a deck that fills the lower rim of the image, with boxes and cables on it."""
+    """Makes a deck at the lower image border, with boxes and cables on it."""
     rng = site.rng
     reach = rng.uniform(0.62, 0.95)
     depth = rng.uniform(0.25, 0.6) * ground_depth(site, camera, 0.5, reach)
@@ -115,7 +115,7 @@ def _deck(site: Site, camera: Camera) -> list[SceneObject]:
 
 
 def _arm(site: Site, camera: Camera) -> list[SceneObject]:
-    """Makes an arm that comes in from the rim: links, joints, a turret and a cable along it."""
+    """Makes an arm from the side of the image: links, joints, a turret and a cable."""
     rng = site.rng
     side = rng.choice([-1, 1])
     u = [
@@ -149,7 +149,7 @@ def _arm(site: Site, camera: Camera) -> list[SceneObject]:
 
 
 def _mast(site: Site, camera: Camera) -> list[SceneObject]:
-    """Makes a pole or an antenna that stands in the image from below."""
+    """Makes a pole or an antenna at the lower image border."""
     rng = site.rng
     u = rng.uniform(0, 1)
     depth = rng.uniform(0.3, 0.7) * ground_depth(site, camera, u, 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rocks: how many of which size, where they lie, and their bodies."""
+"""Rocks: size-frequency distribution, positions and shapes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KINDS = ('angular', 'rounded', 'layered', 'slab', 'pitted', 'plate', 'pebble', '
 
 
 def cover(diameter: NDArray[np.floating] | float, abundance: float) -> NDArray[np.float64]:
-    """Returns the share of the ground that rocks of at least this diameter (m) cover.
+    """Returns the share of the ground that is covered by rocks of at least a diameter (m).
 
     F(D) = k exp(−q D) with q = 1.79 + 0.152 / k (Golombek and Rapp 1997,
-    doi:10.1029/96JE03319); k is the abundance, the share that all rocks cover.
+    doi:10.1029/96JE03319), where k is the abundance, the share that all rocks cover.
     """
     return abundance * np.exp(-(1.79 + 0.152 / abundance) * np.asarray(diameter, np.float64))
 
@@ -30,14 +30,14 @@ def cover(diameter: NDArray[np.floating] | float, abundance: float) -> NDArray[n
 def draw_diameters(
     rng: Generator, abundance: float, area: float, smallest: float, largest: float
 ) -> NDArray[np.float64]:
-    """Draws the diameters of the rocks on a piece of ground, largest first.
+    """Draws the diameters of the rocks on an area of ground, largest first.
 
     Args:
-        rng: Where the randomness comes from.
-        abundance: k of the law, above 0, below 1.
-        area: Of the ground, m².
-        smallest: Least diameter, m.
-        largest: Greatest diameter, m.
+        rng: Random generator.
+        abundance: k of the distribution, above 0 and below 1.
+        area: Area of the ground, m².
+        smallest: Minimum diameter, m.
+        largest: Maximum diameter, m.
     """
     if largest <= smallest or area <= 0:
         return np.zeros(0)
@@ -53,25 +53,25 @@ def draw_diameters(
 
 @dataclass(frozen=True)
 class Shape:
-    """What makes a body: directions go in, a surface comes out.
+    """The shape of a rock.
 
     Attributes:
         kind: One of `KINDS`.
-        seed: Of the body's randomness.
+        seed: Seed of the random shape.
     """
 
     kind: str
     seed: int
 
-    @lru_cache(maxsize=96)  # noqa: B019 - a shape is a value, and scenes share a dozen of them
+    @lru_cache(maxsize=96)  # noqa: B019 - shapes are values, and a scene has about a dozen of them
     def body(self, detail: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Makes the body, one metre across.
+        """Makes a mesh of the shape with a diameter of 1 m.
 
         Args:
-            detail: Subdivisions of the icosphere it starts from, 1 to 6.
+            detail: Number of subdivisions of the icosphere, 1 to 6.
 
         Returns:
-            V×3 vertices about the middle of the bounding box, and F×3 faces.
+            V×3 vertices relative to the centre of the bounding box, and F×3 faces.
         """
         directions, faces = _icosphere(detail)
         rng = np.random.default_rng(self.seed)
@@ -100,7 +100,7 @@ class Shape:
         return vertices / across, faces
 
     def _facets(self, directions: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
-        """Cuts the unit sphere by planes; returns the radius in each direction."""
+        """Cuts the unit sphere with planes; returns the radius in each direction."""
         radius = np.ones(len(directions))
         if self.kind == 'pebble':
             count, near, far = int(rng.integers(0, 3)), 0.85, 0.98
@@ -120,7 +120,7 @@ class Shape:
         return radius
 
     def _shaped(self, vertices: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
-        """Gives layers their steps, and each kind its proportions."""
+        """Applies the layers and the proportions of the kind."""
         if self.kind == 'layered':
             tilt = np.append(rng.normal(0, 0.25, 2), 1.0)
             level = vertices @ (tilt / np.linalg.norm(tilt))
@@ -161,15 +161,15 @@ def _icosphere(detail: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
 
 @dataclass(frozen=True)
 class Marks:
-    """What changes colour and brightness within one rock, and makes no second rock of it.
+    """Changes of colour and brightness within one rock.
 
     Attributes:
-        other: Linear albedo of patches, stripes and veins.
-        patches: Share of the rock that has the other colour, 0 = none.
-        stripes: Relative strength of layers in colour.
-        veins: How strongly thin veins have the other colour, 0 to 1.
-        cracks: How dark cracks are, 0 to 1.
-        speckle: Relative deviation of the albedo from grain to grain.
+        other: Linear albedo of patches and veins.
+        patches: Share of the rock with the other colour, 0 = none.
+        stripes: Relative contrast of coloured layers.
+        veins: Opacity of thin veins of the other colour, 0 to 1.
+        cracks: Darkness of cracks, 0 to 1.
+        speckle: Relative standard deviation of the albedo of grains.
     """
 
     other: tuple[float, float, float] = (0.3, 0.3, 0.3)
@@ -182,16 +182,16 @@ class Marks:
 
 @dataclass(frozen=True)
 class Rock:
-    """A rock in its place.
+    """A rock with its position.
 
     Attributes:
-        shape: Its body.
-        diameter: Greatest horizontal diameter, m.
-        position: x, y, z of the middle of its bounding box in the world, m.
-        turn: About the vertical, rad.
+        shape: Its shape.
+        diameter: Maximum horizontal diameter, m.
+        position: x, y, z of the centre of its bounding box in the world, m.
+        turn: Rotation about the vertical, rad.
         colour: Linear albedo, three numbers from 0 to 1.
-        bedding: Direction across its layers, unit length; longer than 1 for finer layers.
-        dust: Share of its upper side that soil covers, 0 to 1.
+        bedding: Normal of its layers; a length above 1 means finer layers.
+        dust: Share of its upper side that is covered by soil, 0 to 1.
         marks: Patches, layers, veins and cracks.
     """
 
@@ -206,26 +206,26 @@ class Rock:
 
 
 def rotation_about_z(angle: float) -> NDArray[np.float64]:
-    """Returns the 3×3 rotation about the vertical, angle in rad."""
+    """Returns the 3×3 rotation matrix about the vertical; the angle is in rad."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def detail_for(pixels: float) -> int:
-    """Returns the subdivisions that a rock of this apparent diameter (px) needs."""
+    """Returns the number of subdivisions for a rock of this apparent diameter (px)."""
     needed = math.ceil(math.log2(max(pixels, 1.0)) - 3.3)
     return min(max(needed, 1 if pixels < 14 else 2), 5)
 
 
 def bake(rocks: list[Rock], details: list[int]) -> tuple[Mesh, NDArray[np.int32]]:
-    """Makes one mesh of all rocks.
+    """Combines all rocks to one mesh.
 
     Args:
-        rocks: In the order of their numbers, which count from 1.
-        details: Subdivisions of each.
+        rocks: Rocks in the order of their instance ids, which start at 1.
+        details: Number of subdivisions of each rock.
 
     Returns:
-        The mesh, and for each face the number of its rock (int32).
+        The mesh, and the instance id of the rock of each face (int32).
     """
     parts: list[tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float32]]] = []
     made: dict[tuple[Shape, int], tuple] = {}
@@ -259,19 +259,19 @@ def spread_out(
     radii: NDArray[np.float64],
     retries: int = 12,
 ) -> NDArray[np.bool_]:
-    """Moves discs until none touches a larger one.
+    """Moves discs at random until none of them touches a larger one.
 
     Args:
-        rng: Where the randomness comes from.
-        points: N×2, m, largest disc first; changed in place.
-        radii: N, m.
-        retries: Moves that a disc may try.
+        rng: Random generator.
+        points: N×2 centres, m, largest disc first; changed in place.
+        radii: N radii, m.
+        retries: Maximum number of moves per disc.
 
     Returns:
-        Which discs found a place, N bool.
+        N bool: which discs were placed.
     """
     placed = np.zeros(len(points), bool)
-    # Discs without a place are infinitely far away.
+    # Discs that are not placed have infinite coordinates.
     x, y = np.full((2, len(points)), np.inf)
     for number in range(len(points)):
         reach = (radii[:number] + radii[number]) ** 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terrain, soil and rocks, drawn for a look."""
+"""Draws terrain, soil and rocks for an appearance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.synthetic.terrain import Terrain, draw_craters
 
 
 def draw_terrain(appearance: Appearance, rng: Generator, pixel: float) -> Terrain:
-    """Draws open ground; `pixel` is the size of a pixel on it, m."""
+    """Draws a terrain; `pixel` is the size of a pixel on the ground, m."""
     away = float(rng.uniform(60, 400))
     return Terrain(
         appearance.relief,
@@ -30,7 +30,7 @@ def draw_terrain(appearance: Appearance, rng: Generator, pixel: float) -> Terrai
 
 
 def draw_soil(appearance: Appearance, rng: Generator, pixel: float) -> Soil:
-    """Draws what the ground is made of; `pixel` is the size of a pixel on it, m."""
+    """Draws the soil; `pixel` is the size of a pixel on the ground, m."""
     pebbles = tuple(
         tuple(float(p) for p in np.array(colour) * rng.uniform(0.7, 1.2))
         for colour in (*appearance.stones, appearance.soil[0], appearance.soil[0])
@@ -54,13 +54,13 @@ def draw_soil(appearance: Appearance, rng: Generator, pixel: float) -> Soil:
 
 
 def draw_shape(appearance: Appearance, rng: Generator) -> Shape:
-    """Draws the body of a rock."""
+    """Draws the shape of a rock."""
     return Shape(str(rng.choice(appearance.kinds)), int(rng.integers(2**31)))
 
 
 @lru_cache(maxsize=4096)
 def _half_height(shape: Shape) -> float:
-    """Returns half the height of a body that is one metre across."""
+    """Returns half the height of a shape with a diameter of 1 m."""
     return float(shape.body(2)[0][:, 2].max())
 
 
@@ -71,7 +71,7 @@ def draw_rock(
     diameter: float,
     ground: tuple[float, float, float],
 ) -> Rock:
-    """Draws colour, turn and burial of a rock."""
+    """Draws colour, rotation and burial depth of a rock."""
     half = diameter * _half_height(shape)
     buried = rng.beta(1.5, 3.0) * (0.9 if shape.kind == 'slab' else 0.7)
     stone = appearance.stones[rng.integers(len(appearance.stones))]

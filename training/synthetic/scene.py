@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes: a look, a world and the cameras that see it, all from one seed.
+"""Scenes: an appearance, a world and cameras, all from one seed.
 
-On a machine the same seed gives the same bytes. Across processors, with the same versions of the
-libraries, fewer than 0.1 % of an image's pixels differ by more than 3 grey values, in class, or by
-more than 0.1 % in depth: vector units round differently.
+On one machine, the same seed gives identical bytes. On different processors with the same versions
+of the libraries, fewer than 0.1 % of the pixels differ by more than 3 grey values, in class, or by
+more than 0.1 % in depth, because of rounding.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
 
 DRIVES = ('mars', 'moon', 'quarry')
-MOST_ROCKS = 2500
-UNSEEN_COARSER = 2  # subdivisions that rocks need less where only their shadows are seen
-SMALLEST = 5.0  # apparent diameter of the smallest rocks that are bodies, px
+MAX_ROCKS = 2500
+HIDDEN_DETAIL_REDUCTION = 2  # fewer subdivisions for rocks of which only the shadow is visible
+MIN_APPARENT_DIAMETER = 5.0  # px, of the smallest rocks that are modelled
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A world, its look and the cameras it was made for.
+    """A world, its appearance and its cameras.
 
     Attributes:
-        seed: What it was made from, with `number`.
-        number: Of the scene under this seed.
+        seed: Seed of the data set.
+        number: Number of the scene; together with the seed it determines the scene.
         appearance: Colours, light and camera.
-        world: Ground and rocks; `world.rocks[i - 1]` is the rock with number i.
-        cameras: Poses that the scene was made for.
+        world: Ground and rocks; `world.rocks[i - 1]` is the rock with the instance id i.
+        cameras: Poses of the images.
 
     Example:
         >>> scene = make_scene(seed=1, number=0, kind='mars', size=(320, 240), images=1)
@@ -57,12 +57,12 @@ class Scene:
     cameras: tuple[Camera, ...]
 
     def render(self, camera: Camera, frame: int = 0, gain: float | None = None) -> Rendering:
-        """Takes an image.
+        """Renders an image.
 
         Args:
-            camera: Where from; the world is detailed only where `cameras` look.
-            frame: Number of the image, for its noise.
-            gain: Exposure; None meters the image.
+            camera: The camera; the world is detailed only in the views of `cameras`.
+            frame: Number of the image, which seeds its noise.
+            gain: Exposure; None = automatic.
         """
         rng = np.random.default_rng([self.seed, self.number, 1, frame])
         if gain is None and self.appearance.metered is not None:
@@ -73,14 +73,14 @@ class Scene:
 
 
 def make_scene(seed: int, number: int, kind: str, size: tuple[int, int], images: int) -> Scene:
-    """Makes a scene and the cameras that look at it.
+    """Makes a scene and its cameras.
 
     Args:
-        seed: Of the data set.
-        number: Of the scene; each has its own randomness.
+        seed: Seed of the data set.
+        number: Number of the scene.
         kind: A name in `SCENE_KINDS`, or 'mix'.
         size: Width and height of the images, px.
-        images: How many poses.
+        images: Number of poses.
     """
     rng = np.random.default_rng([seed, number, 0])
     if kind == 'mix':
@@ -98,23 +98,26 @@ def make_scene(seed: int, number: int, kind: str, size: tuple[int, int], images:
 def make_drive(
     seed: int, number: int, kind: str, size: tuple[int, int], frames: int, step: float
 ) -> Scene:
-    """Makes a scene that a camera drives through on a slight bend, looking ahead.
+    """Makes a scene in which a camera drives forward on a slight curve.
 
-    Rocks keep their numbers over the drive, and the exposure stays.
+    Rocks keep their instance ids and the exposure is constant during the drive.
 
     Args:
-        seed: Of everything random.
-        number: Of the scene.
+        seed: Seed of the data set.
+        number: Number of the scene.
         kind: One of `DRIVES`.
         size: Width and height of the images, px.
-        frames: How many poses.
-        step: Metres between two poses.
+        frames: Number of poses.
+        step: Distance between two poses, m.
+
+    Raises:
+        ValueError: The kind is not one of `DRIVES`.
     """
     if kind not in DRIVES:
-        raise ValueError(f'look is {kind!r}; legal for a drive is {", ".join(DRIVES)}')
+        raise ValueError(f'kind is {kind!r}; legal for a drive are {", ".join(DRIVES)}')
     rng = np.random.default_rng([seed, number, 0])
     drawn = SCENE_KINDS[kind](rng)
-    # A rover's navigation camera; parts of the rover would have to move with it.
+    # There are no robot parts, because they would have to move with the camera.
     view = np.radians(rng.uniform(40, 60))
     drawn = replace(
         drawn,
@@ -144,7 +147,7 @@ def make_drive(
 def _land(
     appearance: Appearance, rng: Generator, size: tuple[int, int], images: int
 ) -> tuple[World, list[Camera]]:
-    """Makes open ground and cameras that stand on it."""
+    """Makes open ground, and cameras above it."""
     tilt, pixel = _aim(appearance, rng, size)
     terrain = draw_terrain(appearance, rng, pixel)
     cameras = []
@@ -165,7 +168,7 @@ def _land(
 
 
 def _aim(appearance: Appearance, rng: Generator, size: tuple[int, int]) -> tuple[float, float]:
-    """Draws how far the camera looks down (rad), and the size of a pixel where it looks (m)."""
+    """Draws the tilt of the camera (rad); also returns the size of a pixel on the ground (m)."""
     upright = appearance.field_of_view * size[1] / size[0]
     if rng.uniform() < 0.25:
         tilt = upright * rng.uniform(-0.1, 0.48)
@@ -186,19 +189,19 @@ def land_world(
     pixel: float,
     rng: Generator,
 ) -> World:
-    """Strews rocks over a terrain where cameras look, and meshes it.
+    """Makes a mesh of a terrain, and scatters rocks on it in the views of the cameras.
 
     Args:
         appearance: Colours and abundance.
         terrain: The height field.
-        cameras: All poses that images will be taken from.
-        pixel: Size of a pixel on the ground where the images have their middle, m.
-        rng: Where the randomness comes from.
+        cameras: Poses of all images.
+        pixel: Size of a pixel on the ground in the middle of an image, m.
+        rng: Random generator.
     """
     origin, directions = sector(cameras)
     nearest = 0.15 * appearance.camera_height
     mesh = terrain.mesh((origin[0], origin[1]), directions, nearest, REACH)
-    diameters, points = _strew(appearance, cameras, rng, pixel, size=cameras[0].size)
+    diameters, points = _scatter(appearance, cameras, rng, pixel, size=cameras[0].size)
     rocks, details = [], []
     shapes = [draw_shape(appearance, rng) for _ in range(12)]
     height = terrain.height(points)
@@ -210,7 +213,7 @@ def land_world(
     centres = np.array([rock.position for rock in rocks]).reshape(-1, 3)
     seen = np.any([camera.sees(centres, diameters) for camera in cameras], axis=0)
     details = [
-        detail if shown else max(1, detail - UNSEEN_COARSER)
+        detail if shown else max(1, detail - HIDDEN_DETAIL_REDUCTION)
         for detail, shown in zip(details, seen, strict=True)
     ]
     objects = place_objects(appearance.objects, Site(rng, terrain, cameras, appearance.soil[0]))
@@ -224,24 +227,24 @@ def _apparent(
     cameras: Sequence[Camera],
     stand: float,
 ) -> NDArray[np.float64]:
-    """Returns the greatest apparent diameters (px) of rocks in any image."""
+    """Returns the maximum apparent diameter (px) of each rock over all images."""
     places = np.array([camera.position[:2] for camera in cameras])
     away = np.linalg.norm(points[:, None] - places, axis=2).min(axis=1)
     near = np.maximum(np.hypot(away, 0.7 * stand), diameters / 2)
     return diameters * cameras[0].focal_length / near
 
 
-def _strew(
+def _scatter(
     appearance: Appearance,
     cameras: Sequence[Camera],
     rng: Generator,
     pixel: float,
     size: tuple[int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draws rocks by the size-frequency law, ring by ring; far rings only what can be seen there.
+    """Draws rocks from the size-frequency distribution, ring by ring, as far as they are visible.
 
     Returns:
-        Diameters (m), largest first, and N×2 places (m).
+        Diameters (m), largest first, and N×2 positions (m).
     """
     if appearance.abundance <= 0:
         return np.zeros(0), np.zeros((0, 2))
@@ -251,7 +254,7 @@ def _strew(
     inner = 0.3 * appearance.camera_height
     found: list[tuple[NDArray, NDArray]] = []
     for outer in inner * 2.0 ** np.arange(1, 14):
-        smallest = max(SMALLEST * outer / 2 / focal, SMALLEST * pixel / 4)
+        smallest = max(MIN_APPARENT_DIAMETER * outer / 2 / focal, MIN_APPARENT_DIAMETER * pixel / 4)
         area = (last - first) / 2 * (outer**2 - (outer / 2) ** 2)
         diameters = draw_diameters(rng, appearance.abundance, area, smallest, largest)
         diameters = diameters[:4000]
@@ -264,29 +267,29 @@ def _strew(
     points = np.concatenate([each[1] for each in found])
     order = np.argsort(-diameters, kind='stable')
     diameters, points = diameters[order], points[order]
-    _bring_near(cameras, appearance.camera_height, rng, points)
+    _move_into_view(cameras, appearance.camera_height, rng, points)
     seen = np.any(
         [_in_view(camera, points, diameters, appearance.camera_height) for camera in cameras],
         axis=0,
     )
-    diameters, points = diameters[seen][:MOST_ROCKS], points[seen][:MOST_ROCKS]
+    diameters, points = diameters[seen][:MAX_ROCKS], points[seen][:MAX_ROCKS]
     placed = spread_out(rng, points, diameters / 2)
     seen = np.zeros(len(points), bool)
     for camera in cameras:
-        # Nothing stands before the lens.
+        # No rock is directly in front of the camera.
         placed &= np.hypot(*(points - camera.position[:2]).T) > diameters / 2 + 0.25
         seen |= _in_view(camera, points, diameters, appearance.camera_height)
     keep = placed & seen
     return diameters[keep], points[keep]
 
 
-def _bring_near(
+def _move_into_view(
     cameras: Sequence[Camera],
     stand: float,
     rng: Generator,
     points: NDArray[np.float64],
 ) -> None:
-    """Moves some of the largest rocks to where cameras look, or most images would have none."""
+    """Moves some of the largest rocks into view; otherwise most images would have none."""
     for camera in cameras[:: max(1, len(cameras) // 4)]:
         width, height = camera.size
         for _ in range(int(rng.integers(0, 7))):
@@ -296,7 +299,7 @@ def _bring_near(
             ray = camera.pose[:3, :3] @ np.linalg.solve(camera.intrinsics, pixel)
             if ray[2] > -1e-2:
                 continue
-            # The power prefers the largest, the list being sorted.
+            # The list is sorted by size, and the exponent prefers large rocks.
             number = int(min(len(points), 60) * rng.uniform() ** 1.5)
             points[number] = camera.position[:2] - ray[:2] / ray[2] * stand
 
@@ -304,7 +307,7 @@ def _bring_near(
 def _in_view(
     camera: Camera, points: NDArray[np.float64], diameters: NDArray[np.float64], stand: float
 ) -> NDArray[np.bool_]:
-    """Tells which rocks an image can show, or the shadow of which can fall into it."""
+    """Returns which rocks, or their shadows, can be visible in an image."""
     ground = camera.position[2] - stand
     u, v, depth = camera.project(np.column_stack([points, np.full(len(points), ground)])).T
     margin = 3 * camera.focal_length * diameters / np.maximum(depth, 0.1) + 20

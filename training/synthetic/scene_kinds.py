@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How places look, each drawn anew for each scene; those on Earth are in `earth`."""
+"""The scene kinds: random appearances of places; `earth` has those on Earth."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ KINDS_MARS = ('angular', 'rounded', 'layered', 'slab', 'pitted', 'plate')
 
 
 def mars(rng: Generator) -> Appearance:
-    """Dusty air, tan to dark soil, grey, brown, red and pale stones."""
+    """Dusty air, light to dark brown soil, and grey, brown, red and pale stones."""
     soil = varied(rng, SOILS_MARS[rng.integers(len(SOILS_MARS))], 0.12, 0.05)
     patch = towards(
         varied(rng, SOILS_MARS[rng.integers(len(SOILS_MARS))], 0.1, 0.04),
         soil,
         rng.uniform(0.3, 0.9),
     )
-    # Most places have one kind of stone, often close to the soil's colour.
+    # Most places have one kind of stone, often with a colour close to that of the soil.
     own = [STONES_MARS[index] for index in rng.integers(len(STONES_MARS), size=2)]
     kin = rng.uniform()
     if kin < 0.3:
-        # Rock that only its form tells from the sand: the same colour, hardly lighter or darker.
+        # Rocks with almost the same colour as the sand.
         own = [scaled(soil, float(rng.uniform(0.8, 1.15))) for _ in range(2)]
     elif max(soil) < 0.22 and kin < 0.8:
         # Pale and red plates on dark basaltic sand.
@@ -102,7 +102,7 @@ def mars(rng: Generator) -> Appearance:
 
 
 def moon(rng: Generator) -> Appearance:
-    """No air: black sky, hard shadows, grey regolith."""
+    """Grey regolith with hard shadows under a black sky."""
     soil = varied(rng, (0.13, 0.125, 0.118), 0.25, 0.015)
     stone = scaled(soil, float(rng.uniform(0.9, 1.9)))
     return Appearance(
@@ -136,9 +136,9 @@ def moon(rng: Generator) -> Appearance:
 
 
 def quarry(rng: Generator) -> Appearance:
-    """Blocky rubble on its own fines before a vehicle, under Earth's sky."""
+    """Blocky rubble on fines of the same rock, seen from a vehicle."""
     stone = varied(rng, STONES_EARTH[rng.integers(len(STONES_EARTH))], 0.15, 0.04)
-    # Fines are the same rock, ground: a little paler or, wet, darker.
+    # Fines are ground rock: slightly lighter, or darker if they are wet.
     soil = varied(rng, scaled(stone, float(rng.uniform(0.55, 1.15))), 0.08, 0.04)
     earth = towards(soil, (0.26, 0.19, 0.11), float(rng.uniform(0.1, 0.6)))
     overcast = rng.uniform() < 0.4
@@ -237,7 +237,7 @@ SCENE_KINDS: dict[str, Callable[[Generator], Appearance]] = {
     'boulder': boulder,
     'yard': yard,
 }
-# What 'mix' draws from.
+# Probabilities of the scene kinds for 'mix'.
 MIX = {
     'mars': 0.2,
     'moon': 0.05,

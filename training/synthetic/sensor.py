@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera makes of the light: exposure, colour, optics, noise, eight bits."""
+"""A camera sensor: exposure, colour, optics, noise and quantization."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sensor:
-    """A camera's behaviour.
+    """The properties of a camera sensor.
 
     Attributes:
         brightness: Mean of the exposed image in linear light, 0 to 1.
         white_balance: Gain of red, green and blue.
         vignetting: Loss of light in the corners, 0 to 1.
-        veil: Stray light, added everywhere, as a share of the mean.
-        blur: Deviation of the point spread function, px.
-        shot_noise: Deviation at full scale from counting photons; grows with the root of the light.
-        read_noise: Deviation in the dark, of full scale.
-        monochrome: A grey image, three times the same.
-        saturation: 1 keeps the colours, 0 is grey.
-        motion: How far the camera moved while it took the image, px to the right and down.
-        contrast: How far the tone curve bends to an S, 0 to 1.
-        sharpening: How much of a blurred image is taken away, as cameras do; 0 = none.
+        veil: Stray light, as a share of the mean.
+        blur: Standard deviation of the point spread function, px.
+        shot_noise: Standard deviation of the photon noise at full scale; it is proportional to the
+            square root of the light.
+        read_noise: Standard deviation of the noise without light, as a share of full scale.
+        monochrome: Whether the image is grey.
+        saturation: Colour saturation; 1 keeps the colours, 0 is grey.
+        motion: Motion of the camera during the exposure, px to the right and down.
+        contrast: Strength of the S-shaped tone curve, 0 to 1.
+        sharpening: Strength of unsharp masking; 0 = none.
     """
 
     brightness: float = 0.22
@@ -48,15 +49,15 @@ class Sensor:
     def expose(
         self, light: NDArray[np.float32], rng: Generator, gain: float | None = None
     ) -> NDArray[np.uint8]:
-        """Takes the image.
+        """Converts radiance to an image.
 
         Args:
             light: H×W×3 float32, linear radiance.
-            rng: Where the noise comes from.
-            gain: Exposure; None meters this image by `brightness`.
+            rng: Random generator of the noise.
+            gain: Exposure; None = the mean becomes `brightness`.
 
         Returns:
-            H×W×3 uint8 RGB, sRGB-coded.
+            H×W×3 uint8 sRGB.
         """
         image = cv2.GaussianBlur(light, (0, 0), self.blur) if self.blur > 0.2 else light
         if self.motion != (0.0, 0.0):
@@ -80,19 +81,19 @@ class Sensor:
             self.read_noise**2 + self.shot_noise**2 * np.clip(image[..., :channels], 0, 1)
         )
         if self.sharpening > 0:
-            # Cameras sharpen what is not yet blown out.
+            # Cameras sharpen before they clip.
             image = np.clip(image, 0, 1.2)
             image += self.sharpening * (image - cv2.GaussianBlur(image, (0, 0), 1.2))
         curve = _curve(self.contrast)
         return curve[np.clip(image * (len(curve) - 1), 0, len(curve) - 1).astype(np.int32)]
 
     def gain(self, light: NDArray[np.float32]) -> float:
-        """Meters an image: the gain that brings its mean to `brightness`."""
+        """Returns the automatic exposure: the gain with which the mean becomes `brightness`."""
         return self.brightness / max(float(np.minimum(light, 4 * light.mean()).mean()), 1e-6)
 
 
 def _streak(right: float, down: float) -> NDArray[np.float32]:
-    """Returns a kernel that smears along a line, about its middle."""
+    """Returns the kernel of a motion blur along a line."""
     half = math.ceil(max(abs(right), abs(down)) / 2) + 1
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     for part in np.linspace(-0.5, 0.5, 8 * half):
@@ -102,7 +103,7 @@ def _streak(right: float, down: float) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _curve(contrast: float, size: int = 8192) -> NDArray[np.uint8]:
-    """Returns the sRGB code of each of `size` steps of linear light, bent by the contrast."""
+    """Returns the tone curve: sRGB values of `size` steps of linear light."""
     linear = np.linspace(0, 1, size)
     coded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     coded += contrast * (coded * coded * (3 - 2 * coded) - coded)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things that are not rock are placed: on the ground, in view of the cameras."""
+"""Positions for objects that are not rock: on the ground, in view of the cameras."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PAINTS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Site:
-    """What things are placed in.
+    """The surroundings in which objects are placed.
 
     Attributes:
-        rng: Where the randomness comes from.
-        terrain: What they stand on.
-        cameras: Poses that images are taken from.
+        rng: Random generator.
+        terrain: The ground.
+        cameras: Poses of the images.
         soil: Linear albedo of the dirt.
-        heap: Stones that lie on the terrain, or None.
+        heap: Stones on the terrain, or None.
     """
 
     rng: Generator
@@ -51,20 +51,20 @@ class Site:
         return self.cameras[int(self.rng.integers(len(self.cameras)))]
 
     def stand(self, camera: Camera) -> float:
-        """Returns how high a camera is over the ground, m."""
+        """Returns the height of a camera above the ground, m."""
         return float(camera.position[2] - self.terrain.height(camera.position[:2]))
 
     def seen(self, camera: Camera, count: int, farthest: float, low: float = 0.05) -> Points:
-        """Draws places on the ground that an image shows.
+        """Draws visible positions on the ground.
 
         Args:
-            camera: Which one.
-            count: How many are tried.
-            farthest: Those farther than this are left out, m.
-            low: Where in the image to begin, as a share of its height from the top.
+            camera: The camera.
+            count: Number of positions that are drawn.
+            farthest: Maximum distance, m; farther positions are removed.
+            low: Upper limit in the image, as a share of its height from the top.
 
         Returns:
-            N×3, N at most `count`.
+            N×3 positions, m, with N at most `count`.
         """
         width, height = camera.size
         pixels = np.column_stack(
@@ -82,11 +82,11 @@ class Site:
         return self.rooted(places[near])
 
     def rooted(self, places: Points) -> Points:
-        """Puts N×2 places on the ground: N×3."""
+        """Returns N×3 positions on the ground for N×2 x and y."""
         return np.column_stack([places, self.terrain.height(places)])
 
     def upon(self, places: Points) -> Points:
-        """Puts N×2 places on what lies on the ground, if anything does: N×3."""
+        """Returns N×3 positions on the ground or on the stones for N×2 x and y."""
         rooted = self.rooted(places)
         if self.heap:
             rooted[:, 2] = np.fmax(rooted[:, 2], self.heap.height(places))
@@ -104,14 +104,14 @@ class Site:
 
 
 def near_colour(rng: Generator, palette: tuple[Colour, ...], spread: float = 0.15) -> Colour:
-    """Draws a colour near one of a palette."""
+    """Draws a colour similar to one of a palette."""
     colour = np.array(palette[rng.integers(len(palette))])
     mixed = np.clip(colour * np.exp(rng.normal(0, spread) + rng.normal(0, 0.04, 3)), 0.005, 0.9)
     return tuple(float(part) for part in mixed)  # type: ignore[return-value]
 
 
 def at_pixel(camera: Camera, u: float, v: float, depth: float) -> Points:
-    """Returns the world point at a pixel (shares of width and height) and a depth (m)."""
+    """Returns the world point at a pixel (as shares of width and height) and a depth (m)."""
     pixel = np.array([u * camera.size[0], v * camera.size[1], 1.0])
     return camera.position + camera.pose[:3, :3] @ (
         depth * np.linalg.solve(camera.intrinsics, pixel)
@@ -119,7 +119,7 @@ def at_pixel(camera: Camera, u: float, v: float, depth: float) -> Points:
 
 
 def ground_depth(site: Site, camera: Camera, u: float, v: float) -> float:
-    """Returns how deep the ground is at a pixel, m, or 8 times the camera's height above it."""
+    """Returns the depth of the ground at a pixel, m; at most 8 times the camera height."""
     ray = at_pixel(camera, u, v, 1.0) - camera.position
     stand = site.stand(camera)
     return min(stand / max(-float(ray[2]), 1e-6), 8 * stand)

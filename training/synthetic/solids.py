@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of things that are not rock: boxes, tubes, balls, and loose triangles such as leaves."""
+"""Meshes of simple solids: boxes, roofs, tubes, spheres, and separate triangles."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def loose(triangles: NDArray[np.floating]) -> Mesh:
-    """Makes a mesh of T×3×3 triangles (m) that share no vertices, so that edges stay sharp."""
+    """Makes a mesh of T×3×3 triangles (m) that share no vertices, so that edges are sharp."""
     vertices = np.asarray(triangles, np.float64).reshape(-1, 3)
     faces = np.arange(len(vertices), dtype=np.int32).reshape(-1, 3)
     return Mesh(vertices.astype(np.float32), faces, vertex_normals(vertices, faces))
 
 
 def joined(meshes: Sequence[Mesh]) -> Mesh:
-    """Makes one mesh of several; they keep their normals."""
+    """Combines several meshes; their normals do not change."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -38,8 +38,8 @@ def box(centre: Points, axes: Points) -> Mesh:
     """Makes a box.
 
     Args:
-        centre: 3, world, m.
-        axes: 3×3, rows from the centre to the middles of three sides, m.
+        centre: Centre in the world, 3, m.
+        axes: 3×3 vectors from the centre to the centres of three sides, m.
     """
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
     sides = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
@@ -48,7 +48,7 @@ def box(centre: Points, axes: Points) -> Mesh:
 
 
 def gable(centre: Points, axes: Points) -> Mesh:
-    """Makes a roof over the rectangle of the first two axes; the third goes up to its ridge."""
+    """Makes a gable roof on the rectangle of the first two axes; the third points to its ridge."""
     along, across, up = axes
     eaves = [centre + s * along + t * across for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     ridge = [centre - along + up, centre + along + up]
@@ -61,9 +61,9 @@ def tube(path: Points, radius: NDArray[np.floating] | float, sides: int = 10) ->
     """Makes a tube along a path, with closed ends.
 
     Args:
-        path: P×3, m, P at least 2.
-        radius: P or one, m.
-        sides: Of its cross-section.
+        path: P×3 points, m, with P at least 2.
+        radius: Radius at each point or of the whole tube, m.
+        sides: Number of sides of its cross-section.
     """
     ways = np.gradient(path, axis=0)
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-9)
@@ -93,7 +93,7 @@ def tube(path: Points, radius: NDArray[np.floating] | float, sides: int = 10) ->
 
 
 def ball(centre: Points, radius: float) -> Mesh:
-    """Makes a ball."""
+    """Makes a sphere."""
     sphere = trimesh.creation.icosphere(subdivisions=4)
     normals = np.asarray(sphere.vertices, np.float64)
     vertices = centre + radius * normals
@@ -105,5 +105,5 @@ def ball(centre: Points, radius: float) -> Mesh:
 
 
 def turned(axis: Points, angle: float) -> Points:
-    """Returns the 3×3 matrix that turns column vectors about a unit axis, angle in rad."""
+    """Returns the 3×3 rotation matrix about a unit axis; the angle is in rad."""
     return np.asarray(trimesh.transformations.rotation_matrix(angle, axis)[:3, :3])

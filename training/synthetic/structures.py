@@ -26,7 +26,7 @@ WALLS: tuple[Colour, ...] = (
 ROOFS: tuple[Colour, ...] = ((0.28, 0.1, 0.06), (0.1, 0.1, 0.11), (0.5, 0.5, 0.5))
 
 
-# Pattern, least and greatest length over the image's width, and width over length.
+# Pattern, minimum and maximum length relative to the image width, and width relative to length.
 SCALES = {
     'card': ('scale', 0.06, 0.16, 0.5),
     'ruler': ('scale', 0.15, 0.45, 0.09),
@@ -35,7 +35,7 @@ SCALES = {
 
 
 def scale(site: Site) -> list[SceneObject]:
-    """Lays a ruler, a scale card, a checked bar or a ball on what lies on the ground."""
+    """Places a ruler, a scale card, a chequered bar or a ball on the ground or on the stones."""
     rng, camera = site.rng, site.camera()
     u, v = rng.uniform(0.15, 0.85), rng.uniform(0.35, 0.9)
     depth = ground_depth(site, camera, u, v)
@@ -67,7 +67,7 @@ def scale(site: Site) -> list[SceneObject]:
 
 
 def board(site: Site) -> list[SceneObject]:
-    """Puts up a plain board, or boxes and crates on the ground."""
+    """Places boards, boxes and crates on the ground."""
     rng, camera = site.rng, site.camera()
     found: list[SceneObject] = []
     for _ in range(int(rng.integers(1, 4))):
@@ -92,7 +92,7 @@ def board(site: Site) -> list[SceneObject]:
 
 
 def buildings(site: Site) -> list[SceneObject]:
-    """Puts up sheds, houses or a wall, some way off."""
+    """Places sheds, houses or walls at some distance."""
     rng = site.rng
     found: list[SceneObject] = []
     for _ in range(int(rng.integers(1, 4))):
@@ -139,7 +139,7 @@ def buildings(site: Site) -> list[SceneObject]:
 
 
 def fence(site: Site) -> list[SceneObject]:
-    """Puts up posts with rails, in a line across the view."""
+    """Places a fence of posts and rails across the view."""
     rng, camera = site.rng, site.camera()
     heading = np.arctan2(camera.pose[1, 2], camera.pose[0, 2])
     away = float(np.exp(rng.uniform(np.log(3), np.log(25))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ground as a fractal height field, meshed finer where cameras are near."""
+"""The ground: a fractal height field with a mesh that is finer near the cameras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.synthetic.noise import noise_2d
 
-REACH = 3000.0  # of the ground, m
+REACH = 3000.0  # m, radius of the ground
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Terrain:
-    """A fractal height field with hills far off.
+    """A fractal height field with distant hills.
 
     Attributes:
-        roughness: Slope of each octave (height over wavelength); 0 is a plane.
+        roughness: Slope of each octave (height / wavelength); 0 = a plane.
         finest: Shortest wavelength, m.
-        octaves: How many, each twice as long as the one before.
+        octaves: Number of octaves; each has twice the wavelength of the previous one.
         hill_height: Height of the hills, m.
-        hill_distance: Where they begin, m from the origin.
-        offset: Shifts the pattern, m; so each scene has its own.
+        hill_distance: Distance of the hills from the origin, m.
+        offset: Shift of the pattern, m, which makes each scene different.
         craters: N×3: x, y and radius of the rim, m.
-        mounds: N×4: x, y, radius of the foot and height, m.
+        mounds: N×4: x, y, radius and height, m.
     """
 
     roughness: float
@@ -59,7 +59,7 @@ class Terrain:
         total = _bowls(np.asarray(points, np.float64), self.craters)
         for x, y, radius, height in self.mounds:
             away = np.hypot(points[..., 0] - x, points[..., 1] - y) / radius
-            # A cone with a round top and a soft foot.
+            # A cone with a rounded top and a smooth edge.
             cone = 1.05 - np.sqrt(away**2 + 0.02)
             total += height * 0.5 * (cone + np.sqrt(cone**2 + 0.01))
         if self.roughness > 0:
@@ -80,11 +80,11 @@ class Terrain:
     def mesh(
         self, centre: tuple[float, float], sector: tuple[float, float], nearest: float, reach: float
     ) -> Mesh:
-        """Triangulates a sector about a point, in rings whose width grows with the distance.
+        """Makes a mesh of a sector around a point, with rings whose width grows with distance.
 
         Args:
-            centre: x and y, m.
-            sector: First and last direction, rad.
+            centre: x and y of the point, m.
+            sector: First and last heading, rad.
             nearest: Radius of the innermost ring, m.
             reach: Radius of the outermost ring, m.
         """
@@ -101,16 +101,16 @@ class Terrain:
 def draw_craters(
     rng: Generator, density: float, smallest: float, largest: float
 ) -> NDArray[np.float64]:
-    """Draws craters about the origin: the number above a radius falls with its square.
+    """Draws craters around the origin; the cumulative number is proportional to radius^-2.
 
-    That is the law of small craters in equilibrium (Gault 1970); each size is strewn as far as
-    a camera tells it from the ground, 40 radii.
+    This is the distribution of small craters in equilibrium (Gault 1970). Craters are placed up to
+    a distance of 40 radii, beyond which they are not visible.
 
     Args:
-        rng: Where the randomness comes from.
-        density: Share of the ground that each octave of sizes covers, 0 to 1.
-        smallest: Least radius, m.
-        largest: Greatest radius, m.
+        rng: Random generator.
+        density: Share of the ground that is covered by each octave of sizes, 0 to 1.
+        smallest: Minimum radius, m.
+        largest: Maximum radius, m.
 
     Returns:
         N×3: x, y and radius of the rim, m.
@@ -126,7 +126,7 @@ def draw_craters(
 
 
 def _bowls(points: NDArray[np.float64], craters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns what craters add to the height: a parabolic bowl, a rim and a blanket about it."""
+    """Returns the heights of craters: a parabolic bowl, a rim, and an ejecta blanket around it."""
     flat = points.reshape(-1, 2)
     total = np.zeros(len(flat))
     for x, y, radius in craters:
@@ -136,7 +136,7 @@ def _bowls(points: NDArray[np.float64], craters: NDArray[np.float64]) -> NDArray
         if not len(near):
             continue
         away = np.hypot(flat[near, 0] - x, flat[near, 1] - y) / radius
-        # A worn crater: depth a fifth of the diameter when fresh, half of that here.
+        # Fresh craters have a depth of a fifth of the diameter; these are eroded to half of that.
         bowl = 0.22 * (away**2 - 1) + 0.05
         blanket = 0.05 * np.maximum(away, 1) ** -3 * np.clip(3 - away, 0, 1)
         total[near] += radius * np.where(away < 1, bowl, blanket)
@@ -144,11 +144,11 @@ def _bowls(points: NDArray[np.float64], craters: NDArray[np.float64]) -> NDArray
 
 
 def grid_mesh(points: NDArray[np.floating], height: NDArray[np.floating]) -> Mesh:
-    """Triangulates a grid.
+    """Makes a mesh of a grid.
 
     Args:
-        points: R×C×2, x and y in metres, counter-clockwise along rows then columns.
-        height: R×C, metres.
+        points: R×C×2 x and y, m, counter-clockwise along rows and then columns.
+        height: R×C heights, m.
     """
     rows, columns = height.shape
     vertices = np.concatenate([points, height[..., None]], axis=-1).reshape(-1, 3)
@@ -160,7 +160,7 @@ def grid_mesh(points: NDArray[np.floating], height: NDArray[np.floating]) -> Mes
 
 
 def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Returns V×3 unit normals: the mean of the faces about a vertex, weighted by area."""
+    """Returns V×3 unit normals: the area-weighted mean of the faces at each vertex."""
     corners = vertices[faces]
     by_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     count = len(vertices)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renderings to a folder that trainings read, and to a rosbag2."""
+"""Writes renderings to a folder in the format 'masks'."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ SCENES = 'scenes.jsonl'
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Gives a place to write to, which becomes the folder only when all is written.
+    """Provides a temporary path, which becomes the folder when the context is left.
 
-    Until then it lies in NAME.partial beside it; after an error or Ctrl-C nothing is left.
+    Until then, the path is inside NAME.partial next to the folder, which is removed after an error
+    or an interrupt.
 
     Args:
-        folder: New or empty.
+        folder: New or empty folder.
 
     Yields:
-        A path of the same name, which does not exist yet.
+        A path with the same name, which does not exist yet.
 
     Raises:
-        FileExistsError: There is something in the folder, or a killed run left its NAME.partial.
+        FileExistsError: The folder is not empty, or NAME.partial of a killed run exists.
     """
     folder = folder.resolve()
     if folder.is_mount() or (folder.exists() and any(folder.iterdir())):
-        raise FileExistsError(f'{folder}: is not empty; give a new folder')
+        raise FileExistsError(f'{folder}: is not empty; choose a new folder')
     partial = folder.with_name(f'{folder.name}.partial')
     if partial.exists():
-        raise FileExistsError(f'{partial}: a run was killed or still goes on; remove it')
+        raise FileExistsError(f'{partial}: exists; another run is active, or was killed: remove it')
     partial.mkdir(parents=True)
     try:
         yield partial / folder.name
@@ -53,13 +54,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes the folder and its parts."""
+    """Creates the folder and its subfolders."""
     for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
 
 
 def write_rendering(folder: Path, name: str, rendering: Rendering, quality: int = 93) -> None:
-    """Writes an image and its truth: JPEG, class mask, 16-bit instances, 16-bit depth in mm."""
+    """Writes an image (JPEG), its class mask, 16-bit instance ids, and 16-bit depth in mm."""
     millimetres = np.nan_to_num(rendering.depth * 1000, nan=0.0)
     millimetres = np.where(millimetres > 65535, 0, millimetres)
     _write(
@@ -74,24 +75,25 @@ def write_rendering(folder: Path, name: str, rendering: Rendering, quality: int 
 
 
 def _write(path: Path, array: NDArray[Any], options: Sequence[int]) -> None:
-    done, coded = cv2.imencode(path.suffix, array, list(options))
+    done, encoded = cv2.imencode(path.suffix, array, list(options))
     if not done:
-        raise OSError(f'{path}: cannot be coded')
+        raise OSError(f'{path}: cannot be encoded')
     try:
-        path.write_bytes(coded.tobytes())
+        path.write_bytes(encoded.tobytes())
     except OSError as error:
         raise OSError(f'{path}: {error.strerror}') from error
 
 
 def describe(name: str, scene: Scene, rendering: Rendering) -> dict[str, Any]:
-    """Returns what `scenes.jsonl` says of an image, as JSON knows it."""
+    """Returns the record of an image in `scenes.jsonl` as a JSON object."""
     forward = rendering.pose[:3, 2]
     shown = [int(number) for number in np.unique(rendering.instances) if number]
     return {
         'name': name,
         'seed': scene.seed,
         'scene': scene.number,
-        'look': scene.appearance.name,
+        'kind': scene.appearance.name,
+        'look': scene.appearance.name,  # its name until 0.1
         'K': rendering.intrinsics.tolist(),
         'pose': rendering.pose.tolist(),
         'sun': list(scene.appearance.light.sun),
@@ -113,10 +115,10 @@ def write_tables(folder: Path, rows: Sequence[dict[str, Any]], val_fraction: flo
     """Writes `manifest.csv` (id, split, group) and `scenes.jsonl`.
 
     Args:
-        folder: Where to.
-        rows: What `describe` returns, in order.
-        val_fraction: Share of the scenes that are 'val', spread evenly; at least one of two or
-            more scenes unless it is 0.
+        folder: Output folder.
+        rows: Results of `describe`, in order.
+        val_fraction: Share of the scenes that are 'val', evenly spaced; above 0, at least one of
+            two or more scenes is.
     """
     held_out = _held_out(1 + max(row['scene'] for row in rows), val_fraction)
     with (
@@ -132,8 +134,8 @@ def write_tables(folder: Path, rows: Sequence[dict[str, Any]], val_fraction: flo
 
 
 def _held_out(scenes: int, fraction: float) -> set[int]:
-    """Returns the numbers of the scenes that are held out."""
+    """Returns the numbers of the scenes in the split val."""
     if scenes < 2 or fraction <= 0:
         return set()
     count = min(max(1, round(fraction * scenes)), scenes - 1)
-    return {int((place + 0.5) * scenes / count) for place in range(count)}
+    return {int((index + 0.5) * scenes / count) for index in range(count)}
