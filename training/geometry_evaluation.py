@@ -32,7 +32,7 @@ from training.matching import MATCH_IOU
 from training.metrics import CONFIDENCE_LEVEL, RESAMPLES
 from training.stereo_camera import StereoCamera
 from training.synthetic.camera import Camera
-from training.synthetic.render import ROCK, Rendering
+from training.synthetic.rendering import ROCK, Rendering
 from training.synthetic.scene import Scene, make_scene
 from training.writing import write_image
 

@@ -22,7 +22,7 @@ import cv2
 from tqdm import tqdm
 
 from rock_seg_ros.perception.errors import all_lines
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 from training.synthetic.scene import DRIVES, Scene, make_drive, make_scene
 from training.synthetic.scene_kinds import SCENE_KINDS
 from training.synthetic.writing import (

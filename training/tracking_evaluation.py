@@ -20,7 +20,7 @@ from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.instances.tracking import Tracker
 from training.matching import MATCH_IOU
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 from training.synthetic.scene import make_drive
 
 STEP = 0.05  # m, distance between two rendered images

@@ -25,7 +25,7 @@ from training.geometry_evaluation import (
     rock_errors,
 )
 from training.stereo_camera import StereoCamera
-from training.synthetic.render import ROCK, Rendering
+from training.synthetic.rendering import ROCK, Rendering
 
 FOCAL = 300.0
 SHAPE = (120, 160)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.evaluate_tracking import main
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 from training.tracking_evaluation import (
     Case,
     Frame,

@@ -10,8 +10,8 @@ from numpy.random import Generator
 
 from training.synthetic.materials import Colour
 from training.synthetic.objects import ObjectProbabilities
-from training.synthetic.render import Light
 from training.synthetic.sensor import Sensor
+from training.synthetic.sky import Light
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 FRAME_ID = 'camera_optical_frame'

@@ -12,10 +12,10 @@ from training.synthetic.appearance import Appearance
 from training.synthetic.camera import Camera
 from training.synthetic.heap import Heap
 from training.synthetic.materials import Rubber
-from training.synthetic.render import World
 from training.synthetic.rocks import Rock, detail_for
 from training.synthetic.sampling import draw_rock, draw_shape, draw_soil
 from training.synthetic.terrain import grid_mesh
+from training.synthetic.world import World
 
 
 def belt(

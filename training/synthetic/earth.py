@@ -21,7 +21,7 @@ from training.synthetic.appearance import (
 )
 from training.synthetic.materials import Colour
 from training.synthetic.objects import ObjectProbabilities
-from training.synthetic.render import Light
+from training.synthetic.sky import Light
 
 STONES_EARTH: tuple[Colour, ...] = (
     (0.30, 0.30, 0.29),

@@ -15,11 +15,11 @@ from training.synthetic.appearance import Appearance, Packing
 from training.synthetic.camera import Camera, sector
 from training.synthetic.heap import Heap
 from training.synthetic.objects import place_objects
-from training.synthetic.render import World
 from training.synthetic.rocks import Rock, detail_for
 from training.synthetic.sampling import draw_rock, draw_shape, draw_soil, draw_terrain
 from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
+from training.synthetic.world import World
 
 MAX_STONES = 2600
 ROUND = (-np.pi, np.pi)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from training.synthetic.appearance import Appearance
-from training.synthetic.materials import Soil
 from training.synthetic.rocks import Marks, Rock, Shape
+from training.synthetic.soil import Soil
 from training.synthetic.terrain import Terrain, draw_craters
 
 

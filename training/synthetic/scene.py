@@ -20,12 +20,13 @@ from training.synthetic.belt import belt
 from training.synthetic.camera import Camera, sector
 from training.synthetic.objects import ObjectProbabilities, place_objects
 from training.synthetic.packed import packed
-from training.synthetic.render import Rendering, World
+from training.synthetic.rendering import Rendering
 from training.synthetic.rocks import detail_for, draw_diameters, spread_out
 from training.synthetic.sampling import draw_rock, draw_shape, draw_soil, draw_terrain
 from training.synthetic.scene_kinds import MIX, SCENE_KINDS
 from training.synthetic.site import Site
 from training.synthetic.terrain import REACH, Terrain
+from training.synthetic.world import World
 
 DRIVES = ('mars', 'moon', 'quarry')
 MAX_ROCKS = 2500

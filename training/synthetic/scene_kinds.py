@@ -21,7 +21,7 @@ from training.synthetic.appearance import (
 from training.synthetic.earth import STONES_EARTH, beach, boulder, creek, rubble, yard
 from training.synthetic.materials import Colour
 from training.synthetic.objects import ObjectProbabilities
-from training.synthetic.render import Light
+from training.synthetic.sky import Light
 
 SOILS_MARS: tuple[Colour, ...] = (
     (0.38, 0.245, 0.11),

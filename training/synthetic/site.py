@@ -11,7 +11,8 @@ from numpy.random import Generator
 
 from training.synthetic.camera import Camera
 from training.synthetic.heap import Heap
-from training.synthetic.materials import Colour, Ground, Painted
+from training.synthetic.materials import Colour, Ground
+from training.synthetic.paint import Painted
 from training.synthetic.solids import Points
 from training.synthetic.terrain import Mesh, Terrain
 

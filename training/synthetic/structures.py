@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.synthetic.materials import Colour, Painted
+from training.synthetic.materials import Colour
+from training.synthetic.paint import Painted
 from training.synthetic.site import PAINTS, SceneObject, Site, at_pixel, ground_depth, near_colour
 from training.synthetic.solids import UP, ball, box, gable, joined, tube, turned
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 from training.synthetic.scene import Scene
 
 PARTS = ('images', 'masks', 'instances', 'depth')

@@ -8,16 +8,18 @@ import pytest
 
 from training.synthetic.camera import Camera
 from training.synthetic.heap import Heap
-from training.synthetic.materials import Soil
 from training.synthetic.objects import ObjectProbabilities, place_objects, water
 from training.synthetic.plants import bushes, litter, meadow, trees
-from training.synthetic.render import BACKGROUND, SHADOW, Light, World
+from training.synthetic.rendering import BACKGROUND, SHADOW
 from training.synthetic.robot import _arm, _deck, _mast, _wheel, robot
 from training.synthetic.rocks import Rock, Shape
 from training.synthetic.sensor import Sensor
 from training.synthetic.site import SceneObject, Site
+from training.synthetic.sky import Light
+from training.synthetic.soil import Soil
 from training.synthetic.structures import board, buildings, fence, scale
 from training.synthetic.terrain import Terrain
+from training.synthetic.world import World
 
 SIZE = (160, 120)
 COLOUR = (0.3, 0.25, 0.2)

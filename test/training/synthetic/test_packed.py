@@ -10,7 +10,7 @@ from training.synthetic.appearance import Appearance, Packing
 from training.synthetic.heap import Heap
 from training.synthetic.objects import ObjectProbabilities
 from training.synthetic.packed import packed
-from training.synthetic.render import Rendering
+from training.synthetic.rendering import Rendering
 from training.synthetic.rocks import Shape
 from training.synthetic.scene_kinds import SCENE_KINDS
 from training.synthetic.sensor import Sensor

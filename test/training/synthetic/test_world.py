@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from training.synthetic.camera import Camera
-from training.synthetic.materials import Soil
-from training.synthetic.render import BACKGROUND, ROCK, SHADOW, Light, Rendering, World
+from training.synthetic.rendering import BACKGROUND, ROCK, SHADOW, Rendering
 from training.synthetic.rocks import Marks, Rock, Shape
 from training.synthetic.sensor import Sensor
+from training.synthetic.sky import Light
+from training.synthetic.soil import Soil
 from training.synthetic.terrain import Terrain
+from training.synthetic.world import World
 
 SIZE = (160, 120)
 LIGHT = Light(
