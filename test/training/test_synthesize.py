@@ -94,7 +94,7 @@ def test_the_help_describes_every_scene_kind(capsys: pytest.CaptureFixture[str])
         (['--count', '0'], 'count is 0; legal is 1 or more'),
         (['--size', '8', '8'], 'size is (8, 8); legal is 32 to 4096 px a side'),
         (['--bag', 'b'], '--bag b needs --drive'),
-        (['--drive', '--look', 'belt'], "look is 'belt'; legal for a drive is mars, moon, quarry"),
+        (['--drive', '--look', 'belt'], "kind is 'belt'; legal for a drive are mars, moon, quarry"),
         (['--val-fraction', '1'], 'val_fraction is 1.0; legal is 0 to below 1'),
         (['--drive', '--rate', '0'], 'rate is 0.0; legal is above 0, below 10000'),
     ],
@@ -131,7 +131,7 @@ def test_a_folder_that_is_not_empty_is_not_changed(
 ) -> None:
     (tmp_path / 'mine.txt').write_text('mine')
     assert main(['-o', str(tmp_path), '--count', '1']) == 1
-    assert capsys.readouterr().err.endswith('is not empty; give a new folder\n')
+    assert capsys.readouterr().err.endswith('is not empty; choose a new folder\n')
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 
 
@@ -167,7 +167,7 @@ def test_a_partial_folder_of_a_killed_run_is_reported(
 ) -> None:
     (tmp_path / 'out.partial').mkdir()
     assert main(['-o', str(tmp_path / 'out'), '--count', '1', *SMALL]) == 1
-    assert 'out.partial: a run was killed or still goes on; remove it' in capsys.readouterr().err
+    assert 'out.partial: exists; another run is active, or was killed' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 

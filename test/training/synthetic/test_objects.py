@@ -56,10 +56,10 @@ MAKERS: list[Callable[[Site], list[SceneObject]]] = [
 
 
 @pytest.mark.parametrize('make', MAKERS)
-def test_a_thing_is_background_without_a_number_wherever_it_hides_what_is_behind(
+def test_visible_pixels_of_an_object_are_background_without_instance_id(
     make: Callable[[Site], list[SceneObject]], bare: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
-    objects = [thing for seed in range(3) for thing in make(site(seed))]
+    objects = [item for seed in range(3) for item in make(site(seed))]
     depth, classes, instances = seen(objects)
     hiding = np.isfinite(depth) & ~np.isclose(depth, bare[0], rtol=1e-4)
     assert hiding.sum() > 20
@@ -69,18 +69,18 @@ def test_a_thing_is_background_without_a_number_wherever_it_hides_what_is_behind
     assert (classes[bare[2] > 0][~hiding[bare[2] > 0]] == 255).all()
 
 
-def test_only_what_is_likely_is_placed() -> None:
+def test_objects_are_placed_with_their_probability() -> None:
     assert place_objects(ObjectProbabilities(), site(0)) == []
     assert place_objects(ObjectProbabilities(grass=1.0, building=1.0), site(0)) != []
 
 
-def test_a_robot_shows_some_part_in_most_of_several_images() -> None:
+def test_most_images_have_a_part_of_the_robot() -> None:
     cameras = [CAMERA] * 6
     found = robot(Site(np.random.default_rng(0), TERRAIN, cameras, COLOUR))
     assert len(found) >= 6
 
 
-def test_a_scale_lies_upon_the_stones_and_not_under_them() -> None:
+def test_a_scale_is_placed_on_top_of_the_stones() -> None:
     heap = Heap(20.0, cells=64)
     heap.surface += 0.3
     for seed in range(4):

@@ -31,7 +31,7 @@ def image(appearance: Appearance) -> Rendering:
 
 
 def touching(instances: np.ndarray) -> int:
-    """Counts pairs of rocks that share a rim."""
+    """Counts pairs of rocks that touch."""
     pairs = set()
     for one, other in (
         (instances[:, 1:], instances[:, :-1]),
@@ -43,7 +43,7 @@ def touching(instances: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize('overhead', [0.0, 1.0])
-def test_stones_of_a_beach_cover_the_ground_and_touch_with_numbers_of_their_own(
+def test_stones_of_a_beach_cover_the_ground_and_touch_with_different_instance_ids(
     overhead: float,
 ) -> None:
     rendering = image(drawn('beach', replace(DENSE, overhead=overhead)))
@@ -58,7 +58,7 @@ def test_a_boulder_is_one_large_rock() -> None:
     assert (rendering.instances == 1).mean() > 0.03
 
 
-def test_stones_that_sink_lie_lower() -> None:
+def test_buried_stones_are_lower() -> None:
     tops = []
     for sink in (0.0, 1.0):
         appearance = replace(drawn('creek', replace(DENSE, cover=0.3, sink=sink)), relief=0.0)
@@ -68,7 +68,7 @@ def test_stones_that_sink_lie_lower() -> None:
     assert tops[1] < tops[0] - 0.1
 
 
-def test_a_stone_comes_to_rest_on_what_lies_there_already() -> None:
+def test_a_stone_is_placed_on_top_of_another_one() -> None:
     heap = Heap(2.0, cells=80)
     places = np.array([[40, 40]])
     first = heap.settle(Shape('pebble', 1), 0.4, 0.0, places, 0.0)
@@ -82,7 +82,7 @@ def test_a_stone_comes_to_rest_on_what_lies_there_already() -> None:
     )
 
 
-def test_a_stone_prefers_a_gap_on_a_slope_to_the_top_of_another_on_the_level() -> None:
+def test_a_stone_is_placed_in_a_gap_on_a_slope_instead_of_on_another_stone() -> None:
     heap = Heap(2.0, cells=80)
     heap.base = np.maximum(heap.points()[..., 0], 0) * 0.6
     heap.surface = heap.base.copy()
@@ -93,7 +93,7 @@ def test_a_stone_prefers_a_gap_on_a_slope_to_the_top_of_another_on_the_level() -
     assert at[0] == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_mound_is_as_high_as_it_says_and_ends_at_its_foot() -> None:
+def test_a_mound_has_its_height_and_radius() -> None:
     terrain = Terrain(0.0, 1.0, mounds=np.array([[3.0, 1.0, 2.0, 1.0]]))
     middle, slope, beside = terrain.height(np.array([[3.0, 1.0], [4.0, 1.0], [9.0, 1.0]]))
     assert middle == pytest.approx(0.92, abs=0.05)

@@ -8,7 +8,7 @@ from training.synthetic.rocks import KINDS, Shape, cover, draw_diameters, spread
 
 
 @pytest.mark.parametrize('abundance', [0.05, 0.2, 0.5])
-def test_diameters_follow_the_law_of_golombek_and_rapp(abundance: float) -> None:
+def test_diameters_follow_the_distribution_of_golombek_and_rapp(abundance: float) -> None:
     area = 40_000.0
     rng = np.random.default_rng(0)
     diameters = draw_diameters(rng, abundance, area, 0.1, 2.0)
@@ -17,19 +17,19 @@ def test_diameters_follow_the_law_of_golombek_and_rapp(abundance: float) -> None
         larger = diameters[diameters >= diameter]
         covered = np.pi / 4 * np.sum(larger**2) / area
         expected = cover(diameter, abundance) - cover(2.0, abundance)
-        # Four deviations of what chance does to a count.
+        # Four standard deviations of a Poisson distribution.
         assert covered == pytest.approx(float(expected), rel=4 / np.sqrt(len(larger)))
 
 
-def test_the_law_has_the_published_exponent() -> None:
+def test_the_distribution_has_the_published_exponent() -> None:
     assert cover(1.0, 0.1) == pytest.approx(0.1 * np.exp(-(1.79 + 1.52)))
 
 
-def test_no_rocks_come_of_an_empty_range() -> None:
+def test_an_empty_range_of_diameters_has_no_rocks() -> None:
     assert len(draw_diameters(np.random.default_rng(0), 0.2, 100.0, 1.0, 0.5)) == 0
 
 
-def test_discs_that_found_a_place_do_not_touch() -> None:
+def test_placed_discs_do_not_touch() -> None:
     rng = np.random.default_rng(0)
     radii = np.sort(rng.uniform(0.05, 0.5, 200))[::-1]
     points = rng.uniform(0, 8, (200, 2))
@@ -41,7 +41,7 @@ def test_discs_that_found_a_place_do_not_touch() -> None:
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_body_is_one_metre_across_and_the_same_at_each_detail(kind: str) -> None:
+def test_a_shape_has_a_diameter_of_1_m_at_each_detail(kind: str) -> None:
     shape = Shape(kind, 7)
     for detail in (2, 4):
         vertices, faces = shape.body(detail)
@@ -51,5 +51,5 @@ def test_a_body_is_one_metre_across_and_the_same_at_each_detail(kind: str) -> No
     assert np.ptp(coarse, axis=0) == pytest.approx(np.ptp(fine, axis=0), rel=0.3)
 
 
-def test_bodies_of_two_seeds_differ() -> None:
+def test_shapes_depend_on_the_seed() -> None:
     assert not np.allclose(Shape('angular', 1).body(2)[0], Shape('angular', 2).body(2)[0])

@@ -21,7 +21,7 @@ def same(one: object, other: object) -> bool:
 
 
 @pytest.mark.parametrize('kind', SCENE_KINDS)
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(kind: str) -> None:
+def test_a_scene_depends_only_on_the_seed(kind: str) -> None:
     first, again, other = (
         scene.render(scene.cameras[0])
         for scene in (make_scene(seed, 2, kind, SIZE, 1) for seed in (3, 3, 4))
@@ -34,12 +34,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(kind: str) -> N
     assert ((first.instances > 0) == np.isin(first.classes, (64, 255))).all()
 
 
-def test_the_mix_draws_from_all_looks() -> None:
+def test_the_mix_has_all_scene_kinds() -> None:
     assert set(MIX) == set(SCENE_KINDS)
     assert sum(MIX.values()) == pytest.approx(1)
 
 
-def test_some_scenes_hold_no_rock_at_all() -> None:
+def test_some_scenes_have_no_rocks() -> None:
     scenes = [make_scene(1, number, 'yard', SIZE, 1) for number in range(6)]
     bare = [not scene.world.rocks for scene in scenes]
     assert any(bare)
@@ -58,7 +58,7 @@ np.savez(sys.argv[2], image=seen.image, classes=seen.classes, depth=seen.depth)
 
 
 @pytest.mark.parametrize('kind', ['mars', 'rubble'])
-def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
+def test_a_processor_without_simd_makes_the_same_scene_within_the_tolerance(
     kind: str,
     tmp_path: Path,
 ) -> None:
@@ -81,7 +81,7 @@ def test_a_processor_without_vectors_makes_the_same_scene_within_the_tolerance(
 
 
 def _known(features: str) -> str:
-    """Returns those features that this NumPy can do without; it refuses the others."""
+    """Returns the features that can be disabled in this NumPy; it rejects others."""
     found = np.show_config(mode='dicts')['SIMD Extensions'].get('found', [])
     return ' '.join(name for name in features.split() if name in found)
 
@@ -96,7 +96,7 @@ def drive() -> Scene:
     return make_drive(1, 0, 'mars', SIZE, frames=3, step=0.3)
 
 
-def test_a_rock_keeps_its_number_and_its_place_over_a_drive(drive: Scene) -> None:
+def test_a_rock_keeps_its_instance_id_and_position_during_a_drive(drive: Scene) -> None:
     images = [drive.render(camera, frame) for frame, camera in enumerate(drive.cameras)]
     common = set.intersection(*(set(np.unique(p.instances)) for p in images)) - {0}
     assert len(common) >= 3
@@ -105,8 +105,8 @@ def test_a_rock_keeps_its_number_and_its_place_over_a_drive(drive: Scene) -> Non
         for image, camera in zip(images, drive.cameras, strict=True):
             seen = image.instances == number
             points = camera.position + image.depth[seen, None] * camera.directions()[seen]
-            away = np.linalg.norm(points - np.array(rock.position), axis=1)
-            assert away.max() <= rock.diameter * 1.05
+            distance = np.linalg.norm(points - np.array(rock.position), axis=1)
+            assert distance.max() <= rock.diameter * 1.05
 
 
 def test_the_camera_moves_forward_by_the_step(drive: Scene) -> None:
@@ -115,6 +115,6 @@ def test_the_camera_moves_forward_by_the_step(drive: Scene) -> None:
     assert (np.diff(places, axis=0) @ drive.cameras[0].pose[:2, 2] > 0).all()
 
 
-def test_nobody_drives_on_a_belt() -> None:
-    with pytest.raises(ValueError, match=r"'belt'; legal for a drive is mars, moon, quarry"):
+def test_a_drive_on_a_belt_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"'belt'; legal for a drive are mars, moon, quarry"):
         make_drive(0, 0, 'belt', SIZE, 2, 0.1)

@@ -14,7 +14,7 @@ def exposed(light: np.ndarray, **settings: object) -> np.ndarray:
     return sensor.expose(light.astype(np.float32), np.random.default_rng(0), gain=1.0)
 
 
-def test_a_moving_camera_smears_along_its_way_only() -> None:
+def test_motion_blurs_along_its_direction_only() -> None:
     light = np.zeros((21, 21, 3))
     light[10, 10] = 8.0
     lit = exposed(light, motion=(6.0, 0.0))[..., 0] > 0
@@ -23,7 +23,7 @@ def test_a_moving_camera_smears_along_its_way_only() -> None:
     assert abs(int(np.flatnonzero(lit[10]).mean()) - 10) <= 1
 
 
-def test_contrast_darkens_shadows_and_lightens_lights() -> None:
+def test_contrast_darkens_shadows_and_brightens_highlights() -> None:
     light = np.full((4, 4, 3), 0.03)
     light[2:] = 0.6
     flat, steep = exposed(light), exposed(light, contrast=1.0)
@@ -31,7 +31,7 @@ def test_contrast_darkens_shadows_and_lightens_lights() -> None:
     assert steep[3, 3, 0] > flat[3, 3, 0] + 5
 
 
-def test_sharpening_draws_a_halo_beside_an_edge() -> None:
+def test_sharpening_adds_a_halo_at_an_edge() -> None:
     light = np.full((9, 20, 3), 0.1)
     light[:, 10:] = 0.4
     plain, sharp = exposed(light)[4, :, 0], exposed(light, sharpening=1.0)[4, :, 0]

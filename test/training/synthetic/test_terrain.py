@@ -7,7 +7,7 @@ import pytest
 from training.synthetic.terrain import Terrain, draw_craters
 
 
-def test_a_crater_is_a_bowl_within_a_rim() -> None:
+def test_a_crater_is_a_bowl_with_a_rim() -> None:
     plane = Terrain(roughness=0.0, finest=1.0, craters=np.array([[5.0, 0.0, 2.0]]))
     middle, rim, far = plane.height(np.array([[5.0, 0.0], [5.0, 2.0], [5.0, 9.0]]))
     assert middle == pytest.approx(2 * (0.05 - 0.22))

@@ -30,7 +30,7 @@ BALL_CENTRE, BALL_DIAMETER = np.array([5.0, 0.0, 1.0]), 1.0
 
 
 class Ball(Shape):
-    """A sphere, whose image is known."""
+    """A sphere, whose projection is known."""
 
     def body(self, detail: int) -> tuple[np.ndarray, np.ndarray]:
         from training.synthetic.rocks import _icosphere
@@ -40,8 +40,9 @@ class Ball(Shape):
 
 
 def ball(centre: np.ndarray, diameter: float) -> Rock:
-    place = tuple(float(part) for part in centre)
-    return Rock(Ball('rounded', 0), diameter, place, 0.0, (0.2, 0.2, 0.2), (0.0, 0.0, 1.0), 0.0)
+    position = tuple(float(part) for part in centre)
+    colour = (0.2, 0.2, 0.2)
+    return Rock(Ball('rounded', 0), diameter, position, 0.0, colour, (0.0, 0.0, 1.0), 0.0)
 
 
 def taken(
@@ -68,7 +69,7 @@ def with_ball(camera: Camera) -> Rendering:
     return taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera)
 
 
-def test_the_depth_of_a_plane_is_what_geometry_says(camera: Camera) -> None:
+def test_the_depth_of_a_plane_is_exact(camera: Camera) -> None:
     depth = taken([], camera).depth
     down = -camera.directions()[..., 2].astype(float)
     expected = np.where(down > 0, camera.position[2] / np.where(down > 0, down, 1), np.nan)
@@ -84,9 +85,7 @@ def test_the_sky_has_no_depth_and_is_background(camera: Camera) -> None:
     assert (rendering.classes[sky] == BACKGROUND).all()
 
 
-def test_a_ball_appears_where_and_as_large_as_it_projects(
-    camera: Camera, with_ball: Rendering
-) -> None:
+def test_a_ball_has_its_projected_position_and_size(camera: Camera, with_ball: Rendering) -> None:
     v, u = np.nonzero(with_ball.instances == 1)
     (centre_u, centre_v, depth), *_ = camera.project(BALL_CENTRE[None])
     assert abs(u.mean() - centre_u) < 0.5
@@ -98,10 +97,10 @@ def test_a_ball_appears_where_and_as_large_as_it_projects(
     assert (with_ball.classes[with_ball.instances == 1] == ROCK).all()
 
 
-def test_a_cast_shadow_is_marked_apart_where_the_sun_throws_it(
+def test_a_cast_shadow_has_its_own_class_at_the_expected_position(
     camera: Camera, with_ball: Rendering
 ) -> None:
-    # The sun stands at −y, 53° high: a ball one metre up has its shadow 0.75 m to +y.
+    # The sun is at −y with an elevation of 53°, so a ball at 1 m has its shadow at y = 0.75 m.
     place = np.array([[5.0, 0.75, 0.0]])
     u, v, _ = np.round(camera.project(place)[0]).astype(int)
     assert with_ball.classes[v, u] == SHADOW
@@ -111,19 +110,19 @@ def test_a_cast_shadow_is_marked_apart_where_the_sun_throws_it(
     assert with_ball.image[v, u].mean() < 0.8 * lit.image[v, u].mean()
 
 
-def test_a_rock_of_too_few_pixels_is_ground_and_its_shadow_too(camera: Camera) -> None:
+def test_a_rock_below_the_first_limit_and_its_shadow_are_ground(camera: Camera) -> None:
     rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, smallest=(60.0, 80.0))
     assert (rendering.classes == BACKGROUND).all()
     assert (rendering.instances == 0).all()
 
 
-def test_a_rock_between_the_two_limits_is_ignored_but_keeps_its_number(camera: Camera) -> None:
+def test_a_rock_between_the_limits_is_ignored_and_keeps_its_instance_id(camera: Camera) -> None:
     rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, smallest=(8.0, 80.0))
     assert (rendering.classes[rendering.instances == 1] == 64).all()
     assert (rendering.instances == 1).any()
 
 
-def test_the_black_side_of_a_rock_under_a_hard_sun_is_rock(camera: Camera) -> None:
+def test_the_dark_side_of_a_rock_is_rock(camera: Camera) -> None:
     hard = replace(LIGHT, sun=(0.0, -0.8, 0.6), sky_colour=(0.01, 0.01, 0.01))
     rendering = taken([ball(BALL_CENTRE, BALL_DIAMETER)], camera, light=hard)
     brightness = rendering.image[rendering.instances == 1].max(axis=1)
@@ -132,7 +131,7 @@ def test_the_black_side_of_a_rock_under_a_hard_sun_is_rock(camera: Camera) -> No
     assert (brightness > 100).mean() > 0.1
 
 
-def test_clouds_whiten_the_sky_and_stay_background(camera: Camera) -> None:
+def test_clouds_whiten_the_sky_and_are_background(camera: Camera) -> None:
     blue = replace(LIGHT, horizon=(0.2, 0.3, 0.8), zenith=(0.1, 0.2, 0.8))
     clear = taken([], camera, light=blue)
     cloudy = taken([], camera, light=replace(blue, clouds=0.5))
@@ -143,7 +142,7 @@ def test_clouds_whiten_the_sky_and_stay_background(camera: Camera) -> None:
     assert not cloudy.classes[sky].any()
 
 
-def test_marks_change_how_a_rock_looks_and_leave_it_one_rock(
+def test_marks_change_the_appearance_and_not_the_labels_of_a_rock(
     camera: Camera, with_ball: Rendering
 ) -> None:
     marks = Marks((0.8, 0.8, 0.8), patches=0.4, stripes=0.2, veins=1.0, cracks=0.9, speckle=0.2)
@@ -154,8 +153,8 @@ def test_marks_change_how_a_rock_looks_and_leave_it_one_rock(
     assert marked.image[of].std() > 1.3 * with_ball.image[of].std()
 
 
-def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
-    # The sun behind the camera, so that the ball's near side mirrors it.
+def test_a_wet_rock_reflects_the_sun(camera: Camera) -> None:
+    # The sun is behind the camera, so that the near side of the ball reflects it.
     behind = replace(LIGHT, sun=(-0.6, 0.0, 0.8))
     rocks = [ball(BALL_CENTRE, BALL_DIAMETER)]
     dry, wet = (taken(rocks, camera, light=behind, wet=wet, roughness=0.02) for wet in (0, 1))
@@ -164,7 +163,7 @@ def test_a_wet_rock_mirrors_the_sun(camera: Camera) -> None:
     assert (wet.classes == dry.classes).all()
 
 
-def test_projecting_a_pixel_with_its_depth_gives_the_pixel_again(
+def test_projecting_a_point_from_the_depth_of_a_pixel_returns_that_pixel(
     camera: Camera, with_ball: Rendering
 ) -> None:
     points = camera.position + with_ball.depth[..., None] * camera.directions()
