@@ -30,6 +30,7 @@ setup(
         f'{NAME}.perception': ['*.jinja'],
         f'{NAME}.tools.bag': ['*.jinja'],
         f'{NAME}.tools.results': ['*.jinja'],
+        f'{NAME}.tools.view': ['static/*'],
         f'{NAME}.weights': ['*.safetensors'],
     },
     data_files=[

@@ -26,6 +26,7 @@ COMMANDS = {
     'play': ('play', 'Publish the messages of a bag, like `ros2 bag play`.'),
     'bench': ('bench.command', 'Measure speed on this machine and compare it with torchvision.'),
     'info': ('info', 'Print the metadata of a weights file.'),
+    'view': ('view.command', 'Show rocks on a live page in the browser.'),
     'demo': ('demo.command', 'Run the node on the demo bag and measure latency and accuracy.'),
 }
 FAILED = 1

@@ -16,6 +16,7 @@ from rclpy.serialization import serialize_message
 from rock_seg_ros.node.images import ImageReader
 from rock_seg_ros.node.outputs import OUTPUTS, Output
 from rock_seg_ros.node.parameters import Parameters
+from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import NS
 from rock_seg_ros.perception.geometry.view import level_ground
@@ -275,11 +276,7 @@ class Results:
         """
         try:
             analysis = reader.read(frame)
-            results = [
-                (topic, serialize_message(message))
-                for topic, output in self.topics.items()
-                for message in output.messages(analysis, self._parameters)
-            ]
+            results = self.serialize(analysis)
             reader.target = analysis.target_now
             if self._record:
                 self._record.add(frame.message.stamp, analysis)
@@ -289,6 +286,14 @@ class Results:
         for topic, data in results:
             self._writer.write(topic, frame.message.stamp, data)
         self.done += 1
+
+    def serialize(self, analysis: Analysis) -> list[tuple[str, bytes]]:
+        """Returns the topics and the messages, in CDR, of the results of an image."""
+        return [
+            (topic, serialize_message(message))
+            for topic, output in self.topics.items()
+            for message in output.messages(analysis, self._parameters)
+        ]
 
     def _refuse(self, frame: Frame, error: Exception) -> None:
         """Counts a rejected image, and reports the first one of each reason."""

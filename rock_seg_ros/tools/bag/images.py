@@ -33,6 +33,7 @@ class BagImageReader:
     Attributes:
         set_aside: Reason → number of images whose depth or camera_info was ignored for it.
         target: Id of the rock that was the last target.
+        settings: Settings of the analysis; may be changed between images.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class BagImageReader:
         self.target: int | None = None
         self._sources = sources
         self._segmenter = segmenter
-        self._settings = settings
+        self.settings = settings
         self._tracker = Tracker()
         self._ground = ground
         self._rectified = rectified
@@ -79,12 +80,12 @@ class BagImageReader:
         return Analysis(
             image,
             self._segmenter,
-            self._settings,
+            self.settings,
             message.header,
             self._tracker,
             frame.stamp / NS,
             self._view(frame, message.header, image.shape[:2]),
-            self.target if self._settings.track else None,
+            self.target if self.settings.track else None,
         )
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rock_seg view` as a process, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from rock_seg_ros.tools.bag.files import Bag
+from rock_seg_ros.tools.main import main
+from rock_seg_ros.tools.view.access import listen
+
+ROOT = Path(__file__).parents[3]
+STARTED = re.compile(r'^rock_seg view: open (http://\S+) in a browser; Ctrl-C ends it\n$')
+
+
+@pytest.mark.parametrize(
+    'arguments', [[], ['a.png', '--camera', '0'], ['--camera', '0', '--node', '/rock_seg']]
+)
+def test_exactly_one_source_is_named(arguments, capsys):
+    assert main(['view', *arguments]) == 2
+    assert capsys.readouterr().err == 'rock_seg view: name one of IN, --camera and --node\n'
+
+
+def test_a_port_in_use_is_reported_before_anything_is_loaded(capsys):
+    with listen('127.0.0.1', 0) as taken:
+        port = taken.getsockname()[1]
+        assert main(['view', '/no/file', '--port', str(port)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'rock_seg view: 127.0.0.1 port {port}: Address already in use; ')
+    assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'error'),
+    [('missing.png', 'No such file'), ('empty', 'contains no images'), ('bad.mcap', 'bad.mcap: ')],
+)
+def test_an_input_that_cannot_be_shown_is_one_line(tmp_path, capsys, name, error):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'bad.mcap').write_bytes(b'nothing')
+    assert main(['view', str(tmp_path / name), '--port', '0', '--weights', 'light']) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert error in lines[0]
+
+
+def test_without_aiohttp_the_line_names_it(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith('rock_seg_ros.tools.view')]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'aiohttp', None)
+    assert main(['view', 'x']) == 1
+    assert capsys.readouterr().err == 'rock_seg view: missing dependency: aiohttp\n'
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_an_interrupt_ends_it_within_two_seconds_and_completes_the_recording(
+    demo_data, tmp_path, number, status
+):
+    command = ['view', demo_data / 'mars_drive', '--loop', '--weights', 'light', '--port', '0']
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'rock_seg_ros.tools', *command, '--record-folder', tmp_path / 'out'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+    )
+    try:
+        assert process.stdout is not None
+        (url,) = STARTED.match(process.stdout.readline()).groups()
+        asyncio.run(_watch_and_interrupt(url, process, number))
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - began < 2
+        assert (process.returncode, errors) == (status, '')
+    finally:
+        process.kill()
+        process.wait()
+    (path,) = (tmp_path / 'out').iterdir()
+    with Bag(path) as bag:
+        assert sum(topic.count for topic in bag.topics)
+
+
+async def _watch_and_interrupt(url, process, number):
+    """Watches until a result is recorded, then signals the process while still connected."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(f'{url}live') as socket:
+        await socket.send_json({'command': 'record'})
+        frames = 0
+        while frames < 2:
+            message = await socket.receive()
+            if message.type == aiohttp.WSMsgType.TEXT and 'sequence' in (
+                content := json.loads(message.data)
+            ):
+                frames += 'frame' in content and bool(content)
+                await socket.send_json({'ack': content['sequence']})
+        process.send_signal(number)
+        while (await socket.receive()).type not in (
+            aiohttp.WSMsgType.CLOSE,
+            aiohttp.WSMsgType.CLOSING,
+            aiohttp.WSMsgType.CLOSED,
+        ):
+            pass
