@@ -24,7 +24,7 @@ def test_elsewhere_a_new_token_is_made_each_time(host):
 
 def test_a_token_may_be_given_but_not_be_empty_elsewhere():
     assert Access('127.0.0.1', 'x').token == 'x'
-    with pytest.raises(UsageError, match='--token is empty; --host 0.0.0.0 needs one'):
+    with pytest.raises(UsageError, match=r'--token is empty; --host 0\.0\.0\.0 needs one'):
         Access('0.0.0.0', '')
 
 

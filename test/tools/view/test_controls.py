@@ -38,7 +38,7 @@ def test_threshold_0_stands_for_that_of_the_weights():
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), '1', None, [], True, -1])
 def test_a_value_that_is_not_legal_is_refused(value):
-    with pytest.raises(ValueError, match='^threshold is .*; legal is '):
+    with pytest.raises(ValueError, match=r'^threshold is .*; legal is '):
         change_setting(Settings(), 'threshold', value)
 
 
