@@ -8,7 +8,9 @@ import webbrowser
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.tools.main import UsageError
@@ -18,7 +20,9 @@ from rock_seg_ros.tools.network_options import (
     segmenter_of,
     settings_of,
 )
+from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options
 from rock_seg_ros.tools.view.access import Access, listen
+from rock_seg_ros.tools.view.controls import CONTROLS, read_setting
 from rock_seg_ros.tools.view.feed import Feed
 from rock_seg_ros.tools.view.footage import Camera, Footage, open_footage
 from rock_seg_ros.tools.view.server import serve
@@ -70,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--record-folder', type=Path, default=Path(), metavar='FOLDER',
         help='folder for the bags that the page records (default: the current folder)',
     )  # fmt: skip
+    add_scale_options(parser)
     add_track_option(parser)
     add_network_options(parser)
 
@@ -102,6 +107,7 @@ def make_source(arguments: argparse.Namespace, feed: Feed) -> Source:
         return NodeSource(feed, arguments.node, arguments.record_folder)
     settings = settings_of(arguments)
     segmenter = segmenter_of(arguments)
+    recorder = Recorder(arguments, segmenter)
     footage = _footage(arguments, segmenter)
     weights = arguments.weights or embedded_name(
         arguments.device, arguments.backend, arguments.precision
@@ -112,9 +118,20 @@ def make_source(arguments: argparse.Namespace, feed: Feed) -> Source:
         footage,
         settings,
         arguments.record_folder,
+        partial(_record, recorder, segmenter.card.threshold),
         ', '.join(about),
         arguments.loop,
     )
+
+
+def _record(recorder: Recorder, threshold: float, name: str, analysis: Analysis) -> dict[str, Any]:
+    """Returns the record of an image, with the settings that the page has changed."""
+    changed = {control.name: read_setting(analysis.settings, control.name) for control in CONTROLS}
+    changed['threshold'] = analysis.settings.threshold or threshold
+    settings = recorder.made_by['settings']
+    settings = settings | {key: value for key, value in changed.items() if key in settings}
+    record = recorder.record(name, analysis)
+    return {**record, 'made_by': {**recorder.made_by, 'settings': settings}}
 
 
 def _footage(arguments: argparse.Namespace, segmenter: Segmenter) -> Footage:

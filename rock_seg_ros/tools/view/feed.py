@@ -25,8 +25,7 @@ class Result:
     """The results for one image.
 
     Attributes:
-        record: Name and size of the image and its rocks, as `image_record` returns them; each rock
-            may also have its `diameter`, m.
+        record: Name and size of the image and its rocks, as `image_record` returns them.
         time: Time of the image, s.
         layer: Returns a layer by its name: 'image' or 'overlay', H×W×3 uint8 RGB; 'mask' or
             'confidence', H×W uint8. Returns None for a layer that the source does not have.
@@ -82,7 +81,7 @@ class Feed:
             for rock in result.record['rocks']:
                 points = self._tracks.setdefault(rock['id'], deque(maxlen=MAX_POINTS))
                 self._tracks.move_to_end(rock['id'])
-                points.append([round(result.time, 3), rock['area'], rock.get('diameter')])
+                points.append([round(result.time, 3), rock['area'], rock['diameter_mm']])
             while len(self._tracks) > MAX_TRACKS:
                 self._tracks.popitem(last=False)
             self.result = result
@@ -100,7 +99,7 @@ class Feed:
             return [sample for sample in self._samples if sample.number > after]
 
     def track(self, rock: int) -> Sequence[Sequence[float | None]]:
-        """Returns time (s), area (px) and diameter (m or None) of a rock, oldest first."""
+        """Returns time (s), area (px) and diameter (mm or None) of a rock, oldest first."""
         with self._lock:
             return list(self._tracks.get(rock, ()))
 

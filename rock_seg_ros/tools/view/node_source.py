@@ -7,6 +7,7 @@ nothing for a page that nobody has open.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import suppress
@@ -321,15 +322,16 @@ def read_rocks(rocks: PointCloud2 | None, polygons: PointCloud2 | None) -> list[
                 point['v'] - height / 2,
             )
         )
+        diameter, area = float(point['diameter']), int(point['area'])
         rock = {
             'id': int(point['id']),
             'class_id': int(point['class_id']),
             'score': round(float(point['score']), 4),
-            'area': int(point['area']),
+            'area': area,
             'bbox': [round(float(v)) for v in (*first, width, height)],
             'polygon': corners.tolist(),
+            'diameter': round(math.sqrt(4 * area / math.pi), 2),
+            'diameter_mm': round(1000 * diameter, 1) if math.isfinite(diameter) else None,
         }
-        if np.isfinite(point['diameter']):
-            rock['diameter'] = round(float(point['diameter']), 4)
         found.append(rock)
     return found

@@ -36,6 +36,8 @@ PAGES = {'/': 'index.html', '/view.css': 'view.css', '/view.js': 'view.js'}
 HEARTBEAT = 10.0  # s; a viewer that does not answer for half of it is disconnected
 MAX_COMMAND = 4096  # bytes
 SNAPSHOT_QUALITY = 95
+# What the page shows of a rock; a record has more.
+SHOWN = ('id', 'area', 'score', 'bbox', 'diameter', 'diameter_mm', 'long_axis_mm', 'short_axis_mm')
 SHUTDOWN_TIMEOUT = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -296,12 +298,14 @@ def _shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _compact(result: Result) -> dict[str, Any]:
-    """Returns the record with whole pixels, which is all that the page draws."""
+    """Returns what the page shows of a record, with polygons of whole pixels."""
     rocks = [
-        {**rock, 'polygon': np.rint(rock['polygon']).astype(int).tolist()}
+        {name: rock[name] for name in SHOWN if name in rock}
+        | {'polygon': np.rint(rock['polygon']).astype(int).tolist()}
         for rock in result.record['rocks']
     ]
-    return {**result.record, 'number': result.number, 'time': round(result.time, 3), 'rocks': rocks}
+    kept = {name: result.record[name] for name in ('image', 'width', 'height')}
+    return {**kept, 'number': result.number, 'time': round(result.time, 3), 'rocks': rocks}
 
 
 def _dumps(value: Any) -> str:

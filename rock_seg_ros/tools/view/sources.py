@@ -6,7 +6,6 @@ A source runs in its own thread and works only while somebody looks at it or rec
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -161,6 +160,7 @@ class LocalSource(Source):
         footage: Footage,
         settings: Settings,
         record_folder: Path,
+        record: Callable[[str, Analysis], dict[str, Any]] = image_record,
         network: str = '',
         loop: bool = False,
     ) -> None:
@@ -171,6 +171,7 @@ class LocalSource(Source):
             footage: Gives the images.
             settings: Settings of the analysis at the start.
             record_folder: Folder of the recordings.
+            record: Returns the record of an image from its name and its results.
             network: Description of the network for the page.
             loop: Whether to begin again at the end.
         """
@@ -179,6 +180,7 @@ class LocalSource(Source):
         self.line = ', '.join(filter(None, (footage.detail, network)))
         self._footage = footage
         self._settings = settings
+        self._record = record
         self._loop = loop
         self._steps = 0 if footage.moving else 1
         self._again = False  # whether the settings changed since the last image
@@ -315,7 +317,7 @@ class LocalSource(Source):
         started = time.monotonic()
         try:
             analysis = moment.analyse(settings)
-            record = self._record(moment, analysis)
+            record = self._record(moment.name, analysis)
         except _IMAGE_ERRORS as error:
             reason = first_line(error)
             self.problem = reason if moment.name in reason else f'{moment.name}: {reason}'
@@ -329,14 +331,6 @@ class LocalSource(Source):
             Result(record, moment.time, lambda name: layer_of(analysis, name)),
             self._footage.tracked and settings.track,
         )
-
-    @staticmethod
-    def _record(moment: Moment, analysis: Analysis) -> dict[str, Any]:
-        record = image_record(moment.name, analysis)
-        for rock, place in zip(record['rocks'], analysis.places, strict=True):
-            if math.isfinite(place.diameter):
-                rock['diameter'] = round(place.diameter, 4)
-        return record
 
 
 def layer_of(analysis: Analysis, name: str) -> Any:

@@ -5,7 +5,7 @@ from rock_seg_ros.tools.view.feed import MAX_POINTS, MAX_SAMPLES, MAX_TRACKS, Fe
 
 
 def result(time, *rocks):
-    listed = [{'id': number, 'area': area} for number, area in rocks]
+    listed = [{'id': number, 'area': area, 'diameter_mm': None} for number, area in rocks]
     return Result({'image': '', 'width': 1, 'height': 1, 'rocks': listed}, time, lambda _: None)
 
 

@@ -69,7 +69,7 @@ def test_layers_and_rocks_of_one_image_are_shown_together(source, camera):
     first, second = result.record['rocks']
     assert (first['area'], first['bbox'], first['class_id']) == (200, [8, 4, 20, 10], 1)
     assert [8.0, 4.0] in first['polygon']
-    assert 'diameter' not in first
+    assert (first['diameter'], first['diameter_mm']) == (15.96, None)
     assert second['bbox'] == [40, 30, 10, 12]
     assert (result.record['width'], result.record['height']) == (64, 48)
 
@@ -201,5 +201,5 @@ def test_rocks_without_their_polygons_have_a_box():
     (rock,) = read_rocks(SimpleNamespace(data=points.tobytes()), None)
     assert rock['bbox'] == [8, 17, 4, 6]
     assert rock['polygon'] == []
-    assert rock['diameter'] == 0.25
+    assert rock['diameter_mm'] == 250
     assert read_rocks(None, None) == []

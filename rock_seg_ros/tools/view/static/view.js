@@ -256,13 +256,17 @@ function makeRow(body) {
 }
 
 function isMetric(rock) {
-  return Number.isFinite(rock.diameter);
+  return Number.isFinite(rock.diameter_mm);
 }
 
-// In metres where they are known, otherwise of the disc with the area of the rock, in pixels.
+// In metres where they are known, otherwise in pixels.
 function diameter(rock) {
-  if (!isMetric(rock)) return `${Math.sqrt(4 * rock.area / Math.PI).toFixed(0)} px`;
-  return rock.diameter < 1 ? `${(rock.diameter * 100).toFixed(1)} cm` : `${rock.diameter.toFixed(2)} m`;
+  return isMetric(rock) ? length(rock.diameter_mm) : `${rock.diameter.toFixed(0)} px`;
+}
+
+function length(mm) {
+  if (mm < 100) return `${mm.toFixed(1)} mm`;
+  return mm < 1000 ? `${(mm / 10).toFixed(1)} cm` : `${(mm / 1000).toFixed(2)} m`;
 }
 
 function showRock(track) {
@@ -279,9 +283,11 @@ function showRock(track) {
 
 function facts(rock) {
   const [x, y, width, height] = rock.bbox;
+  const { long_axis_mm: long, short_axis_mm: short } = rock;
   return {
     Area: `${rock.area} px`,
     Diameter: diameter(rock),
+    ...(Number.isFinite(short) && { Axes: `${length(long)} × ${length(short)}` }),
     Score: rock.score.toFixed(2),
     'Bounding box': `${width} × ${height} px at ${x}, ${y}`,
   };
@@ -290,7 +296,7 @@ function facts(rock) {
 function showHistory(points) {
   const known = points.length > 0 && points.every((point) => point[2] !== null);
   byId('history-title').textContent = known ? 'Diameter over time' : 'Area over time';
-  const values = points.map((point) => (known ? point[2] * 100 : point[1]));
+  const values = points.map((point) => (known ? point[2] / 10 : point[1]));
   const seconds = points.length ? points[points.length - 1][0] - points[0][0] : 0;
   const unit = known ? 'cm' : 'px';
   byId('history-range').textContent = points.length > 1
