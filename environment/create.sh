@@ -38,18 +38,18 @@ install() {
 }
 
 build() {
-  local options=() pins=() locks=("$locked.txt") file
+  local options=() pins=() locks=("$here/lock/python.txt") file
   if [[ -n $distro ]]; then
     "$python" -c 'import rclpy' 2>/dev/null || fail "ROS $distro is sourced, but $python has no rclpy; name ROS's own with PYTHON=/usr/bin/python3"
     options+=(--system-site-packages)
   else
-    locks+=("$locked-ros.txt")
+    locks+=("$here/lock/ros.txt")
   fi
   "$python" -c 'import ensurepip' 2>/dev/null || fail "$python cannot make virtual environments: apt install python3-venv"
   [[ ! -e $venv || -e $venv/pyvenv.cfg ]] || fail "$venv is in the way: no virtual environment"
   rm -rf "$venv"
   "$python" -m venv "${options[@]}" "$venv"
-  if [[ $(uname -m) == x86_64 && -e $locked.txt ]]; then
+  if [[ $(uname -m) == x86_64 ]] && ((minor <= 13)); then
     for file in "${locks[@]}"; do
       pins+=(-r "$file")
     done
@@ -59,7 +59,7 @@ build() {
     install --require-hashes -r "$here/lock/setuptools.txt"
     install --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
   else
-    echo "No lock file for this Python on $(uname -m): what is installed is pinned, but not checked against hashes"
+    echo "No lock file for Python $major.$minor on $(uname -m): what is installed is pinned, but not checked against hashes"
     for file in requirements.txt requirements-extras.txt requirements-training.txt requirements-test.txt; do
       pins+=(-r "$here/$file")
     done
@@ -76,7 +76,6 @@ python=$("$python" -c 'import sys; print(sys._base_executable)' 2>/dev/null) &&
   fail "${PYTHON:-python3} is no Python; name one of 3.11 to 3.13 with PYTHON=..."
 refuse_python "$identity"
 read -r major minor _ <<<"$identity"
-locked=$here/lock/python$major.$minor
 key=$({ echo "$identity" "$distro" "$root" "$venv"; cat "$here"/requirements{-extras,-ros,-test,-training,}.txt "$here"/lock/[!d]*; } | sha256sum | cut -d' ' -f1)
 if [[ ${1:-} == --key ]]; then
   echo "$key"

@@ -11,19 +11,16 @@ requirements=(requirements.txt requirements-extras.txt requirements-training.txt
 lock() {
   local target=$1
   shift
-  uv pip compile --quiet --generate-hashes --no-header --no-annotate \
-    --python-version "$version" --python-platform x86_64-manylinux_2_28 --output-file "$target" "$@"
+  uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+    --output-file "lock/$target" "$@"
 }
 
-# Of no Python version in particular: what builds packages without a wheel, and the documentation.
-version=3.11
 grep '^setuptools==' requirements.txt >lock/setuptools.in
-lock lock/setuptools.txt lock/setuptools.in
+lock setuptools.txt --universal lock/setuptools.in
 rm lock/setuptools.in
-lock lock/docs.txt requirements-docs.txt "$@"
-for version in 3.11 3.12 3.13; do
-  lock "lock/python$version.txt" "${requirements[@]}" "$@"
-  # Only where no ROS is sourced, in the versions that the rest is in.
-  lock "lock/python$version-ros.txt" requirements-ros.txt --constraints "lock/python$version.txt" "$@"
-done
+lock docs.txt --universal requirements-docs.txt "$@"
+# One file for Python 3.11 to 3.13: markers name what only some of them need.
+lock python.txt --universal "${requirements[@]}" "$@"
+# Only where no ROS is sourced, in the versions that the rest is in.
+lock ros.txt --python-platform x86_64-manylinux_2_28 requirements-ros.txt --constraints lock/python.txt "$@"
 cat requirements{-extras,-ros,-test,-training,}.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256
