@@ -27,7 +27,9 @@ from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.image_io.depth import TRANSPORTS, decode_depth
 
 ALIVE = 1.0  # s; depth that has not come for longer is not waited for
-MOST_LINES = 50  # of what is set aside; some name numbers that a publisher may change each time
+MAX_LOGGED_REASONS = (
+    50  # of what is set aside; some name numbers that a publisher may change each time
+)
 
 
 class UnusableInput(ValueError):  # noqa: N818  (the image goes on without it)
@@ -185,7 +187,7 @@ class CameraGeometry:
 
     def _log_once(self, line: str, what: str) -> None:
         """Logs a line unless one of the same matter was logged."""
-        if what not in self._logged and len(self._logged) < MOST_LINES:
+        if what not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
             self._logged.add(what)
             self._node.get_logger().warning(line)
 

@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 WINDOW = 500
 PERCENTILES = (50, 95, 99)
-MOST_REASONS = 50  # that are counted apart; some name numbers that a publisher may change each time
+MAX_REASONS = 50  # that are counted apart; some name numbers that a publisher may change each time
 OTHER_REASONS = 'other reasons'
 OF_THIS_CLOCK = 3600.0  # s; stamps farther from now are of another clock
 
@@ -25,7 +25,7 @@ def format_age(age: float) -> str:
 
 
 def _count(counter: Counter[str], reason: str) -> None:
-    full = reason not in counter and len(counter) >= MOST_REASONS
+    full = reason not in counter and len(counter) >= MAX_REASONS
     counter[OTHER_REASONS if full else reason] += 1
 
 

@@ -19,7 +19,7 @@ from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.target import TargetRule
 from rock_seg_ros.perception.image_io.bit_depth import CHOICES as SIGNIFICANT_BITS
-from rock_seg_ros.perception.image_io.decoding import LARGEST_SIDE
+from rock_seg_ros.perception.image_io.decoding import MAX_SIDE
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import BACKENDS, PRECISIONS
@@ -112,24 +112,24 @@ class Parameters:
         "Width of the network's input, px; 0 = the width of the image, enlarged where the "
         'weights require it.',
         0,
-        LARGEST_SIDE,
+        MAX_SIDE,
     )
     input_height: int = _parameter(
         0,
         "Height of the network's input, px; 0 = the height of the image, enlarged where the "
         'weights require it.',
         0,
-        LARGEST_SIDE,
+        MAX_SIDE,
     )
     tile: int = _parameter(
         0,
         'Tile size for images that are larger than this, px; 0 = no tiling. Tiles need less '
         'memory and more time.',
         0,
-        LARGEST_SIDE,
+        MAX_SIDE,
     )
     tile_overlap: int = _parameter(
-        256, 'Minimum overlap of neighbouring tiles, px; at most half of tile.', 0, LARGEST_SIDE
+        256, 'Minimum overlap of neighbouring tiles, px; at most half of tile.', 0, MAX_SIDE
     )
     image_topics: tuple[str, ...] = _parameter(
         (),

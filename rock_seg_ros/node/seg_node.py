@@ -48,10 +48,10 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 
 Loader = Callable[[Parameters], Segmenter]
 WARM_WIDTH, WARM_HEIGHT = 640, 480
-STILL_LOADING = 5.0  # s, from one line in the log that says so to the next
-LONGEST_LOAD = 600.0  # s
-LONGEST_WORK = 60.0  # s that deactivate waits for the images in work
-LONGEST_FAREWELL = 1.0  # s that the end of the node waits for them
+LOAD_LOG_INTERVAL = 5.0  # s, from one line in the log that says so to the next
+LOAD_TIMEOUT = 600.0  # s
+DEACTIVATE_TIMEOUT = 60.0  # s that deactivate waits for the images in work
+SHUTDOWN_TIMEOUT = 1.0  # s that the end of the node waits for them
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
@@ -219,7 +219,7 @@ class SegNode(AsyncLifecycleNode):
         """Ends the worker before the node's handles go; waits for it a moment at most."""
         self._unsubscribe()
         if self._worker is not None:
-            self._count_lost(self._worker, self._worker.stop(LONGEST_FAREWELL))
+            self._count_lost(self._worker, self._worker.stop(SHUTDOWN_TIMEOUT))
             self._worker = None
         super().destroy_node()
 
@@ -271,7 +271,9 @@ class SegNode(AsyncLifecycleNode):
         self._unsubscribe()
         worker, self._worker = self._worker, None
         if worker is not None:
-            left = await self.run_in_thread(lambda: worker.stop(LONGEST_WORK), 'end of worker')
+            left = await self.run_in_thread(
+                lambda: worker.stop(DEACTIVATE_TIMEOUT), 'end of worker'
+            )
             self._count_lost(worker, left)
         for camera in self._cameras:
             camera.let_go()
@@ -377,13 +379,13 @@ class SegNode(AsyncLifecycleNode):
 
         def remind() -> None:
             seconds = time.monotonic() - began
-            if seconds < LONGEST_LOAD:
+            if seconds < LOAD_TIMEOUT:
                 log.info(f'still loading {what}, {seconds:.0f} s so far')
             elif not loaded.done():
                 loaded.set_exception(TimeoutError(f'loading {what} took over {seconds:.0f} s'))
 
         timer = self.create_timer(
-            STILL_LOADING, remind, callback_group=self.reentrant_group, clock=self._steady
+            LOAD_LOG_INTERVAL, remind, callback_group=self.reentrant_group, clock=self._steady
         )
         self._loading = what, began
         try:

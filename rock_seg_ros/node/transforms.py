@@ -23,9 +23,9 @@ except ImportError:
     tf2_ros = None
 
 
-LEAST_HEIGHT = 1e-3  # m, of a camera above the ground
+MIN_HEIGHT = 1e-3  # m, of a camera above the ground
 ALIVE = 1.0  # s; TF that is farther behind an image is not waited for
-LOOK_AGAIN = 0.005  # s
+POLL_INTERVAL = 0.005  # s
 
 
 class CameraTransforms:
@@ -75,7 +75,7 @@ class CameraTransforms:
             set_aside(f'ground: {type(error).__name__} of {self._base}')
             return None
         plane = plane_of(found.transform)
-        if plane.offset < LEAST_HEIGHT:
+        if plane.offset < MIN_HEIGHT:
             set_aside(f'ground: camera not above {self._base}')
             return None
         return plane
@@ -106,7 +106,7 @@ class CameraTransforms:
                 if time.monotonic() >= deadline or not goes_on() or not self._comes(header):
                     set_aside(f'pose: {type(error).__name__} in {self._fixed}')
                     return None
-                time.sleep(LOOK_AGAIN)
+                time.sleep(POLL_INTERVAL)
             else:
                 return pose_of(found.transform)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
-ASK_AGAIN = 0.2
-MOST_UNRESTED = 50  # works
+POLL_INTERVAL = 0.2
+MAX_BATCHES_BEFORE_IDLE_TASK = 50  # works
 NEVER = float('-inf')
 
 
@@ -59,7 +59,7 @@ class Mailbox(Generic[Item]):
                 ready = [sender for sender in due if due[sender] <= 0]
                 if ready:
                     return self._take(ready, now)
-                self._changed.wait(min(*due.values(), ASK_AGAIN) if due else None)
+                self._changed.wait(min(*due.values(), POLL_INTERVAL) if due else None)
             return []
 
     def _take(self, ready: list[int], now: float) -> list[Item]:
@@ -140,6 +140,6 @@ class Worker(Generic[Item]):
             self._work(items)
             self.in_hand = []
             unrested += 1
-            if self.mailbox.is_idle or unrested == MOST_UNRESTED:
+            if self.mailbox.is_idle or unrested == MAX_BATCHES_BEFORE_IDLE_TASK:
                 self._rest()
                 unrested = 0

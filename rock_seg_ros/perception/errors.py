@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-LONGEST = 400  # characters of a line
+MAX_LENGTH = 400  # characters of a line
 
 
 def printable(line: str) -> str:
     """Returns a line fit for a terminal and a log.
 
     Returns:
-        At most `LONGEST` characters, as `visible` has them: of a longer line its beginning and its
-        end, where file and reason are.
+        At most `MAX_LENGTH` characters, made visible by `visible`. A longer line is reduced to its
+        beginning and its end, which name the file and the reason.
     """
-    if len(line) > LONGEST:
-        half = LONGEST // 2
+    if len(line) > MAX_LENGTH:
+        half = MAX_LENGTH // 2
         line = f'{line[: half - 1]} … {line[2 - half :]}'
     return visible(line)
 

@@ -7,10 +7,10 @@ import os
 import stat
 from pathlib import Path
 
-LARGEST = 2**29  # bytes; COCO's own largest label file has 448 MiB
+MAX_FILE_BYTES = 2**29  # bytes; COCO's own largest label file has 448 MiB
 
 
-def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
+def read_file(path: str | os.PathLike[str], most: int = MAX_FILE_BYTES) -> bytes:
     """Reads a regular file; a pipe or a device, which might never end, is not even opened.
 
     Args:

@@ -568,7 +568,7 @@ def test_everything_else_is_answered_while_the_weights_are_loaded(bench, slow_lo
 def test_what_is_loaded_is_logged_at_once_and_that_it_still_is_after_a_while(
     bench, slow_load, capfd, monkeypatch
 ):
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.STILL_LOADING', 0.2)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_LOG_INTERVAL', 0.2)
     bench.start(load=slow_load.load, weights='w.safetensors')
     told = []
 
@@ -583,8 +583,8 @@ def test_what_is_loaded_is_logged_at_once_and_that_it_still_is_after_a_while(
 
 
 def test_weights_that_never_finish_loading_fail_configure(bench, slow_load, monkeypatch):
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.STILL_LOADING', 0.1)
-    monkeypatch.setattr('rock_seg_ros.node.seg_node.LONGEST_LOAD', 0.2)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_LOG_INTERVAL', 0.1)
+    monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_TIMEOUT', 0.2)
     bench.start(load=slow_load.load, weights='w.onnx')
     assert 'loading weights w.onnx for device auto took over 0 s' in error_told(bench).message
     assert bench.get_state() == 'unconfigured'

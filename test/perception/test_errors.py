@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from rock_seg_ros.perception.errors import LONGEST, all_lines, first_line, printable
+from rock_seg_ros.perception.errors import MAX_LENGTH, all_lines, first_line, printable
 
 
 def test_the_first_line_of_an_error_is_told_or_else_its_name() -> None:
@@ -15,14 +15,14 @@ def test_the_first_line_of_an_error_is_told_or_else_its_name() -> None:
 
 def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
     line = printable(f'weights.pth: {"x" * 10**6}: is no number')
-    assert len(line) == LONGEST
+    assert len(line) == MAX_LENGTH
     assert line.startswith('weights.pth: xxx')
     assert line.endswith('xxx: is no number')
     assert first_line(ValueError('y' * 10**6)) == printable('y' * 10**6)
 
 
 def test_a_line_of_the_greatest_length_is_left_as_it_is() -> None:
-    assert printable('z' * LONGEST) == 'z' * LONGEST
+    assert printable('z' * MAX_LENGTH) == 'z' * MAX_LENGTH
     assert printable('größe 480×640 “石”') == 'größe 480×640 “石”'
 
 
@@ -34,5 +34,5 @@ def test_a_character_that_steers_a_terminal_is_replaced(character: str) -> None:
 def test_each_line_of_an_error_of_several_is_cut_by_itself() -> None:
     told = all_lines(ValueError(f'a.png: \x1b\nb.png: {"x" * 10**5}')).splitlines()
     assert told[0] == 'a.png: ?'
-    assert len(told[1]) == LONGEST
+    assert len(told[1]) == MAX_LENGTH
     assert all_lines(KeyboardInterrupt()) == 'KeyboardInterrupt'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rock_seg_ros.perception.files import LARGEST, read_file
+from rock_seg_ros.perception.files import MAX_FILE_BYTES, read_file
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused_by_its_size(tmp_path: Path) -> None:
     with (tmp_path / 'a').open('wb') as file:
-        file.truncate(LARGEST + 1)  # takes no room
+        file.truncate(MAX_FILE_BYTES + 1)  # takes no room
     with pytest.raises(OSError, match='a: has 536870913 bytes; 536870912 are the most'):
         read_file(tmp_path / 'a')
     with pytest.raises(OSError, match='a: has 536870913 bytes; 100 are the most'):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rock_seg_ros.perception.errors import LONGEST
+from rock_seg_ros.perception.errors import MAX_LENGTH
 
 CONFIG = Path(__file__).parents[2] / 'config'
 STRANGE = f'no\x1b[31m{"where" * 200}'
@@ -41,4 +41,4 @@ def test_an_error_is_short_and_has_no_control_characters(
     assert name == f'training.{command}'
     assert message.isprintable()
     assert 'wherewhere' in message
-    assert len(message) <= LONGEST
+    assert len(message) <= MAX_LENGTH

@@ -23,9 +23,9 @@ from rock_seg_ros.perception.files import read_file
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.tiff import Tiff
 
-LARGEST_SIDE = 16384  # px
+MAX_SIDE = 16384  # px
 MAX_PIXELS = 100_000_000
-LARGEST_FILE = 2**31  # bytes; more than an image within the limits needs
+MAX_FILE_BYTES = 2**31  # bytes; more than an image within the limits needs
 
 OPENCV_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'PPM')
 # Format → Pillow's module that reads it, and Pillow's name of the library that it needs.
@@ -129,10 +129,10 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         max_pixels: Most pixels.
 
     Raises:
-        ImageTooLargeError: It has more pixels, or a side of more than `LARGEST_SIDE` px.
+        ImageTooLargeError: It has more pixels, or a side of more than `MAX_SIDE` px.
     """
-    if max(width, height) > LARGEST_SIDE:
-        raise ImageTooLargeError(f'{width}×{height}, a side has at most {LARGEST_SIDE} px')
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLargeError(f'{width}×{height}, a side has at most {MAX_SIDE} px')
     if width * height > max_pixels:
         raise ImageTooLargeError(f'{width}×{height}, max_pixels is {max_pixels}')
 
@@ -189,7 +189,7 @@ def read_rgb(
         OSError: The file cannot be read.
     """
     try:
-        return decode_rgb(read_file(path, LARGEST_FILE), depth=depth, max_pixels=max_pixels)
+        return decode_rgb(read_file(path, MAX_FILE_BYTES), depth=depth, max_pixels=max_pixels)
     except ImageError as error:
         raise type(error)(f'{path}: {error}') from None
 
@@ -202,7 +202,7 @@ def read_grey(path: str | os.PathLike[str]) -> NDArray[Any]:
         OSError: The file cannot be read, or is no regular file.
     """
     try:
-        return decode_labels(read_file(path, LARGEST_FILE))
+        return decode_labels(read_file(path, MAX_FILE_BYTES))
     except ImageError as error:
         raise type(error)(f'{path}: {error}') from None
 

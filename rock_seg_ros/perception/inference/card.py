@@ -15,9 +15,9 @@ FORMAT_VERSION = 1
 ARCHITECTURE = 'deeplabv3_resnet50'
 ACTIVATIONS = ('softmax', 'sigmoid')
 RIM = 'rim'
-LONGEST = 2**24  # characters of a card
+MAX_CARD_LENGTH = 2**24  # characters of a card
 FLOAT32_MAX = 3.4e38  # what is larger is infinite to the network
-SMALLEST_STD, SMALLEST_RANGE = 1e-9, 1e-9  # what is smaller makes numbers that are not finite
+MIN_STD, MIN_RANGE = 1e-9, 1e-9  # what is smaller makes numbers that are not finite
 
 
 class CardError(ValueError):
@@ -83,7 +83,7 @@ class Card:
         _check('threshold', self.threshold, 'between 0 and 1', _is_number(self.threshold, 0, 1))
         means = _are(self.mean, _is_number, 3)
         _check('mean', self.mean, 'three numbers', means)
-        stds = _are(self.std, lambda n: _is_number(n, SMALLEST_STD), 3)
+        stds = _are(self.std, lambda n: _is_number(n, MIN_STD), 3)
         _check('std', self.std, 'three numbers above 0', stds)
         sizes = _are(self.training_size, _is_whole, 2)
         _check('training_size', self.training_size, 'width and height', sizes)
@@ -94,7 +94,7 @@ class Card:
         for name, value in self.metrics.items():
             _check(f'metrics of {name}', value, 'a number', _is_number(value))
         for name, pair in self.activation_ranges.items():
-            ordered = _are(pair, _is_number, 2) and pair[1] - pair[0] >= SMALLEST_RANGE
+            ordered = _are(pair, _is_number, 2) and pair[1] - pair[0] >= MIN_RANGE
             _check(f'activation_ranges of {name}', pair, '[low, high]', ordered)
 
     def _check_classes(self) -> None:
@@ -176,8 +176,8 @@ def read_object(text: str) -> dict[str, Any]:
     Raises:
         CardError: The text is too long, or no JSON object, or holds what is no Unicode.
     """
-    if len(text) > LONGEST:
-        raise CardError(f'the card has {len(text)} characters; {LONGEST} are the most')
+    if len(text) > MAX_CARD_LENGTH:
+        raise CardError(f'the card has {len(text)} characters; {MAX_CARD_LENGTH} are the most')
     try:
         values = json.loads(text)
         json.dumps(values, ensure_ascii=False).encode()

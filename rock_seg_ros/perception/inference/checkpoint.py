@@ -18,8 +18,8 @@ from rock_seg_ros.perception.files import read_file
 from rock_seg_ros.perception.inference.card import ARCHITECTURE, FORMAT_VERSION, Card, read_object
 from rock_seg_ros.perception.inference.networks import NETWORKS
 
-LARGEST = 2**31  # bytes of a weights file, packed or not
-LARGEST_CARD = 2**24  # bytes
+MAX_FILE_BYTES = 2**31  # bytes of a weights file, packed or not
+MAX_CARD_BYTES = 2**24  # bytes
 LAST_LAYERS = {'classifier.4.weight': 'none', 'classifier.score.weight': 'skip'}  # → decoder
 PARTS = ('backbone', 'classifier', 'aux_classifier')
 WRAPPERS = {'module', '_orig_mod', 'model', 'net'}  # of distributed, compiled, trained networks
@@ -63,7 +63,7 @@ def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
     card_file = file.with_suffix('.json')
     if card_file.exists() or card_file.is_symlink():
         try:
-            described = read_file(card_file, LARGEST_CARD).decode()
+            described = read_file(card_file, MAX_CARD_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f'its card cannot be read: {first_line(error)}') from None
     elif isinstance(loaded, dict) and isinstance(loaded.get('card'), str):
@@ -100,8 +100,8 @@ def _check_archive(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     size = sum(entry.file_size for entry in entries)
-    if size > LARGEST:
-        raise ArchiveError(f'unpacks to {size} bytes; {LARGEST} are the most')
+    if size > MAX_FILE_BYTES:
+        raise ArchiveError(f'unpacks to {size} bytes; {MAX_FILE_BYTES} are the most')
     if any(entry.filename.endswith('/constants.pkl') for entry in entries):
         raise ArchiveError('is a TorchScript program; save its state_dict() instead')
 

@@ -21,7 +21,7 @@ from rock_seg_ros.perception.inference.preparation import Normalization
 from rock_seg_ros.perception.inference.scoring import Scorer
 
 Shape = tuple[int, int, int]  # batch, height, width
-MOST_GRAPHS = 16
+MAX_GRAPHS = 16
 WARM_UP_RUNS = 3
 CAPTURING = Lock()  # PyTorch allows one capture at a time in a process
 
@@ -134,7 +134,7 @@ class CudaPipeline:
             if not isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             _say_no_graph(shape, error)
-        if len(self._graphs) > MOST_GRAPHS:
+        if len(self._graphs) > MAX_GRAPHS:
             self._graphs.popitem(last=False)
 
     def catch_up(self) -> None:

@@ -9,15 +9,17 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.card import Card
 
-MOST_ENLARGED = 2.0
-MOST_PIXELS = 3840 * 2160  # of an enlarged image; a thin one would cost the network gigabytes
+MAX_ENLARGEMENT = 2.0
+MAX_NETWORK_PIXELS = (
+    3840 * 2160
+)  # of an enlarged image; a thin one would cost the network gigabytes
 
 
 def enlargement(height: int, width: int, card: Card) -> float:
     """Returns by how much an image is enlarged for the network of a card, 1 to 2."""
     wanted = card.smallest_side / min(height, width)
-    room = (MOST_PIXELS / (height * width)) ** 0.5
-    return min(MOST_ENLARGED, max(1.0, min(wanted, room)))
+    room = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
+    return min(MAX_ENLARGEMENT, max(1.0, min(wanted, room)))
 
 
 class Scorer:

@@ -33,7 +33,7 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
     'openvino': OpenVinoBackend,
 }
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
-SMALLEST_SIDE = 32
+MIN_INPUT_SIDE = 32
 CAPTURE_AFTER = 3  # for folders, videos and bags, where the next image waits anyway
 
 
@@ -337,9 +337,9 @@ def _check_arguments(
         raise ValueError(f'output_stride must be one of 0, {legal}, not {output_stride}')
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {", ".join(PRESETS)}, not {preset!r}')
-    if any(side and side < SMALLEST_SIDE for side in input_size):
+    if any(side and side < MIN_INPUT_SIDE for side in input_size):
         raise ValueError(
-            f'input width and height must be 0 or at least {SMALLEST_SIDE} px, not {input_size}'
+            f'input width and height must be 0 or at least {MIN_INPUT_SIDE} px, not {input_size}'
         )
     if tile and any(input_size):
         raise ValueError(f'tile must be 0 where the input size is {input_size}, not {tile}')

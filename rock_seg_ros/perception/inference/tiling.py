@@ -21,7 +21,7 @@ from rock_seg_ros.perception.inference.pipeline import Classified, Pixels, read_
 from rock_seg_ros.perception.inference.preparation import Preparation
 from rock_seg_ros.perception.inference.scoring import Scorer, enlargement, resize
 
-SMALLEST_TILE = 128  # of smaller ones half could be less than a step of the grid
+MIN_TILE = 128  # of smaller ones half could be less than a step of the grid
 STRIDES = (4, 8, 16, 32)  # of what the parts of the networks give
 
 
@@ -46,8 +46,8 @@ Part = Callable[[Span, Span], Tensor]
 
 def check_tiling(tile: int, overlap: int) -> None:
     """Raises ValueError if tiles of `tile` px cannot overlap by `overlap` px; tile 0 is none."""
-    if tile and tile < SMALLEST_TILE:
-        raise ValueError(f'tile must be 0 or at least {SMALLEST_TILE} px, not {tile}')
+    if tile and tile < MIN_TILE:
+        raise ValueError(f'tile must be 0 or at least {MIN_TILE} px, not {tile}')
     if tile and not 0 <= overlap <= tile // 2:
         raise ValueError(
             f'tile_overlap must be 0 to {tile // 2} px (half of tile {tile}), not {overlap}'
@@ -122,7 +122,7 @@ def tiles_along(length: int, tile: int, overlap: int, grid: int) -> list[Span]:
 
     Args:
         length: Of the side, px.
-        tile: Largest length of a tile, px, at least `SMALLEST_TILE`.
+        tile: Largest length of a tile, px, at least `MIN_TILE`.
         overlap: Least overlap of neighbours, px, at most half of `tile`.
         grid: Tiles start and are cut at multiples of it, px: the coarsest stride of the network.
 

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from rock_seg_ros.perception.errors import first_line, printable
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.checkpoint import LARGEST, read_checkpoint
+from rock_seg_ros.perception.inference.checkpoint import MAX_FILE_BYTES, read_checkpoint
 from rock_seg_ros.perception.writing import write_beside
 
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
-LEAST_INT8 = 32768  # numbers of a tensor; smaller ones save little space and lose most
+MIN_INT8_NUMBERS = 32768  # numbers of a tensor; smaller ones save little space and lose most
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MOST_NUMBERS = 2**28  # of a network; DeepLabV3-ResNet50 has 4e7
+MAX_NUMBERS = 2**28  # of a network; DeepLabV3-ResNet50 has 4e7
 FOREIGN = {  # how a file begins → what it is instead of weights
     **dict.fromkeys(
         (b'<!doctype', b'<html', b'<head', b'<?xml'),
@@ -142,8 +142,8 @@ def _check_file(file: Path) -> None:
     if not file.is_file():
         raise ValueError('is no regular file')
     size = file.stat().st_size
-    if size > LARGEST:
-        raise ValueError(f'has {size} bytes; {LARGEST} are the most')
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f'has {size} bytes; {MAX_FILE_BYTES} are the most')
     with file.open('rb') as opened:
         start = opened.read(200).lstrip().lower()
     for beginning, what in FOREIGN.items():
@@ -168,8 +168,8 @@ def _usable(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_count(tensors: Mapping[str, Tensor]) -> None:
     """Raises ValueError where tensors claim to hold more than a network does, as views may."""
     count = sum(tensor.numel() for tensor in tensors.values())
-    if count > MOST_NUMBERS:
-        raise ValueError(f'holds {count} numbers; {MOST_NUMBERS} are the most')
+    if count > MAX_NUMBERS:
+        raise ValueError(f'holds {count} numbers; {MAX_NUMBERS} are the most')
 
 
 def save_weights(
@@ -193,7 +193,7 @@ def save_weights(
         tensor = tensor.detach().cpu().float().contiguous()
         if tensor.ndim < 2:
             stored[name] = tensor
-        elif int8 and tensor.numel() >= LEAST_INT8 and tensor.shape[1] > 1:
+        elif int8 and tensor.numel() >= MIN_INT8_NUMBERS and tensor.shape[1] > 1:
             scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
             shaped = scale.view(-1, *[1] * (tensor.ndim - 1))
             stored[name] = (tensor / shaped).round().to(torch.int8)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 RIM_SHARE = 0.002  # a tenth of it would cut boulders at lone pixels of rim
 CELLS = 400  # on the shorter side of the image, about: finer cells find smaller stones
-SMALLEST_CELL = 2
+MIN_CELL = 2
 LEVELS = np.linspace(0.9, 0.1, 8)
 FULL_DEPTH = 4.0  # cells
 SOFTNESS = 0.9  # cells
@@ -43,7 +43,7 @@ def cut_apart(
     Returns:
         H×W: the rock without the pixels of the cuts; 8-connected parts are rocks.
     """
-    side = max(SMALLEST_CELL, round(min(rock.shape) / CELLS))
+    side = max(MIN_CELL, round(min(rock.shape) / CELLS))
     share = _shrink(rock, side)
     heaps = _heaps(share, _shrink(rim, side))
     relief = _relief((heaps > 0) & (share > 127), _shrink(confidence, side))
@@ -68,7 +68,7 @@ def cut_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> NDAr
     Returns:
         H×W: the rock without the pixels of the cuts, one pixel wide; 8-connected parts are rocks.
     """
-    side = max(SMALLEST_CELL, round(min(rock.shape) / CELLS))
+    side = max(MIN_CELL, round(min(rock.shape) / CELLS))
     body: NDArray[Any] = cv2.inRange(_shrink(rock, side), 128, 255)
     sure = _shrink(confidence, side)
     depth = np.minimum(_depth(body), len(body))  # without an edge it has no end

@@ -22,8 +22,8 @@ MIN_IOU = 0.1  # a rock half hidden, or cut in four, is still the same
 FLAT = 1.0  # standard deviation of an image in which no motion can be seen, grey values
 SURE = 0.9  # correlation of aligned images from which the flow is trusted at once
 CUT = 0.5  # below it they show different scenes
-LEAST_SIDE = 16  # of an image that motion can be found in, px
-MOST_MISSED = 1000
+MIN_SIDE = 16  # of an image that motion can be found in, px
+MAX_MISSED_ROCKS = 1000
 REACH = 2  # lengths of the image; what is farther out of view is forgotten
 
 
@@ -148,7 +148,7 @@ class Tracker:
         missed = np.minimum(known.missed, self._time)
         keep = self._time - missed < self._memory
         keep[partners[partners >= 0]] = False
-        keep[np.flatnonzero(keep)[MOST_MISSED:]] = False
+        keep[np.flatnonzero(keep)[MAX_MISSED_ROCKS:]] = False
         rows = np.cumsum(keep) - 1
         of = keep[known.rows]
         return _Known(known.ids[keep], missed[keep], known.points[:, of], rows[known.rows[of]])
@@ -174,7 +174,7 @@ def find_motion(
     Returns:
         H×W×2, x and y to be added, px; None where the images do not show the same scene.
     """
-    if min(old.shape) < LEAST_SIDE:
+    if min(old.shape) < MIN_SIDE:
         return _no_motion(old)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow, agreement = None, -1.0

@@ -267,7 +267,7 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, name):
 
 def test_a_file_too_large_for_any_image_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / 'a.png').open('wb') as file:
-        file.truncate(decoding.LARGEST_FILE + 1)  # sparse
+        file.truncate(decoding.MAX_FILE_BYTES + 1)  # sparse
     with pytest.raises(OSError, match=r'a\.png: has \d+ bytes'):
         read_rgb(tmp_path / 'a.png')
 

@@ -16,7 +16,7 @@ from rock_seg_ros.perception.inference.backends.torch_backend import TorchBacken
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.cuda_pipeline import (
     CAPTURING,
-    MOST_GRAPHS,
+    MAX_GRAPHS,
     CudaPipeline,
     DeviceWay,
 )
@@ -162,7 +162,7 @@ def test_a_capture_that_fails_costs_no_other_graph(
     uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
-    for width in range(1, MOST_GRAPHS + 1):
+    for width in range(1, MAX_GRAPHS + 1):
         uncaptured.warm(1, 32, width)
     kept = list(uncaptured._graphs)
 
@@ -291,6 +291,6 @@ def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
         assert list(pipeline._graphs) == [(1, *small_image.shape[:2])]
         (captured,) = pipeline.run([small_image], 0.5)
         assert (eager.class_ids == captured.class_ids).mean() > 0.99
-        for width in range(64, 64 + 8 * MOST_GRAPHS, 8):
+        for width in range(64, 64 + 8 * MAX_GRAPHS, 8):
             pipeline.warm(1, 64, width)
-        assert len(pipeline._graphs) == MOST_GRAPHS
+        assert len(pipeline._graphs) == MAX_GRAPHS

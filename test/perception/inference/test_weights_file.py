@@ -24,7 +24,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build, load_state, restore
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.weights_file import (
-    LARGEST,
+    MAX_FILE_BYTES,
     Weights,
     WeightsError,
     embedded_name,
@@ -534,8 +534,8 @@ def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refu
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f'w{suffix}'
     with file.open('wb') as sparse:
-        sparse.truncate(LARGEST + 1)
-    assert f'has {LARGEST + 1} bytes' in refused(file)
+        sparse.truncate(MAX_FILE_BYTES + 1)
+    assert f'has {MAX_FILE_BYTES + 1} bytes' in refused(file)
 
 
 def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directory(
@@ -550,7 +550,7 @@ def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directo
             packed.writestr(name, small.read(name))
         packed.writestr('small/data/9', bytes(2**22))
     assert load_weights(tmp_path / 'w.pth').state.keys() == plain(2).keys()
-    monkeypatch.setattr('rock_seg_ros.perception.inference.checkpoint.LARGEST', 2**21)
+    monkeypatch.setattr('rock_seg_ros.perception.inference.checkpoint.MAX_FILE_BYTES', 2**21)
     assert (tmp_path / 'w.pth').stat().st_size < 2**16
     monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was unpacked'))
     assert 'bytes; 2097152 are the most' in refused(tmp_path / 'w.pth')

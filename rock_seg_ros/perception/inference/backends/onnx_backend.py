@@ -26,13 +26,13 @@ from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
 INPUT = 'images'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
-LONGEST_RUN = 60.0  # s
+RUN_TIMEOUT = 60.0  # s
 # s. DeepLabV3 opens in seconds. A graph can keep ONNX Runtime busy for hours, since constants are
 # computed while it is opened. A node opens a file up to three times within its limit for loading.
-LONGEST_OPENING = 120.0
-LONGEST_BUILD = 600.0  # s, of a TensorRT engine; a Jetson needs minutes
+OPEN_TIMEOUT = 120.0
+BUILD_TIMEOUT = 600.0  # s, of a TensorRT engine; a Jetson needs minutes
 SMALL = 64  # px, of the image that a graph is tried out on
-MOST_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
+MAX_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
 Provider = tuple[str, dict[str, Any]]
 
 
@@ -53,7 +53,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _open_session(file: Path, options: Any, limit: float | None = None, **arguments: Any) -> Any:
-    """Opens a graph, and waits for that no longer than `limit` s (None = `LONGEST_OPENING`).
+    """Opens a graph, and waits for that no longer than `limit` s (None = `OPEN_TIMEOUT`).
 
     Opening cannot be interrupted. The thread of a graph that takes longer is abandoned: it goes on
     computing, and keeps its memory, until the graph is open or the process ends.
@@ -73,7 +73,7 @@ def _open_session(file: Path, options: Any, limit: float | None = None, **argume
             session.set_exception(error)
 
     threading.Thread(target=open_graph, name='open ONNX graph', daemon=True).start()
-    limit = LONGEST_OPENING if limit is None else limit
+    limit = OPEN_TIMEOUT if limit is None else limit
     try:
         return session.result(limit)
     except TimeoutError:
@@ -234,7 +234,7 @@ class OnnxBackend:
             raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
 
     def _run(
-        self, session: Any, images: Tensor, result: Tensor, limit: float = LONGEST_RUN
+        self, session: Any, images: Tensor, result: Tensor, limit: float = RUN_TIMEOUT
     ) -> None:
         import onnxruntime
 
@@ -283,10 +283,10 @@ class OnnxBackend:
         with self._building:
             session = self._open(self._providers, folder)
             images = torch.zeros(shape, device=self.device)
-            self._run(session, images, self._room(shape), LONGEST_BUILD)
+            self._run(session, images, self._room(shape), BUILD_TIMEOUT)
         with self._changing:
             self._engines[shape] = session
-            if len(self._engines) > MOST_ENGINES:
+            if len(self._engines) > MAX_ENGINES:
                 forgotten, _ = self._engines.popitem(last=False)
                 self._begun.discard(forgotten)
         return session
@@ -314,7 +314,7 @@ class OnnxBackend:
         providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
             # Its fallback would be to another provider without these options, such as the device.
-            limit = LONGEST_BUILD if names[0] == TENSORRT else None
+            limit = BUILD_TIMEOUT if names[0] == TENSORRT else None
             session = _open_session(
                 self._file, options, limit, providers=providers, enable_fallback=0
             )

@@ -18,7 +18,7 @@ from rock_seg_ros.perception.inference.backends import onnx_backend
 from rock_seg_ros.perception.inference.backends.onnx_backend import (
     CPU,
     CUDA,
-    MOST_ENGINES,
+    MAX_ENGINES,
     TENSORRT,
     OnnxBackend,
     choose_providers,
@@ -189,13 +189,13 @@ def test_an_engine_may_take_longer_to_build_than_a_graph_to_open_or_to_run(
         limits.append(seconds)
         return SimpleNamespace(start=lambda: None, cancel=lambda: None)
 
-    monkeypatch.setattr(onnx_backend, 'LONGEST_OPENING', 0.01)
+    monkeypatch.setattr(onnx_backend, 'OPEN_TIMEOUT', 0.01)
     tensorrt.go.clear()
     opening = threading.Timer(0.1, tensorrt.go.set)
     opening.start()
     monkeypatch.setattr(onnx_backend.threading, 'Timer', timer)
     assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
-    assert limits == [onnx_backend.LONGEST_BUILD, onnx_backend.LONGEST_RUN]
+    assert limits == [onnx_backend.BUILD_TIMEOUT, onnx_backend.RUN_TIMEOUT]
 
 
 def test_images_of_a_new_shape_do_not_wait_until_its_engine_is_built(
@@ -229,12 +229,12 @@ def test_a_shape_whose_engine_cannot_be_built_is_worked_on_without_it(
 def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_needed(
     tensorrt: SimpleNamespace,
 ) -> None:
-    sizes = [32 * number for number in range(1, MOST_ENGINES + 2)]
+    sizes = [32 * number for number in range(1, MAX_ENGINES + 2)]
     tensorrt.scores(1, 3, 32, 32)
     for size in sizes[1:]:
         tensorrt.scores(1, 3, size, size)
         assert tensorrt.built.acquire(timeout=20)
-    assert len(tensorrt.backend._engines) == MOST_ENGINES
+    assert len(tensorrt.backend._engines) == MAX_ENGINES
     tensorrt.go.clear()
     assert tensorrt.scores(1, 3, 32, 32) == CUDA
     tensorrt.go.set()
@@ -272,7 +272,7 @@ def test_a_graph_that_onnx_runtime_does_not_finish_opening_is_rejected_after_a_l
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     released = threading.Event()
     monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *_, **__: released.wait(20))
-    monkeypatch.setattr(onnx_backend, 'LONGEST_OPENING', 0.1)
+    monkeypatch.setattr(onnx_backend, 'OPEN_TIMEOUT', 0.1)
     (tmp_path / 'w.onnx').write_bytes(b'graph')
     line = f'{tmp_path}/w.onnx: ONNX Runtime did not finish opening the graph within 0.1 s'
     with pytest.raises(WeightsError, match=f'^{re.escape(line)}$'):
@@ -333,7 +333,7 @@ def test_a_graph_that_gives_no_numbers_or_does_not_end_is_refused_when_it_is_ope
     tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
-    monkeypatch.setattr(onnx_backend, 'LONGEST_RUN', 0.3)
+    monkeypatch.setattr(onnx_backend, 'RUN_TIMEOUT', 0.3)
     with pytest.raises(WeightsError, match=rf'w\.onnx: .*{told}') as caught:
         OnnxBackend(write_graph(tmp_path / 'w.onnx', kind), ON_CPU, 'auto', 0)
     assert '\n' not in str(caught.value)
