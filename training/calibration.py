@@ -12,9 +12,9 @@ from tqdm import tqdm
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
-from rock_seg_ros.perception.inference.preparation import Preparation
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.presets import preset_stride
-from rock_seg_ros.perception.inference.quantization import rounded_inputs
+from rock_seg_ros.perception.inference.quantization import quantized_inputs
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.weights_file import Weights
 from training.datasets import DataError, Sample
@@ -38,7 +38,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
         raise DataError(f'{weights.path}: no images to calibrate on')
     observer = _Observer(restore(weights.card, weights.state, preset_stride('fast', weights.card)))
     scorer = Scorer(observer, weights.card)
-    prepare = Preparation(weights.card, observer.device)
+    prepare = Preprocessing(weights.card, observer.device)
     for sample in tqdm(samples, 'calibrating', unit='image', disable=None):
         try:
             image = sample.read_image()
@@ -57,7 +57,7 @@ class _Observer:
     def __init__(self, model: DeepLabV3) -> None:
         self.ranges: dict[str, tuple[float, float]] = {}
         self._model = model.to(memory_format=torch.channels_last)
-        for name in rounded_inputs(model):
+        for name in quantized_inputs(model):
             model.get_submodule(name).register_forward_pre_hook(self._recorder(name))
 
     def _recorder(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -13,9 +13,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
-TEMPORARY_PREFIX = '.writing-'  # of the folders that write_beside creates
+TEMPORARY_PREFIX = '.writing-'  # of the folders that atomic_write creates
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: It cannot be written.
         """
         try:
-            write_beside(path, lambda temporary: torch.save(checkpoint, temporary))
+            atomic_write(path, lambda temporary: torch.save(checkpoint, temporary))
         except RuntimeError as error:  # torch raises it when the disk is full
             raise OSError(f'{path}: cannot be written ({first_line(error)})') from None
 

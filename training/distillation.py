@@ -10,7 +10,7 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
-from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from training.config import DistillConfig
 

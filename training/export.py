@@ -27,7 +27,7 @@ from rock_seg_ros.perception.inference.weights_file import (
     WeightsError,
     load_weights,
     save_weights,
-    write_beside,
+    atomic_write,
 )
 from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples
@@ -111,7 +111,7 @@ def export(
         raise WeightsError(f'{weights.path}: {error}') from None
     write = _onnx_writer(model) if target.suffix == '.onnx' else _safetensors_writer(model, int8)
     if not samples:
-        write_beside(target, lambda temporary: write(temporary, card))
+        atomic_write(target, lambda temporary: write(temporary, card))
         return card
     original = _run(replace(weights, card=card), samples, device)
 
@@ -127,7 +127,7 @@ def export(
             card = replace(card, metrics=card.metrics | compare_int8(target, quick, exported))
         write(temporary, card)
 
-    write_beside(target, write_and_check)
+    atomic_write(target, write_and_check)
     return card
 
 

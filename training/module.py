@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from typing_extensions import override
 
 from rock_seg_ros.perception.inference.model import build
-from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from training.config import TrainingConfig
 from training.datasets import IGNORE
 from training.distillation import Distillation

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 from training.datasets import IGNORE, Labelled, fingerprint
 from training.evaluation import ImageResult, NetworkResult, Result
 from training.matching import SIZES
@@ -95,7 +95,7 @@ def write_report(
         command=command,
         approximate=any(len(network.card.classes) > 2 for network in networks),
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
+    atomic_write(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def _row(result: Result, network: NetworkResult) -> dict[str, Any]:

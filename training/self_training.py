@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.image_io.decoding import ImageError, read_grey
+from rock_seg_ros.perception.image_io.decoding import ImageError, read_label_image
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
@@ -42,7 +42,7 @@ class PseudoLabelledSample:
         """
         read = self.sample.read()
         try:
-            labels = read_grey(self.labels)
+            labels = read_label_image(self.labels)
         except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
         classes = np.where(read.classes == IGNORE, labels, read.classes)

@@ -147,12 +147,12 @@ TrackRocks = Callable[[Frame, float], list[Rock]]
 
 def with_motion(tracker: Tracker) -> TrackRocks:
     """Returns a function that tracks the rocks of a frame at a time, in s, with image motion."""
-    return lambda frame, time: tracker.follow(frame.image, frame.found, time)
+    return lambda frame, time: tracker.update(frame.image, frame.found, time)
 
 
 def with_pose(tracker: Tracker) -> TrackRocks:
     """Returns a function that tracks the rocks of a frame with depth and pose."""
-    return lambda frame, time: tracker.follow(frame.image, frame.found, time, frame.view)
+    return lambda frame, time: tracker.update(frame.image, frame.found, time, frame.view)
 
 
 def without_motion(tracker: Tracker) -> TrackRocks:
@@ -161,7 +161,7 @@ def without_motion(tracker: Tracker) -> TrackRocks:
 
     def follow(frame: Frame, time: float) -> list[Rock]:
         first[:] = first or [frame.image]
-        return tracker.follow(first[0], frame.found, time)
+        return tracker.update(first[0], frame.found, time)
 
     return follow
 

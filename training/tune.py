@@ -23,7 +23,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
-from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, write_beside
+from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, atomic_write
 from training.cases import Case, available_cases, measure
 from training.datasets import DataError
 from training.evaluation import Perturbation, segment_perturbed
@@ -199,7 +199,7 @@ def write_threshold(file: Path, threshold: float) -> None:
     with safe_open(file, framework='pt') as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         metadata = {**opened.metadata(), 'card': card.to_json()}
-    write_beside(file, lambda temporary: save_file(tensors, temporary, metadata))
+    atomic_write(file, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def table(points: Sequence[CurvePoint], chosen: CurvePoint | None, card_threshold: float) -> Table:

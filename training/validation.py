@@ -9,7 +9,7 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.classification import classify
 from rock_seg_ros.perception.inference.model import DeepLabV3
-from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.tiling import Tiling
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.image_io.encoding import encode_image
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -19,7 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: The file cannot be written; the message names the file and the reason.
     """
     try:
-        write_beside(path, lambda temporary: temporary.write_bytes(content))
+        atomic_write(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise OSError(f'{path}: cannot be written: {error.strerror}') from None
 

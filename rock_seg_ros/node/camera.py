@@ -24,7 +24,7 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.abundance import compute_abundance, observe
 from rock_seg_ros.perception.geometry.location import locate
-from rock_seg_ros.perception.image_io.decoding import read_grey
+from rock_seg_ros.perception.image_io.decoding import read_label_image
 from rock_seg_ros.perception.instances.tracking import Tracker
 
 IMAGE_TIMEOUT = 5.0
@@ -85,7 +85,7 @@ class Camera:
         name: '' where `image_topics` is empty.
         statistics: What became of its images.
         reader: Makes arrays of its messages.
-        keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
+        valid_mask: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
         outputs: What is published of its images.
         geometry: What makes metres of its pixels.
         tracker: Knows which of its rocks is which.
@@ -142,9 +142,9 @@ class Camera:
                 f'{self._topic}: {told}; the parameter significant_bits sets how many'
             )
         )
-        self.keep: NDArray[np.uint8] | None = None
+        self.valid_mask: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
-            self.keep = read_grey(parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name))
+            self.valid_mask = read_label_image(parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name))
 
     def advertise(self) -> None:
         """Creates the outputs' topics; `withdraw` takes away what there is, also after an error."""
@@ -192,10 +192,10 @@ class Camera:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Keeps no image and no depth; while the worker does not work."""
         self.last = None
-        self.geometry.let_go()
+        self.geometry.release()
 
     def abundance(self, tolerance: float) -> dict[str, Any]:
         """Returns the rock abundance in its last image, as JSON has it; see perception.abundance.

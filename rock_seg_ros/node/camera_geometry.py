@@ -115,7 +115,7 @@ class CameraGeometry:
                 self._node.destroy_subscription(self._subscriptions.pop())
             self._changed.notify_all()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Keeps no depth; while no view is asked for."""
         self._depths = Pairing()
 

@@ -132,7 +132,7 @@ class Processor:
                 parameters.target_max_distance,
                 parameters.target_min_score,
             ),
-            keep=incoming.camera.keep,
+            valid_mask=incoming.camera.valid_mask,
         )
         try:
             analysis = Analysis(
@@ -142,7 +142,7 @@ class Processor:
                 message.header,
                 tracker=incoming.camera.tracker,
                 time=nanoseconds(message.header) / 1e9,
-                target_before=incoming.camera.target if parameters.track else None,
+                previous_target=incoming.camera.target if parameters.track else None,
             )
         except SizeError as error:
             raise InvalidImageError('not the size of ignore_mask', str(error)) from None
@@ -189,7 +189,7 @@ class Processor:
             if output.of_rocks:
                 output.publish(analysis, parameters)
         done = time.monotonic()
-        camera.last, camera.target = analysis, analysis.target_now
+        camera.last, camera.target = analysis, analysis.current_target
         received = image.incoming.received
         camera.statistics.published(
             {

@@ -276,7 +276,7 @@ class SegNode(AsyncLifecycleNode):
             )
             self._count_lost(worker, left)
         for camera in self._cameras:
-            camera.let_go()
+            camera.release()
 
     def _count_lost(self, worker: Worker[IncomingImage], left: list[IncomingImage]) -> None:
         """Counts the images that a worker left in the mailbox, and those that it died of."""
@@ -455,7 +455,7 @@ class SegNode(AsyncLifecycleNode):
         """Has the network make ready what the last images lacked."""
         try:
             if self._segmenter is not None:
-                self._segmenter.catch_up()
+                self._segmenter.capture_pending()
         except Exception as error:  # noqa: BLE001  (the images are worked on all the same)
             self.get_logger().warning(
                 f'images of this size stay slower: {first_line(error)}', throttle_duration_sec=1.0

@@ -17,8 +17,8 @@ from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmenter import (
     Segmentation,
     Segmenter,
+    apply_ignore_mask,
     check_size,
-    suppress,
 )
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.instances.tracking import Tracker
@@ -36,7 +36,7 @@ class Settings:
         track: Whether rocks keep the ids that they had in the images before, where a tracker
             knows them; else they are numbered from 1, the largest first.
         target: Which rocks suit a drill or an instrument.
-        keep: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
+        valid_mask: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
     """
 
     threshold: float | None = None
@@ -44,7 +44,7 @@ class Settings:
     overlay_alpha: float = 0.4
     track: bool = True
     target: TargetRule = field(default_factory=TargetRule)
-    keep: NDArray[np.uint8] | None = None
+    valid_mask: NDArray[np.uint8] | None = None
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Analysis:
         tracker: Of the camera, or None.
         time: When the image was taken, s; for the tracker.
         view: What makes metres of pixels; None = nothing is known. May be set until first used.
-        target_before: Id of the last image's target.
+        previous_target: Id of the last image's target.
         pose: Of the camera in a frame that stands still, 4×4, m; with depth, helps the tracker.
     """
 
@@ -70,14 +70,14 @@ class Analysis:
     tracker: Tracker | None = None
     time: float = 0.0
     view: View | None = None
-    target_before: int | None = None
+    previous_target: int | None = None
     pose: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Refuses an ignore mask of another size before any work is done, with SizeError."""
         self.classes = self._network.card.classes
-        if self.settings.keep is not None:
-            check_size(self.settings.keep, self.image.shape[:2])
+        if self.settings.valid_mask is not None:
+            check_size(self.settings.valid_mask, self.image.shape[:2])
 
     @cached_property
     def segmentation(self) -> Segmentation:
@@ -91,7 +91,11 @@ class Analysis:
 
     def _kept(self, result: Segmentation) -> Segmentation:
         self.segmenter = None
-        return result if self.settings.keep is None else suppress(result, self.settings.keep)
+        return (
+            result
+            if self.settings.valid_mask is None
+            else apply_ignore_mask(result, self.settings.valid_mask)
+        )
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
@@ -111,7 +115,7 @@ class Analysis:
         sight = None
         if self.pose is not None and self.view is not None and self.view.depth is not None:
             sight = PosedView(self.view, self.pose)
-        return self.tracker.follow(self.image, self._found, self.time, sight, self.instances)
+        return self.tracker.update(self.image, self._found, self.time, sight, self.instances)
 
     @cached_property
     def places(self) -> list[Place]:
@@ -125,14 +129,14 @@ class Analysis:
         """The place among the rocks of the one that suits a drill or an instrument best."""
         size = self.image.shape[:2]
         return choose_target(
-            self.rocks, self.places, size, self.settings.target, self.target_before
+            self.rocks, self.places, size, self.settings.target, self.previous_target
         )
 
     @property
-    def target_now(self) -> int | None:
+    def current_target(self) -> int | None:
         """Id of the target; of the one before where there is none, or none was asked for."""
         row = vars(self).get('target')
-        return self.target_before if row is None else self.rocks[row].id
+        return self.previous_target if row is None else self.rocks[row].id
 
     @cached_property
     def instances(self) -> NDArray[np.uint16]:

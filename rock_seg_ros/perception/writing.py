@@ -17,10 +17,10 @@ PREFIX = '.writing-'
 NAME = re.compile(re.escape(PREFIX) + r'\w{8}')  # as tempfile makes them
 
 
-def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Calls `write(temporary_path)` and renames the result to `path`; all or nothing."""
     target = Path(path)
-    with folder_beside(target) as folder:
+    with temporary_folder(target) as folder:
         temporary = folder / target.name
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -30,7 +30,7 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
 
 @contextmanager
-def folder_beside(target: Path) -> Iterator[Path]:
+def temporary_folder(target: Path) -> Iterator[Path]:
     """Yields a new folder beside a target, whose own folder is made; it is removed in the end.
 
     Those that killed processes have left there are removed before the first one of this process. A

@@ -18,10 +18,10 @@ from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.geometry.scale import Scale
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
-from rock_seg_ros.perception.image_io.image_files import image_files, passed_over, why_not
+from rock_seg_ros.perception.image_io.image_files import image_files, unsupported_files, unsupported_reason
 from rock_seg_ros.perception.instances.rocks import Rock
 from rock_seg_ros.perception.instances.shape import measure_shape
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
 MAX_LISTED_FILES = 3
 RECORDS = (b'{"image": ', b'{"video": ')  # first bytes of the JSON files that are written here
@@ -59,12 +59,12 @@ def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
     """Returns one line per file type that `find_images` skips in folders, with the reason."""
     lines = []
     for given in inputs:
-        for suffix, files in passed_over(Path(given)).items():
+        for suffix, files in unsupported_files(Path(given)).items():
             names = ', '.join(file.name for file in files[:MAX_LISTED_FILES])
             more = f' and {len(files) - MAX_LISTED_FILES} more' if files[MAX_LISTED_FILES:] else ''
             count = '1 file' if len(files) == 1 else f'{len(files)} files'
             kind = suffix or 'no suffix'
-            lines.append(f'{given}: {count} skipped ({kind}): {names}{more}; {why_not(suffix)}')
+            lines.append(f'{given}: {count} skipped ({kind}): {names}{more}; {unsupported_reason(suffix)}')
     return lines
 
 
@@ -192,13 +192,13 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         OSError: The file cannot be written.
     """
     coded = encode_image(image, path.suffix)
-    write_beside(path, lambda temporary: temporary.write_bytes(coded))
+    atomic_write(path, lambda temporary: temporary.write_bytes(coded))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value as UTF-8. Bytes of file names that are not UTF-8 become U+FFFD."""
     coded = _coded(value) + b'\n'
-    write_beside(path, lambda temporary: temporary.write_bytes(coded))
+    atomic_write(path, lambda temporary: temporary.write_bytes(coded))
 
 
 def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
@@ -217,7 +217,7 @@ def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
                 file.write(b'\n]')
             file.write(b'\n}\n')
 
-    write_beside(path, write)
+    atomic_write(path, write)
 
 
 def _coded(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.image_io import bit_depth
-from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, read_grey
+from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, read_label_image
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import (
@@ -213,7 +213,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ),
         arguments.alpha,
         vars(arguments).get('track', Settings.track),
-        keep=None if arguments.ignore_mask is None else read_grey(arguments.ignore_mask),
+        valid_mask=None if arguments.ignore_mask is None else read_label_image(arguments.ignore_mask),
     )
 
 

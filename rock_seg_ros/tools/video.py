@@ -19,7 +19,7 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeError, check_size
 from rock_seg_ros.perception.instances.tracking import Tracker
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 from rock_seg_ros.tools.image_results import is_result_file, write_image, write_json
 from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with Video(arguments.input, depth, arguments.max_pixels) as video:
         drawing = _Drawing(arguments)
-        write_beside(output, lambda temporary: drawing.draw(video, temporary))
+        atomic_write(output, lambda temporary: drawing.draw(video, temporary))
     made_by, frames = drawing.recorder.made_by, drawing.records
     write_json(record, {'video': arguments.input.name, 'made_by': made_by, 'frames': frames})
     problems = write_exports(_results(frames, made_by, arguments), arguments)

@@ -71,7 +71,7 @@ class BrightSegmenter:
             raise self.error_of_batch
         return [self._find(image, threshold) for image in images]
 
-    def catch_up(self) -> None:
+    def capture_pending(self) -> None:
         pass
 
     def _find(self, image: np.ndarray, threshold: float | None) -> Segmentation:

@@ -1046,11 +1046,11 @@ def test_the_network_catches_up_when_nothing_waits_and_its_failure_costs_nothing
     watch_mask(bench)
     caught = []
 
-    def catch_up():
+    def capture_pending():
         caught.append(len(bench.segmenter.images))
         raise MemoryError('too little memory')
 
-    bench.segmenter.catch_up = catch_up
+    bench.segmenter.capture_pending = capture_pending
     for count in (1, 2):
         bench.send(scene)
         masks(bench, count)

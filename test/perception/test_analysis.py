@@ -59,9 +59,9 @@ def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
 
 
 def test_ignored_pixels_are_in_no_output(small_image: NDArray[np.uint8]) -> None:
-    keep = np.ones((64, 80), np.uint8)
-    keep[32:] = 0
-    analysis = Analysis(small_image, CountingSegmenter(), Settings(keep=keep))  # type: ignore[arg-type]
+    valid_mask = np.ones((64, 80), np.uint8)
+    valid_mask[32:] = 0
+    analysis = Analysis(small_image, CountingSegmenter(), Settings(valid_mask=valid_mask))  # type: ignore[arg-type]
     assert analysis.mask[:32, :40].all()
     assert not analysis.mask[32:].any()
     (rock,) = analysis.rocks
@@ -74,7 +74,7 @@ def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
 ) -> None:
     segmenter = CountingSegmenter()
     with pytest.raises(SizeError, match='10×10'):
-        Analysis(small_image, segmenter, Settings(keep=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
+        Analysis(small_image, segmenter, Settings(valid_mask=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
     assert segmenter.asked == []
 
 
@@ -82,9 +82,11 @@ def test_images_segmented_together_have_each_their_own_result_and_ignore_mask(
     small_image: NDArray[np.uint8],
 ) -> None:
     segmenter: Any = CountingSegmenter()
-    keep = np.zeros(small_image.shape[:2], np.uint8)
+    valid_mask = np.zeros(small_image.shape[:2], np.uint8)
     plain = Analysis(small_image, segmenter, Settings(threshold=0.3))
-    masked = Analysis(small_image[:, ::-1], segmenter, Settings(threshold=0.3, keep=keep))
+    masked = Analysis(
+        small_image[:, ::-1], segmenter, Settings(threshold=0.3, valid_mask=valid_mask)
+    )
     segment_together([plain, masked])
     assert plain.mask.sum() == 255 * small_image.shape[0] * (small_image.shape[1] // 2)
     assert masked.mask.sum() == 0
@@ -97,7 +99,7 @@ def test_what_was_worked_out_is_kept_without_the_network(
 ) -> None:
     segmenter: Any = CountingSegmenter()
     network = weakref.ref(segmenter)
-    analysis = Analysis(small_image, segmenter, Settings(keep=np.ones((64, 80), np.uint8)))
+    analysis = Analysis(small_image, segmenter, Settings(valid_mask=np.ones((64, 80), np.uint8)))
     if together:
         segment_together([analysis])
     assert analysis.mask.any()

@@ -8,19 +8,19 @@ import sys
 import pytest
 
 from rock_seg_ros.perception import writing as module
-from rock_seg_ros.perception.writing import folder_beside, write_beside
+from rock_seg_ros.perception.writing import temporary_folder, atomic_write
 
 WRITE_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
 def write(temporary):
     temporary.write_text('half')
     print(temporary.parent, flush=True)
     time.sleep(60)
 
-write_beside(Path(sys.argv[1]), write)
+atomic_write(Path(sys.argv[1]), write)
 """
 
 
@@ -38,22 +38,22 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path, writing):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (left / 'a').read_text() == 'half'
-    write_beside(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
+    atomic_write(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
     assert [path.name for path in tmp_path.iterdir()] == ['b']
 
 
 def test_what_another_process_is_writing_stays(tmp_path, writing):
     _, folder = writing
-    write_beside(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
+    atomic_write(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
     assert (folder / 'a').read_text() == 'half'
 
 
 def test_what_this_process_is_writing_itself_stays(tmp_path):
     def write(temporary):
         temporary.write_text('outer')
-        write_beside(tmp_path / 'b', lambda inner: inner.write_text('inner'))
+        atomic_write(tmp_path / 'b', lambda inner: inner.write_text('inner'))
 
-    write_beside(tmp_path / 'a', write)
+    atomic_write(tmp_path / 'a', write)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         'a': 'outer',
         'b': 'inner',
@@ -66,7 +66,7 @@ def test_a_users_own_files_and_folders_stay(tmp_path):
     (tmp_path / '.writing-abcdefgh').write_text('a file')
     (tmp_path / '.writing-abcdefgi').symlink_to(tmp_path / 'writing-abcdefgh')
     before = sorted(tmp_path.iterdir())
-    write_beside(tmp_path / 'z', lambda temporary: temporary.write_text('whole'))
+    atomic_write(tmp_path / 'z', lambda temporary: temporary.write_text('whole'))
     assert sorted(tmp_path.iterdir()) == [*before, tmp_path / 'z']
 
 
@@ -83,7 +83,7 @@ def test_a_folder_that_was_taken_for_a_leftover_before_it_was_locked_is_made_ane
         return lock(folder, wait)
 
     monkeypatch.setattr(module, '_lock', remove_first)
-    with folder_beside(tmp_path / 'a') as folder:
+    with temporary_folder(tmp_path / 'a') as folder:
         assert folder.is_dir()
         assert folder != removed[0]
     assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ def test_options_reach_the_settings(parse, tmp_path):
     rocks = settings.rocks
     assert (rocks.min_area, rocks.max_rocks, rocks.polygon_tolerance) == (7, 9, 2.5)
     assert not rocks.split_touching
-    np.testing.assert_array_equal(settings.keep, mask)
+    np.testing.assert_array_equal(settings.valid_mask, mask)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rock_seg_ros.perception.image_io.decoding import read_rgb
-from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
 from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples

@@ -12,7 +12,7 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.networks import DeepLabV3
-from rock_seg_ros.perception.inference.preparation import normalize
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import WeightsError, save_weights
 from training.config import DistillConfig
 from training.distillation import Distillation

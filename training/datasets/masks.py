@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.image_io.decoding import read_grey
+from rock_seg_ros.perception.image_io.decoding import read_label_image
 from rock_seg_ros.perception.image_io.image_files import image_files, is_lossy
 from training.datasets.labels import MAX_LISTED, Labels
 from training.datasets.sample import DataError, Sample
@@ -37,13 +37,13 @@ class MaskSample(Sample):
         """Reads mask and instance ids."""
         instances = None
         if self.instances is not None:
-            instances = read_grey(self.instances).astype(np.int32)
+            instances = read_label_image(self.instances).astype(np.int32)
             _check_size(self.instances, instances, height, width)
         if self.mask is None:
             assert instances is not None
             classes = np.where(instances > 0, self.class_ids[255], self.class_ids[0])
             return classes.astype(np.uint8), instances
-        mask = read_grey(self.mask)
+        mask = read_label_image(self.mask)
         _check_size(self.mask, mask, height, width)
         table = np.full(2**16, -1, np.int16)
         table[list(self.class_ids)] = list(self.class_ids.values())

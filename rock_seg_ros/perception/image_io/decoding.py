@@ -194,7 +194,7 @@ def read_rgb(
         raise type(error)(f'{path}: {error}') from None
 
 
-def read_grey(path: str | os.PathLike[str]) -> NDArray[Any]:
+def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Reads a label file as `decode_labels` does.
 
     Raises:

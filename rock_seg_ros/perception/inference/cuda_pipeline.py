@@ -17,7 +17,7 @@ from torch import Tensor
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.classification import classify
 from rock_seg_ros.perception.inference.pipeline import Classified, Pixels, ScoresError, are_finite
-from rock_seg_ros.perception.inference.preparation import Normalization
+from rock_seg_ros.perception.inference.preprocessing import Normalization
 from rock_seg_ros.perception.inference.scoring import Scorer
 
 Shape = tuple[int, int, int]  # batch, height, width
@@ -26,7 +26,7 @@ WARM_UP_RUNS = 3
 CAPTURING = Lock()  # PyTorch allows one capture at a time in a process
 
 
-class DeviceWay:
+class DeviceForward:
     """Everything between the uint8 images on the device and the class ids there.
 
     It never waits for the device and copies nothing from or to it, so that it can be captured.
@@ -73,10 +73,10 @@ class CudaPipeline:
         Args:
             scorer: With a PyTorch network on a CUDA device.
             capture_after: Runs of a shape after which its graph is captured at once; 0 = only by
-                `warm` and `catch_up`.
+                `warm` and `capture_pending`.
         """
         self._capture_after = capture_after
-        self._way = DeviceWay(scorer)
+        self._way = DeviceForward(scorer)
         self._card = scorer.card
         self._device = scorer.runner.device
         self._stream = torch.cuda.Stream(self._device)
@@ -137,7 +137,7 @@ class CudaPipeline:
         if len(self._graphs) > MAX_GRAPHS:
             self._graphs.popitem(last=False)
 
-    def catch_up(self) -> None:
+    def capture_pending(self) -> None:
         """Captures the graphs of shapes met since; one that cannot be is run without for good.
 
         For moments when no image waits: a capture takes as long as several images.

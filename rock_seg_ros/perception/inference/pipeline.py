@@ -16,7 +16,7 @@ from rock_seg_ros.perception.inference.classification import (
     classify_on_cpu,
     confidence_on_cpu,
 )
-from rock_seg_ros.perception.inference.preparation import Preparation
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.scoring import Scorer
 
 Pixels = NDArray[np.uint8]
@@ -56,7 +56,7 @@ class Pipeline(Protocol):
     def warm(self, batch: int, height: int, width: int) -> None:
         """Makes everything ready that the first such images would otherwise wait for."""
 
-    def catch_up(self) -> None:
+    def capture_pending(self) -> None:
         """Makes ready what images of an unannounced size would have gained from."""
 
 
@@ -66,22 +66,22 @@ class PlainPipeline:
     def __init__(self, scorer: Scorer) -> None:
         """Takes the network in, whose device is where all is done."""
         self._scorer = scorer
-        self._prepare = Preparation(scorer.card, scorer.runner.device)
+        self._prepare = Preprocessing(scorer.card, scorer.runner.device)
 
     def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
         """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
         scores = self._scorer.scores(self._prepare(images))
-        return [read_off(one, self._scorer.card, threshold) for one in scores]
+        return [postprocess(one, self._scorer.card, threshold) for one in scores]
 
     def warm(self, batch: int, height: int, width: int) -> None:
         """Runs the network once."""
         self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.card.threshold)
 
-    def catch_up(self) -> None:
+    def capture_pending(self) -> None:
         """Has nothing to do: no size is quicker than another."""
 
 
-def read_off(scores: Tensor, card: Card, threshold: float) -> Classified:
+def postprocess(scores: Tensor, card: Card, threshold: float) -> Classified:
     """Classifies the pixels of channels×H×W scores on whatever device and fetches the ids.
 
     Raises:

@@ -52,7 +52,7 @@ def normalize(images: Tensor, card: Card) -> Tensor:
     return Normalization(card, images.device)(images)
 
 
-class Preparation:
+class Preprocessing:
     """Makes images ready for a network on a device."""
 
     def __init__(self, card: Card, device: torch.device) -> None:

@@ -19,7 +19,7 @@ ACTIVATION_STEPS = 255  # unsigned 8 bit
 WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
 
 
-def rounded_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
+def quantized_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
     """Tells what is computed in int8: all but the exact parts of the network and the last scores.
 
     Returns:
@@ -43,12 +43,12 @@ def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> Non
 
     Args:
         model: In evaluation mode.
-        ranges: For each of `rounded_inputs`, lowest and highest value that is told apart.
+        ranges: For each of `quantized_inputs`, lowest and highest value that is told apart.
 
     Raises:
         ValueError: The ranges are not of this network.
     """
-    inputs = rounded_inputs(model)
+    inputs = quantized_inputs(model)
     differing = sorted(inputs.keys() ^ ranges.keys())
     if differing:
         raise ValueError(

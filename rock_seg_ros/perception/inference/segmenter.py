@@ -93,13 +93,13 @@ class Segmentation:
     def mask(self) -> NDArray[np.uint8]:
         """Returns H×W uint8: 255 rock, 0 not."""
         if not self.rock_ids[1:]:  # several times as fast as a table
-            return pixels_of(self.class_ids, self.rock_ids[0])
+            return class_mask(self.class_ids, self.rock_ids[0])
         table = np.zeros(256, np.uint8)
         table[list(self.rock_ids)] = 255
         return cv2.LUT(self.class_ids, table)  # type: ignore[return-value]
 
 
-def pixels_of(class_ids: Pixels, class_id: int) -> Pixels:
+def class_mask(class_ids: Pixels, class_id: int) -> Pixels:
     """Returns H×W uint8, 255 where a class is; several times as fast as NumPy's comparison."""
     return cv2.inRange(class_ids, class_id, class_id)  # type: ignore[return-value]
 
@@ -194,7 +194,7 @@ class Segmenter:
             tile: A larger image is looked at in tiles of so many px, 0 = never.
             tile_overlap: Least overlap of neighbouring tiles, px.
             capture_after: Once so many batches of a size were worked on, the next ones are made
-                quicker at once, which takes a moment; 0 = only by `warm` and `catch_up`.
+                quicker at once, which takes a moment; 0 = only by `warm` and `capture_pending`.
 
         Raises:
             DeviceError: This machine has no such device.
@@ -287,7 +287,7 @@ class Segmenter:
             ScoresError: What the network gave is not finite.
         """
         image = np.zeros((height, width, 3), np.uint8)
-        if self._tiling and self._tiling.concerns(image):
+        if self._tiling and self._tiling.needs_tiling(image):
             most = 1  # those that are tiled are run one by one
         for batch in range(1, most + 1):
             try:
@@ -300,23 +300,23 @@ class Segmenter:
                 return
 
     def _warm(self, image: NDArray[np.uint8], batch: int) -> None:
-        if self._tiling and self._tiling.concerns(image):
+        if self._tiling and self._tiling.needs_tiling(image):
             self.segment(image)
             return
         with torch.inference_mode():
             self._pipeline.warm(batch, *image.shape[:2])
 
-    def catch_up(self) -> None:
+    def capture_pending(self) -> None:
         """Makes ready what images of a size that was not warmed would gain from.
 
         Such images are worked on at once, only slower; for moments when none waits.
         """
         with torch.inference_mode():
-            self._pipeline.catch_up()
+            self._pipeline.capture_pending()
 
     def _run(self, alike: list[NDArray[np.uint8]], threshold: float) -> list[Classified]:
         """Classifies the pixels of images of one size."""
-        if self._tiling and self._tiling.concerns(alike[0]):
+        if self._tiling and self._tiling.needs_tiling(alike[0]):
             return [self._tiling.run(image, threshold) for image in alike]
         return self._pipeline.run(alike, threshold)
 
@@ -346,19 +346,19 @@ def _check_arguments(
     check_tiling(tile, tile_overlap)
 
 
-def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentation:
+def apply_ignore_mask(segmentation: Segmentation, valid_mask: NDArray[np.uint8]) -> Segmentation:
     """Makes pixels background that can never be rock, such as the robot's own deck.
 
     Args:
         segmentation: Of the image.
-        keep: H×W uint8; where it is 0, rock and rims become background with full confidence.
+        valid_mask: H×W uint8; where it is 0, rock and rims become background with full confidence.
 
     Raises:
         SizeError: The sizes differ.
     """
-    check_size(keep, segmentation.class_ids.shape)
+    check_size(valid_mask, segmentation.class_ids.shape)
     rims = segmentation.class_ids == segmentation.rim_id if segmentation.rim_id else False
-    never = (keep == 0) & ((segmentation.mask() > 0) | rims)
+    never = (valid_mask == 0) & ((segmentation.mask() > 0) | rims)
     background = next(i for i in range(256) if i not in segmentation.rock_ids)
     return Segmentation(
         np.where(never, np.uint8(background), segmentation.class_ids),
@@ -369,9 +369,9 @@ def suppress(segmentation: Segmentation, keep: NDArray[np.uint8]) -> Segmentatio
     )
 
 
-def check_size(keep: NDArray[np.uint8], size: tuple[int, ...]) -> None:
+def check_size(valid_mask: NDArray[np.uint8], size: tuple[int, ...]) -> None:
     """Raises SizeError if an ignore mask has another height and width than the image."""
-    if keep.shape != tuple(size):
+    if valid_mask.shape != tuple(size):
         raise SizeError(
-            f'the ignore mask is {keep.shape[1]}×{keep.shape[0]}, the image {size[1]}×{size[0]}'
+            f'the ignore mask is {valid_mask.shape[1]}×{valid_mask.shape[0]}, the image {size[1]}×{size[0]}'
         )

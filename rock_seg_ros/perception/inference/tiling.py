@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from rock_seg_ros.perception.inference.backends import PartedBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
-from rock_seg_ros.perception.inference.pipeline import Classified, Pixels, read_off
-from rock_seg_ros.perception.inference.preparation import Preparation
+from rock_seg_ros.perception.inference.pipeline import Classified, Pixels, postprocess
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.scoring import Scorer, enlargement, resize
 
 MIN_TILE = 128  # of smaller ones half could be less than a step of the grid
@@ -74,9 +74,9 @@ class Tiling:
         self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile
         self._overlap = overlap
-        self._prepare = Preparation(scorer.card, scorer.runner.device)
+        self._prepare = Preprocessing(scorer.card, scorer.runner.device)
 
-    def concerns(self, image: Pixels) -> bool:
+    def needs_tiling(self, image: Pixels) -> bool:
         """Returns whether an image is larger than a tile."""
         return max(image.shape[:2]) > self._tile
 
@@ -90,7 +90,7 @@ class Tiling:
 
         def classified() -> Classified:  # the scores of all pixels are many times as large
             scores = resize(resize(coarse, seen), (height, width))
-            return read_off(scores[0], card, threshold)
+            return postprocess(scores[0], card, threshold)
 
         found = classified()
         if coarse.device.type != 'cpu':  # there it holds the confidence alone

@@ -17,7 +17,7 @@ from torch import Tensor
 from rock_seg_ros.perception.errors import first_line, printable
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.checkpoint import MAX_FILE_BYTES, read_checkpoint
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
@@ -203,7 +203,7 @@ def save_weights(
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise WeightsError(f'{path}: {name} holds NaN, infinity, or what float16 cannot hold')
-    write_beside(path, lambda temporary: save_file(stored, temporary, {'card': card.to_json()}))
+    atomic_write(path, lambda temporary: save_file(stored, temporary, {'card': card.to_json()}))
 
 
 def _read_safetensors(file: Path) -> tuple[Card, dict[str, Tensor]]:

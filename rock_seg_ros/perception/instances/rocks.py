@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation, pixels_of
-from rock_seg_ros.perception.instances.splitting import cut_apart, cut_by_shape
+from rock_seg_ros.perception.inference.segmenter import Segmentation, class_mask
+from rock_seg_ros.perception.instances.splitting import split_by_rims, split_by_shape
 
 REACH = 3  # px; about a rim's width
 SQUARE = np.ones((3, 3), np.uint8)
@@ -95,14 +95,14 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
     """
     rims: NDArray[np.uint8] | None = None
     if settings.split_touching and segmentation.rim_id is not None:
-        rims = pixels_of(segmentation.class_ids, segmentation.rim_id)
+        rims = class_mask(segmentation.class_ids, segmentation.rim_id)
     if settings.split_touching and (rims is None or cv2.countNonZero(rims)):
         found = _cut_rocks(segmentation, rims, settings)
         sure = segmentation.confidence  # a rim that was given to a rock has its own, too
     else:
         found, sure = [], segmentation.rock_confidence
         for class_id in segmentation.rock_ids:
-            rock = pixels_of(segmentation.class_ids, class_id)
+            rock = class_mask(segmentation.class_ids, class_id)
             found.extend(_components(rock, class_id, settings))
     found.sort(key=lambda component: -component.area)
     return [
@@ -141,13 +141,13 @@ def _cut_rocks(
     found: list[Component] = []
     free: NDArray[Any] = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
     for class_id in segmentation.rock_ids:
-        rock = pixels_of(segmentation.class_ids, class_id)
+        rock = class_mask(segmentation.class_ids, class_id)
         if not cv2.countNonZero(rock):
             continue
         if rims is None:
-            cut = cut_by_shape(rock, segmentation.confidence)
+            cut = split_by_shape(rock, segmentation.confidence)
         else:
-            cut = cut_apart(rock, rims, segmentation.confidence, settings.min_area)
+            cut = split_by_rims(rock, rims, segmentation.confidence, settings.min_area)
         seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
         found.extend(_with_seams(_components(cut, class_id, settings), seams, settings))
         cv2.bitwise_and(free, seams, free)
@@ -311,12 +311,12 @@ def _measure(number: int, component: Component, sure: NDArray[np.uint8], toleran
         area=component.area,
         box=box,
         centroid=component.centroid,
-        polygon=simplified(component.contours[0], tolerance),
+        polygon=simplify_contour(component.contours[0], tolerance),
         mask=own,
     )
 
 
-def simplified(contour: NDArray[np.int32], tolerance: float) -> NDArray[np.float32]:
+def simplify_contour(contour: NDArray[np.int32], tolerance: float) -> NDArray[np.float32]:
     """Returns the polygon of a contour with fewer vertices (Douglas and Peucker 1973).
 
     Args:

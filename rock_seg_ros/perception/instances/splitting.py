@@ -21,7 +21,7 @@ LOWEST = 0.8  # cells; what rises less is no rock of its own
 CERTAINTY = (np.linspace(0, 1, 256) ** 8).astype(np.float32)  # a little doubt counts for much
 
 
-def cut_apart(
+def split_by_rims(
     rock: NDArray[np.uint8],
     rim: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
@@ -53,7 +53,7 @@ def cut_apart(
     return _cut_between(_territories(tops, heaps), rock, side)
 
 
-def cut_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def split_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cuts a mask where it narrows, or its confidence falls, between two bodies of rock.
 
     For networks that know no rims. A marker-controlled watershed (Meyer 1994) on the confidence;

@@ -59,7 +59,7 @@ class Tracker:
 
     Example:
         >>> tracker = Tracker()
-        >>> tracker.follow(np.zeros((480, 640, 3), np.uint8), [], time=0.0)
+        >>> tracker.update(np.zeros((480, 640, 3), np.uint8), [], time=0.0)
         []
     """
 
@@ -81,7 +81,7 @@ class Tracker:
         self._grey: NDArray[np.uint8] | None = None
         self._sight: PosedView | None = None
 
-    def follow(
+    def update(
         self,
         image: NDArray[np.uint8],
         rocks: Sequence[Rock],
@@ -126,10 +126,12 @@ class Tracker:
         """Returns what is known where it is in a new image, nothing if that is of elsewhere."""
         if self._grey is None:
             return NOBODY
-        flow = find_motion(self._grey, grey, lambda: _told_motion(self._sight, sight, grey.shape))
+        flow = estimate_motion(
+            self._grey, grey, lambda: _told_motion(self._sight, sight, grey.shape)
+        )
         if flow is None:
             return NOBODY
-        points = carry(self._known.points, flow, shape[1] / grey.shape[1])
+        points = move_points(self._known.points, flow, shape[1] / grey.shape[1])
         near = (np.abs(points) < REACH * max(shape)).all(axis=0)
         if near.all():  # as nearly always, and picking them out would cost more than all the rest
             return replace(self._known, points=points)
@@ -157,7 +159,7 @@ class Tracker:
 Start = Callable[[], NDArray[np.float32] | None]
 
 
-def find_motion(
+def estimate_motion(
     old: NDArray[np.uint8], new: NDArray[np.uint8], told: Start = lambda: None
 ) -> NDArray[np.float32] | None:
     """Finds where each pixel of an image went in the next.
@@ -234,7 +236,7 @@ def _far_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.fl
     return _through(plane, grid.reshape(-1, 2)).reshape(grid.shape) - grid
 
 
-def carry(
+def move_points(
     points: NDArray[np.float32], flow: NDArray[np.float32], scale: float
 ) -> NDArray[np.float32]:
     """Returns the points where they went: by the flow, outside of it by the homography that fits.

@@ -22,7 +22,7 @@ from rock_seg_ros.perception.geometry.pairing import NS
 from rock_seg_ros.perception.geometry.view import level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import embedded_name
-from rock_seg_ros.perception.writing import folder_beside
+from rock_seg_ros.perception.writing import temporary_folder
 from rock_seg_ros.tools.bag.files import (
     RELIABLE,
     TYPES,
@@ -277,7 +277,7 @@ class Results:
         try:
             analysis = reader.read(frame)
             results = self.serialize(analysis)
-            reader.target = analysis.target_now
+            reader.target = analysis.current_target
             if self._record:
                 self._record.add(frame.message.stamp, analysis)
         except IMAGE_ERRORS as error:
@@ -318,7 +318,7 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 def _atomic_bag(output: Path) -> Iterator[BagWriter]:
     """Yields a bag that appears under its name only when everything is written."""
     try:
-        with folder_beside(output) as folder:
+        with temporary_folder(output) as folder:
             place = folder / output.name
             with BagWriter(place) as writer:
                 yield writer

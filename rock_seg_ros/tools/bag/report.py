@@ -24,7 +24,7 @@ from rock_seg_ros.perception.geometry.abundance import (
     observe,
 )
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 
 REACH = signature(observe).parameters['reach'].default
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
@@ -164,7 +164,7 @@ def write_report(output: Path, name: str, record: Record, about: RunSummary) -> 
         card=asdict(about.card),
         reach=f'{REACH:g} m',
     )
-    write_beside(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
+    atomic_write(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def statistics_of(record: Record) -> Abundance | None:

@@ -100,7 +100,7 @@ class Preset:
 
     def __init__(self, job: Job) -> None:
         """Loads the weights."""
-        from rock_seg_ros.perception.inference.preparation import Preparation
+        from rock_seg_ros.perception.inference.preprocessing import Preprocessing
         from rock_seg_ros.perception.inference.segmenter import Segmenter
         from rock_seg_ros.perception.inference.weights_file import load_weights
 
@@ -110,7 +110,7 @@ class Preset:
             precision=job.precision,
             preset=CONFIGURATIONS[job.who][1],
         )
-        self._prepare = Preparation(self._segmenter.card, self._segmenter.device)
+        self._prepare = Preprocessing(self._segmenter.card, self._segmenter.device)
         self.precision = self._segmenter.precision
 
     def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
@@ -140,12 +140,12 @@ class Eager:
         import torch
 
         from rock_seg_ros.perception.inference.model import restore
-        from rock_seg_ros.perception.inference.preparation import Preparation
+        from rock_seg_ros.perception.inference.preprocessing import Preprocessing
         from rock_seg_ros.perception.inference.weights_file import load_weights
 
         weights = load_weights(job.weights or RESNET)
         self._model = restore(weights.card, weights.state, 8).to(job.device)
-        self._prepare = Preparation(weights.card, torch.device(job.device))
+        self._prepare = Preprocessing(weights.card, torch.device(job.device))
 
     def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Normalises the image."""

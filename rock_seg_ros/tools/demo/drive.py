@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from rock_seg_ros.perception.image_io.decoding import decode_rgb, read_grey
+from rock_seg_ros.perception.image_io.decoding import decode_rgb, read_label_image
 from rock_seg_ros.perception.image_io.image_files import image_files
 from rock_seg_ros.tools.bag.files import Bag, BagTopic, BagWriter
 from rock_seg_ros.tools.demo.recorder import Recorder, Result, Stamp
@@ -341,7 +341,7 @@ def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
         )
         image.data.frombytes(path.read_bytes())
         result = camera.process_image(image, max(MIN_ANSWER_TIMEOUT, 5 * seconds))
-        truth = read_grey(folder / 'masks' / f'{path.stem}.png')
+        truth = read_label_image(folder / 'masks' / f'{path.stem}.png')
         samples.append(Sample(path.stem, truth, result))
     return samples
 

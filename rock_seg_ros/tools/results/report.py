@@ -21,7 +21,7 @@ from rock_seg_ros.perception.instances.size_distribution import (
     characteristic_sizes,
     percent_passing,
 )
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 from rock_seg_ros.tools.results.results import Results
 
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
@@ -98,7 +98,7 @@ def write(path: Path, results: Results) -> None:
         total=len(summary.counts),
         made_by=[_flat(made_by) for made_by in summary.made_by],
     )
-    write_beside(path, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
+    atomic_write(path, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
 
 def summarize(results: Results) -> Summary:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from rock_seg_ros.perception.errors import visible
-from rock_seg_ros.perception.writing import write_beside
+from rock_seg_ros.perception.writing import atomic_write
 from rock_seg_ros.tools.results.results import Record, Results
 
 SHEET = 'rocks'
@@ -79,7 +79,7 @@ def write(path: Path, results: Results) -> None:
         '.xlsx': _write_workbook,
         '.parquet': lambda table, file: table.to_parquet(file, index=False),
     }
-    write_beside(path, lambda temporary: writers[suffix](frame, temporary))
+    atomic_write(path, lambda temporary: writers[suffix](frame, temporary))
 
 
 def table(results: Results) -> pd.DataFrame:

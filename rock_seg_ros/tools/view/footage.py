@@ -252,7 +252,7 @@ class BagFile(Footage):
     def _analyse(self, frame: Any, settings: Settings) -> Analysis:
         self._reader.settings = settings
         analysis = self._reader.read(frame)
-        self._reader.target = analysis.target_now
+        self._reader.target = analysis.current_target
         return analysis
 
 

@@ -17,7 +17,7 @@ from rock_seg_ros.perception.image_io.decoding import (
     ImageError,
     ImageTooLargeError,
     decode_rgb,
-    read_grey,
+    read_label_image,
     read_rgb,
 )
 
@@ -104,14 +104,14 @@ def test_a_file_that_does_not_decode_is_refused_by_name(tmp_path, content):
     with pytest.raises(ImageError, match=r'a\.png: does not decode'):
         read_rgb(tmp_path / 'a.png')
     with pytest.raises(ImageError, match=r'a\.png: does not decode'):
-        read_grey(tmp_path / 'a.png')
+        read_label_image(tmp_path / 'a.png')
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_a_label_file_is_read_as_it_is(tmp_path, dtype):
     mask = np.array([[0, 255, 7], [1, 2, np.iinfo(dtype).max]], dtype)
     cv2.imwrite(str(tmp_path / 'a.png'), mask)
-    read = read_grey(tmp_path / 'a.png')
+    read = read_label_image(tmp_path / 'a.png')
     np.testing.assert_array_equal(read, mask)
     assert read.dtype == dtype
     assert read.dtype.isnative
@@ -123,14 +123,14 @@ def test_of_a_palette_the_indices_are_read(tmp_path, suffix):
     coded = Image.fromarray(mask, 'P')
     coded.putpalette([0, 0, 0, 128, 0, 0, 0, 65, 0])  # 1 and 2 have the same luma
     coded.save(tmp_path / f'a.{suffix}')
-    np.testing.assert_array_equal(read_grey(tmp_path / f'a.{suffix}'), mask)
+    np.testing.assert_array_equal(read_label_image(tmp_path / f'a.{suffix}'), mask)
 
 
 def test_white_of_one_bit_is_255_as_in_any_grey_file(tmp_path):
     mask = np.array([[True, False], [False, True]])
     Image.fromarray(mask).save(tmp_path / 'a.png', bits=1)
     assert Image.open(tmp_path / 'a.png').mode == '1'
-    np.testing.assert_array_equal(read_grey(tmp_path / 'a.png'), mask * np.uint8(255))
+    np.testing.assert_array_equal(read_label_image(tmp_path / 'a.png'), mask * np.uint8(255))
 
 
 @pytest.mark.parametrize(
@@ -141,23 +141,23 @@ def test_a_label_file_of_anything_but_whole_numbers_in_one_channel_is_refused(tm
     name = 'a.tif' if mode == 'F' else 'a.png'
     Image.new(mode, (3, 2)).save(tmp_path / name)
     with pytest.raises(ImageError, match=rf'{name}: has {told}; labels are'):
-        read_grey(tmp_path / name)
+        read_label_image(tmp_path / name)
 
 
 def test_a_label_file_with_numbers_beyond_16_bits_is_refused(tmp_path):
     numbers = np.array([[0, 70000]], np.int32)
     Image.fromarray(numbers).save(tmp_path / 'a.tif')
     with pytest.raises(ImageError, match=r'a\.tif: has values of 0 to 70000; labels are'):
-        read_grey(tmp_path / 'a.tif')
+        read_label_image(tmp_path / 'a.tif')
     Image.fromarray(numbers % 60000).save(tmp_path / 'a.tif')
-    np.testing.assert_array_equal(read_grey(tmp_path / 'a.tif'), [[0, 10000]])
+    np.testing.assert_array_equal(read_label_image(tmp_path / 'a.tif'), [[0, 10000]])
 
 
 def test_a_label_file_is_turned_as_its_exif_data_say(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours[..., 0]).save(tmp_path / 'a.png', exif=exif)
-    np.testing.assert_array_equal(read_grey(tmp_path / 'a.png'), np.rot90(colours[..., 0], -1))
+    np.testing.assert_array_equal(read_label_image(tmp_path / 'a.png'), np.rot90(colours[..., 0], -1))
 
 
 def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):
@@ -165,7 +165,7 @@ def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):
     whole = (tmp_path / 'a.png').read_bytes()
     (tmp_path / 'a.png').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match=r'a\.png: does not decode'):
-        read_grey(tmp_path / 'a.png')
+        read_label_image(tmp_path / 'a.png')
 
 
 def test_a_label_file_too_large_to_decode_is_refused_by_its_header(tmp_path):
@@ -174,13 +174,13 @@ def test_a_label_file_too_large_to_decode_is_refused_by_its_header(tmp_path):
     data = struct.pack('>I4s', 9, b'IDAT')
     (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + chunk + data)
     with pytest.raises(ImageError, match=r'a\.png: .*900000000 pixels'):
-        read_grey(tmp_path / 'a.png')
+        read_label_image(tmp_path / 'a.png')
 
 
 def test_a_program_in_place_of_a_label_file_is_not_run(tmp_path):
     Image.new('L', (3, 2)).save(tmp_path / 'a.eps')  # Pillow has another program read these
     with pytest.raises(ImageError, match=r'a\.eps: does not decode'):
-        read_grey(tmp_path / 'a.eps')
+        read_label_image(tmp_path / 'a.eps')
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'folder', 'device'])
@@ -189,7 +189,7 @@ def test_a_label_file_that_is_no_file_is_refused_before_it_is_opened(tmp_path, k
     if kind == 'fifo':
         os.mkfifo(path)
     with pytest.raises(OSError, match=f'{path}: is no regular file'):
-        read_grey(path)
+        read_label_image(path)
 
 
 @pytest.fixture(params=[0, 1], ids=['baseline', 'progressive'])
@@ -250,7 +250,7 @@ def test_an_image_with_more_pixels_than_may_be_is_refused_before_it_is_decoded(m
 def test_a_label_file_with_too_long_a_side_is_refused_by_its_header(tmp_path):
     (tmp_path / 'a.png').write_bytes(png_header(20_000, 1))
     with pytest.raises(ImageTooLargeError, match=r'a\.png: 20000×1, a side has at most 16384 px'):
-        read_grey(tmp_path / 'a.png')
+        read_label_image(tmp_path / 'a.png')
 
 
 def test_an_image_at_the_limits_is_read():

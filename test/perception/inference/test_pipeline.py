@@ -18,13 +18,13 @@ from rock_seg_ros.perception.inference.cuda_pipeline import (
     CAPTURING,
     MAX_GRAPHS,
     CudaPipeline,
-    DeviceWay,
+    DeviceForward,
 )
 from rock_seg_ros.perception.inference.pipeline import (
     PlainPipeline,
     ScoresError,
     are_finite,
-    read_off,
+    postprocess,
 )
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.weights_file import load_weights
@@ -52,7 +52,9 @@ def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
     images = pair(small_image)
     with torch.inference_mode():
         plain = PlainPipeline(scorer).run(images, 0.5)
-        ids, sure, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
+        ids, sure, finite = DeviceForward(scorer)(
+            torch.from_numpy(np.stack(images)), torch.tensor(0.5)
+        )
     assert finite.tolist() == [True, True]
     assert {tuple(own.class_ids.shape) for own in plain} == {small_image.shape[:2]}
     for number, own in enumerate(plain):
@@ -77,7 +79,7 @@ class WaitingOperators(TorchDispatchMode):
 def test_nothing_on_the_captured_way_waits_for_the_device(
     scorer: Scorer, small_image: NDArray[np.uint8]
 ) -> None:
-    way, threshold = DeviceWay(scorer), torch.tensor(0.5)
+    way, threshold = DeviceForward(scorer), torch.tensor(0.5)
     pixels = torch.from_numpy(np.stack([small_image]))
     with torch.inference_mode(), WaitingOperators() as operators:
         way(pixels, threshold)
@@ -111,9 +113,9 @@ def test_a_shape_that_cannot_be_captured_is_told_once_and_not_tried_again(
     with torch.inference_mode():
         uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
         with pytest.raises(RuntimeError, match='capture failed'):
-            uncaptured.catch_up()
+            uncaptured.capture_pending()
         uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
-        uncaptured.catch_up()
+        uncaptured.capture_pending()
     assert tried == [(1, 32, 40)]
 
 
@@ -154,7 +156,7 @@ def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
     with torch.inference_mode():
         ids, _, finite = uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
     assert (tuple(ids.shape), finite.tolist()) == ((1, 32, 40), [True])
-    uncaptured.catch_up()
+    uncaptured.capture_pending()
     assert tried == [(1, 32, 40)]
 
 
@@ -209,9 +211,9 @@ def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float
     scores = torch.zeros(2, 2, 30, 40)
     scores[1, 0, 7, 9] = number
     assert are_finite(scores).tolist() == [True, False]
-    assert read_off(scores[0], Card(), 0.5).class_ids.shape == (30, 40)
+    assert postprocess(scores[0], Card(), 0.5).class_ids.shape == (30, 40)
     with pytest.raises(ScoresError, match='not finite'):
-        read_off(scores[1], Card(), 0.5)
+        postprocess(scores[1], Card(), 0.5)
 
 
 class Broken:
@@ -230,7 +232,7 @@ def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
         assert len(PlainPipeline(scorer).run(images[:1], 0.5)) == 1
         with pytest.raises(ScoresError):
             PlainPipeline(scorer).run(images, 0.5)
-        *_, finite = DeviceWay(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
+        *_, finite = DeviceForward(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
     assert finite.tolist() == [True, False]
 
 
@@ -287,7 +289,7 @@ def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
         pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
         (eager,) = pipeline.run([small_image], 0.5)
         assert not pipeline._graphs
-        pipeline.catch_up()
+        pipeline.capture_pending()
         assert list(pipeline._graphs) == [(1, *small_image.shape[:2])]
         (captured,) = pipeline.run([small_image], 0.5)
         assert (eager.class_ids == captured.class_ids).mean() > 0.99

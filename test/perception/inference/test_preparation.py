@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.preparation import Preparation, normalize
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing, normalize
 
 CPU = torch.device('cpu')
 
@@ -30,7 +30,7 @@ def test_images_are_left_as_they_are() -> None:
 def test_the_quick_way_gives_the_same_numbers_bit_for_bit() -> None:
     every_value = np.arange(256, dtype=np.uint8).reshape(8, 32, 1)
     image = np.concatenate([every_value, every_value[::-1], 255 - every_value], axis=2)
-    prepared = Preparation(Card(), CPU)([image, image[::-1].copy()])
+    prepared = Preprocessing(Card(), CPU)([image, image[::-1].copy()])
     for own, source in zip(prepared, (image, image[::-1].copy()), strict=True):
         expected = normalize(torch.from_numpy(source).permute(2, 0, 1).unsqueeze(0), Card())[0]
         assert torch.equal(own, expected)
@@ -44,5 +44,5 @@ def test_any_strides_are_read_without_a_change(view: str, small_image: NDArray[n
         'mono': np.broadcast_to(small_image[:, :, :1], small_image.shape),
         'crop': small_image[5:40, 7:50],
     }[view]
-    prepare = Preparation(Card(), CPU)
+    prepare = Preprocessing(Card(), CPU)
     assert torch.equal(prepare([image]), prepare([np.array(image, order='C')]))

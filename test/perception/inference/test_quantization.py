@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rock_seg_ros.perception.inference.networks import DeepLabV3, network_of
-from rock_seg_ros.perception.inference.quantization import quantize, rounded_inputs
+from rock_seg_ros.perception.inference.quantization import quantize, quantized_inputs
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_convolution_but_those_that_lose_too_much_is_rounded_once(
     with torch.device('meta'):
         network = network_of(backbone)
         model = network.make(2, decoder, network.output_strides[0], False)
-    rounded = [conv for convs in rounded_inputs(model).values() for conv in convs]
+    rounded = [conv for convs in quantized_inputs(model).values() for conv in convs]
     assert len(rounded) == len(set(rounded))
     every = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     assert {name for name, conv in every.items() if conv not in set(rounded)} == exact
@@ -52,7 +52,7 @@ def test_weights_become_at_most_255_values_a_channel_and_keep_their_largest(
 ) -> None:
     convolution = model.backbone.layer4[0].conv2
     before = convolution.weight.detach().clone()
-    quantize(model, dict.fromkeys(rounded_inputs(model), (0.0, 1.0)))
+    quantize(model, dict.fromkeys(quantized_inputs(model), (0.0, 1.0)))
     for old, new in zip(before[:4], convolution.weight[:4], strict=True):
         assert 100 < new.unique().numel() <= 255
         step = old.abs().max() / 127
@@ -64,7 +64,7 @@ def test_weights_become_at_most_255_values_a_channel_and_keep_their_largest(
 def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
     model: DeepLabV3, low: float, high: float
 ) -> None:
-    ranges = dict.fromkeys(rounded_inputs(model), (0.0, 1.0)) | {'backbone.conv1': (low, high)}
+    ranges = dict.fromkeys(quantized_inputs(model), (0.0, 1.0)) | {'backbone.conv1': (low, high)}
     quantize(model, ranges)
     seen = []
     model.backbone.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -86,7 +86,7 @@ def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
 def test_ranges_of_another_network_are_refused_by_name(
     model: DeepLabV3, change: dict[str, tuple[float, float] | None]
 ) -> None:
-    ranges = dict.fromkeys(rounded_inputs(model), (0.0, 1.0)) | change
+    ranges = dict.fromkeys(quantized_inputs(model), (0.0, 1.0)) | change
     kept = {name: pair for name, pair in ranges.items() if pair}
     with pytest.raises(ValueError, match=f'do not fit the network at {next(iter(change))}'):
         quantize(model, kept)

@@ -22,9 +22,9 @@ from rock_seg_ros.perception.inference.segmenter import (
     Segmentation,
     Segmenter,
     SizeError,
+    apply_ignore_mask,
     choose_backend,
     choose_device,
-    suppress,
 )
 from rock_seg_ros.perception.inference.weights_file import (
     Weights,
@@ -222,7 +222,7 @@ def test_suppressed_pixels_become_background_and_others_stay() -> None:
     found = Segmentation(
         np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8), (1,)
     )
-    result = suppress(found, np.array([[0, 1, 0]], np.uint8))
+    result = apply_ignore_mask(found, np.array([[0, 1, 0]], np.uint8))
     assert result.class_ids.tolist() == [[0, 1, 0]]
     assert result.confidence.tolist() == [[255, 201, 202]]
     assert found.class_ids.tolist() == [[1, 1, 0]]
@@ -230,27 +230,27 @@ def test_suppressed_pixels_become_background_and_others_stay() -> None:
 
 def test_confidence_of_rock_is_0_where_there_is_none_and_where_it_is_suppressed() -> None:
     ids, sure = np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8)
-    keep = np.array([[0, 1, 1]], np.uint8)
+    valid_mask = np.array([[0, 1, 1]], np.uint8)
     given = Segmentation(ids, sure, (1,), rock_confidence=np.array([[200, 201, 0]], np.uint8))
     for found in (given, Segmentation(ids, sure, (1,))):
         assert found.rock_confidence.tolist() == [[200, 201, 0]]
-        assert suppress(found, keep).rock_confidence.tolist() == [[0, 201, 0]]
+        assert apply_ignore_mask(found, valid_mask).rock_confidence.tolist() == [[0, 201, 0]]
 
 
 def test_suppressed_rims_become_background_too() -> None:
     found = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
-    assert suppress(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
+    assert apply_ignore_mask(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
 
 
 def test_a_suppressed_pixel_never_becomes_another_rock_class() -> None:
     found = Segmentation(np.array([[1]], np.uint8), np.array([[9]], np.uint8), (0, 1))
-    assert suppress(found, np.zeros((1, 1), np.uint8)).class_ids.item() == 2
+    assert apply_ignore_mask(found, np.zeros((1, 1), np.uint8)).class_ids.item() == 2
 
 
 def test_an_ignore_mask_of_another_size_is_refused() -> None:
     found = Segmentation(np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8), (1,))
     with pytest.raises(SizeError, match=r'7×4.*6×4'):
-        suppress(found, np.zeros((4, 7), np.uint8))
+        apply_ignore_mask(found, np.zeros((4, 7), np.uint8))
 
 
 def test_a_sigmoid_network_runs_from_its_file(
@@ -328,7 +328,7 @@ def test_warming_runs_the_network_for_as_many_together_as_may_come(
 ) -> None:
     segmenter = recorded()
     segmenter.warm(60, 80, most=3)
-    segmenter.catch_up()
+    segmenter.capture_pending()
     assert segmenter._runner.seen == [  # type: ignore[attr-defined]
         (1, 3, 60, 80),
         (2, 3, 60, 80),
@@ -408,7 +408,7 @@ def test_confidence_is_fetched_once_and_only_when_asked_for() -> None:
         return np.full((1, 2), 7, np.uint8)
 
     found = Segmentation(np.array([[1, 0]], np.uint8), fetch, (1,))
-    kept = suppress(found, np.array([[1, 0]], np.uint8))
+    kept = apply_ignore_mask(found, np.array([[1, 0]], np.uint8))
     assert found.mask().tolist() == kept.mask().tolist() == [[255, 0]]
     assert fetched == []
     assert kept.confidence.tolist() == found.confidence.tolist() == [[7, 7]]

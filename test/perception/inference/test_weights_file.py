@@ -30,7 +30,7 @@ from rock_seg_ros.perception.inference.weights_file import (
     embedded_name,
     load_weights,
     save_weights,
-    write_beside,
+    atomic_write,
 )
 
 CARD = Card(output_stride=16, data='noise')
@@ -118,7 +118,7 @@ def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_beside(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_beside(target, fail)
+        atomic_write(target, fail)
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [('w.safetensors', 'old')]
 
 

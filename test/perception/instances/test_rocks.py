@@ -14,7 +14,7 @@ from rock_seg_ros.perception.instances.rocks import (
     RockSettings,
     draw_instances,
     find_rocks,
-    simplified,
+    simplify_contour,
 )
 
 ALL = RockSettings(min_area=1, split_touching=False)
@@ -44,7 +44,7 @@ def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> 
         outline, _ = cv2.findContours(
             own.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
-        polygon = simplified(outline[0], 1.0)
+        polygon = simplify_contour(outline[0], 1.0)
         score = confidence[own].mean() / 255
         x, y, width, height = box
         mask = own[y : y + height, x : x + width].astype(np.uint8)

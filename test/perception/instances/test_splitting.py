@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings, draw_instances, find_rocks
-from rock_seg_ros.perception.instances.splitting import CELLS, cut_apart, cut_by_shape
+from rock_seg_ros.perception.instances.splitting import CELLS, split_by_rims, split_by_shape
 
 PLACES = [(30, 40), (68, 40), (106, 40)]
 RADIUS = 20
@@ -32,7 +32,7 @@ def cut(
 ) -> NDArray[np.bool_]:
     """What is left of the rock."""
     masks = (where.astype(np.uint8) * np.uint8(255) for where in (rock, rim))
-    left = cut_apart(*masks, confidence, smallest)
+    left = split_by_rims(*masks, confidence, smallest)
     assert set(np.unique(left)) <= {0, 255}
     return left > 0
 
@@ -185,7 +185,7 @@ def test_a_single_rock_keeps_its_shape_whatever_it_is(name: str) -> None:
     distance = cv2.distanceTransform(rock, cv2.DIST_L2, 5)
     surely = 255 * np.clip(0.55 + 0.1 * distance, 0, 0.95)  # less at the edge, as networks are
     confidence = np.clip(surely + doubt, 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(cut_by_shape(rock, confidence), rock)
+    np.testing.assert_array_equal(split_by_shape(rock, confidence), rock)
 
 
 @pytest.mark.parametrize(('radius', 'gap'), [(40, 78), (40, 79), (30, 69), (20, 60)])
@@ -193,7 +193,7 @@ def test_two_discs_that_touch_come_apart_where_they_touch(radius: int, gap: int)
     rock = np.zeros((240, 320), np.uint8)
     cv2.circle(rock, (100, 120), 40, 255, -1)
     cv2.circle(rock, (100 + gap, 120), radius, 255, -1)
-    left = cut_by_shape(rock, sure(rock > 0))
+    left = split_by_shape(rock, sure(rock > 0))
     assert parts(left) == 2
     _, columns = np.nonzero(rock != left)
     neck = (gap**2 + 40**2 - radius**2) / (2 * gap)
@@ -205,9 +205,9 @@ def test_a_valley_of_confidence_cuts_where_no_rims_are_known() -> None:
     rock[10:50, 10:110] = True
     confidence = sure(rock)
     whole = rock.astype(np.uint8) * np.uint8(255)
-    assert parts(cut_by_shape(whole, confidence)) == 1
+    assert parts(split_by_shape(whole, confidence)) == 1
     confidence[:, 56:64] = 160
-    left = cut_by_shape(whole, confidence)
+    left = split_by_shape(whole, confidence)
     assert parts(left) == 2
     assert 56 <= np.nonzero(whole != left)[1].min() <= np.nonzero(whole != left)[1].max() <= 64
 
@@ -225,7 +225,7 @@ def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1), (40, 3)])
 def test_the_smallest_images_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
     rock = np.full(shape, 255, np.uint8)
-    np.testing.assert_array_equal(cut_by_shape(rock, rock), rock)
+    np.testing.assert_array_equal(split_by_shape(rock, rock), rock)
 
 
 def test_heaps_do_not_cut_each_other() -> None:

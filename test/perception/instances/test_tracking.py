@@ -12,7 +12,7 @@ from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmenter import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
-from rock_seg_ros.perception.instances.tracking import Tracker, carry, find_motion
+from rock_seg_ros.perception.instances.tracking import Tracker, estimate_motion, move_points
 
 WIDTH, HEIGHT = 320, 240
 Discs = dict[str, tuple[int, int, int]]  # x and y on the ground, radius, px
@@ -64,7 +64,7 @@ class Camera:
             if mask.any() and name not in hidden:
                 names.append(name)
                 rocks += numbered(mask)
-        found = self.tracker.follow(image, rocks, self.time)
+        found = self.tracker.update(image, rocks, self.time)
         self.time += self.step
         assert [rock.area for rock in found] == [rock.area for rock in rocks]
         return {name: rock.id for name, rock in zip(names, found, strict=True)}
@@ -107,7 +107,7 @@ def test_rocks_keep_their_ids_in_images_of_any_size(side):
             cv2.circle(mask, place, 15, 255, -1)
         rocks = numbered(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
         rocks.sort(key=lambda rock: rock.centroid)
-        assert [r.id for r in tracker.follow(image, rocks, number / 5)] == [1, 2, 3]
+        assert [r.id for r in tracker.update(image, rocks, number / 5)] == [1, 2, 3]
 
 
 def test_a_rock_missed_for_under_a_second_keeps_its_id_while_the_camera_moves(camera):
@@ -156,7 +156,7 @@ def test_the_larger_part_of_a_rock_that_splits_keeps_the_id_and_both_get_theirs_
     cut[:, 110:112] = 0
     tracker = camera.tracker
     ids = [
-        [rock.id for rock in tracker.follow(view, numbered(mask), number / 10)]
+        [rock.id for rock in tracker.update(view, numbered(mask), number / 10)]
         for number, mask in enumerate((whole, cut, whole, cut))
     ]
     assert ids == [[1], [1, 2], [1], [1, 2]]
@@ -177,7 +177,7 @@ def test_no_id_is_given_twice_whatever_is_forgotten(camera):
     again = set(camera.see(300, 250).values())
     camera.time = 0.0  # back in time
     earlier = set(camera.see(300, 250).values())
-    small = camera.tracker.follow(GROUND[:100, :100], numbered(np.full((100, 100), 255, 'u1')), 9.0)
+    small = camera.tracker.update(GROUND[:100, :100], numbered(np.full((100, 100), 255, 'u1')), 9.0)
     assert given | again | earlier | {small[0].id} == set(range(1, 14))
 
 
@@ -186,7 +186,7 @@ def test_another_scene_starts_anew():
     rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
     other = ground(seed=1)
     views = (GROUND[:HEIGHT, :WIDTH], other[:HEIGHT, :WIDTH], other[5 : HEIGHT + 5, :WIDTH])
-    ids = [tracker.follow(view, rocks, float(time))[0].id for time, view in enumerate(views)]
+    ids = [tracker.update(view, rocks, float(time))[0].id for time, view in enumerate(views)]
     assert ids == [1, 2, 2]
 
 
@@ -194,8 +194,8 @@ def test_a_black_image_in_between_changes_no_id(camera):
     ids = camera.see(300, 250)
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    assert camera.tracker.follow(black, [], 0.1) == []
-    assert [rock.id for rock in camera.tracker.follow(black, numbered(mask), 0.1)] == [5]
+    assert camera.tracker.update(black, [], 0.1) == []
+    assert [rock.id for rock in camera.tracker.update(black, numbered(mask), 0.1)] == [5]
     assert camera.see(305, 250) == ids
 
 
@@ -204,7 +204,7 @@ def test_brighter_light_changes_no_id():
     rocks = numbered(cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (100, 100), 20, 255, -1))
     view = GROUND[:HEIGHT, :WIDTH]
     for time, image in enumerate((view, view // 3, view // 2 + 90)):
-        assert tracker.follow(image, rocks, float(time))[0].id == 1
+        assert tracker.update(image, rocks, float(time))[0].id == 1
 
 
 def test_specks_and_an_image_full_of_rock_are_followed(camera):
@@ -214,7 +214,7 @@ def test_specks_and_an_image_full_of_rock_are_followed(camera):
     full = np.full_like(specks, 255)
     tracker = camera.tracker
     ids = [
-        {rock.id for rock in tracker.follow(view, numbered(mask), number / 10)}
+        {rock.id for rock in tracker.update(view, numbered(mask), number / 10)}
         for number, mask in enumerate((specks, full, specks, full, 0 * full))
     ]
     assert ids == [set(range(1, 1601)), {1601}, ids[2], {1601}, set()]
@@ -226,26 +226,26 @@ def test_the_smallest_images_are_followed(shape):
     tracker = Tracker()
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     rocks = numbered(np.full(shape, 255, np.uint8))
-    ids = [tracker.follow(image, rocks, float(time))[0].id for time in range(3)]
+    ids = [tracker.update(image, rocks, float(time))[0].id for time in range(3)]
     assert ids in ([1, 1, 1], [1, 2, 3])
 
 
 def test_an_image_of_any_strides_is_read():
     rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
     image = GROUND[HEIGHT:0:-1, :WIDTH, ::-1]
-    assert Tracker().follow(image, rocks, 0.0)[0].id == 1
+    assert Tracker().update(image, rocks, 0.0)[0].id == 1
 
 
 def test_the_flow_points_from_the_old_image_to_the_new():
     old, new = GROUND[100:340, 100:420, 0], GROUND[110:350, 105:425, 0]
-    flow = find_motion(old, new)
+    flow = estimate_motion(old, new)
     assert np.median(flow[..., 0]) == pytest.approx(-5, abs=0.1)
     assert np.median(flow[..., 1]) == pytest.approx(-10, abs=0.1)
 
 
 def test_a_far_motion_is_found_by_features():
     old, new = GROUND[100:340, 100:420, 0], GROUND[100:340, 200:520, 0]
-    flow = find_motion(old, new)
+    flow = estimate_motion(old, new)
     assert np.median(flow[:, 120:, 0]) == pytest.approx(-100, abs=0.5)
 
 
@@ -253,9 +253,9 @@ def test_points_outside_of_the_image_go_with_it():
     grid = np.stack(np.meshgrid(np.arange(320), np.arange(240)), -1).astype(np.float32)
     flow = 0.1 * (grid - [160, 120]).astype(np.float32)
     points = np.array([[-100, 160, 800], [120, 120, 500]], np.float32)
-    moved = carry(points, flow, scale=1.0)
+    moved = move_points(points, flow, scale=1.0)
     assert np.allclose(moved, [[-126, 160, 864], [120, 120, 538]], atol=1)
-    assert np.allclose(carry(2 * points, flow, scale=2.0), 2 * moved, atol=1)
+    assert np.allclose(move_points(2 * points, flow, scale=2.0), 2 * moved, atol=1)
 
 
 def striped(shift: int) -> NDArray[np.uint8]:
@@ -286,7 +286,7 @@ def test_depth_and_pose_tell_which_way_a_camera_went_over_stripes_that_look_alik
         return sorted(numbered(mask), key=lambda rock: rock.centroid)
 
     tracker = Tracker()
-    first = tracker.follow(striped(0), seen(0), 0.0, sight(0))
-    second = tracker.follow(striped(40), seen(40), 0.5, sight(40))
+    first = tracker.update(striped(0), seen(0), 0.0, sight(0))
+    second = tracker.update(striped(40), seen(40), 0.5, sight(40))
     kept = [rock.id for rock in first] == [rock.id for rock in second]
     assert kept == told

@@ -15,7 +15,7 @@ from rock_seg_ros.perception.inference.backends import openvino_backend
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.inference.model import restore
-from rock_seg_ros.perception.inference.quantization import quantize, rounded_inputs
+from rock_seg_ros.perception.inference.quantization import quantize, quantized_inputs
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
 
 pytest.importorskip('openvino')
@@ -51,7 +51,7 @@ def weights(weights_file: Path) -> Weights:
     weights = load_weights(weights_file)
     model = restore(weights.card, weights.state)
     ranges: dict[str, tuple[float, float]] = {}
-    for name in rounded_inputs(model):
+    for name in quantized_inputs(model):
         model.get_submodule(name).register_forward_pre_hook(
             lambda _, inputs, name=name: ranges.update(
                 {name: (inputs[0].min().item(), inputs[0].max().item())}
