@@ -25,6 +25,7 @@ from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import (
     Weights,
     WeightsError,
+    atomic_write,
     load_weights,
     save_weights,
     atomic_write,

@@ -89,7 +89,7 @@ class Camera:
         outputs: What is published of its images.
         geometry: What makes metres of its pixels.
         tracker: Knows which of its rocks is which.
-        forget: Whether the tracker is to forget them before the next image.
+        reset_requested: Whether the tracker is to forget them before the next image.
         target: Id of the rock that was its target last.
         last: What was last found in one of its images.
         last_size: Of its last image; () = there was none.
@@ -127,7 +127,7 @@ class Camera:
         self.outputs: list[Output] = []
         self.geometry = geometry
         self.tracker = tracker
-        self.forget = False
+        self.reset_requested = False
         self.target: int | None = None
         self.last: Analysis | None = None
         self.last_size = last_size

@@ -34,7 +34,7 @@ class ImageJob:
 
     incoming: IncomingImage
     analysis: Analysis
-    wanted: Sequence[Output]
+    outputs: Sequence[Output]
     started: float
     read: float
     publishing: float = 0.0
@@ -57,8 +57,9 @@ class Processor:
         images = []
         for incoming in incoming_images:
             with self._isolate_errors(incoming.camera):
-                if wanted := [output for output in incoming.camera.outputs if output.wanted]:
-                    images.append(self._open(incoming, wanted, segmenter, parameters))
+                outputs = [o for o in incoming.camera.outputs if o.has_subscribers]
+                if outputs:
+                    images.append(self._open(incoming, outputs, segmenter, parameters))
                 else:
                     incoming.camera.statistics.dropped()
         begun = time.monotonic()
@@ -95,7 +96,7 @@ class Processor:
     def _open(
         self,
         incoming: IncomingImage,
-        wanted: Sequence[Output],
+        outputs: Sequence[Output],
         segmenter: Segmenter,
         parameters: Parameters,
     ) -> ImageJob:
@@ -112,8 +113,8 @@ class Processor:
         pixels = reader.read(message)
         incoming.camera.last_size = pixels.shape[:2]
         incoming.camera.geometry.hold(message.header)
-        if incoming.camera.forget:  # here, since the tracker is this thread's
-            incoming.camera.forget = False
+        if incoming.camera.reset_requested:  # here, since the tracker is this thread's
+            incoming.camera.reset_requested = False
             incoming.camera.tracker.reset()
         settings = Settings(
             threshold=parameters.threshold or None,
@@ -146,7 +147,7 @@ class Processor:
             )
         except SizeError as error:
             raise InvalidImageError('not the size of ignore_mask', str(error)) from None
-        return ImageJob(incoming, analysis, wanted, started, time.monotonic())
+        return ImageJob(incoming, analysis, outputs, started, time.monotonic())
 
     def _segment(self, images: list[ImageJob]) -> list[ImageJob]:
         """Runs the network; returns the images that came through."""
@@ -168,8 +169,8 @@ class Processor:
     def _publish_pixels(self, image: ImageJob, parameters: Parameters) -> None:
         """Publishes what tells of pixels alone."""
         begun = time.monotonic()
-        for output in image.wanted:
-            if not output.of_rocks:
+        for output in image.outputs:
+            if not output.needs_rocks:
                 output.publish(image.analysis, parameters)
         image.publishing = time.monotonic() - begun
 
@@ -179,14 +180,14 @@ class Processor:
         """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
         begun = time.monotonic()
         camera, analysis = image.incoming.camera, image.analysis
-        if any(output.metric for output in image.wanted):  # may wait for depth
+        if any(output.needs_geometry for output in image.outputs):  # may wait for depth
             analysis.view = camera.geometry.view(
                 analysis.header, analysis.image.shape[:2], parameters.depth_tolerance, deadline
             )
             if analysis.view is not None and analysis.view.depth is not None:
                 analysis.pose = camera.geometry.pose(analysis.header, deadline)
-        for output in image.wanted:
-            if output.of_rocks:
+        for output in image.outputs:
+            if output.needs_rocks:
                 output.publish(analysis, parameters)
         done = time.monotonic()
         camera.last, camera.target = analysis, analysis.current_target

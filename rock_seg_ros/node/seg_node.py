@@ -283,7 +283,7 @@ class SegNode(AsyncLifecycleNode):
         for incoming in left:
             incoming.camera.statistics.dropped()
         if worker.error is not None:
-            for incoming in worker.in_hand:
+            for incoming in worker.current_items:
                 incoming.camera.statistics.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
@@ -398,7 +398,7 @@ class SegNode(AsyncLifecycleNode):
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         for camera in self._cameras:
-            camera.forget = True
+            camera.reset_requested = True
         response.success = bool(self._cameras)
         response.message = (
             'rocks get new ids from now on'

@@ -88,7 +88,7 @@ class Worker(Generic[Item]):
 
     Attributes:
         mailbox: Where the items are taken from.
-        in_hand: The items that it works on, or died of.
+        current_items: The items that it works on, or died of.
         error: What it died of; None while it lives, or was stopped.
     """
 
@@ -109,7 +109,7 @@ class Worker(Generic[Item]):
                 and then all the same; the thread dies of what it raises.
         """
         self.mailbox = mailbox
-        self.in_hand: list[Item] = []
+        self.current_items: list[Item] = []
         self.error: BaseException | None = None
         self._work = work
         self._pause = pause
@@ -136,9 +136,9 @@ class Worker(Generic[Item]):
     def _work_on(self) -> None:
         unrested = 0
         while items := self.mailbox.wait(self._pause):
-            self.in_hand = items
+            self.current_items = items
             self._work(items)
-            self.in_hand = []
+            self.current_items = []
             unrested += 1
             if self.mailbox.is_idle or unrested == MAX_BATCHES_BEFORE_IDLE_TASK:
                 self._rest()

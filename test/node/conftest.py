@@ -136,7 +136,7 @@ class Bench:
         self.wait(lambda: self.publisher.get_subscription_count(), 'the subscription to image')
         own = {output.topic: output for output in self.outputs}
         for topic in topics:
-            self.wait(lambda topic=topic: own[topic].wanted, f'{topic} to be matched')
+            self.wait(lambda topic=topic: own[topic].has_subscribers, f'{topic} to be matched')
 
     @property
     def outputs(self) -> list[Output]:

@@ -354,7 +354,7 @@ def test_depth_that_comes_many_times_while_the_network_works_is_not_lost(bench, 
 
 def test_outputs_in_metres_carry_the_header_bit_for_bit(bench, scene, depth):
     sights = Sights(bench, target_max_diameter=1.0, target_min_score=0.5)
-    kinds = {o.topic.replace('~', '/rock_seg'): o for o in OUTPUTS if o.metric}
+    kinds = {o.topic.replace('~', '/rock_seg'): o for o in OUTPUTS if o.needs_geometry}
     for topic, output in kinds.items():
         bench.listen(output.message_type, topic)
     bench.wait_active(*(output.topic for output in kinds.values()))
@@ -585,7 +585,7 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
     for name in names:
         bench.listen(PointCloud2, f'/rock_seg/{name}/rocks')
         rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
-        bench.wait(lambda rocks=rocks: rocks.wanted, name)
+        bench.wait(lambda rocks=rocks: rocks.has_subscribers, name)
         publishers.append(bench.tester.create_publisher(Image, f'/{name}/image_raw', 5))
         bench.wait(publishers[-1].get_subscription_count, name)
         cameras[name].geometry._on_info(camera_info())
@@ -763,7 +763,7 @@ def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene,
         for publisher in publishers:
             bench.wait(publisher.get_subscription_count, publisher.topic)
         rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
-        bench.wait(lambda rocks=rocks: rocks.wanted, topic)
+        bench.wait(lambda rocks=rocks: rocks.has_subscribers, topic)
         scale = cameras[name].geometry
         publishers[0].publish(camera_info())
         publishers[1].publish(depth_message(np.full_like(depth, metres[name])))

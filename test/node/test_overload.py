@@ -71,7 +71,9 @@ def test_what_is_published_is_as_old_as_the_network_takes_and_images_do_not_pile
         listen_to_ages(bench, '/rock_seg/mask')
     ]
     for camera in bench.node._cameras:
-        bench.wait(lambda camera=camera: camera.outputs[0].wanted, 'the mask to be matched')
+        bench.wait(
+            lambda camera=camera: camera.outputs[0].has_subscribers, 'the mask to be matched'
+        )
     topics = [f'/{name}/image' for name in names] or ['/image']
     most = overload(bench, topics, held, seconds=20 * NETWORK)
     for of_camera in ages:

@@ -65,7 +65,7 @@ def set_parameter(bench, name, value):
 def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_image(bench, scene):
     bench.start(min_area=1)
     # Those in metres want camera_info and depth: test_metres.py.
-    kinds = {o.topic: o.message_type for o in OUTPUTS if o is Rocks or not o.metric}
+    kinds = {o.topic: o.message_type for o in OUTPUTS if o is Rocks or not o.needs_geometry}
     for topic, kind in kinds.items():
         bench.listen(kind, topic.replace('~', '/rock_seg'), QoSProfile(depth=50))
     bench.wait_active(*kinds)

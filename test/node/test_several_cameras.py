@@ -32,7 +32,9 @@ class Rig:
         for camera, publisher in zip(bench.node._cameras, self.publishers.values(), strict=True):
             bench.listen(Image, f'/rock_seg/{camera.name}/mask')
             bench.wait(publisher.get_subscription_count, 'the subscription')
-            bench.wait(lambda camera=camera: camera.outputs[0].wanted, 'the mask to be matched')
+            bench.wait(
+                lambda camera=camera: camera.outputs[0].has_subscribers, 'the mask to be matched'
+            )
 
     def send(self, topic, image, stamp=1):
         message = image
@@ -132,7 +134,9 @@ def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench
     rig.start()
     for name, camera in zip(('front', 'rear'), bench.node._cameras, strict=True):
         bench.listen(PointCloud2, f'/rock_seg/{name}/rocks')
-        bench.wait(lambda camera=camera: camera.outputs[-1].wanted, 'the rocks to be matched')
+        bench.wait(
+            lambda camera=camera: camera.outputs[-1].has_subscribers, 'the rocks to be matched'
+        )
     monkeypatch.setattr(Output, 'publish', noted)
     rig.hold()
     rig.send(FRONT, SMALL, 2)

@@ -143,15 +143,15 @@ def test_the_pause_lies_between_the_starts_of_two_works():
 
 
 def test_a_stopped_worker_tells_what_was_left():
-    in_hand, go_on = threading.Event(), threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     def work(items):
-        in_hand.set()
+        begun.set()
         go_on.wait(10)
 
     worker = Worker(Mailbox(2), work, at_once)
     worker.mailbox.put(0, 'in hand')
-    assert in_hand.wait(10)
+    assert begun.wait(10)
     worker.mailbox.put(1, 'left')
     threading.Timer(0.05, go_on.set).start()
     assert worker.stop() == ['left']
@@ -170,20 +170,20 @@ def test_a_worker_that_dies_tells_of_what_and_what_it_had_in_hand(where):
     worker.mailbox.put(0, 'image')
     worker._thread.join(10)
     assert worker.error is death
-    assert worker.in_hand == (['image'] if where == 'work' else [])
+    assert worker.current_items == (['image'] if where == 'work' else [])
     assert worker.stop() == []
 
 
 def test_the_wait_for_the_end_of_a_worker_can_be_bounded():
-    in_hand, go_on = threading.Event(), threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     def work(items):
-        in_hand.set()
+        begun.set()
         go_on.wait(10)
 
     worker = Worker(Mailbox(2), work, at_once)
     worker.mailbox.put(0, 'in hand')
-    assert in_hand.wait(10)
+    assert begun.wait(10)
     worker.mailbox.put(1, 'left')
     assert worker.stop(timeout=0.01) == ['left']
     assert not go_on.is_set()

@@ -61,7 +61,7 @@ class Obstacles(Output):
 
     topic = '~/obstacles'
     message_type = PointCloud2
-    metric = True
+    needs_geometry = True
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -78,7 +78,7 @@ class Rocks(Output):
 
     topic = '~/rocks'
     message_type = PointCloud2
-    metric = True
+    needs_geometry = True
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:

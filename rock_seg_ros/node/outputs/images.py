@@ -19,7 +19,7 @@ class Mask(Output):
 
     topic = '~/mask'
     message_type = Image
-    of_rocks = False
+    needs_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -32,7 +32,7 @@ class ClassIds(Output):
 
     topic = '~/class_ids'
     message_type = Image
-    of_rocks = False
+    needs_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -45,7 +45,7 @@ class Confidence(Output):
 
     topic = '~/confidence'
     message_type = Image
-    of_rocks = False
+    needs_rocks = False
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:

@@ -22,15 +22,15 @@ class Output(ABC):
         topic: Its name.
         message_type: Of its messages.
         depth: Of its history.
-        metric: Whether it tells metres.
-        of_rocks: Whether it tells of rocks; what tells of pixels only waits for no depth.
+        needs_geometry: Whether it tells metres.
+        needs_rocks: Whether it tells of rocks; what tells of pixels only waits for no depth.
     """
 
     topic: ClassVar[str]
     message_type: ClassVar[Any]
     depth: ClassVar[int] = 5
-    metric: ClassVar[bool] = False
-    of_rocks: ClassVar[bool] = True
+    needs_geometry: ClassVar[bool] = False
+    needs_rocks: ClassVar[bool] = True
 
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
         """Creates the publisher, whose QoS parameters may override.
@@ -51,7 +51,7 @@ class Output(ABC):
         self._node = node
 
     @property
-    def wanted(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether somebody subscribes."""
         return self._publisher.get_subscription_count() > 0
 

@@ -61,7 +61,7 @@ class Markers(Output):
 
     topic = '~/markers'
     message_type = MarkerArray
-    metric = True
+    needs_geometry = True
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
@@ -88,7 +88,7 @@ class Target(Output):
 
     topic = '~/target'
     message_type = PointStamped
-    metric = True
+    needs_geometry = True
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:

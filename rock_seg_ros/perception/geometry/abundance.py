@@ -190,7 +190,7 @@ def compute_abundance(seen: Observation) -> Abundance:
     )
 
 
-def cover(diameters: Floats, abundance: Floats | float) -> Floats:
+def cumulative_coverage(diameters: Floats, abundance: Floats | float) -> Floats:
     """Returns the share of the ground that rocks of at least these diameters (m) cover, by law."""
     return abundance * np.exp(-(1.79 + 0.152 / np.asarray(abundance)) * diameters)
 
@@ -211,5 +211,5 @@ def fit_abundance(sizes: Floats, covered: Floats, smallest: float = 0.0) -> floa
     known = (sizes >= smallest) & (covered > 0)
     if not known.any():
         return np.nan
-    missed = cover(sizes[known], ABUNDANCES[:, None]) - covered[known]
+    missed = cumulative_coverage(sizes[known], ABUNDANCES[:, None]) - covered[known]
     return float(ABUNDANCES[(missed**2).sum(axis=1).argmin()])

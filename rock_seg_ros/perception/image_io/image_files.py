@@ -41,7 +41,7 @@ def image_files(folder: Path) -> list[Path]:
     return [path for path in _files(folder) if path.suffix.lower() in SUFFIXES]
 
 
-def passed_over(folder: Path) -> dict[str, list[Path]]:
+def unsupported_files(folder: Path) -> dict[str, list[Path]]:
     """Returns the other files of a folder, by suffix as written; hidden ones are not told of."""
     others: dict[str, list[Path]] = {}
     for path in _files(folder):
@@ -50,7 +50,7 @@ def passed_over(folder: Path) -> dict[str, list[Path]]:
     return others
 
 
-def why_not(suffix: str) -> str:
+def unsupported_reason(suffix: str) -> str:
     """Returns why files of a suffix are not read."""
     for name, own in SUFFIXES_OF.items():
         if suffix.lower() in own:

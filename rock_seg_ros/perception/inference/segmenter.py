@@ -370,8 +370,12 @@ def apply_ignore_mask(segmentation: Segmentation, valid_mask: NDArray[np.uint8])
 
 
 def check_size(valid_mask: NDArray[np.uint8], size: tuple[int, ...]) -> None:
-    """Raises SizeError if an ignore mask has another height and width than the image."""
+    """Raises SizeError if the size of an ignore mask differs from that of the image.
+
+    Args:
+        valid_mask: H×W uint8.
+        size: Height and width of the image, px.
+    """
     if valid_mask.shape != tuple(size):
-        raise SizeError(
-            f'the ignore mask is {valid_mask.shape[1]}×{valid_mask.shape[0]}, the image {size[1]}×{size[0]}'
-        )
+        height, width = valid_mask.shape
+        raise SizeError(f'the ignore mask is {width}×{height}, the image is {size[1]}×{size[0]}')

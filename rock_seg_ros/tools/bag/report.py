@@ -20,7 +20,7 @@ from rock_seg_ros.perception.geometry.abundance import (
     Observation,
     combine,
     compute_abundance,
-    cover,
+    cumulative_coverage,
     observe,
 )
 from rock_seg_ros.perception.inference.card import Card
@@ -254,7 +254,7 @@ def plot_covered(field: Abundance) -> str:
     if np.isfinite(field.k):
         fine = np.geomspace(sizes[there][0], sizes[there][-1], 100)
         label = f'Golombek & Rapp, k = {field.k:.3f}'
-        axes.loglog(fine, 100 * cover(fine, field.k), color=ORANGE, label=label)
+        axes.loglog(fine, 100 * cumulative_coverage(fine, field.k), color=ORANGE, label=label)
     _mark_smallest(axes, field)
     _plain_ticks(axes)
     axes.legend(frameon=False, loc='lower left')

@@ -13,7 +13,7 @@ from rock_seg_ros.perception.geometry.abundance import (
     Observation,
     combine,
     compute_abundance,
-    cover,
+    cumulative_coverage,
     fit_abundance,
     observe,
 )
@@ -62,13 +62,13 @@ def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
     assert found.k == pytest.approx(abundance, rel=0.1)
     at = [int(np.abs(SIZES - size).argmin()) for size in (0.1, 0.2)]
     told = [found.covered[each] for each in at]
-    exact = cover(SIZES[at], abundance)
+    exact = cumulative_coverage(SIZES[at], abundance)
     assert told == pytest.approx(exact, rel=0.15)
 
 
 def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> None:
     covered = 0.2 * np.exp(-(1.79 + 0.152 / 0.2) * SIZES)
-    assert cover(SIZES, 0.2) == pytest.approx(covered)
+    assert cumulative_coverage(SIZES, 0.2) == pytest.approx(covered)
     assert fit_abundance(SIZES, covered) == pytest.approx(0.2, rel=0.005)
     covered[SIZES < 0.1] = 0.001
     assert fit_abundance(SIZES, covered, smallest=0.1) == pytest.approx(0.2, rel=0.005)

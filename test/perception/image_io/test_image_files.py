@@ -10,8 +10,8 @@ from rock_seg_ros.perception.image_io.image_files import (
     SUFFIXES,
     image_files,
     is_lossy,
-    passed_over,
-    why_not,
+    unsupported_files,
+    unsupported_reason,
 )
 
 
@@ -30,19 +30,19 @@ def test_images_are_found_by_suffix_in_any_case_without_hidden_ones_folders_and_
 
 def test_a_folder_that_is_not_there_has_none(tmp_path):
     assert image_files(tmp_path / 'none') == []
-    assert passed_over(tmp_path / 'none') == {}
+    assert unsupported_files(tmp_path / 'none') == {}
 
 
 def test_what_is_no_image_is_told_by_suffix_but_for_hidden_files(folder):
-    others = passed_over(folder)
+    others = unsupported_files(folder)
     names = {suffix: [path.name for path in files] for suffix, files in others.items()}
     assert names == {'.txt': ['notes.txt'], '.RAW': ['f.RAW']}
 
 
 def test_an_image_that_needs_a_package_says_which():
-    assert why_not('.txt') == 'not the suffix of an image'
+    assert unsupported_reason('.txt') == 'not the suffix of an image'
     if 'HEIF' not in FORMATS:
-        assert why_not('.HEIC') == 'reading them needs the package pillow-heif'
+        assert unsupported_reason('.HEIC') == 'reading them needs the package pillow-heif'
         assert '.heic' not in SUFFIXES
 
 

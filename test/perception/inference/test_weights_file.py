@@ -27,6 +27,7 @@ from rock_seg_ros.perception.inference.weights_file import (
     MAX_FILE_BYTES,
     Weights,
     WeightsError,
+    atomic_write,
     embedded_name,
     load_weights,
     save_weights,
