@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera: its subscription, its outputs, and what became of its images."""
+"""One camera: its subscription, its outputs and its last results."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from rock_seg_ros.perception.geometry.location import locate
 from rock_seg_ros.perception.image_io.decoding import read_label_image
 from rock_seg_ros.perception.instances.tracking import Tracker
 
-IMAGE_TIMEOUT = 5.0
+IMAGE_TIMEOUT = 5.0  # s without an image, after which the reason is reported
 CAMERA_PLACEHOLDER = '{camera}'
-COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of coded images
+COMPRESSED_SUFFIX = '/compressed'  # ending of the topic of compressed images
 Size = tuple[int, ...]  # height and width, px; () = not known
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
 
 def camera_names(topics: Sequence[str]) -> list[str]:
-    """Names cameras after their topics.
+    """Returns the names of cameras, derived from their topics.
 
-    A camera is called by the part before the last of its topic (`/front/image_raw` is 'front',
-    `/front` too); those that would be called the same, by the whole topic with _ for /.
+    The name is the second-to-last part of the topic: 'front' for `/front/image_raw`, and for
+    `/front`. Where several cameras would have the same name, their names are the whole topics
+    with _ instead of /.
 
     Args:
-        topics: Full names.
+        topics: Full names of the image topics.
 
     Raises:
-        ValueError: Two topics are the same, or have the same name even so.
+        ValueError: Two topics are equal, or still have the same name.
     """
     parts = [topic.strip('/').split('/') for topic in topics]
     short = [part[-2:][0] for part in parts]
@@ -64,7 +65,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class IncomingImage:
-    """A message and where and when it came: `time.monotonic()`."""
+    """An image message with its camera and the time of its receipt, `time.monotonic()`."""
 
     camera: Camera
     message: Any
@@ -72,28 +73,29 @@ class IncomingImage:
 
     @property
     def size(self) -> Size:
-        """Height and width, px; of a coded image those that the camera's last one had."""
+        """Height and width, px; for a compressed image those of the camera's last image."""
         if isinstance(self.message, CompressedImage):
             return self.camera.last_size
         return (self.message.height, self.message.width)
 
 
 class Camera:
-    """A camera that the node works for.
+    """A camera of the node.
 
     Attributes:
-        name: '' where `image_topics` is empty.
-        statistics: What became of its images.
-        reader: Makes arrays of its messages.
+        name: Name of the camera; '' if `image_topics` is empty.
+        topic: Full name of the subscribed topic.
+        statistics: Counts the images by outcome.
+        reader: Converts the messages to arrays.
         valid_mask: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
-        outputs: What is published of its images.
-        geometry: What makes metres of its pixels.
-        tracker: Knows which of its rocks is which.
-        reset_requested: Whether the tracker is to forget them before the next image.
-        target: Id of the rock that was its target last.
-        last: What was last found in one of its images.
-        last_size: Of its last image; () = there was none.
-        subscription: While images are taken.
+        outputs: The outputs of the camera.
+        geometry: Gives the intrinsics, depth and pose of an image.
+        tracker: Keeps the ids of the rocks.
+        reset_requested: Whether the tracker is to be reset before the next image.
+        target: Id of the last target rock.
+        last_analysis: The results of the last image.
+        last_size: Size of the last image; () = there was none.
+        subscription: The subscription to the images; None while the node is not active.
     """
 
     def __init__(
@@ -107,17 +109,17 @@ class Camera:
         tracker: Tracker,
         last_size: Size = (),
     ) -> None:
-        """Reads its ignore mask; creates no topics yet.
+        """Reads the ignore mask. Topics are created by `advertise` and `subscribe`.
 
         Args:
-            node: That it belongs to.
-            name: Comes into the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
-            topic: Full name of its images' topic, image transport left out.
-            parameters: Tell the image transport and the ignore mask.
-            statistics: Where its images are counted.
-            geometry: What makes metres of its pixels.
-            tracker: Knows which of its rocks is which.
-            last_size: Of its last image before; () = there was none.
+            node: The node.
+            name: Part of the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
+            topic: Full name of the image topic, without the image transport.
+            parameters: The parameters of the node.
+            statistics: Counts the images by outcome.
+            geometry: Gives the intrinsics, depth and pose of an image.
+            tracker: Keeps the ids of the rocks.
+            last_size: Size of the last image before; () = there was none.
 
         Raises:
             ValueError: The ignore mask cannot be read.
@@ -129,17 +131,17 @@ class Camera:
         self.tracker = tracker
         self.reset_requested = False
         self.target: int | None = None
-        self.last: Analysis | None = None
+        self.last_analysis: Analysis | None = None
         self.last_size = last_size
         self.subscription: Any = None
         self._node = node
         self._transport = parameters.image_transport
-        self._named = topic
-        self._topic = topic + (COMPRESSED_SUFFIX if self._transport == 'compressed' else '')
-        self._silence = ''
+        self._base_topic = topic
+        self.topic = topic + (COMPRESSED_SUFFIX if self._transport == 'compressed' else '')
+        self._no_images_reason = ''
         self.reader = ImageReader(
-            lambda told: node.get_logger().warning(
-                f'{self._topic}: {told}; the parameter significant_bits sets how many'
+            lambda scaling: node.get_logger().warning(
+                f'{self.topic}: {scaling}; set significant_bits to choose another number of bits'
             )
         )
         self.valid_mask: NDArray[np.uint8] | None = None
@@ -147,23 +149,23 @@ class Camera:
             self.valid_mask = read_label_image(parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name))
 
     def advertise(self) -> None:
-        """Creates the outputs' topics; `withdraw` takes away what there is, also after an error."""
-        for kind in OUTPUTS:
-            self.outputs.append(kind(self._node, self.name))
+        """Creates the publishers of the outputs; call `unadvertise` also after an error."""
+        for output in OUTPUTS:
+            self.outputs.append(output(self._node, self.name))
 
-    def withdraw(self) -> None:
-        """Takes the outputs' topics away."""
+    def unadvertise(self) -> None:
+        """Destroys the publishers of the outputs."""
         while self.outputs:
             self.outputs.pop().destroy()
 
     def subscribe(self, put: Callable[[IncomingImage], bool]) -> str:
-        """Takes images from now on.
+        """Subscribes to the images, camera_info and depth.
 
         Args:
-            put: Told of each; returns whether an older one is lost by it.
+            put: Called with each image; returns whether it replaced an older image.
 
         Returns:
-            The topic's full name.
+            The full name of the image topic.
         """
 
         def receive(message: Any, info: Any) -> None:
@@ -172,44 +174,44 @@ class Camera:
             self.statistics.received(info.get('publication_sequence_number'), publishers)
             if put(IncomingImage(self, message, time.monotonic())):
                 self.statistics.dropped()
-            time.sleep(0)  # lets the worker have Python now, not when this thread is through
+            time.sleep(0)  # releases the GIL, so that the worker starts without delay
 
         self.geometry.subscribe()
         self.statistics.new_subscription()
         self.subscription = self._node.create_subscription(
             CompressedImage if self._transport == 'compressed' else Image,
-            self._topic,
+            self.topic,
             receive,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        return self._topic
+        return self.topic
 
     def unsubscribe(self) -> None:
-        """Takes no more images."""
+        """Unsubscribes from the images, camera_info and depth."""
         self.geometry.unsubscribe()
         if self.subscription is not None:
             self._node.destroy_subscription(self.subscription)
             self.subscription = None
 
     def release(self) -> None:
-        """Keeps no image and no depth; while the worker does not work."""
-        self.last = None
+        """Releases the last image and depth. The worker must not be running."""
+        self.last_analysis = None
         self.geometry.release()
 
     def abundance(self, tolerance: float) -> dict[str, Any]:
-        """Returns the rock abundance in its last image, as JSON has it; see perception.abundance.
+        """Returns the rock abundance in the last image as a JSON object; see `Abundance`.
 
         Args:
-            tolerance: Most that the stamp of its depth may differ, s.
+            tolerance: Maximum difference between the stamps of the image and its depth, s.
         """
-        analysis = self.last
+        analysis = self.last_analysis
         assert analysis is not None
-        analysis.tracker = None  # that is the worker's; rocks that were not asked for need no ids
+        analysis.tracker = None  # only the worker uses the tracker; no ids are needed here
         shape, view = analysis.image.shape[:2], analysis.view
-        if view is None:  # not asked for, or camera_info came later
+        if view is None:  # no output needed it, or camera_info arrived later
             view = self.geometry.view(analysis.header, shape, tolerance)
-        seen = observe(
+        observation = observe(
             analysis.rocks,
             locate(analysis.rocks, view) if view else [],
             shape,
@@ -217,55 +219,53 @@ class Camera:
             min_area=analysis.settings.rocks.min_area,
         )
         stamp = analysis.header.stamp
-        return {'stamp': [stamp.sec, stamp.nanosec], **compute_abundance(seen).to_dict()}
+        return {'stamp': [stamp.sec, stamp.nanosec], **compute_abundance(observation).to_dict()}
 
-    def silence(self) -> str:
-        """Returns why no images come, empty while they do; logs it when it begins or changes."""
-        before, self._silence = self._silence, self._why_silent()
-        if self._silence and self._silence != before:
-            self._node.get_logger().warning(self._silence)
-        self.geometry.look_for_depth()
-        return self._silence
+    def check_reception(self) -> str:
+        """Returns why no images arrive, '' while they do; logs each new reason."""
+        before, self._no_images_reason = self._no_images_reason, self._why_no_images()
+        if self._no_images_reason and self._no_images_reason != before:
+            self._node.get_logger().warning(self._no_images_reason)
+        self.geometry.check_depth_topic()
+        return self._no_images_reason
 
-    def _why_silent(self) -> str:
-        """Returns why no images come, as far as the graph tells."""
-        if self.subscription is None or self.statistics.silence() < IMAGE_TIMEOUT:
+    def _why_no_images(self) -> str:
+        """Returns why no images arrive, according to the ROS graph."""
+        if self.subscription is None or self.statistics.seconds_without_image() < IMAGE_TIMEOUT:
             return ''
-        kinds = self._published(self._topic)
-        own = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE
-        if own in kinds:
-            return why_no_messages('images', self._topic)
-        advice = self._other_transport()
-        if not kinds:
-            told = f'no images: nobody publishes {self._topic}'
-        else:
-            told = (
-                f'no images: {self._topic} is {kinds[0]}, but image_transport'
-                f' {self._transport} wants {own}'
+        types = self._published_types(self.topic)
+        expected = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE
+        if expected in types:
+            return why_no_messages('images', self.topic)
+        reason = f'no images: {self.topic} has no publisher'
+        if types:
+            reason = (
+                f'no images: {self.topic} has the type {types[0]}, but image_transport'
+                f' {self._transport} needs {expected}'
             )
-        return f'{told}{advice}'
+        return f'{reason}{self._other_transport()}'
 
     def _other_transport(self) -> str:
-        """Returns which topic there is in the other transport, and what to give; '' if none is."""
-        named, bare = self._named, self._named.removesuffix(COMPRESSED_SUFFIX)
-        shorter = f'{bare} in image_topics' if self.name else f'image:={bare}'
-        coded = 'image_transport:=compressed'
+        """Returns advice if the images are published with the other transport, '' if not."""
+        topic, raw_topic = self._base_topic, self._base_topic.removesuffix(COMPRESSED_SUFFIX)
+        rename = f'{raw_topic} in image_topics' if self.name else f'image:={raw_topic}'
+        compressed = 'image_transport:=compressed'
         choices = {
             'raw': [
-                (named + COMPRESSED_SUFFIX, COMPRESSED_TYPE, coded),
-                (named, COMPRESSED_TYPE, f'{shorter} {coded}'),
+                (topic + COMPRESSED_SUFFIX, COMPRESSED_TYPE, compressed),
+                (topic, COMPRESSED_TYPE, f'{rename} {compressed}'),
             ],
             'compressed': [
-                (named, RAW_TYPE, 'image_transport:=raw'),
-                (named, COMPRESSED_TYPE, shorter),
+                (topic, RAW_TYPE, 'image_transport:=raw'),
+                (topic, COMPRESSED_TYPE, rename),
             ],
         }
-        for topic, kind, advice in choices[self._transport]:
-            fits = kind in self._published(topic)
-            if fits and (bare != named or shorter not in advice):
-                return f'; {topic} is there, give {advice}'
+        for other, message_type, advice in choices[self._transport]:
+            fits = message_type in self._published_types(other)
+            if fits and (raw_topic != topic or rename not in advice):
+                return f'; {other} is published, use {advice}'
         return ''
 
-    def _published(self, topic: str) -> list[str]:
-        """Returns the message types that a topic is published with."""
-        return [each.topic_type for each in self._node.get_publishers_info_by_topic(topic)]
+    def _published_types(self, topic: str) -> list[str]:
+        """Returns the message types that the publishers of a topic have."""
+        return [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes metres of a camera's pixels: camera_info, depth, the ground."""
+"""The geometry of a camera: intrinsics from camera_info, depth, ground plane and pose."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from rock_seg_ros.perception.geometry.pairing import Pairing
 from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.image_io.depth import TRANSPORTS, decode_depth
 
-ALIVE = 1.0  # s; depth that has not come for longer is not waited for
-MAX_LOGGED_REASONS = (
-    50  # of what is set aside; some name numbers that a publisher may change each time
-)
+MAX_DEPTH_SILENCE = 1.0  # s without a depth image, after which depth is not waited for
+MAX_LOGGED_REASONS = 50  # a reason may hold numbers that a publisher changes each time
 
 
-class UnusableInput(ValueError):  # noqa: N818  (the image goes on without it)
-    """What came with an image and cannot be used; the message is what is counted.
+class UnusableInput(ValueError):  # noqa: N818  (the image is processed without the input)
+    """An input that accompanies an image, such as depth, cannot be used.
+
+    The message is 'INPUT: reason'; it is the key under which the input is counted as ignored.
 
     Attributes:
-        detail: More of it, and what to do, for the log.
+        detail: Values and advice, for the log only.
     """
 
     def __init__(self, reason: str, detail: str = '') -> None:
@@ -44,15 +44,15 @@ class UnusableInput(ValueError):  # noqa: N818  (the image goes on without it)
         self.detail = detail
 
     def line(self, topic: str) -> str:
-        """Returns a line for people that names the topic, where there is one."""
-        kind, _, why = str(self).partition(': ')
-        more = f' ({self.detail})' if self.detail else ''
-        whose = f'{topic} is not used: ' if topic else ''
-        return f'{kind}: {whose}{why}{more}'
+        """Returns the line for the log, with the name of the topic if there is one."""
+        name, _, reason = str(self).partition(': ')
+        detail = f' ({self.detail})' if self.detail else ''
+        ignored = f'{topic} is ignored: ' if topic else ''
+        return f'{name}: {ignored}{reason}{detail}'
 
 
 class CameraGeometry:
-    """Hears a camera's camera_info and depth, and tells what view they give of an image."""
+    """Subscribes to the camera_info and depth of a camera, and combines them for an image."""
 
     def __init__(
         self,
@@ -60,19 +60,20 @@ class CameraGeometry:
         info_topic: str,
         depth_topic: str,
         parameters: Parameters,
-        frames: CameraTransforms,
+        transforms: CameraTransforms,
         statistics: CameraStatistics,
     ) -> None:
-        """Creates no topics yet.
+        """Resolves the topics; `subscribe` creates the subscriptions.
 
         Args:
-            node: That it belongs to.
-            info_topic: Of the camera_info.
-            depth_topic: Of the depth images, registered to the images; '' for none. One that ends
-                in /compressedDepth or /compressed has CompressedImage.
-            parameters: Tell whether images are rectified, and depth registered.
-            frames: Where the camera is.
-            statistics: Where is counted what cannot be used.
+            node: The node.
+            info_topic: Topic of the camera_info.
+            depth_topic: Topic of the depth images, which are registered to the images; '' = none.
+                The messages of topics that end in /compressedDepth or /compressed are
+                CompressedImage.
+            parameters: The parameters of the node.
+            transforms: Gives the ground plane and the pose of the camera.
+            statistics: Counts the inputs that are ignored.
         """
         self._node = node
         self._info_topic = node.resolve_topic_name(info_topic)
@@ -84,111 +85,115 @@ class CameraGeometry:
             self._topics.append((depth_type(self._depth_topic), depth_topic, self._on_depth))
         self._rectified = parameters.rectified
         self._registered = parameters.depth_registered
-        self._frames = frames
+        self._transforms = transforms
         self._statistics = statistics
         self._info: CameraInfo | None = None
-        self._lens: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
+        # The intrinsics of the last image, with its size and camera_info.
+        self._cached: tuple[tuple[int, int], CameraInfo, Intrinsics] | None = None
         self._depths = Pairing[Image | CompressedImage]()
         self._changed = threading.Condition()
-        self._newest = 0
-        self._heard = float('-inf')
+        self._newest_depth = 0  # stamp, ns
+        self._depth_received = float('-inf')  # time.monotonic()
         self._logged: set[str] = set()
         self._subscriptions: list[Any] = []
 
     def subscribe(self) -> None:
-        """Listens from now on; `unsubscribe` ends what there is, also after an error."""
-        for kind, topic, take in self._topics:
+        """Creates the subscriptions; call `unsubscribe` also after an error."""
+        for message_type, topic, callback in self._topics:
             self._subscriptions.append(
                 self._node.create_subscription(
-                    kind,
+                    message_type,
                     topic,
-                    take,
+                    callback,
                     QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
             )
 
     def unsubscribe(self) -> None:
-        """Listens no more; who waits for depth waits no longer."""
+        """Destroys the subscriptions, and ends all waiting for depth."""
         with self._changed:
             while self._subscriptions:
                 self._node.destroy_subscription(self._subscriptions.pop())
             self._changed.notify_all()
 
     def release(self) -> None:
-        """Keeps no depth; while no view is asked for."""
+        """Releases the depth images. `view` must not be running."""
         self._depths = Pairing()
 
-    def hold(self, header: Header) -> None:
-        """Keeps the depth of an image that is begun, and of the one before, for their views."""
+    def hold_depth(self, header: Header) -> None:
+        """Keeps the depth of this image and of the one before until they are processed."""
         self._depths.hold(nanoseconds(header))
 
     def view(
         self, header: Header, shape: tuple[int, int], tolerance: float, deadline: float = 0.0
     ) -> View | None:
-        """Returns what tells metres in an image; None where nothing does.
+        """Returns the intrinsics, depth and ground plane of an image; None without intrinsics.
 
-        What came and cannot be used is counted, and logged once; the rest is used without it.
+        An input that cannot be used is counted, and logged once; the others are still used.
 
         Args:
-            header: Of the image.
-            shape: Its height and width, px.
-            tolerance: Most that the stamp of its depth may differ, s.
-            deadline: `time.monotonic()` until which depth that may be on its way is waited for; not
-                in the thread that hears of it.
+            header: Header of the image.
+            shape: Height and width of the image, px.
+            tolerance: Maximum difference between the stamps of the image and its depth, s.
+            deadline: `time.monotonic()` until which the depth is waited for. Do not wait in the
+                executor's thread, which receives the depth.
         """
         info = self._info
         if info is None:
-            if self._heard > float('-inf') or self._frames.known:
-                self._set_aside(UnusableInput('camera_info: none came'), self._info_topic)
+            if self._depth_received > float('-inf') or self._transforms.has_ground:
+                self._ignore(UnusableInput('camera_info: none received'), self._info_topic)
             return None
         try:
-            lens = self._intrinsics(info, shape)
-        except UnusableInput as reason:
-            self._set_aside(reason, self._info_topic)
+            intrinsics = self._intrinsics(info, shape)
+        except UnusableInput as error:
+            self._ignore(error, self._info_topic)
             return None
         depth = None
         try:
             depth = self._depth(header, shape, tolerance, deadline)
-        except UnusableInput as reason:
-            self._set_aside(reason, self._depth_topic)
-        return View(lens, depth, self._frames.below(header, self._set_aside_tf))
+        except UnusableInput as error:
+            self._ignore(error, self._depth_topic)
+        ground = self._transforms.ground_plane(header, self._ignore_transform)
+        return View(intrinsics, depth, ground)
 
     def pose(self, header: Header, deadline: float = 0.0) -> NDArray[np.float64] | None:
-        """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known.
+        """Returns the pose of the camera in the fixed frame, 4×4, m; None if it is not known.
 
         Args:
-            header: Of the image.
-            deadline: `time.monotonic()` until which TF that is on its way is waited for.
+            header: Header of the image.
+            deadline: `time.monotonic()` until which TF is waited for.
         """
-        return self._frames.pose(
-            header, self._set_aside_tf, deadline, lambda: bool(self._subscriptions)
+        return self._transforms.pose(
+            header, self._ignore_transform, deadline, lambda: bool(self._subscriptions)
         )
 
-    def look_for_depth(self) -> None:
-        """Logs once which depth is published, where the topic is not and a coded or raw one is."""
+    def check_depth_topic(self) -> None:
+        """Logs once if the depth is published only with another image transport."""
         topic = self._depth_topic
         if not topic or not self._subscriptions or self._node.count_publishers(topic):
             return
-        raw = topic.removesuffix(f'/{topic.rpartition("/")[2]}') if _is_coded(topic) else topic
+        raw = topic.rpartition('/')[0] if _is_compressed(topic) else topic
         for other in (raw, *(f'{raw}/{transport}' for transport in TRANSPORTS)):
             if other != topic and self._node.count_publishers(other):
-                told = f'depth: nobody publishes {topic}, but {other} is there'
-                self._log_once(f'{told}; give depth:={other}, or this in depth_topics', told)
+                reason = f'depth: {topic} has no publisher, but {other} is published'
+                self._log_once(
+                    f'{reason}; use depth:={other}, or name this topic in depth_topics', reason
+                )
                 return
 
-    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
-        """Counts what cannot be used, and logs it once."""
-        self._statistics.set_aside(str(reason))
+    def _ignore(self, reason: UnusableInput, topic: str) -> None:
+        """Counts an input that cannot be used, and logs it once."""
+        self._statistics.ignored(str(reason))
         self._log_once(reason.line(topic), str(reason))
 
-    def _set_aside_tf(self, reason: str) -> None:
-        self._set_aside(UnusableInput(reason), 'TF')
+    def _ignore_transform(self, reason: str) -> None:
+        self._ignore(UnusableInput(reason), 'TF')
 
-    def _log_once(self, line: str, what: str) -> None:
-        """Logs a line unless one of the same matter was logged."""
-        if what not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
-            self._logged.add(what)
+    def _log_once(self, line: str, reason: str) -> None:
+        """Logs a line unless a line with the same reason was logged."""
+        if reason not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
+            self._logged.add(reason)
             self._node.get_logger().warning(line)
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -198,56 +203,60 @@ class CameraGeometry:
         stamp = nanoseconds(message.header)
         self._depths.put(stamp, message)
         with self._changed:
-            self._newest = stamp
-            self._heard = time.monotonic()
+            self._newest_depth = stamp
+            self._depth_received = time.monotonic()
             self._changed.notify_all()
 
-    def _check_lost(self) -> None:
-        """Raises UnusableInput where depth is published and does not come."""
+    def _check_depth_arrives(self) -> None:
+        """Raises UnusableInput if depth is published, but not received."""
         for subscription in self._subscriptions:
             if subscription.msg_type is not CameraInfo and subscription.get_publisher_count():
-                raise UnusableInput('depth: none came', why_no_messages('depth', self._depth_topic))
+                detail = why_no_messages('depth', self._depth_topic)
+                raise UnusableInput('depth: none received', detail)
 
     def _intrinsics(self, info: CameraInfo, shape: tuple[int, int]) -> Intrinsics:
-        """Returns the lens, worked out anew where something has changed; for several threads."""
-        known = self._lens
-        if known is None or known[0] != shape or not _same_intrinsics(known[1], info):
-            self._lens = known = (shape, info, read_image_intrinsics(info, shape, self._rectified))
-        return known[2]
+        """Returns the intrinsics, cached while camera_info and size stay; thread-safe."""
+        cached = self._cached
+        if cached is None or cached[0] != shape or not _same_intrinsics(cached[1], info):
+            intrinsics = read_image_intrinsics(info, shape, self._rectified)
+            self._cached = cached = (shape, info, intrinsics)
+        return cached[2]
 
     def _depth(
         self, header: Header, shape: tuple[int, int], tolerance: float, deadline: float
     ) -> NDArray[np.float32] | None:
-        """Returns the image's depth, H×W float32, m; None while none comes."""
+        """Returns the image's depth, H×W float32, m; None if no depth is published."""
         stamp = nanoseconds(header)
         with self._changed:
-            if time.monotonic() - self._heard > ALIVE:
-                self._check_lost()
+            if time.monotonic() - self._depth_received > MAX_DEPTH_SILENCE:
+                self._check_depth_arrives()
                 return None
             self._changed.wait_for(
-                lambda: self._newest >= stamp or not self._subscriptions,
+                lambda: self._newest_depth >= stamp or not self._subscriptions,
                 max(0.0, deadline - time.monotonic()),
             )
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
-            raise UnusableInput('depth: of another time', f'depth_tolerance is {tolerance} s')
+            raise UnusableInput(
+                'depth: none at the time of the image', f'depth_tolerance is {tolerance} s'
+            )
         return read_registered(message, header, shape, self._registered)
 
 
 def depth_type(topic: str) -> type[Image] | type[CompressedImage]:
-    """Returns the message type of a depth topic, by its ending."""
-    return CompressedImage if _is_coded(topic) else Image
+    """Returns the message type of a depth topic, according to the end of its name."""
+    return CompressedImage if _is_compressed(topic) else Image
 
 
-def _is_coded(topic: str) -> bool:
+def _is_compressed(topic: str) -> bool:
     return topic.rpartition('/')[2] in TRANSPORTS
 
 
 def why_no_messages(what: str, topic: str) -> str:
-    """Returns one line that says why what is published on a topic may not come."""
+    """Returns one line that says why the messages of a topic with a publisher may not arrive."""
     return (
-        f'no {what} from {topic}, though it has a publisher: where messages are large, DDS may lose'
-        f' all of them on best effort; see qos_overrides.{topic}.subscription.reliability'
+        f'no {what} from {topic}, although it has a publisher: DDS may lose all large messages on'
+        f' a best-effort topic; see qos_overrides.{topic}.subscription.reliability'
     )
 
 
@@ -257,71 +266,72 @@ def read_registered(
     """Reads the depth of an image.
 
     Args:
-        message: 16UC1 or 32FC1, or these compressed; see `decode_depth`.
-        header: Of the image.
-        shape: Its height and width, px.
-        registered: Whether it is registered to the image, whatever its frame_id says.
+        message: A depth image: 16UC1 or 32FC1, or compressed; see `decode_depth`.
+        header: Header of the image.
+        shape: Height and width of the image, px.
+        registered: Whether the depth is registered to the image even if its frame_id differs.
 
     Returns:
-        H×W, m; see `read_depth`.
+        H×W float32, m; see `read_depth`.
 
     Raises:
-        UnusableInput: It is not registered to that image, or no depth.
+        UnusableInput: The message is not registered to the image, or is not a depth image.
     """
     frame = message.header.frame_id
     if isinstance(message, Image) and (message.height, message.width) != shape:
         sizes = f'{message.width}×{message.height}, the images are {shape[1]}×{shape[0]}'
-        raise UnusableInput('depth: of another size', f'{sizes}; it must be registered to them')
+        raise UnusableInput('depth: size differs', f'{sizes}; depth must be registered to them')
     if frame != header.frame_id and not registered:
         raise UnusableInput(
-            'depth: of another frame',
-            f'{frame}, the images are in {header.frame_id}; set depth_registered if it is'
-            ' registered to them all the same',
+            'depth: frame_id differs',
+            f'{frame}, the images are in {header.frame_id}; set depth_registered if the depth is'
+            ' registered to them nevertheless',
         )
     try:
         if isinstance(message, Image):
             return read_depth(message)
         return decode_depth(message.format, message.data, shape)
-    except InvalidImageError as refusal:
-        raise UnusableInput(f'depth: {refusal.reason}', str(refusal)) from None
+    except InvalidImageError as error:
+        raise UnusableInput(f'depth: {error.reason}', str(error)) from None
     except ValueError as error:
-        told = f'format {message.format!r}, {len(message.data)} bytes'
-        raise UnusableInput(f'depth: {error}', told) from None
+        detail = f'format {message.format!r}, {len(message.data)} bytes'
+        raise UnusableInput(f'depth: {error}', detail) from None
 
 
 def read_image_intrinsics(info: CameraInfo, shape: tuple[int, int], rectified: bool) -> Intrinsics:
     """Reads the camera_info of an image.
 
     Args:
-        info: Of the camera.
+        info: The message.
         shape: Height and width of the image, px.
-        rectified: Whether it is.
+        rectified: Whether the image is rectified.
 
     Raises:
-        UnusableInput: It is not calibrated, or is not of that image.
+        UnusableInput: The camera is not calibrated, or the size differs from the image's.
     """
     try:
-        lens = read_intrinsics(info, rectified)
+        intrinsics = read_intrinsics(info, rectified)
     except ValueError as error:
         raise UnusableInput(f'camera_info: {first_line(error)}') from None
-    if lens.size != (shape[1], shape[0]):
-        sizes = f'{lens.size[0]}×{lens.size[1]}, the images are {shape[1]}×{shape[0]}'
-        raise UnusableInput('camera_info: of another size', sizes)
-    return lens
+    width, height = intrinsics.size
+    if (height, width) != shape:
+        sizes = f'{width}×{height}, the images are {shape[1]}×{shape[0]}'
+        raise UnusableInput('camera_info: size differs', sizes)
+    return intrinsics
 
 
 def read_intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
-    """Reads a camera_info, with its binning and its region of interest (image_pipeline's way).
+    """Reads a camera_info, with binning and region of interest as in image_pipeline.
 
-    Drivers of rectified streams leave K at zero: P holds then. Where they leave P at zero and there
-    is no distortion, K holds for rectified images, too.
+    Some drivers of rectified images leave K at zero; then P is used. If P is zero and there is no
+    distortion, K is used for rectified images as well.
 
     Args:
-        info: Of the images.
-        rectified: Whether these are rectified: P holds then, else K and D.
+        info: The message.
+        rectified: Whether the images are rectified. Then P is used, otherwise K and D.
 
     Raises:
-        ValueError: It is not calibrated, or has another distortion model.
+        ValueError: The camera is not calibrated, or the distortion model is not supported.
     """
     model, distortion = standard_distortion(info.distortion_model, np.array(info.d, np.float64))
     k, p = np.array(info.k).reshape(3, 3), np.array(info.p).reshape(3, 4)[:, :3]
@@ -351,5 +361,5 @@ def _same_intrinsics(one: CameraInfo, other: CameraInfo) -> bool:
 
 
 def nanoseconds(header: Header) -> int:
-    """Returns a header's stamp; rclpy's Time takes none below 0."""
+    """Returns a header's stamp in ns; rclpy's Time does not accept negative stamps."""
     return int(header.stamp.sec * 10**9 + header.stamp.nanosec)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters, latencies, diagnostics."""
+"""The counters and latencies of a camera, and its status on `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 WINDOW = 500
 PERCENTILES = (50, 95, 99)
-MAX_REASONS = 50  # that are counted apart; some name numbers that a publisher may change each time
+MAX_REASONS = 50  # counted separately; a reason may hold numbers that a publisher changes each time
 OTHER_REASONS = 'other reasons'
-OF_THIS_CLOCK = 3600.0  # s; stamps farther from now are of another clock
+MAX_AGE = 3600.0  # s; a stamp farther from now is assumed to be of another clock
 
 
 def format_age(age: float) -> str:
-    """Returns seconds from a stamp until now, or in words that they are not known."""
-    if abs(age) > OF_THIS_CLOCK:
-        return 'not known, stamps are not of this clock'
+    """Returns the age of a stamp in seconds as text, or why it is not known."""
+    if abs(age) > MAX_AGE:
+        return 'not known, the stamps are of another clock'
     return f'{age:.3f}'
 
 
@@ -30,34 +30,36 @@ def _count(counter: Counter[str], reason: str) -> None:
 
 
 class CameraStatistics:
-    """What happened to the images; safe to use from several threads."""
+    """Counts the images of a camera by outcome. It may be used from several threads."""
 
     def __init__(self) -> None:
-        """Starts at zero."""
+        """Sets all counters to zero."""
         self._lock = threading.Lock()
         self._frames: Counter[str] = Counter({'in': 0, 'out': 0, 'dropped': 0})
         self._failed: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._set_aside: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._ignored: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
         self._age = float('nan')
-        self._troubles = 0
-        self._sequences: list[int] = []  # the last one of each publisher, the newest first
-        self._heard = time.monotonic()
+        self._errors_since_status = 0
+        self._sequences: list[int] = []  # the last number of each publisher, the newest first
+        self._last_received = time.monotonic()
 
     def received(self, sequence: int | None, publishers: int = 1) -> None:
-        """Counts an image that came, and those that were lost before it.
+        """Counts a received image, and the images that were lost before it as dropped.
+
+        DDS does not report which publisher sent a message. The message is assigned to the
+        publisher with the highest number below its own. No loss is counted if the message may be
+        the first one of a publisher.
 
         Args:
-            sequence: The publication sequence number, which rises by one a message of a
-                publisher; None = not known.
-            publishers: How many there are, at least. Whose a message is DDS does not tell: it is of
-                the publisher whose last number it follows best. Where it may be of one that was not
-                heard yet nothing is lost.
+            sequence: The publication sequence number, which each publisher increases by one per
+                message; None = not known.
+            publishers: Minimum number of publishers on the topic.
         """
         with self._lock:
             self._frames['in'] += 1
-            self._heard = time.monotonic()
+            self._last_received = time.monotonic()
             if sequence is None:
                 self._sequences.clear()
                 return
@@ -71,39 +73,39 @@ class CameraStatistics:
             self._sequences = [sequence, *self._sequences][: max(1, publishers)]
 
     def new_subscription(self) -> None:
-        """Forgets the last sequence numbers: what was missed while not subscribed is not lost."""
+        """Clears the sequence numbers: images before a subscription do not count as dropped."""
         with self._lock:
             self._sequences.clear()
-            self._heard = time.monotonic()
+            self._last_received = time.monotonic()
 
     def dropped(self) -> None:
-        """Counts an image that a newer one replaced, or that nobody wanted the results of."""
+        """Counts an image that a newer one replaced, or whose outputs have no subscriber."""
         with self._lock:
             self._frames['dropped'] += 1
 
-    def refused(self, reason: str) -> None:
-        """Counts an image that could not or should not be worked on."""
+    def rejected(self, reason: str) -> None:
+        """Counts an image that is invalid, too large or too old."""
         with self._lock:
-            _count(self._refused, reason)
-            self._troubles += 1
+            _count(self._rejected, reason)
+            self._errors_since_status += 1
 
-    def set_aside(self, reason: str) -> None:
-        """Counts what came with an image and could not be used; the image itself could."""
+    def ignored(self, reason: str) -> None:
+        """Counts an input, such as depth, without which an image was processed."""
         with self._lock:
-            _count(self._set_aside, reason)
+            _count(self._ignored, reason)
 
     def failed(self, reason: str) -> None:
-        """Counts an image that was lost by an error."""
+        """Counts an image whose processing raised an error."""
         with self._lock:
             _count(self._failed, reason)
-            self._troubles += 1
+            self._errors_since_status += 1
 
     def published(self, latencies: dict[str, float], age: float) -> None:
-        """Counts an image whose results went out.
+        """Counts an image whose results were published.
 
         Args:
-            latencies: Stage → seconds; 'total' is from receipt to publish.
-            age: Of the image's stamp when its results went out, s.
+            latencies: Stage → seconds; 'total' is the time from receipt to publication.
+            age: Age of the image's stamp at publication, s.
         """
         with self._lock:
             self._frames['out'] += 1
@@ -111,50 +113,51 @@ class CameraStatistics:
             for stage, seconds in latencies.items():
                 self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
 
-    def silence(self) -> float:
-        """Returns seconds since the last image came, or since the subscription."""
+    def seconds_without_image(self) -> float:
+        """Returns the seconds since the last image, or since the subscription."""
         with self._lock:
-            return time.monotonic() - self._heard
+            return time.monotonic() - self._last_received
 
     def status(
-        self, name: str, about: dict[str, str], trouble: str = '', silence: str = ''
+        self, name: str, node_values: dict[str, str], error: str = '', no_images: str = ''
     ) -> DiagnosticStatus:
-        """Returns the diagnostic status: a warning if images were lost to trouble since the last.
+        """Returns the status: WARN if an image was rejected or failed since the last status.
 
         Args:
-            name: Of the status.
-            about: More keys and values, put first; 'state' among them.
-            trouble: Why the node does not work at all, which is an error; empty if it does.
-            silence: Why no images come, which is a warning; empty if they do.
+            name: Name of the status.
+            node_values: Keys and values of the node, which come first; 'state' is one of them.
+            error: Why the node cannot work, which is an ERROR; empty if it can.
+            no_images: Why no images arrive, which is a WARN; empty if they do.
         """
         with self._lock:
-            values = dict(about)
+            values = dict(node_values)
             values.update({f'frames {key}': str(count) for key, count in self._frames.items()})
             values['frames failed'] = str(self._failed.total())
-            values['frames refused'] = str(self._refused.total())
-            for what, counter in (
+            values['frames rejected'] = str(self._rejected.total())
+            values['frames refused'] = values['frames rejected']  # deprecated name of the key
+            for outcome, counter in (
                 ('failed', self._failed),
-                ('refused', self._refused),
-                ('set aside', self._set_aside),
+                ('rejected', self._rejected),
+                ('ignored', self._ignored),
             ):
-                values.update({f'{what}: {why}': str(n) for why, n in sorted(counter.items())})
+                values.update({f'{outcome}: {why}': str(n) for why, n in sorted(counter.items())})
             for stage, seconds in self._latencies.items():
                 for percent, value in zip(
                     PERCENTILES, np.percentile(seconds, PERCENTILES), strict=True
                 ):
                     values[f'latency {stage} p{percent} ms'] = f'{value * 1000:.1f}'
             values['image age s'] = format_age(self._age)
-            troubles, self._troubles = self._troubles, 0
-        message = about.get('state', '')
+            errors, self._errors_since_status = self._errors_since_status, 0
+        message = node_values.get('state', '')
         status = DiagnosticStatus(name=name, level=DiagnosticStatus.OK, message=message)
-        if trouble:
+        if error:
             status.level = DiagnosticStatus.ERROR
-            status.message = trouble
-        elif silence:
+            status.message = error
+        elif no_images:
             status.level = DiagnosticStatus.WARN
-            status.message = silence
-        elif troubles:
+            status.message = no_images
+        elif errors:
             status.level = DiagnosticStatus.WARN
-            status.message = f'{troubles} images refused or failed since the last report'
+            status.message = f'{errors} images were rejected or failed since the last status'
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         return status

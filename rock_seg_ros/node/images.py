@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between sensor_msgs and arrays, without copies where none is needed."""
+"""Conversion between sensor_msgs images and arrays, without copies where possible."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ from rock_seg_ros.perception.image_io.decoding import (
 
 
 class InvalidImageError(ValueError):
-    """A message that is no image; `reason` is what is counted, the message tells more."""
+    """An image message is invalid, too large or too old.
+
+    Attributes:
+        reason: The reason, under which the image is counted as rejected.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
+        """Creates the error with the message 'REASON: DETAIL'."""
         super().__init__(f'{reason}: {detail}')
         self.reason = reason
 
 
-# encoding → (channels, bytes a channel, OpenCV's conversion to RGB; None = RGB already)
-# Ours alone, since cv_bridge's is missing, fails with NumPy 2, or lacks some, by installation.
-# A reversed view instead would cost whoever needs its bytes in a row 70 times the conversion.
+# Encoding → (channels, bytes per channel, OpenCV's conversion to RGB; None = RGB already).
+# cv_bridge is not used: depending on the installation it is missing, fails with NumPy 2, or does
+# not support all encodings. BGR is converted, because a reversed view makes every later step that
+# needs contiguous bytes 70 times as slow as the conversion.
 ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'rgb8': (3, 1, None),
     'bgr8': (3, 1, cv2.COLOR_BGR2RGB),
@@ -64,7 +70,7 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'yuyv': (2, 1, cv2.COLOR_YUV2RGB_YUY2),
 }
 YUV_PAIRS = (cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2)
-# encoding → OpenCV's conversion of a plane of luma and one of chroma pairs
+# Encoding → OpenCV's conversion of a luma plane and a plane of chroma pairs.
 YUV_PLANES = {
     'nv12': cv2.COLOR_YUV2RGB_NV12,
     'nv21': cv2.COLOR_YUV2RGB_NV21,
@@ -75,11 +81,12 @@ NAMES = {name.lower(): name for name in (*ENCODINGS, *YUV_PLANES)}
 
 
 class ImageReader:
-    """Turns the image messages of one camera into H×W×3 RGB arrays.
+    """Converts the image messages of one camera to H×W×3 RGB arrays.
 
     Attributes:
-        depth: How many bits its 16-bit images use.
-        max_pixels: Larger images are refused before they are read; may be set at any time.
+        bit_depth: The number of bits that 16-bit images use.
+        max_pixels: Maximum number of pixels; larger images are rejected before they are decoded.
+            It may be set at any time.
     """
 
     def __init__(
@@ -88,34 +95,34 @@ class ImageReader:
         significant_bits: int = 0,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Starts a stream.
+        """Starts with no image received.
 
         Args:
-            warn: Told in one line how 16-bit images are scaled.
-            significant_bits: Of 16-bit images, 8 to 16; 0 = as the stream shows.
-            max_pixels: Larger images are refused.
+            warn: Called with one line that says how 16-bit images are scaled.
+            significant_bits: Number of bits that 16-bit images use, 8 to 16; 0 = automatic.
+            max_pixels: Maximum number of pixels; larger images are rejected.
         """
-        self.depth = BitDepth(significant_bits, warn)
+        self.bit_depth = BitDepth(significant_bits, warn)
         self.max_pixels = max_pixels
 
     def read(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
         """Reads an Image or CompressedImage.
 
         Args:
-            message: An Image in one of `ENCODINGS` or `YUV_PLANES`, in any case, or a
-                CompressedImage (JPEG, PNG and what else `decode_rgb` reads).
+            message: An Image with an encoding of `ENCODINGS` or `YUV_PLANES` (upper or lower
+                case), or a CompressedImage in a format that `decode_rgb` reads.
 
         Returns:
-            H×W×3 uint8 RGB; of rgb8 a view of the message's own data, rows perhaps padded.
+            H×W×3 uint8 RGB. For rgb8 it is a view of the message's data, whose rows may be padded.
 
         Raises:
-            InvalidImageError: Unknown encoding, wrong step, short data, zero size, too large, or
-                not decodable.
+            InvalidImageError: The encoding is unknown, the step is wrong, the data is too short or
+                cannot be decoded, or the image is empty or too large.
         """
         try:
             if isinstance(message, Image):
                 return self._read_raw(message)
-            return decode_rgb(message.data, False, self.depth, self.max_pixels)
+            return decode_rgb(message.data, False, self.bit_depth, self.max_pixels)
         except ImageTooLargeError as error:
             raise InvalidImageError('too large', str(error)) from None
         except ImageError as error:
@@ -133,10 +140,10 @@ class ImageReader:
         if encoding in YUV_PLANES:
             luma, chroma = _planes(message, encoding)
             return _convert_planes(luma, chroma, YUV_PLANES[encoding])
-        channels, size, code = ENCODINGS[encoding]
-        stored = _stored(message, channels, size)
+        channels, size, conversion = ENCODINGS[encoding]
+        stored = _view(message, channels, size)
         try:
-            return self.depth.to_eight_bits(_convert(stored, code))
+            return self.bit_depth.to_eight_bits(_convert(stored, conversion))
         except cv2.error as error:
             detail = f'{message.encoding}: {first_line(error)}'
             raise InvalidImageError('not convertible', detail) from None
@@ -146,34 +153,35 @@ def read_depth(message: Image) -> NDArray[np.float32]:
     """Reads a depth image (REP 118).
 
     Args:
-        message: 16UC1 (mm) or mono16, or 32FC1 (m).
+        message: A message with the encoding 16UC1 or mono16 (mm), or 32FC1 (m).
 
     Returns:
-        H×W float32, m; not finite or not above 0 where it is not known. Of 32FC1 a view of the
-        message's own data.
+        H×W float32, m. Pixels without depth are not finite, or 0 or less. For 32FC1 it is a view of
+        the message's data.
 
     Raises:
-        InvalidImageError: Unknown encoding, wrong step, short data, or zero size.
+        InvalidImageError: The encoding is unknown, the step is wrong, the data is too short, or the
+            image is empty.
     """
     if not message.height or not message.width:
         raise InvalidImageError('zero size', f'{message.width}×{message.height}')
     encoding = message.encoding.lower()
     if encoding in ('16uc1', 'mono16'):
-        return np.multiply(_stored(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
+        return np.multiply(_view(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
     if encoding != '32fc1':
         raise InvalidImageError('unknown encoding', repr(message.encoding))
-    stored = _stored(message, 1, 4)[..., 0]
+    stored = _view(message, 1, 4)[..., 0]
     metres = stored.view(stored.dtype.str.replace('u', 'f'))
     return metres.astype(np.float32, copy=False)
 
 
 def to_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
-    """Makes an Image with one copy.
+    """Returns an Image; the data is copied once.
 
     Args:
         array: H×W or H×W×3 uint8, or H×W uint16.
         encoding: 'mono8', 'rgb8' or 'mono16'.
-        header: Put into the message as it is.
+        header: Header of the message.
     """
     message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
     message.step = array[0].nbytes
@@ -183,45 +191,51 @@ def to_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
 
 
 def fill(message: Any, array: NDArray[Any]) -> None:
-    """Puts an array's bytes into the message's `data` with one copy."""
+    """Copies the bytes of an array into the field `data` of a message."""
     if array.size:
         message.data.frombytes(np.ascontiguousarray(array).data.cast('B'))
 
 
-def _stored(message: Image, channels: int, depth: int) -> NDArray[Any]:
-    """Views the message's data as H×W×channels, row padding left out."""
-    row = message.width * channels * depth
+def _view(message: Image, channels: int, size: int) -> NDArray[Any]:
+    """Returns a view of the message's data as H×W×channels, without the padding of the rows.
+
+    Args:
+        message: The message.
+        channels: Number of channels.
+        size: Bytes per channel.
+    """
+    row = message.width * channels * size
     _check_step(message, row)
     _check_length(message, message.step * (message.height - 1) + row)
-    kind = np.dtype(f'u{depth}')
-    if depth > 1:
-        kind = kind.newbyteorder('>' if message.is_bigendian else '<')
+    dtype = np.dtype(f'u{size}')
+    if size > 1:
+        dtype = dtype.newbyteorder('>' if message.is_bigendian else '<')
     shape = (message.height, message.width, channels)
-    return np.ndarray(shape, kind, message.data, 0, (message.step, channels * depth, depth))
+    return np.ndarray(shape, dtype, message.data, 0, (message.step, channels * size, size))
 
 
 def _planes(message: Image, encoding: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Views the message's data as H×W luma and H×W×2 or half as large chroma pairs."""
+    """Returns views of the luma, H×W, and of the chroma pairs, H×W×2 or H/2×W/2×2."""
     height, width = message.height, message.width
-    halved = encoding != 'nv24'
-    down, across = (-(-height // 2), -(-width // 2)) if halved else (height, width)
-    row = 2 * across if halved else width
+    subsampled = encoding != 'nv24'
+    rows, columns = (-(-height // 2), -(-width // 2)) if subsampled else (height, width)
+    row = 2 * columns if subsampled else width
     _check_step(message, row)
-    step, chroma_rows = message.step, down if halved else 2 * down
+    step, chroma_rows = message.step, rows if subsampled else 2 * rows
     if len(message.data) == row * (height + chroma_rows):
-        step = row  # some drivers count a row's chroma in
+        step = row  # some drivers add the chroma bytes to the step
     start = step * height
     _check_length(message, start + step * chroma_rows)
 
-    def view(shape: tuple[int, ...], place: int, *strides: int) -> NDArray[np.uint8]:
-        return np.ndarray(shape, np.uint8, message.data, place, strides)
+    def view(shape: tuple[int, ...], offset: int, *strides: int) -> NDArray[np.uint8]:
+        return np.ndarray(shape, np.uint8, message.data, offset, strides)
 
     luma = view((height, width), 0, step, 1)
     if encoding != 'i420':
-        pitch = step if halved else 2 * step
-        return luma, view((down, across, 2), start, pitch, 2, 1)
+        pitch = step if subsampled else 2 * step
+        return luma, view((rows, columns, 2), start, pitch, 2, 1)
     pitch = step // 2
-    blue, red = (view((down, across), start + n * down * pitch, pitch, 1) for n in (0, 1))
+    blue, red = (view((rows, columns), start + n * rows * pitch, pitch, 1) for n in (0, 1))
     return luma, cv2.merge((blue, red))  # type: ignore[return-value]
 
 
@@ -229,36 +243,37 @@ def _check_step(message: Image, row: int) -> None:
     if message.step < row:
         raise InvalidImageError(
             'wrong step',
-            f'{message.step} bytes a row, {message.encoding} of width {message.width} needs {row}',
+            f'{message.step} bytes per row, {message.encoding} of width {message.width} needs'
+            f' {row}',
         )
 
 
 def _check_length(message: Image, needed: int) -> None:
     if len(message.data) < needed:
-        raise InvalidImageError('short data', f'{len(message.data)} bytes of {needed}')
+        raise InvalidImageError('short data', f'{len(message.data)} of {needed} bytes')
 
 
-def _convert(stored: NDArray[Any], code: int | None) -> NDArray[Any]:
-    """Converts to RGB of as many bits."""
+def _convert(stored: NDArray[Any], conversion: int | None) -> NDArray[Any]:
+    """Converts pixels to RGB with the same number of bits."""
     native = stored.astype(stored.dtype.newbyteorder('='), copy=False)
-    if code is None:
+    if conversion is None:
         return native
     width = native.shape[1]
-    if code in YUV_PAIRS and width % 2:
-        # Half of the last pair is missing: its colour is that of the pair before.
+    if conversion in YUV_PAIRS and width % 2:
+        # The last pair is incomplete; the second half of the pair before completes it.
         last = native[:, -2:-1] if width > 1 else native
         native = np.concatenate([native, last], axis=1)
-    return np.ascontiguousarray(cv2.cvtColor(native, code)[:, :width])
+    return np.ascontiguousarray(cv2.cvtColor(native, conversion)[:, :width])
 
 
 def _convert_planes(
-    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], code: int
+    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], conversion: int
 ) -> NDArray[np.uint8]:
-    """Converts to RGB, where OpenCV wants even sides and chroma of half the size."""
+    """Converts to RGB; OpenCV needs an even width and height, and chroma of half the size."""
     height, width = luma.shape
     if chroma.shape[:2] == luma.shape:
-        twice = cv2.resize(luma, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
-        return np.ascontiguousarray(cv2.cvtColorTwoPlane(twice, chroma, code)[::2, ::2])
+        doubled = cv2.resize(luma, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+        return np.ascontiguousarray(cv2.cvtColorTwoPlane(doubled, chroma, conversion)[::2, ::2])
     even = cv2.copyMakeBorder(luma, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    rgb = cv2.cvtColorTwoPlane(even, chroma, code)
+    rgb = cv2.cvtColorTwoPlane(even, chroma, conversion)
     return np.ascontiguousarray(rgb[:height, :width])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of the node: their ranges and a typed view; the one place of defaults."""
+"""The parameters of the node: defaults, ranges and descriptions, and a typed view of the values."""
 
 from __future__ import annotations
 
@@ -41,9 +41,17 @@ def _parameter(
     always: bool = False,
     read_only: bool = False,
 ) -> Any:
-    """Describes a parameter.
+    """Returns the dataclass field of a parameter.
 
-    `live` may change while running, `always` takes effect later, `read_only` is given at the start.
+    Args:
+        default: The default value, whose type is that of the parameter.
+        description: What the parameter does.
+        low: Minimum of the range; None = no range.
+        high: Maximum of the range.
+        choices: The valid values; () = all.
+        live: Whether the parameter may change while the node is active.
+        always: Whether it may change at any time, with an effect at the next configure.
+        read_only: Whether it can be set only at the start of the node.
     """
     return field(
         default=default,
@@ -309,29 +317,29 @@ class Parameters:
     )
 
     def __post_init__(self) -> None:
-        """Refuses with ValueError a value that is no choice, and topics that are none."""
+        """Raises ValueError if a value is not a valid choice, or a topic name is not valid."""
         for spec in fields(self):
             _check(spec, getattr(self, spec.name))
         if self.depth_topics and len(self.depth_topics) != len(self.image_topics):
             raise ValueError(
-                f'depth_topics has {len(self.depth_topics)} topics; image_topics has'
-                f' {len(self.image_topics)}, and each needs one'
+                f'depth_topics has {len(self.depth_topics)} topics; it needs'
+                f' {len(self.image_topics)}, one per topic in image_topics'
             )
         if self.ground_plane == 'level' and self.camera_height <= 0:
-            raise ValueError("camera_height is 0.0; ground_plane 'level' needs more than 0")
+            raise ValueError("camera_height is 0.0; it must be above 0 with ground_plane 'level'")
         _ = self.weights_path
 
     @property
     def weights_name(self) -> str:
-        """What `weights` names, or the embedded weights that suit the device where it is empty."""
+        """The value of `weights`, or the name of the embedded weights for the device if empty."""
         return self.weights or embedded_name(self.device, self.backend, self.precision)
 
     @property
     def weights_path(self) -> str:
-        """The file that `weights` names; a name without suffix is no file's, and stays as it is.
+        """The path of the weights file; a name without suffix, such as 'light', is unchanged.
 
         Raises:
-            ValueError: It lies outside `weights_folder`.
+            ValueError: The file is outside of `weights_folder`.
         """
         if not self.weights_folder or not Path(self.weights).suffix:
             return self.weights
@@ -339,23 +347,23 @@ class Parameters:
         file = (folder / self.weights).resolve()
         if not file.is_relative_to(folder):
             raise ValueError(
-                f'weights is {self.weights!r}; legal is a file in weights_folder, {folder}'
+                f'weights is {self.weights!r}; it must be a file in weights_folder, {folder}'
             )
         return str(file)
 
 
 def _check(spec: Field[Any], value: Any) -> None:
-    """Refuses with ValueError a value that is not legal whatever the other parameters are."""
+    """Raises ValueError if a value is invalid independently of the other parameters."""
     choices = spec.metadata['choices']
     if choices and value not in choices:
-        legal = ', '.join(repr(choice) for choice in choices)
-        raise ValueError(f'{spec.name} is {value!r}; legal is one of {legal}')
+        valid = ', '.join(repr(choice) for choice in choices)
+        raise ValueError(f'{spec.name} is {value!r}; it must be one of {valid}')
     if spec.default == ():
         _check_topics(spec.name, value)
 
 
 def _check_topics(name: str, topics: tuple[str, ...]) -> None:
-    """Refuses with ValueError topics that are none, and the same one twice."""
+    """Raises ValueError if a topic name is not valid, or a topic is listed twice."""
     for number, topic in enumerate(topics):
         if name == 'depth_topics' and not topic:
             continue
@@ -375,18 +383,18 @@ def declare_parameters(node: Node) -> dict[str, str]:
     """Declares all parameters with descriptors and ranges.
 
     Returns:
-        Of each parameter whose value given from outside is not legal, why; it has its default.
+        Name → reason, of each parameter whose initial value is invalid; it has its default.
     """
-    illegal = {}
+    invalid = {}
     for name, spec in PARAMETERS.items():
         try:
             _check(spec, _declare(node, spec))
         except (ParameterException, ValueError) as error:
-            illegal[name] = first_line(error)
+            invalid[name] = first_line(error)
             if node.has_parameter(name):
                 node.undeclare_parameter(name)
             _declare(node, spec, ignore_override=True)
-    return illegal
+    return invalid
 
 
 def _declare(node: Node, spec: Field[Any], ignore_override: bool = False) -> Any:
@@ -394,19 +402,23 @@ def _declare(node: Node, spec: Field[Any], ignore_override: bool = False) -> Any
     descriptor = _descriptor(spec)
     if spec.default != ():
         return node.declare_parameter(spec.name, spec.default, descriptor, ignore_override).value
-    # From an empty list rclpy guesses the type wrongly, so it is told, and the value set after.
-    kind = rclpy.parameter.Parameter.Type.STRING_ARRAY
-    value = node.declare_parameter(spec.name, kind, descriptor, ignore_override).value
+    # rclpy infers the wrong type from an empty list, so the type is declared and the value set.
+    string_array = rclpy.parameter.Parameter.Type.STRING_ARRAY
+    value = node.declare_parameter(spec.name, string_array, descriptor, ignore_override).value
     if value is None:
-        node.set_parameters([rclpy.parameter.Parameter(spec.name, kind, [])])
+        node.set_parameters([rclpy.parameter.Parameter(spec.name, string_array, [])])
     return tuple(value or ())
 
 
 def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = ()) -> Parameters:
-    """Returns the node's parameters, with those `changed` that are about to be set.
+    """Returns the values of the node's parameters.
+
+    Args:
+        node: The node.
+        changed: Parameters that are about to be set; their new values are returned.
 
     Raises:
-        ValueError: A value is none of its choices, or a topic is none; the message is one line.
+        ValueError: A value is not valid; the message is one line.
     """
     values: dict[str, Any] = {name: node.get_parameter(name).value for name in PARAMETERS}
     values.update({p.name: p.value for p in changed if p.name in PARAMETERS})
@@ -416,7 +428,7 @@ def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = (
 
 
 def first_not_settable(changed: Iterable[rclpy.parameter.Parameter]) -> str | None:
-    """Returns the name of the first parameter that only an unconfigured node may set."""
+    """Returns the first parameter that may change only while the node is unconfigured, or None."""
     for parameter in changed:
         spec = PARAMETERS.get(parameter.name)
         if spec is not None and not spec.metadata['settable']:
@@ -425,13 +437,16 @@ def first_not_settable(changed: Iterable[rclpy.parameter.Parameter]) -> str | No
 
 
 def _descriptor(spec: Field[Any]) -> ParameterDescriptor:
-    about: Mapping[str, Any] = spec.metadata
-    text = about['description'] + (' (live)' if about['live'] else '')
-    descriptor = ParameterDescriptor(name=spec.name, description=text, read_only=about['read_only'])
-    if about['choices']:
-        descriptor.additional_constraints = f'one of {list(about["choices"])}'
-    if about['range'] is not None:
-        low, high = about['range']
+    metadata: Mapping[str, Any] = spec.metadata
+    descriptor = ParameterDescriptor(
+        name=spec.name,
+        description=metadata['description'] + (' (live)' if metadata['live'] else ''),
+        read_only=metadata['read_only'],
+    )
+    if metadata['choices']:
+        descriptor.additional_constraints = f'one of {list(metadata["choices"])}'
+    if metadata['range'] is not None:
+        low, high = metadata['range']
         if isinstance(spec.default, float):
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of images through the house, in the worker's thread."""
+"""Processing of images in the worker thread: reading, segmentation, publication."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ from rock_seg_ros.perception.instances.rocks import RockSettings
 
 @dataclass
 class ImageJob:
-    """An image that was read, the outputs that are wanted of it, and when: `time.monotonic()`.
+    """An image that is being processed. Times are from `time.monotonic()`.
 
-    `publishing` is how long its outputs have taken so far, s.
+    Attributes:
+        incoming: The message.
+        analysis: The results, which are computed when they are first used.
+        outputs: The outputs that have a subscriber.
+        started: When reading the message began.
+        read: When reading the message ended.
+        publishing: Time that the publication has taken so far, s.
     """
 
     incoming: IncomingImage
@@ -41,57 +47,60 @@ class ImageJob:
 
 
 class Processor:
-    """Reads images, asks the network, publishes."""
+    """Reads images, segments them and publishes the results."""
 
     def __init__(self, node: Node) -> None:
-        """Takes the node's clock and log."""
+        """Stores the node, whose clock and logger are used."""
         self._node = node
 
     def process(
         self, incoming_images: Sequence[IncomingImage], segmenter: Segmenter, parameters: Parameters
     ) -> None:
-        """Works on images of several cameras, in one run of the network where there are more.
+        """Processes one image each of one or more cameras; several run as one batch.
 
-        Whatever goes wrong with an image costs that image only.
+        An error in one image does not affect the others.
         """
-        images = []
+        jobs = []
         for incoming in incoming_images:
             with self._isolate_errors(incoming.camera):
                 outputs = [o for o in incoming.camera.outputs if o.has_subscribers]
                 if outputs:
-                    images.append(self._open(incoming, outputs, segmenter, parameters))
+                    jobs.append(self._open(incoming, outputs, segmenter, parameters))
                 else:
                     incoming.camera.statistics.dropped()
         begun = time.monotonic()
-        images = self._segment(images)
-        network = time.monotonic() - begun
-        through = []
-        for image in images:  # of all cameras, before one of them waits for depth or TF
-            with self._isolate_errors(image.incoming.camera):
-                self._publish_pixels(image, parameters)
-                through.append(image)
-        deadline = time.monotonic() + parameters.depth_tolerance  # one, so that waits do not add up
-        for image in through:
-            with self._isolate_errors(image.incoming.camera):
-                self._publish(image, network, parameters, deadline)
+        jobs = self._segment(jobs)
+        network_time = time.monotonic() - begun
+        remaining = []
+        for job in jobs:  # of all cameras, before one of them waits for depth or TF
+            with self._isolate_errors(job.incoming.camera):
+                self._publish_pixels(job, parameters)
+                remaining.append(job)
+        # One deadline for all images, so that the waiting times do not add up.
+        deadline = time.monotonic() + parameters.depth_tolerance
+        for job in remaining:
+            with self._isolate_errors(job.incoming.camera):
+                self._publish_rocks(job, network_time, parameters, deadline)
 
     @contextmanager
     def _isolate_errors(self, camera: Camera) -> Iterator[None]:
-        """Counts and logs what goes wrong with an image of a camera."""
-        whose = f' of {camera.name}' if camera.name else ''
+        """Counts and logs an error in the processing of a camera's image."""
         log = self._node.get_logger()
         try:
             yield
-        except InvalidImageError as refusal:
-            camera.statistics.refused(refusal.reason)
-            log.warning(f'image{whose} refused, {refusal}', throttle_duration_sec=1.0)
-        except Exception as error:  # noqa: BLE001  (the next image may do)
+        except InvalidImageError as error:
+            camera.statistics.rejected(error.reason)
+            log.warning(f'{camera.topic}: image rejected: {error}', throttle_duration_sec=1.0)
+        except Exception as error:  # noqa: BLE001  (the next image may succeed)
             if not self._node.context.ok() or isinstance(error, InvalidHandle):
-                camera.statistics.dropped()  # the node ends, or its topics went meanwhile
+                camera.statistics.dropped()  # the node or its publishers are being destroyed
                 return
             reason = first_line(error)
             camera.statistics.failed(reason)
-            log.error(f'image{whose} lost, {reason}', throttle_duration_sec=1.0)
+            log.error(
+                f'{camera.topic}: processing of an image failed: {reason}',
+                throttle_duration_sec=1.0,
+            )
 
     def _open(
         self,
@@ -107,15 +116,15 @@ class Processor:
                 'too old',
                 f'age in s {format_age(age)}, max_image_age is {parameters.max_image_age} s',
             )
-        reader = incoming.camera.reader
-        reader.depth.given = parameters.significant_bits
-        reader.max_pixels = parameters.max_pixels
-        pixels = reader.read(message)
-        incoming.camera.last_size = pixels.shape[:2]
-        incoming.camera.geometry.hold(message.header)
-        if incoming.camera.reset_requested:  # here, since the tracker is this thread's
-            incoming.camera.reset_requested = False
-            incoming.camera.tracker.reset()
+        camera = incoming.camera
+        camera.reader.bit_depth.significant_bits = parameters.significant_bits
+        camera.reader.max_pixels = parameters.max_pixels
+        pixels = camera.reader.read(message)
+        camera.last_size = pixels.shape[:2]
+        camera.geometry.hold_depth(message.header)
+        if camera.reset_requested:  # reset here, because only this thread uses the tracker
+            camera.reset_requested = False
+            camera.tracker.reset()
         settings = Settings(
             threshold=parameters.threshold or None,
             rocks=RockSettings(
@@ -133,7 +142,7 @@ class Processor:
                 parameters.target_max_distance,
                 parameters.target_min_score,
             ),
-            valid_mask=incoming.camera.valid_mask,
+            valid_mask=camera.valid_mask,
         )
         try:
             analysis = Analysis(
@@ -141,68 +150,76 @@ class Processor:
                 segmenter,
                 settings,
                 message.header,
-                tracker=incoming.camera.tracker,
+                tracker=camera.tracker,
                 time=nanoseconds(message.header) / 1e9,
-                previous_target=incoming.camera.target if parameters.track else None,
+                previous_target=camera.target if parameters.track else None,
             )
         except SizeError as error:
             raise InvalidImageError('not the size of ignore_mask', str(error)) from None
         return ImageJob(incoming, analysis, outputs, started, time.monotonic())
 
-    def _segment(self, images: list[ImageJob]) -> list[ImageJob]:
-        """Runs the network; returns the images that came through."""
-        if len(images) > 1:
+    def _segment(self, jobs: list[ImageJob]) -> list[ImageJob]:
+        """Runs the network; returns the images that were segmented without an error."""
+        if len(jobs) > 1:
             try:
-                segment_together([image.analysis for image in images])
-            except Exception as error:  # noqa: BLE001  (such as too little memory for so many)
+                segment_together([job.analysis for job in jobs])
+            except Exception as error:  # noqa: BLE001  (such as too little memory for the batch)
                 self._node.get_logger().warning(
-                    f'{len(images)} images at once: {first_line(error)}; now one by one',
+                    f'a batch of {len(jobs)} images failed, processing them one by one:'
+                    f' {first_line(error)}',
                     throttle_duration_sec=1.0,
                 )
-        through = []
-        for image in images:
-            with self._isolate_errors(image.incoming.camera):
-                _ = image.analysis.segmentation
-                through.append(image)
-        return through
+        segmented = []
+        for job in jobs:
+            with self._isolate_errors(job.incoming.camera):
+                _ = job.analysis.segmentation
+                segmented.append(job)
+        return segmented
 
-    def _publish_pixels(self, image: ImageJob, parameters: Parameters) -> None:
-        """Publishes what tells of pixels alone."""
+    def _publish_pixels(self, job: ImageJob, parameters: Parameters) -> None:
+        """Publishes the outputs that do not need the rocks."""
         begun = time.monotonic()
-        for output in image.outputs:
+        for output in job.outputs:
             if not output.needs_rocks:
-                output.publish(image.analysis, parameters)
-        image.publishing = time.monotonic() - begun
+                output.publish(job.analysis, parameters)
+        job.publishing = time.monotonic() - begun
 
-    def _publish(
-        self, image: ImageJob, network: float, parameters: Parameters, deadline: float
+    def _publish_rocks(
+        self, job: ImageJob, network_time: float, parameters: Parameters, deadline: float
     ) -> None:
-        """Publishes what tells of rocks; waits for depth and TF until then (`time.monotonic()`)."""
+        """Publishes the outputs that need the rocks.
+
+        Args:
+            job: The image.
+            network_time: Time that the network took, s.
+            parameters: The parameters of the node.
+            deadline: `time.monotonic()` until which depth and TF are waited for.
+        """
         begun = time.monotonic()
-        camera, analysis = image.incoming.camera, image.analysis
-        if any(output.needs_geometry for output in image.outputs):  # may wait for depth
+        camera, analysis = job.incoming.camera, job.analysis
+        if any(output.needs_geometry for output in job.outputs):
             analysis.view = camera.geometry.view(
                 analysis.header, analysis.image.shape[:2], parameters.depth_tolerance, deadline
             )
             if analysis.view is not None and analysis.view.depth is not None:
                 analysis.pose = camera.geometry.pose(analysis.header, deadline)
-        for output in image.outputs:
+        for output in job.outputs:
             if output.needs_rocks:
                 output.publish(analysis, parameters)
         done = time.monotonic()
-        camera.last, camera.target = analysis, analysis.current_target
-        received = image.incoming.received
+        camera.last_analysis, camera.target = analysis, analysis.current_target
+        received = job.incoming.received
         camera.statistics.published(
             {
-                'wait': image.started - received,
-                'read': image.read - image.started,
-                'network': network,
-                'publish': image.publishing + done - begun,
+                'wait': job.started - received,
+                'read': job.read - job.started,
+                'network': network_time,
+                'publish': job.publishing + done - begun,
                 'total': done - received,
             },
-            self._age(image.incoming.message.header),
+            self._age(job.incoming.message.header),
         )
 
     def _age(self, header: Any) -> float:
-        """Returns seconds since the header's stamp."""
+        """Returns the seconds since the header's stamp."""
         return float(self._node.get_clock().now().nanoseconds - nanoseconds(header)) / 1e9

@@ -47,18 +47,18 @@ from rock_seg_ros.perception.inference.weights_file import load_weights
 from rock_seg_ros.perception.instances.tracking import Tracker
 
 Loader = Callable[[Parameters], Segmenter]
-WARM_WIDTH, WARM_HEIGHT = 640, 480
-LOAD_LOG_INTERVAL = 5.0  # s, from one line in the log that says so to the next
+WARM_UP_WIDTH, WARM_UP_HEIGHT = 640, 480
+LOAD_LOG_INTERVAL = 5.0  # s between two log lines while weights are being loaded
 LOAD_TIMEOUT = 600.0  # s
-DEACTIVATE_TIMEOUT = 60.0  # s that deactivate waits for the images in work
+DEACTIVATE_TIMEOUT = 60.0  # s that deactivate waits for the images that are being processed
 SHUTDOWN_TIMEOUT = 1.0  # s that the end of the node waits for them
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
-    """Loads the network that the parameters name.
+    """Loads the network that the parameters specify.
 
     Raises:
-        ValueError: With one line that names what is wrong.
+        ValueError: The network cannot be loaded; the message is one line.
     """
     return Segmenter(
         load_weights(
@@ -75,76 +75,76 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     )
 
 
-def warm(segmenter: Segmenter, parameters: Parameters, last_sizes: Iterable[Size]) -> None:
-    """Warms a network for the images to come, and for as many of one size at once as may.
+def warm_up(segmenter: Segmenter, parameters: Parameters, last_sizes: Iterable[Size]) -> None:
+    """Runs a network once per expected image size and batch size, so that later runs are fast.
 
     Args:
         segmenter: The network.
-        parameters: Tell the input size.
-        last_sizes: Height and width (px) of each camera's last image; () where there was none,
-            which is taken for one of the input size, or VGA.
+        parameters: The parameters of the node.
+        last_sizes: Height and width (px) of the last image of each camera; () if there was none.
+            Then the input size is assumed, or 640×480.
 
     Raises:
-        ScoresError: What the network gave is not finite.
+        ScoresError: The scores of the network are not finite.
     """
-    usual = parameters.input_height or WARM_HEIGHT, parameters.input_width or WARM_WIDTH
-    for (height, width), cameras in Counter(size or usual for size in last_sizes).items():
-        segmenter.warm(height, width, cameras)
+    default = parameters.input_height or WARM_UP_HEIGHT, parameters.input_width or WARM_UP_WIDTH
+    for (height, width), cameras in Counter(size or default for size in last_sizes).items():
+        segmenter.warm_up(height, width, cameras)
 
 
 class SegNode(AsyncLifecycleNode):
-    """Subscribes to cameras and publishes their rocks."""
+    """Subscribes to the images of cameras and publishes the rocks in them."""
 
     def __init__(
         self,
         load: Loader = load_segmenter,
-        illegal: Mapping[str, str] | None = None,
+        invalid: Mapping[str, str] | None = None,
         **node_arguments: Any,
     ) -> None:
-        """Declares the parameters; nothing is loaded before configure.
+        """Declares the parameters. The network is loaded in `on_configure`.
 
         Args:
-            load: Makes the network that the parameters name.
-            illegal: Parameters of rclpy's own that were given an illegal value, and why it is.
-            node_arguments: Passed on to rclpy's node.
+            load: Loads the network that the parameters specify.
+            invalid: Parameters of rclpy with an invalid initial value → reason.
+            node_arguments: Further arguments of rclpy's node.
 
         Raises:
-            rclpy.exceptions.ParameterException: `use_sim_time`, which rclpy declares, is illegal.
+            rclpy.exceptions.ParameterException: `use_sim_time`, which rclpy declares, is invalid.
         """
         super().__init__('rock_seg', **node_arguments)
-        self._illegal = {**(illegal or {}), **declare_parameters(self)}
+        self._invalid = {**(invalid or {}), **declare_parameters(self)}
         self._load = load
-        # These outlive their cameras: counts go on, no id is given twice, and the next network is
-        # warmed for the images to come.
+        # These are kept when the cameras are created anew: the counters continue, track ids are
+        # not reused, and the next network is warmed up for the sizes of the last images.
         self._statistics: dict[str, CameraStatistics] = defaultdict(CameraStatistics)
         self._trackers: dict[str, Tracker] = defaultdict(Tracker)
         self._last_sizes: dict[str, Size] = {}
         self._cameras: list[Camera] = []
         self._processor = Processor(self)
         self._segmenter: Segmenter | None = None
-        self._loaded = ''
-        self._trouble = ''
+        self._weights_name = ''
+        self._error = ''  # why the last transition failed
         self._label_info: Any = None
-        self._frames: CameraTransforms | None = None
-        self._loading: tuple[str, float] | None = None  # what, and since when
+        self._transforms: CameraTransforms | None = None
+        self._loading: tuple[str, float] | None = None  # description, start (time.monotonic())
         self._worker: Worker[IncomingImage] | None = None
-        self._deaths = 0  # of workers
+        self._worker_restarts = 0
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._take_parameters)
-        self._parameters_view = Parameters()
-        for name, answer in (
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self._current_parameters = Parameters()
+        for name, callback in (
             ('~/reload_weights', self._on_reload_weights),
             ('~/reset_tracks', self._on_reset_tracks),
             ('~/rock_abundance', self._on_rock_abundance),
         ):
-            self.create_service(Trigger, name, answer, callback_group=self.reentrant_group)
+            self.create_service(Trigger, name, callback, callback_group=self.reentrant_group)
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
             '/diagnostics',
             10,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        # Steady, since simulated time may stand still or not have begun.
+        # A steady clock, because simulated time may be paused or not have started.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         self._autostart_timer = self.create_timer(
@@ -161,21 +161,21 @@ class SegNode(AsyncLifecycleNode):
             await self.change_state(Transition.TRANSITION_ACTIVATE)
 
     async def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the network; on any failure the node stays unconfigured."""
+        """Loads the network; after any error the node stays unconfigured."""
         try:
-            if self._illegal:
-                reasons = list(self._illegal.values())
+            if self._invalid:
+                reasons = list(self._invalid.values())
                 more = [f'and {len(reasons) - 3} more'] if reasons[3:] else []
                 raise ValueError('; '.join(reasons[:3] + more))
-            self._parameters_view = parameters = read_parameters(self)
+            self._current_parameters = parameters = read_parameters(self)
             self._cameras = self._make_cameras(parameters)
-            self._take_network(await self._load_in_thread(parameters), parameters)
+            self._set_segmenter(await self._load_in_thread(parameters), parameters)
             for camera in self._cameras:
                 camera.advertise()
-        except Exception as error:  # noqa: BLE001  (whatever it is, the node must stay usable)
+        except Exception as error:  # noqa: BLE001  (the node must stay usable after any error)
             self._unload()
             return self._fail('cannot be configured', error)
-        self._trouble = ''
+        self._error = ''
         return super().on_configure(state)
 
     async def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -187,56 +187,56 @@ class SegNode(AsyncLifecycleNode):
                 camera.subscribe(partial(mailbox.put, number))
                 for number, camera in enumerate(self._cameras)
             ]
-        except Exception as error:  # noqa: BLE001  (such as a QoS override that is none)
-            await self._pause()
+        except Exception as error:  # noqa: BLE001  (such as a QoS override that is not valid)
+            await self._stop_processing()
             return self._fail('cannot be activated', error)
-        self._trouble = ''
+        self._error = ''
         self.get_logger().info(f'active: images from {", ".join(topics)}')
         return super().on_activate(state)
 
     async def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops the worker and unsubscribes; the network stays loaded."""
-        await self._pause()
+        await self._stop_processing()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lets the network and the topics go."""
+        """Releases the network and destroys the publishers."""
         self._unload()
-        self._trouble = ''
+        self._error = ''
         return TransitionCallbackReturn.SUCCESS
 
     async def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops everything."""
-        await self._pause()
+        """Stops the worker, unsubscribes and releases the network."""
+        await self._stop_processing()
         self._unload()
         return TransitionCallbackReturn.SUCCESS
 
     async def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Goes back to unconfigured."""
+        """Returns to the state unconfigured."""
         return await self.on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """Ends the worker before the node's handles go; waits for it a moment at most."""
+        """Stops the worker before the node is destroyed, and waits `SHUTDOWN_TIMEOUT` at most."""
         self._unsubscribe()
         if self._worker is not None:
-            self._count_lost(self._worker, self._worker.stop(SHUTDOWN_TIMEOUT))
+            self._count_remaining(self._worker, self._worker.stop(SHUTDOWN_TIMEOUT))
             self._worker = None
         super().destroy_node()
 
     def _fail(self, what: str, error: Exception) -> TransitionCallbackReturn:
-        self._trouble = f'{what}: {first_line(error)}'
-        self.get_logger().error(self._trouble)
+        self._error = f'{what}: {first_line(error)}'
+        self.get_logger().error(self._error)
         return TransitionCallbackReturn.FAILURE
 
     def _make_cameras(self, parameters: Parameters) -> list[Camera]:
-        """Returns the cameras of the parameters; those of `image_topics` have names."""
+        """Returns the cameras that the parameters specify; those of `image_topics` have names."""
         topics = [self._resolve(topic) for topic in parameters.image_topics or ('image',)]
         names, infos, depths = [''], ['camera_info'], ['depth']
         if parameters.image_topics:
             names = camera_names(topics)
             infos = [topic.rpartition('/')[0] + '/camera_info' for topic in topics]
             depths = list(parameters.depth_topics) or [''] * len(topics)
-        self._frames = frames = CameraTransforms(self, parameters)
+        self._transforms = transforms = CameraTransforms(self, parameters)
         return [
             Camera(
                 self,
@@ -244,7 +244,7 @@ class SegNode(AsyncLifecycleNode):
                 topic,
                 parameters,
                 self._statistics[name],
-                CameraGeometry(self, info, depth, parameters, frames, self._statistics[name]),
+                CameraGeometry(self, info, depth, parameters, transforms, self._statistics[name]),
                 self._trackers[name],
                 self._last_sizes.get(name, ()),
             )
@@ -252,7 +252,7 @@ class SegNode(AsyncLifecycleNode):
         ]
 
     def _resolve(self, topic: str) -> str:
-        """Returns the full name of a topic, with substitutions and remappings made."""
+        """Returns the full name of a topic after substitutions and remappings."""
         try:
             return self.resolve_topic_name(topic)
         except RuntimeError as error:
@@ -260,50 +260,54 @@ class SegNode(AsyncLifecycleNode):
             raise ValueError(f'image_topics has {topic!r}: {reason.split(", at ")[0]}') from None
 
     def _start_worker(self, mailbox: Mailbox[IncomingImage]) -> Worker[IncomingImage]:
-        return Worker(mailbox, self._work, self._shortest_period, self._catch_up)
+        return Worker(mailbox, self._process, self._min_interval, self._capture_pending)
 
     def _unsubscribe(self) -> None:
         for camera in self._cameras:
             camera.unsubscribe()
 
-    async def _pause(self) -> None:
-        """Unsubscribes, and waits for the images in work beside the executor."""
+    async def _stop_processing(self) -> None:
+        """Unsubscribes, and stops the worker without blocking the executor."""
         self._unsubscribe()
         worker, self._worker = self._worker, None
         if worker is not None:
-            left = await self.run_in_thread(
+            remaining = await self.run_in_thread(
                 lambda: worker.stop(DEACTIVATE_TIMEOUT), 'end of worker'
             )
-            self._count_lost(worker, left)
+            self._count_remaining(worker, remaining)
         for camera in self._cameras:
             camera.release()
 
-    def _count_lost(self, worker: Worker[IncomingImage], left: list[IncomingImage]) -> None:
-        """Counts the images that a worker left in the mailbox, and those that it died of."""
-        for incoming in left:
+    def _count_remaining(
+        self, worker: Worker[IncomingImage], remaining: list[IncomingImage]
+    ) -> None:
+        """Counts the images that remain in the mailbox, and those during which the worker died."""
+        for incoming in remaining:
             incoming.camera.statistics.dropped()
         if worker.error is not None:
             for incoming in worker.current_items:
                 incoming.camera.statistics.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
-        """Starts a worker that died again, and says why it did."""
+        """Starts a new worker if the current one has died, and logs the reason."""
         worker = self._worker
         if worker is None or worker.error is None:
             return
-        self.get_logger().error(f'the worker died and is started again: {first_line(worker.error)}')
-        self._count_lost(worker, [])
-        self._deaths += 1
+        self.get_logger().error(
+            f'the worker thread died, restarting it: {first_line(worker.error)}'
+        )
+        self._count_remaining(worker, [])
+        self._worker_restarts += 1
         self._worker = self._start_worker(worker.mailbox)
 
     def _unload(self) -> None:
         for camera in self._cameras:
-            camera.withdraw()
+            camera.unadvertise()
             self._last_sizes[camera.name] = camera.last_size
         self._cameras = []
-        if self._frames is not None:
-            self._frames.close()
-            self._frames = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
             self._label_info = None
@@ -312,11 +316,11 @@ class SegNode(AsyncLifecycleNode):
     # Parameters
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        if not _concerns(changed):
+        if not _has_own_parameter(changed):
             return SetParametersResult(successful=True)
         fixed = first_not_settable(changed)
         if fixed and self.state_number != State.PRIMARY_STATE_UNCONFIGURED:
-            reason = f'{fixed} cannot change while {self.state}; deactivate and clean up first'
+            reason = f'{fixed} cannot change in state {self.state}; deactivate and clean up first'
             return SetParametersResult(successful=False, reason=reason)
         try:
             read_parameters(self, changed)
@@ -324,70 +328,73 @@ class SegNode(AsyncLifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _take_parameters(self, changed: list[Parameter]) -> None:
+    def _apply_parameters(self, changed: list[Parameter]) -> None:
         for parameter in changed:
-            self._illegal.pop(parameter.name, None)
+            self._invalid.pop(parameter.name, None)
             if parameter.name == 'autostart' and parameter.value:
                 self._autostart_timer.reset()
-        if not _concerns(changed):
+        if not _has_own_parameter(changed):
             return
-        before, self._parameters_view = self._parameters_view, read_parameters(self)
-        if self._segmenter is not None and before.threshold != self._parameters_view.threshold:
+        before, self._current_parameters = self._current_parameters, read_parameters(self)
+        if self._segmenter is not None and before.threshold != self._current_parameters.threshold:
             self._publish_label_info(self._segmenter)
 
-    def _shortest_period(self) -> float:
-        rate = self._parameters_view.max_rate
+    def _min_interval(self) -> float:
+        rate = self._current_parameters.max_rate
         return 1.0 / rate if rate > 0 else 0.0
 
     async def _on_reload_weights(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        running, parameters = self._segmenter, self._parameters_view
-        if running is None:
-            response.message = f'nothing is loaded while {self.state}; configure first'
+        current, parameters = self._segmenter, self._current_parameters
+        if current is None:
+            response.message = f'no weights are loaded in state {self.state}; configure first'
             return response
         if self._loading is not None:
-            response.message = 'weights are being loaded already'
+            response.message = 'weights are already being loaded'
             return response
         try:
             segmenter = await self._load_in_thread(parameters)
-            if self._segmenter is not running:
-                raise ValueError(f'meanwhile the node is {self.state} with others, or none')
-            self._take_network(segmenter, parameters)
-        except Exception as error:  # noqa: BLE001  (the running network stays, whatever it is)
-            response.message = f'the running weights stay: {first_line(error)}'
+            if self._segmenter is not current:
+                raise ValueError(f'the node was reconfigured meanwhile and is {self.state}')
+            self._set_segmenter(segmenter, parameters)
+        except Exception as error:  # noqa: BLE001  (the current network stays after any error)
+            response.message = f'reload failed, keeping the current weights: {first_line(error)}'
             self.get_logger().error(response.message)
             return response
         response.success = True
-        response.message = f'now: {self._loaded}'
+        response.message = f'loaded: {self._weights_name}'
         return response
 
     async def _load_in_thread(self, parameters: Parameters) -> Segmenter:
-        """Loads and warms a network in a thread of its own, and says so as long as that takes."""
+        """Loads and warms up a network in a thread of its own; logs the progress."""
         last_sizes = [camera.last_size for camera in self._cameras]
 
         def load() -> Segmenter:
             segmenter = self._load(parameters)
-            warm(segmenter, parameters, last_sizes)
+            warm_up(segmenter, parameters, last_sizes)
             return segmenter
 
         what = f'weights {parameters.weights_name} for device {parameters.device}'
-        began = time.monotonic()
+        start = time.monotonic()
         log = self.get_logger()
         log.info(f'loading {what}')
         loaded = self.run_in_thread(load, 'loader')
 
-        def remind() -> None:
-            seconds = time.monotonic() - began
+        def check_progress() -> None:
+            seconds = time.monotonic() - start
             if seconds < LOAD_TIMEOUT:
-                log.info(f'still loading {what}, {seconds:.0f} s so far')
+                log.info(f'still loading {what} after {seconds:.0f} s')
             elif not loaded.done():
                 loaded.set_exception(TimeoutError(f'loading {what} took over {seconds:.0f} s'))
 
         timer = self.create_timer(
-            LOAD_LOG_INTERVAL, remind, callback_group=self.reentrant_group, clock=self._steady
+            LOAD_LOG_INTERVAL,
+            check_progress,
+            callback_group=self.reentrant_group,
+            clock=self._steady,
         )
-        self._loading = what, began
+        self._loading = what, start
         try:
             return await loaded
         finally:
@@ -401,105 +408,107 @@ class SegNode(AsyncLifecycleNode):
             camera.reset_requested = True
         response.success = bool(self._cameras)
         response.message = (
-            'rocks get new ids from now on'
+            'tracks reset; the rocks get new ids'
             if self._cameras
-            else f'nothing is followed while {self.state}'
+            else f'no tracks in state {self.state}'
         )
         return response
 
     async def _on_rock_abundance(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        """Answers with JSON: of the newest image, or of each camera's by its name."""
-        tolerance = self._parameters_view.depth_tolerance
-        cameras = list(self._cameras)
+        """Answers with a JSON object for the last image, or one per camera by its name."""
+        tolerance = self._current_parameters.depth_tolerance
+        cameras = [camera for camera in self._cameras if camera.last_analysis is not None]
         try:
-            found = await self.run_in_thread(
-                lambda: {c.name: c.abundance(tolerance) for c in cameras if c.last is not None},
+            abundances = await self.run_in_thread(
+                lambda: {camera.name: camera.abundance(tolerance) for camera in cameras},
                 'abundance',
             )
-        except Exception as error:  # noqa: BLE001  (a service must answer, whatever it is)
+        except Exception as error:  # noqa: BLE001  (a service must answer after any error)
             response.message = first_line(error)
             return response
-        if not found:
-            response.message = f'no image was worked on yet while {self.state}'
+        if not abundances:
+            response.message = f'no image was processed yet in state {self.state}'
             return response
         response.success = True
-        response.message = json.dumps(found.get('', found))
+        response.message = json.dumps(abundances.get('', abundances))
         return response
 
-    def _take_network(self, segmenter: Segmenter, parameters: Parameters) -> None:
-        """Puts a network in the running one's place, and tells the log and label_info."""
+    def _set_segmenter(self, segmenter: Segmenter, parameters: Parameters) -> None:
+        """Replaces the network, logs it and publishes label_info."""
         self._segmenter = segmenter
-        self._loaded = parameters.weights_name
+        self._weights_name = parameters.weights_name
         self._publish_label_info(segmenter)
         self.get_logger().info(
-            f'weights {self._loaded} on {segmenter.device}, {segmenter.precision}'
+            f'loaded: weights {self._weights_name} on {segmenter.device}, {segmenter.precision}'
         )
 
     def _publish_label_info(self, segmenter: Segmenter) -> None:
-        """Publishes label_info anew."""
+        """Publishes label_info with a new publisher."""
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
-        threshold = self._parameters_view.threshold or segmenter.card.threshold
+        threshold = self._current_parameters.threshold or segmenter.card.threshold
         self._label_info = publish_label_info(self, segmenter.card, threshold)
 
     # Images
 
-    def _work(self, incoming_images: list[IncomingImage]) -> None:
+    def _process(self, incoming_images: list[IncomingImage]) -> None:
         segmenter = self._segmenter
         if segmenter is not None:
-            self._processor.process(incoming_images, segmenter, self._parameters_view)
+            self._processor.process(incoming_images, segmenter, self._current_parameters)
 
-    def _catch_up(self) -> None:
-        """Has the network make ready what the last images lacked."""
+    def _capture_pending(self) -> None:
+        """Captures the CUDA graphs for image sizes that were not warmed up."""
         try:
             if self._segmenter is not None:
                 self._segmenter.capture_pending()
-        except Exception as error:  # noqa: BLE001  (the images are worked on all the same)
+        except Exception as error:  # noqa: BLE001  (images are processed without the graph)
             self.get_logger().warning(
-                f'images of this size stay slower: {first_line(error)}', throttle_duration_sec=1.0
+                f'CUDA graph capture failed, running eagerly: {first_line(error)}',
+                throttle_duration_sec=1.0,
             )
 
     # Diagnostics
 
-    def _about(self) -> dict[str, str]:
-        about = {'state': self.state}
+    def _node_values(self) -> dict[str, str]:
+        """Returns the keys and values of the node for `/diagnostics`."""
+        values = {'state': self.state}
         if self._segmenter is not None:
-            about['device'] = str(self._segmenter.device)
-            about['precision'] = self._segmenter.precision
-            about['backend'] = self._segmenter.backend
-            about['weights'] = self._loaded
+            values['device'] = str(self._segmenter.device)
+            values['precision'] = self._segmenter.precision
+            values['backend'] = self._segmenter.backend
+            values['weights'] = self._weights_name
         if self._loading is not None:
-            what, began = self._loading
-            about['loading'] = f'{what}, {time.monotonic() - began:.0f} s so far'
-        if self._deaths:
-            about['worker restarts'] = str(self._deaths)
-        return about
+            what, start = self._loading
+            values['loading'] = f'{what} for {time.monotonic() - start:.0f} s'
+        if self._worker_restarts:
+            values['worker restarts'] = str(self._worker_restarts)
+        return values
 
     def _publish_diagnostics(self) -> None:
         self._check_worker()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        told = f'{self.get_fully_qualified_name().lstrip("/")}: rock segmentation'
-        about = self._about()
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: rock segmentation'
+        values = self._node_values()
         message.status = [
             camera.statistics.status(
-                f'{told} {camera.name}'.rstrip(), about, self._trouble, camera.silence()
+                f'{name} {camera.name}'.rstrip(), values, self._error, camera.check_reception()
             )
             for camera in self._cameras
-        ] or [self._statistics[''].status(told, about, self._trouble)]
+        ] or [self._statistics[''].status(name, values, self._error)]
         self._diagnostics.publish(message)
 
 
-def _concerns(changed: list[Parameter]) -> bool:
-    """Whether one of the parameters is the node's own, no QoS override or use_sim_time."""
+def _has_own_parameter(changed: list[Parameter]) -> bool:
+    """Returns whether a parameter is one of this node, not a QoS override or use_sim_time."""
     return any(parameter.name in PARAMETERS for parameter in changed)
 
 
 def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> int:
     """Runs the node until it is interrupted; returns the exit status."""
-    given = sys.argv if arguments is None else ['seg_node', *arguments]
+    argv = sys.argv if arguments is None else ['seg_node', *arguments]
     parser = argparse.ArgumentParser(
         prog='seg_node',
         usage='seg_node [-h] [--ros-args -p PARAMETER:=VALUE -r image:=TOPIC ...]',
@@ -508,8 +517,8 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
     )
     try:
         try:
-            parser.parse_args(remove_ros_args(given)[1:])
-            rclpy.init(args=given)
+            parser.parse_args(remove_ros_args(argv)[1:])
+            rclpy.init(args=argv)
             node = _make_node(load)
         except RuntimeError as error:
             print(f'seg_node: {first_line(error)}', file=sys.stderr)  # noqa: T201
@@ -526,7 +535,7 @@ def main(arguments: list[str] | None = None, load: Loader = load_segmenter) -> i
 
 
 def _make_node(load: Loader) -> SegNode:
-    """Makes the node, also where `use_sim_time` is no truth value."""
+    """Creates the node, also if the initial value of `use_sim_time` is not a boolean."""
     name = 'use_sim_time'
     try:
         return SegNode(load)
@@ -536,13 +545,13 @@ def _make_node(load: Loader) -> SegNode:
 
 
 def _spin(node: SegNode) -> None:
-    """Spins until somebody shuts the context down."""
+    """Spins until the context is shut down."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         executor.spin()
     except ExternalShutdownException:
         pass
-    except RuntimeError:  # a transition that a shutdown cut short
+    except RuntimeError:  # a shutdown may interrupt a transition
         if node.context.ok():
             raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a camera is: above the ground, and in a frame that stands still. From parameters, or TF."""
+"""The ground plane below a camera and its pose in a fixed frame, from parameters or TF."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ except ImportError:
 
 
 MIN_HEIGHT = 1e-3  # m, of a camera above the ground
-ALIVE = 1.0  # s; TF that is farther behind an image is not waited for
+MAX_POSE_DELAY = 1.0  # s; a pose is not waited for if TF is farther behind the image
 POLL_INTERVAL = 0.005  # s
 
 
 class CameraTransforms:
-    """Tells the ground in a camera's optical frame, and that frame's pose."""
+    """Gives the ground plane in the optical frame of a camera, and the pose of that frame."""
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
-        """Listens to TF where that is asked for.
+        """Subscribes to TF if the parameters need it.
 
         Args:
-            node: That it belongs to.
-            parameters: `ground_plane` and what goes with it, and `fixed_frame`.
+            node: The node.
+            parameters: The parameters of the node.
 
         Raises:
-            ValueError: TF is asked for, and tf2_ros is not installed.
+            ValueError: The parameters need TF, and tf2_ros is not installed.
         """
         self._base = parameters.base_frame if parameters.ground_plane == 'tf' else ''
         self._fixed = parameters.fixed_frame
@@ -60,41 +60,41 @@ class CameraTransforms:
             self._buffer = tf2_ros.Buffer()
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def below(self, header: Header, set_aside: Callable[[str], None]) -> Plane | None:
-        """Returns the ground in the frame of an image's header; None where it is not known.
+    def ground_plane(self, header: Header, on_failure: Callable[[str], None]) -> Plane | None:
+        """Returns the ground plane in the frame of an image; None if it is not known.
 
         Args:
-            header: Of the image.
-            set_aside: Told why TF has none that is below the camera.
+            header: Header of the image.
+            on_failure: Called with the reason if TF gives no ground plane below the camera.
         """
         if not self._base:
             return self._plane
         try:
             found = self._buffer.lookup_transform(header.frame_id, self._base, Time())
         except tf2_ros.TransformException as error:
-            set_aside(f'ground: {type(error).__name__} of {self._base}')
+            on_failure(f'ground: no transform from {self._base} ({type(error).__name__})')
             return None
         plane = plane_of(found.transform)
         if plane.offset < MIN_HEIGHT:
-            set_aside(f'ground: camera not above {self._base}')
+            on_failure(f'ground: the camera is not above {self._base}')
             return None
         return plane
 
     def pose(
         self,
         header: Header,
-        set_aside: Callable[[str], None],
+        on_failure: Callable[[str], None],
         deadline: float = 0.0,
-        goes_on: Callable[[], bool] = lambda: True,
+        keep_waiting: Callable[[], bool] = lambda: True,
     ) -> NDArray[np.float64] | None:
-        """Returns where the camera was, 4×4 in the fixed frame, m; None where it is not known.
+        """Returns the pose of the camera in the fixed frame, 4×4, m; None if it is not known.
 
         Args:
-            header: Of the image.
-            set_aside: Told why TF does not know.
-            deadline: `time.monotonic()` until which TF that comes later than the image is waited
-                for; not in the thread that hears of it.
-            goes_on: Whether to wait still; asked now and then.
+            header: Header of the image.
+            on_failure: Called with the reason if TF does not give the pose.
+            deadline: `time.monotonic()` until which a transform that arrives later than the image
+                is waited for. Do not wait in the executor's thread, which receives it.
+            keep_waiting: Returns whether to continue waiting. It is called repeatedly.
         """
         if not self._fixed:
             return None
@@ -103,36 +103,37 @@ class CameraTransforms:
             try:
                 found = self._buffer.lookup_transform(self._fixed, header.frame_id, stamp)
             except tf2_ros.TransformException as error:
-                if time.monotonic() >= deadline or not goes_on() or not self._comes(header):
-                    set_aside(f'pose: {type(error).__name__} in {self._fixed}')
+                waiting = time.monotonic() < deadline and keep_waiting()
+                if not waiting or not self._is_pose_expected(header):
+                    on_failure(f'pose: no transform to {self._fixed} ({type(error).__name__})')
                     return None
                 time.sleep(POLL_INTERVAL)
             else:
                 return pose_of(found.transform)
 
-    def _comes(self, header: Header) -> bool:
-        """Whether the newest pose is a little older than an image, so that its own may come."""
+    def _is_pose_expected(self, header: Header) -> bool:
+        """Returns whether the newest pose is only a little older than the image."""
         try:
             newest = self._buffer.lookup_transform(self._fixed, header.frame_id, Time())
         except tf2_ros.TransformException:
             return False
         behind = Time.from_msg(header.stamp) - Time.from_msg(newest.header.stamp)
-        return 0 < behind.nanoseconds <= ALIVE * 1e9
+        return 0 < behind.nanoseconds <= MAX_POSE_DELAY * 1e9
 
     @property
-    def known(self) -> bool:
-        """Whether there is to be a ground."""
+    def has_ground(self) -> bool:
+        """Whether the parameters define a ground plane."""
         return bool(self._base) or self._plane is not None
 
     def close(self) -> None:
-        """Listens to TF no more."""
+        """Unsubscribes from TF."""
         if self._listener is not None:
             self._listener.unregister()
             self._listener = None
 
 
 def pose_of(transform: Transform) -> NDArray[np.float64]:
-    """Returns a transform as 4×4, m."""
+    """Returns a transform as a homogeneous 4×4 matrix, m."""
     x, y, z, w = (getattr(transform.rotation, name) for name in 'xyzw')
     pose = np.eye(4)
     pose[:3, :3] = [
@@ -145,10 +146,10 @@ def pose_of(transform: Transform) -> NDArray[np.float64]:
 
 
 def plane_of(base: Transform) -> Plane:
-    """Returns the plane z = 0 of a frame.
+    """Returns the plane z = 0 of a frame, in the camera's optical frame.
 
     Args:
-        base: Where that frame is in the camera's optical frame, which is above the plane.
+        base: Transform from that frame to the optical frame.
     """
     pose = pose_of(base)
     up = pose[:3, 2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mailbox, where the newest image of each camera wins, and the thread that empties it."""
+"""The mailbox, which keeps the newest image of each camera, and the thread that processes them."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
-POLL_INTERVAL = 0.2
-MAX_BATCHES_BEFORE_IDLE_TASK = 50  # works
+POLL_INTERVAL = 0.2  # s, after which a waiting consumer asks for the minimum interval again
+MAX_BATCHES_BEFORE_IDLE_TASK = 50
 NEVER = float('-inf')
 
 
 class Mailbox(Generic[Item]):
-    """Holds at most one item a sender: a newer one takes its place.
+    """Holds at most one item per sender: a newer item replaces the waiting one.
 
-    Those that wait together and are alike are taken together. The sender whose last item was
-    taken longest ago comes first, so that none starves however often another one sends.
+    Items of the same group that wait at the same time are taken together. The sender whose last
+    item was taken longest ago comes first, so that a frequent sender cannot starve another one.
     """
 
-    def __init__(self, senders: int, kind: Callable[[Item], Hashable] = lambda _: None) -> None:
-        """Starts empty and open.
+    def __init__(self, senders: int, group_of: Callable[[Item], Hashable] = lambda _: None) -> None:
+        """Creates an empty, open mailbox.
 
         Args:
-            senders: How many there are, counted from 0.
-            kind: Of an item; those of the same kind are alike.
+            senders: Number of senders. They are numbered from 0.
+            group_of: Returns the group of an item. Only items of equal groups are taken together.
         """
         self._items: dict[int, Item] = {}
         self._taken = [NEVER] * senders
-        self._kind = kind
+        self._group_of = group_of
         self._closed = False
         self._changed = threading.Condition()
 
     def put(self, sender: int, item: Item) -> bool:
-        """Puts an item in; returns whether an older one of its sender was lost by that."""
+        """Puts an item in; returns whether it replaced an older item of its sender."""
         with self._changed:
-            lost = sender in self._items
+            replaced = sender in self._items
             self._items[sender] = item
             self._changed.notify()
-            return lost
+            return replaced
 
-    def wait(self, pause: Callable[[], float]) -> list[Item]:
-        """Waits for items and takes out those that go together, without waiting for more.
+    def wait(self, min_interval: Callable[[], float]) -> list[Item]:
+        """Waits for an item, and takes it with the other waiting items of its group.
 
         Args:
-            pause: Shortest time between two takes from a sender, s; asked again now and then,
-                since it may change. The newest item is taken then.
+            min_interval: Returns the minimum time between two items of the same sender, s. It is
+                called repeatedly, because it may change. After that time the newest item is taken.
 
         Returns:
-            Items of one kind, each of another sender; none once the mailbox is closed.
+            Items of one group, at most one per sender; none after the mailbox was closed.
         """
         with self._changed:
             while not self._closed:
-                now, least = time.monotonic(), pause()
-                due = {sender: self._taken[sender] + least - now for sender in self._items}
+                now, interval = time.monotonic(), min_interval()
+                due = {sender: self._taken[sender] + interval - now for sender in self._items}
                 ready = [sender for sender in due if due[sender] <= 0]
                 if ready:
                     return self._take(ready, now)
@@ -64,19 +64,19 @@ class Mailbox(Generic[Item]):
 
     def _take(self, ready: list[int], now: float) -> list[Item]:
         ready.sort(key=self._taken.__getitem__)
-        kind = self._kind(self._items[ready[0]])
-        together = [sender for sender in ready if self._kind(self._items[sender]) == kind]
+        group = self._group_of(self._items[ready[0]])
+        together = [sender for sender in ready if self._group_of(self._items[sender]) == group]
         for sender in together:
             self._taken[sender] = now
         return [self._items.pop(sender) for sender in together]
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is open and no item waits."""
+        """Whether the mailbox is open and empty."""
         return not (self._items or self._closed)
 
     def close(self) -> list[Item]:
-        """Lets the one who waits go, with nothing; returns the items that were left."""
+        """Wakes the waiting consumer, which receives nothing; returns the remaining items."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -84,62 +84,63 @@ class Mailbox(Generic[Item]):
 
 
 class Worker(Generic[Item]):
-    """A thread that works on what is newest, one after the other.
+    """A thread that processes the items of a mailbox.
 
     Attributes:
-        mailbox: Where the items are taken from.
-        current_items: The items that it works on, or died of.
-        error: What it died of; None while it lives, or was stopped.
+        mailbox: The mailbox.
+        current_items: The items that the thread processes, or that it was processing when it died.
+        error: The exception that ended the thread; None while it runs, or after a normal end.
     """
 
     def __init__(
         self,
         mailbox: Mailbox[Item],
-        work: Callable[[list[Item]], None],
-        pause: Callable[[], float],
-        rest: Callable[[], None] = lambda: None,
+        process: Callable[[list[Item]], None],
+        min_interval: Callable[[], float],
+        idle_task: Callable[[], None] = lambda: None,
     ) -> None:
-        """Starts the thread.
+        """Starts the thread. An exception in `process` or `idle_task` ends it.
 
         Args:
-            mailbox: Where the items are taken from.
-            work: Called with the items that go together; the thread dies of what it raises.
-            pause: Shortest time between the starts of two works for a sender, s; asked each time.
-            rest: Called after a work when nothing waits, and where something always waits, now
-                and then all the same; the thread dies of what it raises.
+            mailbox: The mailbox.
+            process: Called with the items that were taken together.
+            min_interval: Returns the minimum time between two items of the same sender, s.
+            idle_task: Called after a batch if the mailbox is empty, and at least once in
+                `MAX_BATCHES_BEFORE_IDLE_TASK` batches if it never is.
         """
         self.mailbox = mailbox
         self.current_items: list[Item] = []
         self.error: BaseException | None = None
-        self._work = work
-        self._pause = pause
-        self._rest = rest
+        self._process = process
+        self._min_interval = min_interval
+        self._idle_task = idle_task
         self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float | None = None) -> list[Item]:
-        """Ends the thread as soon as the work in hand is done; returns the items that were left.
+        """Ends the thread after the current items; returns the items that remain in the mailbox.
 
         Args:
-            timeout: Longest wait for its end, s; None = any. It ends later then, by itself.
+            timeout: Maximum time to wait for the end of the thread, s; None = unlimited. After
+                that time the thread still ends by itself.
         """
-        left = self.mailbox.close()
+        remaining = self.mailbox.close()
         self._thread.join(timeout)
-        return left
+        return remaining
 
     def _run(self) -> None:
         try:
-            self._work_on()
-        except BaseException as error:  # noqa: BLE001  (whoever stops or watches it asks for it)
+            self._process_all()
+        except BaseException as error:  # noqa: BLE001  (the owner of the worker checks it)
             self.error = error
 
-    def _work_on(self) -> None:
-        unrested = 0
-        while items := self.mailbox.wait(self._pause):
+    def _process_all(self) -> None:
+        batches = 0
+        while items := self.mailbox.wait(self._min_interval):
             self.current_items = items
-            self._work(items)
+            self._process(items)
             self.current_items = []
-            unrested += 1
-            if self.mailbox.is_idle or unrested == MAX_BATCHES_BEFORE_IDLE_TASK:
-                self._rest()
-                unrested = 0
+            batches += 1
+            if self.mailbox.is_idle or batches == MAX_BATCHES_BEFORE_IDLE_TASK:
+                self._idle_task()
+                batches = 0

@@ -136,7 +136,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--ignore-mask',
-        settings['keep'],
+        settings['valid_mask'],
         'PNG of the size of the images; where it is 0, no rock is reported; use it for parts of'
         ' the robot in view',
         'none',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node in this process, on real DDS, with a network that takes bright pixels for rock."""
+"""The node in this process, on real DDS, with a network that classifies bright pixels as rock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMBERS = itertools.count()
 
 
 class BrightSegmenter:
-    """Takes pixels with red above 127 for rock; can be slow, be held, and made to fail."""
+    """Classifies pixels with red above 127 as rock; it can be slow, be blocked and fail."""
 
     card = Card(output_stride=16)
     device = 'cpu'
@@ -48,10 +48,10 @@ class BrightSegmenter:
         self.images: list[np.ndarray] = []
         self.starts: list[float] = []
         self.batches: list[int] = []
-        self.warmed: list[tuple[int, int, int]] = []
+        self.warmed_up: list[tuple[int, int, int]] = []
 
-    def warm(self, height: int, width: int, most: int = 1) -> None:
-        self.warmed.append((height, width, most))
+    def warm_up(self, height: int, width: int, max_batch: int = 1) -> None:
+        self.warmed_up.append((height, width, max_batch))
 
     def segment(self, image: np.ndarray, threshold: float | None = None) -> Segmentation:
         return self.segment_batch([image], threshold)[0]
@@ -80,10 +80,10 @@ class BrightSegmenter:
 
 
 class Bench:
-    """A node under test and a node that tests it, each spinning in a thread of its own."""
+    """The node under test and a node that tests it, each spinning in its own thread."""
 
     def __init__(self) -> None:
-        # A domain of its own: what a former test's node left in the graph is not seen here.
+        # An own domain, in which the nodes of earlier tests are not visible.
         self.domain = 1 + (os.getpid() + 7 * next(NUMBERS)) % 100
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
@@ -114,15 +114,15 @@ class Bench:
         return self.node
 
     def listen(self, kind: Any, topic: str, qos: QoSProfile | int = 5) -> None:
-        def keep(message: Any) -> None:
+        def record(message: Any) -> None:
             with self._changed:
                 self.received[topic].append(message)
                 self._changed.notify_all()
 
-        self.tester.create_subscription(kind, topic, keep, qos)
+        self.tester.create_subscription(kind, topic, record, qos)
 
     def wait(self, happened: Callable[[], Any], what: str) -> Any:
-        """Waits until `happened()` is true and returns it; checked at each message."""
+        """Waits until `happened()` is true and returns its value."""
         deadline = time.monotonic() + PATIENCE
         with self._changed:
             while not (result := happened()):
@@ -131,7 +131,7 @@ class Bench:
         return result
 
     def wait_active(self, *topics: str) -> None:
-        """Waits until the node is active and everything listened to is matched."""
+        """Waits until the node is active and the outputs are matched with their subscribers."""
         self.wait(lambda: self.node.state == 'active', 'active')
         self.wait(lambda: self.publisher.get_subscription_count(), 'the subscription to image')
         own = {output.topic: output for output in self.outputs}
@@ -156,7 +156,7 @@ class Bench:
         return message
 
     def _client(self, kind: Any, name: str) -> Any:
-        """Returns a client that found its service; DDS does not always match the first one."""
+        """Returns a client that is matched with its service; DDS may not match the first one."""
         for _ in range(4):
             client = self.tester.create_client(kind, name)
             if client.wait_for_service(PATIENCE / 4):
@@ -165,7 +165,7 @@ class Bench:
         raise AssertionError(f'{name} was not found')
 
     def ask(self, kind: Any, name: str, request: Any) -> Any:
-        """Sends a request; returns the future of its answer."""
+        """Sends a request; returns the future of the response."""
         return self._client(kind, name).call_async(request)
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
@@ -185,7 +185,7 @@ class Bench:
         return self.call(GetState, '/rock_seg/get_state', GetState.Request()).current_state.label
 
     def diagnosed(self, key: str, value: str) -> dict[str, str]:
-        """Waits for a diagnostic report with this value; returns all its values."""
+        """Waits for diagnostics with this value; returns all values."""
 
         def latest() -> dict[str, str]:
             reports = self.received['/diagnostics']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras are called, and what they count."""
+"""The names of cameras, and their counters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rock_seg_ros.node.camera import camera_names
         ),
     ],
 )
-def test_a_camera_is_called_by_the_part_before_the_last_and_by_all_where_that_is_not_enough(
+def test_a_camera_is_named_after_the_second_to_last_part_of_its_topic_or_after_all_parts(
     topics, names
 ):
     assert camera_names(topics) == names
@@ -30,13 +30,13 @@ def test_a_camera_is_called_by_the_part_before_the_last_and_by_all_where_that_is
 @pytest.mark.parametrize(
     'topics', [['/front/image', '/front/image'], ['/x/a_b', '/x_a/b', '/x/a/b', '/q/a/c', '/x_a/d']]
 )
-def test_topics_whose_cameras_would_be_called_the_same_are_refused_by_name(topics):
-    with pytest.raises(ValueError, match=r'image_topics .* would both be camera') as refusal:
+def test_topics_whose_cameras_would_have_the_same_name_are_rejected(topics):
+    with pytest.raises(ValueError, match=r'image_topics .* would both be camera') as error:
         camera_names(topics)
-    assert '\n' not in str(refusal.value)
+    assert '\n' not in str(error.value)
 
 
-def test_images_of_two_publishers_are_counted_each_once(bench, scene):
+def test_images_of_two_publishers_are_counted_once_each(bench, scene):
     bench.start()
     bench.listen(Image, '/rock_seg/mask')
     bench.wait_active('~/mask')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters, latencies and the diagnostic status."""
+"""The counters and latencies of a camera, and its diagnostic status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def values_of(statistics):
 
 
 @pytest.mark.parametrize(
-    ('sequences', 'came', 'lost'),
+    ('sequences', 'received', 'dropped'),
     [
         ([1, 2, 3], 3, 0),
         ([5, 6, 9], 5, 2),
@@ -23,16 +23,16 @@ def values_of(statistics):
         ([4, None, 8], 3, 0),
     ],
 )
-def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came, lost):
+def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, received, dropped):
     statistics = CameraStatistics()
     for sequence in sequences:
         statistics.received(sequence)
     values = values_of(statistics)
-    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+    assert (values['frames in'], values['frames dropped']) == (str(received), str(dropped))
 
 
 @pytest.mark.parametrize(
-    ('sequences', 'came', 'lost'),
+    ('sequences', 'received', 'dropped'),
     [
         ([1000, 1, 1001, 2, 1002, 3], 6, 0),
         ([1, 1000, 2, 1001, 3, 1002], 6, 0),
@@ -42,15 +42,15 @@ def test_gaps_in_the_publication_sequence_are_counted_as_dropped(sequences, came
         ([7, 7, 8, 8, 9, 9], 6, 0),
     ],
 )
-def test_of_two_publishers_each_has_a_sequence_of_its_own(sequences, came, lost):
+def test_each_of_two_publishers_has_its_own_sequence(sequences, received, dropped):
     statistics = CameraStatistics()
     for sequence in sequences:
         statistics.received(sequence, publishers=2)
     values = values_of(statistics)
-    assert (values['frames in'], values['frames dropped']) == (str(came), str(lost))
+    assert (values['frames in'], values['frames dropped']) == (str(received), str(dropped))
 
 
-def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number():
+def test_a_publisher_that_joins_late_causes_no_dropped_images():
     statistics = CameraStatistics()
     for sequence in range(1, 51):
         statistics.received(sequence)
@@ -63,7 +63,7 @@ def test_a_publisher_that_joins_late_brings_no_lost_images_whatever_its_number()
     assert (values['frames in'], values['frames dropped']) == ('160', '0')
 
 
-def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
+def test_a_lost_image_is_counted_after_a_second_publisher_has_ended():
     statistics = CameraStatistics()
     for sequence in (1000, 1, 1001, 2):
         statistics.received(sequence, publishers=2)
@@ -72,7 +72,7 @@ def test_a_lost_image_is_counted_when_a_second_publisher_is_gone():
     assert values_of(statistics)['frames dropped'] == '1'
 
 
-def test_what_was_missed_while_not_subscribed_is_not_lost():
+def test_images_before_a_new_subscription_do_not_count_as_dropped():
     statistics = CameraStatistics()
     statistics.received(1)
     statistics.new_subscription()
@@ -80,8 +80,8 @@ def test_what_was_missed_while_not_subscribed_is_not_lost():
     assert values_of(statistics)['frames dropped'] == '0'
 
 
-@pytest.mark.parametrize('what', ['refused', 'failed'])
-def test_refusals_and_failures_are_counted_by_reason(what):
+@pytest.mark.parametrize('what', ['rejected', 'failed'])
+def test_rejected_and_failed_images_are_counted_by_reason(what):
     statistics = CameraStatistics()
     assert values_of(statistics)[f'frames {what}'] == '0'
     for reason in ('short data', 'too old', 'short data'):
@@ -91,10 +91,10 @@ def test_refusals_and_failures_are_counted_by_reason(what):
     assert (values[f'{what}: short data'], values[f'{what}: too old']) == ('2', '1')
 
 
-def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
+def test_rejected_and_failed_images_since_the_last_status_are_a_warning():
     statistics = CameraStatistics()
     assert statistics.status('node', {}).level == DiagnosticStatus.OK
-    statistics.refused('too old')
+    statistics.rejected('too old')
     statistics.failed('out of memory')
     status = statistics.status('node', {})
     assert status.level == DiagnosticStatus.WARN
@@ -102,7 +102,7 @@ def test_trouble_since_the_last_report_is_a_warning_and_none_is_not():
     assert statistics.status('node', {}).level == DiagnosticStatus.OK
 
 
-def test_latencies_are_percentiles_in_ms_of_the_last_images():
+def test_latencies_are_percentiles_of_the_last_images_in_ms():
     statistics = CameraStatistics()
     for _ in range(WINDOW):
         statistics.published({'total': 9.0}, 0.0)
@@ -115,7 +115,7 @@ def test_latencies_are_percentiles_in_ms_of_the_last_images():
     assert values['frames out'] == str(2 * WINDOW)
 
 
-def test_a_node_that_cannot_work_is_an_error_with_its_reason():
+def test_a_node_that_cannot_work_has_an_error_status_with_the_reason():
     status = CameraStatistics().status(
         'node', {'state': 'unconfigured'}, 'cannot be configured: no file'
     )
@@ -124,18 +124,24 @@ def test_a_node_that_cannot_work_is_an_error_with_its_reason():
 
 
 @pytest.mark.parametrize('age', [404_605_367.0, -1.7e9])
-def test_an_age_of_another_clock_is_said_in_words(age):
+def test_the_age_of_a_stamp_of_another_clock_is_reported_as_not_known(age):
     statistics = CameraStatistics()
     statistics.published({'total': 0.1}, age)
-    assert values_of(statistics)['image age s'] == 'not known, stamps are not of this clock'
+    assert values_of(statistics)['image age s'] == 'not known, the stamps are of another clock'
 
 
-def test_reasons_without_end_do_not_fill_the_report():
+def test_the_number_of_reasons_in_the_status_is_limited():
     statistics = CameraStatistics()
     for number in range(10_000):
-        statistics.set_aside(f'camera_info: the focal lengths must be above 0, not {-number}, 0')
-        statistics.refused(f'reason {number}')
+        statistics.ignored(f'camera_info: the focal lengths must be above 0, not {-number}, 0')
+        statistics.rejected(f'reason {number}')
     values = values_of(statistics)
     assert len(values) < 150
-    assert int(values['set aside: other reasons']) > 9_000
-    assert int(values['refused: other reasons']) > 9_000
+    assert int(values['ignored: other reasons']) > 9_000
+    assert int(values['rejected: other reasons']) > 9_000
+
+
+def test_the_deprecated_key_has_the_count_of_rejected_images():
+    statistics = CameraStatistics()
+    statistics.rejected('too old')
+    assert values_of(statistics)['frames refused'] == '1'

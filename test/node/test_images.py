@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages to arrays and back."""
+"""Conversion between image messages and arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except ImportError:
     cv_bridge = None
 
 
-def make_reader(warn=lambda told: None):
+def make_reader(warn=lambda warning: None):
     return ImageReader(warn)
 
 
@@ -36,7 +36,7 @@ def decode(message):
 
 
 def message_of(array, encoding, padding=0, big_endian=False):
-    """Makes an Image of an H×W×C array, with `padding` bytes after each row."""
+    """Returns an Image of an H×W×C array, with `padding` bytes after each row."""
     height, width = array.shape[:2]
     stored = array.astype(array.dtype.newbyteorder('>')) if big_endian else array
     rows = np.frombuffer(np.ascontiguousarray(stored).tobytes(), np.uint8).reshape(height, -1)
@@ -54,26 +54,26 @@ def rgb():
 
 @pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize(('encoding', 'order'), [('rgb8', 1), ('bgr8', -1), ('8UC3', -1)])
-def test_colour_becomes_rgb_whatever_the_padding(rgb, encoding, order, padding):
+def test_colour_images_are_converted_to_rgb_with_any_padding(rgb, encoding, order, padding):
     image = make_reader().read(message_of(rgb[..., ::order], encoding, padding))
     assert np.array_equal(image, rgb)
     assert image.strides[1:] == (3, 1)
 
 
 @pytest.mark.parametrize('padding', [0, 5])
-def test_rgb_is_a_view_of_the_messages_own_data(rgb, padding):
+def test_an_rgb_image_is_a_view_of_the_message_data(rgb, padding):
     message = message_of(rgb, 'rgb8', padding)
     assert np.shares_memory(make_reader().read(message), np.frombuffer(message.data, np.uint8))
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
-def test_grey_becomes_three_equal_channels(rgb, encoding):
+def test_grey_images_become_three_equal_channels(rgb, encoding):
     image = make_reader().read(message_of(rgb[..., :1], encoding, padding=3))
     assert np.array_equal(image, np.repeat(rgb[..., :1], 3, axis=2))
     assert image.flags.c_contiguous
 
 
-def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
+def test_alpha_is_removed_for_any_order_of_channels(rgb):
     alpha = np.full((6, 8, 1), 9, np.uint8)
     reader = make_reader()
     for encoding, stored in (('rgba8', rgb), ('bgra8', rgb[..., ::-1])):
@@ -83,7 +83,7 @@ def test_alpha_is_left_out_whatever_the_order_of_channels(rgb):
 
 @pytest.mark.parametrize('padding', [0, 2, 5])
 @pytest.mark.parametrize('big_endian', [False, True])
-def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(big_endian, padding):
+def test_sixteen_bits_are_scaled_to_eight_in_both_byte_orders(big_endian, padding):
     deep = np.array([[[0], [128], [129], [257], [32768], [65535]]] * 3, np.uint16)
     image = make_reader().read(message_of(deep, 'mono16', padding, big_endian))
     assert image[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
@@ -118,11 +118,11 @@ def test_yuv_422_of_one_colour_gives_that_colour(encoding, order):
 
 @pytest.mark.skipif(cv_bridge is None, reason='cv_bridge is not installed')
 @pytest.mark.parametrize('encoding', sorted(ENCODINGS))
-def test_our_conversion_and_cv_bridges_give_equal_pixels(encoding):
+def test_the_conversion_equals_that_of_cv_bridge(encoding):
     channels, depth, _ = ENCODINGS[encoding]
     kind = np.uint8 if depth == 1 else np.uint16
     stored = np.random.default_rng(2).integers(0, np.iinfo(kind).max, (6, 8, channels), kind, True)
-    stored[0, 0] = np.iinfo(kind).max  # or the scale would be another
+    stored[0, 0] = np.iinfo(kind).max  # so that all bits are significant
     message = message_of(stored, encoding)
     try:
         through_bridge = cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
@@ -138,8 +138,8 @@ def install_bridge(monkeypatch, convert):
 
 
 @pytest.mark.parametrize('encoding', ['uyvy', 'yuyv', 'mono16', 'bgra8'])
-def test_a_cv_bridge_that_fails_costs_no_image_and_is_not_even_asked(monkeypatch, encoding):
-    install_bridge(monkeypatch, lambda *_: pytest.fail('cv_bridge was asked'))
+def test_cv_bridge_is_not_used(monkeypatch, encoding):
+    install_bridge(monkeypatch, lambda *_: pytest.fail('cv_bridge was called'))
     channels, depth, _ = ENCODINGS[encoding]
     stored = np.zeros((4, 6, channels), f'u{depth}')
     message = message_of(stored, encoding, big_endian=depth > 1)
@@ -160,18 +160,18 @@ def i420_of(planes):
     return np.concatenate([plane.ravel() for plane in planes])
 
 
-def planes_of(height, width, halved=True):
-    """Luma, blue and red of a ramp, so that a wrong offset shows."""
-    down, across = (-(-height // 2), -(-width // 2)) if halved else (height, width)
+def planes_of(height, width, subsampled=True):
+    """Returns luma, blue and red of a ramp, so that a wrong offset is detected."""
+    rows, columns = (-(-height // 2), -(-width // 2)) if subsampled else (height, width)
     luma = np.arange(height * width).reshape(height, width) * 3 % 200 + 20
-    chroma = np.arange(down * across).reshape(down, across) * 5 % 200 + 20
+    chroma = np.arange(rows * columns).reshape(rows, columns) * 5 % 200 + 20
     return [plane.astype(np.uint8) for plane in (luma, chroma, 240 - chroma)]
 
 
-def expected_of(planes, halved=True):
-    """BT.601, studio range, each chroma value for its pixels."""
+def expected_of(planes, subsampled=True):
+    """Returns H×W×3 RGB according to BT.601, studio range."""
     luma, blue, red = (plane.astype(float) for plane in planes)
-    if halved:
+    if subsampled:
         blue, red = (
             np.kron(plane, np.ones((2, 2)))[: luma.shape[0], : luma.shape[1]]
             for plane in (blue, red)
@@ -191,7 +191,7 @@ def message_of_planes(data, encoding, height, width, step):
     ('encoding', 'pack'), [('nv12', nv12_of), ('nv21', nv21_of), ('i420', i420_of)]
 )
 @pytest.mark.parametrize(('height', 'width'), [(6, 8), (5, 8)])
-def test_yuv_420_in_planes_gives_its_colours(encoding, pack, height, width):
+def test_planar_yuv_420_gives_its_colours(encoding, pack, height, width):
     planes = planes_of(height, width)
     image = make_reader().read(message_of_planes(pack(planes), encoding, height, width, width))
     assert image.shape == (height, width, 3)
@@ -200,13 +200,13 @@ def test_yuv_420_in_planes_gives_its_colours(encoding, pack, height, width):
 
 
 def test_nv24_gives_its_colours():
-    planes = planes_of(5, 7, halved=False)
+    planes = planes_of(5, 7, subsampled=False)
     image = make_reader().read(message_of_planes(nv12_of(planes), 'nv24', 5, 7, 7))
-    assert np.abs(image - expected_of(planes, halved=False)).max() <= 2
+    assert np.abs(image - expected_of(planes, subsampled=False)).max() <= 2
 
 
 @pytest.mark.parametrize(('encoding', 'chroma_rows'), [('nv12', 3), ('nv21', 3)])
-def test_rows_of_planes_may_be_padded(encoding, chroma_rows):
+def test_the_rows_of_two_planes_may_be_padded(encoding, chroma_rows):
     luma, blue, red = planes_of(6, 8)
     first, second = (blue, red) if encoding == 'nv12' else (red, blue)
     chroma = np.dstack([first, second]).reshape(chroma_rows, 8)
@@ -215,7 +215,7 @@ def test_rows_of_planes_may_be_padded(encoding, chroma_rows):
     assert np.abs(image - expected_of((luma, blue, red))).max() <= 2
 
 
-def test_rows_of_three_planes_may_be_padded():
+def test_the_rows_of_three_planes_may_be_padded():
     planes = planes_of(6, 8)
     rows = [
         np.pad(plane, ((0, 0), (0, padding)), constant_values=77).ravel()
@@ -225,7 +225,7 @@ def test_rows_of_three_planes_may_be_padded():
     assert np.abs(image - expected_of(planes)).max() <= 2
 
 
-def test_a_step_that_counts_the_chroma_in_as_some_drivers_write_it_is_understood():
+def test_a_step_that_includes_the_chroma_bytes_is_accepted():
     planes = planes_of(6, 8)
     image = make_reader().read(message_of_planes(nv12_of(planes), 'nv12', 6, 8, 12))
     assert np.abs(image - expected_of(planes)).max() <= 2
@@ -233,7 +233,7 @@ def test_a_step_that_counts_the_chroma_in_as_some_drivers_write_it_is_understood
 
 @pytest.mark.parametrize('encoding', sorted(YUV_PLANES))
 @pytest.mark.parametrize(
-    ('break_it', 'reason'),
+    ('damage', 'reason'),
     [
         (lambda m: setattr(m, 'step', 7), 'wrong step'),
         (lambda m: m.data.pop(), 'short data'),
@@ -242,20 +242,20 @@ def test_a_step_that_counts_the_chroma_in_as_some_drivers_write_it_is_understood
         (lambda m: setattr(m, 'width', 16_000), 'wrong step'),
     ],
 )
-def test_planes_whose_numbers_do_not_fit_are_refused(encoding, break_it, reason):
-    halved = encoding != 'nv24'
-    message = message_of_planes(nv12_of(planes_of(6, 8, halved)), encoding, 6, 8, 8)
+def test_planar_images_with_inconsistent_fields_are_rejected(encoding, damage, reason):
+    subsampled = encoding != 'nv24'
+    message = message_of_planes(nv12_of(planes_of(6, 8, subsampled)), encoding, 6, 8, 8)
     make_reader().read(message)
-    break_it(message)
-    with pytest.raises(InvalidImageError) as refusal:
+    damage(message)
+    with pytest.raises(InvalidImageError) as error:
         make_reader().read(message)
-    assert refusal.value.reason == reason
+    assert error.value.reason == reason
 
 
 @pytest.mark.parametrize('encoding', ['uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2'])
 @pytest.mark.parametrize('width', [1, 5])
 @pytest.mark.parametrize('padding', [0, 2])
-def test_an_odd_width_of_yuv_422_keeps_its_last_column(encoding, width, padding):
+def test_yuv_422_of_odd_width_keeps_its_last_column(encoding, width, padding):
     order = 'UYVY' if encoding in ('uyvy', 'yuv422') else 'YUYV'
     pair = [{'Y': 130, 'U': 128, 'V': 128}[c] for c in order]  # grey
     stored = np.tile(np.array(pair, np.uint8), (4, 3)).reshape(4, 6, 2)[:, :width]
@@ -265,7 +265,7 @@ def test_an_odd_width_of_yuv_422_keeps_its_last_column(encoding, width, padding)
     assert np.abs(image.astype(int) - 133).max() <= 2
 
 
-def test_the_last_column_of_an_odd_width_has_its_neighbours_colour():
+def test_the_last_column_of_an_odd_width_has_the_colour_of_its_neighbour():
     pair = [90, 82, 240, 82]  # red, as UYVY
     stored = np.tile(np.array(pair, np.uint8), (4, 3)).reshape(4, 6, 2)[:, :5]
     image = make_reader().read(message_of(stored, 'uyvy'))
@@ -273,11 +273,11 @@ def test_the_last_column_of_an_odd_width_has_its_neighbours_colour():
 
 
 @pytest.mark.parametrize('encoding', ['RGB8', 'Rgb8'])
-def test_upper_case_is_no_reason_to_refuse(rgb, encoding):
+def test_the_encoding_may_be_in_upper_case(rgb, encoding):
     assert np.array_equal(make_reader().read(message_of(rgb, encoding)), rgb)
 
 
-def test_four_channels_without_a_name_are_bgra_as_three_are_bgr(rgb):
+def test_an_8uc4_image_is_read_as_bgra(rgb):
     alpha = np.full((6, 8, 1), 9, np.uint8)
     message = message_of(np.concatenate([rgb[..., ::-1], alpha], axis=2), '8UC4')
     assert np.array_equal(make_reader().read(message), rgb)
@@ -289,58 +289,58 @@ def test_a_thermal_image_in_16uc1_is_read_as_mono16():
     assert image[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_depth_is_read_whatever_the_case():
+def test_the_encoding_of_depth_may_be_in_lower_case():
     assert read_depth(message_of(np.full((2, 3, 1), 1500, np.uint16), '16uc1'))[
         0, 0
     ] == pytest.approx(1.5)
 
 
-def test_the_low_bits_of_a_stream_are_scaled_alike_from_image_to_image_and_it_is_said():
-    told = []
-    reader = make_reader(told.append)
+def test_the_low_bits_of_a_stream_are_scaled_equally_in_all_images_with_one_warning():
+    warnings = []
+    reader = make_reader(warnings.append)
     bright = message_of(np.full((2, 3, 1), 4095, np.uint16), 'mono16')
     dark = message_of(np.full((2, 3, 1), 400, np.uint16), 'mono16')
     values = [int(reader.read(message)[0, 0, 0]) for message in (bright, dark, bright, dark)]
     assert values == [255, 25, 255, 25]
-    assert len(told) == 1
-    assert '12 bits' in told[0]
+    assert len(warnings) == 1
+    assert '12 bits' in warnings[0]
 
 
-def test_the_low_bits_of_a_mosaic_and_of_a_coded_image_are_scaled_too():
+def test_the_low_bits_of_bayer_and_compressed_images_are_scaled():
     mosaic = message_of(np.full((6, 8, 1), 1023, np.uint16), 'bayer_rggb16')
     assert make_reader().read(mosaic).min() == 255
     coded = cv2.imencode('.png', np.full((6, 8), 1023, np.uint16))[1]
     assert make_reader().read(CompressedImage(format='png', data=coded.tobytes())).min() == 255
 
 
-def test_given_bits_win_over_what_the_stream_shows():
+def test_significant_bits_override_the_values_of_the_stream():
     reader = make_reader()
-    reader.depth.given = 16
+    reader.bit_depth.significant_bits = 16
     assert reader.read(message_of(np.full((2, 3, 1), 4095, np.uint16), 'mono16')).max() == 16
 
 
 @pytest.mark.parametrize(
     ('height', 'width', 'why'), [(1, 16_385, 'a side'), (101, 100, 'max_pixels is 10000')]
 )
-def test_an_image_that_is_too_large_is_refused_before_it_is_read(height, width, why):
+def test_an_image_that_is_too_large_is_rejected_before_it_is_decoded(height, width, why):
     message = Image(height=height, width=width, encoding='mono8', step=width)
     coded = cv2.imencode('.png', np.zeros((height, width), np.uint8))[1].tobytes()
-    for refused in (message, CompressedImage(format='png', data=coded)):
-        with pytest.raises(InvalidImageError, match=why) as refusal:
-            ImageReader(lambda told: None, max_pixels=10_000).read(refused)
-        assert refusal.value.reason == 'too large'
+    for image in (message, CompressedImage(format='png', data=coded)):
+        with pytest.raises(InvalidImageError, match=why) as error:
+            ImageReader(lambda warning: None, max_pixels=10_000).read(image)
+        assert error.value.reason == 'too large'
 
 
 @pytest.mark.parametrize('encoding', ['', 'rgb9', '32FC1', '32FC3', '8UC2'])
-def test_an_unknown_encoding_is_refused(rgb, encoding):
-    with pytest.raises(InvalidImageError, match='unknown encoding') as refusal:
+def test_an_unknown_encoding_is_rejected(rgb, encoding):
+    with pytest.raises(InvalidImageError, match='unknown encoding') as error:
         make_reader().read(message_of(rgb, encoding))
-    assert refusal.value.reason == 'unknown encoding'
+    assert error.value.reason == 'unknown encoding'
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'mono8', 'mono16', 'bgra8', 'bayer_rggb16', 'uyvy'])
 @pytest.mark.parametrize(
-    ('break_it', 'reason'),
+    ('damage', 'reason'),
     [
         (lambda m: setattr(m, 'step', m.step - 1), 'wrong step'),
         (lambda m: m.data.pop(), 'short data'),
@@ -352,21 +352,21 @@ def test_an_unknown_encoding_is_refused(rgb, encoding):
         (lambda m: setattr(m, 'width', 2**31), 'too large'),
     ],
 )
-def test_a_message_whose_numbers_do_not_fit_is_refused(encoding, break_it, reason):
+def test_an_image_with_inconsistent_fields_is_rejected(encoding, damage, reason):
     channels, depth, _ = ENCODINGS[encoding]
     kind = np.uint8 if depth == 1 else np.uint16
     message = message_of(np.zeros((6, 8, channels), kind), encoding)
-    break_it(message)
-    with pytest.raises(InvalidImageError) as refusal:
+    damage(message)
+    with pytest.raises(InvalidImageError) as error:
         make_reader().read(message)
-    assert refusal.value.reason == reason
+    assert error.value.reason == reason
 
 
-def test_what_opencv_cannot_convert_is_refused(monkeypatch):
+def test_an_image_that_opencv_cannot_convert_is_rejected(monkeypatch):
     monkeypatch.setitem(ENCODINGS, 'mono8', (1, 1, cv2.COLOR_YUV2RGB_I420))  # of 4 rows
-    with pytest.raises(InvalidImageError) as refusal:
+    with pytest.raises(InvalidImageError) as error:
         make_reader().read(message_of(np.zeros((4, 5, 1), np.uint8), 'mono8'))
-    assert refusal.value.reason == 'not convertible'
+    assert error.value.reason == 'not convertible'
 
 
 def test_a_compressed_image_is_decoded_to_rgb(rgb):
@@ -376,12 +376,12 @@ def test_a_compressed_image_is_decoded_to_rgb(rgb):
 
 
 @pytest.mark.parametrize('data', [b'', b'no image', b'\xff\xd8\xff\xe0'])
-def test_a_compressed_image_that_does_not_decode_is_refused(data):
+def test_a_compressed_image_that_cannot_be_decoded_is_rejected(data):
     with pytest.raises(InvalidImageError):
         decode(CompressedImage(format='jpeg', data=data))
 
 
-def test_an_array_becomes_a_message_of_equal_pixels_and_the_same_header(rgb):
+def test_an_array_is_converted_to_a_message_with_equal_pixels_and_the_header(rgb):
     header = Header(frame_id='camera')
     message = to_message(rgb[:, ::-1], 'rgb8', header)
     assert message.header is header
@@ -389,11 +389,11 @@ def test_an_array_becomes_a_message_of_equal_pixels_and_the_same_header(rgb):
     assert np.array_equal(make_reader().read(message), rgb[:, ::-1])
 
 
-def test_a_compressed_image_stays_as_the_camera_took_it_whatever_exif_says():
+def test_the_exif_orientation_of_a_compressed_image_is_ignored():
     upright = np.zeros((8, 16, 3), np.uint8)
     _, coded = cv2.imencode('.jpg', upright)
-    turned = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
-    app1 = b'\xff\xe1' + (len(turned) + 2).to_bytes(2, 'big') + turned
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    app1 = b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif
     data = coded.tobytes()[:2] + app1 + coded.tobytes()[2:]
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (16, 8, 3)
     assert decode(CompressedImage(format='jpeg', data=data)).shape == (8, 16, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metres, markers, obstacles, the target and ids, as those who subscribe get them."""
+"""Metres, markers, obstacles, the target and track ids, as subscribers receive them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from rock_seg_ros.node import camera_geometry as scale
-from rock_seg_ros.node import transforms as frames
+from rock_seg_ros.node import camera_geometry, transforms
 from rock_seg_ros.node.camera_geometry import CameraGeometry, read_intrinsics
 from rock_seg_ros.node.images import fill, read_depth, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
@@ -52,16 +51,16 @@ def depth(scene):
     return np.where(scene[..., 0] > 127, NEAR, FAR).astype(np.float32)
 
 
-def coded_depth_message(metres, frame='camera_optical_frame'):
-    """Depth as compressed_depth_image_transport sends that of a 16UC1 topic."""
+def compressed_depth_message(metres, frame='camera_optical_frame'):
+    """Depth as compressed_depth_image_transport publishes it for a 16UC1 topic."""
     png = cv2.imencode('.png', (metres * 1000).astype(np.uint16))[1].tobytes()
     message = CompressedImage(format='16UC1; compressedDepth png', data=bytes(12) + png)
     message.header.frame_id = frame
     return message
 
 
-class Sights:
-    """A camera with camera_info and depth, in front of the node of a bench."""
+class CameraStub:
+    """Publishes camera_info, depth and images to the node of a bench."""
 
     def __init__(self, bench, *ros_args, depth_topic='/depth', kind=Image, **parameters):
         self.bench = bench
@@ -80,37 +79,37 @@ class Sights:
         if depth_topic is not None:
             bench.wait(self.depths.get_subscription_count, 'the subscription to depth')
         (camera,) = bench.node._cameras
-        self.scale = camera.geometry
+        self.geometry = camera.geometry
 
-    def tell(self, info):
+    def send_info(self, info):
         """Publishes a camera_info and waits until the node has it."""
-        before = self.scale._info
+        before = self.geometry._info
         self.infos.publish(info)
-        self.bench.wait(lambda: self.scale._info is not before, 'camera_info to arrive')
+        self.bench.wait(lambda: self.geometry._info is not before, 'camera_info to arrive')
 
-    def show(self, image, depth=None, stamp=1):
+    def send(self, image, depth=None, stamp=1):
         """Publishes depth, then its image; returns the rows of ~/rocks and their cloud."""
         if depth is not None:
             depth.header.stamp.sec, depth.header.stamp.nanosec = stamp, 123456789
-            before = self.scale._heard
+            before = self.geometry._depth_received
             self.depths.publish(depth)
-            self.bench.wait(lambda: self.scale._heard > before, 'depth to arrive')
+            self.bench.wait(lambda: self.geometry._depth_received > before, 'depth to arrive')
         count = len(self.bench.received[ROCKS])
         self.bench.send(image, stamp=stamp)
         self.bench.wait(lambda: len(self.bench.received[ROCKS]) > count, ROCKS)
         cloud = self.bench.received[ROCKS][-1]
         return np.frombuffer(cloud.data, ROCK_POINT), cloud
 
-    def counted(self, reason):
-        """Waits until the diagnostics count this."""
-        return self.bench.diagnosed(f'set aside: {reason}', '1')
+    def wait_ignored(self, reason):
+        """Waits until the diagnostics count an input that is ignored for this reason."""
+        return self.bench.diagnosed(f'ignored: {reason}', '1')
 
 
 @pytest.mark.parametrize('encoding', ['32FC1', '16UC1'])
 def test_with_camera_info_and_depth_rocks_have_metres(bench, scene, depth, encoding):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    (first, second), cloud = sights.show(scene, depth_message(depth, encoding=encoding))
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    (first, second), cloud = stub.send(scene, depth_message(depth, encoding=encoding))
     assert cloud.is_dense
     # The 20×10 rock, whose middle is at 17.5, 8.5 px, 2 m away.
     position = [first[name] for name in ('x', 'y', 'z')]
@@ -121,115 +120,117 @@ def test_with_camera_info_and_depth_rocks_have_metres(bench, scene, depth, encod
     assert second['z'] == pytest.approx(NEAR, rel=0.01)
 
 
-def test_without_depth_metres_are_nan_and_the_cloud_says_so(bench, scene):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    rows, cloud = sights.show(scene)
+def test_without_depth_metres_are_nan_and_the_cloud_is_not_dense(bench, scene):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    rows, cloud = stub.send(scene)
     assert not cloud.is_dense
     for name in ('x', 'y', 'z', 'diameter', 'distance', 'height_above_ground', 'extent_z'):
         assert np.isnan(rows[name]).all(), name
 
 
-def test_with_a_level_ground_rocks_have_metres_without_depth(bench, scene):
-    sights = Sights(bench, ground_plane='level', camera_height=1.0, camera_tilt=0.8)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene)
+def test_with_level_ground_rocks_have_metres_without_depth(bench, scene):
+    stub = CameraStub(bench, ground_plane='level', camera_height=1.0, camera_tilt=0.8)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene)
     assert np.isfinite(rows['z']).all()
-    assert rows['z'][1] < rows['z'][0], 'the rock that stands lower in the image is nearer'
+    assert rows['z'][1] < rows['z'][0], 'the rock lower in the image is nearer'
 
 
 @pytest.mark.parametrize(
     ('change', 'reason'),
     [
-        (lambda d: depth_message(d[:40]), 'depth: of another size'),
-        (lambda d: depth_message(d, frame='elsewhere'), 'depth: of another frame'),
+        (lambda d: depth_message(d[:40]), 'depth: size differs'),
+        (lambda d: depth_message(d, frame='elsewhere'), 'depth: frame_id differs'),
         (lambda d: depth_message(d, encoding='bgr8'), 'depth: unknown encoding'),
     ],
 )
-def test_depth_that_does_not_belong_to_the_image_is_counted_and_not_used(
+def test_depth_that_does_not_fit_the_image_is_ignored_and_counted(
     bench, scene, depth, change, reason
 ):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene, change(depth))
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene, change(depth))
     assert len(rows) == 2
     assert np.isnan(rows['z']).all()
-    sights.counted(reason)
-    sights.show(scene, change(depth), stamp=2)
-    (line,) = sights.log  # once only
+    stub.wait_ignored(reason)
+    stub.send(scene, change(depth), stamp=2)
+    (line,) = stub.log  # once only
     kind, _, why = reason.partition(': ')
-    assert line.startswith(f'{kind}: /depth is not used: {why}')
+    assert line.startswith(f'{kind}: /depth is ignored: {why}')
 
 
-def test_depth_of_another_frame_says_both_frames_and_what_to_set(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth, frame='camera_depth_optical_frame'))
-    (line,) = sights.log
+def test_the_warning_about_another_depth_frame_names_both_frames_and_the_parameter(
+    bench, scene, depth
+):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth, frame='camera_depth_optical_frame'))
+    (line,) = stub.log
     assert 'camera_depth_optical_frame, the images are in camera_optical_frame' in line
     assert 'depth_registered' in line
 
 
-def test_depth_that_is_registered_is_used_whatever_its_frame(bench, scene, depth):
-    sights = Sights(bench, depth_registered=True)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene, depth_message(depth, frame='camera_depth_optical_frame'))
+def test_with_depth_registered_depth_is_used_although_its_frame_differs(bench, scene, depth):
+    stub = CameraStub(bench, depth_registered=True)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene, depth_message(depth, frame='camera_depth_optical_frame'))
     assert rows['z'] == pytest.approx([NEAR] * 2, rel=0.01)
-    rows, _ = sights.show(scene, depth_message(depth[:40]), stamp=2)
-    assert np.isnan(rows['z']).all(), 'of another size it cannot be registered'
+    rows, _ = stub.send(scene, depth_message(depth[:40]), stamp=2)
+    assert np.isnan(rows['z']).all(), 'the size must be equal nevertheless'
 
 
 def test_compressed_depth_gives_metres(bench, scene, depth):
     topic = '/camera/depth/compressedDepth'
-    sights = Sights(bench, '-r', f'depth:={topic}', depth_topic=topic, kind=CompressedImage)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene, coded_depth_message(depth))
+    stub = CameraStub(bench, '-r', f'depth:={topic}', depth_topic=topic, kind=CompressedImage)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene, compressed_depth_message(depth))
     assert rows['z'] == pytest.approx([NEAR] * 2, rel=0.01)
-    late = coded_depth_message(depth)
+    late = compressed_depth_message(depth)
     late.format = '16UC1; compressedDepth rvl'
     late.data = bytes(100)
-    rows, _ = sights.show(scene, late, stamp=2)
+    rows, _ = stub.send(scene, late, stamp=2)
     assert np.isnan(rows['z']).all()
-    sights.counted('depth: not compressed as PNG')
-    (line,) = sights.log
-    assert line.startswith(f'depth: {topic} is not used: not compressed as PNG (format')
+    stub.wait_ignored('depth: not compressed as PNG')
+    (line,) = stub.log
+    assert line.startswith(f'depth: {topic} is ignored: not compressed as PNG (format')
 
 
 @pytest.mark.parametrize('other', ['/depth/compressedDepth', '/depth/compressed'])
-def test_depth_that_is_published_only_in_another_transport_is_told_once(bench, scene, other):
+def test_depth_that_is_published_only_with_another_transport_is_reported_once(bench, scene, other):
     bench.tester.create_publisher(CompressedImage, other, 5)
-    sights = Sights(bench, depth_topic=None)
-    bench.wait(lambda: sights.log, 'a line in the log')
+    stub = CameraStub(bench, depth_topic=None)
+    bench.wait(lambda: stub.log, 'a line in the log')
     reports = len(bench.received['/diagnostics'])
     bench.wait(lambda: len(bench.received['/diagnostics']) > reports + 1, 'two more reports')
-    assert sights.log == [
-        f'depth: nobody publishes /depth, but {other} is there; give depth:={other}, or this in'
-        ' depth_topics'
+    assert stub.log == [
+        f'depth: /depth has no publisher, but {other} is published; use depth:={other}, or name'
+        ' this topic in depth_topics'
     ]
 
 
-def test_depth_of_another_time_is_counted_and_not_used(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth), stamp=10)
-    rows, _ = sights.show(scene, stamp=9)
+def test_depth_with_another_stamp_is_ignored_and_counted(bench, scene, depth):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth), stamp=10)
+    rows, _ = stub.send(scene, stamp=9)
     assert np.isnan(rows['z']).all()
-    sights.counted('depth: of another time')
+    stub.wait_ignored('depth: none at the time of the image')
 
 
-def test_depth_that_is_published_and_does_not_come_is_counted(bench, scene):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene)
+def test_depth_that_is_published_but_not_received_is_counted_as_ignored(bench, scene):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene)
     assert np.isnan(rows['z']).all()
-    sights.counted('depth: none came')
+    stub.wait_ignored('depth: none received')
 
 
 @pytest.mark.parametrize('value', [0.0, np.nan, -1.0, np.inf])
-def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    rows, _ = sights.show(scene, depth_message(np.full_like(depth, value)))
+def test_depth_without_valid_values_gives_no_metres(bench, scene, depth, value):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    rows, _ = stub.send(scene, depth_message(np.full_like(depth, value)))
     assert len(rows) == 2
     assert np.isnan(rows['z']).all()
 
@@ -238,20 +239,20 @@ def test_depth_that_knows_nothing_gives_no_metres(bench, scene, depth, value):
     ('info', 'reason'),
     [
         (camera_info(focal=0.0), 'camera_info: the focal lengths must be above 0, not 0, 0'),
-        (camera_info(width=640), 'camera_info: of another size'),
+        (camera_info(width=640), 'camera_info: size differs'),
     ],
 )
-def test_camera_info_that_is_none_of_the_image_is_counted_and_not_used(
+def test_camera_info_that_does_not_fit_the_image_is_ignored_and_counted(
     bench, scene, depth, info, reason
 ):
-    sights = Sights(bench)
-    sights.tell(info)
-    rows, _ = sights.show(scene, depth_message(depth))
+    stub = CameraStub(bench)
+    stub.send_info(info)
+    rows, _ = stub.send(scene, depth_message(depth))
     assert np.isnan(rows['z']).all()
-    sights.counted(reason)
-    sights.show(scene, depth_message(depth), stamp=2)
-    (line,) = sights.log  # once only
-    assert line.startswith(f'camera_info: /camera_info is not used: {reason.partition(": ")[2]}')
+    stub.wait_ignored(reason)
+    stub.send(scene, depth_message(depth), stamp=2)
+    (line,) = stub.log  # once only
+    assert line.startswith(f'camera_info: /camera_info is ignored: {reason.partition(": ")[2]}')
 
 
 MODELS_OF_DRIVERS = [
@@ -264,7 +265,7 @@ MODELS_OF_DRIVERS = [
 ]
 
 
-def test_camera_info_as_drivers_publish_it_gives_metres(bench, scene, depth):
+def test_camera_info_of_common_drivers_gives_metres(bench, scene, depth):
     infos = [
         CameraInfo(width=64, height=48, distortion_model=model, d=coefficients, k=camera_info().k)
         for model, coefficients in MODELS_OF_DRIVERS
@@ -272,94 +273,94 @@ def test_camera_info_as_drivers_publish_it_gives_metres(bench, scene, depth):
     stereo = camera_info()
     stereo.p = [FOCAL, 0.0, 31.5, 0.0, 0.0, FOCAL, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     stereo.k = [0.0] * 9
-    sights = Sights(bench)
+    stub = CameraStub(bench)
     for stamp, info in enumerate([*infos, stereo], 1):
-        sights.tell(info)
-        rows, _ = sights.show(scene, depth_message(depth), stamp)
+        stub.send_info(info)
+        rows, _ = stub.send(scene, depth_message(depth), stamp)
         assert rows['z'] == pytest.approx([NEAR, NEAR], rel=0.01), info.distortion_model
         assert np.isfinite(rows['diameter']).all()
-    assert sights.log == []
+    assert stub.log == []
 
 
-def test_depth_without_camera_info_is_counted(bench, scene, depth):
-    sights = Sights(bench)
-    rows, _ = sights.show(scene, depth_message(depth))
+def test_depth_without_camera_info_is_counted_as_ignored(bench, scene, depth):
+    stub = CameraStub(bench)
+    rows, _ = stub.send(scene, depth_message(depth))
     assert np.isnan(rows['z']).all()
-    sights.counted('camera_info: none came')
+    stub.wait_ignored('camera_info: none received')
 
 
-def test_a_stamp_that_jumps_back_gives_metres_again(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
+def test_metres_are_available_after_stamps_jumped_back(bench, scene, depth):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
     for stamp in (100, 5):
-        rows, _ = sights.show(scene, depth_message(depth), stamp=stamp)
+        rows, _ = stub.send(scene, depth_message(depth), stamp=stamp)
         assert np.isfinite(rows['z']).all()
 
 
-def test_an_image_waits_for_its_depth_while_depth_comes(bench, scene, depth):
-    sights = Sights(bench, depth_tolerance=5.0)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth), stamp=1)
+def test_an_image_waits_for_its_depth_while_depth_arrives(bench, scene, depth):
+    stub = CameraStub(bench, depth_tolerance=5.0)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth), stamp=1)
     late = depth_message(depth + 1)
     late.header.stamp.sec, late.header.stamp.nanosec = 2, 123456789
     bench.segmenter.go.clear()
     bench.send(scene, stamp=2)
-    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the image to be worked on')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the image to be processed')
     bench.segmenter.go.set()
-    sights.depths.publish(late)
+    stub.depths.publish(late)
     cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
 
 
-def test_a_mask_does_not_wait_for_the_depth_of_its_image_the_rocks_do(
+def test_the_mask_is_published_before_the_depth_arrives_and_the_rocks_after_it(
     bench, scene, depth, monkeypatch
 ):
-    monkeypatch.setattr(scale, 'ALIVE', 60.0)  # however slow this machine is, depth comes
-    sights = Sights(bench, depth_tolerance=10.0)
+    monkeypatch.setattr(camera_geometry, 'MAX_DEPTH_SILENCE', 60.0)  # also on a slow machine
+    stub = CameraStub(bench, depth_tolerance=10.0)
     topics = [f'/rock_seg/{name}' for name in ('mask', 'class_ids', 'confidence')]
     for topic in topics:
         bench.listen(Image, topic)
     bench.wait_active(*(topic.replace('/rock_seg', '~') for topic in topics))
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
     bench.send(scene, stamp=2)
     for topic in topics:
         bench.wait(lambda topic=topic: len(bench.received[topic]) == 2, topic)
     assert len(bench.received[ROCKS]) == 1
     late = depth_message(depth + 1)
     late.header.stamp.sec, late.header.stamp.nanosec = 2, 123456789
-    sights.depths.publish(late)
+    stub.depths.publish(late)
     cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
     assert cloud.header == bench.received[topics[0]][1].header
 
 
-def test_depth_that_comes_many_times_while_the_network_works_is_not_lost(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
+def test_the_depth_of_an_image_is_kept_while_the_network_runs(bench, scene, depth):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
     bench.segmenter.go.clear()
     message = depth_message(depth)
     message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
-    sights.scale._on_depth(message)
+    stub.geometry._on_depth(message)
     bench.send(scene)
-    bench.wait(lambda: bench.segmenter.images, 'the network to work')
+    bench.wait(lambda: bench.segmenter.images, 'the network to run')
     for number in range(40):
         later = depth_message(depth + 1)
         later.header.stamp.sec, later.header.stamp.nanosec = 2, number
-        sights.scale._on_depth(later)
+        stub.geometry._on_depth(later)
     bench.segmenter.go.set()
     (cloud,) = bench.wait(lambda: bench.received[ROCKS], ROCKS)
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx(NEAR, rel=0.01)
 
 
-def test_outputs_in_metres_carry_the_header_bit_for_bit(bench, scene, depth):
-    sights = Sights(bench, target_max_diameter=1.0, target_min_score=0.5)
+def test_outputs_in_metres_have_the_unchanged_header_of_the_image(bench, scene, depth):
+    stub = CameraStub(bench, target_max_diameter=1.0, target_min_score=0.5)
     kinds = {o.topic.replace('~', '/rock_seg'): o for o in OUTPUTS if o.needs_geometry}
     for topic, output in kinds.items():
         bench.listen(output.message_type, topic)
     bench.wait_active(*(output.topic for output in kinds.values()))
-    sights.tell(camera_info())
-    _, cloud = sights.show(scene, depth_message(depth))
+    stub.send_info(camera_info())
+    _, cloud = stub.send(scene, depth_message(depth))
     for topic in kinds:
         message = bench.wait(lambda topic=topic: bench.received[topic], topic)[0]
         headers = [m.header for m in getattr(message, 'markers', [message])]
@@ -371,13 +372,13 @@ def test_outputs_in_metres_carry_the_header_bit_for_bit(bench, scene, depth):
 
 
 def test_obstacles_are_the_surface_points_of_rocks(bench, scene, depth):
-    sights = Sights(bench, obstacle_step=2)
+    stub = CameraStub(bench, obstacle_step=2)
     topic = '/rock_seg/obstacles'
     bench.listen(PointCloud2, topic)
     bench.wait_active('~/obstacles')
-    sights.tell(camera_info())
-    sights.show(scene)
-    sights.show(scene, depth_message(depth), stamp=2)
+    stub.send_info(camera_info())
+    stub.send(scene)
+    stub.send(scene, depth_message(depth), stamp=2)
     bench.wait(lambda: bench.received[topic], topic)
     (cloud,) = bench.received[topic]  # none of the image without depth
     points = np.frombuffer(cloud.data, SURFACE_POINT)
@@ -387,7 +388,7 @@ def test_obstacles_are_the_surface_points_of_rocks(bench, scene, depth):
     assert cloud.header.stamp.sec == 2
 
 
-def test_for_obstacles_alone_no_rocks_are_located(bench, scene, depth):
+def test_no_rocks_are_located_if_only_obstacles_have_a_subscriber(bench, scene, depth):
     bench.start(min_area=1)
     topic = '/rock_seg/obstacles'
     bench.listen(PointCloud2, topic)
@@ -398,40 +399,42 @@ def test_for_obstacles_alone_no_rocks_are_located(bench, scene, depth):
     message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
     camera.geometry._on_depth(message)
     bench.send(scene)
-    bench.wait(lambda: bench.received[topic] and camera.last, topic)
-    assert 'places' not in vars(camera.last)
+    bench.wait(lambda: bench.received[topic] and camera.last_analysis, topic)
+    assert 'places' not in vars(camera.last_analysis)
 
 
-def test_the_target_is_a_rock_of_the_wanted_size_and_its_row_says_so(bench, scene, depth):
-    sights = Sights(bench, target_min_diameter=0.1, target_max_diameter=0.55, target_min_score=0.5)
+def test_the_target_is_a_rock_of_the_required_size_and_is_marked_in_rocks(bench, scene, depth):
+    stub = CameraStub(
+        bench, target_min_diameter=0.1, target_max_diameter=0.55, target_min_score=0.5
+    )
     topic = '/rock_seg/target'
     bench.listen(PointStamped, topic)
     bench.wait_active('~/target')
-    sights.tell(camera_info())
-    (first, second), cloud = sights.show(scene, depth_message(depth))
+    stub.send_info(camera_info())
+    (first, second), cloud = stub.send(scene, depth_message(depth))
     assert (first['target'], second['target']) == (0, 1), 'the first one is 0.64 m wide'
     target = bench.wait(lambda: bench.received[topic], topic)[0]
     assert target.header == cloud.header
     point = (target.point.x, target.point.y, target.point.z)
     assert point == pytest.approx([second[name] for name in ('x', 'y', 'z')])
-    sights.bench.node.set_parameters([Parameter('target_max_diameter', value=0.2)])
-    rows, _ = sights.show(scene, depth_message(depth), stamp=2)
+    stub.bench.node.set_parameters([Parameter('target_max_diameter', value=0.2)])
+    rows, _ = stub.send(scene, depth_message(depth), stamp=2)
     assert not rows['target'].any()
     assert len(bench.received[topic]) == 1
 
 
-def markers_of(bench, sights, scene, depth=None):
+def markers_of(bench, stub, scene, depth=None):
     topic = '/rock_seg/markers'
     bench.listen(MarkerArray, topic)
     bench.wait_active('~/markers')
-    sights.show(scene, depth)
+    stub.send(scene, depth)
     return bench.wait(lambda: bench.received[topic], topic)[0].markers
 
 
 def test_markers_are_closed_outlines_at_the_rocks_depth_with_ids_as_text(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    first, *rest = markers_of(bench, sights, scene, depth_message(depth))
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    first, *rest = markers_of(bench, stub, scene, depth_message(depth))
     assert first.action == Marker.DELETEALL
     lines = [m for m in rest if m.type == Marker.LINE_STRIP]
     texts = [m for m in rest if m.type == Marker.TEXT_VIEW_FACING]
@@ -446,20 +449,20 @@ def test_markers_are_closed_outlines_at_the_rocks_depth_with_ids_as_text(bench, 
     assert len({(m.ns, m.id) for m in rest}) == len(rest)
 
 
-def test_with_camera_info_alone_markers_lie_on_the_plane_one_metre_away(bench, scene):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    _, line, *_ = markers_of(bench, sights, scene)
+def test_with_only_camera_info_markers_are_on_the_plane_z_1(bench, scene):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    _, line, *_ = markers_of(bench, stub, scene)
     assert {point.z for point in line.points} == {1.0}
 
 
-def test_without_camera_info_markers_are_only_deleted(bench, scene):
-    (only,) = markers_of(bench, Sights(bench), scene)
+def test_without_camera_info_the_markers_are_only_deleted(bench, scene):
+    (only,) = markers_of(bench, CameraStub(bench), scene)
     assert only.action == Marker.DELETEALL
 
 
 def specks():
-    """480×640 RGB: over ten thousand bright pixels, none beside another."""
+    """480×640 RGB: over ten thousand bright pixels that do not touch."""
     image = np.full((480, 640, 3), 60, np.uint8)
     image[::5, ::5] = LIT
     return image
@@ -468,26 +471,26 @@ def specks():
 @pytest.mark.parametrize(
     ('image', 'count'), [(specks(), 1000), (np.full((480, 640, 3), LIT, np.uint8), 1)]
 )
-def test_specks_and_an_image_that_is_all_rock_are_told_as_they_are(bench, image, count):
+def test_many_small_rocks_and_one_rock_that_fills_the_image_are_reported(bench, image, count):
     reliable = 'qos_overrides./image.subscription.reliability'
-    sights = Sights(bench, max_rocks=1000, **{reliable: 'reliable'})
+    stub = CameraStub(bench, max_rocks=1000, **{reliable: 'reliable'})
     info = camera_info(640, 480, 500.0)
-    sights.tell(info)
+    stub.send_info(info)
     depth = np.full(image.shape[:2], 3.0)
     for stamp in (1, 2):
-        rows, _ = sights.show(image, depth_message(depth), stamp)
+        rows, _ = stub.send(image, depth_message(depth), stamp)
         assert len(rows) == count
         assert np.isfinite(rows['z']).all()
         assert len(set(rows['id'].tolist())) == count
     assert not rows['target'].any()
 
 
-def test_instances_have_the_row_of_each_rock(bench, scene):
-    sights = Sights(bench)
+def test_instances_have_the_row_of_each_rock_in_rocks(bench, scene):
+    stub = CameraStub(bench)
     topic = '/rock_seg/instances'
     bench.listen(Image, topic)
     bench.wait_active('~/instances')
-    rows, _ = sights.show(scene)
+    rows, _ = stub.send(scene)
     message = bench.wait(lambda: bench.received[topic], topic)[0]
     assert (message.encoding, message.step) == ('mono16', 128)
     pixels = np.frombuffer(message.data, np.uint16).reshape(48, 64)
@@ -496,40 +499,40 @@ def test_instances_have_the_row_of_each_rock(bench, scene):
     }  # fmt: skip
 
 
-def test_a_rock_keeps_its_id_when_the_image_moves_until_tracks_are_reset(bench):
+def test_a_rock_keeps_its_id_in_a_moving_image_until_tracks_are_reset(bench):
     chance = np.random.default_rng(5)
     ground = textured(chance)
-    sights = Sights(bench)
+    stub = CameraStub(bench)
     ids = []
     for number, shift in enumerate((0, 6, 12)):
         image = np.ascontiguousarray(ground[:, shift : shift + 160])
-        rows, _ = sights.show(image, stamp=1 + number)
+        rows, _ = stub.send(image, stamp=1 + number)
         ids.append(sorted(zip(rows['area'].tolist(), rows['id'].tolist(), strict=True)))
     assert len(ids[0]) == 2
     assert ids[0] == ids[1] == ids[2]
     answer = bench.call(Trigger, '/rock_seg/reset_tracks', Trigger.Request())
     assert answer.success
-    rows, _ = sights.show(image, stamp=4)
+    rows, _ = stub.send(image, stamp=4)
     assert min(rows['id']) > max(number for _, number in ids[0])
 
 
-def test_no_id_is_given_again_after_a_cleanup(bench, scene):
-    sights = Sights(bench)
-    before, _ = sights.show(scene, stamp=50)
+def test_ids_are_not_reused_after_a_cleanup(bench, scene):
+    stub = CameraStub(bench)
+    before, _ = stub.send(scene, stamp=50)
     for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
         assert bench.change_state(transition)
     bench.wait_active('~/rocks')
-    after, _ = sights.show(scene, stamp=5)  # back in time, so that nothing is known any more
+    after, _ = stub.send(scene, stamp=5)  # an earlier stamp, which resets the tracks
     assert min(after['id']) > max(before['id'])
 
 
 class LateTf:
-    """A tf2_ros whose poses in odom come after so many looks at the image's stamp."""
+    """A fake tf2_ros that has the pose of an image after a number of lookups."""
 
     TransformException = LookupError
 
-    def __init__(self, looks, behind=0.01):
-        self.looks, self.behind = looks, behind
+    def __init__(self, lookups, behind=0.01):
+        self.lookups, self.behind = lookups, behind
         self.stamps = []
 
     def Buffer(self):  # noqa: N802  (tf2_ros has it so)
@@ -542,7 +545,7 @@ class LateTf:
         stamp = time.nanoseconds
         if stamp:
             self.stamps.append(stamp)
-            if len(self.stamps) <= self.looks:
+            if len(self.stamps) <= self.lookups:
                 raise self.TransformException('extrapolation into the future')
         header = Header()
         newest = self.stamps[-1] - int(self.behind * 1e9)
@@ -550,18 +553,18 @@ class LateTf:
         return SimpleNamespace(transform=Transform(), header=header)
 
 
-def test_a_pose_that_comes_later_than_its_image_is_waited_for(bench, scene, depth, monkeypatch):
-    tf = LateTf(looks=3)
-    monkeypatch.setattr(frames, 'tf2_ros', tf)
-    sights = Sights(bench, fixed_frame='odom', depth_tolerance=10.0)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
+def test_a_pose_that_arrives_later_than_its_image_is_waited_for(bench, scene, depth, monkeypatch):
+    tf = LateTf(lookups=3)
+    monkeypatch.setattr(transforms, 'tf2_ros', tf)
+    stub = CameraStub(bench, fixed_frame='odom', depth_tolerance=10.0)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
     (camera,) = bench.node._cameras
-    assert camera.last.pose is not None
+    assert camera.last_analysis.pose is not None
     assert len(tf.stamps) == 4
 
 
-def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, monkeypatch):
+def test_several_cameras_share_one_deadline_for_waiting(bench, scene, depth, monkeypatch):
     names = ('front', 'middle', 'rear')
     bench.start(
         min_area=1,
@@ -594,7 +597,7 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
     image.header.frame_id = 'camera_optical_frame'
     bench.segmenter.go.clear()
     publishers[0].publish(image)
-    bench.wait(lambda: bench.segmenter.images, 'the network to work')
+    bench.wait(lambda: bench.segmenter.images, 'the network to run')
     for publisher in publishers:
         publisher.publish(image)
     mailbox = bench.node._worker.mailbox
@@ -607,26 +610,28 @@ def test_the_waits_of_several_cameras_share_one_deadline(bench, scene, depth, mo
     assert 0 < deadlines[2] - time.monotonic() < 10
 
 
-def test_the_lens_of_one_thread_is_not_that_of_another(bench, monkeypatch):
-    """While one thread compares, another one works on an image of another size."""
-    sights = Sights(bench)
+def test_the_cached_intrinsics_are_thread_safe(bench, monkeypatch):
+    """While one thread compares, another one replaces the cache for an image of another size."""
+    stub = CameraStub(bench)
     large, small = camera_info(), camera_info(32, 24)
     monkeypatch.setattr(
-        scale, 'read_image_intrinsics', lambda info, shape, _: f'{info.width} for {shape}'
+        camera_geometry, 'read_image_intrinsics', lambda info, shape, _: f'{info.width} for {shape}'
     )
-    assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
-    same, others = scale._same_intrinsics, [small]
+    assert stub.geometry._intrinsics(large, (48, 64)) == '64 for (48, 64)'
+    same, others = camera_geometry._same_intrinsics, [small]
 
     def compare(one, other):
         if others:
-            sights.scale._intrinsics(others.pop(), (24, 32))
+            stub.geometry._intrinsics(others.pop(), (24, 32))
         return same(one, other)
 
-    monkeypatch.setattr(scale, '_same_intrinsics', compare)
-    assert sights.scale._intrinsics(large, (48, 64)) == '64 for (48, 64)'
+    monkeypatch.setattr(camera_geometry, '_same_intrinsics', compare)
+    assert stub.geometry._intrinsics(large, (48, 64)) == '64 for (48, 64)'
 
 
-def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, depth, monkeypatch):
+def test_with_a_fixed_frame_the_tracker_receives_the_pose_of_the_camera(
+    bench, scene, depth, monkeypatch
+):
     class Buffer:
         def lookup_transform(self, target, source, time):
             moved = Transform()
@@ -644,96 +649,96 @@ def test_with_a_fixed_frame_the_cameras_pose_goes_to_the_tracker(bench, scene, d
     fake = SimpleNamespace(
         Buffer=Buffer, TransformListener=TransformListener, TransformException=KeyError
     )
-    monkeypatch.setattr(frames, 'tf2_ros', fake)
-    sights = Sights(bench, fixed_frame='odom')
+    monkeypatch.setattr(transforms, 'tf2_ros', fake)
+    stub = CameraStub(bench, fixed_frame='odom')
     others = [output for output in OUTPUTS if output is not Rocks]
     for output in others:
         bench.listen(output.message_type, output.topic.replace('~', '/rock_seg'))
     bench.wait_active(*(output.topic for output in others))
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
     (camera,) = bench.node._cameras
-    assert camera.last.pose[0, 3] == pytest.approx(1.123456789)
-    assert camera.tracker._sight.pose is camera.last.pose
+    assert camera.last_analysis.pose[0, 3] == pytest.approx(1.123456789)
+    assert camera.tracker._sight.pose is camera.last_analysis.pose
 
 
-def test_with_track_off_ids_are_the_places_in_the_image(bench, scene):
-    sights = Sights(bench, track=False)
+def test_without_tracking_ids_count_from_1_in_each_image(bench, scene):
+    stub = CameraStub(bench, track=False)
     for number in range(2):
-        rows, _ = sights.show(scene[::-1] if number else scene, stamp=1 + 20 * number)
+        rows, _ = stub.send(scene[::-1] if number else scene, stamp=1 + 20 * number)
         assert rows['id'].tolist() == [1, 2]
 
 
-def test_the_rock_abundance_of_the_newest_image_can_be_asked_for(bench, scene, depth):
-    sights = Sights(bench)
+def test_rock_abundance_answers_for_the_last_image(bench, scene, depth):
+    stub = CameraStub(bench)
     service = '/rock_seg/rock_abundance'
     assert not bench.call(Trigger, service, Trigger.Request()).success
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
     answer = bench.call(Trigger, service, Trigger.Request())
     assert answer.success
-    told = json.loads(answer.message)
-    assert told['stamp'] == [1, 123456789]
-    assert (told['images'], told['rocks']) == (1, 2)
-    assert told['pixel_share'] == pytest.approx(320 / (48 * 64))
-    assert 0 < told['abundance'] < 1
-    sights.show(scene, stamp=50)
-    told = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
-    assert told['abundance'] is None, 'without depth there are no metres'
-    assert told['rocks'] == 2, 'that there are rocks is known all the same'
+    answer_values = json.loads(answer.message)
+    assert answer_values['stamp'] == [1, 123456789]
+    assert (answer_values['images'], answer_values['rocks']) == (1, 2)
+    assert answer_values['pixel_share'] == pytest.approx(320 / (48 * 64))
+    assert 0 < answer_values['abundance'] < 1
+    stub.send(scene, stamp=50)
+    answer_values = json.loads(bench.call(Trigger, service, Trigger.Request()).message)
+    assert answer_values['abundance'] is None, 'no metres without depth'
+    assert answer_values['rocks'] == 2, 'the number of rocks is known without metres'
 
 
-def test_the_rock_abundance_uses_camera_info_and_depth_that_came_after_the_image(
+def test_rock_abundance_uses_camera_info_and_depth_that_arrived_after_the_image(
     bench, scene, depth
 ):
-    sights = Sights(bench)
-    sights.show(scene)
-    sights.tell(camera_info())
+    stub = CameraStub(bench)
+    stub.send(scene)
+    stub.send_info(camera_info())
     message = depth_message(depth)
     message.header.stamp.sec, message.header.stamp.nanosec = 1, 123456789
-    sights.scale._on_depth(message)
+    stub.geometry._on_depth(message)
     answer = bench.call(Trigger, '/rock_seg/rock_abundance', Trigger.Request())
-    told = json.loads(answer.message)
-    assert told['rocks'] == 2
-    assert told['abundance'] > 0
+    answer_values = json.loads(answer.message)
+    assert answer_values['rocks'] == 2
+    assert answer_values['abundance'] > 0
 
 
-def test_the_rock_abundance_waits_for_no_depth_which_could_not_come_meanwhile(bench, scene, depth):
-    sights = Sights(bench, depth_tolerance=10.0)
-    sights.show(scene, stamp=20)
-    sights.tell(camera_info())
-    sights.scale._on_depth(depth_message(depth))
+def test_rock_abundance_does_not_wait_for_depth(bench, scene, depth):
+    stub = CameraStub(bench, depth_tolerance=10.0)
+    stub.send(scene, stamp=20)
+    stub.send_info(camera_info())
+    stub.geometry._on_depth(depth_message(depth))
     begun = time.monotonic()
     assert bench.call(Trigger, '/rock_seg/rock_abundance', Trigger.Request()).success
     assert time.monotonic() - begun < 5
 
 
-def test_deactivate_does_not_wait_for_depth_that_can_no_longer_come(bench, scene, depth):
-    sights = Sights(bench, depth_tolerance=10.0)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
-    sights.scale._on_depth(depth_message(depth))
+def test_deactivate_ends_the_wait_for_depth(bench, scene, depth):
+    stub = CameraStub(bench, depth_tolerance=10.0)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
+    stub.geometry._on_depth(depth_message(depth))
     bench.send(scene, stamp=20)
-    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to work')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to run')
     begun = time.monotonic()
     assert bench.change_state('deactivate')
     assert time.monotonic() - begun < 5
 
 
-def test_a_node_that_is_deactivated_while_it_works_holds_no_images(bench, scene, depth):
-    sights = Sights(bench)
-    sights.tell(camera_info())
-    sights.show(scene, depth_message(depth))
+def test_a_node_that_is_deactivated_while_processing_releases_images_and_depth(bench, scene, depth):
+    stub = CameraStub(bench)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
     bench.segmenter.go.clear()
     bench.send(scene, stamp=2)
-    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to work')
+    bench.wait(lambda: len(bench.segmenter.images) == 2, 'the network to run')
     mailbox = bench.node._worker.mailbox
     bench.ask_for_state('deactivate')
     bench.wait(lambda: not mailbox.is_idle, 'the worker to be stopped')
     bench.segmenter.go.set()
     bench.wait(lambda: bench.node.state == 'inactive', 'inactive')
-    assert bench.node._cameras[0].last is None
-    assert sights.scale._depths.nearest(10**9, tolerance=1.0) is None
+    assert bench.node._cameras[0].last_analysis is None
+    assert stub.geometry._depths.nearest(10**9, tolerance=1.0) is None
 
 
 def textured(chance):
@@ -764,10 +769,13 @@ def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene,
             bench.wait(publisher.get_subscription_count, publisher.topic)
         rocks = next(o for o in cameras[name].outputs if isinstance(o, Rocks))
         bench.wait(lambda rocks=rocks: rocks.has_subscribers, topic)
-        scale = cameras[name].geometry
+        geometry = cameras[name].geometry
         publishers[0].publish(camera_info())
         publishers[1].publish(depth_message(np.full_like(depth, metres[name])))
-        bench.wait(lambda scale=scale: scale._info and scale._heard > 0, 'both to arrive')
+        bench.wait(
+            lambda geometry=geometry: geometry._info and geometry._depth_received > 0,
+            'both to arrive',
+        )
         image = to_message(scene, 'rgb8', Image().header)
         image.header.frame_id = 'camera_optical_frame'
         publishers[2].publish(image)
@@ -776,45 +784,45 @@ def test_each_of_several_cameras_has_its_own_camera_info_and_depth(bench, scene,
         assert z == pytest.approx([metres[name]] * 2, rel=0.01)
 
 
-def test_camera_info_is_read_with_its_region_and_binning():
+def test_camera_info_is_read_with_its_region_of_interest_and_binning():
     info = camera_info(width=640, height=480, focal=400.0)
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 10, 4, 320, 240
     info.binning_x = info.binning_y = 2
-    lens = read_intrinsics(info)
-    assert lens.size == (160, 120)
-    assert lens.matrix[0, 0] == 200.0
-    assert lens.matrix[:2, 2] == pytest.approx([(31.5 - 10) / 2, (23.5 - 4) / 2])
+    intrinsics = read_intrinsics(info)
+    assert intrinsics.size == (160, 120)
+    assert intrinsics.matrix[0, 0] == 200.0
+    assert intrinsics.matrix[:2, 2] == pytest.approx([(31.5 - 10) / 2, (23.5 - 4) / 2])
 
 
-def test_of_rectified_images_p_holds_and_no_distortion():
+def test_for_rectified_images_p_is_used_without_distortion():
     info = camera_info()
     info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
     info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     assert read_intrinsics(info).distortion[0] == 0.3
-    lens = read_intrinsics(info, rectified=True)
-    assert lens.matrix[0, 0] == 40.0
-    assert not lens.distortion.any()
+    intrinsics = read_intrinsics(info, rectified=True)
+    assert intrinsics.matrix[0, 0] == 40.0
+    assert not intrinsics.distortion.any()
 
 
 @pytest.mark.parametrize(('model', 'coefficients'), MODELS_OF_DRIVERS)
-def test_camera_info_as_drivers_write_it_is_read(model, coefficients):
+def test_the_distortion_models_of_common_drivers_are_read(model, coefficients):
     info = camera_info()
     info.distortion_model, info.d = model, coefficients
-    lens = read_intrinsics(info)
-    assert lens.rays(np.array([[31.5, 23.5]])) == pytest.approx(np.array([[0, 0, 1]]))
+    intrinsics = read_intrinsics(info)
+    assert intrinsics.rays(np.array([[31.5, 23.5]])) == pytest.approx(np.array([[0, 0, 1]]))
 
 
-def test_where_k_is_zero_the_images_are_rectified_and_p_holds():
+def test_p_is_used_if_k_is_zero():
     info = camera_info(focal=0.0)
     info.k = [0.0] * 9
     info.d = [0.3, 0.0, 0.0, 0.0, 0.0]
     info.p = [40.0, 0.0, 30.0, 0.0, 0.0, 40.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    lens = read_intrinsics(info)
-    assert lens.matrix[0, 0] == 40.0
-    assert not lens.distortion.any()
+    intrinsics = read_intrinsics(info)
+    assert intrinsics.matrix[0, 0] == 40.0
+    assert not intrinsics.distortion.any()
 
 
-def test_where_p_is_zero_k_without_distortion_holds_for_rectified_images_too():
+def test_k_without_distortion_is_used_for_rectified_images_if_p_is_zero():
     info = camera_info()
     assert read_intrinsics(info, rectified=True).matrix[0, 0] == FOCAL
     info.d[0] = 0.3

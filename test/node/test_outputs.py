@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages as others read them."""
+"""The messages of the outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_vision_msgs = pytest.mark.skipif(LabelInfo is None, reason='vision_msgs is
 
 
 @pytest.mark.parametrize('kind', [POLYGON_POINT, ROCK_POINT])
-def test_a_cloud_tells_where_each_value_lies(kind):
+def test_the_fields_of_a_cloud_describe_its_data(kind):
     points = np.zeros(3, kind)
     points['id'] = (7, 8, 9)
     points['x'] = (0.5, 1.5, 2.5)
@@ -42,14 +42,14 @@ def test_a_cloud_tells_where_each_value_lies(kind):
         assert field.offset % form.itemsize == 0
 
 
-def test_nothing_of_the_memory_between_the_fields_of_a_rock_goes_out():
+def test_the_padding_between_the_fields_of_a_rock_is_zero():
     rock = SimpleNamespace(
         centroid=(4.5, 3.5), box=(1, 2, 8, 4), area=32, score=0.75, class_id=1, id=7
     )
     places = [Place.unknown()] * 300
     analysis = SimpleNamespace(rocks=[rock] * 300, places=places, target=None, header=Header())
-    waste = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
-    del waste  # freed, and like to be what the message's points are put into
+    garbage = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
+    del garbage  # the memory of the message's points is likely to be taken from this
     (cloud,) = Rocks.messages(analysis, Parameters())
     points = np.frombuffer(cloud.data, ROCK_POINT)
     assert (points['area'] == 32).all()
@@ -60,7 +60,7 @@ def test_nothing_of_the_memory_between_the_fields_of_a_rock_goes_out():
     assert not padding.any()
 
 
-def test_an_overlay_too_large_for_jpeg_is_an_error_and_no_empty_message(bench):
+def test_an_overlay_too_large_for_jpeg_raises_an_error(bench):
     bench.start(autostart=False)
     bench.change_state('configure')
     output = next(o for o in bench.outputs if isinstance(o, OverlayCompressed))
@@ -70,12 +70,12 @@ def test_an_overlay_too_large_for_jpeg_is_an_error_and_no_empty_message(bench):
 
 
 @needs_vision_msgs
-def test_label_info_is_latched_and_follows_the_threshold(bench):
+def test_label_info_is_transient_local_and_has_the_current_threshold(bench):
     bench.start()
     bench.wait_active()
-    latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    qos = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     topic = '/rock_seg/label_info'
-    bench.listen(LabelInfo, topic, latched)
+    bench.listen(LabelInfo, topic, qos)
     info = bench.wait(lambda: bench.received[topic], topic)[0]
     assert [(c.class_id, c.class_name) for c in info.class_map] == [(0, 'background'), (1, 'rock')]
     assert info.threshold == 0.5
@@ -84,7 +84,7 @@ def test_label_info_is_latched_and_follows_the_threshold(bench):
 
 
 @needs_vision_msgs
-def test_detections_tell_each_rocks_box_class_and_score(bench, scene):
+def test_detections_have_the_box_class_and_score_of_each_rock(bench, scene):
     bench.start(min_area=1)
     topic = '/rock_seg/detections'
     bench.listen(Detection2DArray, topic)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More images than the network manages."""
+"""A higher image rate than the network can process."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ IMAGE = np.full((48, 64, 3), 200, np.uint8)
 
 @pytest.fixture
 def held(monkeypatch):
-    """Tells how many images the node holds at a moment."""
-    arrivals = []
+    """Returns a function that returns the number of images that the node holds."""
+    references = []
     make = camera_module.IncomingImage
 
-    def keep_sight_of(*parts):
-        arrival = make(*parts)
-        arrivals.append(weakref.ref(arrival))
-        return arrival
+    def make_and_record(*parts):
+        incoming = make(*parts)
+        references.append(weakref.ref(incoming))
+        return incoming
 
-    monkeypatch.setattr(camera_module, 'IncomingImage', keep_sight_of)
-    return lambda: sum(arrival() is not None for arrival in arrivals)
+    monkeypatch.setattr(camera_module, 'IncomingImage', make_and_record)
+    return lambda: sum(reference() is not None for reference in references)
 
 
 def overload(bench, topics, held, seconds):
-    """Publishes at ten times the network's rate; returns the most images held at once."""
+    """Publishes at ten times the network's rate; returns the maximum number of images held."""
     publishers = [bench.tester.create_publisher(Image, topic, 1) for topic in topics]
     for publisher in publishers:
         bench.wait(publisher.get_subscription_count, 'the subscription')
@@ -61,9 +61,7 @@ def listen_to_ages(bench, topic):
 
 
 @pytest.mark.parametrize('names', [[], ['front', 'rear']])
-def test_what_is_published_is_as_old_as_the_network_takes_and_images_do_not_pile_up(
-    bench, held, names
-):
+def test_results_are_as_old_as_one_network_run_and_images_do_not_accumulate(bench, held, names):
     bench.segmenter.seconds = NETWORK
     bench.start(**({'image_topics': [f'/{name}/image' for name in names]} if names else {}))
     bench.wait(lambda: bench.node.state == 'active', 'active')
@@ -78,6 +76,6 @@ def test_what_is_published_is_as_old_as_the_network_takes_and_images_do_not_pile
     most = overload(bench, topics, held, seconds=20 * NETWORK)
     for of_camera in ages:
         assert len(of_camera) > 8
-        # One network time and 20 ms here; an image that waited for another's turn has two.
+        # One run of the network and 20 ms; an image that waited for another run has two.
         assert np.median(of_camera) < 1.6 * NETWORK
-    assert 1 <= most <= 3 * len(topics)  # in work, waiting, and just being put in
+    assert 1 <= most <= 3 * len(topics)  # being processed, waiting, and being put in

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters as users meet them."""
+"""The parameters of the node."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_node():
     rclpy.shutdown(context=context)
 
 
-def test_the_parameters_are_those_of_the_contract_each_with_a_description(make_node):
+def test_the_parameters_are_the_documented_ones_and_have_descriptions(make_node):
     node = make_node()
     declare_parameters(node)
     assert set(PARAMETERS) == CONTRACT
@@ -68,7 +68,7 @@ def test_the_parameters_are_those_of_the_contract_each_with_a_description(make_n
     assert read_parameters(node) == Parameters()
 
 
-def test_only_live_ones_and_those_that_take_effect_later_may_change_while_running():
+def test_only_live_parameters_and_weights_may_change_while_the_node_runs():
     changeable = {
         n
         for n, s in PARAMETERS.items()
@@ -93,7 +93,7 @@ def test_only_live_ones_and_those_that_take_effect_later_may_change_while_runnin
         ('image_topics', ['/front image']),
     ],
 )
-def test_a_given_value_that_is_not_legal_is_told_by_name_and_the_default_holds(
+def test_an_invalid_initial_value_is_reported_by_name_and_the_default_is_used(
     make_node, name, value
 ):
     node = make_node(**{name: value})
@@ -117,12 +117,12 @@ def test_a_given_value_that_is_not_legal_is_told_by_name_and_the_default_holds(
         ('output_stride', 4),
     ],
 )
-def test_a_value_that_is_no_choice_is_refused_naming_it_and_the_choices(make_node, name, value):
+def test_an_invalid_choice_is_rejected_with_the_value_and_the_choices(make_node, name, value):
     node = make_node()
     declare_parameters(node)
-    with pytest.raises(ValueError, match=f'{name} is {value!r}; legal is one of') as refusal:
+    with pytest.raises(ValueError, match=f'{name} is {value!r}; it must be one of') as error:
         read_parameters(node, [Parameter(name, value=value)])
-    assert '\n' not in str(refusal.value)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_a_value_that_is_no_choice_is_refused_naming_it_and_the_choices(make_nod
         (['/a/image', '/b/image', '/a/image'], "image_topics has '/a/image' twice"),
     ],
 )
-def test_image_topics_that_are_none_or_twice_are_refused_by_name(make_node, topics, reason):
+def test_invalid_and_duplicate_image_topics_are_rejected_by_name(make_node, topics, reason):
     node = make_node()
     declare_parameters(node)
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError) as error:
         read_parameters(node, [Parameter('image_topics', value=topics)])
-    assert reason in str(refusal.value)
-    assert '\n' not in str(refusal.value)
+    assert reason in str(error.value)
+    assert '\n' not in str(error.value)
 
 
-def test_image_topics_are_a_list_of_strings_and_none_where_nobody_gives_them(make_node):
+def test_image_topics_are_a_list_of_strings_that_is_empty_by_default(make_node):
     node = make_node()
     declare_parameters(node)
     assert node.get_parameter('image_topics').type_ == Parameter.Type.STRING_ARRAY
@@ -171,20 +171,20 @@ def test_weights_are_confined_to_weights_folder(tmp_path):
     for weights in ('mars.safetensors', str(folder / 'mars.safetensors')):
         assert confined(weights=weights).weights_path == str(folder / 'mars.safetensors')
     assert confined(weights='').weights_path == ''
-    assert confined(weights='light').weights_path == 'light', 'this is no file'
+    assert confined(weights='light').weights_path == 'light', 'an embedded name is not a file'
     for weights in (
         str(tmp_path / 'secret.pth'),
         '../secret.pth',
         'link.pth',
         '/etc/x.safetensors',
     ):
-        with pytest.raises(ValueError, match='legal is a file in weights_folder') as refusal:
+        with pytest.raises(ValueError, match='it must be a file in weights_folder') as error:
             confined(weights=weights)
-        assert weights in str(refusal.value)
+        assert weights in str(error.value)
     assert Parameters(weights='../secret.pth').weights_path == '../secret.pth'
 
 
-def test_weights_folder_cannot_be_set_while_the_node_lives(make_node, tmp_path):
+def test_weights_folder_cannot_be_set_after_the_start(make_node, tmp_path):
     node = make_node(weights_folder=str(tmp_path))
     assert declare_parameters(node) == {}
     (result,) = node.set_parameters([Parameter('weights_folder', value='')])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node as a process of its own, as users start and stop it."""
+"""Start and end of the node as a separate process."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def wait_state():
     executor.add_node(node)
     reports = []
 
-    def keep(message):
+    def record(message):
         reports.append({v.key: v.value for v in message.status[0].values})
 
-    node.create_subscription(DiagnosticArray, '/diagnostics', keep, 5)
+    node.create_subscription(DiagnosticArray, '/diagnostics', record, 5)
 
     def wait(state, key='state'):
-        """Waits until a report of this state has this key."""
+        """Waits for diagnostics with this state and this key."""
         reports.clear()
         deadline = time.monotonic() + PATIENCE
         while not any(report['state'] == state and key in report for report in reports):
-            assert time.monotonic() < deadline, f'waited for {state}, saw {reports}'
+            assert time.monotonic() < deadline, f'waited for {state}, received {reports}'
             executor.spin_once(0.1)
 
     def call(name):
@@ -64,7 +64,7 @@ def wait_state():
 
 
 def read_until(process, text):
-    """Reads lines until one has this text; returns all that was read."""
+    """Reads lines until one has this text; returns all lines read."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -74,7 +74,7 @@ def read_until(process, text):
 
 
 def stop(process, number=signal.SIGINT):
-    """Sends the signal; returns seconds until the end, and all output."""
+    """Sends the signal; returns the seconds until the end, and the remaining output."""
     sent = time.monotonic()
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
@@ -94,7 +94,7 @@ def test_a_running_node_ends_within_2_s_without_a_traceback(wait_state, number):
     assert 'Traceback' not in output
 
 
-def test_a_node_that_loads_its_network_ends_within_2_s_without_a_traceback():
+def test_a_node_that_is_loading_its_network_ends_within_2_s_without_a_traceback():
     process = start()
     try:
         read_until(process, f'loading weights {embedded_name()}')
@@ -106,7 +106,7 @@ def test_a_node_that_loads_its_network_ends_within_2_s_without_a_traceback():
     assert 'Traceback' not in output
 
 
-# The node as it is installed, but after so many networks it never finishes loading one again.
+# The node, whose loader returns COUNT networks and then never finishes.
 ENDLESS_LOAD = """
 import sys, threading
 from functools import partial
@@ -116,7 +116,7 @@ from rock_seg_ros.node import seg_node
 from rock_seg_ros.perception.inference.card import Card
 
 network = SimpleNamespace(
-    card=Card(), device='cpu', precision='fp32', backend='torch', warm=lambda *_: None
+    card=Card(), device='cpu', precision='fp32', backend='torch', warm_up=lambda *_: None
 )
 networks = [network] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()
@@ -129,7 +129,7 @@ entry_points.seg_node()
     ('loaded', 'state', 'number'),
     [(0, 'configuring', signal.SIGINT), (1, 'active', signal.SIGTERM)],
 )
-def test_a_node_ends_within_2_s_without_a_word_though_its_network_never_finishes_loading(
+def test_a_node_whose_network_never_finishes_loading_ends_within_2_s_without_an_error(
     wait_state, loaded, state, number
 ):
     process = start(program=('-c', ENDLESS_LOAD.replace('COUNT', str(loaded))))
@@ -150,16 +150,18 @@ def test_a_node_ends_within_2_s_without_a_word_though_its_network_never_finishes
 def test_ctrl_c_during_imports_ends_the_node_without_a_traceback():
     process = start(PYTHONVERBOSE='1')
     try:
-        assert 'Starting' in read_until(process, 'torch'), 'what takes long is told before it does'
+        assert 'Starting' in read_until(process, 'torch'), (
+            'the slow import is announced before it starts'
+        )
         seconds, output = stop(process)
     finally:
         process.kill()
     assert seconds < 2.0
-    assert process.returncode == -signal.SIGINT  # a shell tells it as 130
+    assert process.returncode == -signal.SIGINT  # a shell reports it as 130
     assert 'Traceback' not in output
 
 
-def test_a_node_that_was_killed_is_active_again_by_itself_after_a_respawn(wait_state):
+def test_a_respawned_node_becomes_active_by_itself(wait_state):
     for _ in range(2):
         process = start()
         try:
@@ -172,7 +174,7 @@ def test_a_node_that_was_killed_is_active_again_by_itself_after_a_respawn(wait_s
 @pytest.mark.parametrize(
     'ros_args', [('-p', 'weights'), ('--params-file', '/no/such/file.yaml'), ('--no-such-flag',)]
 )
-def test_ros_arguments_that_are_none_end_the_start_with_one_line(ros_args):
+def test_invalid_ros_arguments_end_the_process_with_one_line(ros_args):
     process = start(*ros_args)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
@@ -183,7 +185,7 @@ def test_ros_arguments_that_are_none_end_the_start_with_one_line(ros_args):
 @pytest.mark.parametrize(
     ('assignment', 'named'), [('threshold:=7.0', 'threshold'), ('use_sim_time:=1', 'use_sim_time')]
 )
-def test_a_parameter_that_is_not_legal_leaves_the_process_running_unconfigured(
+def test_with_an_invalid_parameter_the_process_stays_running_unconfigured(
     wait_state, assignment, named
 ):
     process = start('-p', assignment)
@@ -199,17 +201,17 @@ def test_a_parameter_that_is_not_legal_leaves_the_process_running_unconfigured(
     assert 'Traceback' not in output
 
 
-def test_an_argument_that_is_neither_ros_nor_help_is_refused():
-    for arguments, status, told in (
+def test_an_unknown_argument_is_rejected():
+    for arguments, status, expected in (
         (['--threshold', '0.5'], 2, 'unrecognized arguments: --threshold 0.5'),
         (['--help'], 0, '--ros-args -p PARAMETER:=VALUE'),
     ):
-        ended = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, '-m', 'rock_seg_ros.node', *arguments],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        assert ended.returncode == status
-        assert told in ended.stdout + ended.stderr
+        assert completed.returncode == status
+        assert expected in completed.stdout + completed.stderr

@@ -28,7 +28,7 @@ from rock_seg_ros.node.images import fill, to_message
 from rock_seg_ros.node.outputs import OUTPUTS, Rocks
 from rock_seg_ros.node.outputs.clouds import ROCK_POINT
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.node.seg_node import load_segmenter, warm
+from rock_seg_ros.node.seg_node import load_segmenter, warm_up
 from rock_seg_ros.perception.image_io import decoding
 from rock_seg_ros.perception.image_io.decoding import decode_rgb
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -62,9 +62,9 @@ def set_parameter(bench, name, value):
     return bench.node.set_parameters([Parameter(name, value=value)])[0]
 
 
-def test_every_output_carries_the_header_bit_for_bit_and_the_size_of_the_image(bench, scene):
+def test_every_output_has_the_unchanged_header_and_the_size_of_the_image(bench, scene):
     bench.start(min_area=1)
-    # Those in metres want camera_info and depth: test_metres.py.
+    # The outputs in metres need camera_info and depth: see test_metres.py.
     kinds = {o.topic: o.message_type for o in OUTPUTS if o is Rocks or not o.needs_geometry}
     for topic, kind in kinds.items():
         bench.listen(kind, topic.replace('~', '/rock_seg'), QoSProfile(depth=50))
@@ -93,7 +93,7 @@ def test_the_mask_is_255_on_rock_and_0_elsewhere(bench, scene):
     assert np.array_equal(mask, np.where(scene[..., 0] > 127, 255, 0))
 
 
-def test_rocks_tell_place_box_area_and_score_and_metres_are_nan(bench, scene):
+def test_rocks_have_centroid_box_area_and_score_and_metres_are_nan(bench, scene):
     bench.start(min_area=1)
     bench.listen(PointCloud2, ROCKS)
     bench.wait_active('~/rocks')
@@ -123,7 +123,7 @@ def test_an_image_without_rocks_gives_empty_rocks_and_empty_polygon_points(bench
         assert (cloud.width, len(cloud.data)) == (0, 0)
 
 
-def test_polygons_come_one_message_a_rock_and_equal_polygon_points(bench, scene):
+def test_polygons_are_one_message_per_rock_and_equal_polygon_points(bench, scene):
     bench.start(min_area=1)
     topics = ('/rock_seg/polygons', '/rock_seg/polygon_points')
     bench.listen(PolygonInstanceStamped, topics[0], 50)
@@ -136,13 +136,13 @@ def test_polygons_come_one_message_a_rock_and_equal_polygon_points(bench, scene)
     cloud = bench.wait(lambda: bench.received[topics[1]], 'polygon_points')[0]
     kind = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('id', 'u4')])
     points = np.frombuffer(cloud.data, kind)
-    told = [
+    published = [
         (p.x, p.y, p.z, polygon.polygon.id)
         for polygon in polygons
         for p in polygon.polygon.polygon.points
     ]
-    assert told == points.tolist()
-    assert {(x, y) for x, y, _, number in told if number == 1} == {
+    assert published == points.tolist()
+    assert {(x, y) for x, y, _, number in published if number == 1} == {
         (8, 4),
         (27, 4),
         (27, 13),
@@ -150,7 +150,7 @@ def test_polygons_come_one_message_a_rock_and_equal_polygon_points(bench, scene)
     }
 
 
-def test_rocks_go_out_last(bench, scene):
+def test_rocks_are_published_last(bench, scene):
     assert OUTPUTS[-1] is Rocks
     bench.start()
     order = []
@@ -166,7 +166,7 @@ def test_rocks_go_out_last(bench, scene):
     assert order == list(OUTPUTS)
 
 
-def test_nothing_is_computed_for_an_image_whose_results_nobody_wants(bench, scene):
+def test_an_image_is_dropped_if_no_output_has_a_subscriber(bench, scene):
     bench.start()
     bench.wait_active()
     bench.send(scene)
@@ -174,12 +174,12 @@ def test_nothing_is_computed_for_an_image_whose_results_nobody_wants(bench, scen
     assert bench.segmenter.images == []
 
 
-def test_the_newest_image_wins_while_the_network_is_busy_and_the_rest_are_counted(bench, scene):
+def test_the_newest_image_is_processed_next_and_the_others_are_counted_as_dropped(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene, stamp=1)
-    bench.wait(lambda: bench.segmenter.images, 'the first image to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'processing of the first image')
     for stamp in range(2, 7):
         bench.send(scene, stamp=stamp)
         bench.diagnosed('frames in', str(stamp))
@@ -190,7 +190,7 @@ def test_the_newest_image_wins_while_the_network_is_busy_and_the_rest_are_counte
     assert (values['frames in'], values['frames dropped']) == ('6', '4')
 
 
-def bad_images(scene):
+def invalid_images(scene):
     good = to_message(scene, 'rgb8', Image().header)
     unknown, step, short, empty = (to_message(scene, 'rgb8', Image().header) for _ in range(4))
     unknown.encoding = 'nonsense'
@@ -206,27 +206,29 @@ def bad_images(scene):
 
 
 @pytest.mark.parametrize('reason', ['unknown encoding', 'wrong step', 'short data', 'zero size'])
-def test_a_bad_image_is_refused_and_counted_and_the_node_goes_on(bench, scene, reason):
+def test_an_invalid_image_is_rejected_and_counted_and_the_next_one_is_processed(
+    bench, scene, reason
+):
     bench.start()
     watch_mask(bench)
-    bench.send(bad_images(scene)[reason])
-    values = bench.diagnosed(f'refused: {reason}', '1')
-    assert values['frames refused'] == '1'
+    bench.send(invalid_images(scene)[reason])
+    values = bench.diagnosed(f'rejected: {reason}', '1')
+    assert values['frames rejected'] == '1'
     bench.send(scene)
     masks(bench, 1)
 
 
-def test_an_image_above_max_pixels_is_refused_until_the_limit_is_raised(bench, scene):
+def test_an_image_above_max_pixels_is_rejected_until_the_limit_is_raised(bench, scene):
     bench.start(max_pixels=100)
     watch_mask(bench)
     bench.send(scene)
-    bench.diagnosed('refused: too large', '1')
+    bench.diagnosed('rejected: too large', '1')
     assert set_parameter(bench, 'max_pixels', 10_000).successful
     bench.send(scene)
     masks(bench, 1)
 
 
-def test_a_coded_image_of_a_huge_size_is_refused_by_its_header(bench, scene, monkeypatch):
+def test_a_huge_compressed_image_is_rejected_without_decoding_it(bench, scene, monkeypatch):
     bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
     bench.publisher = bench.tester.create_publisher(
         CompressedImage, '/camera/image_raw/compressed', 1
@@ -236,10 +238,10 @@ def test_a_coded_image_of_a_huge_size_is_refused_by_its_header(bench, scene, mon
     fill(message, cv2.imencode('.png', np.zeros((2000, 5000), np.uint8))[1])
     monkeypatch.setattr(decoding.cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
     bench.send(message)
-    assert bench.diagnosed('refused: too large', '1')['frames failed'] == '0'
+    assert bench.diagnosed('rejected: too large', '1')['frames failed'] == '0'
 
 
-def test_a_jpeg_without_its_end_marker_is_worked_on(bench, scene):
+def test_a_jpeg_without_end_marker_is_processed(bench, scene):
     bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
     bench.publisher = bench.tester.create_publisher(
         CompressedImage, '/camera/image_raw/compressed', 1
@@ -250,9 +252,7 @@ def test_a_jpeg_without_its_end_marker_is_worked_on(bench, scene):
     assert pixels(masks(bench, 1)[0]).any()
 
 
-def test_the_low_bits_of_a_camera_are_scaled_and_said_and_can_be_set_while_it_runs(
-    bench, scene, capfd
-):
+def test_low_bits_are_scaled_with_a_warning_and_significant_bits_is_live(bench, scene, capfd):
     bench.start()
     watch_mask(bench)
     deep = np.where(scene[..., :1] > 127, 4095, 1).astype(np.uint16)
@@ -260,24 +260,26 @@ def test_the_low_bits_of_a_camera_are_scaled_and_said_and_can_be_set_while_it_ru
     assert pixels(masks(bench, 1)[0]).any()
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[WARN]' in line]
     assert '/image: 16-bit values up to 4095 are scaled as 12 bits' in line
-    assert 'the parameter significant_bits' in line
+    assert 'set significant_bits' in line
     assert set_parameter(bench, 'significant_bits', 16).successful
     bench.send(deep[..., 0], 'mono16')
     assert not pixels(masks(bench, 2)[1]).any()
     assert not set_parameter(bench, 'significant_bits', 7).successful
 
 
-def test_an_image_older_than_max_image_age_is_refused(bench, scene):
+def test_an_image_older_than_max_image_age_is_rejected(bench, scene):
     bench.start(max_image_age=60.0)
     watch_mask(bench)
     bench.send(scene, stamp=1)
-    bench.diagnosed('refused: too old', '1')
+    bench.diagnosed('rejected: too old', '1')
     bench.send(scene, stamp=bench.tester.get_clock().now().to_msg().sec)
     masks(bench, 1)
 
 
-@pytest.mark.parametrize('error', [RuntimeError('boom'), torch.cuda.OutOfMemoryError('CUDA oom')])
-def test_an_error_in_one_image_costs_this_image_only(bench, scene, error):
+@pytest.mark.parametrize(
+    'error', [RuntimeError('test error'), torch.cuda.OutOfMemoryError('CUDA oom')]
+)
+def test_an_error_in_one_image_does_not_affect_the_next_one(bench, scene, error):
     bench.start()
     watch_mask(bench)
     bench.segmenter.error = error
@@ -287,7 +289,7 @@ def test_an_error_in_one_image_costs_this_image_only(bench, scene, error):
     assert masks(bench, 1)[0].header.stamp.sec == 2
 
 
-def test_scores_that_are_no_numbers_cost_their_image_only_and_are_counted_and_said(
+def test_scores_that_are_not_finite_are_an_error_of_their_image_only(
     bench, scene, nan_segmenter, capfd
 ):
     bench.start(load=lambda _: nan_segmenter)
@@ -298,27 +300,27 @@ def test_scores_that_are_no_numbers_cost_their_image_only_and_are_counted_and_sa
     )
     assert bench.diagnosed(f'failed: {reason}', '1')['frames failed'] == '1'
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
-    assert f'image lost, {reason}' in line
+    assert f'processing of an image failed: {reason}' in line
     bench.send(scene, stamp=2)
     assert masks(bench, 1)[0].header.stamp.sec == 2
     assert bench.diagnosed('frames out', '1')['frames failed'] == '1'
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_ignored_pixels_are_never_rock(bench, scene, tmp_path, dtype):
-    keep = np.full(scene.shape[:2], 255, dtype)
-    keep[:20] = 0
-    cv2.imwrite(str(tmp_path / 'deck.png'), keep)
+def test_pixels_of_the_ignore_mask_are_never_rock(bench, scene, tmp_path, dtype):
+    valid_mask = np.full(scene.shape[:2], 255, dtype)
+    valid_mask[:20] = 0
+    cv2.imwrite(str(tmp_path / 'deck.png'), valid_mask)
     bench.start(ignore_mask=str(tmp_path / 'deck.png'))
     watch_mask(bench)
     bench.send(scene)
     mask = pixels(masks(bench, 1)[0])[..., 0]
     assert mask.sum() == 255 * 10 * 12
     bench.send(scene[:40])
-    bench.diagnosed('refused: not the size of ignore_mask', '1')
+    bench.diagnosed('rejected: not the size of ignore_mask', '1')
 
 
-def test_max_rate_spaces_the_images_that_are_worked_on(bench, scene):
+def test_max_rate_limits_the_rate_of_processed_images(bench, scene):
     bench.start(max_rate=4.0)
     watch_mask(bench)
     for stamp in range(1, 4):
@@ -336,7 +338,9 @@ def test_max_rate_spaces_the_images_that_are_worked_on(bench, scene):
         ('max_rocks', 1, 320, 1),
     ],
 )
-def test_a_live_parameter_holds_from_the_next_image(bench, scene, name, value, rock_pixels, rocks):
+def test_a_live_parameter_takes_effect_from_the_next_image(
+    bench, scene, name, value, rock_pixels, rocks
+):
     bench.start(min_area=1)
     bench.listen(PointCloud2, ROCKS)
     watch_mask(bench)
@@ -372,14 +376,14 @@ def test_overlay_alpha_and_jpeg_quality_are_live(bench, scene):
     [
         ('threshold', 1.5, 'threshold'),
         ('jpeg_quality', 0, 'jpeg_quality'),
-        ('device', 'cpu', 'device cannot change while active'),
-        ('image_transport', 'raw', 'image_transport cannot change while active'),
-        ('preset', 'fast', 'preset cannot change while active'),
-        ('image_topics', ['/front/image'], 'image_topics cannot change while active'),
-        ('tile', 512, 'tile cannot change while active'),
+        ('device', 'cpu', 'device cannot change in state active'),
+        ('image_transport', 'raw', 'image_transport cannot change in state active'),
+        ('preset', 'fast', 'preset cannot change in state active'),
+        ('image_topics', ['/front/image'], 'image_topics cannot change in state active'),
+        ('tile', 512, 'tile cannot change in state active'),
     ],
 )
-def test_a_parameter_out_of_range_or_fixed_is_refused_with_a_reason(bench, name, value, reason):
+def test_a_parameter_that_is_invalid_or_fixed_is_rejected_with_a_reason(bench, name, value, reason):
     bench.start()
     bench.wait_active()
     result = set_parameter(bench, name, value)
@@ -388,11 +392,11 @@ def test_a_parameter_out_of_range_or_fixed_is_refused_with_a_reason(bench, name,
     assert '\n' not in result.reason
 
 
-def test_a_value_that_is_no_choice_keeps_the_node_unconfigured_until_it_is_mended(bench):
-    bench.start(image_transport='pigeon')
+def test_an_invalid_choice_keeps_the_node_unconfigured_until_it_is_corrected(bench):
+    bench.start(image_transport='unknown')
     assert bench.get_state() == 'unconfigured'
-    result = set_parameter(bench, 'image_transport', 'post')
-    assert "image_transport is 'post'; legal is one of 'raw', 'compressed'" in result.reason
+    result = set_parameter(bench, 'image_transport', 'other')
+    assert "image_transport is 'other'; it must be one of 'raw', 'compressed'" in result.reason
     assert set_parameter(bench, 'image_transport', 'raw').successful
     assert bench.change_state('configure')
 
@@ -403,7 +407,7 @@ def broken_weights(tmp_path):
     save_file(good, tmp_path / 'future.safetensors', {'card': json.dumps({'format_version': 99})})
     whole = (tmp_path / 'foreign.safetensors').read_bytes()
     (tmp_path / 'truncated.safetensors').write_bytes(whole[:-3])
-    (tmp_path / 'text.safetensors').write_text('this is no weights file')
+    (tmp_path / 'text.safetensors').write_text('not a weights file')
 
 
 @pytest.mark.parametrize(
@@ -416,7 +420,7 @@ def broken_weights(tmp_path):
         ('future', 'format_version is 99'),
     ],
 )
-def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_configured_again(
+def test_an_invalid_weights_file_fails_configure_with_one_line_and_the_node_can_be_configured_again(
     bench, capfd, tmp_path, name, reason
 ):
     broken_weights(tmp_path)
@@ -436,18 +440,18 @@ def test_a_bad_weights_file_fails_configure_in_one_line_and_the_node_can_be_conf
     assert bench.change_state('configure')
 
 
-def test_weights_outside_of_weights_folder_are_refused_and_inside_they_are_loaded(bench, tmp_path):
+def test_weights_must_be_inside_weights_folder(bench, tmp_path):
     broken_weights(tmp_path)
     bench.start(load=load_segmenter, weights_folder=str(tmp_path), autostart=False)
     result = set_parameter(bench, 'weights', str(tmp_path.parent / 'other.safetensors'))
-    assert f'legal is a file in weights_folder, {tmp_path}' in result.reason
+    assert f'it must be a file in weights_folder, {tmp_path}' in result.reason
     assert set_parameter(bench, 'weights', 'text.safetensors').successful
     assert not bench.change_state('configure')
     reason = f'{tmp_path}/text.safetensors: not a whole safetensors file'
-    assert reason in error_told(bench).message
+    assert reason in error_status(bench).message
 
 
-def test_an_ignore_mask_that_is_none_fails_configure_in_one_line(bench, capfd, tmp_path):
+def test_an_invalid_ignore_mask_fails_configure_with_one_line(bench, capfd, tmp_path):
     deck = tmp_path / 'deck.png'
     bench.start(ignore_mask=str(deck), autostart=False)
     os.mkfifo(deck)
@@ -469,7 +473,7 @@ def test_device_cuda_without_cuda_fails_configure(bench):
     assert bench.get_state() == 'unconfigured'
 
 
-WRONG = {
+INVALID = {
     'threshold': ('7.0', 0.5),
     'max_rate': ('fast', 5.0),
     'max_rocks': ('0', 10),
@@ -478,15 +482,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize('names', [*([name] for name in WRONG), list(WRONG)], ids='-'.join)
-def test_a_wrong_value_in_a_file_keeps_the_node_unconfigured_until_it_is_mended(
+@pytest.mark.parametrize('names', [*([name] for name in INVALID), list(INVALID)], ids='-'.join)
+def test_an_invalid_value_in_a_file_keeps_the_node_unconfigured_until_it_is_corrected(
     bench, capfd, tmp_path, names
 ):
     file = tmp_path / 'rover.yaml'
-    values = ', '.join(f'{name}: {WRONG[name][0]}' for name in names)
+    values = ', '.join(f'{name}: {INVALID[name][0]}' for name in names)
     file.write_text(f'/**: {{ros__parameters: {{{values}}}}}')
     bench.start('--params-file', str(file))
-    status = error_told(bench)
+    status = error_status(bench)
     assert status.message.startswith('cannot be configured: ')
     assert sum(name in status.message for name in names) == min(3, len(names))
     assert status.message.endswith('; and 2 more') == (len(names) > 3)
@@ -495,11 +499,11 @@ def test_a_wrong_value_in_a_file_keeps_the_node_unconfigured_until_it_is_mended(
     assert status.message in line
     for name in names:
         assert not bench.change_state('configure')
-        assert set_parameter(bench, name, WRONG[name][1]).successful
+        assert set_parameter(bench, name, INVALID[name][1]).successful
     assert bench.change_state('configure')
 
 
-def error_told(bench):
+def error_status(bench):
     """Waits for an error in /diagnostics and returns its status."""
     return bench.wait(
         lambda: [
@@ -511,7 +515,7 @@ def error_told(bench):
     )[0]
 
 
-def test_autostart_goes_to_active_and_without_it_the_node_waits(bench):
+def test_without_autostart_the_node_waits_for_transitions(bench):
     bench.start(autostart=False)
     assert bench.get_state() == 'unconfigured'
     assert bench.change_state('configure')
@@ -520,15 +524,15 @@ def test_autostart_goes_to_active_and_without_it_the_node_waits(bench):
     assert bench.get_state() == 'active'
 
 
-def test_autostart_that_is_set_while_unconfigured_goes_to_active_and_later_it_is_refused(bench):
+def test_setting_autostart_while_unconfigured_activates_the_node(bench):
     bench.start(autostart=False)
     assert set_parameter(bench, 'autostart', True).successful
     bench.wait_active()
     result = set_parameter(bench, 'autostart', False)
-    assert 'autostart cannot change while active' in result.reason
+    assert 'autostart cannot change in state active' in result.reason
 
 
-def test_autostart_of_a_node_that_somebody_configured_already_does_not_end_it(bench):
+def test_autostart_of_a_configured_node_has_no_effect(bench):
     bench.start(autostart=False)
     assert bench.change_state('configure')
     bench.executors[-1][0].create_task(bench.node._autostart)
@@ -538,7 +542,7 @@ def test_autostart_of_a_node_that_somebody_configured_already_does_not_end_it(be
 
 @pytest.fixture
 def slow_load(bench):
-    """The event that a node with `load=slow_load.load` waits for while it loads."""
+    """A loader that waits for an event."""
     go = threading.Event()
 
     def load(_):
@@ -549,44 +553,44 @@ def slow_load(bench):
     go.set()
 
 
-def test_everything_else_is_answered_while_the_weights_are_loaded(bench, slow_load):
+def test_services_are_answered_while_the_weights_are_loaded(bench, slow_load):
     bench.start(load=slow_load.load, weights='w.safetensors')
     values = bench.diagnosed('state', 'configuring')
-    assert values['loading'].startswith('weights w.safetensors for device auto, ')
+    assert values['loading'].startswith('weights w.safetensors for device auto for ')
     assert bench.get_state() == 'configuring'
     assert set_parameter(bench, 'threshold', 0.6).successful
-    assert 'while configuring' in set_parameter(bench, 'device', 'cpu').reason
+    assert 'in state configuring' in set_parameter(bench, 'device', 'cpu').reason
     for label, number in (('cleanup', 0), ('configure', 0), ('', 5), ('transition_success', 0)):
         assert not bench.change_state(label, number)
     reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
-    assert 'while configuring' in reply.message
+    assert 'in state configuring' in reply.message
     slow_load.go.set()
     bench.wait_active()
     assert 'loading' not in bench.diagnosed('state', 'active')
 
 
-def test_what_is_loaded_is_logged_at_once_and_that_it_still_is_after_a_while(
+def test_loading_is_logged_at_its_start_and_repeatedly_while_it_takes(
     bench, slow_load, capfd, monkeypatch
 ):
     monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_LOG_INTERVAL', 0.2)
     bench.start(load=slow_load.load, weights='w.safetensors')
-    told = []
+    lines = []
 
-    def reminded():
-        told.extend(line for line in capfd.readouterr().err.splitlines() if 'w.safe' in line)
-        return len(told) > 2
+    def logged():
+        lines.extend(line for line in capfd.readouterr().err.splitlines() if 'w.safe' in line)
+        return len(lines) > 2
 
-    bench.wait(reminded, 'two reminders')
-    assert 'loading weights w.safetensors for device auto' in told[0]
-    assert 'still' not in told[0]
-    assert all('still loading weights w.safetensors' in line for line in told[1:])
+    bench.wait(logged, 'two further lines')
+    assert 'loading weights w.safetensors for device auto' in lines[0]
+    assert 'still' not in lines[0]
+    assert all('still loading weights w.safetensors' in line for line in lines[1:])
 
 
 def test_weights_that_never_finish_loading_fail_configure(bench, slow_load, monkeypatch):
     monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_LOG_INTERVAL', 0.1)
     monkeypatch.setattr('rock_seg_ros.node.seg_node.LOAD_TIMEOUT', 0.2)
     bench.start(load=slow_load.load, weights='w.onnx')
-    assert 'loading weights w.onnx for device auto took over 0 s' in error_told(bench).message
+    assert 'loading weights w.onnx for device auto took over 0 s' in error_status(bench).message
     assert bench.get_state() == 'unconfigured'
     slow_load.go.set()
     assert bench.change_state('configure')
@@ -595,7 +599,7 @@ def test_weights_that_never_finish_loading_fail_configure(bench, slow_load, monk
 @pytest.mark.parametrize(
     ('label', 'number'), [('configure', 0), ('', 3), ('', 250), ('nonsense', 0), ('cleanup', 0)]
 )
-def test_a_transition_that_is_not_possible_is_answered_and_does_not_end_the_node(
+def test_a_transition_that_is_not_allowed_is_answered_and_does_not_end_the_node(
     bench, label, number
 ):
     bench.start()
@@ -604,12 +608,12 @@ def test_a_transition_that_is_not_possible_is_answered_and_does_not_end_the_node
     assert bench.get_state() == 'active'
 
 
-def test_deactivate_pauses_without_unloading_and_the_whole_circle_can_be_gone_again(bench, scene):
+def test_deactivate_keeps_the_network_and_all_transitions_can_be_repeated(bench, scene):
     loads = []
     bench.start(load=lambda _: loads.append(1) or bench.segmenter)
     watch_mask(bench)
     assert bench.change_state('deactivate')
-    bench.wait(lambda: not bench.publisher.get_subscription_count(), 'the subscription to go')
+    bench.wait(lambda: not bench.publisher.get_subscription_count(), 'the end of the subscription')
     assert bench.change_state('activate')
     watch_mask(bench)
     bench.send(scene)
@@ -625,17 +629,17 @@ def test_deactivate_pauses_without_unloading_and_the_whole_circle_can_be_gone_ag
     masks(bench, 2)
 
 
-def test_deactivate_waits_for_the_image_in_work_and_counts_the_one_that_waits(bench, scene):
+def test_deactivate_waits_for_the_current_image_and_counts_the_waiting_one_as_dropped(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene, stamp=1)
-    bench.wait(lambda: bench.segmenter.images, 'the image to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'processing of the image')
     bench.send(scene, stamp=2)
     bench.diagnosed('frames in', '2')
     answer = bench.ask_for_state('deactivate')
     bench.wait(lambda: bench.node._cameras[0].subscription is None, 'deactivate to begin')
-    assert bench.get_state() == 'deactivating', 'it is answered meanwhile'
+    assert bench.get_state() == 'deactivating', 'services are answered meanwhile'
     assert not bench.change_state('cleanup')
     assert not answer.done()
     bench.segmenter.go.set()
@@ -644,12 +648,12 @@ def test_deactivate_waits_for_the_image_in_work_and_counts_the_one_that_waits(be
     assert (values['frames out'], values['frames dropped']) == ('1', '1')
 
 
-def test_the_end_of_the_node_does_not_wait_for_an_image_that_takes_long_and_counts_it(bench, scene):
+def test_destroying_the_node_does_not_wait_for_a_slow_image_and_counts_it_as_dropped(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.segmenter.go.clear()
     bench.send(scene)
-    bench.wait(lambda: bench.segmenter.images, 'the image to be in work')
+    bench.wait(lambda: bench.segmenter.images, 'processing of the image')
     worker, statistics = bench.node._worker, bench.node._cameras[0].statistics
     executor, thread = bench.executors[-1]
     executor.shutdown()
@@ -664,32 +668,34 @@ def test_the_end_of_the_node_does_not_wait_for_an_image_that_takes_long_and_coun
     assert (values['frames in'], values['frames dropped']) == ('1', '1')
 
 
-def test_a_worker_that_died_is_told_and_started_again_and_its_image_is_counted(bench, scene, capfd):
+def test_a_worker_that_died_is_logged_and_restarted_and_its_image_counts_as_failed(
+    bench, scene, capfd
+):
     bench.start()
     watch_mask(bench)
     process = bench.node._processor.process
-    deaths = [SystemExit('out of luck')]
+    errors = [SystemExit('test error')]
 
     def die_once(*arguments):
-        if deaths:
-            raise deaths.pop()
+        if errors:
+            raise errors.pop()
         process(*arguments)
 
     bench.node._processor.process = die_once
     bench.send(scene)
     values = bench.diagnosed('worker restarts', '1')
     assert (values['frames in'], values['frames failed']) == ('1', '1')
-    assert 'the worker died and is started again: out of luck' in capfd.readouterr().err
+    assert 'the worker thread died, restarting it: test error' in capfd.readouterr().err
     bench.send(scene)
     masks(bench, 1)
 
 
-def test_diagnostics_go_on_where_simulated_time_has_not_begun(bench):
+def test_diagnostics_are_published_before_simulated_time_begins(bench):
     bench.start(use_sim_time=True)
     bench.diagnosed('state', 'active')
 
 
-def test_a_stamp_before_the_epoch_is_a_stamp_like_any_other(bench, scene):
+def test_an_image_with_a_negative_stamp_is_processed(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.send(scene, stamp=-5)
@@ -697,7 +703,7 @@ def test_a_stamp_before_the_epoch_is_a_stamp_like_any_other(bench, scene):
     assert bench.diagnosed('frames out', '1')['frames failed'] == '0'
 
 
-def test_compressed_transport_listens_beside_the_remapped_image_topic(bench, scene):
+def test_the_compressed_transport_uses_the_remapped_image_topic(bench, scene):
     bench.start('-r', 'image:=/camera/image_raw', image_transport='compressed')
     bench.publisher = bench.tester.create_publisher(
         CompressedImage, '/camera/image_raw/compressed', 1
@@ -709,10 +715,10 @@ def test_compressed_transport_listens_beside_the_remapped_image_topic(bench, sce
     mask = pixels(masks(bench, 1)[0])[..., 0]
     assert np.array_equal(mask > 0, scene[..., 0] > 127)
     bench.send(CompressedImage(format='jpeg', data=b'\xff\xd8 no image'))
-    bench.diagnosed('refused: not decodable', '1')
+    bench.diagnosed('rejected: not decodable', '1')
 
 
-def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, scene, capfd):
+def test_reload_weights_replaces_the_network_and_keeps_it_after_an_error(bench, scene, capfd):
     fresh = type(bench.segmenter)()
     answers = [bench.segmenter, ValueError('w.safetensors: no such file'), fresh]
 
@@ -742,7 +748,7 @@ def test_reload_weights_swaps_and_on_failure_the_running_network_stays(bench, sc
 
 @pytest.fixture
 def slow_reload(bench):
-    """A node whose second load waits for the event that this gives, and the loads so far."""
+    """Starts a node whose second load waits for an event; yields the event and the loads."""
     go, loads = threading.Event(), []
 
     def load(parameters):
@@ -757,21 +763,21 @@ def slow_reload(bench):
     go.set()
 
 
-def test_images_are_worked_on_while_weights_are_loaded_beside(bench, scene, slow_reload):
+def test_images_are_processed_while_weights_are_reloaded(bench, scene, slow_reload):
     go, loads = slow_reload
     answer = bench.ask(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     bench.wait(lambda: len(loads) == 2, 'the second load')
     bench.send(scene)
     masks(bench, 1)
     again = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
-    assert (again.success, again.message) == (False, 'weights are being loaded already')
+    assert (again.success, again.message) == (False, 'weights are already being loaded')
     assert not answer.done()
     go.set()
     assert bench.wait(lambda: answer.done() and answer.result(), 'the answer').success
     assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
 
 
-def test_weights_that_were_loaded_for_a_node_that_is_cleaned_up_are_not_taken(bench, slow_reload):
+def test_reloaded_weights_are_discarded_if_the_node_was_cleaned_up_meanwhile(bench, slow_reload):
     go, loads = slow_reload
     answer = bench.ask(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     bench.wait(lambda: len(loads) == 2, 'the second load')
@@ -784,7 +790,7 @@ def test_weights_that_were_loaded_for_a_node_that_is_cleaned_up_are_not_taken(be
     assert bench.node._segmenter is None
 
 
-def test_the_node_answers_while_the_rock_abundance_is_worked_out(bench, scene, monkeypatch):
+def test_services_are_answered_while_rock_abundance_is_computed(bench, scene, monkeypatch):
     bench.start()
     watch_mask(bench)
     bench.send(scene)
@@ -803,31 +809,31 @@ def test_the_node_answers_while_the_rock_abundance_is_worked_out(bench, scene, m
     assert json.loads(reply.message) == {'rocks': 2}
 
 
-def test_the_network_is_warm_for_the_images_to_come_before_it_takes_them(bench, scene):
+def test_the_network_is_warmed_up_before_it_processes_images(bench, scene):
     seen = []
     bench.start(load=lambda _: seen.append(len(bench.segmenter.images)) or bench.segmenter)
     watch_mask(bench)
-    assert bench.segmenter.warmed == [(480, 640, 1)]
+    assert bench.segmenter.warmed_up == [(480, 640, 1)]
     bench.send(scene)
     masks(bench, 1)
     assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
-    assert bench.segmenter.warmed[1:] == [(48, 64, 1)]
+    assert bench.segmenter.warmed_up[1:] == [(48, 64, 1)]
     bench.send(scene[:40])
     masks(bench, 2)
     for label in ('deactivate', 'cleanup', 'configure', 'cleanup', 'configure'):
         assert bench.change_state(label)
-    assert bench.segmenter.warmed[2:] == [(40, 64, 1)] * 2
+    assert bench.segmenter.warmed_up[2:] == [(40, 64, 1)] * 2
     assert seen == [0, 1, 2, 2]
 
 
-def test_reload_weights_while_unconfigured_says_so(bench):
+def test_reload_weights_is_rejected_while_unconfigured(bench):
     bench.start(autostart=False)
     reply = bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request())
     assert not reply.success
     assert 'unconfigured' in reply.message
 
 
-def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, scene):
+def test_diagnostics_have_state_device_precision_weights_and_latencies(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.send(scene, stamp=int(time.time()) - 10)
@@ -845,16 +851,16 @@ def test_diagnostics_tell_state_device_precision_weights_and_latencies(bench, sc
     assert 9 < float(values['image age s']) < 70
 
 
-def test_an_image_whose_stamp_is_not_of_this_clock_has_no_age_in_seconds(bench, scene):
+def test_the_age_of_an_image_with_a_stamp_of_another_clock_is_not_known(bench, scene):
     bench.start()
     watch_mask(bench)
     bench.send(scene, stamp=1_391_040_000)
     masks(bench, 1)
     values = bench.diagnosed('frames out', '1')
-    assert values['image age s'] == 'not known, stamps are not of this clock'
+    assert values['image age s'] == 'not known, the stamps are of another clock'
 
 
-def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
+def test_publishers_are_reliable_and_polygons_have_a_depth_of_twice_max_rocks(bench):
     bench.start()
     bench.wait_active()
     for output in bench.outputs:
@@ -864,7 +870,7 @@ def test_publishers_are_reliable_and_polygons_hold_twice_the_most_rocks(bench):
         assert qos.depth >= (2000 if output.topic == '~/polygons' else 5)
 
 
-def test_qos_of_every_topic_can_be_overridden_from_outside(bench, scene):
+def test_the_qos_of_topics_can_be_overridden(bench, scene):
     bench.start(
         '-p', 'qos_overrides./image.subscription.reliability:=reliable',
         '-p', 'qos_overrides./rock_seg/mask.publisher.depth:=2',
@@ -876,7 +882,7 @@ def test_qos_of_every_topic_can_be_overridden_from_outside(bench, scene):
     masks(bench, 1)
 
 
-def test_the_image_subscription_is_best_effort_of_depth_1(bench):
+def test_the_image_subscription_is_best_effort_with_depth_1(bench):
     bench.start()
     bench.wait_active()
     qos = bench.node._cameras[0].subscription.qos_profile
@@ -884,17 +890,17 @@ def test_the_image_subscription_is_best_effort_of_depth_1(bench):
 
 
 @pytest.mark.parametrize('when', ['configure', 'activate'])
-def test_a_qos_override_that_is_none_fails_the_transition_with_its_reason(bench, when):
+def test_an_invalid_qos_override_fails_the_transition_with_a_reason(bench, when):
     topic = {'configure': '/rock_seg/mask.publisher', 'activate': '/image.subscription'}[when]
     bench.start('-p', f'qos_overrides.{topic}.reliability:=perhaps', autostart=False)
     assert bench.change_state('configure') == (when == 'activate')
     if when == 'activate':
         assert not bench.change_state('activate')
     assert bench.get_state() == ('inactive' if when == 'activate' else 'unconfigured')
-    assert error_told(bench).message.startswith(f'cannot be {when}')
+    assert error_status(bench).message.startswith(f'cannot be {when}')
 
 
-def test_images_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
+def test_images_that_dds_loses_in_a_burst_are_counted_as_dropped(bench):
     bench.start()
     watch_mask(bench)
     small = np.zeros((8, 8, 3), np.uint8)
@@ -914,13 +920,13 @@ def test_images_that_dds_lost_in_a_burst_are_counted_as_dropped(bench):
         return counts.get('in', 0) > 201 and counts
 
     bench.sent_last = 0
-    counts = bench.wait(settled, 'a image after the burst to be counted')
+    counts = bench.wait(settled, 'an image after the burst to be counted')
     assert counts['in'] <= 201 + bench.sent_last
     assert counts['dropped'] >= 100
 
 
-def silence_told(bench, monkeypatch):
-    """Shortens the wait for the first warning and returns it."""
+def reception_warning(bench, monkeypatch):
+    """Shortens the timeout without images, and returns the warning."""
     monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 0.5)
 
     def warned():
@@ -930,12 +936,12 @@ def silence_told(bench, monkeypatch):
     return bench.wait(warned, 'a warning in /diagnostics')[-1]
 
 
-def test_a_topic_that_nobody_publishes_is_told(bench, monkeypatch):
-    bench.start('-r', 'image:=/nobody/here')
-    assert silence_told(bench, monkeypatch) == 'no images: nobody publishes /nobody/here'
+def test_a_topic_without_publisher_is_reported(bench, monkeypatch):
+    bench.start('-r', 'image:=/no/publisher')
+    assert reception_warning(bench, monkeypatch) == 'no images: /no/publisher has no publisher'
 
 
-def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
+def test_a_topic_with_the_other_transport_is_reported(bench, monkeypatch):
     context = rclpy.Context()  # one participant cannot have two types on one topic
     rclpy.init(context=context, domain_id=bench.domain)
     camera = rclpy.create_node('camera', context=context)
@@ -945,19 +951,19 @@ def test_a_topic_of_the_other_transport_is_told(bench, monkeypatch):
         bench.wait(
             lambda: bench.node.get_publishers_info_by_topic('/camera/compressed'), 'the publisher'
         )
-        told = silence_told(bench, monkeypatch)
+        warning = reception_warning(bench, monkeypatch)
     finally:
         camera.destroy_node()
         rclpy.shutdown(context=context)
-    assert 'is sensor_msgs/msg/CompressedImage' in told
-    assert 'image_transport raw wants sensor_msgs/msg/Image' in told
+    assert 'has the type sensor_msgs/msg/CompressedImage' in warning
+    assert 'image_transport raw needs sensor_msgs/msg/Image' in warning
 
 
 RAW, COMPRESSED_SUFFIX = '/cam/image', '/cam/image/compressed'
 
 
 @pytest.mark.parametrize(
-    ('given', 'transport', 'kind', 'there', 'advice'),
+    ('given', 'transport', 'kind', 'published', 'advice'),
     [
         (RAW, 'raw', CompressedImage, COMPRESSED_SUFFIX, 'image_transport:=compressed'),
         (RAW, 'compressed', Image, RAW, 'image_transport:=raw'),
@@ -971,37 +977,41 @@ RAW, COMPRESSED_SUFFIX = '/cam/image', '/cam/image/compressed'
         ),
     ],
 )
-def test_where_only_the_other_transport_is_published_its_topic_and_argument_are_told(
-    bench, monkeypatch, given, transport, kind, there, advice
+def test_if_only_the_other_transport_is_published_its_topic_and_argument_are_reported(
+    bench, monkeypatch, given, transport, kind, published, advice
 ):
     context = rclpy.Context()  # one participant cannot have two types on one topic
     rclpy.init(context=context, domain_id=bench.domain)
     camera = rclpy.create_node('camera', context=context)
     try:
-        camera.create_publisher(kind, there, 1)
+        camera.create_publisher(kind, published, 1)
         bench.start('-r', f'image:={given}', image_transport=transport)
-        bench.wait(lambda: bench.node.get_publishers_info_by_topic(there), 'the publisher')
-        told = silence_told(bench, monkeypatch)
+        bench.wait(lambda: bench.node.get_publishers_info_by_topic(published), 'the publisher')
+        warning = reception_warning(bench, monkeypatch)
     finally:
         camera.destroy_node()
         rclpy.shutdown(context=context)
-    assert told.startswith('no images: ')
-    assert told.endswith(f'; {there} is there, give {advice}')
+    assert warning.startswith('no images: ')
+    assert warning.endswith(f'; {published} is published, use {advice}')
 
 
-def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, scene):
+def test_a_publisher_whose_images_do_not_arrive_is_reported_until_they_do(
+    bench, monkeypatch, scene
+):
     bench.start()
     watch_mask(bench)
-    assert 'qos_overrides./image.subscription.reliability' in silence_told(bench, monkeypatch)
+    assert 'qos_overrides./image.subscription.reliability' in reception_warning(bench, monkeypatch)
     monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 60.0)
     bench.send(scene)
     masks(bench, 1)
     bench.diagnosed('frames out', '1')
-    bench.wait(lambda: bench.received['/diagnostics'][-1].status[0].level == b'\x00', 'all well')
+    bench.wait(
+        lambda: bench.received['/diagnostics'][-1].status[0].level == b'\x00', 'the status OK'
+    )
 
 
 @pytest.mark.parametrize(
-    ('parameters', 'last_sizes', 'warmed'),
+    ('parameters', 'last_sizes', 'expected'),
     [
         (Parameters(), [()], [(480, 640, 1)]),
         (Parameters(input_width=320, input_height=240), [()], [(240, 320, 1)]),
@@ -1014,16 +1024,16 @@ def test_a_publisher_that_is_not_heard_is_told_until_it_is(bench, monkeypatch, s
         ),
     ],
 )
-def test_the_network_is_warmed_for_the_last_image_of_each_camera_else_for_the_usual_size(
-    parameters, last_sizes, warmed
+def test_the_network_is_warmed_up_for_the_last_image_size_of_each_camera_or_the_default(
+    parameters, last_sizes, expected
 ):
     network = Mock()
-    warm(network, parameters, last_sizes)
-    assert [call.args for call in network.warm.call_args_list] == warmed
+    warm_up(network, parameters, last_sizes)
+    assert [call.args for call in network.warm_up.call_args_list] == expected
     assert not network.segment.called
 
 
-def test_every_parameter_of_the_network_reaches_it(monkeypatch):
+def test_every_network_parameter_is_passed_to_the_segmenter(monkeypatch):
     made = Mock()
     monkeypatch.setattr('rock_seg_ros.node.seg_node.Segmenter', made)
     monkeypatch.setattr('rock_seg_ros.node.seg_node.load_weights', lambda path, *_: path)
@@ -1033,25 +1043,25 @@ def test_every_parameter_of_the_network_reaches_it(monkeypatch):
             input_width=64, input_height=32, preset='fast', tile=512, tile_overlap=100,
         )
     )  # fmt: skip
-    asked = inspect.signature(Segmenter).bind(*made.call_args.args, **made.call_args.kwargs)
-    assert asked.arguments == {
+    passed = inspect.signature(Segmenter).bind(*made.call_args.args, **made.call_args.kwargs)
+    assert passed.arguments == {
         'weights': 'w', 'device': 'cpu', 'precision': 'int8', 'backend': 'openvino',
         'output_stride': 8, 'input_size': (64, 32), 'preset': 'fast', 'tile': 512,
         'tile_overlap': 100,
     }  # fmt: skip
 
 
-def test_the_network_catches_up_when_nothing_waits_and_its_failure_costs_nothing(bench, scene):
+def test_pending_graphs_are_captured_when_no_image_waits_and_an_error_has_no_effect(bench, scene):
     bench.start()
     watch_mask(bench)
-    caught = []
+    captures = []
 
     def capture_pending():
-        caught.append(len(bench.segmenter.images))
+        captures.append(len(bench.segmenter.images))
         raise MemoryError('too little memory')
 
     bench.segmenter.capture_pending = capture_pending
     for count in (1, 2):
         bench.send(scene)
         masks(bench, count)
-    bench.wait(lambda: caught == [1, 2], 'the network to catch up')
+    bench.wait(lambda: captures == [1, 2], 'the captures')

@@ -17,7 +17,7 @@ SMALL = np.full((24, 32, 3), 200, np.uint8)
 
 
 class Rig:
-    """A node with a front and a rear camera, whose masks are listened to."""
+    """A node with a front and a rear camera, and a subscriber to their masks."""
 
     def __init__(self, bench):
         self.bench = bench
@@ -46,13 +46,13 @@ class Rig:
         return message
 
     def hold(self, image=SMALL):
-        """Has the network work on an image of the front camera until it is let go."""
+        """Blocks the network with an image of the front camera until `go` is set."""
         self.bench.segmenter.go.clear()
         self.send(FRONT, image)
-        self.bench.wait(lambda: self.bench.segmenter.images, 'the first image to be in work')
+        self.bench.wait(lambda: self.bench.segmenter.images, 'processing of the first image')
 
     def waits(self, *topics):
-        """Waits until an image of each of these cameras lies in the mailbox."""
+        """Waits until the mailbox holds an image of each of these cameras."""
         items = self.bench.node._worker.mailbox._items
         numbers = {(FRONT, REAR).index(topic) for topic in topics}
         self.bench.wait(lambda: set(items) == numbers, 'the images to wait')
@@ -62,7 +62,7 @@ class Rig:
         return self.bench.wait(lambda: len(got) >= count and got, f'{count} masks of {name}')
 
     def statuses(self, happened, what):
-        """Waits for a report of both cameras in which this happened; returns values by camera."""
+        """Waits for diagnostics that satisfy a condition; returns the values by camera."""
 
         def latest():
             for report in self.bench.received['/diagnostics'][-1:]:
@@ -82,7 +82,7 @@ def rig(bench):
     return Rig(bench)
 
 
-def test_each_camera_has_outputs_of_its_own_with_its_own_headers_and_sizes(bench, rig, scene):
+def test_each_camera_has_its_own_outputs_with_its_headers_and_sizes(bench, rig, scene):
     rig.start()
     sent = {'front': rig.send(FRONT, scene, 7), 'rear': rig.send(REAR, SMALL, 9)}
     for name, message in sent.items():
@@ -96,7 +96,7 @@ def test_each_camera_has_outputs_of_its_own_with_its_own_headers_and_sizes(bench
     assert '/image' not in {s.topic_name for s in bench.node.subscriptions}
 
 
-def test_images_of_one_size_that_wait_together_are_one_batch(bench, rig):
+def test_waiting_images_of_one_size_are_one_batch(bench, rig):
     rig.start()
     rig.hold()
     rig.send(FRONT, SMALL, 2)
@@ -108,11 +108,11 @@ def test_images_of_one_size_that_wait_together_are_one_batch(bench, rig):
     assert bench.segmenter.batches == [1, 2]
 
 
-def test_new_weights_are_warmed_for_as_many_images_of_one_size_as_there_are_cameras(
+def test_new_weights_are_warmed_up_for_batches_of_as_many_images_as_cameras_have_one_size(
     bench, rig, scene
 ):
     rig.start()
-    assert bench.segmenter.warmed == [(480, 640, 2)]
+    assert bench.segmenter.warmed_up == [(480, 640, 2)]
     rig.send(FRONT, SMALL)
     rig.send(REAR, SMALL)
     rig.masks('front')
@@ -121,15 +121,17 @@ def test_new_weights_are_warmed_for_as_many_images_of_one_size_as_there_are_came
     rig.send(REAR, scene)
     rig.masks('rear', 2)
     assert bench.call(Trigger, '/rock_seg/reload_weights', Trigger.Request()).success
-    assert bench.segmenter.warmed[1:] == [(24, 32, 2), (24, 32, 1), (48, 64, 1)]
+    assert bench.segmenter.warmed_up[1:] == [(24, 32, 2), (24, 32, 1), (48, 64, 1)]
 
 
-def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench, rig, monkeypatch):
+def test_the_masks_of_all_cameras_are_published_before_any_camera_waits_for_depth(
+    bench, rig, monkeypatch
+):
     order, publish = [], Output.publish
 
-    def noted(output, *of):
+    def record(output, *arguments):
         order.append(output.topic)
-        publish(output, *of)
+        publish(output, *arguments)
 
     rig.start()
     for name, camera in zip(('front', 'rear'), bench.node._cameras, strict=True):
@@ -137,7 +139,7 @@ def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench
         bench.wait(
             lambda camera=camera: camera.outputs[-1].has_subscribers, 'the rocks to be matched'
         )
-    monkeypatch.setattr(Output, 'publish', noted)
+    monkeypatch.setattr(Output, 'publish', record)
     rig.hold()
     rig.send(FRONT, SMALL, 2)
     rig.send(REAR, SMALL, 3)
@@ -148,7 +150,7 @@ def test_masks_of_all_cameras_go_out_before_one_of_them_may_wait_for_depth(bench
     assert order[-4:] == ['~/mask', '~/mask', '~/rocks', '~/rocks']
 
 
-def test_a_camera_that_is_seldom_heard_is_next_after_one_that_always_sends(bench, rig, scene):
+def test_an_infrequent_camera_is_processed_before_a_frequent_one(bench, rig, scene):
     rig.start()
     rig.hold()
     rig.send(REAR, scene, 3)
@@ -162,7 +164,7 @@ def test_a_camera_that_is_seldom_heard_is_next_after_one_that_always_sends(bench
     assert bench.segmenter.images[1].shape == scene.shape
 
 
-def test_a_bad_image_costs_its_own_camera_only(bench, rig):
+def test_an_invalid_image_does_not_affect_the_other_camera(bench, rig):
     rig.start()
     rig.hold()
     bad = to_message(SMALL, 'rgb8', Image().header)
@@ -172,11 +174,11 @@ def test_a_bad_image_costs_its_own_camera_only(bench, rig):
     rig.waits(FRONT, REAR)
     bench.segmenter.go.set()
     rig.masks('rear')
-    values = rig.statuses(lambda v: v['front']['frames refused'] == '1', 'the refusal')
-    assert (values['rear']['frames refused'], values['rear']['frames out']) == ('0', '1')
+    values = rig.statuses(lambda v: v['front']['frames rejected'] == '1', 'the rejected image')
+    assert (values['rear']['frames rejected'], values['rear']['frames out']) == ('0', '1')
 
 
-def test_images_that_do_not_go_together_are_tried_one_by_one(bench, rig):
+def test_the_images_of_a_batch_that_failed_are_processed_one_by_one(bench, rig):
     rig.start()
     rig.hold()
     rig.send(FRONT, SMALL, 2)
@@ -189,7 +191,7 @@ def test_images_that_do_not_go_together_are_tried_one_by_one(bench, rig):
     assert bench.segmenter.batches == [1, 2, 1, 1]
 
 
-def test_each_camera_counts_its_own_images_and_has_a_status_of_its_own(bench, rig):
+def test_each_camera_has_its_own_counters_and_status(bench, rig):
     rig.start()
     for stamp in (1, 2, 3):
         rig.send(FRONT, SMALL, stamp)
@@ -202,21 +204,21 @@ def test_each_camera_counts_its_own_images_and_has_a_status_of_its_own(bench, ri
     assert values['rear']['state'] == 'active'
 
 
-def test_a_camera_that_is_not_heard_is_told_in_its_own_status(bench, monkeypatch):
-    bench.start(image_topics=[FRONT, '/nobody/here'])
+def test_a_camera_without_images_has_a_warning_in_its_status(bench, monkeypatch):
+    bench.start(image_topics=[FRONT, '/no/publisher'])
     monkeypatch.setattr('rock_seg_ros.node.camera.IMAGE_TIMEOUT', 0.0)
 
     def silent():
         for report in bench.received['/diagnostics']:
             messages = [status.message for status in report.status]
-            if 'no images: nobody publishes /nobody/here' in messages:
+            if 'no images: /no/publisher has no publisher' in messages:
                 return messages
         return None
 
     assert len(bench.wait(silent, 'the warning')) == 2
 
 
-def test_max_rate_holds_for_each_camera(bench, rig):
+def test_max_rate_applies_to_each_camera(bench, rig):
     rig.start(max_rate=1.0)
     rig.send(FRONT, SMALL, 1)
     rig.masks('front')
@@ -229,18 +231,18 @@ def test_max_rate_holds_for_each_camera(bench, rig):
     assert bench.segmenter.starts[2] - first >= 0.95
 
 
-def test_each_camera_may_have_an_ignore_mask_of_its_own(bench, rig, tmp_path):
-    keep = np.zeros((24, 32), np.uint8)
-    keep[:, :8] = 255
-    cv2.imwrite(str(tmp_path / 'front.png'), keep)
-    cv2.imwrite(str(tmp_path / 'rear.png'), 255 - keep)
+def test_each_camera_may_have_its_own_ignore_mask(bench, rig, tmp_path):
+    valid_mask = np.zeros((24, 32), np.uint8)
+    valid_mask[:, :8] = 255
+    cv2.imwrite(str(tmp_path / 'front.png'), valid_mask)
+    cv2.imwrite(str(tmp_path / 'rear.png'), 255 - valid_mask)
     rig.start(ignore_mask=str(tmp_path / '{camera}.png'))
     for topic, name, pixels in ((FRONT, 'front', 24 * 8), (REAR, 'rear', 24 * 24)):
         rig.send(topic, SMALL)
         assert np.frombuffer(rig.masks(name)[0].data, np.uint8).sum() == 255 * pixels
 
 
-def test_compressed_transport_holds_for_each_camera(bench, rig):
+def test_the_compressed_transport_applies_to_each_camera(bench, rig):
     rig.start(kind=CompressedImage, suffix='/compressed', image_transport='compressed')
     for topic, name in ((FRONT, 'front'), (REAR, 'rear')):
         message = CompressedImage(format='png')
@@ -249,7 +251,7 @@ def test_compressed_transport_holds_for_each_camera(bench, rig):
         assert rig.masks(name)[0].header == message.header
 
 
-def test_cameras_of_the_same_name_keep_the_node_unconfigured_with_one_line(bench, capfd):
+def test_cameras_of_the_same_name_are_a_configuration_error_of_one_line(bench, capfd):
     bench.start('-r', 'a/image:=/x/image', image_topics=['a/image', '/x/image'], autostart=False)
     assert not bench.change_state('configure')
     assert bench.get_state() == 'unconfigured'
@@ -257,14 +259,14 @@ def test_cameras_of_the_same_name_keep_the_node_unconfigured_with_one_line(bench
     assert 'image_topics /x/image and /x/image would both be camera' in line
 
 
-def test_a_topic_that_stands_for_none_keeps_the_node_unconfigured_and_is_named(bench, capfd):
+def test_an_invalid_topic_is_a_configuration_error_that_names_it(bench, capfd):
     bench.start(image_topics=[FRONT, '/rear//image'], autostart=False)
     assert not bench.change_state('configure')
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
     assert "image_topics has '/rear//image': topic name must not contain repeated '/'" in line
 
 
-def test_a_failure_in_the_middle_of_configure_leaves_no_topics_behind(bench):
+def test_a_failed_configure_leaves_no_publishers(bench):
     override = 'qos_overrides./rock_seg/rear/mask.publisher.reliability:=perhaps'
     bench.start('-p', override, image_topics=[FRONT, REAR], autostart=False)
     before = {publisher.topic_name for publisher in bench.node.publishers}
@@ -273,31 +275,31 @@ def test_a_failure_in_the_middle_of_configure_leaves_no_topics_behind(bench):
     assert {publisher.topic_name for publisher in bench.node.publishers} == before
 
 
-def test_counts_of_a_camera_outlive_its_being_configured_anew(bench, rig):
+def test_the_counters_of_a_camera_continue_after_a_reconfiguration(bench, rig):
     rig.start()
     rig.send(REAR, SMALL)
     rig.masks('rear')
     for label in ('deactivate', 'cleanup', 'configure', 'activate'):
         assert bench.change_state(label)
-    rig.statuses(lambda v: v['rear']['frames out'] == '1', 'the count of before')
+    rig.statuses(lambda v: v['rear']['frames out'] == '1', 'the earlier count')
 
 
-def test_cameras_are_warmed_for_together_where_their_last_images_were_of_one_size(
+def test_the_network_is_warmed_up_for_a_batch_of_cameras_whose_last_images_had_one_size(
     bench, rig, scene
 ):
     rig.start()
-    assert bench.segmenter.warmed == [(480, 640, 2)]
+    assert bench.segmenter.warmed_up == [(480, 640, 2)]
     rig.send(FRONT, SMALL)
     rig.masks('front')
     reload = Trigger, '/rock_seg/reload_weights', Trigger.Request()
     assert bench.call(*reload).success
-    assert bench.segmenter.warmed[1:] == [(24, 32, 1), (480, 640, 1)], 'rear was not seen yet'
+    assert bench.segmenter.warmed_up[1:] == [(24, 32, 1), (480, 640, 1)], 'rear had no image yet'
     rig.send(REAR, scene)
     rig.masks('rear')
     assert bench.call(*reload).success
-    assert bench.segmenter.warmed[3:] == [(24, 32, 1), (48, 64, 1)]
+    assert bench.segmenter.warmed_up[3:] == [(24, 32, 1), (48, 64, 1)]
     rig.send(REAR, SMALL)
     rig.masks('rear', 2)
     for label in ('deactivate', 'cleanup', 'configure'):
         assert bench.change_state(label)
-    assert bench.segmenter.warmed[5:] == [(24, 32, 2)]
+    assert bench.segmenter.warmed_up[5:] == [(24, 32, 2)]

@@ -53,7 +53,7 @@ class BrightSegmenter:
     precision = 'fp32'
     backend = 'torch'
 
-    def warm(self, height: int, width: int, batch: int = 1) -> None:
+    def warm_up(self, height: int, width: int, batch: int = 1) -> None:
         """Does nothing: there is no network to warm up."""
 
     def segment(self, image, threshold=None):

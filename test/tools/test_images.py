@@ -69,7 +69,7 @@ def test_a_failure_on_one_image_names_it(find_rocks, images, tmp_path, capsys, s
     status = find_rocks(images, tmp_path / 'small.png', '--ignore-mask', tmp_path / 'keep.png')
     assert status == 1
     error = capsys.readouterr().err
-    assert f'{tmp_path / "small.png"}: the ignore mask is 64×48, the image 8×8' in error
+    assert f'{tmp_path / "small.png"}: the ignore mask is 64×48, the image is 8×8' in error
     assert (tmp_path / 'out/a.json').exists()
 
 

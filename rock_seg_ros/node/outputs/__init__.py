@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node publishes: one class an output. Only what somebody subscribes to is built."""
+"""The outputs of the node, one class per topic. Only outputs with a subscriber are computed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.outputs.shapes import Markers, Polygons, Target
 from rock_seg_ros.node.outputs.vision import Detections, vision_msgs
 
-# In the order of publishing: what tells of pixels only goes first, and does not wait for depth; the
-# rocks go out last and close the image.
+# In the order of publication. Outputs that need no rocks come first, because they do not wait for
+# depth. `~/rocks` comes last and completes the image.
 OUTPUTS: tuple[type[Output], ...] = (
     Mask,
     ClassIds,

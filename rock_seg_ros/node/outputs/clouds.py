@@ -82,7 +82,7 @@ class Rocks(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """Metres are NaN where they are not known."""
+        """Values in metres are NaN if they are not known."""
         values = [
             (
                 *(*p.position, *r.centroid, *r.box[2:], r.area, p.diameter, r.score),
@@ -90,7 +90,7 @@ class Rocks(Output):
             )
             for r, p in zip(analysis.rocks, analysis.places, strict=True)
         ]
-        points = np.zeros(len(values), ROCK_POINT)  # what lies between the fields, too
+        points = np.zeros(len(values), ROCK_POINT)  # zeros also in the padding between fields
         points[:] = values
         if analysis.target is not None:
             points['target'][analysis.target] = 1
@@ -99,11 +99,11 @@ class Rocks(Output):
 
 
 def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> PointCloud2:
-    """Makes a PointCloud2 of N structured points with one copy.
+    """Returns a PointCloud2 of structured points; the data is copied once.
 
     Args:
-        points: N, of a structured dtype of float32, uint32 and uint8 fields.
-        header: Put into the message as it is.
+        points: N points of a structured dtype with float32, uint32 and uint8 fields.
+        header: Header of the message.
         dense: Whether no value is NaN.
     """
     message = PointCloud2(header=header, height=1, width=len(points), is_dense=dense)
@@ -116,7 +116,7 @@ def to_cloud(points: np.ndarray[Any, Any], header: Header, dense: bool) -> Point
 
 @cache
 def _point_fields(kind: Any) -> list[PointField]:
-    """Returns the description of a structured dtype; messages share it, nobody changes it."""
+    """Returns the fields of a structured dtype. The list is shared: do not modify it."""
     return [
         PointField(
             name=name,

@@ -66,7 +66,7 @@ class Instances(Output):
 
 
 class Overlay(Output):
-    """The image with rocks tinted, outlined and numbered."""
+    """The image in which the rocks are tinted, outlined and numbered."""
 
     topic = '~/overlay'
     message_type = Image
@@ -85,11 +85,12 @@ class OverlayCompressed(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """JPEG, in the quality that `jpeg_quality` sets."""
+        """JPEG with the quality `jpeg_quality`."""
         bgr = cv2.cvtColor(analysis.overlay, cv2.COLOR_RGB2BGR)
-        done, coded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality])
-        if not done:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality]
+        success, encoded = cv2.imencode('.jpg', bgr, quality)
+        if not success:
             raise ValueError(f'JPEG cannot hold {bgr.shape[1]}×{bgr.shape[0]} pixels')
         message = CompressedImage(header=analysis.header, format='rgb8; jpeg compressed bgr8')
-        fill(message, coded)
+        fill(message, encoded)
         return [message]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all outputs have in common."""
+"""The base class of the outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from rock_seg_ros.perception.analysis import Analysis
 
 
 class Output(ABC):
-    """A topic of the node's own, reliable and volatile.
+    """A topic that the node publishes per image, reliable and volatile.
 
     Attributes:
-        topic: Its name.
-        message_type: Of its messages.
-        depth: Of its history.
-        needs_geometry: Whether it tells metres.
-        needs_rocks: Whether it tells of rocks; what tells of pixels only waits for no depth.
+        topic: Name of the topic.
+        message_type: Type of its messages.
+        depth: Depth of its history (QoS).
+        needs_geometry: Whether the messages contain metres.
+        needs_rocks: Whether the messages contain rocks. The others are published before the node
+            waits for depth.
     """
 
     topic: ClassVar[str]
@@ -33,38 +34,38 @@ class Output(ABC):
     needs_rocks: ClassVar[bool] = True
 
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
-        """Creates the publisher, whose QoS parameters may override.
+        """Creates the publisher, whose QoS can be overridden by parameters.
 
         Args:
-            node: That it belongs to.
-            camera: Comes into the topic's name, `~/CAMERA/mask`; '' for none.
+            node: The node.
+            camera: Name of the camera, which becomes part of the topic, `~/CAMERA/mask`; '' = none.
         """
         self._publisher = node.create_lifecycle_publisher(
             self.message_type,
             self.topic.replace('~', f'~/{camera}' if camera else '~'),
             QoSProfile(depth=self.depth, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            # What they would warn of the subscriber warns of, too; and the executor asks each of
-            # them before it takes an image.
+            # Each default callback costs time in the executor before every image, and the
+            # subscriber logs the same warnings.
             event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self._node = node
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether somebody subscribes."""
+        """Whether the topic has a subscriber."""
         return self._publisher.get_subscription_count() > 0
 
     def publish(self, analysis: Analysis, parameters: Parameters) -> None:
-        """Builds what the image gives and sends it."""
+        """Publishes the messages of an image."""
         for message in self.messages(analysis, parameters):
             self._publisher.publish(message)
 
     @classmethod
     @abstractmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """Builds the messages of an image."""
+        """Returns the messages of an image."""
 
     def destroy(self) -> None:
-        """Takes the topic away."""
+        """Destroys the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)

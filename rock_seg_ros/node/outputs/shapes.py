@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that are shapes: polygons, markers and the point of the target."""
+"""Outputs with polygons and points: polygons, markers and the target."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.location import Place, outlines
 from rock_seg_ros.perception.instances.rocks import Rock
 
-# Diameters at the ends of the markers' colours.
+# Diameters of the smallest and the largest rock on the colour scale of the markers.
 METRES = (0.05, 3.2)
 PIXELS = (8.0, 512.0)
-LINE_WIDTH = 0.003  # of the distance
-TEXT_HEIGHT = 0.03
-ID_MASK = 0x7FFFFFFF  # a marker's id is an int32
+LINE_WIDTH = 0.003  # as a share of the distance
+TEXT_HEIGHT = 0.03  # as a share of the distance
+ID_MASK = 0x7FFFFFFF  # the id of a marker is an int32
 
 
 class Polygons(Output):
@@ -67,8 +67,9 @@ class Markers(Output):
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
         """DELETEALL, then a closed LINE_STRIP and a text per rock, coloured by size.
 
-        They are at the depth of the rock, or where that is not known on the plane z = 1, where
-        RViz's Camera display draws them over the image. Without camera_info there are none.
+        They are at the depth of the rock. If that is not known, they are on the plane z = 1, where
+        the Camera display of RViz draws them over the image. Without camera_info, only DELETEALL is
+        published.
         """
         message = MarkerArray(markers=[Marker(header=analysis.header, action=Marker.DELETEALL)])
         if analysis.view is None:
@@ -92,7 +93,7 @@ class Target(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """Nothing is published where no rock is suited. In `~/rocks` its `target` is 1."""
+        """Not published if no rock is suited. The field `target` of the rock in `~/rocks` is 1."""
         if analysis.target is None:
             return []
         x, y, z = analysis.places[analysis.target].position
@@ -102,7 +103,7 @@ class Target(Output):
 def _marker(
     analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: ColorRGBA
 ) -> Marker:
-    """Returns a rock's outline."""
+    """Returns the marker of a rock's outline."""
     marker = Marker(header=analysis.header, ns='outlines', id=rock.id & ID_MASK, color=colour)
     marker.type = Marker.LINE_STRIP
     marker.pose.orientation.w = 1.0
@@ -113,7 +114,7 @@ def _marker(
 
 
 def _label(analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: ColorRGBA) -> Marker:
-    """Returns a rock's id, written on it."""
+    """Returns the marker of a rock's id."""
     label = Marker(header=analysis.header, ns='ids', id=rock.id & ID_MASK, color=colour)
     label.type = Marker.TEXT_VIEW_FACING
     label.text = str(rock.id)
@@ -125,7 +126,7 @@ def _label(analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: C
 
 
 def _colour(rock: Rock, place: Place) -> ColorRGBA:
-    """Returns blue for small rocks to red for large ones."""
+    """Returns the colour for a rock's size, from blue (small) to red (large)."""
     size, (low, high) = place.diameter, METRES
     if not size > 0:
         size, (low, high) = 2 * (rock.area / np.pi) ** 0.5, PIXELS
@@ -135,6 +136,6 @@ def _colour(rock: Rock, place: Place) -> ColorRGBA:
 
 @cache
 def _palette() -> list[ColorRGBA]:
-    """Returns 256 colours; messages share them, nobody changes them."""
+    """Returns 256 colours. The messages are shared: do not modify them."""
     ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO).reshape(-1, 3)
     return [ColorRGBA(r=r, g=g, b=b, a=1.0) for b, g, r in (ramp / 255).tolist()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs of types in vision_msgs, where it is installed."""
+"""Outputs with message types of vision_msgs, if it is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Detections(Output):
 
     @classmethod
     def messages(cls, analysis: Analysis, parameters: Parameters) -> list[Any]:
-        """The class ids are those of `~/label_info`."""
+        """One detection per rock. The class ids are those of `~/label_info`."""
         message = vision_msgs.Detection2DArray(header=analysis.header)
         for rock in analysis.rocks:
             x, y, width, height = rock.box
@@ -46,14 +46,19 @@ class Detections(Output):
 
 
 def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any:
-    """Publishes the class names, latched, where vision_msgs is installed.
+    """Publishes the class names, transient local, if vision_msgs is installed.
+
+    Args:
+        node: The node.
+        card: The metadata of the weights.
+        threshold: Probability from which a pixel is rock, 0 to 1.
 
     Returns:
-        The publisher, to be kept and destroyed; None without vision_msgs.
+        The publisher, which must be kept, and destroyed later; None without vision_msgs.
     """
     if vision_msgs is None:
         return None
-    latched = QoSProfile(
+    qos = QoSProfile(
         depth=1,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
@@ -61,7 +66,7 @@ def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any
     publisher = node.create_publisher(
         vision_msgs.LabelInfo,
         '~/label_info',
-        latched,
+        qos,
         qos_overriding_options=QoSOverridingOptions.with_default_policies(),
     )
     message = vision_msgs.LabelInfo(threshold=threshold)

@@ -116,7 +116,7 @@ class CudaPipeline:
 
         return [Classified(own.numpy(), confidence_of(i)) for i, own in enumerate(ids)]
 
-    def warm(self, batch: int, height: int, width: int) -> None:
+    def warm_up(self, batch: int, height: int, width: int) -> None:
         """Captures the graph of a shape, and says so where the device is too small for it.
 
         Raises:
@@ -146,12 +146,12 @@ class CudaPipeline:
             RuntimeError: A capture failed for another reason than too little memory.
         """
         while self._met:
-            self.warm(*next(iter(self._met)))
+            self.warm_up(*next(iter(self._met)))
 
     def _capture_often_met(self, shape: Shape) -> None:
         if self._capture_after and self._met[shape] >= self._capture_after:
             try:
-                self.warm(*shape)
+                self.warm_up(*shape)
             except RuntimeError as error:
                 _say_no_graph(shape, error)
 

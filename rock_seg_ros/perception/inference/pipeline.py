@@ -53,7 +53,7 @@ class Pipeline(Protocol):
     def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
         """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
 
-    def warm(self, batch: int, height: int, width: int) -> None:
+    def warm_up(self, batch: int, height: int, width: int) -> None:
         """Makes everything ready that the first such images would otherwise wait for."""
 
     def capture_pending(self) -> None:
@@ -73,7 +73,7 @@ class PlainPipeline:
         scores = self._scorer.scores(self._prepare(images))
         return [postprocess(one, self._scorer.card, threshold) for one in scores]
 
-    def warm(self, batch: int, height: int, width: int) -> None:
+    def warm_up(self, batch: int, height: int, width: int) -> None:
         """Runs the network once."""
         self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.card.threshold)
 

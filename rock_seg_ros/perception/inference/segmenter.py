@@ -275,7 +275,7 @@ class Segmenter:
             for _, own in sorted(found.items())
         ]
 
-    def warm(self, height: int, width: int, most: int = 1) -> None:
+    def warm_up(self, height: int, width: int, most: int = 1) -> None:
         """Makes everything ready that the first images of a size would otherwise wait for.
 
         Args:
@@ -304,7 +304,7 @@ class Segmenter:
             self.segment(image)
             return
         with torch.inference_mode():
-            self._pipeline.warm(batch, *image.shape[:2])
+            self._pipeline.warm_up(batch, *image.shape[:2])
 
     def capture_pending(self) -> None:
         """Makes ready what images of a size that was not warmed would gain from.

@@ -122,7 +122,7 @@ class BagImageReader:
         if self._sources.depth is None:
             return None
         if data is None:
-            raise UnusableInput('depth: of another time')
+            raise UnusableInput('depth: none at the time of the image')
         message = _read(data, self._sources.depth.type, 'depth')
         return read_registered(message, header, shape, self._sources.registered)
 

@@ -118,7 +118,7 @@ class Preset:
         run = partial(self._segmenter._runner.scores, self._prepare([image]))
         if self._segmenter.device.type != 'cuda':
             return run
-        self._segmenter.warm(*image.shape[:2])
+        self._segmenter.warm_up(*image.shape[:2])
         return _captured(run)
 
     def network(self, prepared: Callable[[], Any]) -> Any:

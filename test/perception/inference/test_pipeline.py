@@ -127,7 +127,7 @@ def test_captures_of_two_networks_never_overlap(
         uncaptured, '_warmed_and_captured', lambda _: alone.append(CAPTURING.locked())
     )
     searched = torch.backends.cudnn.benchmark
-    uncaptured.warm(1, 32, 40)
+    uncaptured.warm_up(1, 32, 40)
     assert alone == [True]
     assert not CAPTURING.locked()
     assert torch.backends.cudnn.benchmark == searched
@@ -150,9 +150,9 @@ def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
     monkeypatch.setattr(uncaptured, '_capture', fail)
     before = uncaptured._pool
     with pytest.warns(UserWarning, match='no CUDA graph for 1×40×32.*: CUDA out of memory'):
-        uncaptured.warm(1, 32, 40)
+        uncaptured.warm_up(1, 32, 40)
     assert uncaptured._pool == (0, 1) != before  # what failed may have left the other half taken
-    uncaptured.warm(1, 32, 40)
+    uncaptured.warm_up(1, 32, 40)
     with torch.inference_mode():
         ids, _, finite = uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
     assert (tuple(ids.shape), finite.tolist()) == ((1, 32, 40), [True])
@@ -165,7 +165,7 @@ def test_a_capture_that_fails_costs_no_other_graph(
 ) -> None:
     monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
     for width in range(1, MAX_GRAPHS + 1):
-        uncaptured.warm(1, 32, width)
+        uncaptured.warm_up(1, 32, width)
     kept = list(uncaptured._graphs)
 
     def fail(shape: tuple[int, int, int]) -> None:
@@ -173,10 +173,10 @@ def test_a_capture_that_fails_costs_no_other_graph(
 
     monkeypatch.setattr(uncaptured, '_capture', fail)
     with pytest.warns(UserWarning, match='no CUDA graph'):
-        uncaptured.warm(1, 32, 100)
+        uncaptured.warm_up(1, 32, 100)
     assert list(uncaptured._graphs) == kept
     monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
-    uncaptured.warm(1, 32, 101)
+    uncaptured.warm_up(1, 32, 101)
     assert list(uncaptured._graphs) == [*kept[1:], (1, 32, 101)]
 
 
@@ -255,7 +255,7 @@ def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
     scorer, images = scorer_on('cuda', weights_file, 'fp16'), pair(small_image)
     with torch.inference_mode():
         pipeline, plain = CudaPipeline(scorer), PlainPipeline(scorer)
-        pipeline.warm(2, *small_image.shape[:2])
+        pipeline.warm_up(2, *small_image.shape[:2])
         for threshold in (0.0, 0.5, 1.0, 0.5):
             for ours, theirs in zip(
                 pipeline.run(images, threshold), plain.run(images, threshold), strict=True
@@ -271,7 +271,7 @@ def test_a_result_outlives_the_next_image(
 ) -> None:
     with torch.inference_mode():
         pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
-        pipeline.warm(1, *small_image.shape[:2])
+        pipeline.warm_up(1, *small_image.shape[:2])
         (first,) = pipeline.run([small_image], 0.5)
         before = first.class_ids.copy()
         pipeline.run([255 - small_image], 0.5)
@@ -294,5 +294,5 @@ def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
         (captured,) = pipeline.run([small_image], 0.5)
         assert (eager.class_ids == captured.class_ids).mean() > 0.99
         for width in range(64, 64 + 8 * MAX_GRAPHS, 8):
-            pipeline.warm(1, 64, width)
+            pipeline.warm_up(1, 64, width)
         assert len(pipeline._graphs) == MAX_GRAPHS

@@ -327,7 +327,7 @@ def test_warming_runs_the_network_for_as_many_together_as_may_come(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded()
-    segmenter.warm(60, 80, most=3)
+    segmenter.warm_up(60, 80, max_batch=3)
     segmenter.capture_pending()
     assert segmenter._runner.seen == [  # type: ignore[attr-defined]
         (1, 3, 60, 80),
@@ -340,7 +340,7 @@ def test_warming_for_images_larger_than_a_tile_runs_their_tiles_once(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded(tile=128, tile_overlap=8)
-    segmenter.warm(128, 200, most=3)
+    segmenter.warm_up(128, 200, max_batch=3)
     runner: Recorder = segmenter._runner  # type: ignore[assignment]
     assert (runner.seen, len(runner.seen_in_part)) == ([], 2)
 
@@ -439,5 +439,5 @@ def test_an_image_that_is_too_large_to_warm_for_is_told_and_smaller_ones_may_com
     with monkeypatch.context() as patched:
         patched.setattr(segmenter._runner, 'scores', fail)
         with pytest.warns(UserWarning, match='1×80×60 is too large for cpu: CUDA out of memory'):
-            segmenter.warm(60, 80, most=2)
+            segmenter.warm_up(60, 80, max_batch=2)
     segmenter.segment(np.zeros((60, 80, 3), np.uint8))

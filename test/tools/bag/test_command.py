@@ -391,8 +391,8 @@ def test_a_known_camera_height_gives_metres_without_depth(find_rocks, write_bag,
             'without depth or camera_info: camera_info: the focal lengths must be above 0',
         ),
         (depth(1, metres=np.nan), '1 images with results\n'),
-        (raw(np.ones((24, 32), np.float32), 1, '32FC1'), 'depth: of another size'),
-        (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: of another time'),
+        (raw(np.ones((24, 32), np.float32), 1, '32FC1'), 'depth: size differs'),
+        (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: none at the time of the image'),
     ],
 )
 def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
@@ -500,8 +500,8 @@ def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
     )
     assert find_rocks(source) == 0
     assert told(capsys) == [
-        'rock_seg bag: depth: /camera/depth is not used: of another size (32×24, the images are'
-        ' 64×48; it must be registered to them)'
+        'rock_seg bag: depth: /camera/depth is ignored: size differs (32×24, the images are'
+        ' 64×48; depth must be registered to them)'
     ]
 
 
