@@ -28,10 +28,10 @@ def test_all_waiting_items_are_taken_together_without_waiting_for_more():
     mailbox = Mailbox(3)
     mailbox.put(0, 'front')
     assert mailbox.wait(no_interval) == ['front']
-    mailbox.put(1, 'remaining')
+    mailbox.put(1, 'side')
     mailbox.put(2, 'rear')
     mailbox.put(0, 'front again')
-    assert sorted(mailbox.wait(no_interval)) == ['front again', 'left', 'rear']
+    assert sorted(mailbox.wait(no_interval)) == ['front again', 'rear', 'side']
 
 
 def test_only_items_of_one_group_are_taken_together():
