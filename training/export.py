@@ -28,7 +28,6 @@ from rock_seg_ros.perception.inference.weights_file import (
     atomic_write,
     load_weights,
     save_weights,
-    atomic_write,
 )
 from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples

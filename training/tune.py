@@ -23,7 +23,7 @@ from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
-from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, atomic_write
+from rock_seg_ros.perception.inference.weights_file import WeightsError, atomic_write, load_weights
 from training.cases import Case, available_cases, measure
 from training.datasets import DataError
 from training.evaluation import Perturbation, segment_perturbed

@@ -146,7 +146,9 @@ class Camera:
         )
         self.valid_mask: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
-            self.valid_mask = read_label_image(parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name))
+            self.valid_mask = read_label_image(
+                parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name)
+            )
 
     def advertise(self) -> None:
         """Creates the publishers of the outputs; call `unadvertise` also after an error."""

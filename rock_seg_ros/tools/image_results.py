@@ -18,7 +18,11 @@ from rock_seg_ros.perception.geometry.location import Place
 from rock_seg_ros.perception.geometry.scale import Scale
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
-from rock_seg_ros.perception.image_io.image_files import image_files, unsupported_files, unsupported_reason
+from rock_seg_ros.perception.image_io.image_files import (
+    image_files,
+    unsupported_files,
+    unsupported_reason,
+)
 from rock_seg_ros.perception.instances.rocks import Rock
 from rock_seg_ros.perception.instances.shape import measure_shape
 from rock_seg_ros.perception.writing import atomic_write
@@ -64,7 +68,9 @@ def describe_skipped_files(inputs: Iterable[str]) -> list[str]:
             more = f' and {len(files) - MAX_LISTED_FILES} more' if files[MAX_LISTED_FILES:] else ''
             count = '1 file' if len(files) == 1 else f'{len(files)} files'
             kind = suffix or 'no suffix'
-            lines.append(f'{given}: {count} skipped ({kind}): {names}{more}; {unsupported_reason(suffix)}')
+            lines.append(
+                f'{given}: {count} skipped ({kind}): {names}{more}; {unsupported_reason(suffix)}'
+            )
     return lines
 
 

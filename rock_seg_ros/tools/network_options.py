@@ -213,7 +213,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ),
         arguments.alpha,
         vars(arguments).get('track', Settings.track),
-        valid_mask=None if arguments.ignore_mask is None else read_label_image(arguments.ignore_mask),
+        valid_mask=None
+        if arguments.ignore_mask is None
+        else read_label_image(arguments.ignore_mask),
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rock_seg_ros.perception import writing as module
-from rock_seg_ros.perception.writing import temporary_folder, atomic_write
+from rock_seg_ros.perception.writing import atomic_write, temporary_folder
 
 WRITE_FOR_EVER = """
 import sys, time

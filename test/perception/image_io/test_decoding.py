@@ -157,7 +157,9 @@ def test_a_label_file_is_turned_as_its_exif_data_say(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours[..., 0]).save(tmp_path / 'a.png', exif=exif)
-    np.testing.assert_array_equal(read_label_image(tmp_path / 'a.png'), np.rot90(colours[..., 0], -1))
+    np.testing.assert_array_equal(
+        read_label_image(tmp_path / 'a.png'), np.rot90(colours[..., 0], -1)
+    )
 
 
 def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):

@@ -31,7 +31,6 @@ from rock_seg_ros.perception.inference.weights_file import (
     embedded_name,
     load_weights,
     save_weights,
-    atomic_write,
 )
 
 CARD = Card(output_stride=16, data='noise')
