@@ -53,6 +53,24 @@ def test_each_output_has_a_row_with_its_type() -> None:
         assert re.search(rf'^\| `{output.topic}`<br>\w+/{kind} \|', text, re.MULTILINE)
 
 
+def test_each_key_on_diagnostics_has_a_row() -> None:
+    from rock_seg_ros.node.diagnostics import CameraStatistics
+
+    statistics = CameraStatistics()
+    statistics.rejected('REASON')
+    statistics.failed('REASON')
+    statistics.ignored('REASON')
+    statistics.published({'STAGE': 0.1}, 0.2)
+    source = (ROOT / 'rock_seg_ros' / 'node' / 'seg_node.py').read_text()
+    keys = re.findall(r"^ +values\['([a-z ]+)'\] =", source, re.MULTILINE)
+    assert {'device', 'weights', 'loading'} <= set(keys)
+    keys += [pair.key for pair in statistics.status('', {'state': 'active'}).values]
+    page = (DOCS / 'interfaces.md').read_text()
+    described = page[page.index('## Diagnostics') : page.index('## Parameters')]
+    for key in keys:
+        assert re.sub(r' p(95|99) ms', ' p50 ms', key) in described, key
+
+
 def test_each_service_of_the_node_is_described() -> None:
     source = (ROOT / 'rock_seg_ros/node/seg_node.py').read_text()
     services = re.findall(r"\('(~/\w+)', self\._\w+\)", source)
