@@ -120,7 +120,7 @@ def _rock_record(rock: Rock, place: Place, class_name: str, scale: Scale | None)
         'diameter': round(shape.diameter, 2),
         'long_axis': _rounded(shape.long_axis, 2),
         'short_axis': _rounded(shape.short_axis, 2),
-        'orientation': _rounded(shape.orientation, 1),
+        'orientation': _rounded(round(shape.orientation, 1) % 180, 1),
         'perimeter': round(shape.perimeter, 2),
         'circularity': round(shape.circularity, 4),
         'diameter_mm': _significant(diameter),

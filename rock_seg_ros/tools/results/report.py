@@ -28,7 +28,7 @@ TEMPLATE = Path(__file__).with_name('report.html.jinja')
 MAX_IMAGES = 48  # that are shown
 THUMBNAIL_WIDTH = 320  # px
 MAX_POINTS = 2000  # of a curve
-WIDE = (1.6 * SIZE[0], 1.2 * SIZE[1])
+WIDE = (1.5 * SIZE[0], 1.2 * SIZE[1])
 COLOURS = {'number': GREY, 'area': BLUE, 'volume': ORANGE}
 
 
