@@ -219,6 +219,7 @@ ENTRIES = {
     'rock_seg_ros/node/worker.py': 'Processing of an image fails',
     'rock_seg_ros/node/outputs/': 'Processing of an image fails',
     'rock_seg_ros/node/': 'The node stays unconfigured',
+    'rock_seg_ros/perception/geometry/scale.py': 'An image has no scale',
     'rock_seg_ros/perception/geometry/': 'Metres are NaN',
     'rock_seg_ros/perception/image_io/depth.py': 'Metres are NaN',
     'rock_seg_ros/perception/image_io/': 'Images are rejected',

@@ -31,6 +31,7 @@ from rock_seg_ros.tools.main import UsageError
 SETTINGS = (
     'preset', 'output_stride', 'input_size', 'tile', 'tile_overlap', 'min_area', 'max_rocks',
     'polygon_tolerance', 'split_touching', 'track', 'ignore_mask', 'significant_bits',
+    'mm_per_px', 'scale_tag', 'scale_points',
     'mm_per_px', 'scale_tag', 'scale_points', 'alpha',
 )  # fmt: skip
 

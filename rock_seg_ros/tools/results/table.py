@@ -27,6 +27,12 @@ def _rock(key: str) -> Cell:
     return lambda _, rock: rock[key]
 
 
+def _is_at_border(record: Record, box: list[int]) -> bool:
+    """Whether a rock reaches the border of its image, beyond which it may go on."""
+    x, y, width, height = box
+    return x <= 0 or y <= 0 or x + width >= record['width'] or y + height >= record['height']
+
+
 def _item(key: str, place: int) -> Cell:
     return lambda _, rock: rock[key][place]
 
@@ -44,6 +50,7 @@ COLUMNS: dict[str, tuple[str, Cell]] = {
     'bbox_y_px': ('Int64', _item('bbox', 1)),
     'bbox_width_px': ('Int64', _item('bbox', 2)),
     'bbox_height_px': ('Int64', _item('bbox', 3)),
+    'at_border': ('boolean', lambda record, rock: _is_at_border(record, rock['bbox'])),
     'diameter_px': ('Float64', _rock('diameter')),
     'long_axis_px': ('Float64', _rock('long_axis')),
     'short_axis_px': ('Float64', _rock('short_axis')),
