@@ -112,7 +112,7 @@ def test_a_full_disk_loses_one_export_and_neither_the_others_nor_the_results(
     def full(path, write):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(table, 'write_atomically', full)
+    monkeypatch.setattr(table, 'atomic_write', full)
     file = tmp_path / 'rocks.csv'
     assert find_rocks('--table', file, '--report', tmp_path / 'report.html') == 1
     assert said() == [
