@@ -6,12 +6,14 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
 from rock_seg_ros.tools import video
 from rock_seg_ros.tools.main import main
 from rock_seg_ros.tools.network_options import BITS_HINT
 from rock_seg_ros.tools.video import OverlayVideo, Video, VideoError
+from training.datasets import DatasetConfig, find_samples
 
 TIMES = (0, 1, 2, 5, 6)  # fifths of a second: the camera paused once
 
@@ -240,3 +242,51 @@ def test_the_low_bits_of_a_video_are_scaled_and_said_once(find_rocks, scene, tmp
     assert [len(frame['rocks']) for frame in frames] == [2, 0]
     (line,) = told(capsys)
     assert line == (f'{path}: 16-bit values up to 3680 are scaled as 12 bits; {BITS_HINT}')
+
+
+def test_a_table_of_a_video_has_the_frames_and_their_times(find_rocks, filmed, tmp_path):
+    table = tmp_path / 'rocks.csv'
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--table', table, '--mm-per-px', 2) == 0
+    rows = pd.read_csv(table)
+    assert set(rows['image']) == {'in.mp4'}
+    assert rows['frame'].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert rows['time_s'].tolist()[::2] == [time / 5 for time in TIMES]
+    assert rows['id'].tolist() == [1, 2] * 5, 'tracked'
+    assert rows['diameter_mm'][0] == pytest.approx(31.9, abs=0.1)
+
+
+def test_the_record_of_a_video_names_the_weights_and_the_report_shows_its_frames(
+    find_rocks, filmed, tmp_path
+):
+    report = tmp_path / 'report.html'
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--report', report) == 0
+    made_by = json.loads((tmp_path / 'out.json').read_text())['made_by']
+    assert made_by['weights'] == 'light.safetensors'
+    assert made_by['weights_sha256'] in report.read_text()
+    assert report.read_text().count('data:image/jpeg') == 5
+
+
+def test_the_frames_of_a_video_train_again(find_rocks, filmed, tmp_path):
+    labels, coco = tmp_path / 'labels', tmp_path / 'rocks.json'
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--labelme', labels, '--coco', coco) == 0
+    for path, kind in ((labels, 'labelme'), (coco, 'coco')):
+        samples = find_samples(DatasetConfig(str(path), kind), 'all', ('background', 'rock'))
+        assert [sample.image.name for sample in samples] == [
+            f'in_{number:06d}.jpg' for number in range(5)
+        ]
+        assert [sample.faults for sample in samples] == [()] * 5
+        assert samples[0].read().classes.sum() == 320
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--labelme', labels) == 2
+
+
+def test_frames_without_the_tag_of_the_scale_are_reported_in_one_line(
+    find_rocks, filmed, tmp_path, capsys
+):
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--scale-tag', '4x4_50:30') == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg video' in line]
+    (line,) = (line.rpartition('rock_seg video: ')[2] for line in lines)
+    assert line == (
+        '5 of 5 frames have no scale; the first one:'
+        ' no tag of the family 4x4_50 found; sizes are in px only'
+    )
+    assert (tmp_path / 'out.mp4').exists()
