@@ -285,3 +285,24 @@ def test_an_image_that_fails_in_a_batch_does_not_harm_the_others(
     assert main(['images', str(images), '-o', str(tmp_path / 'out'), '--batch', '2']) == 1
     assert len(told(capsys)) == 1
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
+    image = cv2.resize(cv2.imread(str(SAMPLE)), (640, 480), interpolation=cv2.INTER_AREA)
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'in/000.jpg'), image)
+    for number in range(1, 120):
+        os.link(tmp_path / 'in/000.jpg', tmp_path / f'in/{number:03}.jpg')
+    used = []  # MB of this process, before each image is written
+    write = command.write_results
+
+    def write_results(*given):
+        pages = int(Path('/proc/self/statm').read_text().split()[1])
+        used.append(pages * os.sysconf('SC_PAGE_SIZE') / 1e6)
+        return write(*given)
+
+    monkeypatch.setattr(command, 'write_results', write_results)
+    given = ['--device', 'cpu', '--input-size', '64', '64']
+    assert main(['images', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), *given]) == 0
+    growth = used[-1] - used[39]
+    assert growth < 10, f'{growth:.1f} MB in 80 images of 0.9 MB'

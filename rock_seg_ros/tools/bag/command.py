@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.serialization import serialize_message
 
@@ -36,7 +37,8 @@ from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, whole_first
-from rock_seg_ros.tools.main import FAILED, print_message
+from rock_seg_ros.tools.jobs import add_job_options
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -45,11 +47,19 @@ from rock_seg_ros.tools.network_options import (
     settings_of,
 )
 from rock_seg_ros.tools.progress import progress
+from rock_seg_ros.tools.results.recorder import Recorder
+from rock_seg_ros.tools.resume import add_resume_option
 
 if TYPE_CHECKING:
     from rock_seg_ros.tools.bag.report import Record
 
 NODE = '/rock_seg'
+MADE_BY = 'rock_seg'  # key of the metadata
+# Options of this command that change the results.
+SETTINGS = (
+    'outputs', 'copy', 'image', 'camera_info', 'rectified', 'depth', 'depth_tolerance',
+    'camera_height', 'camera_tilt', 'camera_roll',
+)  # fmt: skip
 DEFAULT_OUTPUTS = ('mask', 'overlay/compressed', 'polygon_points', 'rocks')
 
 
@@ -70,11 +80,14 @@ CHOICES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `rock_seg bag`."""
     node = Parameters()
-    parser.add_argument('input', type=Path, metavar='IN', help=BAG_HELP)
+    parser.add_argument('inputs', nargs='+', type=Path, metavar='IN', help=BAG_HELP)
     parser.add_argument(
         '-o', '--output', type=Path, required=True, metavar='OUT',
-        help='output bag (mcap) with the messages that the node would publish; must not exist',
+        help='output bag (mcap) with the messages that the node would publish; must not exist; of'
+        ' several IN the folder of their output bags, which have their names',
     )  # fmt: skip
+    add_resume_option(parser)
+    add_job_options(parser, 'bag')
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
         help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
@@ -142,7 +155,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Processes every image. Images that fail are reported and counted, and the others go on."""
+    """Processes one bag here, or several ones, or with several workers."""
+    many = len(arguments.inputs) > 1
+    if many and arguments.report:
+        raise UsageError('--report is for one IN; run the command for each bag that needs a report')
+    if many or arguments.resume or arguments.jobs or arguments.ray:
+        from rock_seg_ros.tools.bag.many import run_many
+
+        return run_many(arguments)
+    return process(arguments.inputs[0], arguments, lambda: segmenter_of(arguments))
+
+
+def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmenter]) -> int:
+    """Processes every image. Images that fail are reported and counted, and the others go on.
+
+    Args:
+        path: The bag.
+        arguments: The options of the command.
+        load: Returns the network.
+
+    Returns:
+        The exit status.
+    """
     output: Path = arguments.output
     if output.exists():
         raise BagError(f'{output}: exists; choose another output or delete it')
@@ -151,16 +185,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
-    with Bag(arguments.input) as bag:
+    with Bag(path) as bag:
         sources = find_camera_topics(
             bag, NODE, arguments.image, arguments.camera_info, arguments.depth
         )
         for line in sources.unused:
             print_message('bag', line)
-        segmenter = segmenter_of(arguments)
+        segmenter = load()
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
         with _atomic_bag(output) as writer:
+            writer.add_metadata(MADE_BY, json.dumps(made_by_of(arguments, segmenter)))
             results = Results(writer, outputs, record)
             copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
@@ -177,8 +212,15 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.track,
             segmenter.card,
         )
-        write_report(arguments.report, arguments.input.name, record, about)
+        write_report(arguments.report, path.name, record, about)
     return FAILED if results.refused or damage else 0
+
+
+def made_by_of(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    """Returns version, weights and settings, which the metadata of the output bag keeps."""
+    made_by = Recorder(arguments, segmenter).made_by
+    given = vars(arguments)
+    return {**made_by, 'settings': {**made_by['settings'], **{n: given[n] for n in SETTINGS}}}
 
 
 def _reader(

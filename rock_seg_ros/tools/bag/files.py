@@ -275,6 +275,10 @@ class BagWriter:
             offered_qos_profiles=[topic.qos or RELIABLE],
         )
 
+    def add_metadata(self, key: str, text: str) -> None:
+        """Adds a text to the custom data in metadata.yaml."""
+        self._writer.set_custom_data(key, text)
+
     def write(self, topic: str, stamp: int, data: bytes) -> None:
         """Writes a CDR message to a topic that was added; `stamp` in ns since the epoch."""
         self._writer.write(self._connections[topic], stamp, data)

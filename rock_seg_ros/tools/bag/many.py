@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several bags in one run: each bag is a task, and each worker has one network for all its bags."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from rock_seg_ros.tools.bag import command
+from rock_seg_ros.tools.bag.storage import METADATA, STORAGE, ZSTD, BagError
+from rock_seg_ros.tools.jobs import Outcome, run_tasks
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message, reason
+from rock_seg_ros.tools.progress import progress
+from rock_seg_ros.tools.resume import MadeBy, check_same
+
+_BAG_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
+_LINE = 'rock_seg bag: '  # begins the messages of a bag; other lines are of its progress
+
+
+def run_many(arguments: argparse.Namespace) -> int:
+    """Processes every bag. A bag that fails is reported, and the others are processed."""
+    outputs = _outputs(arguments.inputs, arguments.output)
+    finished, made_by = _finished(outputs, arguments)
+    if finished:
+        print_message('bag', f'{len(finished)} of {len(outputs)} bags are finished already')
+    tasks = [[path] for path in outputs if path not in finished] or [[]]
+    make = partial(BagWorker, arguments, outputs, made_by)
+    failed = 0
+    with progress(total=len(outputs), done=len(finished), unit='bag') as bar:
+        for path, problem, notes, written in run_tasks(make, tasks, arguments):
+            for note in notes:
+                print_message('bag', note if str(path) in note else f'{path}: {note}')
+            if problem:
+                print_message('bag', problem if str(path) in problem else f'{path}: {problem}')
+            failed += not written or bool(problem)
+            bar.update()
+    return FAILED if failed else 0
+
+
+class BagWorker:
+    """Processes bags with a network of its own."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        outputs: Mapping[Path, Path],
+        made_by: MadeBy | None = None,
+    ) -> None:
+        """Loads the network.
+
+        Args:
+            arguments: The options of the command.
+            outputs: Input bag → output bag.
+            made_by: How the bags were made that are kept; None if there are none.
+
+        Raises:
+            ValueError: The weights cannot be used, or the bags that are kept were made with other
+                settings.
+        """
+        self._arguments = arguments
+        self._outputs = outputs
+        self._segmenter = command.segmenter_of(arguments)
+        if made_by is not None:
+            now = command.made_by_of(arguments, self._segmenter)
+            check_same(arguments.output, made_by, now)
+
+    def __call__(self, paths: Sequence[Path]) -> list[Outcome]:
+        """Processes bags; returns one outcome per bag."""
+        return [self._process(path) for path in paths]
+
+    def _process(self, path: Path) -> Outcome:
+        one = argparse.Namespace(**vars(self._arguments))
+        one.output = self._outputs[path]
+        said, told = io.StringIO(), io.StringIO()
+        problem, written = '', True
+        with redirect_stderr(told), redirect_stdout(said):
+            try:
+                if command.process(path, one, lambda: self._segmenter) != 0:
+                    problem = 'some of its images have no results'
+            except _BAG_ERRORS as error:
+                problem, written = reason(error), False
+        lines = [line.removeprefix(_LINE) for line in told.getvalue().splitlines() if _LINE in line]
+        return Outcome(path, problem, (*lines, *said.getvalue().splitlines()), written)
+
+
+def _outputs(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Returns the output of each input: OUT of a single one, else a bag of its name in OUT.
+
+    Raises:
+        UsageError: Two inputs have the same name.
+    """
+    inputs = list(dict.fromkeys(inputs))
+    if len(inputs) == 1:
+        return {inputs[0]: output}
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        place = output / _name(path)
+        for other, taken in found.items():
+            if taken == place:
+                raise UsageError(f'{path}: its results would overwrite those of {other}')
+        found[path] = place
+    return found
+
+
+def _name(path: Path) -> str:
+    """Returns the name of a bag without the suffixes of its storage."""
+    name = path.resolve().name
+    for suffix in (ZSTD, *STORAGE, '.bag'):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _finished(
+    outputs: Mapping[Path, Path], arguments: argparse.Namespace
+) -> tuple[set[Path], MadeBy | None]:
+    """Returns the inputs whose outputs exist, and how those were made.
+
+    Raises:
+        BagError: An output exists and is not to be kept, or is not of `rock_seg bag`.
+        UsageError: The outputs were made with different settings.
+    """
+    finished: set[Path] = set()
+    first: MadeBy | None = None
+    for path, output in outputs.items():
+        if not output.exists():
+            continue
+        made_by = _made_by(output) if arguments.resume else None
+        if made_by is None:
+            raise BagError(f'{output}: exists; choose another output or delete it')
+        first = made_by if first is None else first
+        check_same(arguments.output, first, made_by)
+        finished.add(path)
+    return finished, first
+
+
+def _made_by(bag: Path) -> MadeBy | None:
+    """Returns how `rock_seg bag` made a bag; None if it did not."""
+    try:
+        metadata = yaml.safe_load((bag / METADATA).read_text())
+        return json.loads(metadata['rosbag2_bagfile_information']['custom_data'][command.MADE_BY])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import pytest
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image
+
+from rock_seg_ros.tools.bag import command
+from rock_seg_ros.tools.bag.files import Bag, BagWriter
+from rock_seg_ros.tools.jobs import DIED, Outcome
+from rock_seg_ros.tools.main import main
+
+
+@pytest.fixture
+def bags(tmp_path, scene, make_compressed):
+    """Two bags of two images each, and a file that is no bag."""
+    for name in ('monday', 'tuesday'):
+        with BagWriter(tmp_path / name) as writer:
+            writer.add_topic('/camera/image_raw/compressed', make_compressed.type)
+            for stamp in (1_000_000_000, 2_000_000_000):
+                message = make_compressed.message(scene, stamp)
+                writer.write_message('/camera/image_raw/compressed', stamp, message)
+    (tmp_path / 'broken.mcap').write_bytes(b'no bag')
+    return tmp_path / 'monday', tmp_path / 'tuesday'
+
+
+@pytest.fixture
+def find_rocks(monkeypatch, segmenter, tmp_path):
+    """Runs `rock_seg bag`; results go to `out`. `loaded` counts the networks."""
+    loaded = []
+
+    def load(_):
+        loaded.append(segmenter)
+        return segmenter
+
+    def run(*given):
+        return main(['bag', *map(str, given), '-o', str(tmp_path / 'out')])
+
+    monkeypatch.setattr(command, 'segmenter_of', load)
+    run.loaded = loaded
+    return run
+
+
+def masks(bag):
+    with Bag(bag) as opened:
+        topics = [topic for topic in opened.topics if topic.name == '/rock_seg/mask']
+        found = [deserialize_message(message.data, Image) for message in opened.messages(topics)]
+    return [(image.header.stamp.sec, bytes(image.data)) for image in found]
+
+
+def told(capsys):
+    return capsys.readouterr().err.splitlines()
+
+
+def test_several_bags_get_one_bag_each_with_one_network(find_rocks, bags, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert find_rocks(*bags) == 0
+    assert sorted(path.name for path in out.iterdir()) == ['monday', 'tuesday']
+    assert len(find_rocks.loaded) == 1
+    assert told(capsys) == [
+        f'rock_seg bag: {bag}: {out / bag.name}: 2 images with results' for bag in bags
+    ]
+    results = masks(out / 'monday')
+    assert len(results) == 2
+    shutil.rmtree(out)
+    assert find_rocks(bags[0]) == 0, 'of a single bag, OUT is the new bag'
+    assert masks(out) == results
+
+
+def test_a_bag_that_fails_is_reported_and_the_others_are_processed(
+    find_rocks, bags, tmp_path, capsys
+):
+    assert find_rocks(bags[0], tmp_path / 'broken.mcap', tmp_path / 'none', bags[1]) == 1
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['monday', 'tuesday']
+    lines = told(capsys)
+    assert len([line for line in lines if f'{tmp_path}/broken.mcap: ' in line]) == 1
+    assert len([line for line in lines if f'{tmp_path}/none: ' in line]) == 1
+
+
+def test_bags_that_are_finished_are_not_processed_again(find_rocks, bags, tmp_path, capsys):
+    assert find_rocks(*bags) == 0
+    whole = masks(tmp_path / 'out/tuesday')
+    shutil.rmtree(tmp_path / 'out/tuesday')
+    kept = (tmp_path / 'out/monday/metadata.yaml').stat().st_mtime_ns
+    told(capsys)
+    assert find_rocks(*bags, '--resume') == 0
+    assert told(capsys)[0] == 'rock_seg bag: 1 of 2 bags are finished already'
+    assert (tmp_path / 'out/monday/metadata.yaml').stat().st_mtime_ns == kept
+    assert masks(tmp_path / 'out/tuesday') == whole
+
+
+@pytest.mark.parametrize(
+    ('setting', 'difference'),
+    [
+        (('--threshold', '0.7'), 'threshold 0.5, not 0.7'),
+        (('--camera-height', '1.5'), 'camera_height 0.0, not 1.5'),
+    ],
+)
+def test_bags_of_other_settings_are_not_continued(
+    find_rocks, bags, tmp_path, capsys, setting, difference
+):
+    assert find_rocks(bags[0]) == 0
+    assert find_rocks(bags[0], '--resume', *setting) == 2
+    assert f'{tmp_path}/out: has results that were made with {difference};' in told(capsys)[-1]
+
+
+def test_an_output_that_exists_is_named_before_any_work(find_rocks, bags, tmp_path, capsys):
+    (tmp_path / 'out/tuesday').mkdir(parents=True)
+    for more in ([], ['--resume']):
+        assert find_rocks(*bags, *more) == 1
+        assert told(capsys) == [
+            f'rock_seg bag: {tmp_path}/out/tuesday: exists; choose another output or delete it'
+        ]
+    assert not find_rocks.loaded
+
+
+def test_two_bags_of_one_name_are_refused(find_rocks, bags, tmp_path, capsys):
+    (tmp_path / 'other').mkdir()
+    other = tmp_path / 'other/monday.mcap'
+    shutil.copy(bags[0] / 'monday.mcap', other)
+    assert find_rocks(bags[0], other) == 2
+    assert told(capsys) == [
+        f'rock_seg bag: {other}: its results would overwrite those of {bags[0]}'
+    ]
+
+
+def test_a_report_is_for_one_bag(find_rocks, bags, tmp_path, capsys):
+    assert find_rocks(*bags, '--report', tmp_path / 'report.html') == 2
+    assert '--report is for one IN' in told(capsys)[0]
+
+
+def test_images_that_are_rejected_are_told_with_their_bag(
+    find_rocks, bags, tmp_path, scene, capsys
+):
+    cv2.imwrite(str(tmp_path / 'keep.png'), scene[:8, :8, 0])
+    assert find_rocks(*bags, '--ignore-mask', tmp_path / 'keep.png') == 1
+    lines = told(capsys)
+    assert f'rock_seg bag: {bags[0]}: some of its images have no results' in lines
+    assert any(line.startswith(f'rock_seg bag: {bags[1]}: image 1 (1.000 s): ') for line in lines)
+
+
+def test_a_bag_whose_worker_dies_is_listed(find_rocks, bags, monkeypatch, capsys):
+    monkeypatch.setattr(
+        'rock_seg_ros.tools.bag.many.run_tasks',
+        lambda _, tasks, __: (Outcome(path, DIED) for (path,) in tasks),
+    )
+    assert find_rocks(*bags, '--jobs', '2') == 1
+    assert told(capsys) == [f'rock_seg bag: {bag}: {DIED}' for bag in bags]
