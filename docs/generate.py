@@ -225,6 +225,7 @@ ENTRIES = {
     'rock_seg_ros/perception/image_io/': 'Images are rejected',
     'rock_seg_ros/perception/inference/backends/': DEVICE,
     'rock_seg_ros/perception/inference/presets.py': DEVICE,
+    'rock_seg_ros/perception/inference/segmentation.py': 'Images are rejected',
     'rock_seg_ros/perception/inference/segmenter.py': DEVICE,
     'rock_seg_ros/perception/inference/tiling.py': DEVICE,
     'rock_seg_ros/perception/inference/': 'Weights are rejected',
@@ -236,6 +237,7 @@ ENTRIES = {
 # The same for who says a message, in one file or ('') in any.
 SPEAKERS = {
     ('', 'InvalidImageError'): 'Images are rejected',
+    ('', 'SizeError'): 'Images are rejected',
     ('', 'DeviceError'): DEVICE,
     ('rock_seg_ros/node/seg_node.py', 'reply'): 'A service call is not successful',
     ('rock_seg_ros/node/seg_node.py', 'log'): 'Processing of an image fails',

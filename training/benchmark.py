@@ -22,8 +22,8 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.segmentation import Pixels
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
 from rock_seg_ros.tools.bench.implementations import Run

@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 from tqdm import tqdm
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.pipeline import Pixels
-from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DatasetConfig, Labelled, MissingDataError, Sample, find_samples
 from training.datasets.splits import halve

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
-from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, Labelled, Sample
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows

@@ -25,7 +25,8 @@ from rock_seg_ros.perception.geometry.ground import fit_ground
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.location import Place, locate
 from rock_seg_ros.perception.geometry.view import Plane, View
-from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.overlay import draw_overlay
 from training.matching import MATCH_IOU

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings, draw_instances, find_rocks
 
 SIZES = ('small', 'medium', 'large')

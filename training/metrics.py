@@ -16,7 +16,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryJaccardIndex, BinaryPrecision, BinaryRecall
 from torchmetrics.functional.classification import binary_confusion_matrix
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import IGNORE
 from training.matching import SIZES, count_rocks_by_tile, rock_labels, true_labels

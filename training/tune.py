@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.pipeline import Pixels
 from rock_seg_ros.perception.inference.presets import PRESETS
-from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
+from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, atomic_write, load_weights
 from training.cases import Case, available_cases, measure
 from training.datasets import DataError

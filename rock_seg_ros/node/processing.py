@@ -21,7 +21,8 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.target import TargetRule
-from rock_seg_ros.perception.inference.segmenter import Segmenter, SizeError
+from rock_seg_ros.perception.inference.segmentation import SizeError
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.geometry.location import Place, locate
 from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
 from rock_seg_ros.perception.geometry.view import PosedView, View
-from rock_seg_ros.perception.inference.segmenter import (
+from rock_seg_ros.perception.inference.segmentation import (
     Segmentation,
-    Segmenter,
     apply_ignore_mask,
     check_size,
 )
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.perception.overlay import draw_overlay

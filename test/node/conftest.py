@@ -25,7 +25,7 @@ from rock_seg_ros.node.images import to_message
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.seg_node import SegNode
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 
 PATIENCE = 20.0
 NUMBERS = itertools.count()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception import analysis as module
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation, SizeError
+from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeError
 
 
 class CountingSegmenter:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
 IMAGE = 'sensor_msgs/msg/CompressedImage'

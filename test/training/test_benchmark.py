@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.benchmark import main
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.pipeline import ScoresError
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples
 from training.evaluate import main

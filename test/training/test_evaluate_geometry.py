@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.geometry.location import Place
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.evaluate_geometry import lines, main
 from training.geometry_evaluation import (
     RockErrors,

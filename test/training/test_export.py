@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
-from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
 from training.datasets import DatasetConfig, Sample, find_samples
 from training.evaluation import Result, evaluate

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import BinaryCalibrationError
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.metrics import (
     Counts,
     bootstrap,

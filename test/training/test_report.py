@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.curves import read_curves
 from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples, fingerprint
 from training.evaluate import main

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from rock_seg_ros.perception.inference.card import Card
-from rock_seg_ros.perception.inference.segmenter import Segmentation, Segmenter
+from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.evaluation import Perturbation
 from training.tune import ProbabilityCache, main, write_threshold

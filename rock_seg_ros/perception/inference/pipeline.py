@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images → class ids and confidence, all the way on one device."""
+"""From images to segmentations, on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rock_seg_ros.perception.inference.card import Card
@@ -18,59 +17,59 @@ from rock_seg_ros.perception.inference.classification import (
 )
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.scoring import Scorer
-
-Pixels = NDArray[np.uint8]
+from rock_seg_ros.perception.inference.segmentation import (
+    DeferredSegmentation,
+    Pixels,
+    Segmentation,
+)
 
 
 class ScoresError(ValueError):
-    """Scores that are not finite, of which nothing can be found."""
+    """The scores of the network are not finite."""
 
     def __init__(self) -> None:
-        """Says so, and what helps."""
+        """Creates the error with its message."""
         super().__init__(
             "the network's scores are not finite: the weights are damaged, or need precision 'fp32'"
         )
 
 
-class Classified(NamedTuple):
-    """What is found in one image.
-
-    Attributes:
-        class_ids: H×W uint8.
-        confidence: Gives H×W uint8, 0 to 255; worked out, or fetched from the device, when it is
-            called.
-        rock_confidence: H×W uint8, the same where there is rock, elsewhere 0; None = not at hand.
-    """
-
-    class_ids: Pixels
-    confidence: Callable[[], Pixels]
-    rock_confidence: Pixels | None = None
-
-
 class Pipeline(Protocol):
-    """A way from images to class ids."""
+    """Computes segmentations from images."""
 
-    def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
+    def run(self, images: Sequence[Pixels], threshold: float) -> list[Segmentation]:
+        """Segments images of one size.
+
+        Args:
+            images: H×W×3 uint8 RGB each, any strides.
+            threshold: Probability from which a pixel is rock, 0 to 1.
+
+        Raises:
+            ScoresError: The scores for one of the images are not finite.
+        """
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
-        """Makes everything ready that the first such images would otherwise wait for."""
+        """Prepares for batches of this size, so that the first one is not slower.
+
+        Raises:
+            ScoresError: The scores are not finite.
+        """
 
     def capture_pending(self) -> None:
-        """Makes ready what images of an unannounced size would have gained from."""
+        """Prepares for the image sizes that were processed without a warm-up."""
 
 
 class PlainPipeline:
-    """One step after the other, for any backend."""
+    """Runs one step after the other, with any backend."""
 
     def __init__(self, scorer: Scorer) -> None:
-        """Takes the network in, whose device is where all is done."""
+        """Stores the network; the pipeline runs on its device."""
         self._scorer = scorer
-        self._prepare = Preprocessing(scorer.card, scorer.runner.device)
+        self._preprocess = Preprocessing(scorer.card, scorer.runner.device)
 
-    def run(self, images: Sequence[Pixels], threshold: float) -> list[Classified]:
-        """Classifies the pixels of images of one size, H×W×3 uint8 RGB, any strides."""
-        scores = self._scorer.scores(self._prepare(images))
+    def run(self, images: Sequence[Pixels], threshold: float) -> list[Segmentation]:
+        """Segments images of one size; see `Pipeline`."""
+        scores = self._scorer.scores(self._preprocess(images))
         return [postprocess(one, self._scorer.card, threshold) for one in scores]
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
@@ -78,11 +77,16 @@ class PlainPipeline:
         self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.card.threshold)
 
     def capture_pending(self) -> None:
-        """Has nothing to do: no size is quicker than another."""
+        """Does nothing: the speed does not depend on a preparation."""
 
 
-def postprocess(scores: Tensor, card: Card, threshold: float) -> Classified:
-    """Classifies the pixels of channels×H×W scores on whatever device and fetches the ids.
+def postprocess(scores: Tensor, card: Card, threshold: float) -> Segmentation:
+    """Computes the segmentation of one image from its scores.
+
+    Args:
+        scores: channels×H×W float32 logits on any device.
+        card: The metadata of the weights.
+        threshold: Probability from which a pixel is rock, 0 to 1.
 
     Raises:
         ScoresError: The scores are not finite.
@@ -90,12 +94,27 @@ def postprocess(scores: Tensor, card: Card, threshold: float) -> Classified:
     if not are_finite(scores):
         raise ScoresError
     if scores.device.type == 'cpu':
-        class_ids, sure = classify_on_cpu(scores, card, threshold)
-        return Classified(class_ids, lambda: confidence_on_cpu(scores, card, class_ids), sure)
-    there = classify(scores, card, threshold)
-    return Classified(there[0].cpu().numpy(), lambda: there[1].cpu().numpy())
+        ids, rock_confidence = classify_on_cpu(scores, card, threshold)
+        return DeferredSegmentation(
+            ids,
+            lambda: confidence_on_cpu(scores, card, ids),
+            card.rock_ids,
+            card.rim_id,
+            lambda: rock_confidence,
+        )
+    class_ids, confidence = classify(scores, card, threshold)
+    return DeferredSegmentation(
+        class_ids.cpu().numpy(), lambda: confidence.cpu().numpy(), card.rock_ids, card.rim_id
+    )
 
 
 def are_finite(scores: Tensor) -> Tensor:
-    """Returns for …×channels×H×W scores whether each image's are finite: … bool on their device."""
+    """Returns whether the scores of each image are finite.
+
+    Args:
+        scores: …×channels×H×W float32, on any device.
+
+    Returns:
+        … bool, on the same device.
+    """
     return scores.sum(dim=(-3, -2, -1)).isfinite()  # a sum reads them once and writes nothing

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image → class ids and confidence, on whichever backend."""
+"""The segmenter: a network on a device that segments images of any size."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,9 +19,10 @@ from rock_seg_ros.perception.inference.backends.torch_backend import TorchBacken
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.cuda_pipeline import CudaPipeline
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
-from rock_seg_ros.perception.inference.pipeline import Classified, Pipeline, Pixels, PlainPipeline
+from rock_seg_ros.perception.inference.pipeline import Pipeline, PlainPipeline
 from rock_seg_ros.perception.inference.presets import PRESETS, resolve_preset
 from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeError
 from rock_seg_ros.perception.inference.tiling import Tiling, check_tiling
 from rock_seg_ros.perception.inference.weights_file import Weights, auto_device
 
@@ -34,113 +33,47 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
 }
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 MIN_INPUT_SIDE = 32
-CAPTURE_AFTER = 3  # for folders, videos and bags, where the next image waits anyway
+CAPTURE_AFTER = 3  # used for folders, videos and bags, where the next image always waits
 
 
 class DeviceError(ValueError):
-    """A device that this machine does not have."""
-
-
-class SizeError(ValueError):
-    """An image or mask whose size cannot be worked on."""
-
-
-class Segmentation:
-    """What the network says of an image.
-
-    Attributes:
-        class_ids: H×W uint8, the class of each pixel.
-        rock_ids: The class ids that are rock.
-        rim_id: The class id of the rim between touching rocks; None where the network knows none.
-    """
-
-    def __init__(
-        self,
-        class_ids: NDArray[np.uint8],
-        confidence: Pixels | Callable[[], Pixels],
-        rock_ids: tuple[int, ...],
-        rim_id: int | None = None,
-        rock_confidence: Pixels | Callable[[], Pixels] | None = None,
-    ) -> None:
-        """Takes the parts in.
-
-        Args:
-            class_ids: H×W uint8.
-            confidence: H×W uint8, or what gives it, called at most once.
-            rock_ids: The class ids that are rock.
-            rim_id: The class id of the rim; None = none.
-            rock_confidence: H×W uint8, or what gives it; None = made of the others.
-        """
-        self.class_ids = class_ids
-        self.rock_ids = rock_ids
-        self.rim_id = rim_id
-        self._confidence = confidence
-        self._rock_confidence = rock_confidence
-
-    @cached_property
-    def confidence(self) -> NDArray[np.uint8]:
-        """H×W uint8, 0 to 255, the probability of each pixel's class."""
-        self._confidence = _given(self._confidence)  # lets go what it was made of
-        return self._confidence
-
-    @cached_property
-    def rock_confidence(self) -> NDArray[np.uint8]:
-        """H×W uint8, as the confidence where there is rock, elsewhere 0."""
-        if self._rock_confidence is not None:
-            return _given(self._rock_confidence)
-        return cv2.bitwise_and(self.confidence, self.mask())  # type: ignore[return-value]
-
-    def mask(self) -> NDArray[np.uint8]:
-        """Returns H×W uint8: 255 rock, 0 not."""
-        if not self.rock_ids[1:]:  # several times as fast as a table
-            return class_mask(self.class_ids, self.rock_ids[0])
-        table = np.zeros(256, np.uint8)
-        table[list(self.rock_ids)] = 255
-        return cv2.LUT(self.class_ids, table)  # type: ignore[return-value]
-
-
-def class_mask(class_ids: Pixels, class_id: int) -> Pixels:
-    """Returns H×W uint8, 255 where a class is; several times as fast as NumPy's comparison."""
-    return cv2.inRange(class_ids, class_id, class_id)  # type: ignore[return-value]
-
-
-def _given(pixels: Pixels | Callable[[], Pixels]) -> Pixels:
-    return pixels() if callable(pixels) else pixels
+    """The device is not valid, or this machine does not have it."""
 
 
 def choose_device(
     name: str, weights: Weights | None = None, backend: str = 'auto', precision: str = 'auto'
 ) -> torch.device:
-    """Turns 'auto', 'cpu', 'cuda' or 'cuda:N' into a device that this machine has.
+    """Returns the device of a name: 'auto', 'cpu', 'cuda' or 'cuda:N'.
 
-    Only 'auto' chooses; 'cuda' without CUDA is an error, never a silent fall to the CPU.
+    Only 'auto' selects a device. 'cuda' on a machine without CUDA is an error; there is no silent
+    fallback to the CPU.
 
     Args:
-        name: Of the device.
-        weights: That will run there; 'auto' is the CPU for an ONNX file that cannot run on CUDA.
-        backend: That will run them; 'auto' is the CPU for one that is for the CPU.
-        precision: That they will be run in; 'auto' is the CPU for one that is for the CPU.
+        name: Name of the device.
+        weights: The weights; 'auto' is the CPU for an ONNX file that cannot run on CUDA.
+        backend: The backend; 'auto' is the CPU for a backend that supports only the CPU.
+        precision: The precision; 'auto' is the CPU for a precision that needs the CPU.
 
     Raises:
-        DeviceError: The name is not legal, or there is no such device.
+        DeviceError: The name is not valid, or this machine has no such device.
     """
     if name == 'auto':
         name = auto_device(backend, precision)
         graph = weights is not None and weights.is_onnx
         on_cpu = name == 'cpu' or (graph and not onnx_backend.can_use_cuda())
         return torch.device('cpu' if on_cpu else 'cuda')
-    legal = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
-    if not legal:
+    match = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
+    if not match:
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {name!r}")
     if name != 'cpu':
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(legal[1] or 0) >= count:
+        if int(match[1] or 0) >= count:
             raise DeviceError(f'device is {name!r}, but this machine has {count} CUDA devices')
     return torch.device(name)
 
 
 def choose_backend(name: str, weights: Weights, device: torch.device, precision: str) -> str:
-    """Turns 'auto' into the backend that is quickest here; another name is only checked.
+    """Returns the backend of a name; 'auto' selects the fastest one that is installed.
 
     Raises:
         ValueError: There is no such backend.
@@ -152,16 +85,17 @@ def choose_backend(name: str, weights: Weights, device: torch.device, precision:
     if weights.is_onnx:
         return 'onnx'
     compiled = device.type == 'cpu' and precision in openvino_backend.HINTS
-    here = precision == 'int8' or openvino_backend.is_available()  # else it tells what is missing
-    return 'openvino' if compiled and here else 'torch'
+    # int8 needs OpenVINO; if it is missing, the error of that backend names the package.
+    usable = precision == 'int8' or openvino_backend.is_available()
+    return 'openvino' if compiled and usable else 'torch'
 
 
 class Segmenter:
-    """A network ready to work on images of any size.
+    """A network that is ready to segment images of any size.
 
     Attributes:
-        card: The card of its weights.
-        device: Where it runs.
+        card: The metadata of the weights.
+        device: The device that the network runs on.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'.
         backend: 'torch', 'onnx' or 'openvino'.
     """
@@ -179,27 +113,27 @@ class Segmenter:
         tile_overlap: int = 256,
         capture_after: int = 0,
     ) -> None:
-        """Puts the network onto the device.
+        """Loads the network onto the device.
 
         Args:
-            weights: From `load_weights`.
-            device: 'auto' (CUDA where weights and backend can use it), 'cpu', 'cuda' or 'cuda:N'.
-            precision: 'auto' (the preset's), 'fp32', 'fp16', 'bf16' or 'int8' (on the CPU).
-            backend: 'auto' (what is quickest here), 'torch', 'onnx' or 'openvino'.
-            output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = the preset's.
-            input_size: Width and height in px that the network sees; 0 = the image's own; both 0:
-                enlarged where the card wants it.
-            preset: 'auto' (output stride as trained), 'exact', 'balanced' or 'fast'; an ONNX file
-                has its own precision and stride.
-            tile: A larger image is looked at in tiles of so many px, 0 = never.
-            tile_overlap: Least overlap of neighbouring tiles, px.
-            capture_after: Once so many batches of a size were worked on, the next ones are made
-                quicker at once, which takes a moment; 0 = only by `warm` and `capture_pending`.
+            weights: The weights, from `load_weights`.
+            device: 'auto' (CUDA if weights and backend support it), 'cpu', 'cuda' or 'cuda:N'.
+            precision: 'auto' (that of the preset), 'fp32', 'fp16', 'bf16' or 'int8' (CPU only).
+            backend: 'auto' (the fastest one that is installed), 'torch', 'onnx' or 'openvino'.
+            output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = that of the preset.
+            input_size: Width and height of the network's input, px; 0 = those of the image. If
+                both are 0, small images are enlarged if the metadata requires it.
+            preset: 'auto' (output stride of the training), 'exact', 'balanced' or 'fast'. An ONNX
+                file has its own precision and output stride.
+            tile: Tile size for images that are larger than this, px; 0 = no tiling.
+            tile_overlap: Minimum overlap of neighbouring tiles, px.
+            capture_after: Number of batches of one shape after which its CUDA graph is captured;
+                0 = graphs are captured only by `warm_up` and `capture_pending`.
 
         Raises:
             DeviceError: This machine has no such device.
             WeightsError: The weights do not fit the network or the backend.
-            ValueError: Another argument is not legal.
+            ValueError: Another argument is not valid.
         """
         _check_arguments(precision, output_stride, input_size, preset, tile, tile_overlap)
         where = choose_device(device, weights, backend, precision)
@@ -221,36 +155,36 @@ class Segmenter:
         )
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        """Finds the class of every pixel.
+        """Segments one image.
 
         Args:
             image: H×W×3 uint8 RGB, any strides.
-            threshold: Rock probability, 0 to 1, from which a pixel is rock; None = the card's.
+            threshold: Probability from which a pixel is rock, 0 to 1; None = that of the metadata.
 
         Returns:
-            Class ids and confidence of the image's size.
+            Class ids and confidence in the size of the image.
 
         Raises:
             SizeError: The image has no pixels.
-            ScoresError: What the network gave is not finite.
+            ScoresError: The scores of the network are not finite.
         """
         return self.segment_batch([image], threshold)[0]
 
     def segment_batch(
         self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None
     ) -> list[Segmentation]:
-        """Finds the class of every pixel of several images.
+        """Segments several images. Images of one size are one batch.
 
         Args:
-            images: H×W×3 uint8 RGB each, any strides; those of one size are run together.
-            threshold: Rock probability, 0 to 1, from which a pixel is rock; None = the card's.
+            images: H×W×3 uint8 RGB each, any strides.
+            threshold: Probability from which a pixel is rock, 0 to 1; None = that of the metadata.
 
         Returns:
-            Class ids and confidence of each image, in the images' order.
+            The segmentations, in the order of the images.
 
         Raises:
             SizeError: An image has no pixels.
-            ScoresError: What the network gave for one of them is not finite.
+            ScoresError: The scores for one of the images are not finite.
         """
         threshold = self.card.threshold if threshold is None else threshold
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -259,66 +193,62 @@ class Segmenter:
                 height, width = image.shape[:2]
                 raise SizeError(f'the image is {width}×{height}; both must be at least 1')
             by_shape.setdefault(image.shape, []).append(number)
-        found: dict[int, Classified] = {}
+        found: dict[int, Segmentation] = {}
         with torch.inference_mode():
             for numbers in by_shape.values():
-                alike = self._run([images[number] for number in numbers], threshold)
-                found.update(zip(numbers, alike, strict=True))
-        return [
-            Segmentation(
-                own.class_ids,
-                own.confidence,
-                self.card.rock_ids,
-                self.card.rim_id,
-                own.rock_confidence,
-            )
-            for _, own in sorted(found.items())
-        ]
+                batch = self._run([images[number] for number in numbers], threshold)
+                found.update(zip(numbers, batch, strict=True))
+        return [found[number] for number in range(len(images))]
 
-    def warm_up(self, height: int, width: int, most: int = 1) -> None:
-        """Makes everything ready that the first images of a size would otherwise wait for.
+    def warm_up(self, height: int, width: int, max_batch: int = 1) -> None:
+        """Prepares for images of a size, so that the first ones are not slower.
+
+        It warns if the device has too little memory for the size or the batch.
 
         Args:
-            height: Of the images, px.
-            width: Of the images, px.
-            most: Largest number of images that may be run together; each from 1 on is made ready.
+            height: Height of the images, px.
+            width: Width of the images, px.
+            max_batch: Maximum number of images per batch; each number from 1 is prepared.
 
         Raises:
-            ScoresError: What the network gave is not finite.
+            ScoresError: The scores of the network are not finite.
         """
         image = np.zeros((height, width, 3), np.uint8)
-        if self._tiling and self._tiling.needs_tiling(image):
-            most = 1  # those that are tiled are run one by one
-        for batch in range(1, most + 1):
+        if self._needs_tiling(image):
+            max_batch = 1  # images that need tiles are run one by one
+        for batch in range(1, max_batch + 1):
             try:
-                self._warm(image, batch)
-            except torch.cuda.OutOfMemoryError as error:  # smaller ones may come
+                self._warm_up(image, batch)
+            except torch.cuda.OutOfMemoryError as error:  # smaller images may still fit
                 size = f'{batch}×{width}×{height}'
                 warnings.warn(
                     f'{size} is too large for {self.device}: {first_line(error)}', stacklevel=2
                 )
                 return
 
-    def _warm(self, image: NDArray[np.uint8], batch: int) -> None:
-        if self._tiling and self._tiling.needs_tiling(image):
+    def _warm_up(self, image: NDArray[np.uint8], batch: int) -> None:
+        if self._needs_tiling(image):
             self.segment(image)
             return
         with torch.inference_mode():
             self._pipeline.warm_up(batch, *image.shape[:2])
 
     def capture_pending(self) -> None:
-        """Makes ready what images of a size that was not warmed would gain from.
+        """Captures CUDA graphs for the image sizes that were processed without one.
 
-        Such images are worked on at once, only slower; for moments when none waits.
+        Such images are processed, but slower. Call it when no image is waiting.
         """
         with torch.inference_mode():
             self._pipeline.capture_pending()
 
-    def _run(self, alike: list[NDArray[np.uint8]], threshold: float) -> list[Classified]:
-        """Classifies the pixels of images of one size."""
-        if self._tiling and self._tiling.needs_tiling(alike[0]):
-            return [self._tiling.run(image, threshold) for image in alike]
-        return self._pipeline.run(alike, threshold)
+    def _needs_tiling(self, image: NDArray[np.uint8]) -> bool:
+        return self._tiling is not None and self._tiling.needs_tiling(image)
+
+    def _run(self, images: list[NDArray[np.uint8]], threshold: float) -> list[Segmentation]:
+        """Segments images of one size."""
+        if self._tiling is not None and self._tiling.needs_tiling(images[0]):
+            return [self._tiling.run(image, threshold) for image in images]
+        return self._pipeline.run(images, threshold)
 
 
 def _check_arguments(
@@ -329,12 +259,12 @@ def _check_arguments(
     tile: int,
     tile_overlap: int,
 ) -> None:
-    """Raises ValueError if an argument is not legal, whatever the weights and the machine."""
+    """Raises ValueError if an argument is invalid independently of weights and machine."""
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, not {precision!r}')
     if output_stride not in (0, *OUTPUT_STRIDES):
-        legal = ', '.join(map(str, OUTPUT_STRIDES))
-        raise ValueError(f'output_stride must be one of 0, {legal}, not {output_stride}')
+        valid = ', '.join(map(str, (0, *OUTPUT_STRIDES)))
+        raise ValueError(f'output_stride must be one of {valid}, not {output_stride}')
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {", ".join(PRESETS)}, not {preset!r}')
     if any(side and side < MIN_INPUT_SIDE for side in input_size):
@@ -342,40 +272,5 @@ def _check_arguments(
             f'input width and height must be 0 or at least {MIN_INPUT_SIDE} px, not {input_size}'
         )
     if tile and any(input_size):
-        raise ValueError(f'tile must be 0 where the input size is {input_size}, not {tile}')
+        raise ValueError(f'tile must be 0 with the input size {input_size}, not {tile}')
     check_tiling(tile, tile_overlap)
-
-
-def apply_ignore_mask(segmentation: Segmentation, valid_mask: NDArray[np.uint8]) -> Segmentation:
-    """Makes pixels background that can never be rock, such as the robot's own deck.
-
-    Args:
-        segmentation: Of the image.
-        valid_mask: H×W uint8; where it is 0, rock and rims become background with full confidence.
-
-    Raises:
-        SizeError: The sizes differ.
-    """
-    check_size(valid_mask, segmentation.class_ids.shape)
-    rims = segmentation.class_ids == segmentation.rim_id if segmentation.rim_id else False
-    never = (valid_mask == 0) & ((segmentation.mask() > 0) | rims)
-    background = next(i for i in range(256) if i not in segmentation.rock_ids)
-    return Segmentation(
-        np.where(never, np.uint8(background), segmentation.class_ids),
-        lambda: np.where(never, np.uint8(255), segmentation.confidence),
-        segmentation.rock_ids,
-        segmentation.rim_id,
-        lambda: np.where(never, np.uint8(0), segmentation.rock_confidence),
-    )
-
-
-def check_size(valid_mask: NDArray[np.uint8], size: tuple[int, ...]) -> None:
-    """Raises SizeError if the size of an ignore mask differs from that of the image.
-
-    Args:
-        valid_mask: H×W uint8.
-        size: Height and width of the image, px.
-    """
-    if valid_mask.shape != tuple(size):
-        height, width = valid_mask.shape
-        raise SizeError(f'the ignore mask is {width}×{height}, the image is {size[1]}×{size[0]}')

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image larger than the network should see at once, looked at in overlapping tiles.
+"""Processing of large images in overlapping tiles.
 
-Only what a convolution sees nearby is worked out tile by tile. The ASPP, which looks far and pools
-over the whole image, sees all of it at once, so that the mask is the one of the whole image.
+Only the parts of the network with a small receptive field run tile by tile. The ASPP, which has a
+large receptive field and pools over the whole image, runs once on the features of the whole image,
+so that the mask equals that of the network without tiles.
 """
 
 from __future__ import annotations
@@ -17,35 +18,40 @@ from torch.nn import functional
 
 from rock_seg_ros.perception.inference.backends import PartedBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
-from rock_seg_ros.perception.inference.pipeline import Classified, Pixels, postprocess
+from rock_seg_ros.perception.inference.pipeline import postprocess
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.scoring import Scorer, enlargement, resize
+from rock_seg_ros.perception.inference.segmentation import (
+    DeferredSegmentation,
+    Pixels,
+    Segmentation,
+)
 
-MIN_TILE = 128  # of smaller ones half could be less than a step of the grid
-STRIDES = (4, 8, 16, 32)  # of what the parts of the networks give
+MIN_TILE = 128  # px; half of a smaller tile could be less than one step of the grid
+STRIDES = (4, 8, 16, 32)  # strides of the outputs of the networks' parts
 
 
 class Span(NamedTuple):
-    """Where a tile lies along one side of the image, px.
+    """The range of a tile along one side of the image, px.
 
     Attributes:
-        start: Its first.
-        end: One after its last.
-        first: The first of which it tells; what is before is the neighbour's.
-        last: One after the last of which it tells.
+        start: Start of the tile.
+        end: End of the tile, exclusive.
+        used_start: Start of the part whose result is used; the rest is used from the neighbours.
+        used_end: End of the part whose result is used, exclusive.
     """
 
     start: int
     end: int
-    first: int
-    last: int
+    used_start: int
+    used_end: int
 
 
 Part = Callable[[Span, Span], Tensor]
 
 
 def check_tiling(tile: int, overlap: int) -> None:
-    """Raises ValueError if tiles of `tile` px cannot overlap by `overlap` px; tile 0 is none."""
+    """Raises ValueError if the tile size or the overlap (px) is not valid; tile 0 = no tiling."""
     if tile and tile < MIN_TILE:
         raise ValueError(f'tile must be 0 or at least {MIN_TILE} px, not {tile}')
     if tile and not 0 <= overlap <= tile // 2:
@@ -55,15 +61,15 @@ def check_tiling(tile: int, overlap: int) -> None:
 
 
 class Tiling:
-    """Runs the network's local parts tile by tile, and the one that looks far at once."""
+    """Runs the local parts of the network tile by tile, and the ASPP on the whole image."""
 
     def __init__(self, scorer: Scorer, tile: int, overlap: int) -> None:
-        """Takes the network in.
+        """Stores the network.
 
         Args:
-            scorer: The network, of a backend that runs its parts, without an input size of its own.
-            tile: Largest height and width of the tiles, px.
-            overlap: Least overlap of neighbours, px.
+            scorer: A network without a fixed input size, whose backend runs its parts separately.
+            tile: Maximum height and width of the tiles, px.
+            overlap: Minimum overlap of neighbouring tiles, px.
 
         Raises:
             ValueError: The tiles are too small, or overlap by more than half.
@@ -74,102 +80,127 @@ class Tiling:
         self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile
         self._overlap = overlap
-        self._prepare = Preprocessing(scorer.card, scorer.runner.device)
+        self._preprocess = Preprocessing(scorer.card, scorer.runner.device)
 
     def needs_tiling(self, image: Pixels) -> bool:
         """Returns whether an image is larger than a tile."""
         return max(image.shape[:2]) > self._tile
 
-    def run(self, image: Pixels, threshold: float) -> Classified:
-        """Classifies the pixels of one image, H×W×3 uint8 RGB, any strides."""
+    def run(self, image: Pixels, threshold: float) -> Segmentation:
+        """Segments one image.
+
+        Args:
+            image: H×W×3 uint8 RGB, any strides.
+            threshold: Probability from which a pixel is rock, 0 to 1.
+
+        Raises:
+            ScoresError: The scores are not finite.
+        """
         height, width = image.shape[:2]
         scale = enlargement(height, width, self._card)
-        seen = round(height * scale), round(width * scale)
-        coarse = self._scores(image, seen)
-        card = self._card  # a result must not hold the network
+        input_size = round(height * scale), round(width * scale)
+        coarse = self._scores(image, input_size)
+        card = self._card  # the result must not hold the network
 
-        def classified() -> Classified:  # the scores of all pixels are many times as large
-            scores = resize(resize(coarse, seen), (height, width))
+        def segment() -> Segmentation:
+            scores = resize(resize(coarse, input_size), (height, width))
             return postprocess(scores[0], card, threshold)
 
-        found = classified()
-        if coarse.device.type != 'cpu':  # there it holds the confidence alone
-            return found
-        return found._replace(confidence=lambda: classified().confidence())
+        segmentation = segment()
+        if coarse.device.type != 'cpu':
+            return segmentation
+        # On the CPU, the confidence would hold the scores of all pixels. They are computed again
+        # from the coarse scores, which are many times smaller.
+        rock_confidence = segmentation.rock_confidence
+        return DeferredSegmentation(
+            segmentation.class_ids,
+            lambda: segment().confidence,
+            card.rock_ids,
+            card.rim_id,
+            lambda: rock_confidence,
+        )
 
-    def _scores(self, image: Pixels, seen: tuple[int, int]) -> Tensor:
-        """Returns 1×channels×h×w scores, coarser than the image as the network sees it."""
-        rows, columns = (tiles_along(side, self._tile, self._overlap, self._grid) for side in seen)
-        if enlarged := seen != image.shape[:2]:
-            whole = resize(self._prepare([image]), seen)
+    def _scores(self, image: Pixels, input_size: tuple[int, int]) -> Tensor:
+        """Returns 1×channels×h×w scores, at a lower resolution than the network's input."""
+        rows, columns = (
+            tiles_along(side, self._tile, self._overlap, self._grid) for side in input_size
+        )
+        if enlarged := input_size != image.shape[:2]:
+            whole = resize(self._preprocess([image]), input_size)
 
         def tile(row: Span, column: Span) -> Tensor:
-            place = slice(row.start, row.end), slice(column.start, column.end)
-            return whole[..., *place] if enlarged else self._prepare([image[place]])
+            window = slice(row.start, row.end), slice(column.start, column.end)
+            return whole[..., *window] if enlarged else self._preprocess([image[window]])
 
         def deep(row: Span, column: Span) -> Tensor:
             return self._runner.deep(tile(row, column))
 
         def decode(row: Span, column: Span) -> Tensor:
-            return self._runner.decode(tile(row, column), sample(context, row, column, seen))
+            return self._runner.decode(tile(row, column), sample(context, row, column, input_size))
 
         context = self._runner.context(stitch(deep, rows, columns))
         return context if self._card.decoder == 'none' else stitch(decode, rows, columns)
 
 
 def tiles_along(length: int, tile: int, overlap: int, grid: int) -> list[Span]:
-    """Lays tiles along one side of an image, evenly, the first and the last at its ends.
+    """Distributes tiles evenly along one side of an image.
 
     Args:
-        length: Of the side, px.
-        tile: Largest length of a tile, px, at least `MIN_TILE`.
-        overlap: Least overlap of neighbours, px, at most half of `tile`.
-        grid: Tiles start and are cut at multiples of it, px: the coarsest stride of the network.
+        length: Length of the side, px.
+        tile: Maximum length of a tile, px, at least `MIN_TILE`.
+        overlap: Minimum overlap of neighbouring tiles, px, at most half of `tile`.
+        grid: Tiles start and are used at multiples of it, px: the coarsest stride of the network.
 
     Returns:
-        Tiles that are cut in the middle of their overlaps.
+        The tiles; each is used up to the middle of its overlaps.
     """
     if length <= tile:
         return [Span(0, length, 0, length)]
-    side = (tile - grid + 1) // grid * grid  # the last one may be longer, up to the image's end
+    side = (tile - grid + 1) // grid * grid  # the last tile may be longer, up to the image's end
     step = (side - overlap) // grid * grid
     gaps = -(-(length - side) // step)
     starts = [i * (length - side) // gaps // grid * grid for i in range(gaps + 1)]
     ends = [*(start + side for start in starts[:-1]), length]
     cuts = [(end + start) // 2 // grid * grid for end, start in zip(ends, starts[1:], strict=False)]
-    return [Span(*own) for own in zip(starts, ends, [0, *cuts], [*cuts, length], strict=True)]
+    return [Span(*span) for span in zip(starts, ends, [0, *cuts], [*cuts, length], strict=True)]
 
 
 def stitch(part: Part, rows: list[Span], columns: list[Span]) -> Tensor:
-    """Puts together what a part of the network gives of each tile, 1×C×h×w at one of `STRIDES`."""
+    """Combines the outputs of a part of the network for each tile to one output.
+
+    Args:
+        part: Returns 1×C×h×w at one of `STRIDES` for a tile.
+        rows: The vertical spans of the tiles.
+        columns: The horizontal spans of the tiles.
+    """
     whole: Tensor | None = None
     for row, column in product(rows, columns):
-        own = part(row, column)
+        output = part(row, column)
         sides = row.end - row.start, column.end - column.start
-        stride = next(s for s in STRIDES if _cells(max(sides), s) == max(own.shape[-2:]))
+        stride = next(s for s in STRIDES if _cells(max(sides), s) == max(output.shape[-2:]))
         if whole is None:
             size = [_cells(spans[-1].end, stride) for spans in (rows, columns)]
-            whole = own.new_empty(1, own.shape[1], *size)
+            whole = output.new_empty(1, output.shape[1], *size)
         (top, bottom), (left, right) = (
-            (span.first // stride, _cells(span.last, stride)) for span in (row, column)
+            (span.used_start // stride, _cells(span.used_end, stride)) for span in (row, column)
         )
         y, x = row.start // stride, column.start // stride
-        whole[..., top:bottom, left:right] = own[..., top - y : bottom - y, left - x : right - x]
+        whole[..., top:bottom, left:right] = output[..., top - y : bottom - y, left - x : right - x]
     assert whole is not None
     return whole
 
 
 def sample(context: Tensor, row: Span, column: Span, size: tuple[int, int]) -> Tensor:
-    """Scales the context of an image bilinearly to a tile's cells of 4 px.
+    """Samples the context of an image bilinearly at the stride-4 cells of a tile.
 
     Args:
-        context: 1×C×h×w of the whole image.
-        row: Of the tile.
-        column: Of the tile.
+        context: 1×C×h×w, the context of the whole image.
+        row: Vertical span of the tile.
+        column: Horizontal span of the tile.
         size: Height and width of the image, px.
 
     Returns:
-        1×C×H/4×W/4: what scaling all of it to the image's cells would give there.
+        1×C×H/4×W/4, equal to that part of the context scaled to stride 4.
     """
     y, x = (
         (torch.arange(span.start // 4, _cells(span.end, 4)) + 0.5) * 2 / _cells(side, 4) - 1

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation, class_mask
+from rock_seg_ros.perception.inference.segmentation import Segmentation, class_mask
 from rock_seg_ros.perception.instances.splitting import split_by_rims, split_by_shape
 
 REACH = 3  # px; about a rim's width

@@ -20,7 +20,7 @@ from rock_seg_ros.perception.geometry.abundance import (
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.location import locate
 from rock_seg_ros.perception.geometry.view import View, level_ground
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
 
 SIZE = (320, 240)

@@ -12,7 +12,7 @@ from rock_seg_ros.perception.geometry.ground import fit_ground
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.location import Place, locate, outlines, surface_points
 from rock_seg_ros.perception.geometry.view import Plane, View, level_ground
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
 
 SIZE = (320, 240)

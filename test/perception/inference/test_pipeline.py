@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.cuda_pipeline import (
-    CAPTURING,
+    CAPTURE_LOCK,
     MAX_GRAPHS,
     CudaPipeline,
     DeviceForward,
@@ -59,7 +59,7 @@ def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
     assert {tuple(own.class_ids.shape) for own in plain} == {small_image.shape[:2]}
     for number, own in enumerate(plain):
         assert (ids[number].numpy() == own.class_ids).mean() > 0.999
-        assert np.abs(sure[number].numpy().astype(int) - own.confidence()).max() <= 1
+        assert np.abs(sure[number].numpy().astype(int) - own.confidence).max() <= 1
 
 
 class WaitingOperators(TorchDispatchMode):
@@ -124,12 +124,12 @@ def test_captures_of_two_networks_never_overlap(
 ) -> None:
     alone: list[bool] = []
     monkeypatch.setattr(
-        uncaptured, '_warmed_and_captured', lambda _: alone.append(CAPTURING.locked())
+        uncaptured, '_run_and_capture', lambda _: alone.append(CAPTURE_LOCK.locked())
     )
     searched = torch.backends.cudnn.benchmark
     uncaptured.warm_up(1, 32, 40)
     assert alone == [True]
-    assert not CAPTURING.locked()
+    assert not CAPTURE_LOCK.locked()
     assert torch.backends.cudnn.benchmark == searched
 
 
@@ -261,7 +261,7 @@ def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
                 pipeline.run(images, threshold), plain.run(images, threshold), strict=True
             ):
                 assert (ours.class_ids == theirs.class_ids).mean() > 0.99
-                assert np.abs(ours.confidence().astype(int) - theirs.confidence()).mean() < 2
+                assert np.abs(ours.confidence.astype(int) - theirs.confidence).mean() < 2
 
 
 @needs_cuda
@@ -277,7 +277,7 @@ def test_a_result_outlives_the_next_image(
         pipeline.run([255 - small_image], 0.5)
         (again,) = pipeline.run([small_image], 0.5)
         assert np.array_equal(first.class_ids, before)
-        assert np.array_equal(first.confidence(), again.confidence())
+        assert np.array_equal(first.confidence, again.confidence)
 
 
 @needs_cuda

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference import segmenter as segmenter_module
 from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.model import build
+from rock_seg_ros.perception.inference.segmentation import (
+    SizeError,
+)
 from rock_seg_ros.perception.inference.segmenter import (
     DeviceError,
-    Segmentation,
     Segmenter,
-    SizeError,
-    apply_ignore_mask,
     choose_backend,
     choose_device,
 )
@@ -218,41 +218,6 @@ def test_bfloat16_is_close_to_float32(
     assert np.abs(one - two).mean() < 0.02
 
 
-def test_suppressed_pixels_become_background_and_others_stay() -> None:
-    found = Segmentation(
-        np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8), (1,)
-    )
-    result = apply_ignore_mask(found, np.array([[0, 1, 0]], np.uint8))
-    assert result.class_ids.tolist() == [[0, 1, 0]]
-    assert result.confidence.tolist() == [[255, 201, 202]]
-    assert found.class_ids.tolist() == [[1, 1, 0]]
-
-
-def test_confidence_of_rock_is_0_where_there_is_none_and_where_it_is_suppressed() -> None:
-    ids, sure = np.array([[1, 1, 0]], np.uint8), np.array([[200, 201, 202]], np.uint8)
-    valid_mask = np.array([[0, 1, 1]], np.uint8)
-    given = Segmentation(ids, sure, (1,), rock_confidence=np.array([[200, 201, 0]], np.uint8))
-    for found in (given, Segmentation(ids, sure, (1,))):
-        assert found.rock_confidence.tolist() == [[200, 201, 0]]
-        assert apply_ignore_mask(found, valid_mask).rock_confidence.tolist() == [[0, 201, 0]]
-
-
-def test_suppressed_rims_become_background_too() -> None:
-    found = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
-    assert apply_ignore_mask(found, np.array([[0, 1]], np.uint8)).class_ids.tolist() == [[0, 2]]
-
-
-def test_a_suppressed_pixel_never_becomes_another_rock_class() -> None:
-    found = Segmentation(np.array([[1]], np.uint8), np.array([[9]], np.uint8), (0, 1))
-    assert apply_ignore_mask(found, np.zeros((1, 1), np.uint8)).class_ids.item() == 2
-
-
-def test_an_ignore_mask_of_another_size_is_refused() -> None:
-    found = Segmentation(np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8), (1,))
-    with pytest.raises(SizeError, match=r'7×4.*6×4'):
-        apply_ignore_mask(found, np.zeros((4, 7), np.uint8))
-
-
 def test_a_sigmoid_network_runs_from_its_file(
     tmp_path: Path, small_image: NDArray[np.uint8]
 ) -> None:
@@ -398,21 +363,6 @@ def test_auto_takes_the_quickest_backend_that_is_here(
     weights = Weights(Path(file), Card(), {})
     assert choose_backend('auto', weights, torch.device(device), precision) == chosen
     assert choose_backend('torch', weights, torch.device(device), precision) == 'torch'
-
-
-def test_confidence_is_fetched_once_and_only_when_asked_for() -> None:
-    fetched: list[int] = []
-
-    def fetch() -> NDArray[np.uint8]:
-        fetched.append(1)
-        return np.full((1, 2), 7, np.uint8)
-
-    found = Segmentation(np.array([[1, 0]], np.uint8), fetch, (1,))
-    kept = apply_ignore_mask(found, np.array([[1, 0]], np.uint8))
-    assert found.mask().tolist() == kept.mask().tolist() == [[255, 0]]
-    assert fetched == []
-    assert kept.confidence.tolist() == found.confidence.tolist() == [[7, 7]]
-    assert fetched == [1]
 
 
 @pytest.mark.parametrize('size', [(60, 80), (128, 200)])

@@ -72,15 +72,15 @@ def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> 
     for length, grid in product((1, 127, 128, 129, 200, 213, 391, 392, 1000), (16, 32)):
         spans = tiles_along(length, tile, overlap, grid)
         assert (spans[0].start, spans[-1].end) == (0, length)
-        assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
-        assert spans[-1].last == length
+        assert [span.used_start for span in spans] == [0, *(span.used_end for span in spans[:-1])]
+        assert spans[-1].used_end == length
         for span in spans:
-            assert 0 <= span.start <= span.first < span.last <= span.end <= length
+            assert 0 <= span.start <= span.used_start < span.used_end <= span.end <= length
             assert span.end - span.start <= tile
-            assert span.start % grid == span.first % grid == 0
+            assert span.start % grid == span.used_start % grid == 0
         for one, following in pairwise(spans):
             assert one.end - following.start >= overlap
-            assert abs((one.end - one.last) - (following.first - following.start)) <= grid
+            assert abs((one.end - one.used_end) - (following.used_start - following.start)) <= grid
 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
@@ -88,9 +88,9 @@ def test_a_tiled_image_equals_the_whole_one(size: tuple[int, int]) -> None:
     image, scorer = noise(*size), Scorer(Brightness(), Card())
     (whole,) = PlainPipeline(scorer).run([image], 0.5)
     tiled = Tiling(scorer, 130, 62).run(image, 0.5)
-    assert tiled.class_ids.shape == tiled.confidence().shape == size
+    assert tiled.class_ids.shape == tiled.confidence.shape == size
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
-    assert np.abs(tiled.confidence().astype(int) - whole.confidence()).max() <= 1
+    assert np.abs(tiled.confidence.astype(int) - whole.confidence).max() <= 1
 
 
 def test_a_tiles_context_is_its_part_of_the_whole_images() -> None:
@@ -188,4 +188,4 @@ def test_real_images_in_tiles_have_the_masks_of_the_whole_ones(
             tiled = Tiling(scorer, tile, overlap).run(image, weights.card.threshold)
         assert (whole.class_ids == 1).mean() > 0.01
         assert (tiled.class_ids != whole.class_ids).mean() <= most, (file.name, tile)
-        assert np.abs(tiled.confidence().astype(int) - whole.confidence()).mean() < 0.5
+        assert np.abs(tiled.confidence.astype(int) - whole.confidence).mean() < 0.5

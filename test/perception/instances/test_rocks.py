@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import (
     Rock,
     RockSettings,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings, draw_instances, find_rocks
 from rock_seg_ros.perception.instances.splitting import CELLS, split_by_rims, split_by_shape
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.view import PosedView, View
-from rock_seg_ros.perception.inference.segmenter import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, find_rocks
 from rock_seg_ros.perception.instances.tracking import Tracker, estimate_motion, move_points
 
