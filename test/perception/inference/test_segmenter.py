@@ -117,7 +117,7 @@ def test_cuda_gives_what_the_cpu_gives(
         ({'preset': 'best'}, 'exact, balanced, fast, not .best.'),
         ({'tile': 10}, 'at least 128 px, not 10'),
         ({'tile': 200, 'tile_overlap': 101}, '0 to 100 px'),
-        ({'tile': 200, 'input_size': (0, 64)}, 'tile must be 0 where'),
+        ({'tile': 200, 'input_size': (0, 64)}, 'tile must be 0 with'),
     ],
 )
 def test_an_illegal_argument_is_named(
