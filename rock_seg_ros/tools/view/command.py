@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.geometry.scale import Scale
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import embedded_name
+from rock_seg_ros.tools.image_results import image_record
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.network_options import (
     add_network_options,
@@ -124,13 +126,15 @@ def make_source(arguments: argparse.Namespace, feed: Feed) -> Source:
     )
 
 
-def _record(recorder: Recorder, threshold: float, name: str, analysis: Analysis) -> dict[str, Any]:
-    """Returns the record of an image, with the settings that the page has changed."""
+def _record(
+    recorder: Recorder, threshold: float, name: str, analysis: Analysis, scale: Scale | None
+) -> dict[str, Any]:
+    """Returns the record of an image, with the settings and the scale that the page has changed."""
     changed = {control.name: read_setting(analysis.settings, control.name) for control in CONTROLS}
     changed['threshold'] = analysis.settings.threshold or threshold
     settings = recorder.made_by['settings']
     settings = settings | {key: value for key, value in changed.items() if key in settings}
-    record = recorder.record(name, analysis)
+    record = image_record(name, analysis, scale) if scale else recorder.record(name, analysis)
     return {**record, 'made_by': {**recorder.made_by, 'settings': settings}}
 
 

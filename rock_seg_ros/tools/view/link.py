@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 SLOW = 0.3  # s for an image to the viewer and its acknowledgement back; slower is made smaller
+TOO_SLOW = 0.9  # the same, even if there is no newer image
 FAST = 0.12  # faster is made larger
 MAX_PATIENCE = 64
 
@@ -37,8 +38,9 @@ START = 3
 class Link:
     """Chooses a step for each image by the time that the last ones took.
 
-    A slow image lowers the step at once. Several fast ones raise it; after each fall more of them
-    are needed, so that the step does not swing on a link that suits none exactly.
+    An image that was slow, while a newer one waited, lowers the step at once. Several fast ones
+    raise it; after each fall more of them are needed, so that the step does not swing on a link
+    that suits none exactly.
     """
 
     def __init__(self) -> None:
@@ -52,10 +54,15 @@ class Link:
         """Size and quality of the next image."""
         return STEPS[self._place]
 
-    def acknowledged(self, seconds: float) -> None:
-        """Takes the time (s) of an image to the viewer and its acknowledgement back."""
-        if seconds > SLOW:
-            fall = 1 if seconds < 3 * SLOW else 2
+    def acknowledged(self, seconds: float, waiting: bool = True) -> None:
+        """Takes the time of an image to the viewer and its acknowledgement back.
+
+        Args:
+            seconds: The time, s.
+            waiting: Whether a newer image waits already.
+        """
+        if seconds > (SLOW if waiting else TOO_SLOW):
+            fall = 1 if seconds < TOO_SLOW else 2
             self._place = max(0, self._place - fall)
             self._fast, self._patience = 0, min(2 * self._patience, MAX_PATIENCE)
         elif seconds > FAST:

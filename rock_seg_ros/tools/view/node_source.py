@@ -38,7 +38,7 @@ from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.view.controls import NODE_CONTROLS, describe, find_control
 from rock_seg_ros.tools.view.feed import Feed, Result
 from rock_seg_ros.tools.view.recording import Recording, TopicRecording
-from rock_seg_ros.tools.view.sources import Source
+from rock_seg_ros.tools.view.sources import Point, Source
 
 # Layer → the output that has it.
 LAYER_OUTPUTS = {'overlay': 'overlay/compressed', 'mask': 'mask', 'confidence': 'confidence'}
@@ -55,6 +55,7 @@ class NodeSource(Source):
     """The topics of one camera of a node."""
 
     layers = tuple(LAYER_OUTPUTS)
+    measurable = False
 
     def __init__(
         self, feed: Feed, namespace: str, record_folder: Path, context: rclpy.Context | None = None
@@ -238,6 +239,10 @@ class NodeSource(Source):
             raise ValueError(result.reason or f'the node refuses {name} {value}')
         self._values = {**self._values, name: value}
         self._feed.notify()
+
+    def set_scale(self, first: Point, second: Point, mm: float) -> None:
+        """Is refused."""
+        raise ValueError('the sizes come from the node, which knows its camera')
 
     def _client(self) -> AsyncParameterClient | None:
         return next((client for client in self._clients if client.services_are_ready()), None)

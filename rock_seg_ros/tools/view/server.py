@@ -85,7 +85,9 @@ class Client:
                     await self._websocket.send_bytes(image)
                 await self._acknowledged.wait()
                 if images:
-                    self._link.acknowledged(time.monotonic() - started - self._busy)
+                    newest = self._feed.result
+                    waiting = newest is not None and newest.number != self._shown
+                    self._link.acknowledged(time.monotonic() - started - self._busy, waiting)
 
     async def _compose(self) -> tuple[dict[str, Any], list[bytes]]:
         """Returns the state and, if there is a new result, the images of its layers."""
@@ -149,6 +151,9 @@ class Client:
             self._selected = None if message['select'] is None else int(message['select'])
         if 'set' in message:
             await asyncio.to_thread(self._source.set, str(message['set']), message.get('value'))
+        if 'scale' in message:
+            x1, y1, x2, y2, mm = map(float, message['scale'])
+            self._source.set_scale((x1, y1), (x2, y2), mm)
         if 'command' in message:
             await self._command(message['command'])
 
@@ -304,7 +309,7 @@ def _compact(result: Result) -> dict[str, Any]:
         | {'polygon': np.rint(rock['polygon']).astype(int).tolist()}
         for rock in result.record['rocks']
     ]
-    kept = {name: result.record[name] for name in ('image', 'width', 'height')}
+    kept = {name: result.record.get(name) for name in ('image', 'width', 'height', 'scale')}
     return {**kept, 'number': result.number, 'time': round(result.time, 3), 'rocks': rocks}
 
 

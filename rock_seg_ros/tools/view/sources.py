@@ -6,6 +6,7 @@ A source runs in its own thread and works only while somebody looks at it or rec
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ import cv2
 
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.geometry.scale import Scale, scale_from_points
 from rock_seg_ros.tools.image_results import image_record
 from rock_seg_ros.tools.view.controls import CONTROLS, change_setting, describe, read_setting
 from rock_seg_ros.tools.view.feed import Feed, Result
@@ -25,6 +27,8 @@ from rock_seg_ros.tools.view.footage import Footage, Moment
 
 if TYPE_CHECKING:
     from rock_seg_ros.tools.view.recording import Recording
+
+Point = tuple[float, float]
 
 LAYERS = ('image', 'overlay', 'mask', 'confidence')
 # torch raises RuntimeError when it is out of memory.
@@ -41,9 +45,11 @@ class Source(ABC):
         playing: Whether it goes on to the next image by itself.
         line: Short description of the state.
         problem: The last error; empty if there is none.
+        measurable: Whether `set_scale` is possible.
     """
 
     layers: tuple[str, ...] = LAYERS
+    measurable = True
 
     def __init__(self, feed: Feed, title: str, record_folder: Path) -> None:
         """Starts nothing; results go to `feed`, recordings to `record_folder`."""
@@ -87,6 +93,14 @@ class Source(ABC):
     @abstractmethod
     def set(self, name: str, value: Any) -> None:
         """Changes a setting.
+
+        Raises:
+            ValueError: It is refused; the message is the reason.
+        """
+
+    @abstractmethod
+    def set_scale(self, first: Point, second: Point, mm: float) -> None:
+        """Sets the scale by two points of the image (x, y in px) and their distance.
 
         Raises:
             ValueError: It is refused; the message is the reason.
@@ -143,6 +157,7 @@ class Source(ABC):
         return {
             'title': self.title,
             'layers': self.layers,
+            'measurable': self.measurable,
             'playing': self.playing,
             'line': self.line,
             'problem': self.problem,
@@ -160,7 +175,7 @@ class LocalSource(Source):
         footage: Footage,
         settings: Settings,
         record_folder: Path,
-        record: Callable[[str, Analysis], dict[str, Any]] = image_record,
+        record: Callable[[str, Analysis, Scale | None], dict[str, Any]] = image_record,
         network: str = '',
         loop: bool = False,
     ) -> None:
@@ -171,7 +186,8 @@ class LocalSource(Source):
             footage: Gives the images.
             settings: Settings of the analysis at the start.
             record_folder: Folder of the recordings.
-            record: Returns the record of an image from its name and its results.
+            record: Returns the record of an image from its name, its results and the scale that a
+                viewer has set.
             network: Description of the network for the page.
             loop: Whether to begin again at the end.
         """
@@ -181,6 +197,7 @@ class LocalSource(Source):
         self._footage = footage
         self._settings = settings
         self._record = record
+        self._scale: Scale | None = None
         self._loop = loop
         self._steps = 0 if footage.moving else 1
         self._again = False  # whether the settings changed since the last image
@@ -237,6 +254,14 @@ class LocalSource(Source):
         """Changes a setting, for the current image too."""
         with self._changing():
             self._settings = change_setting(self._settings, name, value)
+            self._again = True
+
+    def set_scale(self, first: Point, second: Point, mm: float) -> None:
+        """Sets the scale of this image and those that follow."""
+        if not (mm > 0 and all(map(math.isfinite, (*first, *second, mm)))):
+            raise ValueError(f'the distance is {mm:g} mm; legal is a number above 0')
+        with self._changing():
+            self._scale = scale_from_points(first, second, mm)
             self._again = True
 
     @contextmanager
@@ -317,7 +342,7 @@ class LocalSource(Source):
         started = time.monotonic()
         try:
             analysis = moment.analyse(settings)
-            record = self._record(moment.name, analysis)
+            record = self._record(moment.name, analysis, self._scale)
         except _IMAGE_ERRORS as error:
             reason = first_line(error)
             self.problem = reason if moment.name in reason else f'{moment.name}: {reason}'

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from rock_seg_ros.tools.view.link import FAST, MAX_PATIENCE, SLOW, START, STEPS, Link
+from rock_seg_ros.tools.view.link import FAST, MAX_PATIENCE, SLOW, START, STEPS, TOO_SLOW, Link
 
 
 def test_each_step_is_larger_and_better_than_the_one_before():
@@ -26,6 +26,15 @@ def test_a_slow_link_falls_at_once_and_stays_at_the_smallest_step():
     for _ in range(10):
         link.acknowledged(10)
     assert link.step == STEPS[0]
+
+
+def test_a_link_that_keeps_up_with_the_images_keeps_its_step():
+    link = Link()
+    for _ in range(100):
+        link.acknowledged(2 * SLOW, waiting=False)
+    assert link.step == STEPS[START]
+    link.acknowledged(TOO_SLOW * 1.1, waiting=False)
+    assert link.step == STEPS[START - 2]
 
 
 def test_a_link_between_slow_and_fast_keeps_its_step():

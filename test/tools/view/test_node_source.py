@@ -115,6 +115,12 @@ def test_a_parameter_that_another_program_sets_is_shown(source, camera, bench):
     bench.wait(lambda: shown()['max_rocks'] == 7, 'the second value')
 
 
+def test_a_scale_is_refused_since_the_node_knows_its_camera(source):
+    assert not source.status()['measurable']
+    with pytest.raises(ValueError, match='the sizes come from the node'):
+        source.set_scale((0, 0), (1, 1), 1)
+
+
 def test_without_a_node_the_page_says_so(source, bench):
     assert source.status()['line'] == 'waiting for the node'
     assert source.controls() == []

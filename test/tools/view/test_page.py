@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,20 @@ def test_a_slider_changes_the_rocks_and_a_refusal_is_shown(serve, open_page, sam
     number.press('Enter')
     expect(page.locator('#refused')).to_have_text('min_area is -5; legal is 0 to 1000000')
     expect(number).to_have_value('150')
+
+
+def test_two_clicked_points_and_their_distance_give_sizes_in_mm(serve, open_page, samples):
+    page = open_page(serve.start(*samples))
+    page.on('dialog', lambda dialog: dialog.accept('100'))
+    page.locator('#scale').click()
+    expect(page.locator('#hint')).to_contain_text('Click two points')
+    page.locator('#canvas').click(position=at(page, 8, 4))
+    page.locator('#canvas').click(position=at(page, 28, 4))
+    expect(page.locator('#hint')).to_be_hidden()
+    expect(page.locator('#name')).to_have_text(re.compile(r'^half\.png, 1 px = (5|5.01|4.99) mm$'))
+    size = page.locator('#table tbody tr').first.locator('td').nth(2)
+    assert float(size.inner_text().removesuffix(' mm')) == pytest.approx(79.8, rel=0.02)
+    expect(page.locator('#rock-title')).to_have_text('Click a rock to see its size')
 
 
 def test_pause_step_and_play(serve, open_page, samples):

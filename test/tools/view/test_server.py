@@ -56,6 +56,9 @@ class Pushed(Source):
             raise OSError(28, 'No space left on device')
         raise ValueError(f'{name} is {value}; legal is less')
 
+    def set_scale(self, first, second, mm):
+        self.calls.append((first, second, mm))
+
     def _open_recording(self):
         raise ImportError('no', name='rclpy')
 
@@ -116,6 +119,22 @@ def test_a_setting_changes_the_rocks_of_the_image_that_is_shown(view, samples):
     view.run(scenario())
 
 
+def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
+    async def scenario():
+        async with view.serving(*samples) as served, served.viewer() as viewer:
+            await viewer.frame()
+            await viewer.send(scale=[8, 4, 28, 4, 100])
+            frame, _ = await viewer.frame(lambda frame: frame['scale'])
+            assert frame['scale']['mm_per_px'] == 5
+            sizes = [rock['diameter_mm'] for rock in frame['rocks']]
+            assert sizes[0] == pytest.approx(5 * 15.96, abs=0.05)
+            await viewer.send(command='step')
+            frame, _ = await viewer.frame(lambda frame: frame['image'] == 'same.png')
+            assert frame['rocks'][0]['diameter_mm'] == sizes[0]
+
+    view.run(scenario())
+
+
 @pytest.mark.parametrize(
     ('message', 'refused'),
     [
@@ -128,6 +147,10 @@ def test_a_setting_changes_the_rocks_of_the_image_that_is_shown(view, samples):
         ({'select': 'x'}, 'invalid literal'),
         ({'side': None}, 'int() argument'),
         ({'layers': 5}, 'not iterable'),
+        ({'scale': [0, 0, 5, 5]}, 'not enough values'),
+        ({'scale': [0, 0, 5, 5, 0]}, 'the distance is 0 mm; legal is a number above 0'),
+        ({'scale': [0, 0, 5, 5, 'x']}, 'could not convert'),
+        ({'scale': [5, 5, 5, 5, 10]}, 'the two points are the same: 5, 5'),
     ],
 )
 def test_a_message_that_is_not_legal_is_refused_with_the_reason(view, samples, message, refused):
@@ -260,6 +283,10 @@ def test_the_images_of_a_slow_link_become_smaller_and_those_of_a_fast_one_larger
                     while 'frame' not in (await viewer.next())[0]:
                         await viewer.acknowledge()
                     asked[viewer] = viewer.message['link']['side']
+                await fast.acknowledge()
+                source.push(number, side=1000)
+                while 'frame' not in (await fast.next())[0]:
+                    await fast.acknowledge()
                 await fast.acknowledge()
                 await asyncio.sleep(0.35)  # the time of the slow link
                 await slow.acknowledge()

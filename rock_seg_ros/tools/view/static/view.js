@@ -14,6 +14,7 @@ let frame = null; // the last one with its decoded images
 let selected = null;
 let samples = [];
 let layers = null; // name → whether it is switched on
+let marks = null; // points of the scale that is being measured, px of the image
 let arrivals = []; // times of the last frames, ms
 
 // Connection
@@ -96,6 +97,7 @@ function showStatus(status) {
   byId('line').textContent = status.line;
   showText('problem', status.problem);
   byId('play').textContent = status.playing ? 'Pause' : 'Play';
+  byId('scale').hidden = !status.measurable;
   byId('record').textContent = status.recording ? 'Stop' : 'Record';
   byId('record').classList.toggle('on', Boolean(status.recording));
   if (status.recording) {
@@ -140,7 +142,7 @@ function showFrame(link, isNew) {
   arrivals = [...arrivals.filter((time) => now - time < 3000), ...(isNew ? [now] : [])];
   const seconds = (now - arrivals[0]) / 1000;
   const rate = arrivals.length > 1 ? `, ${((arrivals.length - 1) / seconds).toFixed(1)} images/s` : '';
-  byId('name').textContent = frame.image;
+  byId('name').textContent = `${frame.image}${scaleText(frame.scale)}`;
   byId('link').textContent = `${link.side} px, JPEG quality ${link.quality}${rate}`;
 }
 
@@ -162,6 +164,8 @@ function draw() {
   context.globalAlpha = 1;
   const rock = selectedRock();
   if (rock) drawOutline(context, rock);
+  const scale = canvas.width / frame.width;
+  for (const [x, y] of marks || []) drawMark(context, x * scale, y * scale);
 }
 
 function drawOutline(context, rock) {
@@ -174,6 +178,18 @@ function drawOutline(context, rock) {
     context.strokeStyle = style;
     context.stroke();
   }
+}
+
+function drawMark(context, x, y) {
+  const arm = 9 * devicePixelRatio;
+  context.beginPath();
+  context.moveTo(x - arm, y);
+  context.lineTo(x + arm, y);
+  context.moveTo(x, y - arm);
+  context.lineTo(x, y + arm);
+  context.lineWidth = 2 * devicePixelRatio;
+  context.strokeStyle = '#f0f';
+  context.stroke();
 }
 
 function selectedRock() {
@@ -211,9 +227,36 @@ function inside(polygon, x, y) {
 canvas.onclick = (event) => {
   if (!frame) return;
   const scale = frame.width / canvas.clientWidth;
-  const rock = rockAt(event.offsetX * scale, event.offsetY * scale, 10 * scale);
+  const [x, y] = [event.offsetX * scale, event.offsetY * scale];
+  if (marks) return mark(x, y);
+  const rock = rockAt(x, y, 10 * scale);
   select(rock ? rock.id : null);
 };
+
+// The scale: two points and their distance
+
+function measure(on) {
+  marks = on ? [] : null;
+  byId('scale').classList.toggle('on', on);
+  showText('hint', on ? 'Click two points whose distance you know, such as the ends of a ruler.' : '');
+  if (frame) draw();
+}
+
+function mark(x, y) {
+  marks.push([x, y]);
+  draw();
+  if (marks.length < 2) return;
+  const points = marks.flat();
+  const mm = prompt('Distance between the two points, mm');
+  measure(false);
+  if (mm) send({ scale: [...points, Number(mm.replace(',', '.'))] });
+}
+
+function scaleText(scale) {
+  if (!scale) return '';
+  if (scale.problem) return `, ${scale.problem}`;
+  return `, 1 px = ${Number(scale.mm_per_px.toPrecision(3))} mm`;
+}
 
 // Rocks
 
@@ -273,12 +316,13 @@ function showRock(track) {
   const rock = selectedRock();
   const none = selected === null;
   byId('deselect').hidden = none;
-  byId('rock').querySelector('figure').hidden = none;
+  const points = track && track.id === selected ? track.points : [];
+  byId('rock').querySelector('figure').hidden = points.length < 2;
   byId('rock-title').textContent = none
     ? 'Click a rock to see its size' : `Rock ${selected}${rock ? '' : ', not in the image'}`;
   byId('rock-facts').replaceChildren(...Object.entries(rock ? facts(rock) : {}).map(
     ([name, text]) => element('div', {}, element('dt', {}, name), element('dd', {}, text))));
-  if (track && track.id === selected) showHistory(track.points);
+  if (points.length > 1) showHistory(points);
 }
 
 function facts(rock) {
@@ -294,13 +338,12 @@ function facts(rock) {
 }
 
 function showHistory(points) {
-  const known = points.length > 0 && points.every((point) => point[2] !== null);
+  const known = points.every((point) => point[2] !== null);
   byId('history-title').textContent = known ? 'Diameter over time' : 'Area over time';
   const values = points.map((point) => (known ? point[2] / 10 : point[1]));
-  const seconds = points.length ? points[points.length - 1][0] - points[0][0] : 0;
+  const seconds = points[points.length - 1][0] - points[0][0];
   const unit = known ? 'cm' : 'px';
-  byId('history-range').textContent = points.length > 1
-    ? `${points.length} images, ${seconds.toFixed(1)} s` : 'one image so far';
+  byId('history-range').textContent = `${points.length} images, ${seconds.toFixed(1)} s`;
   plot(byId('history-plot'), values, unit, false);
 }
 
@@ -437,6 +480,7 @@ function command(name) {
 byId('play').onclick = () => command(byId('play').textContent.toLowerCase());
 byId('step').onclick = () => command('step');
 byId('record').onclick = () => command(byId('record').textContent.toLowerCase());
+byId('scale').onclick = () => measure(!marks);
 byId('deselect').onclick = () => select(null);
 
 byId('snapshot').onclick = async () => {
