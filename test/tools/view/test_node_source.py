@@ -76,7 +76,7 @@ def test_layers_and_rocks_of_one_image_are_shown_together(source, camera):
 
 def test_the_node_computes_only_what_is_looked_at(source, camera, bench):
     def wanted():
-        return {output.topic for output in bench.outputs if output.wanted}
+        return {output.topic for output in bench.outputs if output.has_subscribers}
 
     assert wanted() == set()
     source.want(frozenset({'mask'}))
@@ -178,7 +178,9 @@ def test_a_recording_has_the_topics_even_if_nobody_looks(source, camera, bench, 
     with Bag(path) as bag:
         names = {topic.name for topic in bag.topics if topic.count}
     assert '/rock_seg/rocks' in names
-    bench.wait(lambda: not any(o.wanted for o in bench.outputs), 'the end of the subscriptions')
+    bench.wait(
+        lambda: not any(o.has_subscribers for o in bench.outputs), 'the end of the subscriptions'
+    )
 
 
 def test_the_camera_of_a_node_with_several_has_its_parameters_and_diagnostics(bench, tmp_path):
