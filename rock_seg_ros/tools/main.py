@@ -27,6 +27,10 @@ COMMANDS = {
     'bench': ('bench.command', 'Measure speed on this machine and compare it with torchvision.'),
     'info': ('info', 'Print the metadata of a weights file.'),
     'view': ('view.command', 'Show rocks on a live page in the browser.'),
+    'doctor': (
+        'doctor.command',
+        'Check the installation and print the command that fixes each problem.',
+    ),
     'demo': ('demo.command', 'Run the node on the demo bag and measure latency and accuracy.'),
 }
 FAILED = 1

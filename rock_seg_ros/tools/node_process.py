@@ -48,9 +48,6 @@ class NodeProcess:
             command += ['-p', f'{name}:={value}']
         for name, value in remappings.items():
             command += ['-r', f'{name}:={value}']
-        # The child imports the same package as this process, whatever the working directory is.
-        root = str(Path(rock_seg_ros.__file__).parents[1])
-        paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
         with log.open('wb') as output, _interrupts_held():
             self._process = subprocess.Popen(
                 command,
@@ -59,7 +56,7 @@ class NodeProcess:
                 stderr=subprocess.STDOUT,
                 process_group=0,  # Ctrl-C reaches only this process, which then stops the node
                 preexec_fn=_end_with_parent,
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+                env=child_environment(),
             )
 
     def __enter__(self) -> NodeProcess:
@@ -96,6 +93,12 @@ class NodeProcess:
         finally:
             self._process.kill()  # has no effect if the process has ended
             self._process.wait()
+
+
+def child_environment() -> dict[str, str]:
+    """Returns this environment, in which a child imports the same package as this process."""
+    paths = [str(Path(rock_seg_ros.__file__).parents[1]), os.environ.get('PYTHONPATH', '')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
 
 
 @contextmanager
