@@ -13,6 +13,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from unittest.mock import patch
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+COMPLETION = ROOT / 'rock_seg_ros' / 'tools' / 'completion.json'
 BLOCK = re.compile(r'(<!-- generated: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 LOGGED = ('warning', 'error', 'fatal', '_log_once', 'set_aside')
@@ -406,9 +408,21 @@ def block(name: str) -> str:
     return BLOCKS[name]()
 
 
+def completion() -> str:
+    """The options of the subcommands, for completion in the shell."""
+    from rock_seg_ros.tools.completion import describe
+    from rock_seg_ros.tools.main import COMMANDS
+
+    described = {
+        name.split()[-1]: describe(parser._actions, COMMANDS[name.split()[-1]][1])
+        for name, parser in commands()
+    }
+    return json.dumps(described).replace('{"names"', '\n{"names"') + '\n'
+
+
 def pages() -> dict[Path, str]:
-    """Returns each page that has generated parts, as it should be."""
-    found = {}
+    """Returns each page that has generated parts, and the options for completion."""
+    found = {COMPLETION: completion()}
     for page in sorted(DOCS.glob('*.md')):
         text = page.read_text()
         if BLOCK.search(text):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """The installed commands. Imports nothing heavy, so that Ctrl-C is quiet from the first moment."""
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ def seg_node() -> NoReturn:
 def rock_seg() -> NoReturn:
     """Runs the `rock_seg` command and ends the process with its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler in Python: loading torch may hold it
+    from rock_seg_ros.tools import completion
+
+    if completion.is_requested():
+        completion.complete()
     from rock_seg_ros.tools.main import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -103,6 +103,12 @@ def test_a_sourced_workspace_has_its_commands_on_the_path(
     assert found == workspace / 'install' / 'rock_seg_ros' / 'lib' / 'rock_seg_ros' / name
 
 
+def test_a_sourced_workspace_completes_the_options_of_its_command(
+    workspace: Path, elsewhere: Path
+) -> None:
+    assert '-F _python_argcomplete' in in_workspace(workspace, 'complete -p rock_seg', elsewhere)
+
+
 def test_the_installed_command_runs_from_a_virtual_environment_and_has_its_weights(
     workspace: Path, elsewhere: Path
 ) -> None:

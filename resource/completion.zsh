@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+# Completes the options of rock_seg, where argcomplete is installed.
+if command -v register-python-argcomplete >/dev/null; then
+  autoload -U +X compinit && compinit
+  eval "$(register-python-argcomplete rock_seg)"
+fi
