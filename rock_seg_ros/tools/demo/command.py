@@ -16,7 +16,9 @@ from rock_seg_ros.tools.bag.files import Bag, BagWriter
 from rock_seg_ros.tools.demo.drive import (
     COMPRESSED,
     IMAGE,
+    WANTED_MASKS,
     await_active,
+    image_topic,
     listening,
     measure,
     play_drive,
@@ -26,6 +28,8 @@ from rock_seg_ros.tools.demo.drive import (
 from rock_seg_ros.tools.demo.report import table, write_report
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.node_process import NodeProcess
+
+LIGHT_IMAGES = WANTED_MASKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ' light on a CPU)',
     )
     parser.add_argument(
+        '--light',
+        action='store_true',
+        help='run a short demo that needs little memory and time: the light network and the first'
+        f' {LIGHT_IMAGES} images of the bag (default: all images)',
+    )
+    parser.add_argument(
         '--device',
         metavar='DEVICE',
         help='device of the network: auto, cpu, cuda or cuda:N (default: auto)',
@@ -54,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; raises DemoError if the node does not work as expected."""
+    if arguments.light and arguments.weights:
+        raise UsageError('--light selects the weights; use it without --weights')
     began = time.monotonic()
     data = arguments.data or find_data()
     output: Path = arguments.output
@@ -61,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     # With best-effort reliability, DDS loses most messages above 0.5 MB, such as the samples.
     reliability = f'qos_overrides.{COMPRESSED}.subscription.reliability'
     parameters = {'image_transport': 'compressed', reliability: 'reliable'}
-    if arguments.weights:
-        file = Path(arguments.weights)  # a name of embedded weights has no suffix
+    if weights := 'light' if arguments.light else arguments.weights:
+        file = Path(weights)  # a name of embedded weights has no suffix
         parameters['weights'] = str(file.resolve() if file.suffix else file)
     if arguments.device:
         parameters['device'] = arguments.device
@@ -77,7 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
         await_active(camera, process)
         seconds = warm_up(camera, data / 'mars_drive')
         with Bag(data / 'mars_drive') as bag:
-            drive = play_drive(camera, bag, play_rate(bag.duration, seconds))
+            count = LIGHT_IMAGES if arguments.light else None
+            share = count / image_topic(bag).count if count else 1
+            drive = play_drive(camera, bag, play_rate(share * bag.duration, seconds), count)
         samples = measure(camera, data / 'samples', seconds)
     summary = write_report(output, drive, samples, seconds)
     print(table(summary))

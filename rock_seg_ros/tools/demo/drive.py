@@ -232,8 +232,14 @@ def image_topic(bag: Bag) -> BagTopic:
     raise DemoError(f'{bag.path}: has no topic {COMPRESSED}')
 
 
-def play_drive(camera: Camera, bag: Bag, rate: float) -> Drive:
+def play_drive(camera: Camera, bag: Bag, rate: float, max_images: int | None = None) -> Drive:
     """Plays the bag to the node and waits until the last image is processed.
+
+    Args:
+        camera: The simulated camera.
+        bag: The bag.
+        rate: Playback speed relative to the recording.
+        max_images: Number of images after which playing ends; None = all.
 
     Raises:
         DemoError: The node published nothing, or a result that does not match its image.
@@ -247,6 +253,8 @@ def play_drive(camera: Camera, bag: Bag, rate: float) -> Drive:
     for message in tqdm(messages, 'playing', player.count, unit='message', file=sys.stderr):
         if message.topic == COMPRESSED:
             played.append(camera.played(message.data))
+            if len(played) == max_images:
+                break
     after = wait_until_idle(recorder)
     counts = {
         name: int(value) - int(before[name])

@@ -67,6 +67,22 @@ def test_the_demo_runs_the_node_and_leaves_figures_images_and_a_recording(
     assert f'frames out {summary["frames_out"]}' in ' '.join(told.split())
 
 
+def test_the_light_demo_uses_the_light_network_and_the_first_images(tmp_path, demo_data):
+    output = tmp_path / 'out'
+    process = start('-o', output, '--data', demo_data, '--light')
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, error
+    summary = json.loads((output / 'summary.json').read_text())
+    assert Path(summary['weights']).stem == 'light'
+    assert summary['frames_played'] == demo.LIGHT_IMAGES < 12
+
+
+def test_the_light_demo_selects_its_weights_itself(tmp_path, capsys):
+    assert main(['demo', '--light', '--weights', 'resnet50', '-o', str(tmp_path / 'out')]) == 2
+    assert 'use it without --weights' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_node_that_does_not_start_is_the_demos_reason(tmp_path, demo_data):
     missing = tmp_path / 'none.safetensors'
     process = start('-o', tmp_path / 'out', '--data', demo_data, '--weights', missing)
