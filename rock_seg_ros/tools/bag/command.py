@@ -24,6 +24,7 @@ from rock_seg_ros.perception.geometry.view import level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.perception.writing import temporary_folder
+from rock_seg_ros.tools.bag import foxglove
 from rock_seg_ros.tools.bag.files import (
     RELIABLE,
     TYPES,
@@ -92,6 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
         help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
     )  # fmt: skip
+    parser.add_argument(
+        '--annotations',
+        action='store_true',
+        help='also write the rocks for Foxglove: polygons with labels over the images'
+        f' ({NODE}/annotations), and in metres where they are known ({NODE}/scene)',
+    )
     parser.add_argument(
         '--copy',
         action='store_true',
@@ -196,8 +203,8 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
         record = Record(sources.image.count) if arguments.report else None
         with _atomic_bag(output) as writer:
             writer.add_metadata(MADE_BY, json.dumps(made_by_of(arguments, segmenter)))
-            results = Results(writer, outputs, record)
-            copied = _add_copied(bag, writer, results.topics) if arguments.copy else []
+            results = Results(writer, outputs, record, arguments.annotations)
+            copied = _add_copied(bag, writer, results.names) if arguments.copy else []
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
     if damage:
@@ -279,12 +286,24 @@ class Results:
         done: Number of images with results.
         refused: Reason → number of images that were rejected for it.
         topics: Topic → its output.
+        names: All topics of the results.
     """
 
     def __init__(
-        self, writer: BagWriter, outputs: Sequence[type[Output]], record: Record | None = None
+        self,
+        writer: BagWriter,
+        outputs: Sequence[type[Output]],
+        record: Record | None = None,
+        annotations: bool = False,
     ) -> None:
-        """Adds the topics of the outputs to the bag; `record` collects the data of a report."""
+        """Adds the topics of the results to the bag.
+
+        Args:
+            writer: The bag.
+            outputs: Outputs of the node that are written.
+            record: Collects the data of a report.
+            annotations: Whether the messages for Foxglove are written.
+        """
         self.done = 0
         self.refused: Counter[str] = Counter()
         self.topics = {output.topic.replace('~', NODE): output for output in outputs}
@@ -293,6 +312,11 @@ class Results:
         self._parameters = Parameters()
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
+        self._annotations = annotations
+        self.names = {*self.topics}
+        for name, kind in foxglove.TOPICS.items() if annotations else ():
+            writer.add_topic(f'{NODE}/{name}', kind)
+            self.names.add(f'{NODE}/{name}')
 
     def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
         """Writes the results of all images; returns the damage that ended the bag early, or ''.
@@ -331,11 +355,14 @@ class Results:
 
     def serialize(self, analysis: Analysis) -> list[tuple[str, bytes]]:
         """Returns the topics and the messages, in CDR, of the results of an image."""
-        return [
+        results = [
             (topic, serialize_message(message))
             for topic, output in self.topics.items()
             for message in output.messages(analysis, self._parameters)
         ]
+        if self._annotations:
+            results += [(f'{NODE}/{name}', data) for name, data in foxglove.serialize(analysis)]
+        return results
 
     def _refuse(self, frame: Frame, error: Exception) -> None:
         """Counts a rejected image, and reports the first one of each reason."""
