@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = 'rock_seg_ros'
-CONFIG = ('seg.*', 'nav2_*.yaml', 'fastdds.xml')
+HOOKS = ('commands.dsv', 'completion.bash', 'completion.zsh')
+CONFIG = ('seg.*', 'foxglove_layout.json', 'nav2_*.yaml', 'fastdds.xml')
 
 
 def shared(paths: Iterable[Path]) -> list[tuple[str, list[str]]]:
@@ -28,7 +29,8 @@ setup(
     package_data={
         NAME: ['py.typed'],
         f'{NAME}.perception': ['*.jinja'],
-        f'{NAME}.tools.bag': ['*.jinja'],
+        f'{NAME}.tools': ['completion.json'],
+        f'{NAME}.tools.bag': ['*.jinja', 'foxglove_msgs.msg'],
         f'{NAME}.tools.results': ['*.jinja'],
         f'{NAME}.tools.view': ['static/*'],
         f'{NAME}.weights': ['*.safetensors'],
@@ -36,7 +38,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        (f'share/{NAME}/hook', ['resource/commands.dsv']),  # colcon.pkg names it
+        (f'share/{NAME}/hook', [f'resource/{hook}' for hook in HOOKS]),  # as colcon.pkg
         *shared(Path('launch').glob('*.launch.py')),
         *shared(p for name in CONFIG for p in Path('config').glob(name)),
         *shared(path for path in Path('demo').rglob('*') if path.suffix not in ('.py', '.pyc')),
