@@ -39,13 +39,13 @@ def serialize(analysis: Analysis) -> list[tuple[str, bytes]]:
 
     The scene is left out if no camera_info is known for the image.
     """
-    messages = [('annotations', annotations(analysis))]
+    messages = [('annotations', image_annotations(analysis))]
     if analysis.view is not None:
-        messages.append(('scene', scene(analysis)))
+        messages.append(('scene', scene_update(analysis)))
     return [(name, bytes(TYPES.serialize_cdr(made, TOPICS[name]))) for name, made in messages]
 
 
-def annotations(analysis: Analysis) -> Any:
+def image_annotations(analysis: Analysis) -> Any:
     """Returns the polygon of each rock in pixels, and a label with its id and size."""
     make, stamp = _classes(), _stamp(analysis)
     points, texts = [], []
@@ -70,7 +70,7 @@ def annotations(analysis: Analysis) -> Any:
     return make.ImageAnnotations([], points, texts)
 
 
-def scene(analysis: Analysis) -> Any:
+def scene_update(analysis: Analysis) -> Any:
     """Returns an entity for each rock whose position is known, which replace those before."""
     assert analysis.view is not None
     make, stamp = _classes(), _stamp(analysis)
