@@ -141,7 +141,9 @@ def test_colcon_installs_launch_config_and_demo_files(workspace: Path) -> None:
     assert (share / 'launch' / 'seg.launch.py').exists()
     config = {path.name for path in (share / 'config').iterdir()}
     nav2 = {'nav2_costmap.yaml', 'nav2_semantic_costmap.yaml'}
-    assert config == {'fastdds.xml', 'seg.yaml', 'seg.rviz'} | nav2
+    assert config == {'fastdds.xml', 'foxglove_layout.json', 'seg.yaml', 'seg.rviz'} | nav2
+    hooks = {path.name for path in (share / 'hook').iterdir()}
+    assert {'commands.dsv', 'completion.bash', 'completion.zsh'} <= hooks
     files = [path for path in (ROOT / 'demo').rglob('*') if path.is_file()]
     wanted = {path.relative_to(ROOT) for path in files if path.suffix not in ('.py', '.pyc')}
     found = {path.relative_to(share) for path in (share / 'demo').rglob('*') if path.is_file()}
@@ -162,6 +164,8 @@ def test_a_wheel_holds_weights_and_templates_and_neither_training_nor_tests(
     templates = {path.relative_to(inside) for path in inside.rglob('*.jinja')}
     assert templates
     assert templates == {path.relative_to(there) for path in there.rglob('*.jinja')}
+    for name in ('tools/completion.json', 'tools/bag/foxglove_msgs.msg'):
+        assert (there / name).is_file()
 
 
 def test_an_editable_install_finds_the_weights_of_its_checkout(
