@@ -203,7 +203,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value as UTF-8. Bytes of file names that are not UTF-8 become U+FFFD."""
-    coded = _coded(value) + b'\n'
+    coded = encode_json(value) + b'\n'
     atomic_write(path, lambda temporary: temporary.write_bytes(coded))
 
 
@@ -217,15 +217,16 @@ def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
     def write(temporary: Path) -> None:
         with temporary.open('wb') as file:
             for number, (name, items) in enumerate(lists.items()):
-                file.write((b',\n' if number else b'{\n') + _coded(name) + b': [')
+                file.write((b',\n' if number else b'{\n') + encode_json(name) + b': [')
                 for place, item in enumerate(items):
-                    file.write((b',\n' if place else b'\n') + _coded(item))
+                    file.write((b',\n' if place else b'\n') + encode_json(item))
                 file.write(b'\n]')
             file.write(b'\n}\n')
 
     atomic_write(path, write)
 
 
-def _coded(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
+    """Returns JSON as UTF-8, without a line break."""
     text = json.dumps(value, ensure_ascii=False)
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace').encode('utf-8')

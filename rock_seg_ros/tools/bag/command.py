@@ -7,7 +7,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from rock_seg_ros.tools.bag.files import (
 )
 from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
+from rock_seg_ros.tools.bag.records import RecordWriter, results_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, whole_first
 from rock_seg_ros.tools.jobs import add_job_options
@@ -48,6 +49,12 @@ from rock_seg_ros.tools.network_options import (
     settings_of,
 )
 from rock_seg_ros.tools.progress import progress
+from rock_seg_ros.tools.results.exports import (
+    add_export_options,
+    check_exports,
+    chosen_exports,
+    write_exports,
+)
 from rock_seg_ros.tools.results.recorder import Recorder
 from rock_seg_ros.tools.resume import add_resume_option
 
@@ -89,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_resume_option(parser)
     add_job_options(parser, 'bag')
+    add_export_options(parser, without=('report',))
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
         help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
@@ -166,11 +174,26 @@ def run(arguments: argparse.Namespace) -> int:
     many = len(arguments.inputs) > 1
     if many and arguments.report:
         raise UsageError('--report is for one IN; run the command for each bag that needs a report')
-    if many or arguments.resume or arguments.jobs or arguments.ray:
-        from rock_seg_ros.tools.bag.many import run_many
+    from rock_seg_ros.tools.bag.many import outputs_of, run_many  # which imports this module
 
-        return run_many(arguments)
-    return process(arguments.inputs[0], arguments, lambda: segmenter_of(arguments))
+    outputs = outputs_of(arguments.inputs, arguments.output)
+    check_exports(arguments, None, outputs.values())
+    if many or arguments.resume or arguments.jobs or arguments.ray:
+        status = run_many(arguments, outputs)
+    else:
+        status = process(arguments.inputs[0], arguments, lambda: segmenter_of(arguments))
+    return status if write_bag_exports(outputs.values(), arguments) else FAILED
+
+
+def write_bag_exports(bags: Iterable[Path], arguments: argparse.Namespace) -> bool:
+    """Writes the exports of output bags; returns whether all of them are written."""
+    if not chosen_exports(arguments):
+        return True
+    results, problems = results_of(bags, arguments)
+    problems += write_exports(results, arguments)
+    for line in problems:
+        print_message('bag', line)
+    return not problems
 
 
 def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmenter]) -> int:
@@ -201,9 +224,14 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
         segmenter = load()
         reader = _reader(arguments, sources, segmenter)
         record = Record(sources.image.count) if arguments.report else None
-        with _atomic_bag(output) as writer:
-            writer.add_metadata(MADE_BY, json.dumps(made_by_of(arguments, segmenter)))
-            results = Results(writer, outputs, record, arguments.annotations)
+        with _atomic_bag(output) as (writer, folder), ExitStack() as stack:
+            made_by = made_by_of(arguments, segmenter)
+            writer.add_metadata(MADE_BY, json.dumps(made_by))
+            records = None
+            if chosen_exports(arguments):
+                records = RecordWriter(folder, path.name, made_by, arguments.labelme)
+                stack.enter_context(records)
+            results = Results(writer, outputs, record, arguments.annotations, records)
             copied = _add_copied(bag, writer, results.names) if arguments.copy else []
             with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
@@ -295,6 +323,7 @@ class Results:
         outputs: Sequence[type[Output]],
         record: Record | None = None,
         annotations: bool = False,
+        records: RecordWriter | None = None,
     ) -> None:
         """Adds the topics of the results to the bag.
 
@@ -303,12 +332,14 @@ class Results:
             outputs: Outputs of the node that are written.
             record: Collects the data of a report.
             annotations: Whether the messages for Foxglove are written.
+            records: Writes the records of the images for exports.
         """
         self.done = 0
         self.refused: Counter[str] = Counter()
         self.topics = {output.topic.replace('~', NODE): output for output in outputs}
         self._writer = writer
         self._record = record
+        self._records = records
         self._parameters = Parameters()
         for topic, output in self.topics.items():
             writer.add_topic(topic, type_name(output), RELIABLE._replace(depth=output.depth))
@@ -346,6 +377,8 @@ class Results:
             reader.target = analysis.current_target
             if self._record:
                 self._record.add(frame.message.stamp, analysis)
+            if self._records:
+                self._records.add(frame.message.stamp, analysis)
         except IMAGE_ERRORS as error:
             self._refuse(frame, error)
             return
@@ -384,13 +417,13 @@ def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int])
 
 
 @contextmanager
-def _atomic_bag(output: Path) -> Iterator[BagWriter]:
-    """Yields a bag that appears under its name only when everything is written."""
+def _atomic_bag(output: Path) -> Iterator[tuple[BagWriter, Path]]:
+    """Yields a bag and its folder, which gets its name only when everything is written."""
     try:
         with temporary_folder(output) as folder:
             place = folder / output.name
             with BagWriter(place) as writer:
-                yield writer
+                yield writer, place
             place.rename(output)
     except OSError as error:
         raise BagError(f'{output}: {error.strerror or first_line(error)}') from None

@@ -24,9 +24,16 @@ _BAG_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 _LINE = 'rock_seg bag: '  # begins the messages of a bag; other lines are of its progress
 
 
-def run_many(arguments: argparse.Namespace) -> int:
-    """Processes every bag. A bag that fails is reported, and the others are processed."""
-    outputs = _outputs(arguments.inputs, arguments.output)
+def run_many(arguments: argparse.Namespace, outputs: Mapping[Path, Path]) -> int:
+    """Processes every bag. A bag that fails is reported, and the others are processed.
+
+    Args:
+        arguments: The options of the command.
+        outputs: Input bag → output bag; see `outputs_of`.
+
+    Returns:
+        The exit status.
+    """
     finished, made_by = _finished(outputs, arguments)
     if finished:
         print_message('bag', f'{len(finished)} of {len(outputs)} bags are finished already')
@@ -90,7 +97,7 @@ class BagWorker:
         return Outcome(path, problem, (*lines, *said.getvalue().splitlines()), written)
 
 
-def _outputs(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+def outputs_of(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
     """Returns the output of each input: OUT of a single one, else a bag of its name in OUT.
 
     Raises:

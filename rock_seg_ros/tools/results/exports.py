@@ -73,15 +73,16 @@ EXPORTS = {
 
 def add_export_options(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """Adds the options of all exports but those in `without`, and `--overwrite`."""
-    for name, export in EXPORTS.items():
-        if name not in without:
-            parser.add_argument(f'--{name}', type=Path, metavar=export.metavar, help=export.help)
+    names = [name for name in EXPORTS if name not in without]
+    for name in names:
+        export = EXPORTS[name]
+        parser.add_argument(f'--{name}', type=Path, metavar=export.metavar, help=export.help)
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help=f'replace files of {_listed(n for n in EXPORTS if n not in without)} that exist'
-        ' (default: refuse to start)',
+        help=f'replace files of {_listed(names)} that exist (default: refuse to start)',
     )
+    parser.set_defaults(exports=names)
 
 
 def check_exports(
@@ -100,7 +101,7 @@ def check_exports(
         OSError: A folder is not writable.
     """
     outputs = {path.resolve() for path in results}
-    for name, path in _chosen(arguments).items():
+    for name, path in chosen_exports(arguments).items():
         suffixes = EXPORTS[name].suffixes
         if suffixes and path.suffix.lower() not in suffixes:
             raise UsageError(f'--{name} {path}: the name must end in {_listed(suffixes)}')
@@ -123,7 +124,7 @@ def write_exports(results: Results, arguments: argparse.Namespace) -> list[str]:
         One line for each export that could not be written; the others are written.
     """
     problems = []
-    for name, path in _chosen(arguments).items():
+    for name, path in chosen_exports(arguments).items():
         module = importlib.import_module(f'{__package__}.{EXPORTS[name].module}')
         writer: Writer = module
         try:
@@ -136,9 +137,10 @@ def write_exports(results: Results, arguments: argparse.Namespace) -> list[str]:
     return problems
 
 
-def _chosen(arguments: argparse.Namespace) -> dict[str, Path]:
+def chosen_exports(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Returns the exports that the options name, and their paths."""
     given = vars(arguments)
-    return {name: given[name] for name in EXPORTS if given.get(name)}
+    return {name: given[name] for name in arguments.exports if given[name]}
 
 
 def _files_in(folder: Path, files: Sequence[Path] | None) -> list[Path]:
