@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image on its way through the house, and what is found in it, worked out when first asked."""
+"""The analysis of one image: its results, each computed when it is first used."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from rock_seg_ros.perception.overlay import draw_overlay
 
 @dataclass(frozen=True)
 class Settings:
-    """What may change from image to image.
+    """The settings that may change from image to image.
 
     Attributes:
-        threshold: Rock probability from which a pixel is rock; None = the card's.
-        rocks: Which rocks are told.
-        overlay_alpha: Strength of the overlay's tint, 0 to 1.
-        track: Whether rocks keep the ids that they had in the images before, where a tracker
-            knows them; else they are numbered from 1, the largest first.
-        target: Which rocks suit a drill or an instrument.
+        threshold: Probability from which a pixel is rock, 0 to 1; None = that of the metadata.
+        rocks: Which rocks are reported.
+        overlay_alpha: Opacity of the tint in the overlay, 0 to 1.
+        track: Whether a rock keeps its id from image to image, if there is a tracker. Otherwise
+            the ids count from 1, the largest rock first.
+        target: Which rocks are suited for a drill or an instrument.
         valid_mask: H×W uint8, 0 where there is never rock; None = rock may be anywhere.
     """
 
@@ -49,18 +49,19 @@ class Settings:
 
 @dataclass
 class Analysis:
-    """An image and what is found in it.
+    """An image and its results.
 
     Attributes:
         image: H×W×3 uint8 RGB, any strides.
-        segmenter: The network that is asked; None once it has answered, since a result outlives it.
-        settings: How it is asked.
-        header: Whatever came with the image and goes out with the results; never looked into.
-        tracker: Of the camera, or None.
-        time: When the image was taken, s; for the tracker.
-        view: What makes metres of pixels; None = nothing is known. May be set until first used.
-        previous_target: Id of the last image's target.
-        pose: Of the camera in a frame that stands still, 4×4, m; with depth, helps the tracker.
+        segmenter: The network; None after the segmentation, so that a result does not hold it.
+        settings: The settings.
+        header: A value that accompanies the image and its results; it is not used here.
+        tracker: The tracker of the camera, or None.
+        time: The time at which the image was taken, s; for the tracker.
+        view: Intrinsics, depth and ground plane of the image; None = not known. It may be set
+            until it is first used.
+        previous_target: Id of the target rock in the image before.
+        pose: Pose of the camera in a fixed frame, 4×4, m. The tracker uses it if there is depth.
     """
 
     image: NDArray[np.uint8]
@@ -74,22 +75,22 @@ class Analysis:
     pose: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses an ignore mask of another size before any work is done, with SizeError."""
+        """Raises SizeError if the ignore mask has another size than the image."""
         self.classes = self._network.card.classes
         if self.settings.valid_mask is not None:
             check_size(self.settings.valid_mask, self.image.shape[:2])
 
     @cached_property
     def segmentation(self) -> Segmentation:
-        """Class ids and confidence, with the ignored pixels taken out."""
-        return self._kept(self._network.segment(self.image, self.settings.threshold))
+        """Class ids and confidence, after the ignore mask was applied."""
+        return self._masked(self._network.segment(self.image, self.settings.threshold))
 
     @property
     def _network(self) -> Segmenter:
         assert self.segmenter is not None
         return self.segmenter
 
-    def _kept(self, result: Segmentation) -> Segmentation:
+    def _masked(self, result: Segmentation) -> Segmentation:
         self.segmenter = None
         return (
             result
@@ -99,7 +100,7 @@ class Analysis:
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
-        """H×W uint8: 255 rock, 0 not."""
+        """H×W uint8: 255 rock, 0 not rock."""
         return self.segmentation.mask()
 
     @cached_property
@@ -119,14 +120,14 @@ class Analysis:
 
     @cached_property
     def places(self) -> list[Place]:
-        """Where each rock is, and how large, in metres; NaN where that is not known."""
+        """Position and size of each rock, m; NaN if they are not known."""
         if self.view is None:
             return [Place.unknown()] * len(self.rocks)
         return locate(self.rocks, self.view, self.instances)
 
     @cached_property
     def target(self) -> int | None:
-        """The place among the rocks of the one that suits a drill or an instrument best."""
+        """The index in `rocks` of the rock that suits a drill or an instrument best, or None."""
         size = self.image.shape[:2]
         return choose_target(
             self.rocks, self.places, size, self.settings.target, self.previous_target
@@ -134,29 +135,29 @@ class Analysis:
 
     @property
     def current_target(self) -> int | None:
-        """Id of the target; of the one before where there is none, or none was asked for."""
+        """Id of the target; that of the image before if there is none, or it was not computed."""
         row = vars(self).get('target')
         return self.previous_target if row is None else self.rocks[row].id
 
     @cached_property
     def instances(self) -> NDArray[np.uint16]:
-        """H×W uint16: 0, or a rock's place among the rocks, counted from 1."""
+        """H×W uint16: 0, or the index of the rock in `rocks`, counted from 1."""
         return draw_instances(self._found, self.image.shape[:2])
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
-        """H×W×3 uint8 RGB, contiguous: the image with the rocks drawn on."""
+        """H×W×3 uint8 RGB, contiguous: the image with the rocks drawn onto it."""
         return draw_overlay(self.image, self.mask, self.rocks, self.settings.overlay_alpha)
 
 
 def segment_together(analyses: Sequence[Analysis]) -> None:
-    """Works out the segmentations of images in one run of the network, where they are alike.
+    """Computes the segmentations of several images; images of one size are one batch.
 
     Args:
-        analyses: At least one, of the same segmenter and threshold.
+        analyses: One or more analyses with the same segmenter and threshold.
     """
     first = analyses[0]
     images = [analysis.image for analysis in analyses]
     results = first._network.segment_batch(images, first.settings.threshold)
     for analysis, result in zip(analyses, results, strict=True):
-        analysis.segmentation = analysis._kept(result)
+        analysis.segmentation = analysis._masked(result)

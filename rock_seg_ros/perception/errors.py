@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors told in one line, which other people's files have no power over."""
+"""Error messages of one line that are safe to print, whatever a file contains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ MAX_LENGTH = 400  # characters of a line
 
 
 def printable(line: str) -> str:
-    """Returns a line fit for a terminal and a log.
+    """Returns a line that can be printed to a terminal or a log.
 
     Returns:
         At most `MAX_LENGTH` characters, made visible by `visible`. A longer line is reduced to its
@@ -20,17 +20,17 @@ def printable(line: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Returns text with a '?' for each control character and others that show nothing."""
+    """Returns text in which '?' replaces control characters and other invisible characters."""
     return ''.join(character if character.isprintable() else '?' for character in text)
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says; its class's name if it says nothing."""
+    """Returns the first line of an error's message; the name of its class if it has none."""
     lines = str(error).strip().splitlines()
     return printable(lines[0] if lines else type(error).__name__)
 
 
 def all_lines(error: BaseException) -> str:
-    """Returns all that an error says, each line as `printable` has it."""
+    """Returns the whole message of an error; each line is made `printable`."""
     lines = str(error).strip().splitlines()
     return '\n'.join(map(printable, lines)) or first_line(error)

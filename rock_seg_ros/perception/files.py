@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of other people's making, read whole."""
+"""Reading of whole files with a size limit."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 MAX_FILE_BYTES = 2**29  # bytes; COCO's own largest label file has 448 MiB
 
 
-def read_file(path: str | os.PathLike[str], most: int = MAX_FILE_BYTES) -> bytes:
-    """Reads a regular file; a pipe or a device, which might never end, is not even opened.
+def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Reads a regular file. Pipes and devices, which might never end, are not opened.
 
     Args:
-        path: The file; links are followed.
-        most: Bytes that it may have.
+        path: The file; symbolic links are followed.
+        max_bytes: Maximum size of the file, bytes.
 
     Raises:
-        OSError: There is no such file, it is no regular one or too large, or cannot be read.
+        OSError: The file does not exist, is not a regular file, is too large or cannot be read.
     """
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(f'{path}: is no regular file')
-    if status.st_size > most:
-        raise OSError(f'{path}: has {status.st_size} bytes; {most} are the most')
+    if status.st_size > max_bytes:
+        raise OSError(f'{path}: has {status.st_size} bytes; {max_bytes} are the most')
     with Path(path).open('rb') as file:
-        content = file.read(most + 1)
-    if len(content) > most:  # it grew, or is one of those that have no size
-        raise OSError(f'{path}: has more than {most} bytes')
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:  # the file grew, or its file system reports no sizes
+        raise OSError(f'{path}: has more than {max_bytes} bytes')
     return content

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing what was found onto the image."""
+"""Drawing of the rocks onto the image."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def draw_overlay(
     """Tints the mask, outlines the rocks and writes their ids.
 
     Args:
-        image: H×W×3 uint8 RGB, any strides; stays as it is.
+        image: H×W×3 uint8 RGB, any strides; it is not changed.
         mask: H×W uint8, 255 where there is rock.
-        rocks: Of this image.
-        alpha: Strength of the tint, 0 (none) to 1 (opaque).
+        rocks: The rocks in this image.
+        alpha: Opacity of the tint, 0 (none) to 1 (opaque).
 
     Returns:
         H×W×3 uint8 RGB, contiguous.
@@ -41,7 +41,7 @@ def draw_overlay(
 
 
 def _tint(canvas: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float) -> None:
-    """Tints the canvas in place, a band of rows at a time, which stays in the cache."""
+    """Tints the canvas in place, in bands of rows that fit into the CPU cache."""
     row = np.full((canvas.shape[1], 3), TINT, np.uint8)
     tint = np.repeat(row[None], BAND, axis=0)
     for top in range(0, len(canvas), BAND):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are there whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ NAME = re.compile(re.escape(PREFIX) + r'\w{8}')  # as tempfile makes them
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary_path)` and renames the result to `path`; all or nothing."""
+    """Calls `write(temporary_path)` and renames the result to `path`."""
     target = Path(path)
     with temporary_folder(target) as folder:
         temporary = folder / target.name
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner reads
+        temporary.chmod(mode)  # safetensors creates files that only their owner can read
         temporary.replace(target)
 
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """Yields a new folder beside a target, whose own folder is made; it is removed in the end.
+    """Yields a new temporary folder next to a target, and removes it at the end.
 
-    Those that killed processes have left there are removed before the first one of this process. A
-    folder in use is known by its lock, which ends with its process.
+    The folder of the target is created if necessary. Temporary folders of processes that were
+    killed are removed before the first one of this process is created; a folder that is in use is
+    locked by its process.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target.parent.resolve())

@@ -17,28 +17,28 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
     assert read_file(tmp_path / 'a') == read_file(str(tmp_path / 'b')) == b'whole'
 
 
-def test_a_file_that_is_too_large_is_refused_by_its_size(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_rejected_by_its_size(tmp_path: Path) -> None:
     with (tmp_path / 'a').open('wb') as file:
         file.truncate(MAX_FILE_BYTES + 1)  # takes no room
     with pytest.raises(OSError, match='a: has 536870913 bytes; 536870912 are the most'):
         read_file(tmp_path / 'a')
     with pytest.raises(OSError, match='a: has 536870913 bytes; 100 are the most'):
-        read_file(tmp_path / 'a', most=100)
+        read_file(tmp_path / 'a', max_bytes=100)
 
 
-def test_a_file_that_tells_no_size_is_read_up_to_the_most() -> None:
+def test_a_file_without_size_is_read_up_to_the_limit() -> None:
     with pytest.raises(OSError, match='/proc/self/maps: has more than 100 bytes'):
-        read_file('/proc/self/maps', most=100)
+        read_file('/proc/self/maps', max_bytes=100)
 
 
-def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / 'fifo')  # without a writer, whoever opens it waits for ever
+def test_pipes_folders_and_devices_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'fifo')  # without a writer, opening it would block
     for path in (tmp_path / 'fifo', tmp_path, Path('/dev/zero')):
         with pytest.raises(OSError, match=f'{path}: is no regular file'):
             read_file(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as told:
+def test_the_error_of_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
         read_file(tmp_path / 'a')
-    assert told.value.filename == str(tmp_path / 'a')
+    assert error.value.filename == str(tmp_path / 'a')

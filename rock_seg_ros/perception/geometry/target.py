@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rock best suited to a drill or an instrument."""
+"""Selection of the rock that is suited best for a drill or an instrument."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rock_seg_ros.perception.instances.rocks import Rock
 
 @dataclass(frozen=True)
 class TargetRule:
-    """Which rocks are suited.
+    """The limits for a target rock.
 
     Attributes:
-        min_diameter: Smallest, m.
-        max_diameter: Largest, m.
-        min_distance: Nearest, m from the camera.
-        max_distance: Farthest, m.
-        min_score: Least mean confidence, 0 to 1.
+        min_diameter: Minimum diameter, m.
+        max_diameter: Maximum diameter, m.
+        min_distance: Minimum distance from the camera, m.
+        max_distance: Maximum distance from the camera, m.
+        min_score: Minimum score, 0 to 1.
     """
 
     min_diameter: float = 0.05
@@ -36,20 +36,21 @@ def choose_target(
     rule: TargetRule,
     before: int | None = None,
 ) -> int | None:
-    """Chooses a rock: the one chosen before while it is suited, else the nearest suited one.
+    """Selects the previous target while it is suited, otherwise the nearest suited rock.
 
-    A rock is suited if its diameter, distance and score are within the rule and it does not touch
-    the image's border, where part of it may be out of sight. Without metres none is.
+    A rock is suited if its diameter, distance and score are within the limits and it does not touch
+    the border of the image, where a part of it may be out of view. Rocks without metres are not
+    suited.
 
     Args:
-        rocks: Of one image.
-        places: Of these rocks.
+        rocks: The rocks in one image.
+        places: Position and size of these rocks.
         shape: Height and width of the image, px.
-        rule: Which rocks are suited.
-        before: Id of the rock that was chosen last; None = none.
+        rule: The limits.
+        before: Id of the previous target; None = none.
 
     Returns:
-        The rock's row, None where none is suited.
+        The index of the rock; None if no rock is suited.
     """
     suited = [
         row
@@ -62,7 +63,7 @@ def choose_target(
 
 
 def _fits(place: Place, rule: TargetRule) -> bool:
-    """Tells whether size and distance are within the rule; NaN never is."""
+    """Returns whether diameter and distance are within the limits; NaN is not."""
     return (
         rule.min_diameter <= place.diameter <= rule.max_diameter
         and rule.min_distance <= place.distance <= rule.max_distance
@@ -70,6 +71,6 @@ def _fits(place: Place, rule: TargetRule) -> bool:
 
 
 def _whole(rock: Rock, shape: tuple[int, int]) -> bool:
-    """Tells whether a rock keeps away from the image's border."""
+    """Returns whether a rock does not touch the border of the image."""
     x, y, width, height = rock.box
     return x > 0 and y > 0 and x + width < shape[1] and y + height < shape[0]

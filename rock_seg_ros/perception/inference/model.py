@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Card and state dict → network."""
+"""Building of a network from its metadata and weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3
 
 
 def build(card: Card, output_stride: int = 0, aux: bool = False) -> DeepLabV3:
-    """Builds the network that a card describes, with random weights.
+    """Builds the network that the metadata describes, with random weights.
 
     Args:
-        card: The card.
-        output_stride: One that the network has; 0 takes the card's.
-        aux: Whether to add the auxiliary head, for training, where the network has one.
+        card: The metadata of the weights.
+        output_stride: An output stride of the network; 0 = that of the metadata.
+        aux: Whether the auxiliary head is added for training, if the network has one.
 
     Raises:
         ValueError: The network has no such output stride.
@@ -32,17 +32,17 @@ def build(card: Card, output_stride: int = 0, aux: bool = False) -> DeepLabV3:
 
 
 def restore(card: Card, state: Mapping[str, Tensor], output_stride: int = 0) -> DeepLabV3:
-    """Builds the network that a card describes, with its weights, on the CPU, for inference.
+    """Builds the network that the metadata describes, with its weights, on the CPU, for inference.
 
     Args:
-        card: The card.
+        card: The metadata of the weights.
         state: Parameter name → tensor.
-        output_stride: One that the network has; 0 takes the card's.
+        output_stride: An output stride of the network; 0 = that of the metadata.
 
     Raises:
         ValueError: The state dict does not fit, or the network has no such output stride.
     """
-    with torch.device('meta'):  # random values would cost a second
+    with torch.device('meta'):  # initializing random weights would take a second
         model = build(card, output_stride)
     model = model.to_empty(device='cpu')
     load_state(model, state, NETWORKS[card.architecture].title)
@@ -50,12 +50,12 @@ def restore(card: Card, state: Mapping[str, Tensor], output_stride: int = 0) -> 
 
 
 def load_state(model: DeepLabV3, state: Mapping[str, Tensor], title: str) -> None:
-    """Loads a state dict; an auxiliary head that only the state has is left out.
+    """Loads a state dict. The auxiliary head is ignored if the network has none.
 
     Args:
         model: The network.
         state: Parameter name → tensor.
-        title: Of the network, for the message.
+        title: Name of the network for the error message.
 
     Raises:
         ValueError: A tensor is missing, unknown, or of another shape; the message names it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an image is prepared for the network: the only place that knows."""
+"""Preprocessing of images for the network; training and inference share it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rock_seg_ros.perception.inference.card import Card
 
 
 class Normalization:
-    """A card's mean and standard deviation, laid ready on a device."""
+    """Normalization with the mean and standard deviation of the metadata, on a device."""
 
     def __init__(self, card: Card, device: torch.device | str) -> None:
-        """Copies both to the device, so that nothing is copied while images are worked on.
+        """Copies both to the device, so that nothing is copied later.
 
         Args:
-            card: Gives mean and standard deviation.
-            device: Where the images will be.
+            card: The metadata of the weights.
+            device: The device of the images.
         """
         self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1) * 255.0
         self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1) * 255.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scales to 0..1, takes the mean off and divides by the standard deviation.
+        """Scales to 0..1, subtracts the mean and divides by the standard deviation.
 
         Args:
             images: N×3×H×W RGB, uint8.
@@ -44,7 +44,7 @@ def normalize(images: Tensor, card: Card) -> Tensor:
 
     Args:
         images: N×3×H×W RGB, uint8, on any device.
-        card: Gives mean and standard deviation.
+        card: The metadata of the weights.
 
     Returns:
         N×3×H×W float32, on the same device.
@@ -53,14 +53,14 @@ def normalize(images: Tensor, card: Card) -> Tensor:
 
 
 class Preprocessing:
-    """Makes images ready for a network on a device."""
+    """Converts images to the normalized input of a network on a device."""
 
     def __init__(self, card: Card, device: torch.device) -> None:
-        """Looks up what each of the 256 values becomes.
+        """Computes a lookup table of the 256 values.
 
         Args:
-            card: Gives mean and standard deviation.
-            device: Where the network is.
+            card: The metadata of the weights.
+            device: The device of the network.
         """
         self._device = device
         self._normalization = Normalization(card, device)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""int8 as rounding in the torch network: a compiler that knows it computes in int8 there.
+"""int8 quantization of the torch network, as fake quantization that OpenVINO compiles to int8.
 
-Weights are rounded symmetrically with one scale an output channel, activations with one scale a
-tensor, from ranges measured on real images (Krishnamoorthi 2018, arXiv:1806.08342).
+Weights are quantized symmetrically with one scale per output channel, activations with one scale
+per tensor, from ranges measured on images (Krishnamoorthi 2018, arXiv:1806.08342).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
 
 
 def quantized_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
-    """Tells what is computed in int8: all but the exact parts of the network and the last scores.
+    """Returns what is computed in int8: all but the exact parts of the network and the last layer.
 
     Returns:
-        Name of a module whose input is rounded → the convolutions that compute on it. The input of
-        a residual block is rounded for its shortcut too, so that it is kept in 8 bit.
+        Name of a module whose input is quantized → the convolutions that read it. The input of a
+        residual block is also quantized for its shortcut, so that it is stored in 8 bits.
     """
     found = model.shared_inputs()
     apart: set[nn.Module] = {list(model.classifier.modules())[-1]}
@@ -39,14 +39,14 @@ def quantized_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
 
 
 def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Makes the network round, in place.
+    """Quantizes a network in place.
 
     Args:
-        model: In evaluation mode.
-        ranges: For each of `quantized_inputs`, lowest and highest value that is told apart.
+        model: The network, in evaluation mode.
+        ranges: For each of `quantized_inputs`, the minimum and maximum value.
 
     Raises:
-        ValueError: The ranges are not of this network.
+        ValueError: The ranges are not those of this network.
     """
     inputs = quantized_inputs(model)
     differing = sorted(inputs.keys() ^ ranges.keys())
@@ -64,7 +64,7 @@ def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> Non
 
 class _InputRounding:
     def __init__(self, low: float, high: float) -> None:
-        """Takes the range; zero is among the values that stay what they are."""
+        """Computes scale and zero point; the value 0 is represented exactly."""
         low, high = min(low, 0.0), max(high, 0.0)
         self.scale = (high - low) / ACTIVATION_STEPS
         self.zero = round(-low / self.scale)

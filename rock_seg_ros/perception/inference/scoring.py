@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared images → scores of their own size, whatever size the network sees."""
+"""Scores in the size of the image, for any input size of the network."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.card import Card
 
-MAX_ENLARGEMENT = 2.0
+MAX_ENLARGEMENT = 2.0  # factor
 MAX_NETWORK_PIXELS = (
     3840 * 2160
 )  # of an enlarged image; a thin one would cost the network gigabytes
 
 
 def enlargement(height: int, width: int, card: Card) -> float:
-    """Returns by how much an image is enlarged for the network of a card, 1 to 2."""
+    """Returns the factor by which an image is enlarged for the network, 1 to `MAX_ENLARGEMENT`."""
     wanted = card.smallest_side / min(height, width)
     room = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
     return min(MAX_ENLARGEMENT, max(1.0, min(wanted, room)))
 
 
 class Scorer:
-    """Shows the network images in the size that it should see.
+    """Runs the network at its input size, and resizes the scores to the size of the image.
 
     Attributes:
         runner: The network.
-        card: Of its weights.
+        card: The metadata of its weights.
     """
 
     def __init__(self, runner: Backend, card: Card, input_size: tuple[int, int] = (0, 0)) -> None:
-        """Takes the network in.
+        """Stores the network.
 
         Args:
             runner: The network.
-            card: Of its weights.
-            input_size: Width and height in px that it sees; 0 = the image's own; both 0:
-                enlarged where the card wants it.
+            card: The metadata of its weights.
+            input_size: Width and height of the network's input, px; 0 = those of the image. If
+                both are 0, small images are enlarged if the metadata requires it.
         """
         self.runner = runner
         self.card = card
@@ -47,18 +47,18 @@ class Scorer:
         """Runs the network.
 
         Args:
-            prepared: N×3×H×W normalised float32 RGB, on the network's device.
+            prepared: N×3×H×W normalised float32 RGB, on the device of the network.
 
         Returns:
             N×channels×H×W float32 logits.
         """
         height, width = prepared.shape[-2:]
         if any(self._input_size):
-            seen = (self._input_size[1] or height, self._input_size[0] or width)
+            input_size = (self._input_size[1] or height, self._input_size[0] or width)
         else:
             scale = enlargement(height, width, self.card)
-            seen = (round(height * scale), round(width * scale))
-        return resize(self.runner.scores(resize(prepared, seen)), (height, width))
+            input_size = (round(height * scale), round(width * scale))
+        return resize(self.runner.scores(resize(prepared, input_size)), (height, width))
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,7 +66,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = maps.shape[-2:]
     if (height, width) == size:
         return maps
-    shrinks = size[0] < height or size[1] < width  # else antialiasing only costs time
+    shrinks = size[0] < height or size[1] < width  # enlarging needs no antialiasing
     return functional.interpolate(
         maps, size=size, mode='bilinear', align_corners=False, antialias=shrinks
     )

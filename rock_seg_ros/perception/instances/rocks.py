@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class ids → rocks: instances, polygons, measures."""
+"""From class ids to rocks: instances, polygons and their measures."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.segmentation import Segmentation, class_mask
 from rock_seg_ros.perception.instances.splitting import split_by_rims, split_by_shape
 
-REACH = 3  # px; about a rim's width
+MAX_SEAM_DISTANCE = 3  # px; about the width of a rim
 SQUARE = np.ones((3, 3), np.uint8)
 
 
 def _row_bounds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tells from the steps to and from a contour's pixel whether its row ends there, and starts.
+    """Returns tables of whether a row of pixels ends, or starts, at a pixel of a contour.
 
-    A contour has the rock on its left: what it sweeps on its right between two steps is none.
+    They are indexed by the steps to the pixel and from it. A contour has the rock on its left, so
+    the neighbours on its right between the two steps are not rock.
 
     Returns:
-        Two tables of 0 and 1, each 81: 9 times the step there, and the step from there; a step is
-        4 + dx + 3·dy, 4 for that of a lone pixel.
+        Two tables with 81 entries of 0 or 1. The index is 9 × the step to the pixel + the step from
+        it; a step is 4 + dx + 3·dy, and 4 for a contour of one pixel.
     """
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]  # clockwise
     codes = [4 + x + 3 * y for x, y in steps]
@@ -46,17 +47,17 @@ ROW_ENDS, ROW_STARTS = _row_bounds()
 class Rock:
     """One rock in one image.
 
-    Pixel coordinates have x to the right, y down, and whole numbers at pixel centres.
+    Pixel coordinates have x to the right and y down; whole numbers are pixel centres.
 
     Attributes:
-        id: Number of the rock.
-        class_id: Its class.
+        id: Id of the rock.
+        class_id: Class id of the rock.
         score: Mean confidence of its pixels, 0 to 1.
-        area: Pixels.
-        box: x, y of the first pixel, width and height, px.
+        area: Number of its pixels.
+        box: x and y of the first pixel, width and height, px.
         centroid: Mean x and y of its pixels, px.
-        polygon: V×2 float32 outer contour, V at least 3, clockwise as seen.
-        mask: Of the box's height and width, not 0 where the rock is.
+        polygon: V×2 float32, its outer contour, clockwise as seen, px; V is at least 3.
+        mask: uint8 of the height and width of the box, not 0 for the pixels of the rock.
     """
 
     id: int
@@ -71,14 +72,15 @@ class Rock:
 
 @dataclass(frozen=True)
 class RockSettings:
-    """Which rocks are told, and how finely.
+    """Which rocks are reported, and how.
 
     Attributes:
-        min_area: Smaller ones are left out, px.
-        max_rocks: Only the largest so many are told.
-        polygon_tolerance: Largest distance of a contour point from its polygon, px.
-        split_touching: Whether rocks that touch are cut apart: along the rims that the network saw,
-            by their shape where it knows no rims. Of rims and cuts each rock gets what is near it.
+        min_area: Minimum area of a reported rock, px.
+        max_rocks: Maximum number of reported rocks, largest first.
+        polygon_tolerance: Maximum distance between a contour and its polygon, px.
+        split_touching: Whether rocks that touch are separated: along the rims that the network
+            finds, or by their shape if the network has no rim class. Pixels of rims and cuts are
+            then assigned to the rocks next to them.
     """
 
     min_area: int = 50
@@ -88,38 +90,40 @@ class RockSettings:
 
 
 def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
-    """Finds the 8-connected components of each rock class, cut apart where wanted, largest first.
+    """Finds the rocks in a segmentation.
+
+    A rock is an 8-connected component of one rock class, after touching rocks were separated.
 
     Returns:
-        At most `max_rocks` rocks, numbered from 1 in that order.
+        At most `max_rocks` rocks, largest first, with ids from 1.
     """
     rims: NDArray[np.uint8] | None = None
     if settings.split_touching and segmentation.rim_id is not None:
         rims = class_mask(segmentation.class_ids, segmentation.rim_id)
     if settings.split_touching and (rims is None or cv2.countNonZero(rims)):
-        found = _cut_rocks(segmentation, rims, settings)
-        sure = segmentation.confidence  # a rim that was given to a rock has its own, too
+        found = _split_rocks(segmentation, rims, settings)
+        confidence = segmentation.confidence  # pixels of rims that belong to a rock count, too
     else:
-        found, sure = [], segmentation.rock_confidence
+        found, confidence = [], segmentation.rock_confidence
         for class_id in segmentation.rock_ids:
             rock = class_mask(segmentation.class_ids, class_id)
             found.extend(_components(rock, class_id, settings))
     found.sort(key=lambda component: -component.area)
     return [
-        _measure(number, component, sure, settings.polygon_tolerance)
+        _make_rock(number, component, confidence, settings.polygon_tolerance)
         for number, component in enumerate(found[: settings.max_rocks], start=1)
     ]
 
 
 def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """Numbers the pixels of each rock.
+    """Draws the rocks into a label image.
 
     Args:
-        rocks: At most 65535.
+        rocks: At most 65535 rocks.
         shape: Height and width of the image, px.
 
     Returns:
-        H×W: 0, or the rock's place in the sequence counted from 1.
+        H×W uint16: 0, or the index of the rock in the sequence, counted from 1.
     """
     numbers = np.zeros(shape, np.uint16)
     for number, rock in enumerate(rocks, start=1):
@@ -128,15 +132,15 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
     return numbers
 
 
-def _cut_rocks(
+def _split_rocks(
     segmentation: Segmentation, rims: NDArray[np.uint8] | None, settings: RockSettings
 ) -> list[Component]:
-    """Finds the rocks of all classes, cut apart, each with its share of the seams.
+    """Finds the rocks of all classes, separates them, and assigns the seams to them.
 
     Args:
-        segmentation: In which they are.
-        rims: H×W, 255 where there is a rim, else 0; None = the network knows none.
-        settings: Which rocks are told.
+        segmentation: The segmentation of the image.
+        rims: H×W, 255 where there is a rim, else 0; None = the network has no rim class.
+        settings: Which rocks are reported.
     """
     found: list[Component] = []
     free: NDArray[Any] = np.zeros_like(segmentation.class_ids) if rims is None else rims.copy()
@@ -159,12 +163,12 @@ class Component:
     """One 8-connected component of a mask.
 
     Attributes:
-        class_id: Its class.
-        area: Pixels.
+        class_id: Class id.
+        area: Number of its pixels.
         centroid: Mean x and y of its pixels, px.
-        mask: H×W, the mask that it is part of: 0 or 255.
-        contours: Its outer contour and those of its holes, V×2 int32, all through its own pixels,
-            where they bend.
+        mask: H×W, 0 or 255, the mask that contains the component.
+        contours: V×2 int32, its outer contour and those of its holes, which pass through its own
+            pixels; only the pixels where a contour changes its direction.
     """
 
     class_id: int
@@ -174,10 +178,10 @@ class Component:
     contours: list[NDArray[np.int32]]
 
     def cut_out(self) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
-        """Returns its box (x, y, width, height) and a mask of the box's size, 255 where it is."""
+        """Returns the box (x, y, width, height), and a mask of that size, 255 in the component."""
         x, y, width, height = cv2.boundingRect(self.contours[0])
         own = self.mask[y : y + height, x : x + width]
-        if cv2.countNonZero(own) != self.area:  # others reach into the box
+        if cv2.countNonZero(own) != self.area:  # the box contains pixels of other components
             own = np.zeros((height, width), np.uint8)
             cv2.fillPoly(own, self.contours, 255, offset=(-x, -y))
         return (x, y, width, height), own
@@ -188,18 +192,18 @@ def _components(mask: NDArray[np.uint8], class_id: int, settings: RockSettings) 
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return []
-    return _sorted_out(contours, tree[0, :, 3].astype(np.intp), mask, class_id, settings)
+    return _make_components(contours, tree[0, :, 3].astype(np.intp), mask, class_id, settings)
 
 
 def _with_seams(
     components: list[Component], seams: NDArray[np.uint8], settings: RockSettings
 ) -> list[Component]:
-    """Gives each rock in turn the pixels of seams that are at most `REACH` steps from it.
+    """Assigns to each rock in turn the seam pixels within `MAX_SEAM_DISTANCE` of it.
 
     Args:
-        components: Of one class and mask, the largest first.
-        seams: H×W, 255 where there is a rim or a cut, else 0; what is given away becomes 0.
-        settings: Which rocks are told.
+        components: Components of one class and mask, largest first.
+        seams: H×W, 255 where there is a rim or a cut, else 0; pixels that are assigned become 0.
+        settings: Which rocks are reported.
     """
     if not components:
         return []
@@ -209,14 +213,14 @@ def _with_seams(
     parents: list[NDArray[np.intp]] = []
     for component in components:
         (x, y, width, height), own = component.cut_out()
-        left, top = max(0, x - REACH), max(0, y - REACH)
-        free = seams[top : y + height + REACH, left : x + width + REACH]
+        left, top = max(0, x - MAX_SEAM_DISTANCE), max(0, y - MAX_SEAM_DISTANCE)
+        free = seams[top : y + height + MAX_SEAM_DISTANCE, left : x + width + MAX_SEAM_DISTANCE]
         if not cv2.countNonZero(free):
             others.append(component)
             continue
         grown = np.zeros(free.shape, np.uint8)
         grown[y - top : y - top + height, x - left : x - left + width] = own
-        for _ in range(REACH):
+        for _ in range(MAX_SEAM_DISTANCE):
             cv2.bitwise_or(grown, cv2.bitwise_and(cv2.dilate(grown, SQUARE), free), grown)
         cv2.subtract(free, grown, free)
         own_contours, tree = cv2.findContours(
@@ -227,26 +231,26 @@ def _with_seams(
     if not contours:
         return others
     class_id = components[0].class_id
-    return others + _sorted_out(contours, np.concatenate(parents), whole, class_id, settings)
+    return others + _make_components(contours, np.concatenate(parents), whole, class_id, settings)
 
 
-def _sorted_out(
+def _make_components(
     contours: Sequence[Any],
     parents: NDArray[np.intp],
     mask: NDArray[np.uint8],
     class_id: int,
     settings: RockSettings,
 ) -> list[Component]:
-    """Makes components of contours, the largest first.
+    """Returns the components of contours that are large enough, largest first.
 
     Args:
-        contours: N, of V×1×2 int32 from cv2.findContours without approximation.
-        parents: N, of a hole the number of its outer contour, of an outer one below 0.
-        mask: H×W, the mask in which they are.
-        class_id: Of the mask.
-        settings: Which rocks are told.
+        contours: N contours, V×1×2 int32, from cv2.findContours without approximation.
+        parents: N numbers: for a hole that of its outer contour, otherwise a negative number.
+        mask: H×W, the mask that contains the components.
+        class_id: Class id of the mask.
+        settings: Which rocks are reported.
     """
-    sums, corners = _follow(contours)
+    sums, corners = _sum_pixels(contours)
     holes = np.flatnonzero(parents >= 0)
     if len(holes):
         np.add.at(sums, parents[holes], sums[holes])
@@ -263,18 +267,18 @@ def _sorted_out(
     ]
 
 
-def _follow(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
-    """Follows contours step by step, all at once.
+def _sum_pixels(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
+    """Sums the pixels that contours enclose, for all contours at once.
 
-    Pixels are summed by the discrete theorem of Green (Yang and Albregtsen 1996): each row of
-    pixels from where it ends to where it starts, in whole numbers all the way.
+    The sums follow the discrete theorem of Green (Yang and Albregtsen 1996): each row of pixels
+    contributes with its end and its start. All numbers are whole.
 
     Args:
-        contours: N, of V×1×2 int32 from cv2.findContours without approximation.
+        contours: N contours, V×1×2 int32, from cv2.findContours without approximation.
 
     Returns:
-        N×3, the number of the pixels enclosed and the sums of their x and y, of a hole those that
-        it takes away, below 0; N contours V×2 of no pixels but their first and where they bend.
+        N×3, the number of enclosed pixels and the sums of their x and y, negative for holes; and
+        the N contours, V×2, reduced to their first pixel and those where the direction changes.
     """
     lengths = np.array([len(contour) for contour in contours])
     last = np.cumsum(lengths) - 1
@@ -299,11 +303,13 @@ def _follow(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDArray[
     return sums, [corners[start:end] for start, end in pairwise(bounds)]
 
 
-def _measure(number: int, component: Component, sure: NDArray[np.uint8], tolerance: float) -> Rock:
+def _make_rock(
+    number: int, component: Component, confidence: NDArray[np.uint8], tolerance: float
+) -> Rock:
     box, own = component.cut_out()
     x, y, width, height = box
-    # With what else is there at 0, the sum of all is several times as quick as a mean with a mask.
-    within = cv2.bitwise_and(sure[y : y + height, x : x + width], own)
+    # Masking and summing is several times as fast as a mean with a mask.
+    within = cv2.bitwise_and(confidence[y : y + height, x : x + width], own)
     return Rock(
         id=number,
         class_id=component.class_id,
@@ -317,15 +323,15 @@ def _measure(number: int, component: Component, sure: NDArray[np.uint8], toleran
 
 
 def simplify_contour(contour: NDArray[np.int32], tolerance: float) -> NDArray[np.float32]:
-    """Returns the polygon of a contour with fewer vertices (Douglas and Peucker 1973).
+    """Simplifies a contour to a polygon (Douglas and Peucker 1973).
 
     Args:
-        contour: V×2 or V×1×2, every pixel where the contour bends, in order, px.
-        tolerance: Largest distance of a contour point from the polygon, px.
+        contour: V×2 or V×1×2, the pixels where the contour changes its direction, in order, px.
+        tolerance: Maximum distance between the contour and the polygon, px.
 
     Returns:
-        V×2 float32, V at least 3, clockwise as seen; a straight line gives a box around it, 1 px
-        wide, a bent one its line there and back.
+        V×2 float32, clockwise as seen; V is at least 3. A straight line becomes a box around it, 1
+        px wide; a bent line of 1 px becomes a polygon without area.
     """
     polygon: NDArray[Any] = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0]
     if len(polygon) < 3:
@@ -336,7 +342,7 @@ def simplify_contour(contour: NDArray[np.int32], tolerance: float) -> NDArray[np
 
 
 def _thin_box(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the 4×2 corners of the box half a pixel around a line."""
+    """Returns the 4×2 corners of the box that is half a pixel larger than a line on each side."""
     length = float(np.hypot(*(end - start)))
     along = (end - start) / (2 * length) if length else np.array([0.5, 0], np.float32)
     across = np.array([-along[1], along[0]], np.float32)

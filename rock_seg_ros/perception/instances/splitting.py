@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cutting rocks apart that touch: along the rims that the network saw, or else by their shape."""
+"""Separation of touching rocks, along the rims that the network finds or by their shape."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def split_by_rims(
     confidence: NDArray[np.uint8],
     smallest: int,
 ) -> NDArray[np.uint8]:
-    """Cuts the parts of a mask that the network's rims tell to be heaps of rocks.
+    """Separates the rocks in the parts of a mask that contain rims.
 
-    In a heap each rock is a hill of confidence and of distance from the heap's edge; the cuts lie
-    halfway between the hills' tops (a marker-controlled watershed, Meyer 1994, with the distance to
-    the markers as the relief). What has no rims stays as it is. The hills are looked for in square
-    cells of a few pixels, the cuts are one pixel wide.
+    In such a heap, each rock is a hill of confidence and of distance from the edge of the heap. The
+    cuts are halfway between the tops of the hills: a marker-controlled watershed (Meyer 1994) with
+    the distance to the markers as the relief. Parts without rims are not changed. The hills are
+    found on a grid of cells of a few pixels; the cuts are one pixel wide.
 
     Args:
         rock: H×W, 255 where there is rock, else 0.
         rim: H×W, 255 where there is the rim between two rocks, else 0.
-        confidence: H×W, 0 to 255, of the class of each pixel.
-        smallest: A hill with fewer pixels is no rock of its own.
+        confidence: H×W, 0 to 255, the confidence of each pixel.
+        smallest: Minimum number of pixels of a hill that is a separate rock.
 
     Returns:
-        H×W: the rock without the pixels of the cuts; 8-connected parts are rocks.
+        H×W: the rock without the pixels of the cuts; its 8-connected parts are the rocks.
     """
     side = max(MIN_CELL, round(min(rock.shape) / CELLS))
     share = _shrink(rock, side)
@@ -54,19 +54,20 @@ def split_by_rims(
 
 
 def split_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cuts a mask where it narrows, or its confidence falls, between two bodies of rock.
+    """Separates rocks where the mask is narrow, or the confidence is low, between them.
 
-    For networks that know no rims. A marker-controlled watershed (Meyer 1994) on the confidence;
-    the markers are the hills of distance from the rock's edge times confidence that stand out from
-    the saddle to any higher one (the dynamics of Grimaud 1992, as a ratio). What is long or bent
-    stays whole: its ridge has no saddle.
+    It is used for networks without a rim class: a marker-controlled watershed (Meyer 1994) on the
+    confidence. The relief is the distance from the edge of the rock times the confidence. The
+    markers are the hills that are much higher than the saddle to any higher hill (the dynamics of
+    Grimaud 1992, as a ratio). Long or bent rocks stay whole, because their ridge has no saddle.
 
     Args:
         rock: H×W, 255 where there is rock, else 0.
-        confidence: H×W, 0 to 255, of the class of each pixel.
+        confidence: H×W, 0 to 255, the confidence of each pixel.
 
     Returns:
-        H×W: the rock without the pixels of the cuts, one pixel wide; 8-connected parts are rocks.
+        H×W: the rock without the pixels of the cuts, which are one pixel wide; its 8-connected
+        parts are the rocks.
     """
     side = max(MIN_CELL, round(min(rock.shape) / CELLS))
     body: NDArray[Any] = cv2.inRange(_shrink(rock, side), 128, 255)
@@ -86,7 +87,7 @@ def split_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> ND
 def _cut_between(
     cells: NDArray[np.uint16], rock: NDArray[np.uint8], side: int
 ) -> NDArray[np.uint8]:
-    """Takes the pixels of rock away that touch a cell of a higher number, other than 0."""
+    """Removes the pixels of rock that touch a cell with a higher number."""
     height, width = rock.shape
     numbers = cv2.copyTo(_grow(cells, side)[:height, :width], rock)
     higher = cv2.dilate(numbers, np.ones((3, 3), np.uint8))
@@ -111,7 +112,7 @@ def _grow(cells: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Numbers the connected parts of rock and rim of which `RIM_SHARE` or more is rim.
+    """Numbers the connected parts of rock and rim whose share of rim is at least `RIM_SHARE`.
 
     Args:
         rock: H×W, 0 to 255, the share of rock in each cell.
@@ -129,7 +130,7 @@ def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8]) -> NDArray[np.int32]
 
 
 def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns H×W, 0 to 1: high in the middle of a rock, 0 outside."""
+    """Returns H×W, 0 to 1: high in the middle of a rock, 0 outside of rocks."""
     height = np.minimum(_depth(heap.view(np.uint8)), FULL_DEPTH) * (
         confidence.astype(np.float32) / (255 * FULL_DEPTH)
     )
@@ -137,20 +138,20 @@ def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[n
 
 
 def _depth(body: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns H×W, the distance to where there is nothing; beyond the edge it goes on."""
+    """Returns H×W, the distance to the background, in cells; the image border is not an edge."""
     padded = cv2.copyMakeBorder(body, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]  # type: ignore
 
 
 def _tops(relief: NDArray[np.float32], smallest: float) -> NDArray[np.uint16]:
-    """Finds the hills of a relief: the highest parts of it that are large enough.
+    """Finds the hills of a relief: its highest parts that are large enough.
 
     Args:
         relief: H×W, 0 to 1.
-        smallest: Number of cells that are large enough.
+        smallest: Minimum number of cells of a hill.
 
     Returns:
-        H×W, 0 or the number of the hill whose top this is.
+        H×W: 0, or the number of the hill whose top contains the cell.
     """
     tops = np.zeros(relief.size, np.uint16)
     seeds = np.zeros(0, np.intp)  # one cell of each top
@@ -169,13 +170,13 @@ def _tops(relief: NDArray[np.float32], smallest: float) -> NDArray[np.uint16]:
 
 
 def _cores(relief: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Finds the hills that are `NECK` times as high as the saddle to any that is higher.
+    """Finds the hills that are `NECK` times as high as the saddle to any higher hill.
 
     Args:
         relief: H×W, 0 or more.
 
     Returns:
-        H×W, 0 or the number of the hill, as far down as it holds no other.
+        H×W: 0, or the number of the hill, down to the level where it meets another hill.
     """
     cores = np.zeros(relief.size, np.int32)
     cells = np.flatnonzero(relief >= LOWEST)
@@ -199,12 +200,12 @@ def _cores(relief: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def _levels(top: float) -> NDArray[np.float64]:
-    """Returns the levels below a top at which hills are looked at, from high to low."""
+    """Returns the levels at which hills are searched, from high to low."""
     return np.array(top) / STEP ** np.arange(1, np.log(max(1, top / LOWEST)) // np.log(STEP) + 1)
 
 
 def _territories(tops: NDArray[np.uint16], heaps: NDArray[np.int32]) -> NDArray[np.uint16]:
-    """Returns H×W, in heaps the number of the nearest top, 0 where that is in another heap."""
+    """Returns H×W: in heaps the number of the nearest top; 0 if that is in another heap."""
     _, nearest = cv2.distanceTransformWithLabels(
         (tops == 0).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rock is which: the same id in each image, while the camera moves."""
+"""Tracking: a rock keeps its id from image to image while the camera moves."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from rock_seg_ros.perception.instances.rocks import Rock, draw_instances
 
 GREY_SIDE = 320  # longer side of the images that the motion is found in, px
 DRAWN_SIDE = 480  # longer side of the drawings that rocks are compared in, px
-MIN_IOU = 0.1  # a rock half hidden, or cut in four, is still the same
-FLAT = 1.0  # standard deviation of an image in which no motion can be seen, grey values
-SURE = 0.9  # correlation of aligned images from which the flow is trusted at once
-CUT = 0.5  # below it they show different scenes
+MIN_IOU = 0.1  # so low that a rock that is half hidden, or split in four, is still matched
+MIN_CONTRAST = 1.0  # standard deviation of an image in which motion can be found, grey values
+TRUSTED_CORRELATION = 0.9  # of aligned images, from which the flow is accepted at once
+MIN_CORRELATION = 0.5  # of aligned images; below it they show different scenes
 MIN_SIDE = 16  # of an image that motion can be found in, px
 MAX_MISSED_ROCKS = 1000
-REACH = 2  # lengths of the image; what is farther out of view is forgotten
+MAX_DISTANCE = 2  # image lengths; rocks that are farther out of view are discarded
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Rocks that are followed, as the pixels that they cover.
+class _Tracks:
+    """The tracked rocks, as the pixels that they cover.
 
     Attributes:
-        ids: K, one a rock.
-        missed: K, when each was first missed, s; infinite for those seen in the last image.
-        points: 2×N float32, x and y of pixels in the drawing, also outside of it.
-        rows: N, the row in `ids` of the rock that each is of.
+        ids: K, the id of each rock.
+        missed: K, the time at which each rock was first missed, s; infinite if it is in the last
+            image.
+        points: 2×N float32, x and y of the pixels in the label image; they may be outside of it.
+        rows: N, for each pixel the index of its rock in `ids`.
     """
 
     ids: NDArray[np.int64]
@@ -44,18 +45,18 @@ class _Known:
     rows: NDArray[np.int64]
 
 
-NOBODY = _Known(
+NO_TRACKS = _Tracks(
     np.zeros(0, np.int64), np.zeros(0), np.zeros((2, 0), np.float32), np.zeros(0, np.int64)
 )
 
 
 class Tracker:
-    """Gives rocks ids that last from image to image.
+    """Gives rocks ids that stay the same from image to image.
 
-    The pixels of known rocks are carried along by dense optical flow (Kroeger et al. 2016,
-    arXiv:1603.03590), outside of the image by the homography that fits it. Rocks of most overlap
-    are the same; of a rock's parts, the one of most overlap keeps the id. What is missed is
-    carried along for a while, and to the next image at least.
+    The pixels of the tracked rocks are moved by dense optical flow (Kroeger et al. 2016,
+    arXiv:1603.03590), and outside of the image by the homography that fits it. Rocks with the
+    largest overlap are matched; if a rock splits, the part with the largest overlap keeps the id. A
+    rock that is not found is kept for a while, at least until the next image.
 
     Example:
         >>> tracker = Tracker()
@@ -64,18 +65,18 @@ class Tracker:
     """
 
     def __init__(self, memory: float = 1.0) -> None:
-        """Starts with no rocks and id 1.
+        """Starts without rocks; the first id is 1.
 
         Args:
-            memory: How long a rock that is out of sight is remembered, s; 0 = not at all.
+            memory: Time that a rock which is not found is kept, s; 0 = it is discarded at once.
         """
         self._memory = memory
         self._next = 1
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all rocks; ids go on counting."""
-        self._known = NOBODY
+        """Discards all rocks. Ids continue to count up."""
+        self._known = NO_TRACKS
         self._shape: tuple[int, ...] = ()
         self._time = -math.inf
         self._grey: NDArray[np.uint8] | None = None
@@ -89,110 +90,114 @@ class Tracker:
         sight: PosedView | None = None,
         instances: NDArray[np.uint16] | None = None,
     ) -> list[Rock]:
-        """Finds out which of the rocks were there before.
+        """Assigns ids to the rocks of the next image.
 
-        An image of another size, of an earlier time or of another scene than the last starts anew.
-        One without any contrast tells nothing and is passed over, its rocks are new.
+        All rocks get new ids if the image has another size, an earlier time or another scene than
+        the image before. An image without contrast is skipped; its rocks get new ids.
 
         Args:
             image: H×W×3 RGB.
-            rocks: What was found in it, at most 65535.
-            time: Of the image, s.
-            sight: Its depth and the camera's pose, where known: they tell where to look for the
-                motion, should the images alone not do.
-            instances: H×W, the rocks as `draw_instances` draws them; None = drawn here.
+            rocks: The rocks in the image, at most 65535.
+            time: Time of the image, s.
+            sight: Depth and pose of the image, if known. They give a first estimate of the
+                motion.
+            instances: H×W, the rocks as `draw_instances` draws them; None = they are drawn here.
 
         Returns:
-            The same rocks in the same order, with ids from 1; what is new has an id that no rock
-            had before.
+            The same rocks in the same order, with ids from 1. A new rock gets an id that was not
+            used before.
         """
         if image.shape != self._shape or time < self._time:
             self.reset()
         self._shape, self._time = image.shape, time
         grey = _grey(image)
-        if float(grey.std()) < FLAT:
-            return _renamed(rocks, self._ids(NOBODY, np.full(len(rocks), -1)))
+        if float(grey.std()) < MIN_CONTRAST:
+            return _with_ids(rocks, self._ids(NO_TRACKS, np.full(len(rocks), -1)))
         drawn = _drawn(draw_instances(rocks, image.shape[:2]) if instances is None else instances)
-        known = self._carried(grey, drawn.shape, sight)
-        partners = _partners(known, drawn, len(rocks))
+        known = self._propagate(grey, drawn.shape, sight)
+        partners = _match(known, drawn, len(rocks))
         ids = self._ids(known, partners)
-        self._known = _together(_seen(drawn, ids), self._missed(known, partners))
+        self._known = _concatenate(_tracks_of(drawn, ids), self._missed(known, partners))
         self._grey, self._sight = grey, sight
-        return _renamed(rocks, ids)
+        return _with_ids(rocks, ids)
 
-    def _carried(
+    def _propagate(
         self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: PosedView | None
-    ) -> _Known:
-        """Returns what is known where it is in a new image, nothing if that is of elsewhere."""
+    ) -> _Tracks:
+        """Returns the tracks at their positions in a new image; none if the scene differs."""
         if self._grey is None:
-            return NOBODY
+            return NO_TRACKS
         flow = estimate_motion(
-            self._grey, grey, lambda: _told_motion(self._sight, sight, grey.shape)
+            self._grey, grey, lambda: _motion_from_depth(self._sight, sight, grey.shape)
         )
         if flow is None:
-            return NOBODY
+            return NO_TRACKS
         points = move_points(self._known.points, flow, shape[1] / grey.shape[1])
-        near = (np.abs(points) < REACH * max(shape)).all(axis=0)
-        if near.all():  # as nearly always, and picking them out would cost more than all the rest
+        near = (np.abs(points) < MAX_DISTANCE * max(shape)).all(axis=0)
+        if near.all():  # the usual case, in which copying the arrays would be a waste of time
             return replace(self._known, points=points)
         return replace(self._known, points=points[:, near], rows=self._known.rows[near])
 
-    def _ids(self, known: _Known, partners: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns each rock's id, a new one where it has no partner."""
+    def _ids(self, known: _Tracks, partners: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the id of each rock; a rock without a track gets a new one."""
         ids = np.append(known.ids, 0)[partners]
         new = ids == 0
         first, self._next = self._next, self._next + int(new.sum())
         ids[new] = np.arange(first, self._next)
         return ids
 
-    def _missed(self, known: _Known, partners: NDArray[np.int64]) -> _Known:
-        """Returns the known rocks that are not in the image and are still remembered."""
+    def _missed(self, known: _Tracks, partners: NDArray[np.int64]) -> _Tracks:
+        """Returns the tracks that are not found in the image and not discarded yet."""
         missed = np.minimum(known.missed, self._time)
         keep = self._time - missed < self._memory
         keep[partners[partners >= 0]] = False
         keep[np.flatnonzero(keep)[MAX_MISSED_ROCKS:]] = False
         rows = np.cumsum(keep) - 1
         of = keep[known.rows]
-        return _Known(known.ids[keep], missed[keep], known.points[:, of], rows[known.rows[of]])
+        return _Tracks(known.ids[keep], missed[keep], known.points[:, of], rows[known.rows[of]])
 
 
 Start = Callable[[], NDArray[np.float32] | None]
 
 
 def estimate_motion(
-    old: NDArray[np.uint8], new: NDArray[np.uint8], told: Start = lambda: None
+    old: NDArray[np.uint8], new: NDArray[np.uint8], prior: Start = lambda: None
 ) -> NDArray[np.float32] | None:
-    """Finds where each pixel of an image went in the next.
+    """Estimates the motion of each pixel from one image to the next.
 
-    Dense inverse search starts from the motion that is told, if any, then from none: alone it is
-    quick and loses motions of a tenth of the image. Where it did, it starts again from the
-    homography of ORB features (Rublee et al. 2011).
+    Dense inverse search starts from the prior motion, if there is one, and then from no motion. It
+    is fast, but misses motions of more than a tenth of the image. In that case it starts again
+    from the homography of ORB features (Rublee et al. 2011).
 
     Args:
         old: H×W grey.
         new: H×W grey.
-        told: Gives H×W×2, what is known of the motion otherwise, or None.
+        prior: Returns H×W×2, the motion that is known from other sources, px, or None.
 
     Returns:
-        H×W×2, x and y to be added, px; None where the images do not show the same scene.
+        H×W×2, the motion in x and y, px; None if the images do not show the same scene.
     """
     if min(old.shape) < MIN_SIDE:
         return _no_motion(old)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow, agreement = None, -1.0
-    starts: tuple[Start, ...] = (told, lambda: _no_motion(old), lambda: _far_motion(old, new))
+    starts: tuple[Start, ...] = (
+        prior,
+        lambda: _no_motion(old),
+        lambda: _motion_from_features(old, new),
+    )
     for start_from in starts:
-        start = start_from() if agreement < SURE else None
+        start = start_from() if agreement < TRUSTED_CORRELATION else None
         if start is not None:
             found: Any = search.calc(old, new, start)
             better = _agreement(old, new, found)
             if better > agreement:
                 flow, agreement = found, better
-    return flow if agreement >= CUT else None
+    return flow if agreement >= MIN_CORRELATION else None
 
 
 def _agreement(old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.float32]) -> float:
-    """Returns the correlation of an image with the next, carried back; -1 to 1."""
+    """Returns the correlation of an image with the next one after undoing the motion, -1 to 1."""
     way = _grid(*old.shape) + flow
     back = cv2.remap(new, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     half = (old.shape[1] // 2, old.shape[0] // 2)
@@ -205,10 +210,10 @@ def _no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.zeros((*grey.shape, 2), np.float32)
 
 
-def _told_motion(
+def _motion_from_depth(
     old: PosedView | None, new: PosedView | None, shape: tuple[int, ...]
 ) -> NDArray[np.float32] | None:
-    """Returns H×W×2: the motion that depth and poses tell, px of an image of this shape."""
+    """Returns H×W×2, the motion according to depth and poses, in px of an image of this shape."""
     if old is None or new is None or old.view.depth is None:
         return None
     motion: Any = motion_between(old, new)
@@ -218,8 +223,10 @@ def _told_motion(
     return cv2.resize(motion, shape[1::-1]) * np.float32(scale)
 
 
-def _far_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Returns H×W×2: the flow of the homography that most features agree on, if there is one."""
+def _motion_from_features(
+    old: NDArray[np.uint8], new: NDArray[np.uint8]
+) -> NDArray[np.float32] | None:
+    """Returns H×W×2, the motion of the homography that fits most features, or None."""
     orb = cv2.ORB.create(200, nlevels=4, fastThreshold=5)
     (points, marks), (new_points, new_marks) = (
         orb.detectAndCompute(grey, None) for grey in (old, new)
@@ -233,18 +240,18 @@ def _far_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.fl
     if plane is None:
         return None
     grid = _grid(*old.shape)
-    return _through(plane, grid.reshape(-1, 2)).reshape(grid.shape) - grid
+    return _transform(plane, grid.reshape(-1, 2)).reshape(grid.shape) - grid
 
 
 def move_points(
     points: NDArray[np.float32], flow: NDArray[np.float32], scale: float
 ) -> NDArray[np.float32]:
-    """Returns the points where they went: by the flow, outside of it by the homography that fits.
+    """Moves points by the flow, and points outside of the image by the homography that fits it.
 
     Args:
         points: 2×N, x and y, px.
         flow: H×W×2, px.
-        scale: How many pixels of the points are one of the flow.
+        scale: Size of a pixel of the flow in pixels of the points.
     """
     height, width = flow.shape[:2]
     points = points / np.float32(scale)
@@ -256,35 +263,35 @@ def move_points(
         plane = _homography(here, here + flow[some].reshape(-1, 2), 2.0)
         outside = np.flatnonzero(~inside)
         there = points[:, outside]
-        moved[:, outside] = there if plane is None else _through(plane, there.T).T
+        moved[:, outside] = there if plane is None else _transform(plane, there.T).T
     return moved * np.float32(scale)
 
 
 def _homography(
     here: NDArray[np.float32], there: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.float64] | None:
-    """Returns the 3×3 homography that most of the N×2 points agree on within a tolerance (px)."""
+    """Returns the 3×3 homography that fits most of the N×2 points within a tolerance (px)."""
     if len(here) < 4:
         return None
     found: Any = cv2.findHomography(here, there, cv2.RANSAC, tolerance, maxIters=500)[0]
     return found
 
 
-def _through(plane: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
+def _transform(plane: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
     moved: Any = cv2.perspectiveTransform(points[None], plane)
     return moved[0]
 
 
 @lru_cache(maxsize=16)
 def _grid(height: int, width: int) -> NDArray[np.float32]:
-    """Returns H×W×2, x and y of each pixel; not to be written to."""
+    """Returns H×W×2, x and y of each pixel. The array is shared: do not modify it."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
 
 
 def _pixels(
     points: NDArray[np.float32], width: int, height: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Returns which of 2×N points lie in an image, and the nearest pixel's place in it if flat."""
+    """Returns which of 2×N points are in an image, and the flat index of the nearest pixel."""
     x, y = points
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     column, row = (
@@ -295,7 +302,7 @@ def _pixels(
 
 
 def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Returns width and height of an image made so small that its longer side is a given one."""
+    """Returns width and height of an image after its longer side was reduced to a length (px)."""
     height, width = shape[:2]
     scale = min(1.0, side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -308,21 +315,21 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _drawn(instances: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Returns the drawing in the size in which rocks are compared."""
+    """Returns the label image in the size in which rocks are compared."""
     size = _fitted(instances.shape, DRAWN_SIDE)
     return cv2.resize(instances, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
 
 
-def _partners(known: _Known, drawn: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
-    """Matches rocks with known ones, the best overlaps first, each at most once.
+def _match(known: _Tracks, drawn: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
+    """Matches rocks with tracks, best overlap first; each is matched at most once.
 
     Args:
-        known: Where they must be.
+        known: The tracks at their expected positions.
         drawn: H×W, 0 or the number of a rock.
-        count: Of the rocks.
+        count: Number of rocks.
 
     Returns:
-        count: the row among the known ones, -1 for none.
+        For each rock the index of its track, -1 for none.
     """
     inside, pixels = _pixels(known.points, *drawn.shape[::-1])
     columns = count + 1
@@ -343,18 +350,18 @@ def _partners(known: _Known, drawn: NDArray[np.uint16], count: int) -> NDArray[n
     return partners
 
 
-def _seen(drawn: NDArray[np.uint16], ids: NDArray[np.int64]) -> _Known:
-    """Returns the rocks of a drawing."""
+def _tracks_of(drawn: NDArray[np.uint16], ids: NDArray[np.int64]) -> _Tracks:
+    """Returns the rocks of a label image as tracks."""
     found: Any = cv2.findNonZero(drawn)
     if found is None:
-        return NOBODY
+        return NO_TRACKS
     x, y = found.reshape(-1, 2).T
     rows = drawn[y, x].astype(np.int64) - 1
-    return _Known(ids, np.full(len(ids), math.inf), np.stack([x, y]).astype(np.float32), rows)
+    return _Tracks(ids, np.full(len(ids), math.inf), np.stack([x, y]).astype(np.float32), rows)
 
 
-def _together(some: _Known, others: _Known) -> _Known:
-    return _Known(
+def _concatenate(some: _Tracks, others: _Tracks) -> _Tracks:
+    return _Tracks(
         np.concatenate([some.ids, others.ids]),
         np.concatenate([some.missed, others.missed]),
         np.concatenate([some.points, others.points], axis=1),
@@ -362,5 +369,5 @@ def _together(some: _Known, others: _Known) -> _Known:
     )
 
 
-def _renamed(rocks: Sequence[Rock], ids: NDArray[np.int64]) -> list[Rock]:
+def _with_ids(rocks: Sequence[Rock], ids: NDArray[np.int64]) -> list[Rock]:
     return [replace(rock, id=number) for rock, number in zip(rocks, ids.tolist(), strict=True)]

@@ -48,16 +48,16 @@ def test_epoch_stamps_lose_no_nanosecond() -> None:
     assert pairing.nearest(1_700_000_000 * NS, tolerance=0.0) == 'exact'
 
 
-def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
-    pairing: Pairing[int] = Pairing(most=2)
+def test_the_oldest_item_is_discarded_if_there_are_too_many() -> None:
+    pairing: Pairing[int] = Pairing(max_items=2)
     for second in range(3):
         pairing.put(second * NS, second)
     assert pairing.nearest(0, tolerance=0.5) is None
     assert pairing.nearest(NS, tolerance=0.5) == 1
 
 
-def test_what_belongs_to_the_last_two_stamps_held_is_kept_whatever_comes() -> None:
-    pairing: Pairing[int] = Pairing(most=3)
+def test_the_items_of_the_last_two_held_stamps_are_kept() -> None:
+    pairing: Pairing[int] = Pairing(max_items=3)
     for stamp in range(50):
         if stamp % 10 == 2:
             pairing.hold(stamp * NS)
@@ -78,8 +78,8 @@ def test_stamps_that_swap_by_less_than_a_second_forget_nothing(pairing: Pairing[
     assert pairing.nearest(95 * NS // 10, tolerance=0.05) == 'late'
 
 
-def test_one_thread_may_put_while_another_asks() -> None:
-    pairing: Pairing[int] = Pairing(most=1000)
+def test_pairing_is_thread_safe() -> None:
+    pairing: Pairing[int] = Pairing(max_items=1000)
 
     def put() -> None:
         for stamp in range(20_000):
