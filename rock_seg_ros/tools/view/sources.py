@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,7 @@ class LocalSource(Source):
         self._settings = settings
         self._record = record
         self._scale: Scale | None = None
+        self._layer_lock = threading.Lock()
         self._loop = loop
         self._steps = 0 if footage.moving else 1
         self._again = False  # whether the settings changed since the last image
@@ -353,9 +355,14 @@ class LocalSource(Source):
         if not again:
             self._write(lambda recording: recording.write_analysis(analysis, moment.stamp))
         self._feed.show(
-            Result(record, moment.time, lambda name: layer_of(analysis, name)),
+            Result(record, moment.time, partial(self._layer, analysis)),
             self._footage.tracked and settings.track,
         )
+
+    def _layer(self, analysis: Analysis, name: str) -> Any:
+        """Returns a layer; viewers that ask for it at the same time wait for one computation."""
+        with self._layer_lock:
+            return layer_of(analysis, name)
 
 
 def layer_of(analysis: Analysis, name: str) -> Any:

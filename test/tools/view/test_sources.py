@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import cv2
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from rock_seg_ros.perception.analysis import Settings
+from rock_seg_ros.perception.inference.segmentation import DeferredSegmentation
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from rock_seg_ros.tools.bag.files import Bag
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.view import sources
@@ -225,6 +228,37 @@ def test_settings_hold_for_the_image_that_is_paused(samples, view):
     view.wait_for(lambda: len(feed.result.record['rocks']) == 1, 'one rock')
     assert feed.result.record['image'] == 'half.png'
     assert 'track' not in {control['name'] for control in source.controls()}
+
+
+def test_a_layer_that_two_viewers_ask_for_at_the_same_time_is_computed_once(
+    make_source, demo_data, segmenter, view
+):
+    computed, never = [], threading.Event()
+
+    def compute():
+        computed.append(1)
+        never.wait(0.1)  # so that both ask meanwhile
+        return np.full((48, 64), 200, np.uint8)
+
+    plain = segmenter.segment
+
+    def deferred(image, threshold=None):
+        found = plain(image, threshold)
+        return DeferredSegmentation(
+            found.class_ids, compute, found.rock_ids, None, lambda: found.rock_confidence
+        )
+
+    segmenter.segment = deferred
+    together = Settings(rocks=RockSettings(split_touching=False))  # needs no confidence
+    source, feed = make_source(demo_data / 'samples/images', settings=together)
+    source.start()
+    source.want(LOOK)
+    result = view.wait_for(lambda: feed.result, 'a result')
+    assert not computed
+    with ThreadPoolExecutor(2) as pool:
+        layers = list(pool.map(result.layer, ['confidence'] * 2))
+    assert [layer[0, 0] for layer in layers] == [200, 200]
+    assert len(computed) == 1
 
 
 class Capture:
