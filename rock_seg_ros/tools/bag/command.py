@@ -38,7 +38,7 @@ from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
 from rock_seg_ros.tools.bag.records import RecordWriter, results_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
-from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, whole_first
+from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, first_intact_message
 from rock_seg_ros.tools.jobs import add_job_options
 from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
@@ -170,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Processes one bag here, or several ones, or with several workers."""
+    """Processes one bag in this process, or several bags, or with several workers."""
     many = len(arguments.inputs) > 1
     if many and arguments.report:
         raise UsageError('--report is for one IN; run the command for each bag that needs a report')
@@ -197,7 +197,7 @@ def write_bag_exports(bags: Iterable[Path], arguments: argparse.Namespace) -> bo
 
 
 def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmenter]) -> int:
-    """Processes every image. Images that fail are reported and counted, and the others go on.
+    """Processes all images. An image that fails is reported and counted, and the next one follows.
 
     Args:
         path: The bag.
@@ -206,6 +206,9 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
 
     Returns:
         The exit status.
+
+    Raises:
+        BagError: The input cannot be read, or the output cannot be written.
     """
     output: Path = arguments.output
     if output.exists():
@@ -216,14 +219,14 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(path) as bag:
-        sources = find_camera_topics(
+        camera = find_camera_topics(
             bag, NODE, arguments.image, arguments.camera_info, arguments.depth
         )
-        for line in sources.unused:
+        for line in camera.unused:
             print_message('bag', line)
         segmenter = load()
-        reader = _reader(arguments, sources, segmenter)
-        record = Record(sources.image.count) if arguments.report else None
+        reader = _reader(arguments, camera, segmenter)
+        record = Record(camera.image.count) if arguments.report else None
         with _atomic_bag(output) as (writer, folder), ExitStack() as stack:
             made_by = made_by_of(arguments, segmenter)
             writer.add_metadata(MADE_BY, json.dumps(made_by))
@@ -233,22 +236,22 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
                 stack.enter_context(records)
             results = Results(writer, outputs, record, arguments.annotations, records)
             copied = _add_copied(bag, writer, results.names) if arguments.copy else []
-            with closing(_frames(bag, sources, arguments.depth_tolerance, writer, copied)) as found:
+            with closing(_frames(bag, camera, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
     if damage:
-        print_message('bag', f'{damage}; the results up to there are kept')
-    print(f'{output}: {summary(results.done, results.refused, reader.set_aside)}')
+        print_message('bag', f'{damage}; the results before the damage are kept')
+    print(f'{output}: {summary(results.done, results.rejected, reader.ignored)}')
     if record:
         about = RunSummary(
             arguments.command_line,
-            _facts(sources, segmenter, arguments),
-            results.refused,
-            reader.set_aside,
+            _facts(camera, segmenter, arguments),
+            results.rejected,
+            reader.ignored,
             arguments.track,
             segmenter.card,
         )
         write_report(arguments.report, path.name, record, about)
-    return FAILED if results.refused or damage else 0
+    return FAILED if results.rejected or damage else 0
 
 
 def made_by_of(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -259,18 +262,18 @@ def made_by_of(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str,
 
 
 def _reader(
-    arguments: argparse.Namespace, sources: CameraTopics, segmenter: Segmenter
+    arguments: argparse.Namespace, camera: CameraTopics, segmenter: Segmenter
 ) -> BagImageReader:
     ground = None
     if arguments.camera_height:
         ground = level_ground(arguments.camera_height, arguments.camera_tilt, arguments.camera_roll)
     images = ImageReader(
-        lambda text: print_message('bag', f'{sources.image.name}: {text}; {BITS_HINT}'),
+        lambda text: print_message('bag', f'{camera.image.name}: {text}; {BITS_HINT}'),
         arguments.significant_bits,
         arguments.max_pixels,
     )
     return BagImageReader(
-        sources,
+        camera,
         segmenter,
         settings_of(arguments),
         ground,
@@ -281,25 +284,25 @@ def _reader(
 
 
 def _frames(
-    bag: Bag, sources: CameraTopics, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
+    bag: Bag, camera: CameraTopics, tolerance: float, writer: BagWriter, copied: Sequence[BagTopic]
 ) -> Generator[Frame, None, None]:
-    """Yields the images with a progress bar, and copies the messages of `copied` on the way."""
-    topics = {topic.name: topic for topic in (*sources.topics, *copied)}
+    """Yields the images with a progress bar, and writes the messages of the `copied` topics."""
+    topics = {topic.name: topic for topic in (*camera.topics, *copied)}
     messages = _copying(bag.messages(topics.values()), writer, copied)
-    first_info = whole_first(bag, sources.info) if sources.info else None
-    found = frames(messages, sources, tolerance, first_info)
-    with progress(found, total=sources.image.count, unit='image') as shown:
+    first_info = first_intact_message(bag, camera.info) if camera.info else None
+    found = frames(messages, camera, tolerance, first_info)
+    with progress(found, total=camera.image.count, unit='image') as shown:
         yield from shown
 
 
 def _facts(
-    sources: CameraTopics, segmenter: Segmenter, arguments: argparse.Namespace
+    camera: CameraTopics, segmenter: Segmenter, arguments: argparse.Namespace
 ) -> dict[str, str]:
     """Returns the topics, weights and settings that the report lists."""
     facts = {
-        'images': sources.image.name,
-        'camera_info': sources.info.name if sources.info else '–',
-        'depth': sources.depth.name if sources.depth else '–',
+        'images': camera.image.name,
+        'camera_info': camera.info.name if camera.info else '–',
+        'depth': camera.depth.name if camera.depth else '–',
         'weights': arguments.weights
         or embedded_name(arguments.device, arguments.backend, arguments.precision),
     }
@@ -312,7 +315,7 @@ class Results:
 
     Attributes:
         done: Number of images with results.
-        refused: Reason → number of images that were rejected for it.
+        rejected: Reason → number of rejected images.
         topics: Topic → its output.
         names: All topics of the results.
     """
@@ -335,7 +338,7 @@ class Results:
             records: Writes the records of the images for exports.
         """
         self.done = 0
-        self.refused: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
         self.topics = {output.topic.replace('~', NODE): output for output in outputs}
         self._writer = writer
         self._record = record
@@ -350,7 +353,7 @@ class Results:
             self.names.add(f'{NODE}/{name}')
 
     def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
-        """Writes the results of all images; returns the damage that ended the bag early, or ''.
+        """Writes the results of all images before any damage; returns the damage, or ''.
 
         Raises:
             BagError: The input is damaged before its first image.
@@ -358,14 +361,14 @@ class Results:
         """
         try:
             for frame in frames:
-                self.take(frame, reader)
+                self.add(frame, reader)
         except BagError as error:
             if not self.done:
                 raise
             return first_line(error)
         return ''
 
-    def take(self, frame: Frame, reader: BagImageReader) -> None:
+    def add(self, frame: Frame, reader: BagImageReader) -> None:
         """Writes all results of an image, or none of them if an error occurs.
 
         Raises:
@@ -380,7 +383,7 @@ class Results:
             if self._records:
                 self._records.add(frame.message.stamp, analysis)
         except IMAGE_ERRORS as error:
-            self._refuse(frame, error)
+            self._reject(frame, error)
             return
         for topic, data in results:
             self._writer.write(topic, frame.message.stamp, data)
@@ -397,19 +400,19 @@ class Results:
             results += [(f'{NODE}/{name}', data) for name, data in foxglove.serialize(analysis)]
         return results
 
-    def _refuse(self, frame: Frame, error: Exception) -> None:
+    def _reject(self, frame: Frame, error: Exception) -> None:
         """Counts a rejected image, and reports the first one of each reason."""
         reason = reason_of(error)
-        self.refused[reason] += 1
-        if self.refused[reason] == 1:
-            number = self.done + self.refused.total()
+        self.rejected[reason] += 1
+        if self.rejected[reason] == 1:
+            number = self.done + self.rejected.total()
             print_message('bag', f'image {number} ({frame.stamp / NS:.3f} s): {first_line(error)}')
 
 
-def summary(done: int, refused: Mapping[str, int], set_aside: Mapping[str, int]) -> str:
-    """Returns one line with the numbers of images that were processed and rejected, and why."""
+def summary(done: int, rejected: Mapping[str, int], ignored: Mapping[str, int]) -> str:
+    """Returns one line with the number of results, and the number of images for each reason."""
     parts = [f'{done} images with results']
-    for name, counted in (('rejected', refused), ('without depth or camera_info', set_aside)):
+    for name, counted in (('rejected', rejected), ('without depth or camera_info', ignored)):
         if counted:
             reasons = ', '.join(f'{reason} ({count})' for reason, count in counted.items())
             parts.append(f'{name}: {reasons}')
@@ -421,25 +424,25 @@ def _atomic_bag(output: Path) -> Iterator[tuple[BagWriter, Path]]:
     """Yields a bag and its folder, which gets its name only when everything is written."""
     try:
         with temporary_folder(output) as folder:
-            place = folder / output.name
-            with BagWriter(place) as writer:
-                yield writer, place
-            place.rename(output)
+            temporary = folder / output.name
+            with BagWriter(temporary) as writer:
+                yield writer, temporary
+            temporary.rename(output)
     except OSError as error:
         raise BagError(f'{output}: {error.strerror or first_line(error)}') from None
 
 
-def _add_copied(bag: Bag, writer: BagWriter, made: Collection[str]) -> list[BagTopic]:
+def _add_copied(bag: Bag, writer: BagWriter, results: Collection[str]) -> list[BagTopic]:
     """Adds the topics of the input to the output, and reports those that cannot be copied."""
     copied = []
     for topic in bag.topics:
-        why = ''
-        if topic.name in made:
-            why = 'it would collide with a topic of the results'
+        reason = ''
+        if topic.name in results:
+            reason = 'a topic of the results has the same name'
         elif topic.type not in bag.types.fielddefs or not bag.has_ros2_form(topic):
-            why = f'{topic.type} is unknown or has other fields in ROS 2'
-        if why:
-            print_message('bag', f'{topic.name} is not copied: {why}')
+            reason = f'{topic.type} is unknown or has other fields in ROS 2'
+        if reason:
+            print_message('bag', f'{topic.name} is not copied: {reason}')
         else:
             writer.add_topic_of(bag, topic)
             copied.append(topic)

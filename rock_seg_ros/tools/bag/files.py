@@ -32,7 +32,13 @@ from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.tools.bag.recovery import has_end, recover
-from rock_seg_ros.tools.bag.storage import ZSTD, BagError, storage_files, unpack, unpack_message
+from rock_seg_ros.tools.bag.storage import (
+    ZSTD,
+    BagError,
+    decompress,
+    decompress_message,
+    storage_files,
+)
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
@@ -108,13 +114,13 @@ class Bag:
         ]
 
     def _open(self, files: Sequence[Path]) -> AnyReader:
-        """Opens files. Of damaged ones, what can be read is opened, and the damage is recorded.
+        """Opens files. If some are damaged, the readable part is opened and the damage is stored.
 
         Raises:
             BagError: Nothing can be read.
         """
         try:
-            return self._open_all([self._unpacked(file) for file in files])
+            return self._open_all([self._decompressed(file) for file in files])
         except FileNotFoundError:
             raise
         except Exception:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
@@ -130,19 +136,19 @@ class Bag:
         return reader
 
     def _readable(self, file: Path) -> Path | None:
-        """Returns an intact file, or the recovered part of a truncated one; None if all is lost."""
-        named = '' if file == self.path else f'{file.name}: '
+        """Returns an intact file, or the recovered part of a truncated one; None if it is lost."""
+        prefix = '' if file == self.path else f'{file.name}: '
         try:
-            unpacked = self._unpacked(file)
-            if not has_end(unpacked):
-                self._damage = f'{named}the end of the recording is missing'
-                return self._recovered(unpacked)
-            with AnyReader([unpacked], default_typestore=TYPES):
-                return unpacked
+            plain = self._decompressed(file)
+            if not has_end(plain):
+                self._damage = f'{prefix}the end of the recording is missing'
+                return self._recovered(plain)
+            with AnyReader([plain], default_typestore=TYPES):
+                return plain
         except BagError:
             raise
         except Exception as error:  # noqa: BLE001  (as in _open)
-            self._damage = f'{named}{_reason(error)}'
+            self._damage = f'{prefix}{_reason(error)}'
             return None
 
     def _recovered(self, file: Path) -> Path | None:
@@ -155,8 +161,8 @@ class Bag:
                 f' ({error.strerror}); set TMPDIR to another folder'
             ) from None
 
-    def _unpacked(self, file: Path) -> Path:
-        return unpack(file, self._temporary()) if file.suffix == ZSTD else file
+    def _decompressed(self, file: Path) -> Path:
+        return decompress(file, self._temporary()) if file.suffix == ZSTD else file
 
     def _temporary(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
@@ -200,7 +206,7 @@ class Bag:
         try:
             for connection, stamp, data in self._reader.messages(connections):
                 data = (
-                    unpack_message(data)
+                    decompress_message(data)
                     if self._reader.is2
                     else bytes(TYPES.ros1_to_cdr(data, connection.msgtype))
                 )

@@ -25,7 +25,7 @@ class Frame:
         message: The image.
         stamp: Stamp in its header, ns.
         info: Its camera_info in CDR; None = the bag has none.
-        depth: Its depth in CDR; None = no depth has a stamp near enough.
+        depth: Its depth in CDR; None = no depth within the tolerance.
     """
 
     message: BagMessage
@@ -36,18 +36,18 @@ class Frame:
 
 def frames(
     messages: Iterable[BagMessage],
-    sources: CameraTopics,
+    topics: CameraTopics,
     tolerance: float,
     first_info: BagMessage | None = None,
 ) -> Iterator[Frame]:
     """Pairs images with the camera_info and the depth whose stamps are nearest.
 
-    An image waits until depth with its own or a later stamp was read, or until `LOOK_AHEAD` has
-    passed, because depth may follow its image in the bag.
+    Depth may follow its image in the bag. An image therefore waits until depth with its stamp or a
+    later one was read, or until `LOOK_AHEAD` has passed.
 
     Args:
         messages: Messages in the order of the bag; those of other topics are skipped.
-        sources: Topics of the camera.
+        topics: Topics of the camera.
         tolerance: Maximum difference between the stamps of depth and image, s.
         first_info: camera_info for the images before the first camera_info message.
 
@@ -72,15 +72,15 @@ def frames(
         infos.put(stamp_of(first_info), first_info.data)
     for message in _before_damage(messages, damage):
         stamp = stamp_of(message)
-        if message.topic == sources.image.name:
+        if message.topic == topics.image.name:
             waiting.append((stamp, message))
-        elif sources.info and message.topic == sources.info.name:
+        elif topics.info and message.topic == topics.info.name:
             infos.put(stamp, message.data)
-        elif sources.depth and message.topic == sources.depth.name:
+        elif topics.depth and message.topic == topics.depth.name:
             depths.put(stamp, message.data)
             newest_depth = stamp
         while waiting and (
-            sources.depth is None
+            topics.depth is None
             or 0 <= newest_depth - waiting[0][0] <= LOOK_AHEAD * NS  # negative if time jumped back
             or message.stamp - waiting[0][1].stamp > LOOK_AHEAD * NS
         ):

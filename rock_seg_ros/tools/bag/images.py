@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts messages of a bag to images, with the camera geometry that gives metres."""
+"""Reads and analyses the images of a bag, with their camera_info and depth."""
 
 from __future__ import annotations
 
@@ -31,42 +31,43 @@ class BagImageReader:
     """Analyses the images of a camera in their order.
 
     Attributes:
-        set_aside: Reason → number of images whose depth or camera_info was ignored for it.
-        target: Id of the rock that was the last target.
+        ignored: Reason → number of images whose depth or camera_info was ignored.
+        target: Rock id of the last target.
         settings: Settings of the analysis; may be changed between images.
     """
 
     def __init__(
         self,
-        sources: CameraTopics,
+        topics: CameraTopics,
         segmenter: Segmenter,
         settings: Settings,
         ground: Plane | None = None,
         rectified: bool = False,
         images: ImageReader | None = None,
-        tell: Callable[[str], object] = lambda _: None,
+        report: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Starts with no image read.
 
         Args:
-            sources: Topics of the camera.
+            topics: Topics of the camera.
             segmenter: The network.
             settings: Settings of the analysis.
             ground: Ground plane below the camera; None = unknown.
             rectified: Whether the images are rectified.
             images: Converts messages to arrays.
-            tell: Called once per reason with a line that says why camera_info or depth is ignored.
+            report: Called once per reason with a line that says why camera_info or depth is
+                ignored.
         """
-        self.set_aside: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
         self.target: int | None = None
-        self._sources = sources
+        self._topics = topics
         self._segmenter = segmenter
         self.settings = settings
         self._tracker = Tracker()
         self._ground = ground
         self._rectified = rectified
         self._images = images or ImageReader(lambda _: None)
-        self._tell = tell
+        self._report = report
 
     def read(self, frame: Frame) -> Analysis:
         """Reads and analyses an image.
@@ -75,7 +76,7 @@ class BagImageReader:
             InvalidImageError: The image is invalid, or its encoding is unknown.
             ValueError: Its size differs from that of the ignore mask.
         """
-        message = read_message(frame.message.data, self._sources.image.type)
+        message = read_message(frame.message.data, self._topics.image.type)
         image = self._images.read(message)
         return Analysis(
             image,
@@ -90,49 +91,49 @@ class BagImageReader:
 
     def _view(self, frame: Frame, header: Header, shape: tuple[int, int]) -> View | None:
         """Returns the camera geometry of an image; unusable inputs are ignored and counted."""
-        topic = self._sources.info.name if self._sources.info else ''
+        topic = self._topics.info.name if self._topics.info else ''
         try:
             if frame.info is None:
-                if self._sources.depth or self._ground:
-                    raise UnusableInput('camera_info: there is none', '--camera-info names it')
+                if self._topics.depth or self._ground:
+                    raise UnusableInput('camera_info: missing', 'choose a topic with --camera-info')
                 return None
             lens = read_image_intrinsics(
                 _read(frame.info, INFO, 'camera_info'), shape, self._rectified
             )
         except UnusableInput as reason:
-            self._set_aside(reason, topic)
+            self._ignore(reason, topic)
             return None
         depth = None
         try:
             depth = self._depth(frame.depth, header, shape)
         except UnusableInput as reason:
-            self._set_aside(reason, self._sources.depth.name if self._sources.depth else '')
+            self._ignore(reason, self._topics.depth.name if self._topics.depth else '')
         return View(lens, depth, self._ground)
 
-    def _set_aside(self, reason: UnusableInput, topic: str) -> None:
+    def _ignore(self, reason: UnusableInput, topic: str) -> None:
         """Counts an ignored input, and reports the first one of each reason."""
-        self.set_aside[str(reason)] += 1
-        if self.set_aside[str(reason)] == 1:
-            self._tell(reason.line(topic))
+        self.ignored[str(reason)] += 1
+        if self.ignored[str(reason)] == 1:
+            self._report(reason.line(topic))
 
     def _depth(
         self, data: bytes | None, header: Header, shape: tuple[int, int]
     ) -> NDArray[np.float32] | None:
-        """Reads the depth (m) that belongs to an image of this header, height and width."""
-        if self._sources.depth is None:
+        """Reads the depth (m) of an image with this header, height and width."""
+        if self._topics.depth is None:
             return None
         if data is None:
             raise UnusableInput('depth: none at the time of the image')
-        message = _read(data, self._sources.depth.type, 'depth')
-        return read_registered(message, header, shape, self._sources.registered)
+        message = _read(data, self._topics.depth.type, 'depth')
+        return read_registered(message, header, shape, self._topics.registered)
 
 
 def _read(data: bytes, kind: str, name: str) -> Any:
-    """Reads what came with an image; raises UnusableInput where it is damaged."""
+    """Reads a camera_info or depth message; raises UnusableInput if it is damaged."""
     try:
         return read_message(data, kind)
-    except InvalidImageError as refusal:
-        raise UnusableInput(f'{name}: {refusal.reason}') from None
+    except InvalidImageError as error:
+        raise UnusableInput(f'{name}: {error.reason}') from None
 
 
 def reason_of(error: Exception) -> str:

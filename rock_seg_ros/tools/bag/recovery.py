@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An mcap file whose recorder was killed: all that is whole in it, as a file with an index."""
+"""Recovers the intact messages of a truncated or damaged mcap file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from rock_seg_ros.tools.bag.storage import zstd
 
-HEAD = struct.Struct('<BQ')  # of a record: what it is, and how many bytes come after
-NO_RECORD = 0  # as in the zeros that a file system may leave where power was lost
-NEEDED = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
-LARGEST = 1 << 30  # bytes of a record or an unpacked chunk; recorders write about 1 MB
-PIECE = 1 << 16  # bytes that are unpacked at once
-UNPACKERS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
+RECORD_HEADER = struct.Struct('<BQ')  # opcode, and number of bytes of the content
+PADDING = 0  # not an opcode; file systems may leave zeros at the end after a loss of power
+COPIED_OPCODES = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
+MAX_RECORD_BYTES = 1 << 30  # of a record or a decompressed chunk; recorders write about 1 MB
+BLOCK = 1 << 16  # number of bytes that are decompressed at once
+DECOMPRESSORS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
 
 def has_end(path: Path) -> bool:
-    """Returns whether a file is none of mcap, or ends as one does whose recorder was not killed."""
+    """Returns whether a file is complete: an mcap file with its end, or any other file."""
     if path.suffix != '.mcap':
         return True
     with path.open('rb') as file:
@@ -36,16 +36,16 @@ def has_end(path: Path) -> bool:
 
 
 def recover(path: Path, folder: Path) -> Path | None:
-    """Writes the messages of an mcap file up to where it is damaged to a new file.
+    """Writes the messages of an mcap file before any damage to a new file with an index.
 
-    Times, types and QoS stay as they are. One chunk at a time is in memory.
+    Times, types and QoS do not change. One chunk at a time is in memory.
 
     Args:
-        path: The file; it is only read.
-        folder: Where the new file is written, which is about as large.
+        path: The mcap file. It is not changed.
+        folder: Folder of the new file, which is about as large as the old one.
 
     Returns:
-        The new file; None where there is no whole message.
+        The new file; None if the old one has no intact message.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -56,16 +56,16 @@ def recover(path: Path, folder: Path) -> Path | None:
         try:
             if source.read(len(MCAP0_MAGIC)) == MCAP0_MAGIC:
                 for kind, content in _records(source, path.stat().st_size):
-                    copy.take(kind, content)
+                    copy.add(kind, content)
         except OSError:
             raise
-        except Exception:  # noqa: BLE001  (damaged bytes raise anything; they end what is whole)
+        except Exception:  # noqa: BLE001  (mcap raises any exception for damaged bytes)
             pass
         return target if copy.finish() else None
 
 
 class _Copy:
-    """The new file. What the old one says of a schema or channel again is not written again."""
+    """Writes records to a new file, and each schema and channel only once."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -73,8 +73,8 @@ class _Copy:
         self._channels: dict[int, int] = {}
         self._messages = 0
 
-    def take(self, kind: int, content: bytes) -> None:
-        """Writes a record of the old file."""
+    def add(self, kind: int, content: bytes) -> None:
+        """Adds a record of the old file; `kind` is its opcode."""
         stream = ReadDataStream(BytesIO(content))
         if kind == Opcode.HEADER:
             self._writer.start(Header.read(stream).profile)
@@ -105,68 +105,68 @@ class _Copy:
             self._messages += 1
 
     def finish(self) -> bool:
-        """Ends the new file; returns whether there are messages in it."""
+        """Completes the new file; returns whether it has messages."""
         if self._messages:
             self._writer.finish()
         return self._messages > 0
 
 
 def _records(stream: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
-    """Yields the kind and content of whole records, and of those inside a chunk, even one cut off.
+    """Yields the opcode and content of complete records, including those in a truncated chunk.
 
     Args:
-        stream: Where the first record begins.
-        size: Of all that is in the stream, bytes.
+        stream: A stream at the beginning of a record.
+        size: Number of bytes of the whole stream.
     """
-    while len(head := stream.read(HEAD.size)) == HEAD.size:
-        kind, length = HEAD.unpack(head)
-        there = min(length, size - stream.tell())
-        if kind == NO_RECORD:
+    while len(header := stream.read(RECORD_HEADER.size)) == RECORD_HEADER.size:
+        kind, length = RECORD_HEADER.unpack(header)
+        available = min(length, size - stream.tell())
+        if kind == PADDING:
             return
-        if kind not in NEEDED:
-            stream.seek(there, 1)
+        if kind not in COPIED_OPCODES:
+            stream.seek(available, 1)
             continue
-        if length > LARGEST:  # damage
+        if length > MAX_RECORD_BYTES:  # damage
             return
-        content = stream.read(there)
+        content = stream.read(available)
         if kind == Opcode.CHUNK:
-            inside = _unpacked(Chunk.read(ReadDataStream(BytesIO(content))))
-            yield from _records(BytesIO(inside), len(inside))
-        elif there == length:
+            records = _decompressed(Chunk.read(ReadDataStream(BytesIO(content))))
+            yield from _records(BytesIO(records), len(records))
+        elif available == length:
             yield kind, content
 
 
-def _unpacked(chunk: Chunk) -> bytes:
-    """Returns what is in a chunk, as far as it is there.
+def _decompressed(chunk: Chunk) -> bytes:
+    """Returns the records of a chunk; those of a truncated chunk are incomplete.
 
     Raises:
-        ValueError: It is not what was written.
+        ValueError: The checksum differs.
     """
-    data = unpack_begun(chunk.data, chunk.compression) if chunk.compression else chunk.data
+    data = decompress_available(chunk.data, chunk.compression) if chunk.compression else chunk.data
     crc = chunk.uncompressed_crc
     if crc and len(data) >= chunk.uncompressed_size and zlib.crc32(data) != crc:
         raise ValueError('damaged chunk')
     return data
 
 
-def unpack_begun(data: bytes, compression: str, most: int = LARGEST) -> bytes:
-    """Unpacks the beginning of data that were compressed with 'zstd' or 'lz4', as far as it goes.
+def decompress_available(data: bytes, compression: str, most: int = MAX_RECORD_BYTES) -> bytes:
+    """Decompresses truncated or damaged data up to the first block that is not intact.
 
     Args:
         data: The compressed data.
         compression: 'zstd' or 'lz4'.
-        most: Number of bytes at which unpacking ends.
+        most: Maximum number of bytes of the result.
 
     Raises:
-        KeyError: It is another compression.
+        KeyError: The compression is not known.
     """
-    unpacker = UNPACKERS[compression]()
-    unpacked = bytearray()
-    for start in range(0, len(data), PIECE):
+    decompressor = DECOMPRESSORS[compression]()
+    found = bytearray()
+    for start in range(0, len(data), BLOCK):
         try:
-            unpacked += unpacker.decompress(data[start : start + PIECE], most - len(unpacked))
-        except (zstd.ZstdError, RuntimeError, EOFError):  # RuntimeError is lz4's
+            found += decompressor.decompress(data[start : start + BLOCK], most - len(found))
+        except (zstd.ZstdError, RuntimeError, EOFError):  # lz4 raises RuntimeError
             break
-        if len(unpacked) == most:
+        if len(found) == most:
             break
-    return bytes(unpacked)
+    return bytes(found)

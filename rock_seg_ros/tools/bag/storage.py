@@ -40,26 +40,26 @@ def storage_files(folder: Path) -> list[Path]:
             is not zstd.
     """
     metadata = _read_metadata(folder / METADATA)
-    if (packed := metadata.get('compression_format') or 'zstd') != 'zstd':
-        raise BagError(f'{folder}: compression {packed} is not supported; use zstd or none')
-    there = {path.name: path for path in sorted(folder.iterdir()) if _is_storage(path)}
-    named = [PurePath(str(name)).name for name in metadata.get('relative_file_paths') or ()]
-    missing = [name for name in named if name not in there]
-    if named and not missing:
-        return [there[name] for name in dict.fromkeys(named)]
-    if not there:
+    if (compression := metadata.get('compression_format') or 'zstd') != 'zstd':
+        raise BagError(f'{folder}: compression {compression} is not supported; use zstd or none')
+    files = {path.name: path for path in sorted(folder.iterdir()) if _is_storage(path)}
+    listed = [PurePath(str(name)).name for name in metadata.get('relative_file_paths') or ()]
+    missing = [name for name in listed if name not in files]
+    if listed and not missing:
+        return [files[name] for name in dict.fromkeys(listed)]
+    if not files:
         raise BagError(f'{folder}: not a bag, because it has no {" or ".join(STORAGE)} file')
-    if len(there) < len(named):
+    if len(files) < len(listed):
         raise BagError(f'{folder}: {", ".join(missing)} is missing, but {METADATA} lists it')
     # A file that was decompressed by hand may lie next to its compressed original.
     return [
         path
-        for name, path in there.items()
-        if path.suffix != ZSTD or name.removesuffix(ZSTD) not in there
+        for name, path in files.items()
+        if path.suffix != ZSTD or name.removesuffix(ZSTD) not in files
     ]
 
 
-def unpack(path: Path, folder: Path) -> Path:
+def decompress(path: Path, folder: Path) -> Path:
     """Decompresses a storage file into a folder; returns the decompressed file."""
     target = folder / path.stem
     with path.open('rb') as file, zstd.open(file, 'rb') as source, target.open('wb') as sink:
@@ -67,7 +67,7 @@ def unpack(path: Path, folder: Path) -> Path:
     return target
 
 
-def unpack_message(data: bytes) -> bytes:
+def decompress_message(data: bytes) -> bytes:
     """Returns a message in CDR, decompressed if the recorder compressed it."""
     return zstd.decompress(data) if data.startswith(ZSTD_MAGIC) else data
 

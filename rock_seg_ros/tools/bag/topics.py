@@ -57,7 +57,7 @@ def find_camera_topics(
 
     Args:
         bag: An open bag.
-        own: Namespace of the results of this package, which is not searched for a camera.
+        own: Namespace of the results of this package; its topics are not those of a camera.
         image: Image topic, with or without '/compressed'; None = the only one.
         info: camera_info topic; None = `camera_info` in the namespace of the images, '' = none.
         depth: Depth topic, with or without its transport; None = the only one with the frame_id
@@ -73,9 +73,9 @@ def find_camera_topics(
         if topic.type in CLASSES and topic.count and bag.has_ros2_form(topic)
     }
     chosen = _named(bag, usable, image) if image else _only(bag, usable, own)
-    beside = chosen.name.removesuffix(ENDING).rpartition('/')[0] + '/camera_info'
+    default = chosen.name.removesuffix(ENDING).rpartition('/')[0] + '/camera_info'
     if info is None:
-        info = beside if beside in usable and usable[beside].type == INFO else ''
+        info = default if default in usable and usable[default].type == INFO else ''
     registered = bool(depth)
     unused: tuple[str, ...] = ()
     if depth is None:
@@ -97,12 +97,12 @@ def _named(
     endings: tuple[str, ...] = ('compressed',),
 ) -> BagTopic:
     """Returns the topic with this name, or with this name and an image transport."""
-    fitting = {key: topic for key, topic in usable.items() if topic.type in types}
+    candidates = {key: topic for key, topic in usable.items() if topic.type in types}
     for full in (name, *(f'{name}/{ending}' for ending in endings)):
-        if full in fitting:
-            return fitting[full]
-    has = ', '.join(fitting) or 'none'
-    raise UsageError(f'{bag.path}: has no {types[0]} topic {name}; topics of this type: {has}')
+        if full in candidates:
+            return candidates[full]
+    names = ', '.join(candidates) or 'none'
+    raise UsageError(f'{bag.path}: has no {types[0]} topic {name}; topics of this type: {names}')
 
 
 def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
@@ -122,11 +122,11 @@ def _only(bag: Bag, usable: dict[str, BagTopic], own: str) -> BagTopic:
 
 
 def _has_images(bag: Bag, topic: BagTopic) -> bool:
-    return whole_first(bag, topic) is not None and not _is_depth(first_message(bag, topic))
+    return first_intact_message(bag, topic) is not None and not _is_depth(first_message(bag, topic))
 
 
 def _is_depth(message: Any) -> bool:
-    """Whether an image, raw or compressed, is a depth image."""
+    """Returns whether an image, raw or compressed, is a depth image."""
     if isinstance(message, CompressedImage):
         return is_depth(message.format)
     return isinstance(message, Image) and message.encoding.upper() in ENCODINGS
@@ -140,7 +140,7 @@ def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[st
     images = first_message(bag, image)
     frame = '' if images is None else images.header.frame_id
     found: dict[str, str] = {}  # name without transport → topic
-    elsewhere: dict[str, str] = {}  # the same → its line
+    unregistered: dict[str, str] = {}  # name without transport → line for the log
     for topic in sorted(topics, key=_transport):
         if topic.type == INFO or topic is image:
             continue
@@ -155,13 +155,13 @@ def _depth_of(bag: Bag, topics: Iterable[BagTopic], image: BagTopic) -> tuple[st
                 f'depth: {topic.name} is ignored, because its frame_id is {other} and that of the'
                 f' images is {frame}; use --depth {topic.name} if it is registered to the images'
             )
-            elsewhere.setdefault(name, line)
+            unregistered.setdefault(name, line)
     if len(found) > 1:
         names = ', '.join(found.values())
         raise UsageError(
             f"{bag.path}: has several depth topics; choose one with --depth ('' = none): {names}"
         )
-    return ''.join(found.values()), () if found else tuple(elsewhere.values())
+    return ''.join(found.values()), () if found else tuple(unregistered.values())
 
 
 def _transport(topic: BagTopic) -> int:
@@ -174,8 +174,8 @@ def _without_transport(name: str) -> str:
     return base if ending in TRANSPORTS else name
 
 
-def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
-    """Returns the first message of a topic; None if there is none before any damage."""
+def first_intact_message(bag: Bag, topic: BagTopic) -> BagMessage | None:
+    """Returns the first message of a topic; None if the topic is empty or begins with damage."""
     try:
         return bag.first(topic)
     except BagError:
@@ -184,7 +184,7 @@ def whole_first(bag: Bag, topic: BagTopic) -> BagMessage | None:
 
 def first_message(bag: Bag, topic: BagTopic) -> Any:
     """Reads the first message of a topic; None if it is missing or damaged."""
-    message = whole_first(bag, topic)
+    message = first_intact_message(bag, topic)
     try:
         return message and read_message(message.data, topic.type)
     except InvalidImageError:

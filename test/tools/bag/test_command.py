@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.images import ENCODINGS
-from rock_seg_ros.tools.bag import command as command
+from rock_seg_ros.tools.bag import command
 from rock_seg_ros.tools.bag.files import TYPES, Bag, BagError, BagWriter
 from rock_seg_ros.tools.main import main
 
@@ -34,7 +34,7 @@ IMAGE = 'sensor_msgs/msg/Image'
 
 @pytest.fixture
 def find_rocks(monkeypatch, segmenter, tmp_path):
-    """Runs `rock_seg bag` with the network for tests; the new bag is `out`."""
+    """Runs `rock_seg bag` with the test network; the new bag is `out`."""
     monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
     return lambda source, *more: main(
         ['bag', str(source), '-o', str(tmp_path / 'out'), *map(str, more)]
@@ -43,7 +43,7 @@ def find_rocks(monkeypatch, segmenter, tmp_path):
 
 @pytest.fixture
 def write_bag(tmp_path):
-    """Writes messages of rclpy's classes: topic, when recorded (ns), message or its bytes."""
+    """Writes messages given as topic, time of recording (ns), and message or its bytes."""
 
     def write(*messages, name='in'):
         with BagWriter(tmp_path / name) as writer:
@@ -93,7 +93,7 @@ def depth(stamp, metres=2.0):
 
 
 def read(path):
-    """Topic → the messages of a bag: when recorded, and bytes."""
+    """Returns the messages of a bag: topic → time of recording and bytes."""
     found = defaultdict(list)
     with Bag(path) as bag:
         for message in bag.messages(bag.topics):
@@ -102,7 +102,7 @@ def read(path):
 
 
 def read_results(path):
-    """Topic → the results in a bag: when recorded, and message."""
+    """Returns the results in a bag: topic → time of recording and message."""
     found = read(path)
     return {
         topic: [(stamp, deserialize_message(data, kind)) for stamp, data in found[topic]]
@@ -111,7 +111,7 @@ def read_results(path):
 
 
 def rocks(path):
-    """Values of the rocks of each image by field: lists of N structured points."""
+    """Returns the rocks of each image as a structured array with the fields of the cloud."""
     clouds = [deserialize_message(data, PointCloud2) for _, data in read(path)['/rock_seg/rocks']]
     kinds = {2: 'u1', 6: 'u4', 7: 'f4'}
     return [
@@ -130,11 +130,11 @@ def rocks(path):
     ]
 
 
-def told(capsys):
+def printed_lines(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if 'rock_seg bag' in line]
 
 
-def test_every_image_gets_results_with_its_header_at_the_time_of_its_recording(
+def test_every_image_has_results_with_its_header_and_its_time_of_recording(
     find_rocks, demo_data, tmp_path
 ):
     assert find_rocks(demo_data / 'mars_drive') == 0
@@ -148,7 +148,7 @@ def test_every_image_gets_results_with_its_header_at_the_time_of_its_recording(
     assert all(len(found) == 2 for found in rocks(tmp_path / 'out'))
 
 
-def test_the_mask_is_the_images(find_rocks, write_bag, scene, tmp_path):
+def test_the_mask_has_the_rocks_of_the_image(find_rocks, write_bag, scene, tmp_path):
     assert find_rocks(write_bag(('/image', 5, raw(scene, 7)))) == 0
     ((_, data),) = read(tmp_path / 'out')['/rock_seg/mask']
     mask = deserialize_message(data, Image)
@@ -160,31 +160,31 @@ def test_the_mask_is_the_images(find_rocks, write_bag, scene, tmp_path):
 def test_every_encoding_that_the_node_reads_is_read(find_rocks, write_bag, tmp_path, encoding):
     channels, size, _ = ENCODINGS[encoding]
     image = np.zeros((48, 64, channels), f'u{size}')
-    # By name, since 16UC1 may be depth.
+    # The topic is named, because 16UC1 may be depth.
     bag = write_bag(('/image', 5, raw(image, 7, encoding)))
     assert find_rocks(bag, '--image', '/image') == 0
     assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 1
 
 
-def test_the_low_bits_of_a_bag_are_scaled_and_said_once(find_rocks, write_bag, tmp_path, capsys):
+def test_a_guess_of_the_significant_bits_is_reported_once(find_rocks, write_bag, tmp_path, capsys):
     bright, dark = (np.full((48, 64, 1), value, np.uint16) for value in (4000, 400))
     bag = write_bag(*(('/image', n, raw(p, n, 'mono16')) for n, p in enumerate((bright, dark), 5)))
     assert find_rocks(bag) == 0
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert '/image: 16-bit values up to 4000 are scaled as 12 bits' in line
     assert '--significant-bits' in line
     masks = [m for _, m in read_results(tmp_path / 'out')['/rock_seg/mask']]
     assert [max(mask.data) for mask in masks] == [255, 0]
 
 
-def test_the_bits_and_the_limit_that_are_given_hold_for_a_bag(find_rocks, write_bag, capsys):
+def test_significant_bits_and_max_pixels_apply_to_a_bag(find_rocks, write_bag, capsys):
     bag = write_bag(('/image', 5, raw(np.full((48, 64, 1), 4000, np.uint16), 7, 'mono16')))
     assert find_rocks(bag, '--significant-bits', '16', '--max-pixels', '3000') == 1
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert line.endswith('too large: 64×48, max_pixels is 3000')
 
 
-def test_nv12_and_jpegs_without_end_marker_of_a_bag_are_read(find_rocks, write_bag, tmp_path):
+def test_nv12_and_jpegs_without_end_marker_are_read(find_rocks, write_bag, tmp_path):
     nv12 = raw(np.full((72, 64), 128, np.uint8), 7, 'nv12')
     nv12.height = 48
     assert find_rocks(write_bag(('/image', 5, nv12), name='nv12')) == 0
@@ -194,7 +194,7 @@ def test_nv12_and_jpegs_without_end_marker_of_a_bag_are_read(find_rocks, write_b
     assert find_rocks(write_bag(('/image/compressed', 5, unended), name='jpeg')) == 0
 
 
-def test_a_sqlite3_bag_gives_the_same(find_rocks, demo_data, tmp_path):
+def test_a_sqlite3_bag_has_the_same_results(find_rocks, demo_data, tmp_path):
     ((topic, messages),) = read(demo_data / 'mars_drive').items()
     kind = 'sensor_msgs/msg/CompressedImage'
     path = tmp_path / 'in'
@@ -228,7 +228,7 @@ def test_a_rosbag1_is_read(find_rocks, tmp_path, scene):
     np.testing.assert_array_equal(np.array(copied.data).reshape(scene.shape), scene)
 
 
-def test_images_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
+def test_rejected_images_are_reported_and_counted_and_the_others_are_processed(
     find_rocks, write_bag, scene, tmp_path, capsys
 ):
     source = write_bag(
@@ -253,7 +253,7 @@ def test_images_that_cannot_be_used_are_told_and_counted_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize('folder', [True, False])
-def test_of_a_recording_that_was_cut_off_every_whole_image_is_worked_on_and_the_status_tells_of_it(
+def test_all_intact_images_of_a_truncated_recording_are_processed_and_the_status_is_an_error(
     find_rocks, write_bag, scene, tmp_path, capsys, folder
 ):
     chance = np.random.default_rng(0)  # noise, so that the last image lies in several blocks
@@ -272,14 +272,14 @@ def test_of_a_recording_that_was_cut_off_every_whole_image_is_worked_on_and_the_
     assert len(lines) == 1
     assert lines[0].endswith(
         f'rock_seg bag: {f"{source}: in.mcap" if folder else file}: the end'
-        ' of the recording is missing; the results up to there are kept'
+        ' of the recording is missing; the results before the damage are kept'
     )
     stamps = [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']]
     assert stamps in ([1], [1, 2])
     assert f'{len(stamps)} images with results' in output.out
 
 
-def test_an_error_of_the_network_costs_its_image_only(
+def test_an_error_of_the_network_affects_only_its_image(
     find_rocks, write_bag, scene, tmp_path, segmenter, monkeypatch
 ):
     segment, errors = segmenter.segment, [RuntimeError('out of memory')]
@@ -295,7 +295,7 @@ def test_an_error_of_the_network_costs_its_image_only(
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [2]
 
 
-def test_raw_images_win_over_compressed_ones_of_the_same_name(
+def test_raw_images_are_preferred_to_compressed_ones_of_the_same_name(
     find_rocks, write_bag, scene, tmp_path
 ):
     source = write_bag(
@@ -308,12 +308,14 @@ def test_raw_images_win_over_compressed_ones_of_the_same_name(
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/mask']] == [2]
 
 
-def test_of_several_cameras_one_must_be_named(find_rocks, write_bag, scene, tmp_path, capsys):
+def test_a_bag_with_several_cameras_needs_the_image_topic(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
     source = write_bag(
         ('/left/image', 1, raw(scene, 1)), ('/right/image/compressed', 2, png(scene, 2))
     )
     assert find_rocks(source) == 2
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert 'choose one with --image: /left/image, /right/image/compressed' in line
     assert not (tmp_path / 'out').exists()
     assert find_rocks(source, '--image', '/right/image') == 0
@@ -321,19 +323,17 @@ def test_of_several_cameras_one_must_be_named(find_rocks, write_bag, scene, tmp_
 
 
 @pytest.mark.parametrize('option', ['--image', '--depth', '--camera-info'])
-def test_a_topic_that_is_not_there_is_wrong_use_with_one_line(
-    find_rocks, demo_data, capsys, option
-):
+def test_an_unknown_topic_is_a_usage_error_of_one_line(find_rocks, demo_data, capsys, option):
     assert find_rocks(demo_data / 'mars_drive', option, '/none') == 2
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert 'mars_drive: has no sensor_msgs/msg/' in line
     assert ' /none; ' in line
 
 
 @pytest.mark.parametrize('message', [depth(1), info(1)])
-def test_a_bag_without_images_is_one_line(find_rocks, write_bag, capsys, message):
+def test_a_bag_without_images_gives_an_error_of_one_line(find_rocks, write_bag, capsys, message):
     assert find_rocks(write_bag(('/some/topic', 1, message))) == 1
-    assert told(capsys)[0].endswith('in: has no images')
+    assert printed_lines(capsys)[0].endswith('in: has no images')
 
 
 def test_with_camera_info_and_depth_rocks_have_metres(find_rocks, write_bag, scene, tmp_path):
@@ -353,7 +353,7 @@ def test_with_camera_info_and_depth_rocks_have_metres(find_rocks, write_bag, sce
     assert np.isnan(third['z']).all()
 
 
-def test_all_outputs_can_be_had(find_rocks, write_bag, scene, tmp_path):
+def test_all_outputs_can_be_written(find_rocks, write_bag, scene, tmp_path):
     source = write_bag(
         ('/camera/image', 1, raw(scene, 1)),
         ('/camera/camera_info', 1, info(1)),
@@ -367,7 +367,7 @@ def test_all_outputs_can_be_had(find_rocks, write_bag, scene, tmp_path):
     assert target.point.z == pytest.approx(2.0, abs=1e-3)
 
 
-def test_depth_may_be_left_out(find_rocks, write_bag, scene, tmp_path):
+def test_an_empty_depth_option_disables_depth(find_rocks, write_bag, scene, tmp_path):
     source = write_bag(
         ('/camera/image', 1, raw(scene, 1)),
         ('/camera/camera_info', 1, info(1)),
@@ -395,7 +395,7 @@ def test_a_known_camera_height_gives_metres_without_depth(find_rocks, write_bag,
         (raw(np.ones((48, 64), np.float32), NS, '32FC1'), 'depth: none at the time of the image'),
     ],
 )
-def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
+def test_images_with_unusable_camera_info_or_depth_have_results_without_metres(
     find_rocks, write_bag, scene, tmp_path, capsys, given, reason
 ):
     at = '/camera/camera_info' if isinstance(given, CameraInfo) else '/camera/depth'
@@ -417,7 +417,7 @@ def test_camera_info_and_depth_that_cannot_be_used_cost_the_metres_only(
         ('/depth', depth, 'without depth or camera_info: depth: damaged message (1)'),
     ],
 )
-def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_image_only(
+def test_a_damaged_camera_info_or_depth_affects_the_metres_of_only_its_image(
     find_rocks, write_bag, scene, tmp_path, capsys, topic, make, reason
 ):
     messages = [
@@ -439,13 +439,13 @@ def test_a_damaged_camera_info_or_depth_costs_the_metres_of_its_image_only(
     assert reason in capsys.readouterr().out
 
 
-def test_depth_without_camera_info_is_told(find_rocks, write_bag, scene, capsys):
+def test_depth_without_camera_info_is_reported(find_rocks, write_bag, scene, capsys):
     source = write_bag(('/camera/image', 1, raw(scene, 1)), ('/camera/depth', 1, depth(1)))
     assert find_rocks(source) == 0
-    assert 'without depth or camera_info: camera_info: there is none (1)' in capsys.readouterr().out
+    assert 'without depth or camera_info: camera_info: missing (1)' in capsys.readouterr().out
 
 
-def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
+def test_depth_in_another_frame_is_ignored_unless_it_is_chosen(
     find_rocks, write_bag, scene, tmp_path, capsys
 ):
     other = raw(np.ones((48, 64), np.float32), 1, '32FC1', frame_id='depth_frame')
@@ -456,7 +456,7 @@ def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
     )
     assert find_rocks(source) == 0
     assert np.isnan(rocks(tmp_path / 'out')[0]['z']).all()
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert line.startswith(
         'rock_seg bag: depth: /camera/depth is ignored, because its frame_id is depth_frame '
     )
@@ -464,7 +464,7 @@ def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
     (tmp_path / 'out').rename(tmp_path / 'without')
     assert find_rocks(source, '--depth', '/camera/depth') == 0
     assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.0, 1.0], abs=1e-3)
-    assert told(capsys) == []
+    assert printed_lines(capsys) == []
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_depth_in_another_frame_is_not_taken_unless_it_is_named(
         ('/camera/depth/compressed', '16UC1; png compressed ', 0),
     ],
 )
-def test_compressed_depth_gives_metres_and_is_no_camera(
+def test_compressed_depth_gives_metres_and_is_not_taken_for_an_image(
     find_rocks, write_bag, scene, tmp_path, topic, kind, header_bytes
 ):
     message = CompressedImage(header=header(1), format=kind)
@@ -489,7 +489,7 @@ def test_compressed_depth_gives_metres_and_is_no_camera(
     assert rocks(tmp_path / 'out')[0]['z'] == pytest.approx([1.5, 1.5], abs=1e-3)
 
 
-def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
+def test_the_reason_for_ignored_depth_is_reported_once_with_its_topic(
     find_rocks, write_bag, scene, capsys
 ):
     small = raw(np.ones((24, 32), np.float32), 1, '32FC1')
@@ -499,16 +499,16 @@ def test_why_camera_info_or_depth_is_not_used_is_told_once_with_its_topic(
         *(('/camera/depth', stamp, small) for stamp in (1, 2)),
     )
     assert find_rocks(source) == 0
-    assert told(capsys) == [
+    assert printed_lines(capsys) == [
         'rock_seg bag: depth: /camera/depth is ignored: size differs (32×24, the images are'
         ' 64×48; depth must be registered to them)'
     ]
 
 
-def test_rocks_keep_their_ids_from_image_to_image_where_that_is_wanted(
+def test_rocks_keep_their_ids_from_image_to_image_unless_tracking_is_off(
     find_rocks, write_bag, scene, tmp_path
 ):
-    """The larger rock is gone in the second image: counted anew, the other would become 1."""
+    """The second image has only the smaller rock. Without tracking, its id changes to 1."""
     without = scene.copy()
     without[4:14, 8:28] = 60
     source = write_bag(('/image', 1, raw(scene, NS)), ('/image', 2, raw(without, NS + NS // 10)))
@@ -520,7 +520,7 @@ def test_rocks_keep_their_ids_from_image_to_image_where_that_is_wanted(
     assert [found['id'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 2], [1]]
 
 
-def test_the_target_stays_though_another_rock_comes_nearer_as_in_the_node(
+def test_the_target_stays_the_same_when_another_rock_is_nearer(
     find_rocks, write_bag, scene, tmp_path
 ):
     left, right = np.full((48, 64), 1.2, np.float32), np.full((48, 64), 1.2, np.float32)
@@ -536,16 +536,16 @@ def test_the_target_stays_though_another_rock_comes_nearer_as_in_the_node(
     assert [found['target'].tolist() for found in rocks(tmp_path / 'out')] == [[1, 0], [1, 0]]
 
 
-def test_only_the_outputs_that_are_asked_for_are_written(find_rocks, demo_data, tmp_path):
+def test_only_the_chosen_outputs_are_written(find_rocks, demo_data, tmp_path):
     assert find_rocks(demo_data / 'mars_drive', '--outputs', 'rocks', 'class_ids') == 0
     assert sorted(read(tmp_path / 'out')) == ['/rock_seg/class_ids', '/rock_seg/rocks']
 
 
-def test_an_output_that_does_not_exist_is_wrong_use(find_rocks, demo_data):
+def test_an_unknown_output_is_a_usage_error(find_rocks, demo_data):
     assert find_rocks(demo_data / 'mars_drive', '--outputs', 'gold') == 2
 
 
-def test_copy_brings_all_messages_along_as_they_were(find_rocks, write_bag, scene, tmp_path):
+def test_copy_writes_all_messages_of_the_input_unchanged(find_rocks, write_bag, scene, tmp_path):
     source = write_bag(
         ('/camera/image', 1, raw(scene, 1)),
         ('/camera/camera_info', 2, info(1)),
@@ -558,61 +558,61 @@ def test_copy_brings_all_messages_along_as_they_were(find_rocks, write_bag, scen
     assert {topic: results[topic] for topic in read(source)} == read(source)
 
 
-def test_copy_leaves_out_what_is_made_anew(find_rocks, demo_data, tmp_path, capsys):
+def test_copy_does_not_copy_topics_of_the_results(find_rocks, demo_data, tmp_path, capsys):
     assert find_rocks(demo_data / 'mars_drive', '--copy') == 0
     (tmp_path / 'out').rename(tmp_path / 'first')
     assert find_rocks(tmp_path / 'first', '--copy') == 0
     assert len(read(tmp_path / 'out')['/rock_seg/mask']) == 12
-    assert any('/rock_seg/mask is not copied' in line for line in told(capsys))
+    assert any('/rock_seg/mask is not copied' in line for line in printed_lines(capsys))
 
 
-def test_a_bag_is_never_written_over(find_rocks, demo_data, tmp_path, capsys):
+def test_an_existing_bag_is_not_overwritten(find_rocks, demo_data, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     assert find_rocks(demo_data / 'mars_drive') == 1
-    assert told(capsys) == [
+    assert printed_lines(capsys) == [
         f'rock_seg bag: {tmp_path / "out"}: exists; choose another output or delete it'
     ]
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-def test_a_bag_that_is_not_there_is_one_line(find_rocks, tmp_path, capsys):
+def test_a_missing_bag_gives_an_error_of_one_line(find_rocks, tmp_path, capsys):
     assert find_rocks(tmp_path / 'none') == 1
-    assert told(capsys) == [f'rock_seg bag: {tmp_path / "none"}: the bag does not exist']
+    assert printed_lines(capsys) == [f'rock_seg bag: {tmp_path / "none"}: the bag does not exist']
 
 
-def left_over(folder):
-    """What lies beside the inputs."""
+def remaining_files(folder):
+    """Returns the names of the files and folders that are not inputs."""
     return sorted(path.name for path in folder.iterdir() if path.name not in ('data', 'in'))
 
 
-def test_a_damaged_bag_leaves_nothing_behind(find_rocks, demo_data, tmp_path, capsys):
+def test_no_output_remains_of_a_damaged_bag(find_rocks, demo_data, tmp_path, capsys):
     (storage,) = (demo_data / 'mars_drive').glob('*.mcap')
     storage.write_bytes(storage.read_bytes()[:100])
     assert find_rocks(demo_data / 'mars_drive') == 1
-    assert len(told(capsys)) == 1
-    assert left_over(tmp_path) == []
+    assert len(printed_lines(capsys)) == 1
+    assert remaining_files(tmp_path) == []
 
 
 def damage_after(monkeypatch, count):
-    """Has a bag end with damage after so many messages of all that are asked for."""
-    whole = Bag.messages
+    """Simulates damage after a number of messages."""
+    original = Bag.messages
 
     def messages(bag, topics):
-        for _, message in zip(range(count), whole(bag, topics), strict=False):
+        for _, message in zip(range(count), original(bag, topics), strict=False):
             yield message
         raise BagError(f'{bag.path}: damaged (nonsense)')
 
     monkeypatch.setattr(Bag, 'messages', messages)
 
 
-@pytest.mark.parametrize('depth_too', [False, True])
-def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
-    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch, depth_too
+@pytest.mark.parametrize('with_depth', [False, True])
+def test_results_before_damage_are_kept_and_the_status_is_an_error(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch, with_depth
 ):
-    """With depth images wait for it, and are not lost when it no longer comes."""
+    """Images that wait for depth when the damage is found have results too."""
     source = write_bag(
         *(('/image', stamp, raw(scene, stamp)) for stamp in (1, 2, 3)),
-        *([('/depth', 4, depth(3))] if depth_too else []),
+        *([('/depth', 4, depth(3))] if with_depth else []),
     )
     damage_after(monkeypatch, 2)
     assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
@@ -621,23 +621,23 @@ def test_what_was_found_before_damage_is_kept_and_the_status_tells_of_it(
     output = capsys.readouterr()
     assert f'{tmp_path / "out"}: 2 images with results' in output.out
     assert (
-        f'rock_seg bag: {source}: damaged (nonsense); the results up to there are kept'
+        f'rock_seg bag: {source}: damaged (nonsense); the results before the damage are kept'
         in output.err
     )
     assert (tmp_path / 'report.html').exists()
 
 
-def test_damage_before_the_first_image_leaves_nothing_behind(
+def test_no_output_remains_after_damage_before_the_first_image(
     find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
 ):
     source = write_bag(('/image', 1, raw(scene, 1)))
     damage_after(monkeypatch, 0)
     assert find_rocks(source) == 1
-    assert told(capsys) == [f'rock_seg bag: {source}: damaged (nonsense)']
-    assert left_over(tmp_path) == []
+    assert printed_lines(capsys) == [f'rock_seg bag: {source}: damaged (nonsense)']
+    assert remaining_files(tmp_path) == []
 
 
-def test_a_bag_whose_last_file_was_not_finished_gives_the_results_of_the_others(
+def test_a_bag_with_a_truncated_last_file_has_the_results_of_the_other_files(
     find_rocks, write_bag, scene, tmp_path, capsys
 ):
     folder = tmp_path / 'recording'
@@ -649,7 +649,7 @@ def test_a_bag_whose_last_file_was_not_finished_gives_the_results_of_the_others(
         (folder / f'recording_{number}.mcap').write_bytes(content[: None if number == 1 else 900])
     assert find_rocks(folder) == 1
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1]
-    (line,) = told(capsys)
+    (line,) = printed_lines(capsys)
     assert line.startswith(f'rock_seg bag: {folder}: recording_2.mcap: ')
 
 
@@ -660,7 +660,7 @@ def test_a_bag_whose_last_file_was_not_finished_gives_the_results_of_the_others(
         (KeyboardInterrupt(), 130, 0),
     ],
 )
-def test_work_that_breaks_off_leaves_nothing_behind(
+def test_no_output_remains_after_an_error_or_an_interruption(
     find_rocks, demo_data, tmp_path, capsys, monkeypatch, error, status, lines
 ):
     write = BagWriter.write
@@ -675,11 +675,11 @@ def test_work_that_breaks_off_leaves_nothing_behind(
     monkeypatch.setattr(BagWriter, 'write', fail)
     assert find_rocks(demo_data / 'mars_drive') == status
     expected = [f'rock_seg bag: {tmp_path / "out"}: No space left on device'][:lines]
-    assert told(capsys) == expected
-    assert left_over(tmp_path) == []
+    assert printed_lines(capsys) == expected
+    assert remaining_files(tmp_path) == []
 
 
-def test_the_report_is_written_beside_the_bag(find_rocks, write_bag, scene, tmp_path):
+def test_the_report_is_written_and_lists_rejected_images(find_rocks, write_bag, scene, tmp_path):
     source = write_bag(('/image', 1, raw(scene, 1)), ('/image', 2, raw(scene, 2, 'nonsense')))
     assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
     page = (tmp_path / 'report.html').read_text()

@@ -35,7 +35,7 @@ def written(tmp_path, serialized, make_compressed):
     return tmp_path / 'bag'
 
 
-def test_messages_come_back_as_they_were_written(written, serialized):
+def test_messages_are_read_unchanged(written, serialized):
     with Bag(written) as bag:
         messages = list(bag.messages(bag.topics))
         assert bag.duration == pytest.approx(4e-6)
@@ -44,27 +44,27 @@ def test_messages_come_back_as_they_were_written(written, serialized):
     assert {message.topic for message in messages} == {'/b'}
 
 
-def test_topics_are_told_with_type_count_and_quality_of_service(written, make_compressed):
+def test_topics_have_type_count_and_qos(written, make_compressed):
     with Bag(written) as bag:
-        told = [(topic.name, topic.type, topic.count, topic.qos) for topic in bag.topics]
-    assert told == [
+        found = [(topic.name, topic.type, topic.count, topic.qos) for topic in bag.topics]
+    assert found == [
         ('/a', make_compressed.type, 0, RELIABLE),
         ('/b', make_compressed.type, 3, RELIABLE),
     ]
 
 
-def test_a_topic_without_messages_gives_none(written):
+def test_a_topic_without_messages_is_empty(written):
     with Bag(written) as bag:
         assert list(bag.messages(bag.topics[:1])) == []
         assert list(bag.messages([])) == []
 
 
-def test_a_bag_is_never_written_over(written):
+def test_an_existing_bag_is_not_overwritten(written):
     with pytest.raises(BagError, match='exists; choose'):
         BagWriter(written)
 
 
-def test_a_bag_whose_writing_broke_off_is_refused(tmp_path, make_compressed):
+def test_an_incompletely_written_bag_is_rejected(tmp_path, make_compressed):
     def interrupted():
         with BagWriter(tmp_path / 'half') as writer:
             writer.add_topic('/a', make_compressed.type)
@@ -89,7 +89,7 @@ def test_sqlite3_bags_are_read(tmp_path, serialized, make_compressed):
 
 @pytest.fixture
 def rosbag1(tmp_path, scene):
-    """A ROS 1 bag with a latched image, and a type of its own."""
+    """A ROS 1 bag with a latched image topic and a type that differs in ROS 2."""
     store = get_typestore(Stores.ROS1_NOETIC)
     make = store.types
     time = make['builtin_interfaces/msg/Time'](12, 34)
@@ -108,7 +108,7 @@ def rosbag1(tmp_path, scene):
     return path
 
 
-def test_ros_1_images_become_ros_2_messages(rosbag1, scene):
+def test_ros_1_images_are_converted_to_ros_2_messages(rosbag1, scene):
     with Bag(rosbag1) as bag:
         image, log = bag.topics
         assert bag.has_ros2_form(image)
@@ -126,38 +126,38 @@ def test_a_latched_ros_1_topic_is_transient_local(rosbag1):
         assert bag.topics[1].qos is None
 
 
-def test_a_bag_that_is_not_there_is_refused_by_name(tmp_path):
+def test_the_error_for_a_missing_bag_names_it(tmp_path):
     with pytest.raises(BagError, match='none: the bag does not exist'):
         Bag(tmp_path / 'none')
 
 
-def test_a_damaged_bag_is_refused_by_name(written):
+def test_the_error_for_a_damaged_bag_names_it(written):
     (storage,) = written.glob('*.mcap')
     storage.write_bytes(storage.read_bytes()[:200])
     with pytest.raises(BagError, match=r'bag: \S'), Bag(written) as bag:
         list(bag.messages(bag.topics))
 
 
-def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path):
+def test_the_error_for_a_file_that_is_not_a_bag_names_it(tmp_path):
     (tmp_path / 'x.bag').write_text('nonsense')
     with pytest.raises(BagError, match=r'x\.bag: '):
         Bag(tmp_path / 'x.bag')
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_a_bag_with_some_wrong_bytes_is_read_or_refused_in_one_line(written, seed):
+def test_a_bag_with_wrong_bytes_is_read_or_gives_an_error_of_one_line(written, seed):
     chance = np.random.default_rng(seed)
     (storage,) = written.glob('*.mcap')
     content = bytearray(storage.read_bytes())
     at = chance.integers(len(content) - 8)
     content[at : at + 8] = chance.bytes(8)
     storage.write_bytes(content)
-    lines = refusal(written).splitlines()
+    lines = error_of(written).splitlines()
     assert lines == [] or (len(lines) == 1 and lines[0].startswith(f'{written}: '))
 
 
-def refusal(path):
-    """What is said of a bag that cannot be read; '' if it can."""
+def error_of(path):
+    """Returns the error of a bag that cannot be read; '' if it can be read."""
     try:
         with Bag(path) as bag:
             list(bag.messages(bag.topics))
@@ -166,21 +166,21 @@ def refusal(path):
     return ''
 
 
-def test_a_bag_with_fewer_messages_than_it_tells_of_is_damaged(written, monkeypatch):
+def test_a_bag_with_fewer_messages_than_its_index_lists_is_damaged(written, monkeypatch):
     with Bag(written) as bag:
         monkeypatch.setattr(bag._reader, 'messages', lambda _: iter(()))
         with pytest.raises(BagError, match=r'bag: damaged \(3 messages are missing\)'):
             list(bag.messages(bag.topics))
 
 
-def test_the_first_message_of_a_topic_is_had_without_the_others(written, serialized):
+def test_the_first_message_of_a_topic_is_read(written, serialized):
     with Bag(written) as bag:
         empty, full = bag.topics
         assert bag.first(empty) is None
         assert bag.first(full).data == serialized[0]
 
 
-def test_a_topic_of_a_type_that_only_the_bag_knows_is_copied(tmp_path):
+def test_a_topic_whose_type_is_defined_only_in_the_bag_is_copied(tmp_path):
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg('uint8 hardness\n', 'own_msgs/msg/Rock'))
     with Rosbag2Writer(tmp_path / 'in', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -201,21 +201,21 @@ METADATA = 'metadata.yaml'
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory):
-    """Folder of whole rosbag2s, made once and never changed."""
-    return tmp_path_factory.mktemp('made')
+def originals(tmp_path_factory):
+    """Folder of rosbag2s that are written once and not changed."""
+    return tmp_path_factory.mktemp('originals')
 
 
 @pytest.fixture(params=[StoragePlugin.MCAP, StoragePlugin.SQLITE3], ids=['mcap', 'sqlite3'])
-def stored(request, made, tmp_path, serialized, make_compressed):
+def stored(request, originals, tmp_path, serialized, make_compressed):
     """A rosbag2 with three messages."""
-    whole, path = made / request.param.name / 'stored', tmp_path / 'stored'
-    if not whole.exists():
-        with Rosbag2Writer(whole, version=9, storage_plugin=request.param) as writer:
+    original, path = originals / request.param.name / 'stored', tmp_path / 'stored'
+    if not original.exists():
+        with Rosbag2Writer(original, version=9, storage_plugin=request.param) as writer:
             topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
             for stamp, data in zip(STAMPS, serialized, strict=True):
                 writer.write(topic, stamp, data)
-    shutil.copytree(whole, path)
+    shutil.copytree(original, path)
     return path
 
 
@@ -236,7 +236,7 @@ def test_a_bag_without_metadata_is_read(stored):
 
 
 @pytest.mark.parametrize(
-    ('true', 'edited'),
+    ('written', 'edited'),
     [
         ('message_count: 3', 'message_count: 5'),
         ('message_count: 3', 'message_count: 1'),
@@ -249,24 +249,24 @@ def test_a_bag_without_metadata_is_read(stored):
         ('message_count: 3', '{ : ['),
     ],
 )
-def test_a_bag_whose_metadata_disagrees_is_read_as_it_is(stored, true, edited):
+def test_metadata_that_contradicts_the_storage_files_is_ignored(stored, written, edited):
     metadata = stored / METADATA
     text = metadata.read_text()
-    assert true in text
-    metadata.write_text(text.replace(true, edited))
+    assert written in text
+    metadata.write_text(text.replace(written, edited))
     assert stamps_of(stored) == list(STAMPS)
     with Bag(stored) as bag:
         assert [(topic.name, topic.count) for topic in bag.topics] == [('/a', 3)]
 
 
-def test_a_file_of_a_bag_that_is_compressed_is_read_alone_and_in_its_folder(stored):
+def test_a_compressed_storage_file_is_read_alone_and_in_its_folder(stored):
     storage = storage_of(stored)
     (stored / METADATA).unlink()
-    packed = storage.with_name(f'{storage.name}.zstd')
-    packed.write_bytes(zstd.compress(storage.read_bytes()))
-    assert stamps_of(stored) == list(STAMPS), 'unpacked by hand, it is read once'
+    compressed = storage.with_name(f'{storage.name}.zstd')
+    compressed.write_bytes(zstd.compress(storage.read_bytes()))
+    assert stamps_of(stored) == list(STAMPS), 'only the decompressed file must be read'
     storage.unlink()
-    assert stamps_of(packed) == stamps_of(stored) == list(STAMPS)
+    assert stamps_of(compressed) == stamps_of(stored) == list(STAMPS)
 
 
 @pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
@@ -274,7 +274,7 @@ def test_a_file_of_a_bag_that_is_compressed_is_read_alone_and_in_its_folder(stor
 def test_compressed_bags_are_read_with_and_without_metadata(
     tmp_path, serialized, make_compressed, mode, metadata
 ):
-    path = tmp_path / 'packed'
+    path = tmp_path / 'compressed'
     writer = Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3)
     writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
@@ -287,7 +287,7 @@ def test_compressed_bags_are_read_with_and_without_metadata(
     assert message.data == serialized[0]
 
 
-def test_a_compression_that_is_not_read_is_refused_by_name(stored):
+def test_the_error_names_an_unsupported_compression(stored):
     metadata = stored / METADATA
     about = yaml.safe_load(metadata.read_text())
     about['rosbag2_bagfile_information']['compression_format'] = 'lz4'
@@ -298,19 +298,19 @@ def test_a_compression_that_is_not_read_is_refused_by_name(stored):
         Bag(stored)
 
 
-def test_a_folder_without_storage_files_is_no_bag(tmp_path):
+def test_a_folder_without_storage_files_is_not_a_bag(tmp_path):
     (tmp_path / '._a.mcap').write_bytes(b'')
     with pytest.raises(BagError, match=r'not a bag, because it has no \.mcap or \.db3 file'):
         Bag(tmp_path)
 
 
 @pytest.fixture
-def split(made, tmp_path, serialized, make_compressed):
+def split(originals, tmp_path, serialized, make_compressed):
     """A recording in three files, without metadata."""
     folder = tmp_path / 'split'
     folder.mkdir()
     for number, (stamp, data) in enumerate(zip(STAMPS, serialized, strict=True)):
-        part = made / f'part{number}'
+        part = originals / f'part{number}'
         if not part.exists():
             with BagWriter(part) as writer:
                 writer.add_topic('/a', make_compressed.type)
@@ -323,7 +323,7 @@ def test_a_bag_in_several_files_is_read_in_order(split):
     assert stamps_of(split) == list(STAMPS)
 
 
-def test_a_file_that_metadata_names_and_is_not_there_is_named(split):
+def test_the_error_names_a_missing_storage_file(split):
     names = [f'split_{number}.mcap' for number in range(4)]
     about = {'rosbag2_bagfile_information': {'relative_file_paths': names}}
     (split / METADATA).write_text(yaml.safe_dump(about))
@@ -331,9 +331,7 @@ def test_a_file_that_metadata_names_and_is_not_there_is_named(split):
         Bag(split)
 
 
-def test_of_a_file_that_was_not_finished_the_others_are_read_and_the_damage_is_told_at_the_end(
-    split,
-):
+def test_the_files_before_a_truncated_one_are_read_and_then_the_error_is_raised(split):
     last = split / 'split_2.mcap'
     last.write_bytes(last.read_bytes()[:300])
     with Bag(split) as bag:

@@ -26,11 +26,11 @@ def coded(kind='jpeg'):
 
 @pytest.fixture
 def choose(tmp_path):
-    """Names the topics that are chosen in a bag of one message a topic; None = no message."""
+    """Returns the topics that are chosen in a bag with one message or none (None) per topic."""
 
     numbers = count()
 
-    def run(topics, **asked):
+    def run(topics, **options):
         path = tmp_path / f'in{next(numbers)}'
         with BagWriter(path) as writer:
             for name, message in topics.items():
@@ -39,13 +39,13 @@ def choose(tmp_path):
                 if message:
                     writer.write(name, 1, serialize_message(message))
         with Bag(path) as bag:
-            run.found = found = find_camera_topics(bag, OWN, **asked)
+            run.found = found = find_camera_topics(bag, OWN, **options)
         return tuple(topic and topic.name for topic in (found.image, found.info, found.depth))
 
     return run
 
 
-def test_a_camera_is_chosen_by_itself_with_what_lies_beside_it(choose):
+def test_the_only_camera_is_chosen_with_its_camera_info_and_depth(choose):
     topics = {
         '/cam/image_raw/compressed': coded(),
         '/cam/camera_info': CameraInfo(),
@@ -61,24 +61,24 @@ def test_a_topic_without_messages_is_not_chosen(choose):
     assert choose({'/empty/image': None, '/image': raw()})[0] == '/image'
 
 
-def test_what_was_found_earlier_is_no_camera(choose):
+def test_results_of_an_earlier_run_are_not_chosen(choose):
     topics = {'/image': raw(), f'{OWN}/mask': raw('mono8'), f'{OWN}/overlay/compressed': coded()}
     assert choose(topics)[0] == '/image'
 
 
-def test_of_several_depths_one_must_be_named(choose):
+def test_a_bag_with_several_depth_topics_needs_the_depth_option(choose):
     topics = {'/image': raw(), '/a': raw('16UC1'), '/b': raw('32FC1')}
     with pytest.raises(UsageError, match=r"choose one with --depth \('' = none\): /a, /b"):
         choose(topics)
 
 
 @pytest.mark.parametrize('depth', ['/b', ''])
-def test_a_named_depth_or_none_is_taken(choose, depth):
+def test_the_depth_option_chooses_a_topic_or_none(choose, depth):
     topics = {'/image': raw(), '/a': raw('16UC1'), '/b': raw('32FC1', frame='other')}
     assert choose(topics, depth=depth)[2] == (depth or None)
 
 
-def test_depth_that_is_named_may_be_in_another_frame_but_is_not_guessed(choose):
+def test_depth_in_another_frame_is_ignored_with_a_reason(choose):
     topics = {'/image': raw(), '/aligned': raw('16UC1', frame='depth_optical')}
     assert choose(topics)[2] is None
     assert choose.found.unused == (
@@ -88,7 +88,7 @@ def test_depth_that_is_named_may_be_in_another_frame_but_is_not_guessed(choose):
     assert not choose.found.registered
 
 
-def test_depth_that_is_named_counts_as_registered(choose):
+def test_depth_that_is_chosen_counts_as_registered(choose):
     topics = {'/image': raw(), '/aligned': raw('16UC1', frame='depth_optical')}
     assert choose(topics, depth='/aligned')[2] == '/aligned'
     assert choose.found.registered
@@ -96,7 +96,7 @@ def test_depth_that_is_named_counts_as_registered(choose):
 
 
 @pytest.mark.parametrize('depth', [None, ''])
-def test_of_depth_in_another_frame_nothing_is_said_where_other_depth_or_none_is_used(choose, depth):
+def test_ignored_depth_is_not_reported_if_other_depth_or_none_is_chosen(choose, depth):
     topics = {'/image': raw(), '/a': raw('16UC1'), '/b': raw('32FC1', frame='depth_optical')}
     choose(topics, depth=depth)
     assert choose.found.unused == ()
@@ -115,7 +115,7 @@ def frame_of(message, frame):
         ('/compressed', '16UC1; png compressed '),
     ],
 )
-def test_compressed_depth_is_depth_and_no_camera(choose, ending, kind):
+def test_compressed_depth_is_not_taken_for_an_image(choose, ending, kind):
     topics = {'/image': raw(), f'/depth{ending}': coded(kind)}
     assert choose(topics) == ('/image', None, f'/depth{ending}')
     other = {'/image': raw(), f'/depth{ending}': frame_of(coded(kind), 'depth_optical')}
@@ -124,7 +124,7 @@ def test_compressed_depth_is_depth_and_no_camera(choose, ending, kind):
     assert choose(other, depth='/depth')[2] == f'/depth{ending}'
 
 
-def test_of_one_depth_in_several_transports_the_raw_one_is_taken_then_compressed_depth(choose):
+def test_raw_depth_is_preferred_and_then_compressed_depth(choose):
     topics = {
         '/image': raw(),
         '/depth/compressed': coded('16UC1; png compressed '),
@@ -134,12 +134,12 @@ def test_of_one_depth_in_several_transports_the_raw_one_is_taken_then_compressed
     assert choose(topics | {'/depth': raw('16UC1')})[2] == '/depth'
 
 
-def test_camera_info_may_be_named_or_left_out(choose):
+def test_the_camera_info_option_chooses_a_topic(choose):
     topics = {'/cam/image': raw(), '/cam/camera_info': CameraInfo(), '/info': CameraInfo()}
     assert choose(topics, info='/info')[1] == '/info'
 
 
-def test_a_topic_of_another_type_is_refused_with_those_that_fit(choose):
+def test_the_error_for_a_topic_of_another_type_lists_those_of_the_type(choose):
     topics = {'/cam/image': raw(), '/cam/camera_info': CameraInfo()}
     with pytest.raises(
         UsageError, match='has no sensor_msgs/msg/Image topic /cam/camera_info; topics'
@@ -147,12 +147,12 @@ def test_a_topic_of_another_type_is_refused_with_those_that_fit(choose):
         choose(topics, image='/cam/camera_info')
 
 
-def test_depth_alone_is_no_image(choose):
+def test_depth_is_not_taken_for_an_image(choose):
     with pytest.raises(BagError, match='has no images'):
         choose({'/depth': raw('16UC1')})
 
 
-def test_damage_is_told_only_where_it_hides_the_images(tmp_path, monkeypatch):
+def test_damage_is_an_error_only_if_no_image_can_be_read(tmp_path, monkeypatch):
     with BagWriter(tmp_path / 'in') as writer:
         for name, message in (('/image', raw()), ('/late/depth', raw('16UC1'))):
             writer.add_topic(name, 'sensor_msgs/msg/Image')
@@ -172,6 +172,6 @@ def test_damage_is_told_only_where_it_hides_the_images(tmp_path, monkeypatch):
             find_camera_topics(bag, OWN)
 
 
-def test_a_message_that_is_cut_short_is_refused():
+def test_a_truncated_message_is_rejected():
     with pytest.raises(InvalidImageError, match='damaged message: 10 bytes'):
         read_message(serialize_message(raw())[:10], 'sensor_msgs/msg/Image')
