@@ -26,8 +26,7 @@ from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmentation import Pixels
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
-from rock_seg_ros.tools.bench.implementations import Run
-from rock_seg_ros.tools.bench.timing import run_interleaved
+from rock_seg_ros.tools.bench.timing import Run, run_interleaved
 from training.cases import (
     HALF_CHOICES,
     Case,

@@ -25,8 +25,7 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
-from rock_seg_ros.tools.bench.implementations import Run, rss_mb
-from rock_seg_ros.tools.bench.timing import run_interleaved
+from rock_seg_ros.tools.bench.timing import Run, rss_mb, run_interleaved
 from training.export import INPUT, export
 
 Runtime = Callable[[Tensor], object]

@@ -26,15 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the metadata, the number of parameters and the file size."""
-    facts = describe(arguments.weights)
+    metadata = describe(arguments.weights)
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json.dumps(metadata, ensure_ascii=False))
         return 0
-    width = max(map(len, facts))
-    below = '\n' + ' ' * (width + 2)
-    for name, value in facts.items():
-        text = f'{len(value)} layers' if name == RANGES and value else _format_value(value, below)
-        print(f'{name:<{width}}  {text}')
+    width = max(map(len, metadata))
+    separator = '\n' + ' ' * (width + 2)
+    for name, value in metadata.items():
+        layers = f'{len(value)} layers' if name == RANGES and value else ''
+        print(f'{name:<{width}}  {layers or _format_value(value, separator)}')
     return 0
 
 
@@ -42,13 +42,13 @@ def describe(path: Path | str) -> dict[str, Any]:
     """Reads the metadata of a weights file.
 
     Returns:
-        'file', 'bytes' and 'parameters' (None for an ONNX file), then the fields of the card.
+        'file', 'bytes' and 'parameters' (None for an ONNX file), then the fields of `Card`.
 
     Raises:
         WeightsError: The file cannot be used.
     """
     weights = load_weights(path)
-    counts = [tensor.numel() for name, tensor in weights.state.items() if _is_learnt(name)]
+    counts = [tensor.numel() for name, tensor in weights.state.items() if _is_parameter(name)]
     return {
         'file': str(weights.path),
         'bytes': weights.path.stat().st_size,
@@ -57,14 +57,14 @@ def describe(path: Path | str) -> dict[str, Any]:
     }
 
 
-def _is_learnt(name: str) -> bool:
+def _is_parameter(name: str) -> bool:
     return not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
 
 
-def _format_value(value: Any, below: str) -> str:
-    """Formats a value for printing; `below` separates the lines of a dict."""
+def _format_value(value: Any, separator: str) -> str:
+    """Formats a value for printing; `separator` is between the entries of a dict."""
     if isinstance(value, dict):
-        return below.join(f'{name} {figure:.4g}' for name, figure in value.items()) or '-'
+        return separator.join(f'{name} {number:.4g}' for name, number in value.items()) or '-'
     if isinstance(value, (tuple, list)):
         return ', '.join(map(str, value))
     return f'{value:,}' if isinstance(value, int) else str('-' if value in (None, '') else value)

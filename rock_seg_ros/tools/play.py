@@ -94,11 +94,11 @@ def choose_topics(bag: Bag, names: Iterable[str] | None) -> list[BagTopic]:
     """
     if names is None:
         return bag.topics
-    have = {topic.name: topic for topic in bag.topics}
+    topics = {topic.name: topic for topic in bag.topics}
     for name in names:
-        if name not in have:
-            raise UsageError(f'{bag.path}: has no topic {name}; it has {", ".join(have)}')
-    return [have[name] for name in dict.fromkeys(names)]
+        if name not in topics:
+            raise UsageError(f'{bag.path}: has no topic {name}; topics: {", ".join(topics)}')
+    return [topics[name] for name in dict.fromkeys(names)]
 
 
 class Player:
@@ -221,11 +221,11 @@ def paced(
         wait: Called with the `time.monotonic()` until which to wait.
     """
     first: int | None = None
-    started = 0.0
+    start = 0.0
     for stamp, item in timed:
         if first is None:
-            first, started = stamp, time.monotonic()
-        wait(started + (stamp - first) * 1e-9 / rate)
+            first, start = stamp, time.monotonic()
+        wait(start + (stamp - first) * 1e-9 / rate)
         yield stamp, item
 
 

@@ -31,18 +31,18 @@ def weights(tmp_path):
     return path
 
 
-def test_json_has_the_card_the_size_and_the_learnt_parameters(weights, capsys):
+def test_the_json_has_the_metadata_the_size_and_the_number_of_parameters(weights, capsys):
     assert main(['info', str(weights), '--json']) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts['parameters'] == 16
-    assert facts['bytes'] == weights.stat().st_size
-    assert facts['classes'] == ['sand', 'rock']
-    assert facts['metrics'] == {'val_iou': 0.5}
-    assert facts['activation_ranges']['backbone.conv1'] == [-2.0, 2.5]
-    assert facts['data'] == 'sand images'
+    metadata = json.loads(capsys.readouterr().out)
+    assert metadata['parameters'] == 16
+    assert metadata['bytes'] == weights.stat().st_size
+    assert metadata['classes'] == ['sand', 'rock']
+    assert metadata['metrics'] == {'val_iou': 0.5}
+    assert metadata['activation_ranges']['backbone.conv1'] == [-2.0, 2.5]
+    assert metadata['data'] == 'sand images'
 
 
-def test_people_get_a_line_a_fact(weights, capsys):
+def test_the_text_has_a_line_per_entry(weights, capsys):
     assert main(['info', str(weights)]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines['file'] == str(weights)
@@ -53,13 +53,13 @@ def test_people_get_a_line_a_fact(weights, capsys):
     assert lines['licence'] == '-'
 
 
-def test_without_a_file_it_tells_of_the_weights_of_the_package(weights, monkeypatch, capsys):
+def test_the_default_is_the_embedded_weights(weights, monkeypatch, capsys):
     monkeypatch.setattr(weights_file, 'embedded_path', lambda name: weights)
     assert main(['info', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['file'] == str(weights)
 
 
-def test_a_file_that_is_no_weights_is_one_line(tmp_path, capsys):
+def test_a_file_without_weights_gives_an_error_of_one_line(tmp_path, capsys):
     (tmp_path / 'w.safetensors').write_bytes(b'nonsense')
     assert main(['info', str(tmp_path / 'w.safetensors')]) == 1
     error = capsys.readouterr().err

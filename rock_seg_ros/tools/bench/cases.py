@@ -21,9 +21,7 @@ from rock_seg_ros.tools.bench.implementations import (
     BenchError,
     ImplementationProcess,
     Job,
-    Run,
-    Size,
-    scaled,
+    read_scaled,
     weights_of,
 )
 from rock_seg_ros.tools.bench.nodes import (
@@ -35,17 +33,17 @@ from rock_seg_ros.tools.bench.nodes import (
     keep_freed_memory,
     ros_context,
 )
-from rock_seg_ros.tools.bench.timing import Case, fit_in_time, run_interleaved
+from rock_seg_ros.tools.bench.timing import Case, Run, Size, fit_in_time, run_interleaved
 
 PRODUCT, TORCHVISION, EAGER = 'matrix product', 'torchvision', 'eager'
 OURS, PLAIN, ECHO = 'rock_seg', 'plain node', 'echo node'
 PROGRAMS = 'rock_seg_ros.tools.bench.programs'
 SHELLS = {OURS: 'stub_node', PLAIN: 'baseline_node', ECHO: 'echo_node'}
 ALLOWED_AGE_MS = 20.0
-STAND_IN_MS = 100.0
+STUB_NETWORK_MS = 100.0
 OVERLOAD = 10.0
-FEW, MANY = 20, 200
-SETTLING = 0.2
+FEW_ROCKS, MANY_ROCKS = 20, 200
+SETTLING = 0.2  # share of the images before the growth of memory is measured
 ANSWER_TIMEOUT_FACTOR = 5.0
 Start = Callable[..., BenchNode]
 # Share of the total time for each measurement.
@@ -91,7 +89,7 @@ class Plan:
 
     def image_message(self, size: Size) -> SerializedImage:
         """Returns the image, scaled to a size, as the message that a camera publishes."""
-        return SerializedImage(scaled(self.image, size))
+        return SerializedImage(read_scaled(self.image, size))
 
     def rounds(
         self, implementations: Mapping[Any, Callable[[], Run]], seconds: float, description: str
@@ -107,26 +105,28 @@ def measure_in_process(plan: Plan, device: str) -> list[Case]:
     with _implementations(plan, device) as processes:
         expected: dict[tuple[str, ImplementationProcess], float] = {}
         for process in processes:
-            if process.job.who != PRODUCT:
+            if process.job.implementation != PRODUCT:
                 expected['network', process] = 0.0
-            if process.job.who not in (PRODUCT, EAGER):
+            if process.job.implementation not in (PRODUCT, EAGER):
                 expected['image', process] = 0.0
-        product = next(process for process in processes if process.job.who == PRODUCT)
+        product = next(process for process in processes if process.job.implementation == PRODUCT)
         before = plan.sizes[0]
         for size in plan.sizes:
             seconds = plan.seconds_for('alone', size) / len(plan.devices)
             grown = size[0] * size[1] / (before[0] * before[1])
-            chosen = fit_in_time({who: grown * s for who, s in expected.items()}, seconds)
+            chosen = fit_in_time({key: grown * s for key, s in expected.items()}, seconds)
             _report_skipped(
-                [f'{s}: {p.job.who}' for s, p in expected if (s, p) not in chosen], size
+                [f'{s}: {p.job.implementation}' for s, p in expected if (s, p) not in chosen], size
             )
-            implementations = {who: partial(who[1].run, who[0], size) for who in chosen}
+            implementations = {
+                (step, process): partial(process.run, step, size) for step, process in chosen
+            }
             implementations['network', product] = partial(product.run, 'network', size)
-            taken = plan.rounds(
-                implementations, seconds, f'networks, {_format_value(size)}, {device}'
+            results = plan.rounds(
+                implementations, seconds, f'networks, {_format_size(size)}, {device}'
             )
-            rate = _rate(taken.pop(('network', product)), device)
-            for (step, process), runs in taken.items():
+            rate = _rate(results.pop(('network', product)), device)
+            for (step, process), runs in results.items():
                 expected[step, process] = runs[0].seconds / grown
                 cases.append(_in_process_case(plan, step, process, size, runs, rate))
     return cases
@@ -135,12 +135,12 @@ def measure_in_process(plan: Plan, device: str) -> list[Case]:
 @contextmanager
 def _implementations(plan: Plan, device: str) -> Iterator[list[ImplementationProcess]]:
     """Yields the processes of the implementations that can be loaded."""
-    asked = [(PRODUCT, ''), (TORCHVISION, ''), (EAGER, '')]
-    asked += [(preset, 'auto') for preset in plan.presets]
+    names = [(PRODUCT, ''), (TORCHVISION, ''), (EAGER, '')]
+    names += [(preset, 'auto') for preset in plan.presets]
     if device == 'cuda' and 'exact' in plan.presets:
-        asked.append(('exact', 'fp16'))
+        names.append(('exact', 'fp16'))
     plan.bar.set_description_str('loading')
-    jobs = [Job(who, device, precision, plan.weights, plan.image) for who, precision in asked]
+    jobs = [Job(name, device, precision, plan.weights, plan.image) for name, precision in names]
     processes = [ImplementationProcess(job) for job in jobs]
     try:
         loaded = []
@@ -149,7 +149,7 @@ def _implementations(plan: Plan, device: str) -> Iterator[list[ImplementationPro
                 process.await_loaded()
                 loaded.append(process)
             except BenchError as error:
-                if process.job.who not in plan.presets:
+                if process.job.implementation not in plan.presets:
                     raise
                 print_message(f'not measured: {error}')
         yield loaded
@@ -161,12 +161,12 @@ def _implementations(plan: Plan, device: str) -> Iterator[list[ImplementationPro
 def _in_process_case(
     plan: Plan, step: str, process: ImplementationProcess, size: Size, runs: list[Run], rate: float
 ) -> Case:
-    who, more = process.job.who, {}
+    name, more = process.job.implementation, {}
     limit = None
     if step == 'network':
-        flops = count_flops(who, plan.weights, size)
+        flops = count_flops(name, plan.weights, size)
         limit, more = flops / rate * 1e3, {'gflop': round(flops / 1e9, 2)}
-    return Case(step, who, size, process.job.device, process.precision, runs, limit, more)
+    return Case(step, name, size, process.job.device, process.precision, runs, limit, more)
 
 
 def _rate(runs: list[Run], device: str) -> float:
@@ -174,7 +174,7 @@ def _rate(runs: list[Run], device: str) -> float:
     return 2.0 * PRODUCT_SIDE[device] ** 3 / min(run.seconds for run in runs)
 
 
-def count_flops(who: str, weights: str, size: Size) -> int:
+def count_flops(name: str, weights: str, size: Size) -> int:
     """Counts the FLOP of a forward pass; a multiplication and an addition count as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -185,10 +185,10 @@ def count_flops(who: str, weights: str, size: Size) -> int:
     from rock_seg_ros.perception.inference.weights_file import load_weights
 
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if who == TORCHVISION:
+        if name == TORCHVISION:
             model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=2)
         else:
-            ours = who if who in CONFIGURATIONS else 'exact'
+            ours = name if name in CONFIGURATIONS else 'exact'
             card = load_weights(weights_of(ours, weights)).card
             model = build(card, preset_stride(CONFIGURATIONS[ours][1], card))
         model.eval()(torch.empty(1, 3, size[1], size[0]))
@@ -198,39 +198,39 @@ def count_flops(who: str, weights: str, size: Size) -> int:
 def measure_nodes(plan: Plan, alone: list[Case]) -> list[Case]:
     """Measures nodes from the publication of an image to the mask, for the networks in `alone`."""
     device, cases = plan.devices[-1], []
-    ways: dict[Size, dict[tuple[str, str], float]] = {size: {} for size in plan.sizes}
+    durations: dict[Size, dict[tuple[str, str], float]] = {size: {} for size in plan.sizes}
     for case in alone:
         if case.kind == 'image' and case.device == device:
-            ways[case.size][case.who, case.precision] = case.p50 / 1e3
+            durations[case.size][case.implementation, case.precision] = case.p50 / 1e3
     with _nodes(plan) as start:
         nodes = {
-            (who, precision): _start_node(plan, start, who, precision, device)
-            for who, precision in ways[plan.sizes[0]]
+            (name, precision): _start_node(plan, start, name, precision, device)
+            for name, precision in durations[plan.sizes[0]]
         }
-        for size, expected in ways.items():
+        for size, expected in durations.items():
             image, seconds = plan.image_message(size), plan.seconds_for('node', size)
             chosen = fit_in_time(expected, seconds)
             _report_skipped([f'node: {node[0]}' for node in nodes if node not in chosen], size)
             for node in chosen:
                 nodes[node].subscribe({'mask': 1}, image, ANSWER_TIMEOUT_FACTOR * expected[node])
-            asked = {node: partial(nodes[node].run, image) for node in chosen}
-            taken = plan.rounds(asked, seconds, f'nodes, {_format_value(size)}, {device}')
-            for (who, precision), runs in taken.items():
-                who = PLAIN if who == TORCHVISION else who
-                cases.append(Case('node', who, size, device, precision, runs))
+            measured = {node: partial(nodes[node].run, image) for node in chosen}
+            results = plan.rounds(measured, seconds, f'nodes, {_format_size(size)}, {device}')
+            for (name, precision), runs in results.items():
+                name = PLAIN if name == TORCHVISION else name
+                cases.append(Case('node', name, size, device, precision, runs))
     return cases
 
 
-def _start_node(plan: Plan, start: Start, who: str, precision: str, device: str) -> BenchNode:
-    if who == TORCHVISION:
+def _start_node(plan: Plan, start: Start, name: str, precision: str, device: str) -> BenchNode:
+    if name == TORCHVISION:
         return start('plain', _program('baseline_node'))
     parameters = {
-        'weights': weights_of(who, plan.weights),
-        'preset': CONFIGURATIONS[who][1],
+        'weights': weights_of(name, plan.weights),
+        'preset': CONFIGURATIONS[name][1],
         'precision': precision,
         'device': device,
     }
-    return start(f'{who}_{precision}', parameters=parameters)
+    return start(f'{name}_{precision}', parameters=parameters)
 
 
 def _program(name: str, *arguments: str) -> list[str]:
@@ -244,51 +244,54 @@ def measure_shell(plan: Plan) -> list[Case]:
     The echo node computes nothing, so that it measures rclpy and DDS on both sides.
     """
     cases: list[Case] = []
-    scenes = [('shell', FEW, dict.fromkeys(DEFAULT_OUTPUTS, 1), size) for size in plan.shell_sizes]
-    everything = {**dict.fromkeys(OUTPUTS, 1), 'polygons': MANY}
+    default_outputs = dict.fromkeys(DEFAULT_OUTPUTS, 1)
+    scenes = [('shell', FEW_ROCKS, default_outputs, size) for size in plan.shell_sizes]
     if plan.many:
-        scenes.append(('shell, all outputs', MANY, everything, plan.shell_sizes[0]))
+        all_outputs = {**dict.fromkeys(OUTPUTS, 1), 'polygons': MANY_ROCKS}
+        scenes.append(('shell, all outputs', MANY_ROCKS, all_outputs, plan.shell_sizes[0]))
     with _nodes(plan) as start:
         nodes = {
-            (who, rocks): start(
-                f'{who.split()[0]}_{rocks}',
+            (name, rocks): start(
+                f'{name.split()[0]}_{rocks}',
                 _program(program, '--rocks', str(rocks)),
                 {'device': 'cpu', 'track': 'false'},  # the baseline node does not track
             )
             for rocks in sorted({scene[1] for scene in scenes})
-            for who, program in SHELLS.items()
-            if who != ECHO or rocks == FEW  # the echo node has only the default outputs
+            for name, program in SHELLS.items()
+            if name != ECHO or rocks == FEW_ROCKS  # the echo node has only the default outputs
         }
         for kind, rocks, outputs, size in scenes:
             image = plan.image_message(size)
-            measured = [who for who, number in nodes if number == rocks]
-            for who in measured:
-                nodes[who, rocks].subscribe(outputs, image)
-            asked = {who: partial(nodes[who, rocks].run, image) for who in measured}
+            measured = {}
+            for (name, number), node in nodes.items():
+                if number == rocks:
+                    node.subscribe(outputs, image)
+                    measured[name] = partial(node.run, image)
             seconds = SHARES['shell'] * plan.seconds / len(scenes)
-            runs = plan.rounds(asked, seconds, f'{kind}, {_format_value(size)}')
+            results = plan.rounds(measured, seconds, f'{kind}, {_format_size(size)}')
             more = {'rocks': rocks, 'outputs': list(outputs)}
             cases += [
-                Case(kind, who, size, 'cpu', '', taken, None, more) for who, taken in runs.items()
+                Case(kind, name, size, 'cpu', '', runs, None, more)
+                for name, runs in results.items()
             ]
     return cases
 
 
 def measure_overload(plan: Plan) -> list[Case]:
     """Measures the age of results when images arrive ten times as fast as they are processed."""
-    size, rate = plan.shell_sizes[0], OVERLOAD * 1e3 / STAND_IN_MS
+    size, rate = plan.shell_sizes[0], OVERLOAD * 1e3 / STUB_NETWORK_MS
     with _nodes(plan) as start:
         node = start(
             'overloaded',
-            _program('stub_node', '--network-ms', str(STAND_IN_MS)),
+            _program('stub_node', '--network-ms', str(STUB_NETWORK_MS)),
             {'device': 'cpu'},
         )
         image = plan.image_message(size)
         node.subscribe({'mask': 1}, image)
-        plan.bar.set_description_str(f'overload, {_format_value(size)}')
-        began = time.monotonic()
+        plan.bar.set_description_str(f'overload, {_format_size(size)}')
+        start_time = time.monotonic()
         runs = node.overload(image, rate, plan.images)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start_time
     if not runs:
         raise BenchError('overload: the node published no results')
     settled = runs[round(SETTLING * len(runs))]
@@ -297,7 +300,7 @@ def measure_overload(plan: Plan) -> list[Case]:
         'fps': round(len(runs) / seconds, 3),
         'rss_growth_mb': round(runs[-1].rss_mb - settled.rss_mb, 1),
     }
-    limit = STAND_IN_MS + ALLOWED_AGE_MS
+    limit = STUB_NETWORK_MS + ALLOWED_AGE_MS
     return [Case('overload', f'age at {rate:.0f} Hz', size, 'cpu', '', runs, limit, more)]
 
 
@@ -322,8 +325,8 @@ def _nodes(plan: Plan) -> Iterator[Start]:
 def _report_skipped(names: Sequence[str], size: Size) -> None:
     if names:
         print_message(
-            f'skipped at {_format_value(size)} for lack of time: {", ".join(names)};'
-            ' raise --seconds to measure them'
+            f'skipped at {_format_size(size)} for lack of time: {", ".join(names)};'
+            ' increase --seconds to measure them'
         )
 
 
@@ -332,5 +335,5 @@ def print_message(line: str) -> None:
     tqdm.write(f'rock_seg bench: {line}', file=sys.stderr)
 
 
-def _format_value(size: Size) -> str:
+def _format_size(size: Size) -> str:
     return f'{size[0]}×{size[1]}'

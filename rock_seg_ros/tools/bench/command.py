@@ -30,7 +30,7 @@ from rock_seg_ros.tools.bench.cases import (
 from rock_seg_ros.tools.bench.implementations import CONFIGURATIONS, Size
 from rock_seg_ros.tools.bench.report import machine, plot, table
 from rock_seg_ros.tools.bench.timing import Case, ratio
-from rock_seg_ros.tools.demo.command import find_data, keep_to_this_machine
+from rock_seg_ros.tools.demo.command import find_data, use_local_domain
 from rock_seg_ros.tools.main import exit_on_interrupt
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
@@ -84,9 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     with exit_on_interrupt():
         import torch
 
-    began = time.monotonic()
+    start = time.monotonic()
     signal.signal(signal.SIGTERM, _terminate)
-    keep_to_this_machine()
+    use_local_domain()
     data = find_data()
     for name in PROFILES:
         os.environ.setdefault(name, str(data.parent / 'config' / 'fastdds.xml'))
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(to_json(about, cases, ratios), ensure_ascii=False))
     else:
         print(table(cases, ratios))
-        print(f'\n{about["gpu"] or about["cpu"]}: measured in {time.monotonic() - began:.0f} s')
+        print(f'\n{about["gpu"] or about["cpu"]}: measured in {time.monotonic() - start:.0f} s')
     if arguments.output and plot(cases, about, arguments.output):
         print(f'{arguments.output}: plot written', file=sys.stderr)
     return 0
@@ -128,30 +128,34 @@ def ratios_of(cases: Sequence[Case], size: Size) -> dict[str, float | None]:
         size: Image size at which networks are compared.
     """
 
-    def networks(device: str, precision: str | None = None, **whom: str) -> dict[str, Any]:
-        known = {} if precision is None else {'precision': precision}
-        return {'kind': 'network', 'device': device, 'size': size, **known, **whom}
+    def find(
+        kind: str, name: str, at: Size = size, device: str = 'cpu', precision: str = ''
+    ) -> Case | None:
+        wanted = (kind, name, at, device)
+        found = (
+            case
+            for case in cases
+            if (case.kind, case.implementation, case.size, case.device) == wanted
+            and precision in ('', case.precision)
+        )
+        return next(found, None)
 
-    def shell(who: str, size: Size) -> dict[str, Any]:
-        return {'kind': 'shell', 'who': who, 'size': size}
-
-    eager = networks('cpu', who=TORCHVISION)
-    ours = networks('cuda', 'fp16', who='exact')
-    on_gpu = next((c for c in cases if all(getattr(c, k) == v for k, v in ours.items())), None)
+    torchvision = find('network', TORCHVISION)
+    gpu = find('network', 'exact', device='cuda', precision='fp16')
     return {
         **{
-            f'cpu_{preset}_vs_torchvision': ratio(cases, eager, networks('cpu', who=preset))
+            f'cpu_{preset}_vs_torchvision': ratio(torchvision, find('network', preset))
             for preset in CONFIGURATIONS
         },
-        'cpu_exact_vs_eager': ratio(
-            cases, networks('cpu', who=EAGER), networks('cpu', who='exact')
-        ),
+        'cpu_exact_vs_eager': ratio(find('network', EAGER), find('network', 'exact')),
         **{
-            f'shell_vs_plain_{w}x{h}': ratio(cases, shell(PLAIN, (w, h)), shell(OURS, (w, h)))
+            f'shell_vs_plain_{w}x{h}': ratio(
+                find('shell', PLAIN, (w, h)), find('shell', OURS, (w, h))
+            )
             for w, h in SHELL_SIZES
         },
-        'gpu_vs_torchvision_fp32': ratio(cases, networks('cuda', who=TORCHVISION), ours),
-        'gpu_vs_roofline': on_gpu.p50 / on_gpu.limit_ms if on_gpu and on_gpu.limit_ms else None,
+        'gpu_vs_torchvision_fp32': ratio(find('network', TORCHVISION, device='cuda'), gpu),
+        'gpu_vs_roofline': gpu.p50 / gpu.limit_ms if gpu and gpu.limit_ms else None,
     }
 
 

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The implementations that `rock_seg bench` compares. Each one runs in its own process.
+"""The implementations that `rock_seg bench` compares.
 
-So an implementation does not share memory or threads with others, and is idle while they run.
+Each implementation has its own process, so that it shares no memory and no threads with the others
+and is idle while they run. It has a `precision` and these methods:
+
+* `prepare(image)` converts H×W×3 uint8 RGB to the input of `network`. It is not timed.
+* `network(prepared)` runs only the network.
+* `image(image)` segments an image, from H×W×3 uint8 RGB to the mask in memory. Implementations of
+  which only the network is measured do not have it.
 """
 
 from __future__ import annotations
@@ -14,17 +20,17 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.tools.bench.timing import Run, Size, rss_mb
 
 RESNET, LIGHT = 'resnet50', 'light'
 
-Size = tuple[int, int]
 LOAD_TIMEOUT = 300.0
 STOP_TIMEOUT = 5.0
 # Large enough to reach the peak rate of the machine; on a CPU the product takes under a second.
@@ -43,56 +49,29 @@ class BenchError(ValueError):
     """A measurement failed; the message is one line with the reason."""
 
 
-class Run(NamedTuple):
-    """One timed run.
-
-    Attributes:
-        seconds: Duration, s.
-        rss_mb: Resident memory of the process after the run, MB.
-    """
-
-    seconds: float
-    rss_mb: float
-
-
 @dataclass(frozen=True)
 class Job:
     """Describes an implementation to the process that loads it.
 
     Attributes:
-        who: 'torchvision', 'eager', 'matrix product' or a name in `CONFIGURATIONS`.
+        implementation: 'torchvision', 'eager', 'matrix product' or a name in `CONFIGURATIONS`.
         device: 'cpu' or 'cuda'.
         precision: Precision of a configuration; 'auto' = the one of its preset.
         weights: Weights file that replaces the embedded ResNet-50; empty = none.
         image: Image file, which is scaled to each size.
     """
 
-    who: str
+    implementation: str
     device: str
     precision: str
     weights: str
     image: Path
 
 
-def weights_of(who: str, weights: str) -> str:
+def weights_of(name: str, weights: str) -> str:
     """Returns the weights of a configuration; `weights`, if given, replaces ResNet-50."""
-    embedded = CONFIGURATIONS[who][0]
+    embedded = CONFIGURATIONS[name][0]
     return weights if weights and embedded == RESNET else embedded
-
-
-class Implementation(Protocol):
-    """An implementation that is measured."""
-
-    precision: str
-
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Returns the input of `network`; not timed."""
-
-    def network(self, prepared: Any) -> Any:
-        """Runs only the network."""
-
-    def image(self, image: NDArray[np.uint8]) -> Any:
-        """Segments H×W×3 uint8 RGB, from the image to the mask in memory."""
 
 
 class Preset:
@@ -105,16 +84,16 @@ class Preset:
         from rock_seg_ros.perception.inference.weights_file import load_weights
 
         self._segmenter = Segmenter(
-            load_weights(weights_of(job.who, job.weights)),
+            load_weights(weights_of(job.implementation, job.weights)),
             device=job.device,
             precision=job.precision,
-            preset=CONFIGURATIONS[job.who][1],
+            preset=CONFIGURATIONS[job.implementation][1],
         )
         self._prepare = Preprocessing(self._segmenter.card, self._segmenter.device)
         self.precision = self._segmenter.precision
 
     def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
-        """Returns a function that runs the backend, as a CUDA graph on a GPU like the segmenter."""
+        """Returns a function that runs the backend; on a GPU as a CUDA graph like the segmenter."""
         run = partial(self._segmenter._runner.scores, self._prepare([image]))
         if self._segmenter.device.type != 'cuda':
             return run
@@ -158,24 +137,6 @@ class Eager:
         with torch.no_grad():
             return self._model(prepared)['out']
 
-    def image(self, image: NDArray[np.uint8]) -> Any:
-        """Normalises the image and runs the module."""
-        return self.network(self.prepare(image))
-
-
-class Torchvision:
-    """DeepLabV3 of torchvision, see `programs/torchvision_call.py`."""
-
-    def __init__(self, job: Job) -> None:
-        """Initialises the network with random weights."""
-        from rock_seg_ros.tools.bench.programs.torchvision_call import TorchvisionCall
-
-        call = TorchvisionCall(job.device)
-        self.precision: str = call.precision
-        self.prepare: Callable[[NDArray[np.uint8]], Any] = call.batch
-        self.network: Callable[[Any], Any] = call.scores
-        self.image: Callable[[NDArray[np.uint8]], Any] = call.mask
-
 
 class MatrixProduct:
     """A product of two large square matrices, which measures the peak rate of the machine."""
@@ -196,16 +157,14 @@ class MatrixProduct:
         """Multiplies the matrices."""
         return self._factors[0] @ self._factors[1]
 
-    def image(self, image: NDArray[np.uint8]) -> Any:
-        """Multiplies the matrices."""
-        return self.network(None)
 
+def load(job: Job) -> Any:
+    """Loads an implementation, which has the methods that the module describes."""
+    if job.implementation == 'torchvision':
+        from rock_seg_ros.tools.bench.programs.torchvision_call import TorchvisionCall
 
-KINDS: dict[str, Callable[[Job], Implementation]] = {
-    'matrix product': MatrixProduct,
-    'torchvision': Torchvision,
-    'eager': Eager,
-}
+        return TorchvisionCall(job.device)
+    return {'matrix product': MatrixProduct, 'eager': Eager}.get(job.implementation, Preset)(job)
 
 
 class ImplementationProcess:
@@ -221,14 +180,15 @@ class ImplementationProcess:
         self.job = job
         self.precision = ''
         context = multiprocessing.get_context('spawn')  # threads and CUDA do not work after a fork
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is handled here
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_connection, job), daemon=True)
+        # The process inherits SIG_IGN, because this process handles Ctrl-C.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._process.start()
         finally:
-            signal.signal(signal.SIGINT, before)
-        theirs.close()
+            signal.signal(signal.SIGINT, handler)
+        child_connection.close()
 
     def await_loaded(self) -> None:
         """Waits until the implementation is loaded.
@@ -237,7 +197,7 @@ class ImplementationProcess:
             BenchError: It could not be loaded; the message has the reason.
         """
         if not self._connection.poll(LOAD_TIMEOUT):
-            raise BenchError(f'{self.job.who}: not loaded after {LOAD_TIMEOUT:.0f} s')
+            raise BenchError(f'{self.job.implementation}: not loaded after {LOAD_TIMEOUT:.0f} s')
         self.precision = self._answer()
 
     def run(self, step: str, size: Size) -> Run:
@@ -263,23 +223,13 @@ class ImplementationProcess:
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise BenchError(f'{self.job.who}: the process ended unexpectedly') from None
-        if isinstance(answer, str) and answer.startswith('!'):
-            raise BenchError(f'{self.job.who}: {answer[1:]}')
+            raise BenchError(f'{self.job.implementation}: the process ended unexpectedly') from None
+        if isinstance(answer, BenchError):
+            raise BenchError(f'{self.job.implementation}: {answer}')
         return answer
 
 
-def rss_mb(process: int | str = 'self') -> float:
-    """Returns the resident memory of a process in MB (10⁶ bytes); NaN if it is unknown."""
-    try:
-        status = Path(f'/proc/{process}/status').read_text()
-    except OSError:
-        return float('nan')
-    sizes = (int(line.split()[1]) for line in status.splitlines() if line.startswith('VmRSS'))
-    return next(sizes, float('nan')) * 1024 / 1e6  # missing if the process ended
-
-
-def scaled(image: Path, size: Size) -> NDArray[np.uint8]:
+def read_scaled(image: Path, size: Size) -> NDArray[np.uint8]:
     """Reads an image and scales it to width and height: H×W×3 uint8 RGB.
 
     Raises:
@@ -294,31 +244,31 @@ def scaled(image: Path, size: Size) -> NDArray[np.uint8]:
 def _serve(connection: Connection, job: Job) -> None:
     """Loads the implementation and serves measurements until the connection is closed."""
     try:
-        implementation = KINDS.get(job.who, Preset)(job)
+        implementation = load(job)
         connection.send(implementation.precision)
-        at: Size | None = None
+        prepared_size: Size | None = None
         while True:
             step, size = connection.recv()
-            if size != at:
-                image, at = scaled(job.image, size), size
+            if size != prepared_size:
+                image, prepared_size = read_scaled(job.image, size), size
                 prepared = implementation.prepare(image)
-            given = prepared if step == 'network' else image
-            connection.send(_measure(getattr(implementation, step), given, job.device))
+            value = prepared if step == 'network' else image
+            connection.send(_measure(getattr(implementation, step), value, job.device))
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001  (any error is reported to the parent)
-        connection.send('!' + first_line(error))
+        connection.send(BenchError(first_line(error)))
 
 
-def _measure(run: Callable[[Any], Any], given: Any, device: str) -> tuple[float, float]:
+def _measure(run: Callable[[Any], Any], value: Any, device: str) -> tuple[float, float]:
     import torch
 
     synchronize = torch.cuda.synchronize if device == 'cuda' else lambda: None
     synchronize()
-    began = time.perf_counter()
-    result = run(given)
+    start = time.perf_counter()
+    result = run(value)
     synchronize()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     del result
     return seconds, rss_mb()
 

@@ -26,7 +26,8 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from rock_seg_ros.node.images import to_message
-from rock_seg_ros.tools.bench.implementations import BenchError, Run, rss_mb
+from rock_seg_ros.tools.bench.implementations import BenchError
+from rock_seg_ros.tools.bench.timing import Run, rss_mb
 from rock_seg_ros.tools.node_process import NodeProcess
 
 OUTPUTS = {
@@ -45,10 +46,10 @@ START_TIMEOUT = 300.0
 MIN_ANSWER_TIMEOUT = 3.0
 SPIN_TIMEOUT = 0.1
 STAMP = struct.Struct('<iI')
-STAMP_AT = 4  # after CDR's own header
+STAMP_AT = 4  # bytes, after the CDR header
 MAX_ANSWER_TIMEOUT = 120.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
-KEPT = 1 << 28  # bytes
+KEPT_BYTES = 1 << 28
 
 
 class SerializedImage:
@@ -59,15 +60,15 @@ class SerializedImage:
         self._wire = bytearray(serialize_message(to_message(rgb, 'rgb8', Header(frame_id='bench'))))
 
     def stamped(self, number: int) -> bytes:
-        """Returns the message with a stamp of so many seconds."""
+        """Returns the message with a stamp of `number` seconds."""
         STAMP.pack_into(self._wire, STAMP_AT, number, 0)
         return bytes(self._wire)
 
 
 class BenchNode:
-    """A node in its process, a camera that it looks through, and somebody who listens to it.
+    """A node in its own process, with a publisher of its images and subscribers of its outputs.
 
-    Used as a context manager: leaving it ends the process.
+    Use it as a context manager, which ends the process.
     """
 
     def __init__(
@@ -81,15 +82,15 @@ class BenchNode:
         """Starts the process.
 
         Args:
-            name: Namespace of the node, of its own.
-            context: Of the camera and the listener.
-            folder: For its log.
-            program: What Python runs.
-            parameters: Of the node.
+            name: Unique namespace of the node.
+            context: ROS context of the publisher and the subscribers.
+            folder: Folder of the log file.
+            program: Arguments of the Python interpreter.
+            parameters: Parameters of the node.
         """
         image = f'/{name}/image'
         self.name = name
-        # Each has its own ROS node, so that spinning does not slow down with their number.
+        # A node per instance, so that spinning does not become slower with more instances.
         self._node = rclpy.create_node(
             f'bench_{name}', context=context, start_parameter_services=False
         )
@@ -124,7 +125,7 @@ class BenchNode:
         image: SerializedImage,
         timeout: float = MIN_ANSWER_TIMEOUT,
     ) -> None:
-        """Subscribes to these outputs only, and waits until the node publishes them for an image.
+        """Subscribes only to these outputs, and waits until the node publishes them for an image.
 
         Args:
             outputs: Topic in `OUTPUTS` → number of messages per image.
@@ -174,9 +175,9 @@ class BenchNode:
         self._done.clear()
         number = self._send(image)
         if not self._await(number, MAX_ANSWER_TIMEOUT):
-            left = ', '.join(self._missing[number])
+            topics = ', '.join(self._missing[number])
             raise BenchError(
-                f'{self.name}: {left} did not arrive within {MAX_ANSWER_TIMEOUT:.0f} s'
+                f'{self.name}: {topics} did not arrive within {MAX_ANSWER_TIMEOUT:.0f} s'
             )
         return Run(self._done[number] - self._sent[number], rss_mb(self.process.pid))
 
@@ -192,15 +193,15 @@ class BenchNode:
             The age of the outputs when they were complete, for each image that was not dropped.
         """
         first = len(self._sent)
-        began = time.perf_counter()
+        start = time.perf_counter()
         runs: list[Run] = []
         for turn in range(images):
             self._send(image)
-            left = 1 / rate
-            while left > 0:  # at least once per image, even if publishing is slow
-                self._executor.spin_once(timeout_sec=left)
+            remaining = 1 / rate
+            while remaining > 0:  # at least once per image, even if publishing is slow
+                self._executor.spin_once(timeout_sec=remaining)
                 runs += self._take_done(first)
-                left = began + (turn + 1) / rate - time.perf_counter()
+                remaining = start + (turn + 1) / rate - time.perf_counter()
         return runs
 
     def _take_done(self, first: int) -> list[Run]:
@@ -208,8 +209,8 @@ class BenchNode:
         return [Run(self._done.pop(n) - self._sent[n], rss_mb(self.process.pid)) for n in done]
 
     def _connected(self) -> bool:
-        found = all(s.get_publisher_count() for s in self._subscriptions)
-        return found and self._publisher.get_subscription_count() > 0
+        has_publishers = all(s.get_publisher_count() for s in self._subscriptions)
+        return has_publishers and self._publisher.get_subscription_count() > 0
 
     def _check(self) -> None:
         """Raises BenchError if the node has ended."""
@@ -233,14 +234,14 @@ class BenchNode:
         return not missing
 
     def _on_output(self, topic: str, data: bytes) -> None:
-        moment = time.perf_counter()
+        arrival = time.perf_counter()
         number, _ = STAMP.unpack_from(data, STAMP_AT)
         missing = self._missing.get(number)
         if missing is None:
             return
         missing[topic] -= 1
         if not +missing:
-            self._done[number] = moment
+            self._done[number] = arrival
             del self._missing[number]
 
 
@@ -252,7 +253,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
         for setting in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            mallopt(setting, KEPT)
+            mallopt(setting, KEPT_BYTES)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from rock_seg_ros.tools.bench.timing import Case
 
 COLUMNS = ('case', 'size', 'device', 'precision', 'p50', 'p95', 'p99', 'fps', 'MB', 'runs', 'limit')
 LEGEND = """\
-p50, p95, p99: time per image, ms. fps: images per second, one after the other; in overload,
-published masks per second. MB: resident memory of the process.
+p50, p95, p99: percentiles of the time per image, ms. fps: images per second, one after the other;
+in overload, published masks per second. MB: resident memory of the process.
 limit: lower bound in ms, the FLOP of the network at the rate of a large matrix product (fp32 on a
 CPU, fp16 on CUDA); in overload, the allowed age.
 network: the network alone. image: from an image in memory to its mask, without ROS.
@@ -62,7 +62,7 @@ def table(cases: Sequence[Case], ratios: Mapping[str, float | None]) -> str:
         '',
         LEGEND,
         '',
-        *(f'{name:<{width}}  {_format_value(value)}' for name, value in ratios.items()),
+        *(f'{name:<{width}}  {_format_ratio(value)}' for name, value in ratios.items()),
     ]
     return '\n'.join(lines)
 
@@ -85,7 +85,7 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
         return False
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        if case.who != 'matrix product':
+        if case.implementation != 'matrix product':
             title = f'{case.kind}, {case.size[0]}×{case.size[1]}, {case.device}'
             groups.setdefault(title, []).append(case)
     heights = [len(group) + 1.2 for group in groups.values()]
@@ -104,7 +104,7 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> bool:
 
 def _bars(axes: Any, title: str, group: Sequence[Case]) -> None:
     for place, case in enumerate(group):
-        theirs = case.who in OTHERS
+        theirs = case.implementation in OTHERS
         axes.barh(place, case.p50, color=THEIRS if theirs else OURS, height=0.7)
         axes.plot([case.p50, case.percentile(95)], [place, place], color='black', linewidth=1)
         axes.annotate(f' {_ms(case.p50)}', (case.percentile(95), place), va='center', fontsize=8)
@@ -121,20 +121,20 @@ def _bars(axes: Any, title: str, group: Sequence[Case]) -> None:
 
 
 def _label(case: Case) -> str:
-    return f'{case.who}, {case.precision}' if case.precision else case.who
+    return f'{case.implementation}, {case.precision}' if case.precision else case.implementation
 
 
 def _row(case: Case) -> tuple[str, ...]:
-    facts = case.to_json()
+    values = case.to_json()
     return (
         case.name,
         f'{case.size[0]}×{case.size[1]}',
         case.device,
         case.precision,
-        *(_ms(facts[f'p{which}_ms']) for which in (50, 95, 99)),
-        f'{facts["fps"]:.3g}',
-        f'{facts["rss_mb"]:.0f}',
-        str(facts['runs']),
+        *(_ms(values[f'p{which}_ms']) for which in (50, 95, 99)),
+        f'{values["fps"]:.3g}',
+        f'{values["rss_mb"]:.0f}',
+        str(values['runs']),
         '' if case.limit_ms is None else _ms(case.limit_ms),
     )
 
@@ -143,7 +143,7 @@ def _ms(value: float) -> str:
     return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
-def _format_value(value: float | None) -> str:
+def _format_ratio(value: float | None) -> str:
     return 'not measured' if value is None else f'{value:.2f}'
 
 

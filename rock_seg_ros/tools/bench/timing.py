@@ -4,15 +4,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rock_seg_ros.tools.bench.implementations import Run, Size
-
 PERCENTILES = (50, 95, 99)
+Size = tuple[int, int]
+
+
+class Run(NamedTuple):
+    """One timed run.
+
+    Attributes:
+        seconds: Duration, s.
+        rss_mb: Resident memory of the process after the run, MB.
+    """
+
+    seconds: float
+    rss_mb: float
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class Case:
 
     Attributes:
         kind: 'network', 'image', 'node', 'shell', 'shell, all outputs' or 'overload'.
-        who: Name of the implementation.
+        implementation: Name of the implementation.
         size: Width and height, px.
         device: Device on which it ran.
         precision: Precision of its network; empty if it has none.
@@ -31,7 +43,7 @@ class Case:
     """
 
     kind: str
-    who: str
+    implementation: str
     size: Size
     device: str
     precision: str
@@ -42,7 +54,7 @@ class Case:
     @property
     def name(self) -> str:
         """Kind and implementation."""
-        return f'{self.kind}: {self.who}'
+        return f'{self.kind}: {self.implementation}'
 
     @property
     def p50(self) -> float:
@@ -76,7 +88,7 @@ def run_interleaved(
     most: int,
     on_run: Callable[[], object] = lambda: None,
 ) -> dict[Any, list[Run]]:
-    """Measures implementations in the order A B A B, so that drift of the machine affects all.
+    """Measures implementations in turn (A B A B), so that changes of the machine affect all alike.
 
     The first round is a warm-up and is discarded. At least one more round is completed.
 
@@ -90,16 +102,16 @@ def run_interleaved(
         Name → its runs, the same number for all.
     """
     deadline = time.monotonic() + seconds
-    taken: dict[Any, list[Run]] = {who: [] for who in implementations}
+    results: dict[Any, list[Run]] = {name: [] for name in implementations}
     for turn in range(most + 1):
         if turn > 1 and time.monotonic() > deadline:
             break
-        for who, run in implementations.items():
+        for name, run in implementations.items():
             result = run()
             if turn:
-                taken[who].append(result)
+                results[name].append(result)
             on_run()
-    return taken
+    return results
 
 
 def fit_in_time(expected: Mapping[Any, float], seconds: float) -> list[Any]:
@@ -113,28 +125,24 @@ def fit_in_time(expected: Mapping[Any, float], seconds: float) -> list[Any]:
         The names that fit, in the order of `expected`.
     """
     left, chosen = seconds, set()
-    for who in sorted(expected, key=lambda who: expected[who]):
-        left -= 2 * expected[who]
+    for name in sorted(expected, key=lambda name: expected[name]):
+        left -= 2 * expected[name]
         if left < 0:
             break
-        chosen.add(who)
-    return [who for who in expected if who in chosen]
+        chosen.add(name)
+    return [name for name in expected if name in chosen]
 
 
-def ratio(cases: Iterable[Case], slow: Mapping[str, Any], quick: Mapping[str, Any]) -> float | None:
-    """Returns the ratio of the medians of two cases.
+def ratio(slow: Case | None, fast: Case | None) -> float | None:
+    """Returns the ratio of two medians, above 1 if `fast` is faster; None without measurements."""
+    return slow.p50 / fast.p50 if slow and fast else None
 
-    Args:
-        cases: All measurements.
-        slow: Attributes of the numerator, such as `{'kind': 'network', 'who': 'torchvision'}`.
-        quick: Attributes of the denominator.
 
-    Returns:
-        The ratio, above 1 if `quick` is faster; None if one of them was not measured.
-    """
-    found = list(cases)
-    pair = [
-        next((c for c in found if all(getattr(c, n) == v for n, v in wanted.items())), None)
-        for wanted in (slow, quick)
-    ]
-    return pair[0].p50 / pair[1].p50 if pair[0] and pair[1] else None
+def rss_mb(process: int | str = 'self') -> float:
+    """Returns the resident memory of a process in MB (10⁶ bytes); NaN if it is unknown."""
+    try:
+        status = Path(f'/proc/{process}/status').read_text()
+    except OSError:
+        return float('nan')
+    sizes = (int(line.split()[1]) for line in status.splitlines() if line.startswith('VmRSS'))
+    return next(sizes, float('nan')) * 1024 / 1e6  # missing if the process ended

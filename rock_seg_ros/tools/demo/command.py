@@ -19,8 +19,8 @@ from rock_seg_ros.tools.demo.drive import (
     WANTED_MASKS,
     await_active,
     image_topic,
-    listening,
     measure,
+    open_camera,
     play_drive,
     play_rate,
     warm_up,
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; raises DemoError if the node does not work as expected."""
     if arguments.light and arguments.weights:
         raise UsageError('--light selects the weights; use it without --weights')
-    began = time.monotonic()
+    start = time.monotonic()
     data = arguments.data or find_data()
     output: Path = arguments.output
     clear(output)
@@ -74,16 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
     reliability = f'qos_overrides.{COMPRESSED}.subscription.reliability'
     parameters = {'image_transport': 'compressed', reliability: 'reliable'}
     if weights := 'light' if arguments.light else arguments.weights:
-        file = Path(weights)  # a name of embedded weights has no suffix
+        file = Path(weights)  # the names of embedded weights have no suffix
         parameters['weights'] = str(file.resolve() if file.suffix else file)
     if arguments.device:
         parameters['device'] = arguments.device
     signal.signal(signal.SIGTERM, _terminate)
-    keep_to_this_machine()
+    use_local_domain()
     with (
         NodeProcess(parameters, {'image': IMAGE}, output / 'node.log') as process,
         BagWriter(output / 'recording') as recording,
-        listening(process, recording) as camera,
+        open_camera(process, recording) as camera,
     ):
         print('starting the node', file=sys.stderr)
         await_active(camera, process)
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     summary = write_report(output, drive, samples, seconds)
     print(table(summary))
     print(
-        f'{output}: overlays, recording and summary written after {time.monotonic() - began:.0f} s'
+        f'{output}: overlays, recording and summary written after {time.monotonic() - start:.0f} s'
     )
     return 0
 
@@ -128,20 +128,20 @@ def clear(output: Path) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     recording = output / 'recording'
-    marked = (output / 'node.log').is_file() and recording.is_dir()
-    if not marked and any(output.iterdir()):
+    from_demo = (output / 'node.log').is_file() and recording.is_dir()
+    if not from_demo and any(output.iterdir()):
         raise UsageError(
             f'{output}: is not empty and was not written by the demo; choose another folder with -o'
         )
     for pattern in ('overlay_*.jpg', 'contact_sheet.jpg', 'summary.json', 'node.log'):
-        for stale in output.glob(pattern):
-            stale.unlink()
-    if marked:
+        for file in output.glob(pattern):
+            file.unlink()
+    if from_demo:
         shutil.rmtree(recording)
 
 
-def keep_to_this_machine() -> None:
-    """Sets a separate ROS domain on loopback for this process and its children."""
+def use_local_domain() -> None:
+    """Gives this process and its children their own ROS domain, which is limited to loopback."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ.pop('ROS_STATIC_PEERS', None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of the demo: a simulated camera publishes images and receives the node's results."""
+"""The steps of the demo: a simulated camera publishes images and receives the results."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ class Camera:
         self._publisher = node.create_publisher(CompressedImage, COMPRESSED, 1)
 
     def connected(self) -> bool:
-        """Whether the node subscribes to the images and all its outputs are subscribed to."""
+        """Returns whether the images have a subscriber and all outputs have a publisher."""
         return self._publisher.get_subscription_count() > 0 and self.recorder.connected()
 
     def played(self, data: bytes) -> Stamp:
         """Records an image (CDR) that the bag player published; returns its stamp."""
-        return self._note(deserialize_message(data, CompressedImage))
+        return self._record_sent(deserialize_message(data, CompressedImage))
 
     def process_image(self, image: CompressedImage, timeout: float) -> Result:
         """Publishes an image and waits for its results; publishes it again if it was lost.
@@ -115,7 +115,7 @@ class Camera:
         Raises:
             DemoError: No results arrived after `TRIES` attempts.
         """
-        stamp = self._note(image)
+        stamp = self._record_sent(image)
         for attempt in range(TRIES):
             if attempt:
                 tqdm.write('no results for an image; publishing it again', file=sys.stderr)
@@ -134,25 +134,24 @@ class Camera:
     def _answered(self, stamp: Stamp, timeout: float) -> bool:
         recorder, before = self.recorder, self.recorder.report_count
 
-        def whole() -> bool:
+        def complete() -> bool:
             return stamp in recorder.results and recorder.results[stamp].complete
 
         def idle() -> bool:  # the next diagnostics may be older than the image
             return recorder.report_count > before + 1 and pending_images(recorder.diagnostics) == 0
 
-        recorder.wait_for(lambda: whole() or idle(), timeout)
-        return recorder.wait_for(
-            whole, RESULT_GRACE_PERIOD
-        )  # diagnostics may arrive before a large result
+        recorder.wait_for(lambda: complete() or idle(), timeout)
+        # Diagnostics may arrive before a large result.
+        return recorder.wait_for(complete, RESULT_GRACE_PERIOD)
 
-    def _note(self, image: CompressedImage) -> Stamp:
+    def _record_sent(self, image: CompressedImage) -> Stamp:
         stamp = (image.header.stamp.sec, image.header.stamp.nanosec)
         self.sent[stamp] = image
         return stamp
 
 
 @contextmanager
-def listening(process: NodeProcess, recording: BagWriter) -> Iterator[Camera]:
+def open_camera(process: NodeProcess, recording: BagWriter) -> Iterator[Camera]:
     """Yields a camera with its own ROS node; waiting raises DemoError if the process ends."""
 
     def check() -> None:
@@ -204,9 +203,9 @@ def warm_up(camera: Camera, path: Path) -> float:
         ):
             image = deserialize_message(message.data, CompressedImage)
             image.header = _header(number, 'warm_up')
-            began = time.monotonic()
+            start = time.monotonic()
             camera.process_image(image, MAX_ANSWER_TIMEOUT)
-            seconds.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - start)
     return statistics.median(seconds)
 
 
@@ -328,7 +327,7 @@ def check_result(image: CompressedImage, result: Result) -> None:
 
 
 def measure(camera: Camera, folder: Path, seconds: float) -> list[Sample]:
-    """Processes the labelled images, whose files are published as they are.
+    """Processes the labelled images. Their files are published unchanged.
 
     Args:
         camera: The simulated camera.
@@ -360,7 +359,7 @@ def decode(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def _header(second: int, frame_id: str) -> Header:
-    """Returns a header with a unique stamp, long before that of any bag."""
+    """Returns a header with a unique stamp that is earlier than those of bags."""
     header = Header(frame_id=frame_id)
     header.stamp.sec = 1 + second
     return header

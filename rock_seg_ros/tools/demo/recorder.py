@@ -94,9 +94,9 @@ class Recorder:
         for output, (name, kind) in OUTPUTS.items():
             topic = f'{source}/{output}'
             bag.add_topic(topic, name)
-            take = partial(self._on_output, output, topic, kind)
+            on_output = partial(self._on_output, output, topic, kind)
             self._subscriptions.append(
-                node.create_subscription(kind, topic, take, QoSProfile(depth=DEPTH), raw=True)
+                node.create_subscription(kind, topic, on_output, QoSProfile(depth=DEPTH), raw=True)
             )
         bag.add_topic(DIAGNOSTICS, 'diagnostic_msgs/msg/DiagnosticArray')
         node.create_subscription(
@@ -104,22 +104,22 @@ class Recorder:
         )
 
     def connected(self) -> bool:
-        """Whether every subscription to an output has a publisher."""
-        return all(found.get_publisher_count() for found in self._subscriptions)
+        """Returns whether every subscription to an output has a publisher."""
+        return all(each.get_publisher_count() for each in self._subscriptions)
 
     def spin_until(self, moment: float) -> None:
         """Receives messages until `time.monotonic()` reaches `moment`."""
-        while (left := moment - time.monotonic()) > 0:
-            self._spin(left)
+        while (remaining := moment - time.monotonic()) > 0:
+            self._spin(remaining)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Receives messages until the condition holds; returns False after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            self._spin(left)
+            self._spin(remaining)
         return True
 
     def wait_for_report(self, timeout: float) -> bool:
@@ -131,9 +131,9 @@ class Recorder:
         """Shuts the executor down."""
         self._executor.shutdown()
 
-    def _spin(self, most: float) -> None:
+    def _spin(self, timeout: float) -> None:
         self._check()
-        self._executor.spin_once(timeout_sec=min(most, SPIN_TIMEOUT))
+        self._executor.spin_once(timeout_sec=min(timeout, SPIN_TIMEOUT))
 
     def _on_output(self, output: str, topic: str, kind: Any, data: bytes) -> None:
         self._bag.write(topic, time.time_ns(), data)

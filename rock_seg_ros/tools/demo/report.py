@@ -23,16 +23,16 @@ SHEET_FRAMES = 5
 
 
 def overlap(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> tuple[int, int]:
-    """Counts the pixels of intersection and union of two H×W masks, which are 0 where no rock is.
+    """Counts the pixels of intersection and union of two H×W masks, in which 0 is not rock.
 
     Raises:
         ValueError: The sizes differ.
     """
     if mask.shape != truth.shape:
         raise ValueError(f'the mask has the shape {mask.shape}, but the label {truth.shape}')
-    both = np.count_nonzero((mask > 0) & (truth > 0))
-    either = np.count_nonzero((mask > 0) | (truth > 0))
-    return int(both), int(either)
+    intersection = np.count_nonzero((mask > 0) & (truth > 0))
+    union = np.count_nonzero((mask > 0) | (truth > 0))
+    return int(intersection), int(union)
 
 
 def pooled_iou(overlaps: Iterable[tuple[int, int]]) -> float:
@@ -42,7 +42,7 @@ def pooled_iou(overlaps: Iterable[tuple[int, int]]) -> float:
 
 
 def outline_truth(overlay: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draws the contours of a label (H×W, 0 where no rock is) onto a copy of an H×W×3 RGB image."""
+    """Draws the contours of a label (H×W, 0 is not rock) onto a copy of an H×W×3 RGB image."""
     canvas = overlay.copy()
     contours, _ = cv2.findContours(truth, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, TRUTH, 1)
@@ -94,7 +94,7 @@ def write_report(
 
 
 def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, Any]:
-    """Returns the figures in summary.json.
+    """Returns the content of summary.json.
 
     Frames are those of the drive: 'frames_in' is counted by the node from publication sequence
     numbers, and 'frames_out' is the number of masks that arrived. Latencies are measured by the

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from rock_seg_ros.tools.bench.command import ratios_of, to_json
-from rock_seg_ros.tools.bench.implementations import Run
-from rock_seg_ros.tools.bench.timing import Case
+from rock_seg_ros.tools.bench.timing import Case, Run
 from rock_seg_ros.tools.main import main
 
-PATIENCE = 400.0
+TIMEOUT = 400.0
 SIZE = (640, 480)
 FIXED_RATIOS = {
     'cpu_exact_vs_torchvision',
@@ -33,22 +32,22 @@ def start(*arguments, **how):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},  # threads that wait for busy cores take ages
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},  # more threads are slow on busy cores
         **how,
     )
 
 
-def case(kind, who, seconds, size=SIZE, device='cpu', precision='fp32', limit_ms=None):
-    return Case(kind, who, size, device, precision, [Run(seconds, 1.0)], limit_ms)
+def case(kind, name, seconds, size=SIZE, device='cpu', precision='fp32', limit_ms=None):
+    return Case(kind, name, size, device, precision, [Run(seconds, 1.0)], limit_ms)
 
 
 def test_one_run_measures_networks_nodes_shell_and_overload(tmp_path, weights_file):
     plot = tmp_path / 'plot.png'
     presets = ('--presets', 'balanced', 'fast')
     process = start('--json', '--weights', weights_file, '-o', plot, *presets)
-    told, error = process.communicate(timeout=PATIENCE)
+    output, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, error
-    result = json.loads(told)
+    result = json.loads(output)
     names = [case['name'] for case in result['cases']]
     assert names == [
         *('network: torchvision', 'image: torchvision', 'network: eager'),
@@ -61,36 +60,36 @@ def test_one_run_measures_networks_nodes_shell_and_overload(tmp_path, weights_fi
         assert 0 < measured['p50_ms'] <= measured['p95_ms'] <= measured['p99_ms']
         assert measured['rss_mb'] > 100
     overload = result['cases'][-1]
-    assert overload['p50_ms'] > 100  # what the stand-in takes
-    assert overload['runs'] < overload['images']  # the others were dropped
+    assert overload['p50_ms'] > 100  # the time of the stub network
+    assert overload['runs'] < overload['images']  # the node dropped the others
     assert overload['runs'] / overload['fps'] >= 0.99 * overload['images'] / 100  # s
     assert result['ratios'].keys() >= FIXED_RATIOS
     assert result['ratios']['cpu_balanced_vs_torchvision'] > 0
     assert result['ratios']['shell_vs_plain_640x480'] > 0
     assert result['ratios']['cpu_fast_vs_torchvision'] is None
-    assert 'not measured: fast: ' in error  # these weights are not calibrated
+    assert 'not measured: fast: ' in error  # the weights for tests are not calibrated
     assert plot.stat().st_size > 1000
 
 
-def test_ctrl_c_ends_all_its_processes_quietly(weights_file):
+def test_ctrl_c_ends_all_processes_without_a_traceback(weights_file):
     process = start('--weights', weights_file, process_group=0)
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not (started := children.read_text().split()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=PATIENCE)
+    _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert 'Traceback' not in error
-    deadline = time.monotonic() + PATIENCE
-    while any(Path(f'/proc/{child}').exists() for child in started):  # Linux tells them to end
+    deadline = time.monotonic() + TIMEOUT
+    while any(Path(f'/proc/{child}').exists() for child in started):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_ctrl_c_is_heeded_though_an_import_swallows_it(tmp_path):
+def test_ctrl_c_ends_the_program_although_an_import_catches_it(tmp_path):
     (tmp_path / 'torch.py').write_text(
         'import os, time\n'
         "os.write(1, b'importing\\n')\n"
@@ -102,10 +101,10 @@ def test_ctrl_c_is_heeded_though_an_import_swallows_it(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline() == b'importing\n'
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(TIMEOUT) == 130
 
 
-def test_ratios_are_of_medians_at_the_first_size_and_null_where_not_measured():
+def test_ratios_compare_medians_at_the_first_size_and_are_none_without_measurements():
     cases = [
         case('network', 'torchvision', 3.0),
         case('network', 'eager', 2.6),
@@ -128,7 +127,7 @@ def test_ratios_are_of_medians_at_the_first_size_and_null_where_not_measured():
     assert ratios['cpu_fast_vs_torchvision'] is None
 
 
-def test_json_has_what_programs_read():
+def test_the_json_has_the_documented_keys():
     given = {'cpu_exact_vs_torchvision': 1.23456, 'gpu_vs_roofline': None}
     result = to_json({'cpu': 'it'}, [case('network', 'exact', 2.0)], given)
     assert result['machine'] == {'cpu': 'it'}
@@ -147,6 +146,6 @@ def test_json_has_what_programs_read():
         (['--presets', 'quick'], "invalid choice: 'quick'"),
     ],
 )
-def test_wrong_arguments_are_told(arguments, reason, capsys):
+def test_wrong_arguments_are_a_usage_error_with_the_reason(arguments, reason, capsys):
     assert main(['bench', *arguments]) == 2
     assert reason in capsys.readouterr().err

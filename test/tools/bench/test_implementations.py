@@ -6,18 +6,15 @@ import signal
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
-from rock_seg_ros.tools.bench import implementations as bench_contenders
+from rock_seg_ros.tools.bench import implementations
 from rock_seg_ros.tools.bench.implementations import (
     BenchError,
     ImplementationProcess,
     Job,
-    Preset,
-    Torchvision,
-    rss_mb,
-    scaled,
+    load,
+    read_scaled,
 )
 
 
@@ -26,27 +23,27 @@ def job(tmp_path, small_image, weights_file):
     file = tmp_path / 'image.png'
     cv2.imwrite(str(file), cv2.cvtColor(small_image, cv2.COLOR_RGB2BGR))
 
-    def make(who, weights=weights_file):
-        return Job(who, 'cpu', 'auto', str(weights), file)
+    def make(name, weights=weights_file):
+        return Job(name, 'cpu', 'auto', str(weights), file)
 
     return make
 
 
-def test_a_preset_runs_its_network_and_goes_the_whole_way(job, small_image):
-    implementation = Preset(job('balanced'))
+def test_a_preset_runs_its_network_and_segments_an_image(job, small_image):
+    implementation = load(job('balanced'))
     assert implementation.precision == 'fp32'
     assert implementation.network(implementation.prepare(small_image)).shape == (1, 2, 64, 80)
     assert implementation.image(small_image).shape == (64, 80)
 
 
-def test_torchvision_is_found_beside_the_package(job, small_image):
-    implementation = Torchvision(job('torchvision'))
+def test_torchvision_runs_its_network_and_segments_an_image(job, small_image):
+    implementation = load(job('torchvision'))
     image = small_image.copy()
     assert implementation.network(implementation.prepare(image)).shape == (1, 2, 64, 80)
     assert implementation.image(image).dtype == bool
 
 
-def test_a_contender_measures_in_a_process_of_its_own(job):
+def test_an_implementation_is_measured_in_its_own_process(job):
     process = ImplementationProcess(job('balanced'))
     try:
         process.await_loaded()
@@ -58,7 +55,7 @@ def test_a_contender_measures_in_a_process_of_its_own(job):
     assert 50 < run.rss_mb < 20_000
 
 
-def test_what_cannot_be_loaded_says_why(job, tmp_path):
+def test_an_error_in_loading_is_raised_with_its_reason(job, tmp_path):
     process = ImplementationProcess(job('exact', tmp_path / 'none.safetensors'))
     try:
         with pytest.raises(BenchError, match=r'^exact: .*none.safetensors: no such file$'):
@@ -67,18 +64,18 @@ def test_what_cannot_be_loaded_says_why(job, tmp_path):
         process.stop()
 
 
-def test_ctrl_c_is_left_to_the_process_that_measures(job, tmp_path):
+def test_the_process_of_an_implementation_ignores_ctrl_c(job, tmp_path):
     process = ImplementationProcess(job('exact', tmp_path / 'none.safetensors'))
     try:
         os.kill(process._process.pid, signal.SIGINT)
-        with pytest.raises(BenchError, match='no such file'):  # and not that it ended
+        with pytest.raises(BenchError, match='no such file'):
             process.await_loaded()
     finally:
         process.stop()
 
 
-def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
-    monkeypatch.setattr(bench_contenders, 'LOAD_TIMEOUT', 0.0)
+def test_an_implementation_that_is_not_loaded_in_time_is_an_error(job, monkeypatch):
+    monkeypatch.setattr(implementations, 'LOAD_TIMEOUT', 0.0)
     process = ImplementationProcess(job('balanced'))
     try:
         with pytest.raises(BenchError, match='balanced: not loaded'):
@@ -88,11 +85,6 @@ def test_what_takes_too_long_to_load_is_given_up(job, monkeypatch):
 
 
 def test_the_image_is_scaled_to_width_and_height(job):
-    assert scaled(job('exact').image, (40, 32)).shape == (32, 40, 3)
+    assert read_scaled(job('exact').image, (40, 32)).shape == (32, 40, 3)
     with pytest.raises(OSError, match=r'none\.png: not an image'):
-        scaled(Path('none.png'), (40, 32))
-
-
-def test_the_memory_of_a_process_that_ended_is_not_a_number():
-    assert rss_mb() > 10
-    assert np.isnan(rss_mb('none'))
+        read_scaled(Path('none.png'), (40, 32))

@@ -8,9 +8,9 @@ from sensor_msgs.msg import Image
 from rock_seg_ros.tools.bench import nodes as bench_nodes
 from rock_seg_ros.tools.bench.implementations import BenchError
 from rock_seg_ros.tools.bench.nodes import BenchNode, SerializedImage, ros_context
-from rock_seg_ros.tools.demo.command import keep_to_this_machine
+from rock_seg_ros.tools.demo.command import use_local_domain
 
-# Answers each image with its header; keeps to itself what it is told to.
+# Answers each image with a mask, and only the third one with an overlay.
 ECHO = """
 import sys, rclpy
 from sensor_msgs.msg import Image
@@ -38,14 +38,14 @@ def image(colours):
 def start(tmp_path, monkeypatch):
     for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID'):
         monkeypatch.setenv(name, '0')
-    keep_to_this_machine()
+    use_local_domain()
     nodes = []
     with ros_context() as context:
 
         def start(program):
             file = tmp_path / 'program.py'
             file.write_text(program)
-            nodes.append(BenchNode('tried', context, tmp_path, [str(file)]))
+            nodes.append(BenchNode('tested', context, tmp_path, [str(file)]))
             return nodes[-1]
 
         yield start
@@ -53,7 +53,7 @@ def start(tmp_path, monkeypatch):
             node.process.stop()
 
 
-def test_an_image_is_stamped_in_the_wire(image, colours):
+def test_the_stamp_of_a_serialized_image_is_changed(image, colours):
     message = deserialize_message(image.stamped(7), Image)
     assert (message.header.stamp.sec, message.header.frame_id) == (7, 'bench')
     assert (message.height, message.width, message.encoding) == (32, 48, 'rgb8')
@@ -69,14 +69,14 @@ def test_a_run_lasts_from_the_publication_to_the_last_output(start, image):
     assert run.rss_mb > 10
 
 
-def test_a_node_is_shown_images_until_all_outputs_of_one_came(start, image, monkeypatch):
+def test_images_are_published_until_all_outputs_of_one_arrived(start, image, monkeypatch):
     monkeypatch.setattr(bench_nodes, 'MIN_ANSWER_TIMEOUT', 0.1)
     node = start(ECHO)
     node.subscribe({'mask': 1, 'overlay': 1}, image, timeout=0.1)
     assert list(node._done) == [2]
 
 
-def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, image):
+def test_an_overload_does_not_wait_for_outputs(start, image):
     node = start(ECHO)
     node.subscribe({'mask': 1}, image)
     runs = node.overload(image, rate=50, images=20)
@@ -84,13 +84,13 @@ def test_images_are_published_at_the_rate_whether_or_not_answers_came(start, ima
     assert all(0 < run.seconds < 5 for run in runs)
 
 
-def test_a_node_that_ends_is_told_with_its_last_words(start, image):
+def test_the_error_for_a_node_that_ended_has_its_last_line(start, image):
     node = start('raise SystemExit("no such thing")')
-    with pytest.raises(BenchError, match='tried: the node ended: no such thing'):
+    with pytest.raises(BenchError, match='tested: the node ended: no such thing'):
         node.subscribe({'mask': 1}, image)
 
 
-def test_a_node_that_cannot_be_configured_is_told_with_its_reason(start, image):
+def test_the_error_for_a_node_that_cannot_be_configured_has_the_reason(start, image):
     node = start('import time; print("cannot be configured: x", flush=True); time.sleep(60)')
-    with pytest.raises(BenchError, match='tried: cannot be configured: x'):
+    with pytest.raises(BenchError, match='tested: cannot be configured: x'):
         node.subscribe({'mask': 1}, image)

@@ -6,9 +6,8 @@ import sys
 import cv2
 import pytest
 
-from rock_seg_ros.tools.bench.implementations import Run
 from rock_seg_ros.tools.bench.report import machine, plot, table
-from rock_seg_ros.tools.bench.timing import Case
+from rock_seg_ros.tools.bench.timing import Case, Run
 
 CASES = [
     Case('network', 'torchvision', (640, 480), 'cpu', 'fp32', [Run(3.0, 900.0)], 1200.0),
@@ -17,7 +16,7 @@ CASES = [
 ]
 
 
-def test_the_table_has_a_row_a_case_and_a_line_a_ratio():
+def test_the_table_has_a_row_per_case_and_a_line_per_ratio():
     lines = table(CASES, {'cpu_fast_vs_torchvision': 6.666, 'gpu_vs_roofline': None}).splitlines()
     assert lines[1].split() == [
         *('network:', 'torchvision', '640×480', 'cpu', 'fp32'),
@@ -31,7 +30,7 @@ def test_the_table_has_a_row_a_case_and_a_line_a_ratio():
     assert lines[-2:] == ['cpu_fast_vs_torchvision  6.67', 'gpu_vs_roofline          not measured']
 
 
-def test_the_machine_is_told_with_the_versions_that_matter():
+def test_the_machine_has_its_hardware_and_library_versions():
     about = machine()
     assert about['cores'] >= 1
     assert about['memory_gb'] > 0.5
@@ -39,7 +38,7 @@ def test_the_machine_is_told_with_the_versions_that_matter():
     assert about['torch'].startswith('2.')
 
 
-def test_the_plot_is_an_image_with_something_in_it(tmp_path):
+def test_the_plot_is_an_image_that_is_not_empty(tmp_path):
     pytest.importorskip('matplotlib')
     assert plot(CASES, machine(), tmp_path / 'plot.png')
     drawn = cv2.imread(str(tmp_path / 'plot.png'))
@@ -47,10 +46,10 @@ def test_the_plot_is_an_image_with_something_in_it(tmp_path):
     assert drawn.std() > 10
 
 
-def test_without_matplotlib_one_line_says_that_there_is_no_plot(tmp_path, monkeypatch, capsys):
+def test_a_missing_matplotlib_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     assert not plot(CASES, machine(), tmp_path / 'plot.png')
-    said = capsys.readouterr().err
-    assert said == 'rock_seg bench: no plot, because matplotlib is not installed\n'
+    error = capsys.readouterr().err
+    assert error == 'rock_seg bench: no plot, because matplotlib is not installed\n'
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's doings with the real node, in this process, with a network that is quick."""
+"""Tests of the demo with the real node in the same process and the test network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from rock_seg_ros.tools.demo.drive import (
     await_active,
     check_result,
     image_topic,
-    listening,
     measure,
+    open_camera,
     play_drive,
     play_rate,
     warm_up,
@@ -36,16 +36,20 @@ from rock_seg_ros.tools.demo.report import overlap, pooled_iou
 
 
 class Process:
-    """Stands for the node's process, which the camera asks whether it lives."""
+    """A substitute for the process of the node.
+
+    Attributes:
+        exit_status: None = the process runs.
+    """
 
     def __init__(self):
-        self.ended = None
+        self.exit_status = None
 
     def status(self):
-        return self.ended
+        return self.exit_status
 
     def last_lines(self):
-        return 'its last words'
+        return 'its last lines'
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def process():
 
 @pytest.fixture
 def start_node():
-    """Starts the node with a network in a thread; ends it after the test."""
+    """Starts the node with a network in a thread, which ends after the test."""
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
@@ -86,11 +90,11 @@ def start_node():
 
 @pytest.fixture
 def camera(tmp_path, process):
-    with BagWriter(tmp_path / 'recording') as recording, listening(process, recording) as made:
+    with BagWriter(tmp_path / 'recording') as recording, open_camera(process, recording) as made:
         yield made
 
 
-def test_the_drive_and_the_samples_come_back_whole(
+def test_the_results_of_drive_and_samples_are_complete(
     camera, process, start_node, segmenter, demo_data, monkeypatch, capsys
 ):
     monkeypatch.setattr(demo_drive, 'WANTED_MASKS', 1)
@@ -99,9 +103,9 @@ def test_the_drive_and_the_samples_come_back_whole(
     assert 0 < warm_up(camera, demo_data / 'mars_drive') < 5
     with Bag(demo_data / 'mars_drive') as bag:
         drive = play_drive(camera, bag, 0.5)
-    assert 'masks came out' not in capsys.readouterr().err
+    assert 'masks instead of' not in capsys.readouterr().err
     assert drive.played == 12
-    # The first may be replaced before it is taken, and then nothing tells of it.
+    # A newer image may replace the first one before the node reads it; it is then not counted.
     assert len(drive.results) <= drive.counts['frames in'] <= 12
     assert drive.counts['frames out'] == len(drive.results) >= 1
     assert drive.counts['frames dropped'] == drive.counts['frames in'] - len(drive.results)
@@ -112,7 +116,7 @@ def test_the_drive_and_the_samples_come_back_whole(
     assert ious == {'same': 1.0, 'half': pytest.approx(200 / 320)}
 
 
-def test_a_drive_that_gives_fewer_masks_than_wanted_says_so(
+def test_fewer_masks_than_wanted_are_reported(
     camera, process, start_node, segmenter, demo_data, monkeypatch, capsys
 ):
     monkeypatch.setattr(demo_drive, 'WANTED_MASKS', 13)
@@ -123,7 +127,7 @@ def test_a_drive_that_gives_fewer_masks_than_wanted_says_so(
     assert 'masks instead of 13 arrived' in capsys.readouterr().err
 
 
-def test_an_image_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
+def test_an_image_is_published_again_as_soon_as_the_node_is_idle(
     camera, process, start_node, segmenter, demo_data, capsys
 ):
     failures = [RuntimeError('out of memory')]
@@ -133,15 +137,15 @@ def test_an_image_is_asked_for_again_as_soon_as_the_node_has_none_in_hand(
             raise failures.pop()
         return segmenter.segment(image, threshold)
 
-    start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail_once))
+    start_node(lambda _: SimpleNamespace(**_attributes(segmenter), segment=fail_once))
     await_active(camera, process)
-    began = time.monotonic()
+    start = time.monotonic()
     warm_up(camera, demo_data / 'mars_drive')
-    assert time.monotonic() - began < demo_drive.MAX_ANSWER_TIMEOUT / 4
+    assert time.monotonic() - start < demo_drive.MAX_ANSWER_TIMEOUT / 4
     assert capsys.readouterr().err.count('publishing it again') == 1
 
 
-def test_the_recorder_is_connected_only_once_each_output_has_found_it(camera):
+def test_the_recorder_is_connected_when_all_outputs_have_a_publisher(camera):
     *first, last = (f'{NODE}/{output}' for output in OUTPUTS)
     kinds = {f'{NODE}/{output}': kind for output, (_, kind) in OUTPUTS.items()}
     for topic in first:
@@ -152,9 +156,9 @@ def test_the_recorder_is_connected_only_once_each_output_has_found_it(camera):
     assert recorder.wait_for(recorder.connected, 10)
 
 
-def test_what_came_is_recorded(process, start_node, segmenter, demo_data, tmp_path):
+def test_outputs_and_diagnostics_are_recorded(process, start_node, segmenter, demo_data, tmp_path):
     start_node(lambda _: segmenter)
-    with BagWriter(tmp_path / 'out') as recording, listening(process, recording) as camera:
+    with BagWriter(tmp_path / 'out') as recording, open_camera(process, recording) as camera:
         await_active(camera, process)
         warm_up(camera, demo_data / 'mars_drive')
     with Bag(tmp_path / 'out') as bag:
@@ -164,9 +168,7 @@ def test_what_came_is_recorded(process, start_node, segmenter, demo_data, tmp_pa
     assert counts['/diagnostics'] >= 1
 
 
-def test_a_node_that_cannot_be_configured_ends_the_demo_with_its_reason(
-    camera, process, start_node
-):
+def test_the_error_for_a_node_that_cannot_be_configured_has_the_reason(camera, process, start_node):
     def fail(_):
         raise ValueError('no weights')
 
@@ -175,30 +177,30 @@ def test_a_node_that_cannot_be_configured_ends_the_demo_with_its_reason(
         await_active(camera, process)
 
 
-def test_a_node_that_ended_ends_the_demo_with_its_words(camera, process):
-    process.ended = 1
-    with pytest.raises(DemoError, match='the node ended with status 1: its last words'):
+def test_the_error_for_a_node_that_ended_has_its_last_lines(camera, process):
+    process.exit_status = 1
+    with pytest.raises(DemoError, match='the node ended with status 1: its last lines'):
         await_active(camera, process)
 
 
-def test_a_node_that_says_nothing_ends_the_demo(camera, process):
-    with pytest.raises(DemoError, match='the node is not active after 0 s: its last words'):
+def test_a_node_that_does_not_become_active_is_an_error(camera, process):
+    with pytest.raises(DemoError, match='the node is not active after 0 s: its last lines'):
         await_active(camera, process, timeout=0.2)
 
 
-def test_a_node_that_publishes_nothing_ends_the_demo_with_its_diagnostics(
+def test_the_error_for_a_node_without_results_has_its_diagnostics(
     camera, process, start_node, segmenter, demo_data, monkeypatch
 ):
     def fail(image, threshold=None):
         raise RuntimeError('out of memory')
 
-    start_node(lambda _: SimpleNamespace(**_facts(segmenter), segment=fail))
+    start_node(lambda _: SimpleNamespace(**_attributes(segmenter), segment=fail))
     await_active(camera, process)
     monkeypatch.setattr(demo_drive, 'TRIES', 1)
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(DemoError, match=r'no results for an image.*frames out 0'):
         warm_up(camera, demo_data / 'mars_drive')
-    assert time.monotonic() - began < demo_drive.MAX_ANSWER_TIMEOUT / 4
+    assert time.monotonic() - start < demo_drive.MAX_ANSWER_TIMEOUT / 4
     with (
         Bag(demo_data / 'mars_drive') as bag,
         pytest.raises(DemoError, match=r'results of 0 of 12 images arrived.*frames failed'),
@@ -206,14 +208,14 @@ def test_a_node_that_publishes_nothing_ends_the_demo_with_its_diagnostics(
         play_drive(camera, bag, 1.0)
 
 
-def _facts(segmenter):
+def _attributes(segmenter):
     names = ('card', 'device', 'precision', 'backend', 'warm')
     return {name: getattr(segmenter, name) for name in names}
 
 
 @pytest.fixture
 def answered(camera, process, start_node, segmenter, demo_data):
-    """An image and the node's results."""
+    """An image and its results."""
     start_node(lambda _: segmenter)
     await_active(camera, process)
     warm_up(camera, demo_data / 'mars_drive')
@@ -221,7 +223,7 @@ def answered(camera, process, start_node, segmenter, demo_data):
     return image, camera.recorder.results[stamp]
 
 
-def test_a_header_or_size_that_differs_is_noticed(answered):
+def test_a_header_or_size_that_differs_is_an_error(answered):
     image, result = answered
     check_result(image, result)
     result.messages['rocks'].header.frame_id = 'elsewhere'
@@ -235,14 +237,14 @@ def test_a_header_or_size_that_differs_is_noticed(answered):
         check_result(image, result)
 
 
-def test_the_bag_is_slowed_down_until_enough_masks_come_out():
+def test_the_play_rate_is_low_enough_for_the_wanted_number_of_masks():
     for seconds in (1.0, 2.0, 10.0):
         rate = play_rate(12.0, seconds)
         assert 12.0 / rate / seconds == pytest.approx(MARGIN * WANTED_MASKS)
     assert play_rate(12.0, 0.01) == 1.0
 
 
-def test_a_bag_without_the_cameras_topic_is_refused(tmp_path):
+def test_a_bag_without_the_image_topic_is_an_error(tmp_path):
     with BagWriter(tmp_path / 'bag') as writer:
         writer.add_topic('/other', 'sensor_msgs/msg/Image')
         writer.write('/other', 1, b'')
@@ -251,9 +253,7 @@ def test_a_bag_without_the_cameras_topic_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('missing', ['images', 'masks'])
-def test_samples_that_are_not_there_are_told(
-    camera, process, start_node, segmenter, demo_data, missing
-):
+def test_missing_samples_are_an_error(camera, process, start_node, segmenter, demo_data, missing):
     start_node(lambda _: segmenter)
     await_active(camera, process)
     for path in (demo_data / 'samples' / missing).iterdir():

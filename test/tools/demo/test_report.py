@@ -36,7 +36,7 @@ def result(mask, rocks):
 
 @pytest.fixture
 def left():
-    """40×60 mask with rock in the left half."""
+    """A 40×60 mask with rock in the left half."""
     mask = np.zeros((40, 60), np.uint8)
     mask[:, :30] = 255
     return mask
@@ -48,17 +48,17 @@ def test_overlap_counts_the_pixels_of_intersection_and_union(left):
     assert overlap(left, np.zeros_like(left)) == (0, 1200)
 
 
-def test_a_label_of_another_size_is_refused(left):
+def test_a_label_of_another_size_is_an_error(left):
     with pytest.raises(ValueError, match=r'\(40, 60\), but the label \(20, 60\)'):
         overlap(left, left[:20])
 
 
-def test_pooled_iou_weighs_images_by_their_pixels():
+def test_pooled_iou_weights_images_by_their_pixels():
     assert pooled_iou([(1, 2), (90, 98)]) == pytest.approx(0.91)
     assert pooled_iou([(0, 0)]) == 0.0
 
 
-def test_the_labels_outline_is_drawn_on_a_copy(left):
+def test_the_contour_of_the_label_is_drawn_on_a_copy(left):
     overlay = np.zeros((40, 60, 3), np.uint8)
     drawn = outline_truth(overlay, left)
     assert not overlay.any()
@@ -67,7 +67,7 @@ def test_the_labels_outline_is_drawn_on_a_copy(left):
 
 
 @pytest.mark.parametrize(('count', 'rows'), [(1, 1), (COLUMNS, 1), (COLUMNS + 1, 2)])
-def test_the_contact_sheet_has_a_cell_an_image(count, rows):
+def test_the_contact_sheet_has_a_cell_per_image(count, rows):
     image = np.full((100, 400, 3), 200, np.uint8)
     sheet = contact_sheet([('caption', image)] * count)
     assert sheet.shape == (rows * (CELL[1] + CAPTION_HEIGHT), COLUMNS * CELL[0], 3)
@@ -89,7 +89,7 @@ def drive(left):
     return Drive(0.5, 10, results, counts, diagnostics)
 
 
-def test_the_report_has_the_summary_that_programs_read(tmp_path, drive, left):
+def test_the_summary_is_written_with_the_documented_keys(tmp_path, drive, left):
     other = left.copy()
     other[:, 15:] = 0
     samples = [Sample('a', left, result(left, 1)), Sample('b', left, result(other, 1))]
@@ -103,7 +103,7 @@ def test_the_report_has_the_summary_that_programs_read(tmp_path, drive, left):
     assert (summary['frames_played'], summary['play_rate']) == (10, 0.5)
 
 
-def test_the_report_has_an_image_a_mask_and_a_contact_sheet(tmp_path, drive, left):
+def test_an_overlay_per_result_and_a_contact_sheet_are_written(tmp_path, drive, left):
     write_report(tmp_path, drive, [Sample('a', left, result(left, 1))], 0.1)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == [
@@ -114,10 +114,10 @@ def test_the_report_has_an_image_a_mask_and_a_contact_sheet(tmp_path, drive, lef
     assert cv2.imread(str(tmp_path / 'contact_sheet.jpg')) is not None
 
 
-def test_the_table_shows_every_figure(tmp_path, drive, left):
-    told = table(write_report(tmp_path, drive, [Sample('a', left, result(left, 1))], 0.1))
-    figures = {' '.join(line.split()) for line in told.splitlines()}
-    assert figures >= {
+def test_the_table_has_a_line_per_value(tmp_path, drive, left):
+    text = table(write_report(tmp_path, drive, [Sample('a', left, result(left, 1))], 0.1))
+    lines = {' '.join(line.split()) for line in text.splitlines()}
+    assert lines >= {
         'play rate 0.50', 'frames in 9', 'frames out 2', 'frames dropped 6', 'latency p50 120 ms',
         'latency p95 200 ms', 'rocks per frame 1.5', 'IoU a 1.000', 'IoU 1.000',
     }  # fmt: skip

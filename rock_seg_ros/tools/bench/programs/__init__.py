@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that `rock_seg bench` runs for comparison, each in a process of its own."""
+"""Programs that `rock_seg bench` runs for comparison, each in its own process."""

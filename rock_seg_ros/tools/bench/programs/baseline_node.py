@@ -10,22 +10,20 @@ OpenCV, and publishes all outputs even without subscribers. Its topics are those
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 import torch
 from geometry_msgs.msg import Point32, PolygonInstanceStamped
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from torch import Tensor
 
+from rock_seg_ros.tools.bench.programs.node_program import run_node
 from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 from rock_seg_ros.tools.bench.programs.torchvision_call import CLASSES, TorchvisionCall
 
@@ -42,7 +40,7 @@ class BaselineNode(Node):
         """Loads the network and creates the topics.
 
         Args:
-            rocks: Number of rocks of a stub without cost; None = run the network of torchvision.
+            rocks: Number of rocks in fixed scores; None = run the network of torchvision.
         """
         super().__init__('rock_seg')
         self._rocks = rocks
@@ -66,14 +64,14 @@ class BaselineNode(Node):
 
     def _scores(self, batch: Tensor) -> Tensor:
         if self._rocks is None:
-            return self._network.scores(batch)
+            return self._network.network(batch)
         fixed = fixed_scores(*batch.shape[-2:], self._rocks, CLASSES)
         return torch.from_numpy(fixed).unsqueeze(0)
 
     def _on_image(self, message: Image) -> None:
         bgr = imgmsg_to_cv2(message)
         rgb: Any = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        scores = self._scores(self._network.batch(rgb))[0].cpu().numpy()
+        scores = self._scores(self._network.prepare(rgb))[0].cpu().numpy()
         powers = np.exp(scores - scores.max(axis=0))
         probabilities = powers / powers.sum(axis=0)
         class_ids = probabilities.argmax(axis=0).astype(np.uint8)
@@ -144,7 +142,7 @@ def polygon_message(number: int, polygon: NDArray[Any], header: Header) -> Polyg
 
 
 def measures(number: int, contour: NDArray[Any]) -> tuple[float, ...]:
-    """Returns centre and size of the box, area and number of a rock."""
+    """Returns the centre and size of the bounding box, the area and the number of a rock."""
     x, y, width, height = cv2.boundingRect(contour)
     return x + width / 2, y + height / 2, width, height, cv2.contourArea(contour), number
 
@@ -165,19 +163,5 @@ def cloud(
     return message
 
 
-def main() -> None:
-    """Runs the node until it is interrupted."""
-    parser = argparse.ArgumentParser(description='A simple segmentation node.', allow_abbrev=False)
-    parser.add_argument('--rocks', type=int, metavar='N', help='use a stub with N rocks')
-    arguments, ros_arguments = parser.parse_known_args()
-    rclpy.init(args=ros_arguments)
-    try:
-        rclpy.spin(BaselineNode(arguments.rocks))
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-
-
 if __name__ == '__main__':
-    main()
+    run_node('A simple segmentation node.', BaselineNode)

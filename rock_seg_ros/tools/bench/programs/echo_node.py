@@ -9,31 +9,31 @@ and the point clouds of some rocks.
 
 from __future__ import annotations
 
-import argparse
 from functools import cache
 from typing import Any
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
+
+from rock_seg_ros.tools.bench.programs.node_program import run_node
 
 DEPTH = 5
 VERTEX, ROCK = 16, 68  # bytes per point in polygon_points and rocks
 VERTICES = 30  # per rock
+ROCKS = 20
 
 
 class EchoNode(Node):
     """Subscribes to a camera and publishes messages of the same size as the node does."""
 
-    def __init__(self, rocks: int) -> None:
+    def __init__(self, rocks: int | None) -> None:
         """Creates the topics.
 
         Args:
-            rocks: Number of rocks in the point clouds.
+            rocks: Number of rocks in the point clouds; None = `ROCKS`.
         """
         super().__init__('rock_seg')
-        self._rocks = rocks
+        self._rocks = ROCKS if rocks is None else rocks
         self._publishers_of = [
             self.create_publisher(kind, f'~/{topic}', DEPTH)
             for topic, kind in (
@@ -63,21 +63,5 @@ class EchoNode(Node):
             publisher.publish(answer)
 
 
-def main() -> None:
-    """Runs the node until it is interrupted."""
-    parser = argparse.ArgumentParser(
-        description='A node that computes nothing.', allow_abbrev=False
-    )
-    parser.add_argument('--rocks', type=int, default=20, metavar='N')
-    arguments, ros_arguments = parser.parse_known_args()
-    rclpy.init(args=ros_arguments)
-    try:
-        rclpy.spin(EchoNode(arguments.rocks))
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-
-
 if __name__ == '__main__':
-    main()
+    run_node('A node that computes nothing.', EchoNode)

@@ -20,8 +20,8 @@ from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights
 from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 
-CARD = Card(classes=('background', 'rock', RIM), smallest_side=480)  # as the embedded weights
-BACKEND = 'stand-in'
+CARD = Card(classes=('background', 'rock', RIM), smallest_side=480)  # like the embedded weights
+BACKEND = 'stub'
 
 
 class StubBackend:

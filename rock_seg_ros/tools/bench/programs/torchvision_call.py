@@ -19,7 +19,7 @@ CLASSES = 2
 
 
 class TorchvisionCall:
-    """The eager model in fp32 at output stride 8. Its weights are random, which takes as long."""
+    """The eager model in fp32 at output stride 8. Random weights take as long as trained ones."""
 
     precision = 'fp32'
 
@@ -34,17 +34,17 @@ class TorchvisionCall:
         self._model = model.eval().to(device)
         self._preprocess = SemanticSegmentation(resize_size=None)
 
-    def batch(self, image: NDArray[np.uint8]) -> Tensor:
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """Preprocesses H×W×3 uint8 RGB to 1×3×H×W float32 on the device."""
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         return self._preprocess(pixels).unsqueeze(0).to(self.device)
 
     @torch.no_grad()
-    def scores(self, batch: Tensor) -> Tensor:
+    def network(self, batch: Tensor) -> Tensor:
         """Returns 1×2×H×W logits of a 1×3×H×W batch."""
         return self._model(batch)['out']
 
-    def mask(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Segments H×W×3 uint8 RGB; returns H×W bool, True for class 1."""
-        normalized_masks = self.scores(self.batch(image)).softmax(dim=1)
+        normalized_masks = self.network(self.prepare(image)).softmax(dim=1)
         return (normalized_masks[0].argmax(dim=0) == 1).cpu().numpy()

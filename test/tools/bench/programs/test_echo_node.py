@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The echo node sends messages of the same size as the node."""
+"""Tests that the messages of the echo node have the sizes of those of the node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 from rock_seg_ros.node.outputs.clouds import POLYGON_POINT, ROCK_POINT
 
 
-def test_its_clouds_have_points_of_the_packages_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_points_of_the_clouds_have_the_size_of_those_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from rock_seg_ros.tools.bench.programs import echo_node
 
     assert POLYGON_POINT.itemsize == echo_node.VERTEX

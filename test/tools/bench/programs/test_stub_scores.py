@@ -17,11 +17,11 @@ def fixed_scores(monkeypatch):
 
 @pytest.mark.parametrize(('width', 'height'), [(640, 480), (1920, 1080)])
 @pytest.mark.parametrize('rocks', [20, 200])
-def test_the_scores_hold_so_many_separate_rocks(fixed_scores, width, height, rocks):
+def test_the_scores_have_the_given_number_of_separate_rocks(fixed_scores, width, height, rocks):
     scores = fixed_scores(height, width, rocks, 3)
     assert scores.shape == (3, height, width)
     class_ids = scores.argmax(axis=0).astype(np.uint8)
-    image_message = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
-    found = find_rocks(image_message, RockSettings(max_rocks=1000))
+    segmentation = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
+    found = find_rocks(segmentation, RockSettings(max_rocks=1000))
     assert len(found) == rocks
     assert sum(rock.area for rock in found) > 0.2 * width * height
