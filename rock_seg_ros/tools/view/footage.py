@@ -230,11 +230,11 @@ class BagFile(Footage):
         """Yields the images."""
         from rock_seg_ros.node.parameters import Parameters
         from rock_seg_ros.tools.bag.frames import frames
-        from rock_seg_ros.tools.bag.topics import whole_first
+        from rock_seg_ros.tools.bag.topics import first_intact_message
 
         name = Path(self.title).name
         info = self._topics.info
-        first_info = whole_first(self._bag, info) if info else None
+        first_info = first_intact_message(self._bag, info) if info else None
         messages = self._bag.messages(self._topics.topics)
         last: int | None = None
         for frame in frames(messages, self._topics, Parameters.depth_tolerance, first_info):
