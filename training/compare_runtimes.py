@@ -26,7 +26,7 @@ from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
 from rock_seg_ros.tools.bench.timing import Run, rss_mb, run_interleaved
-from training.export import INPUT, export
+from training.weights_export import INPUT, export
 
 Runtime = Callable[[Tensor], object]
 MAX_ROUNDS = 100

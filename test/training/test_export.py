@@ -22,7 +22,8 @@ from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
 from training.datasets import DatasetConfig, Sample, find_samples
 from training.evaluation import Result, evaluate
-from training.export import compare, compare_int8, export, figures_of, main, trained_on
+from training.export import main, trained_on
+from training.weights_export import compare, compare_int8, export, figures_of
 
 CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
 
@@ -51,7 +52,7 @@ def damage(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
     def save(file: Path, state: Mapping[str, Tensor], *rest: Any) -> None:
         save_weights(file, {**state, name: state[name] * factor}, *rest)
 
-    monkeypatch.setattr('training.export.save_weights', save)
+    monkeypatch.setattr('training.weights_export.save_weights', save)
 
 
 class FakeSegmenter:
