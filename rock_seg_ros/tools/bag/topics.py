@@ -65,7 +65,7 @@ def find_camera_topics(
 
     Raises:
         BagError: The bag has no images, or is damaged.
-        UsageError: The bag does not have a topic that is named, or has several that match.
+        UsageError: The bag does not have a given topic, or several topics match.
     """
     usable = {
         topic.name: topic
