@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the node, and RViz if asked. Passes on what is given, repeats no default of the node's.
+"""Starts the node, and RViz if requested. Arguments that are not given keep the node's defaults.
 
-What cannot work is refused before anything starts: an error later would end the launch and leave
-behind what runs already, and a node that cannot start would be respawned again and again.
+Invalid arguments are rejected before anything starts. A later error would end the launch but not
+the processes that are already running, and a node that cannot start would be respawned forever.
 
-The node activates itself (parameter `autostart`); no lifecycle transition is sent from here, so
-that a respawned node is active again by itself. Hence a plain Node action, no LifecycleNode.
+The node activates itself (parameter `autostart`), so that a respawned node becomes active again
+without a lifecycle transition from here. Therefore a Node action is used, not a LifecycleNode.
 """
 
 from pathlib import Path
@@ -42,14 +42,14 @@ PARAMETERS = {
     'autostart': (bool, 'whether the node goes to active by itself'),
     'use_sim_time': (bool, 'whether time comes from /clock'),
 }
-# What seg.rviz shows: of the node, and of the camera.
+# The topics that seg.rviz shows: of the node, and of the camera.
 SHOWN = ('overlay', 'mask', 'markers', 'obstacles')
 CAMERA = {'image': '/camera/image_raw', 'camera_info': '/camera/camera_info'}
 NOT_GIVEN = "; empty: the node's own"
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declares the arguments; what becomes of them waits until their values are known."""
+    """Declares the arguments; the nodes are created when their values are known."""
     config = Path(get_package_share_directory(PACKAGE)) / 'config'
     arguments = [
         *((name, '', about + NOT_GIVEN) for name, about in TOPICS.items()),
@@ -74,7 +74,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def check(context: LaunchContext) -> None:
-    """Refuses with ValueError arguments with which the node or RViz could not start."""
+    """Raises ValueError if the node or RViz could not start with the arguments."""
     given = arguments_given(context)
     if given['rviz'].lower() not in TRUE + FALSE:
         raise ValueError(f'rviz is {given["rviz"]!r}; legal is true or false')
@@ -89,7 +89,7 @@ def check(context: LaunchContext) -> None:
         words += ['-r', f'__ns:=/{given["namespace"].lstrip("/")}']
     if 'log_level' in given:
         words += ['--log-level', given['log_level']]
-    try:  # as the node's process would
+    try:  # the same checks as in the process of the node
         context_of_node = Context()
         context_of_node.init(words, initialize_logging=False)
         context_of_node.try_shutdown()
@@ -98,7 +98,7 @@ def check(context: LaunchContext) -> None:
 
 
 def rviz_is_installed() -> bool:
-    """Whether RViz could be started."""
+    """Returns whether RViz can be started."""
     try:
         return (Path(get_package_prefix(RVIZ)) / 'lib' / RVIZ / RVIZ).is_file()
     except PackageNotFoundError:
@@ -106,7 +106,7 @@ def rviz_is_installed() -> bool:
 
 
 def rviz(context: LaunchContext) -> list[Node]:
-    """Builds RViz, whose absolute topics follow the namespace and the camera's that were given."""
+    """Returns the action for RViz, whose topics are remapped to those of the node and camera."""
     given = arguments_given(context)
     remappings = [(f'/{NODE}/{name}', f'{NODE}/{name}') for name in SHOWN]
     remappings += [(topic, given.get(name, name)) for name, topic in CAMERA.items()]
@@ -131,7 +131,7 @@ def arguments_given(context: LaunchContext) -> dict[str, str]:
 
 
 def seg_node(context: LaunchContext) -> list[Node]:
-    """Builds the node from the arguments that were given."""
+    """Returns the action for the node with the arguments that were given."""
     given = arguments_given(context)
     parameters = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
