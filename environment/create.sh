@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds the virtual environment once; leaves it alone as long as its key (--key prints it) holds.
-# On x86-64 every file that is installed is checked against a hash: lock/, which lock.sh writes.
-#   PYTHON  the interpreter to build it from, python3
-#   VENV    the folder to build it in, .venv beside this folder
+# Builds the virtual environment. It is built again only if its key changes; --key prints the key.
+# On x86-64, every installed file is checked against a hash in lock/, which lock.sh writes.
+#   PYTHON  interpreter to build it from (default: python3)
+#   VENV    folder to build it in (default: .venv in the parent folder)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -53,9 +53,10 @@ build() {
     for file in "${locks[@]}"; do
       pins+=(-r "$file")
     done
-    # First what builds empy, the only one without a wheel, so that nothing unchecked is fetched for it.
-    # The locks are complete, so --no-deps: pip 23 would look for coverage[toml], which pytest-cov needs,
-    # in the newest version, and refuse it as not locked.
+    # setuptools first: it builds empy, the only package without a wheel, and pip would download it
+    # without a check.
+    # The locks are complete, so --no-deps: pip 23 would look for the newest version of coverage[toml],
+    # which pytest-cov needs, and reject it because it is not locked.
     install --require-hashes -r "$here/lock/setuptools.txt"
     install --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation "${pins[@]}"
   else

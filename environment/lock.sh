@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Writes the lock files of x86-64 Linux anew, with uv: pip install uv==0.13.9
-#   --upgrade  takes the newest of what the requirements leave open; else what is locked stays
+# Writes the lock files with uv: pip install uv==0.13.9
+#   --upgrade  updates the packages that the requirements do not pin; otherwise their versions stay
 set -euo pipefail
 export LC_ALL=C
 
@@ -21,6 +21,6 @@ rm lock/setuptools.in
 lock docs.txt --universal requirements-docs.txt "$@"
 # One file for Python 3.11 to 3.13: markers name what only some of them need.
 lock python.txt --universal "${requirements[@]}" "$@"
-# Only where no ROS is sourced, in the versions that the rest is in.
+# Installed only if no ROS is sourced; uses the versions of the other lock file.
 lock ros.txt --python-platform x86_64-manylinux_2_28 requirements-ros.txt --constraints lock/python.txt "$@"
 cat requirements{-extras,-ros,-test,-training,}.txt | sha256sum | cut -d' ' -f1 >lock/requirements.sha256
