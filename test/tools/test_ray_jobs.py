@@ -67,7 +67,8 @@ def test_images_get_the_same_files_as_without_ray(tmp_path, capsys):
         given = ['images', str(tmp_path / '*.png'), '-o', str(tmp_path / out), '--device', 'cpu']
         status = main([*given, *more])
         files = {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
-        return status, capsys.readouterr().err, files
+        lines = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg' in line]
+        return status, lines, files  # other lines are the progress of a slow machine
 
     alone = find('alone')
     assert find('cluster', '--ray', 'local') == alone
