@@ -149,7 +149,10 @@ def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
 
     monkeypatch.setattr(uncaptured, '_capture', fail)
     before = uncaptured._pool
-    with pytest.warns(UserWarning, match='no CUDA graph for 1×40×32.*: CUDA out of memory'):
+    with pytest.warns(
+        UserWarning,
+        match='CUDA graph capture failed for 1×40×32, running eagerly: CUDA out of memory',
+    ):
         uncaptured.warm_up(1, 32, 40)
     assert uncaptured._pool == (0, 1) != before  # what failed may have left the other half taken
     uncaptured.warm_up(1, 32, 40)
@@ -172,7 +175,7 @@ def test_a_capture_that_fails_costs_no_other_graph(
         raise OUT_OF_MEMORY
 
     monkeypatch.setattr(uncaptured, '_capture', fail)
-    with pytest.warns(UserWarning, match='no CUDA graph'):
+    with pytest.warns(UserWarning, match='CUDA graph capture failed'):
         uncaptured.warm_up(1, 32, 100)
     assert list(uncaptured._graphs) == kept
     monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
@@ -196,11 +199,13 @@ def test_a_shape_that_comes_often_is_captured_without_being_asked_to(
     with torch.inference_mode():
         for wanted in ([], [], [(1, 32, 40)], [(1, 32, 40)]):
             if wanted and not tried:
-                with pytest.warns(UserWarning, match='no CUDA graph .*: capture failed'):
-                    often._capture_often_met((1, 32, 40))
+                with pytest.warns(
+                    UserWarning, match='CUDA graph capture failed .*: capture failed'
+                ):
+                    often._capture_frequent((1, 32, 40))
             else:
-                often._capture_often_met((1, 32, 40))
-            uncaptured._capture_often_met((1, 32, 40))
+                often._capture_frequent((1, 32, 40))
+            uncaptured._capture_frequent((1, 32, 40))
             assert tried == wanted
             often._run(pixels, 0.5)
             uncaptured._run(pixels, 0.5)

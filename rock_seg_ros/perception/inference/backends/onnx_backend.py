@@ -234,7 +234,7 @@ class OnnxBackend:
             raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
 
     def _run(
-        self, session: Any, images: Tensor, result: Tensor, limit: float = RUN_TIMEOUT
+        self, session: Any, images: Tensor, result: Tensor, limit: float | None = None
     ) -> None:
         import onnxruntime
 
@@ -247,7 +247,9 @@ class OnnxBackend:
             torch.cuda.current_stream(self.device).synchronize()
         options = onnxruntime.RunOptions()
         # What loops in a graph is its maker's; a run that is told to end does so between two nodes.
-        ending = threading.Timer(limit, setattr, (options, 'terminate', True))
+        ending = threading.Timer(
+            RUN_TIMEOUT if limit is None else limit, setattr, (options, 'terminate', True)
+        )
         ending.daemon = True
         ending.start()
         try:
