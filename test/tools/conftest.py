@@ -56,6 +56,9 @@ class BrightSegmenter:
     def warm_up(self, height: int, width: int, batch: int = 1) -> None:
         """Does nothing: there is no network to warm up."""
 
+    def capture_pending(self) -> None:
+        """Does nothing: there are no CUDA graphs."""
+
     def segment(self, image, threshold=None):
         rock = image[..., 0] > 255 * (0.5 if threshold is None else threshold)
         return Segmentation(rock.astype(np.uint8), np.full(rock.shape, 200, np.uint8), (1,))
