@@ -48,12 +48,12 @@ def read_metadata(file: Path) -> dict[str, str]:
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_session(file, options, providers=[CPU])
+    session = _open_session(file, options, OPEN_TIMEOUT, providers=[CPU])
     return dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _open_session(file: Path, options: Any, limit: float | None = None, **arguments: Any) -> Any:
-    """Opens a graph, and waits for that no longer than `limit` s (None = `OPEN_TIMEOUT`).
+def _open_session(file: Path, options: Any, limit: float, **arguments: Any) -> Any:
+    """Opens a graph, and waits for that no longer than `limit` s.
 
     Opening cannot be interrupted. The thread of a graph that takes longer is abandoned: it goes on
     computing, and keeps its memory, until the graph is open or the process ends.
@@ -73,7 +73,6 @@ def _open_session(file: Path, options: Any, limit: float | None = None, **argume
             session.set_exception(error)
 
     threading.Thread(target=open_graph, name='open ONNX graph', daemon=True).start()
-    limit = OPEN_TIMEOUT if limit is None else limit
     try:
         return session.result(limit)
     except TimeoutError:
@@ -219,7 +218,7 @@ class OnnxBackend:
         images = images.contiguous()
         shape = tuple(images.shape)
         result = self._room(shape)
-        self._run(self._session(shape), images, result)
+        self._run(self._session(shape), images, result, RUN_TIMEOUT)
         return result
 
     def _try_out(self) -> None:
@@ -227,15 +226,13 @@ class OnnxBackend:
         shape = (1, 3, SMALL, SMALL)
         result = self._room(shape)
         try:
-            self._run(self._any_shape, torch.zeros(shape, device=self.device), result)
+            self._run(self._any_shape, torch.zeros(shape, device=self.device), result, RUN_TIMEOUT)
         except Exception as error:  # noqa: BLE001  its own errors share no base class
             raise WeightsError(f'{self._file}: does not run: {first_line(error)}') from None
         if not result.isfinite().all():
             raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
 
-    def _run(
-        self, session: Any, images: Tensor, result: Tensor, limit: float | None = None
-    ) -> None:
+    def _run(self, session: Any, images: Tensor, result: Tensor, limit: float) -> None:
         import onnxruntime
 
         binding = session.io_binding()
@@ -247,9 +244,7 @@ class OnnxBackend:
             torch.cuda.current_stream(self.device).synchronize()
         options = onnxruntime.RunOptions()
         # What loops in a graph is its maker's; a run that is told to end does so between two nodes.
-        ending = threading.Timer(
-            RUN_TIMEOUT if limit is None else limit, setattr, (options, 'terminate', True)
-        )
+        ending = threading.Timer(limit, setattr, (options, 'terminate', True))
         ending.daemon = True
         ending.start()
         try:
@@ -316,7 +311,7 @@ class OnnxBackend:
         providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
             # Its fallback would be to another provider without these options, such as the device.
-            limit = BUILD_TIMEOUT if names[0] == TENSORRT else None
+            limit = BUILD_TIMEOUT if names[0] == TENSORRT else OPEN_TIMEOUT
             session = _open_session(
                 self._file, options, limit, providers=providers, enable_fallback=0
             )
