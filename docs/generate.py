@@ -383,9 +383,9 @@ def python_api() -> str:
 
 def metadata() -> str:
     """The fields of the metadata of weights."""
-    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
-    text = docstring(Card)
+    text = docstring(ModelMetadata)
     return text[text.index('- ') :]
 
 

@@ -31,15 +31,17 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the default network, int8, with a card; stride 16 is the quicker one."""
     import torch
 
-    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.model import build
     from rock_seg_ros.perception.inference.weights_file import save_weights
 
     file = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    card = Card(output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0')
+    metadata = ModelMetadata(
+        output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0'
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_weights(file, build(card).state_dict(), card, int8=True)
+        save_weights(file, build(metadata).state_dict(), metadata, int8=True)
     return file
 
 
@@ -56,7 +58,7 @@ def small_image() -> NDArray[np.uint8]:
 @pytest.fixture
 def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
     """A real segmenter whose network gives scores that are no numbers for images with white."""
-    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
     from rock_seg_ros.perception.inference.weights_file import Weights
 
@@ -71,7 +73,7 @@ def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
             return images[:, :2].masked_fill(white, float('nan'))
 
     monkeypatch.setitem(BACKENDS, 'broken', Broken)
-    return Segmenter(Weights(Path('w'), Card(), {}), 'cpu', backend='broken')
+    return Segmenter(Weights(Path('w'), ModelMetadata(), {}), 'cpu', backend='broken')
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.weights_file import embedded_path, save_weights
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = ('.*', 'build', 'install', 'log', 'runs', 'demo_out', '*.egg-info', '__pycache__')
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
     if not (folder / WEIGHTS).exists():
-        save_weights(folder / WEIGHTS, {'nothing.weight': torch.zeros(2, 2)}, Card())
+        save_weights(folder / WEIGHTS, {'nothing.weight': torch.zeros(2, 2)}, ModelMetadata())
     return folder
 
 

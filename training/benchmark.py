@@ -132,7 +132,7 @@ def run(
     results = {
         name: NetworkResult(
             name,
-            network.card,
+            network.metadata,
             [
                 Result(case, cases[case].conditions, image_results[name, case], cases[case].shown)
                 for case in cases
@@ -158,7 +158,10 @@ def _timing_image(
     networks: Mapping[str, SegmenterNetwork], cases: Mapping[str, Case], half: str
 ) -> Pixels:
     """Returns the first image of the first case, scaled to `SIZE`."""
-    (name, case), classes = next(iter(cases.items())), next(iter(networks.values())).card.classes
+    (name, case), classes = (
+        next(iter(cases.items())),
+        next(iter(networks.values())).metadata.classes,
+    )
     image = parts_of(name, case, classes, half)[0].sample.read().image
     return cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
@@ -288,7 +291,7 @@ def _parser() -> ArgumentParser:
 
 def _benchmark(given: Namespace) -> tuple[Benchmark, dict[str, SegmenterNetwork]]:
     networks, pairs, against = _load(given)
-    classes = next(iter(networks.values())).card.classes
+    classes = next(iter(networks.values())).metadata.classes
     cases, missing = available_cases(given.cases, given.only, classes, given.half)
     return run(networks, cases, given.half, missing, pairs, against), networks
 

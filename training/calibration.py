@@ -36,9 +36,11 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
     """
     if not samples:
         raise DataError(f'{weights.path}: no images to calibrate on')
-    observer = _Observer(restore(weights.card, weights.state, preset_stride('fast', weights.card)))
-    scorer = Scorer(observer, weights.card)
-    prepare = Preprocessing(weights.card, observer.device)
+    observer = _Observer(
+        restore(weights.metadata, weights.state, preset_stride('fast', weights.metadata))
+    )
+    scorer = Scorer(observer, weights.metadata)
+    prepare = Preprocessing(weights.metadata, observer.device)
     for sample in tqdm(samples, 'calibrating', unit='image', disable=None):
         try:
             image = sample.read_image()

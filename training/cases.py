@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
@@ -92,7 +92,7 @@ class Network(Protocol):
     """A network that is evaluated."""
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """Metadata of its weights."""
 
     def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
@@ -194,7 +194,7 @@ def measure(
     """
     plans = {
         classes: _by_image(cases, classes, half)
-        for classes in {network.card.classes for network in networks.values()}
+        for classes in {network.metadata.classes for network in networks.values()}
     }
     for image in tqdm(next(iter(plans.values())), unit='image', desc='evaluating'):
         parts = {classes: plan[image] for classes, plan in plans.items()}
@@ -227,10 +227,10 @@ def _evaluate_image(
     for perturbation in dict.fromkeys(cases[part.case].conditions for part in members):
         for name, network in networks.items():
             found = network.segment(image, perturbation)
-            for index, part in enumerate(parts[network.card.classes]):
+            for index, part in enumerate(parts[network.metadata.classes]):
                 case = cases[part.case]
                 if case.conditions == perturbation:
-                    label = labels[network.card.classes, index]
+                    label = labels[network.metadata.classes, index]
                     for result in count_image(
                         part.sample, label, found, ALL_ROCKS, part.tiles, case.only_recall
                     ):
@@ -248,9 +248,9 @@ class SegmenterNetwork:
     segmenter: Segmenter
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """Metadata of its weights."""
-        return self.segmenter.card
+        return self.segmenter.metadata
 
     def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
         """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""

@@ -61,7 +61,7 @@ def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    model = restore(weights.card, weights.state, output_stride)
+    model = restore(weights.metadata, weights.state, output_stride)
     compiled = torch.compile(model, dynamic=False)
 
     def run(given: Tensor) -> object:

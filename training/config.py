@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rock_seg_ros.perception.inference.card import RIM, Card
+from rock_seg_ros.perception.inference.metadata import RIM, ModelMetadata
 from rock_seg_ros.perception.inference.networks import Network, network_of
 from training.augmentation import AugmentationConfig
 from training.datasets import DatasetConfig
@@ -283,7 +283,7 @@ class TrainingConfig:
         if RIM in self.classes:
             raise ValueError(f'classes contains {RIM!r}, which rim_width adds automatically')
         _check_choice('output_stride', self.output_stride, (0, *self.network.output_strides))
-        self.card()  # checks the metadata before the training instead of after it
+        self.metadata()  # checks the metadata before the training instead of after it
 
     def _check_stage(self, number: int, stage: Stage) -> None:
         if stage.steps < 1 or stage.steps % self.steps_per_epoch:
@@ -365,10 +365,10 @@ class TrainingConfig:
             step -= stage.steps
         return len(self.stages) - 1
 
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """Returns the metadata of the weights that this run trains, without metrics."""
         crop = self.stages[-1].crop
-        return Card(
+        return ModelMetadata(
             classes=tuple(self.all_classes),
             rock_classes=tuple(self.rock_classes),
             architecture=self.network.architecture,

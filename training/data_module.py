@@ -91,9 +91,9 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.geometric = geometric_transform(settings.crop, settings.area, config.augmentation)
         self.photometric = photometric_transform(config.augmentation)
         self._read = lru_cache(CACHED_IMAGES)(lambda sample: sample.read())
-        card = config.card()
-        self.rock_ids = card.rock_ids
-        self.rim_id = card.rim_id
+        metadata = config.metadata()
+        self.rock_ids = metadata.rock_ids
+        self.rim_id = metadata.rim_id
 
     def __len__(self) -> int:
         """Returns the number of crops in the whole run."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.preprocessing import normalize
@@ -18,13 +18,13 @@ from training.config import DistillConfig
 class Distillation(nn.Module):
     """The distillation loss of a student network; see `DistillConfig`."""
 
-    def __init__(self, config: DistillConfig, student: DeepLabV3, card: Card) -> None:
+    def __init__(self, config: DistillConfig, student: DeepLabV3, metadata: ModelMetadata) -> None:
         """Loads the teachers.
 
         Args:
             config: The teachers and the loss weights.
             student: The network that is trained.
-            card: Metadata of the student.
+            metadata: Metadata of the student.
 
         Raises:
             WeightsError: A teacher cannot be used, or has different classes.
@@ -32,7 +32,7 @@ class Distillation(nn.Module):
         super().__init__()
         self.config = config
         # A list, not submodules, so that the teachers are neither trained, averaged nor saved.
-        self._teachers = [_load(path, card) for path in config.teachers]
+        self._teachers = [_load(path, metadata) for path in config.teachers]
         self.adapter: nn.Module | None = None
         if config.feature_weight:
             first = self._teachers[0][0]
@@ -68,9 +68,9 @@ class Distillation(nn.Module):
         """Returns the mean N×channels×H×W probabilities, and features of the first teacher."""
         features = None
         predictions = []
-        for teacher, card in self._teachers:
+        for teacher, metadata in self._teachers:
             teacher.to(clean.device)
-            prepared = normalize(clean, card).contiguous(memory_format=torch.channels_last)
+            prepared = normalize(clean, metadata).contiguous(memory_format=torch.channels_last)
             predictions.append(teacher(prepared)['out'].float().softmax(dim=1))
             if self.adapter is not None and features is None:
                 features = self._teacher_features.maps.float()
@@ -92,18 +92,18 @@ class _FeatureHook:
         self.maps = result
 
 
-def _load(path: str, card: Card) -> tuple[DeepLabV3, Card]:
+def _load(path: str, metadata: ModelMetadata) -> tuple[DeepLabV3, ModelMetadata]:
     weights = load_weights(path)
     if weights.is_onnx:
         raise WeightsError(f'{path}: a teacher must be a .safetensors or .ckpt file, not ONNX')
-    if weights.card.classes != card.classes:
+    if weights.metadata.classes != metadata.classes:
         raise WeightsError(
-            f'{path}: a teacher must have the classes {", ".join(card.classes)},'
-            f' not {", ".join(weights.card.classes)}'
+            f'{path}: a teacher must have the classes {", ".join(metadata.classes)},'
+            f' not {", ".join(weights.metadata.classes)}'
         )
     try:
-        teacher = restore(weights.card, weights.state)
+        teacher = restore(weights.metadata, weights.state)
     except ValueError as error:
         raise WeightsError(f'{path}: {error}') from None
     teacher.requires_grad_(False)
-    return teacher.to(memory_format=torch.channels_last), weights.card
+    return teacher.to(memory_format=torch.channels_last), weights.metadata

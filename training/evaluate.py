@@ -110,7 +110,7 @@ def _evaluate(given: argparse.Namespace) -> NetworkResult:
     weights = load_weights(given.weights, given.device or 'auto')
     segmenter = Segmenter(weights, capture_after=CAPTURE_AFTER, **settings)
     samples = find_samples(
-        dataset_from_options(given.data, given), given.split, segmenter.card.classes
+        dataset_from_options(given.data, given), given.split, segmenter.metadata.classes
     )
     parts = (given.data.resolve().name, given.split, str(perturbation))
     name = ', '.join(part for part in parts if part)
@@ -123,7 +123,7 @@ def _evaluate(given: argparse.Namespace) -> NetworkResult:
         settings=RockSettings(split_touching=not given.no_split_touching),
         rims=not given.no_rims,
     )
-    return NetworkResult('', segmenter.card, [result])
+    return NetworkResult('', segmenter.metadata, [result])
 
 
 def _evaluate_and_report(given: argparse.Namespace, command: str) -> tuple[NetworkResult, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -161,13 +161,13 @@ class NetworkResult:
 
     Attributes:
         name: Readable name: weights and preset; may be empty for a single network.
-        card: Metadata of the weights.
+        metadata: Metadata of the weights.
         results: Results per set of images, at least one.
         milliseconds: Median time from an image of 640×480 px to its mask; None = not measured.
     """
 
     name: str
-    card: Card
+    metadata: ModelMetadata
     results: list[Result]
     milliseconds: float | None = None
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rock_seg_ros.perception.errors import all_lines
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmenter import DeviceError
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
 from training.calibration import measure_ranges
@@ -45,16 +45,16 @@ def trained_on(checkpoint: Path) -> list[DatasetConfig]:
     return [source for source in sources if source.format != 'unlabelled']
 
 
-def _samples(given: argparse.Namespace, card: Card) -> list[Sample]:
+def _samples(given: argparse.Namespace, metadata: ModelMetadata) -> list[Sample]:
     """Returns the images of the check: all with --int8 or --measure, else some of each source."""
     if given.no_check:
         return []
     checkpoint = Path(given.checkpoint)
     if given.check_on:
-        found = [find_samples(dataset_from_options(given.check_on, given), 'val', card.classes)]
+        found = [find_samples(dataset_from_options(given.check_on, given), 'val', metadata.classes)]
     else:  # a source may have no val split
         sources = trained_on(checkpoint)
-        all_of = [find_samples(source, 'all', card.classes) for source in sources]
+        all_of = [find_samples(source, 'all', metadata.classes) for source in sources]
         found = [[sample for sample in group if sample.split == 'val'] for group in all_of]
     if not any(found):
         raise DataError(
@@ -71,12 +71,12 @@ def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
     sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
         weights.path
     )
-    found = [find_samples(source, 'train', weights.card.classes) for source in sources]
+    found = [find_samples(source, 'train', weights.metadata.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
     ranges = measure_ranges(
         weights, [sample for group in found for sample in evenly_spaced(group, each)]
     )
-    return replace(weights, card=replace(weights.card, activation_ranges=ranges))
+    return replace(weights, metadata=replace(weights.metadata, activation_ranges=ranges))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,9 +149,11 @@ def main(arguments: list[str] | None = None) -> int:
         if given.calibrate is not None:
             weights = _calibrated(given, weights)
         if given.threshold is not None:
-            weights = replace(weights, card=replace(weights.card, threshold=given.threshold))
-        samples = _samples(given, weights.card)
-        card = export(
+            weights = replace(
+                weights, metadata=replace(weights.metadata, threshold=given.threshold)
+            )
+        samples = _samples(given, weights.metadata)
+        metadata = export(
             weights,
             given.output,
             samples,
@@ -165,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    for name, value in card.metrics.items():
+    for name, value in metadata.metrics.items():
         print(f'{name} {value:.4g}')
     checked = f'checked on {len(samples)} images' if samples else 'not checked'
     print(f'{given.output}: written, {given.output.stat().st_size / 1e6:.1f} MB, {checked}')

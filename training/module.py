@@ -37,11 +37,13 @@ class RockSegmentation(pl.LightningModule):
         super().__init__()
         torch.manual_seed(config.seed)
         self.config = config
-        self.card = config.card()
-        self.model = build(self.card, aux=True)
+        self.metadata = config.metadata()
+        self.model = build(self.metadata, aux=True)
         self.model.to(memory_format=torch.channels_last)
         self.distillation = (
-            Distillation(config.distill, self.model, self.card) if config.distill.teachers else None
+            Distillation(config.distill, self.model, self.metadata)
+            if config.distill.teachers
+            else None
         )
         self.val_names = list(val_names)
         self.metrics = nn.ModuleList(rock_metrics(f'val_{name}_') for name in val_names)
@@ -60,7 +62,7 @@ class RockSegmentation(pl.LightningModule):
         """
         torch.manual_seed(self.config.seed_at(self._micro_batch(batch_index)))
         images, targets, clean = batch
-        prepared = normalize(images, self.card).contiguous(memory_format=torch.channels_last)
+        prepared = normalize(images, self.metadata).contiguous(memory_format=torch.channels_last)
         scores = self.model(prepared)
         loss = self._loss(scores['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
@@ -90,7 +92,7 @@ class RockSegmentation(pl.LightningModule):
             settings.region_weight,
             settings.boundary_weight,
             settings.boundary_width,
-            {} if self.card.rim_id is None else {self.card.rim_id: settings.rim_weight},
+            {} if self.metadata.rim_id is None else {self.metadata.rim_id: settings.rim_weight},
         )
 
     @override
@@ -108,8 +110,8 @@ class RockSegmentation(pl.LightningModule):
             H×W predicted mask, int64; 1 is rock.
         """
         images, targets = batch
-        class_ids = predict_classes(self.model, self.card, images[0])
-        rock = torch.tensor(self.card.rock_ids, device=class_ids.device)
+        class_ids = predict_classes(self.model, self.metadata, images[0])
+        rock = torch.tensor(self.metadata.rock_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         predicted = torch.isin(class_ids, rock).long()
         self._metrics()[dataloader_idx].update(predicted, truth)
@@ -160,6 +162,6 @@ class RockSegmentation(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the metadata and the sources, so that export needs only the checkpoint."""
-        checkpoint['card'] = self.card.to_json()
+        checkpoint['card'] = self.metadata.to_json()
         checkpoint['classes'] = self.config.all_classes
         checkpoint['sources'] = [asdict(source) for source in self.config.sources.values()]

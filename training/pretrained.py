@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
 from training.config import PRETRAINED
@@ -25,28 +25,28 @@ DOWNLOAD_TIMEOUT = 20.0
 SCORE_LAYERS = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
 
 
-def load_initial_weights(model: DeepLabV3, card: Card, start_from: str) -> None:
+def load_initial_weights(model: DeepLabV3, metadata: ModelMetadata, start_from: str) -> None:
     """Loads the initial weights into a new network.
 
     Args:
         model: The network, with random weights.
-        card: Metadata of the network.
+        metadata: Metadata of the network.
         start_from: See `TrainingConfig.start_from`.
 
     Raises:
         WeightsError: The file cannot be used, or the package that has the weights is missing.
     """
-    network = NETWORKS[card.architecture]
+    network = NETWORKS[metadata.architecture]
     if start_from in (PRETRAINED, network.pretrained):
         if network.pretrained == 'torchvision':
             load_torchvision(model)
         else:
             load_imagenet(model, network.backbone)
     elif start_from:
-        load_file(model, card, start_from)
+        load_file(model, metadata, start_from)
 
 
-def load_file(model: DeepLabV3, card: Card, path: str) -> None:
+def load_file(model: DeepLabV3, metadata: ModelMetadata, path: str) -> None:
     """Copies the tensors of a weights file whose shape matches, and class scores by class name.
 
     Classes and an auxiliary head that the file does not have keep their random weights.
@@ -58,25 +58,26 @@ def load_file(model: DeepLabV3, card: Card, path: str) -> None:
     weights = load_weights(path)
     if weights.is_onnx:
         raise WeightsError(f'{path}: initial weights must be .safetensors or .ckpt, not ONNX')
-    if weights.card.architecture != card.architecture:
+    loaded = weights.metadata
+    if loaded.architecture != metadata.architecture:
         raise WeightsError(
-            f'{path}: weights of {NETWORKS[weights.card.architecture].title}, but this run trains'
-            f' {NETWORKS[card.architecture].title}; set backbone:'
-            f' {NETWORKS[weights.card.architecture].backbone}, or start from another file'
+            f'{path}: weights of {NETWORKS[loaded.architecture].title}, but this run trains'
+            f' {NETWORKS[metadata.architecture].title}; set backbone:'
+            f' {NETWORKS[loaded.architecture].backbone}, or start from another file'
         )
-    if weights.card.decoder != card.decoder:
+    if loaded.decoder != metadata.decoder:
         raise WeightsError(
-            f'{path}: has the decoder {weights.card.decoder!r}, but this run {card.decoder!r}'
+            f'{path}: has the decoder {loaded.decoder!r}, but this run {metadata.decoder!r}'
         )
     current = model.state_dict()
-    loaded = {
-        name: _match_classes(tensor, current[name], weights.card, card)
+    tensors = {
+        name: _match_classes(tensor, current[name], loaded, metadata)
         if name.startswith(SCORE_LAYERS)
         else tensor
         for name, tensor in weights.state.items()
         if name in current
     }
-    _copy_matching(model, loaded)
+    _copy_matching(model, tensors)
 
 
 def load_torchvision(model: DeepLabV3) -> bool:
@@ -157,12 +158,14 @@ def _copy_matching(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict({**current, **matching})
 
 
-def _match_classes(loaded: Tensor, current: Tensor, loaded_card: Card, card: Card) -> Tensor:
+def _match_classes(
+    loaded: Tensor, current: Tensor, loaded_metadata: ModelMetadata, metadata: ModelMetadata
+) -> Tensor:
     """Returns weights or biases of a score layer with the rows of common classes replaced."""
-    if loaded_card.channels != len(loaded_card.classes):  # sigmoid: one row for two classes
+    if loaded_metadata.channels != len(loaded_metadata.classes):  # sigmoid: one row for two classes
         return current
     rows = current.clone()
-    for row, name in enumerate(card.classes):
-        if name in loaded_card.classes:
-            rows[row] = loaded[loaded_card.classes.index(name)].to(torch.float32)
+    for row, name in enumerate(metadata.classes):
+        if name in loaded_metadata.classes:
+            rows[row] = loaded[loaded_metadata.classes.index(name)].to(torch.float32)
     return rows

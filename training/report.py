@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.figures import jpeg, render
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.writing import atomic_write
 from training.datasets import IGNORE, Labelled, fingerprint
 from training.evaluation import ImageResult, NetworkResult, Result
@@ -89,11 +89,11 @@ def write_report(
         tables=tables,
         figures=FIGURES,
         rock_figures=ROCK_FIGURES,
-        cards={network.name: asdict(network.card) for network in networks},
+        networks={network.name: asdict(network.metadata) for network in networks},
         curves=plot_curves(curves) if curves else '',
         legend={name: '#{:02x}{:02x}{:02x}'.format(*colour) for name, colour in LEGEND.items()},
         command=command,
-        approximate=any(len(network.card.classes) > 2 for network in networks),
+        approximate=any(len(network.metadata.classes) > 2 for network in networks),
     )
     atomic_write(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))
 
@@ -139,7 +139,7 @@ def _section(result: Result, network: NetworkResult, worst: int, several: bool) 
             plot_reliability(levels),
         ],
         'worst': [
-            _errors(image_result, network.card)
+            _errors(image_result, network.metadata)
             for image_result in worst_of(result.images, worst if result.shown else 0)
         ],
     }
@@ -173,7 +173,7 @@ def worst_of(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
     return sorted(scored, key=error_rank)[:count]
 
 
-def _errors(image_result: ImageResult, card: Card) -> dict[str, Any]:
+def _errors(image_result: ImageResult, metadata: ModelMetadata) -> dict[str, Any]:
     label = image_result.read()
     (_, false_positives), (false_negatives, true_positives) = image_result.counts.pixels
     return {
@@ -183,7 +183,7 @@ def _errors(image_result: ImageResult, card: Card) -> dict[str, Any]:
         'false_negatives': int(false_negatives),
         'false_positives': int(false_positives),
         'image': jpeg(label.image),
-        'errors': jpeg(draw_errors(label, image_result.mask, card.rock_ids)),
+        'errors': jpeg(draw_errors(label, image_result.mask, metadata.rock_ids)),
     }
 
 

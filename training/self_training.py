@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, read_label_image
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
 from training.checkpoints import last_checkpoint
@@ -107,7 +107,7 @@ def _label(
     last = last_checkpoint(Path(config.run))
     weights = load_weights(last if last.exists() else config.start_from)
     segmenter = Segmenter(weights)
-    ids = ids_by_name(weights.card, config.all_classes)
+    ids = ids_by_name(weights.metadata, config.all_classes)
     temporary = folder.with_name(f'{folder.name}.part')
     shutil.rmtree(temporary, ignore_errors=True)
     for name, members in samples.items():
@@ -120,11 +120,11 @@ def _label(
     temporary.rename(folder)
 
 
-def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
+def ids_by_name(metadata: ModelMetadata, classes: Sequence[str]) -> NDArray[np.uint8]:
     """Returns a lookup table from the class ids of a network to those of the training.
 
     Args:
-        card: Metadata of the network that makes the pseudo-labels.
+        metadata: Metadata of the network that makes the pseudo-labels.
         classes: Class names of the training; the index is the class id.
 
     Returns:
@@ -132,7 +132,7 @@ def ids_by_name(card: Card, classes: Sequence[str]) -> NDArray[np.uint8]:
         classes that the training does not have.
     """
     ids = np.full(256, IGNORE, np.uint8)
-    for class_id, name in enumerate(card.classes):
+    for class_id, name in enumerate(metadata.classes):
         if name in classes:
             ids[class_id] = classes.index(name)
     return ids

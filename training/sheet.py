@@ -55,7 +55,7 @@ def worst_sheet(
 def _pair(network: Network, result: Result, image_result: ImageResult) -> list[NDArray[np.uint8]]:
     """Draws the labels and the predictions of an image or tile."""
     label = image_result.read()
-    rock_ids = network.card.rock_ids
+    rock_ids = network.metadata.rock_ids
     truth = true_labels(label.classes, label.instances, rock_ids)
     found = _predicted_rocks(network, image_result, result.perturbation)
     metric = 'recall' if image_result.only_recall else 'IoU' if truth.any() else 'true negatives'

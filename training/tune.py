@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
@@ -43,9 +43,9 @@ class ProbabilityCache:
         self._latest: tuple[Pixels, Perturbation, Segmentation, Segmentation] | None = None
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """Metadata of its weights."""
-        return self._segmenter.card
+        return self._segmenter.metadata
 
     def at(self, image: Pixels, perturbation: Perturbation, threshold: float) -> Segmentation:
         """Segments H×W×3 uint8 RGB with a threshold, whose resolution is 1/255.
@@ -82,9 +82,9 @@ class NetworkAtThreshold:
     threshold: float
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """Metadata of its weights."""
-        return self.probabilities.card
+        return self.probabilities.metadata
 
     def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
         """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""
@@ -195,14 +195,16 @@ def write_threshold(file: Path, threshold: float) -> None:
     """
     if file.suffix != '.safetensors':
         raise WeightsError(f'{file}: --write needs a .safetensors file')
-    card = replace(load_weights(file).card, threshold=threshold)
+    metadata = replace(load_weights(file).metadata, threshold=threshold)
     with safe_open(file, framework='pt') as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        metadata = {**opened.metadata(), 'card': card.to_json()}
-    atomic_write(file, lambda temporary: save_file(tensors, temporary, metadata))
+        stored = {**opened.metadata(), 'card': metadata.to_json()}
+    atomic_write(file, lambda temporary: save_file(tensors, temporary, stored))
 
 
-def table(points: Sequence[CurvePoint], chosen: CurvePoint | None, card_threshold: float) -> Table:
+def table(
+    points: Sequence[CurvePoint], chosen: CurvePoint | None, current_threshold: float
+) -> Table:
     """Returns the curve as a table in which the best and the current threshold are marked."""
     heads = ['threshold', '', 'mean IoU', 'rocks, precision', 'rocks, recall']
     heads += [f'IoU {name}' for name in points[0].ious]
@@ -210,7 +212,11 @@ def table(points: Sequence[CurvePoint], chosen: CurvePoint | None, card_threshol
     rows = []
     for point in points:
         mark = (
-            '<- best' if point is chosen else 'current' if point.threshold == card_threshold else ''
+            '<- best'
+            if point is chosen
+            else 'current'
+            if point.threshold == current_threshold
+            else ''
         )
         row = [f'{point.threshold:.3f}', mark]
         row += [f'{v:.4f}' for v in (point.mean_iou, point.precision, point.recall)]
@@ -276,8 +282,8 @@ def _tune(given: Namespace) -> tuple[list[CurvePoint], CurvePoint | None, float,
         if (case.weight or case.most_false_rock is not None)
         and not (case.held_out or case.only_recall)
     }
-    cases, missing = available_cases(usable, given.only, weights.card.classes, HALF)
-    current = weights.card.threshold
+    cases, missing = available_cases(usable, given.only, weights.metadata.classes, HALF)
+    current = weights.metadata.threshold
     points = curve(segmenter, cases, [*given.thresholds, current])
     chosen = best_point(points)
     if given.write and chosen:

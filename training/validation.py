@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.classification import classify
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import DeepLabV3
 from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.scoring import Scorer
@@ -45,20 +45,22 @@ class TrainingBackend:
 
 
 @torch.no_grad()
-def predict_classes(model: DeepLabV3, card: Card, image: Tensor) -> Tensor:
+def predict_classes(model: DeepLabV3, metadata: ModelMetadata, image: Tensor) -> Tensor:
     """Classifies the pixels of an image; small images are enlarged, large ones divided into tiles.
 
     Args:
         model: The network, in evaluation mode.
-        card: Metadata of the network.
+        metadata: Metadata of the network.
         image: 3×H×W uint8 RGB, on the model's device.
 
     Returns:
         H×W uint8 class ids, on the same device.
     """
-    scorer = Scorer(TrainingBackend(model, image.device), card)
+    scorer = Scorer(TrainingBackend(model, image.device), metadata)
     if max(image.shape[1:]) > TILE:
         pixels = image.permute(1, 2, 0).cpu().numpy()
-        found = Tiling(scorer, TILE, OVERLAP).run(pixels, card.threshold)
+        found = Tiling(scorer, TILE, OVERLAP).run(pixels, metadata.threshold)
         return torch.from_numpy(found.class_ids).to(image.device)
-    return classify(scorer.scores(normalize(image[None], card))[0], card, card.threshold)[0]
+    return classify(
+        scorer.scores(normalize(image[None], metadata))[0], metadata, metadata.threshold
+    )[0]

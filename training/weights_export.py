@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rock_seg_ros.perception.inference.backends.onnx_backend import INPUT, OUTPUT
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build, load_state
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -65,7 +65,7 @@ def export(
     output_stride: int = 0,
     device: str = 'auto',
     measure: bool = False,
-) -> Card:
+) -> ModelMetadata:
     """Writes a weights file without the auxiliary head; the target appears only after the check.
 
     The check compares the results of the file and of the original weights, both with the inference
@@ -93,40 +93,44 @@ def export(
         raise WeightsError(f'{target}: the name must end in .safetensors or .onnx')
     if int8 and target.suffix == '.onnx':
         raise WeightsError(f'{target}: --int8 is for .safetensors')
-    card = replace(weights.card, output_stride=output_stride or weights.card.output_stride)
-    model = build(card)
+    metadata = replace(
+        weights.metadata, output_stride=output_stride or weights.metadata.output_stride
+    )
+    model = build(metadata)
     try:
-        load_state(model, weights.state, NETWORKS[card.architecture].title)
+        load_state(model, weights.state, NETWORKS[metadata.architecture].title)
     except ValueError as error:
         raise WeightsError(f'{weights.path}: {error}') from None
     write = _onnx_writer(model) if target.suffix == '.onnx' else _safetensors_writer(model, int8)
     if not samples:
-        atomic_write(target, lambda temporary: write(temporary, card))
-        return card
-    original = _run(replace(weights, card=card), samples, device)
+        atomic_write(target, lambda temporary: write(temporary, metadata))
+        return metadata
+    original = _run(replace(weights, metadata=metadata), samples, device)
 
     def write_and_check(temporary: Path) -> None:
-        nonlocal card
-        write(temporary, card)
+        nonlocal metadata
+        write(temporary, metadata)
         exported = _run(load_weights(temporary), samples, device)
-        card = replace(card, metrics=card.metrics | compare(target, exported, original, int8))
+        metadata = replace(
+            metadata, metrics=metadata.metrics | compare(target, exported, original, int8)
+        )
         if measure:
-            card = replace(card, metrics=card.metrics | figures_of(exported))
-        if card.activation_ranges and target.suffix != '.onnx':
+            metadata = replace(metadata, metrics=metadata.metrics | figures_of(exported))
+        if metadata.activation_ranges and target.suffix != '.onnx':
             int8_results = _run(load_weights(temporary), samples, 'cpu', 'int8')
             metrics = compare_int8(target, int8_results, exported)
-            card = replace(card, metrics=card.metrics | metrics)
-        write(temporary, card)
+            metadata = replace(metadata, metrics=metadata.metrics | metrics)
+        write(temporary, metadata)
 
     atomic_write(target, write_and_check)
-    return card
+    return metadata
 
 
-def _safetensors_writer(model: nn.Module, int8: bool) -> Callable[[Path, Card], None]:
-    return lambda file, card: save_weights(file, model.state_dict(), card, int8)
+def _safetensors_writer(model: nn.Module, int8: bool) -> Callable[[Path, ModelMetadata], None]:
+    return lambda file, metadata: save_weights(file, model.state_dict(), metadata, int8)
 
 
-def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
+def _onnx_writer(model: nn.Module) -> Callable[[Path, ModelMetadata], None]:
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         ScoresOnly(model).eval(),
@@ -140,8 +144,8 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, Card], None]:
     )
     assert program is not None
 
-    def write(file: Path, card: Card) -> None:
-        program.model.metadata_props['card'] = card.to_json()
+    def write(file: Path, metadata: ModelMetadata) -> None:
+        program.model.metadata_props['card'] = metadata.to_json()
         program.save(file)
 
     return write

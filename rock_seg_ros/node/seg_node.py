@@ -448,8 +448,8 @@ class SegNode(AsyncLifecycleNode):
         """Publishes label_info with a new publisher."""
         if self._label_info is not None:
             self.destroy_publisher(self._label_info)
-        threshold = self._current_parameters.threshold or segmenter.card.threshold
-        self._label_info = publish_label_info(self, segmenter.card, threshold)
+        threshold = self._current_parameters.threshold or segmenter.metadata.threshold
+        self._label_info = publish_label_info(self, segmenter.metadata, threshold)
 
     # Images
 

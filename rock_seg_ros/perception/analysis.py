@@ -76,7 +76,7 @@ class Analysis:
 
     def __post_init__(self) -> None:
         """Raises SizeError if the ignore mask has another size than the image."""
-        self.classes = self._network.card.classes
+        self.classes = self._network.metadata.classes
         if self.settings.valid_mask is not None:
             check_size(self.settings.valid_mask, self.image.shape[:2])
 

@@ -69,7 +69,7 @@ def data_uri(content: bytes, kind: str) -> str:
 def render(template: Path, **values: Any) -> str:
     """Fills a Jinja template for HTML; a value that is missing is an error.
 
-    It may include the templates beside this file: `card.html.jinja`, the table of a `card`.
+    It may include templates of this folder, such as `metadata.html.jinja`, a table of `metadata`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, SHARED]),

@@ -22,9 +22,9 @@ def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> 
     """
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f'{path}: is no regular file')
+        raise OSError(f'{path}: is not a regular file')
     if status.st_size > max_bytes:
-        raise OSError(f'{path}: has {status.st_size} bytes; {max_bytes} are the most')
+        raise OSError(f'{path}: has {status.st_size} bytes; the maximum is {max_bytes}')
     with Path(path).open('rb') as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:  # the file grew, or its file system reports no sizes

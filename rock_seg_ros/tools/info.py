@@ -42,7 +42,7 @@ def describe(path: Path | str) -> dict[str, Any]:
     """Reads the metadata of a weights file.
 
     Returns:
-        'file', 'bytes' and 'parameters' (None for an ONNX file), then the fields of `Card`.
+        'file', 'bytes', 'parameters' (None for an ONNX file) and the fields of `ModelMetadata`.
 
     Raises:
         WeightsError: The file cannot be used.
@@ -53,7 +53,7 @@ def describe(path: Path | str) -> dict[str, Any]:
         'file': str(weights.path),
         'bytes': weights.path.stat().st_size,
         'parameters': sum(counts) if counts else None,
-        **asdict(weights.card),
+        **asdict(weights.metadata),
     }
 
 

@@ -41,4 +41,4 @@ def test_rocks_mark_and_the_whole_cloud_clears() -> None:
 def test_the_semantic_layer_knows_each_class_of_the_embedded_weights_once(name: str) -> None:
     camera = layers('nav2_semantic_costmap.yaml')['semantic_layer']['camera']
     named = [own for kind in camera['class_types'] for own in camera[kind]['classes']]
-    assert sorted(named) == sorted(load_weights(name).card.classes)
+    assert sorted(named) == sorted(load_weights(name).metadata.classes)

@@ -301,12 +301,12 @@ def test_a_respawned_node_is_active_again_by_itself(
 
 
 def small_weights(folder: Path) -> Path:
-    from rock_seg_ros.perception.inference.card import Card
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.model import build
     from rock_seg_ros.perception.inference.weights_file import save_weights
 
     path = folder / 'untrained.safetensors'
-    save_weights(path, build(Card()).state_dict(), Card())
+    save_weights(path, build(ModelMetadata()).state_dict(), ModelMetadata())
     return path
 
 

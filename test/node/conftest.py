@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 from rock_seg_ros.node.images import to_message
 from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.seg_node import SegNode
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 
 PATIENCE = 20.0
@@ -34,7 +34,7 @@ NUMBERS = itertools.count()
 class BrightSegmenter:
     """Classifies pixels with red above 127 as rock; it can be slow, be blocked and fail."""
 
-    card = Card(output_stride=16)
+    metadata = ModelMetadata(output_stride=16)
     device = 'cpu'
     precision = 'fp32'
     backend = 'torch'

@@ -113,10 +113,11 @@ from functools import partial
 from types import SimpleNamespace
 from rock_seg_ros import entry_points
 from rock_seg_ros.node import seg_node
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 network = SimpleNamespace(
-    card=Card(), device='cpu', precision='fp32', backend='torch', warm_up=lambda *_: None
+    metadata=ModelMetadata(), device='cpu', precision='fp32', backend='torch',
+    warm_up=lambda *_: None,
 )
 networks = [network] * COUNT
 load = lambda _: networks.pop() if networks else threading.Event().wait()

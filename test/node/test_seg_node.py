@@ -414,10 +414,10 @@ def broken_weights(tmp_path):
     ('name', 'reason'),
     [
         ('missing', 'no such file'),
-        ('truncated', 'not a whole safetensors file'),
-        ('text', 'not a whole safetensors file'),
-        ('foreign', 'no card'),
-        ('future', 'format_version is 99'),
+        ('truncated', 'not a complete safetensors file'),
+        ('text', 'not a complete safetensors file'),
+        ('foreign', 'no model metadata'),
+        ('future', 'format_version must be 1, not 99'),
     ],
 )
 def test_an_invalid_weights_file_fails_configure_with_one_line_and_the_node_can_be_configured_again(
@@ -447,7 +447,7 @@ def test_weights_must_be_inside_weights_folder(bench, tmp_path):
     assert f'it must be a file in weights_folder, {tmp_path}' in result.reason
     assert set_parameter(bench, 'weights', 'text.safetensors').successful
     assert not bench.change_state('configure')
-    reason = f'{tmp_path}/text.safetensors: not a whole safetensors file'
+    reason = f'{tmp_path}/text.safetensors: not a complete safetensors file'
     assert reason in error_status(bench).message
 
 
@@ -460,7 +460,7 @@ def test_an_invalid_ignore_mask_fails_configure_with_one_line(bench, capfd, tmp_
     cv2.imwrite(str(deck), np.zeros((9, 9, 4), np.uint8))
     assert not bench.change_state('configure')
     pipe, alpha = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
-    assert f'{deck}: is no regular file' in pipe
+    assert f'{deck}: is not a regular file' in pipe
     assert f'{deck}: has 4 channels; labels are in one' in alpha
     cv2.imwrite(str(deck), np.full((9, 9), 255, np.uint8))
     assert bench.change_state('configure')

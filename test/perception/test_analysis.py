@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception import analysis as module
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeError
 
 
 class CountingSegmenter:
     """Says that the left half is rock, and how often it was asked."""
 
-    card = Card()
+    metadata = ModelMetadata()
 
     def __init__(self) -> None:
         self.asked: list[float | None] = []

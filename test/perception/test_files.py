@@ -20,9 +20,9 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_rejected_by_its_size(tmp_path: Path) -> None:
     with (tmp_path / 'a').open('wb') as file:
         file.truncate(MAX_FILE_BYTES + 1)  # takes no room
-    with pytest.raises(OSError, match='a: has 536870913 bytes; 536870912 are the most'):
+    with pytest.raises(OSError, match='a: has 536870913 bytes; the maximum is 536870912'):
         read_file(tmp_path / 'a')
-    with pytest.raises(OSError, match='a: has 536870913 bytes; 100 are the most'):
+    with pytest.raises(OSError, match='a: has 536870913 bytes; the maximum is 100'):
         read_file(tmp_path / 'a', max_bytes=100)
 
 
@@ -34,7 +34,7 @@ def test_a_file_without_size_is_read_up_to_the_limit() -> None:
 def test_pipes_folders_and_devices_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'fifo')  # without a writer, opening it would block
     for path in (tmp_path / 'fifo', tmp_path, Path('/dev/zero')):
-        with pytest.raises(OSError, match=f'{path}: is no regular file'):
+        with pytest.raises(OSError, match=f'{path}: is not a regular file'):
             read_file(path)
 
 

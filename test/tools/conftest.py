@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
@@ -48,7 +48,7 @@ class Work:
 class BrightSegmenter:
     """Takes pixels with red above 127 for rock."""
 
-    card = Card(output_stride=16)
+    metadata = ModelMetadata(output_stride=16)
     device = 'cpu'
     precision = 'fp32'
     backend = 'torch'

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rock_seg_ros.perception.inference import weights_file
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.weights_file import save_weights
 from rock_seg_ros.tools.main import main
 
@@ -20,14 +20,14 @@ def weights(tmp_path):
         'norm.running_mean': torch.zeros(4),
         'norm.running_var': torch.ones(4),
     }
-    card = Card(
+    metadata = ModelMetadata(
         classes=('sand', 'rock'),
         metrics={'val_iou': 0.5},
         data='sand images',
         activation_ranges={'backbone.conv1': (-2.0, 2.5), 'backbone.conv2': (0.0, 6.0)},
     )
     path = tmp_path / 'w.safetensors'
-    save_weights(path, state, card, int8=True)
+    save_weights(path, state, metadata, int8=True)
     return path
 
 

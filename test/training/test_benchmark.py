@@ -14,7 +14,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.benchmark import main
 
@@ -25,7 +25,7 @@ CAPTION = 18
 class FakeSegmenter:
     """Classifies pixels brighter than a limit as rock; the discs are brighter than 105."""
 
-    card = Card()
+    metadata = ModelMetadata()
 
     def __init__(self, limit: int = 105) -> None:
         self.limit = limit
@@ -48,7 +48,8 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeSegmenter]:
         return network
 
     monkeypatch.setattr(
-        'training.benchmark.load_weights', lambda path, _: SimpleNamespace(card=Card(), path=path)
+        'training.benchmark.load_weights',
+        lambda path, _: SimpleNamespace(metadata=ModelMetadata(), path=path),
     )
     monkeypatch.setattr('training.benchmark.Segmenter', segmenter)
     monkeypatch.setattr('training.benchmark.MAX_RUNS', 3)

@@ -21,18 +21,18 @@ def weights(weights_file: Path) -> Weights:
 
 @pytest.fixture
 def samples(discs: Path, weights: Weights) -> list[Sample]:
-    return find_samples(DatasetConfig(str(discs)), 'all', weights.card.classes)[:2]
+    return find_samples(DatasetConfig(str(discs)), 'all', weights.metadata.classes)[:2]
 
 
 def test_ranges_cover_the_inputs_of_all_images(weights: Weights, samples: list[Sample]) -> None:
     ranges = measure_ranges(weights, samples)
     pixels = [torch.from_numpy(read_rgb(sample.image).copy()) for sample in samples]
-    shown = [normalize(image.permute(2, 0, 1)[None], weights.card) for image in pixels]
+    shown = [normalize(image.permute(2, 0, 1)[None], weights.metadata) for image in pixels]
     low, high = min(float(p.min()) for p in shown), max(float(p.max()) for p in shown)
     assert ranges['backbone.conv1'] == pytest.approx((low, high), rel=1e-4)
     low, high = ranges['backbone.layer3.2.conv2']  # after a ReLU
     assert (low, 0 < high < float('inf')) == (0.0, True)
-    assert replace(weights.card, activation_ranges=ranges).activation_ranges == ranges
+    assert replace(weights.metadata, activation_ranges=ranges).activation_ranges == ranges
 
 
 def test_no_images_are_an_error(weights: Weights) -> None:

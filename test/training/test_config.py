@@ -131,12 +131,16 @@ def test_a_step_belongs_to_its_stage() -> None:
 
 
 def test_the_metadata_describe_the_training() -> None:
-    card = config(output_stride=8, data_description='my quarry').card()
-    assert (card.training_size, card.output_stride, card.data) == ((96, 96), 8, 'my quarry')
-    assert card.classes == ('background', 'rock')
+    metadata = config(output_stride=8, data_description='my quarry').metadata()
+    assert (metadata.training_size, metadata.output_stride, metadata.data) == (
+        (96, 96),
+        8,
+        'my quarry',
+    )
+    assert metadata.classes == ('background', 'rock')
 
 
 def test_rim_is_the_last_class_and_not_a_rock_class() -> None:
-    card = config(rim_width=1.5).card()
-    assert card.classes == ('background', 'rock', 'rim')
-    assert card.rock_ids == (1,)
+    metadata = config(rim_width=1.5).metadata()
+    assert metadata.classes == ('background', 'rock', 'rim')
+    assert metadata.rock_ids == (1,)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.preprocessing import normalize
@@ -17,15 +17,15 @@ from rock_seg_ros.perception.inference.weights_file import WeightsError, save_we
 from training.config import DistillConfig
 from training.distillation import Distillation
 
-CARD = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+METADATA = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
 
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DeepLabV3]:
     torch.manual_seed(3)
-    model = build(CARD).eval()
+    model = build(METADATA).eval()
     file = tmp_path_factory.mktemp('teacher') / 'teacher.safetensors'
-    save_weights(file, model.state_dict(), CARD)
+    save_weights(file, model.state_dict(), METADATA)
     return file, model
 
 
@@ -37,7 +37,7 @@ def crops() -> Tensor:
 
 def log_probabilities(model: DeepLabV3, crops: Tensor) -> Tensor:
     """Returns the log of the teacher's mean probabilities for crops and their mirror images."""
-    prepared = normalize(crops, CARD)
+    prepared = normalize(crops, METADATA)
     plain = model(prepared)['out'].softmax(1)
     mirrored = model(prepared.flip(-1))['out'].softmax(1).flip(-1)
     return ((plain + mirrored) / 2).log()
@@ -47,7 +47,7 @@ def test_the_loss_of_a_student_that_equals_the_teacher_is_0(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
     file, model = teacher
-    distillation = Distillation(DistillConfig([str(file)]), build(CARD), CARD)
+    distillation = Distillation(DistillConfig([str(file)]), build(METADATA), METADATA)
     with torch.no_grad():
         scores = log_probabilities(model, crops)
     assert distillation(scores, crops) < 1e-4
@@ -57,7 +57,7 @@ def test_the_loss_of_a_student_that_equals_the_teacher_is_0(
 def test_black_pixels_from_outside_the_image_have_no_gradient(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
-    distillation = Distillation(DistillConfig([str(teacher[0])]), build(CARD), CARD)
+    distillation = Distillation(DistillConfig([str(teacher[0])]), build(METADATA), METADATA)
     crops[:, :, :, 32:] = 0
     scores = torch.zeros(2, 2, 64, 64, requires_grad=True)
     distillation(scores, crops).backward()
@@ -69,9 +69,9 @@ def test_black_pixels_from_outside_the_image_have_no_gradient(
 def test_the_feature_loss_trains_backbone_and_adapter(
     teacher: tuple[Path, DeepLabV3], crops: Tensor
 ) -> None:
-    student = build(CARD).train()
-    distillation = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, CARD)
-    scores = student(normalize(crops, CARD))['out']
+    student = build(METADATA).train()
+    distillation = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, METADATA)
+    scores = student(normalize(crops, METADATA))['out']
     loss = distillation(scores, crops)
     assert 0 < loss <= 2
     loss.backward()
@@ -83,7 +83,9 @@ def test_the_feature_loss_trains_backbone_and_adapter(
 
 
 def test_teachers_are_neither_trained_nor_saved(teacher: tuple[Path, DeepLabV3]) -> None:
-    distillation = Distillation(DistillConfig([str(teacher[0])], 1.0, 1.0), build(CARD), CARD)
+    distillation = Distillation(
+        DistillConfig([str(teacher[0])], 1.0, 1.0), build(METADATA), METADATA
+    )
     assert {name for name, _ in distillation.named_parameters()} == {
         'adapter.weight',
         'adapter.bias',
@@ -92,6 +94,8 @@ def test_teachers_are_neither_trained_nor_saved(teacher: tuple[Path, DeepLabV3])
 
 
 def test_a_teacher_with_different_classes_is_rejected(teacher: tuple[Path, DeepLabV3]) -> None:
-    card = Card(('ground', 'rock'), architecture=CARD.architecture, output_stride=32)
+    metadata = ModelMetadata(
+        ('ground', 'rock'), architecture=METADATA.architecture, output_stride=32
+    )
     with pytest.raises(WeightsError, match='must have the classes ground, rock, not background'):
-        Distillation(DistillConfig([str(teacher[0])]), build(card), card)
+        Distillation(DistillConfig([str(teacher[0])]), build(metadata), metadata)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.pipeline import ScoresError
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
@@ -32,7 +32,7 @@ class Oracle:
     """Predicts the labels, and rock in the top rows."""
 
     def __init__(self, samples: Sequence[Sample], rows: int = 0) -> None:
-        self.card = Card()
+        self.metadata = ModelMetadata()
         self.truths = [sample.read().classes for sample in samples]
         self.rows = rows
 
@@ -46,7 +46,7 @@ class FakeSegmenter:
     """Classifies bright pixels as rock, and records its inputs."""
 
     def __init__(self) -> None:
-        self.card = Card()
+        self.metadata = ModelMetadata()
         self.shown: list[NDArray[np.uint8]] = []
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
@@ -270,11 +270,11 @@ def test_the_score_of_an_image_depends_on_its_labels(discs: Path) -> None:
 
 def test_an_image_on_which_the_network_fails_is_reported(discs: Path) -> None:
     class FailingSegmenter:
-        card = Card()
+        metadata = ModelMetadata()
 
         def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
             raise ScoresError
 
-    samples = find_samples(DatasetConfig(str(discs)), 'all', FailingSegmenter.card.classes)
+    samples = find_samples(DatasetConfig(str(discs)), 'all', FailingSegmenter.metadata.classes)
     with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):
         evaluate(FailingSegmenter(), samples)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -25,25 +25,26 @@ from training.evaluation import Result, evaluate
 from training.export import main, trained_on
 from training.weights_export import compare, compare_int8, export, figures_of
 
-CARD = Card(output_stride=16, data='discs', metrics={'earlier': 0.5})
+METADATA = ModelMetadata(output_stride=16, data='discs', metrics={'earlier': 0.5})
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
     """Writes a checkpoint with random weights."""
     torch.manual_seed(2)
-    state = build(CARD, aux=True).state_dict()
+    state = build(METADATA, aux=True).state_dict()
     file = tmp_path_factory.mktemp('run') / 'last.ckpt'
     wrapped = {f'model.{name}': tensor for name, tensor in state.items()}
     sources = [asdict(DatasetConfig(str(discs), val_fraction=0.5))]
     torch.save(
-        {'state_dict': wrapped, 'card': CARD.to_json(), 'sources': sources, 'global_step': 7}, file
+        {'state_dict': wrapped, 'card': METADATA.to_json(), 'sources': sources, 'global_step': 7},
+        file,
     )
     return file
 
 
 def samples_of(folder: Path, split: str = 'all') -> list[Sample]:
-    return find_samples(DatasetConfig(str(folder)), split, CARD.classes)
+    return find_samples(DatasetConfig(str(folder)), split, METADATA.classes)
 
 
 def damage(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
@@ -59,7 +60,7 @@ class FakeSegmenter:
     """Predicts the same mask for every image."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
-        self.card = CARD
+        self.metadata = METADATA
         self.ids = mask.astype(np.uint8)
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
@@ -77,13 +78,16 @@ def test_a_safetensors_file_has_weights_and_metadata_of_the_checkpoint(
 ) -> None:
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
-    held_out = find_samples(DatasetConfig(str(discs), val_fraction=0.5), 'val', CARD.classes)
+    held_out = find_samples(DatasetConfig(str(discs), val_fraction=0.5), 'val', METADATA.classes)
     assert f'checked on {len(held_out)} images' in capsys.readouterr().out
     weights = load_weights(target)
-    metrics = weights.card.metrics
+    metrics = weights.metadata.metrics
     assert metrics.keys() == {'earlier', 'export_pixels_differ', 'export_iou_change'}
     assert 0 <= metrics['export_pixels_differ'] <= 0.001
-    assert weights.card.to_json() == Card(**{**asdict(CARD), 'metrics': metrics}).to_json()
+    assert (
+        weights.metadata.to_json()
+        == ModelMetadata(**{**asdict(METADATA), 'metrics': metrics}).to_json()
+    )
     assert not any(name.startswith('aux_classifier') for name in weights.state)
     name, stored = 'classifier.refine.0.weight', load_weights(checkpoint).state
     torch.testing.assert_close(weights.state[name], stored[name], rtol=1e-3, atol=1e-6)
@@ -96,10 +100,10 @@ def test_an_int8_file_is_small_and_has_measured_metrics(
     given = ['--checkpoint', str(checkpoint), '-o', str(target), '--int8', '--measure']
     assert main([*given, '--check-on', str(own_discs), '--val-fraction', '0.6']) == 0
     assert target.stat().st_size <= 41.5e6
-    metrics = load_weights(target).card.metrics
+    metrics = load_weights(target).metadata.metrics
     assert metrics['export_iou_change'] <= 0.002
     assert metrics['earlier'] == 0.5
-    samples = find_samples(DatasetConfig(str(own_discs), val_fraction=0.6), 'val', CARD.classes)
+    samples = find_samples(DatasetConfig(str(own_discs), val_fraction=0.6), 'val', METADATA.classes)
     assert 1 < len(samples) < 5
     result = evaluate(Segmenter(load_weights(target), 'cpu'), samples)
     wanted = figures_of({str(own_discs): result})
@@ -131,7 +135,7 @@ def test_int8_is_checked_by_the_change_of_iou(discs: Path) -> None:
 
 def test_the_check_of_int8_needs_labelled_rock(discs: Path) -> None:
     config = DatasetConfig(str(discs), class_map={'0': 'background', '255': 'ignore'})
-    ours = found(find_samples(config, 'all', CARD.classes), 10)
+    ours = found(find_samples(config, 'all', METADATA.classes), 10)
     with pytest.raises(WeightsError, match='no image has labelled rock'):
         compare(Path('w'), ours, ours, int8=True)
     assert compare(Path('w'), ours, ours, int8=False) == {'export_pixels_differ': 0}
@@ -165,7 +169,7 @@ def test_no_check_writes_a_file_with_different_results(
     target = tmp_path / 'w.safetensors'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']) == 0
     assert 'not checked' in capsys.readouterr().out
-    assert load_weights(target).card == CARD
+    assert load_weights(target).metadata == METADATA
 
 
 def test_a_checkpoint_records_its_labelled_sources(
@@ -191,7 +195,7 @@ def test_a_source_without_val_split_is_skipped_in_the_check(
     own, target = tmp_path / 'own.ckpt', tmp_path / 'w.safetensors'
     torch.save(kept, own)
     assert main(['--checkpoint', str(own), '-o', str(target)]) == 0
-    held_out = find_samples(DatasetConfig(**kept['sources'][0]), 'val', CARD.classes)
+    held_out = find_samples(DatasetConfig(**kept['sources'][0]), 'val', METADATA.classes)
     assert f'checked on {len(held_out)} images' in capsys.readouterr().out
 
 
@@ -218,7 +222,7 @@ def test_torchvision_weights_and_weights_files_can_be_exported(
     for source, target in ((plain, once), (once, twice)):
         given = ['--checkpoint', str(source), '-o', str(target), '--check-on', str(own_discs)]
         assert main(given) == 0
-    assert load_weights(twice).card.metrics['export_pixels_differ'] == 0
+    assert load_weights(twice).metadata.metrics['export_pixels_differ'] == 0
 
 
 def test_an_onnx_file_has_the_masks_of_pytorch_at_any_size_and_batch(
@@ -229,8 +233,8 @@ def test_an_onnx_file_has_the_masks_of_pytorch_at_any_size_and_batch(
     target = tmp_path / 'w.onnx'
     assert main(['--checkpoint', str(checkpoint), '-o', str(target)]) == 0
     weights = load_weights(target)
-    assert weights.card.metrics['export_pixels_differ'] <= 0.001
-    assert weights.card.data == CARD.data
+    assert weights.metadata.metrics['export_pixels_differ'] <= 0.001
+    assert weights.metadata.data == METADATA.data
     onnx = Segmenter(weights, 'cpu')
     plain = Segmenter(load_weights(checkpoint), 'cpu')
     assert (onnx.backend, onnx.precision, onnx.device.type) == ('onnx', 'fp32', 'cpu')
@@ -254,10 +258,10 @@ def test_the_check_uses_the_output_stride_of_the_file(
     checkpoint: Path, discs: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / 'w.safetensors'
-    card = export(load_weights(checkpoint), target, samples_of(discs)[:1], output_stride=8)
-    assert card.output_stride == 8
-    assert card.metrics['export_pixels_differ'] <= 0.001
-    assert load_weights(target).card == card
+    metadata = export(load_weights(checkpoint), target, samples_of(discs)[:1], output_stride=8)
+    assert metadata.output_stride == 8
+    assert metadata.metrics['export_pixels_differ'] <= 0.001
+    assert load_weights(target).metadata == metadata
 
 
 @pytest.mark.parametrize(
@@ -336,7 +340,7 @@ def test_a_given_threshold_is_written_to_the_metadata(checkpoint: Path, tmp_path
     target = tmp_path / 'w.safetensors'
     words = ['--checkpoint', str(checkpoint), '-o', str(target), '--no-check']
     assert main([*words, '--threshold', '0.37']) == 0
-    assert load_weights(target).card.threshold == 0.37
+    assert load_weights(target).metadata.threshold == 0.37
 
 
 def test_an_invalid_threshold_is_reported_in_one_line(
@@ -345,7 +349,7 @@ def test_an_invalid_threshold_is_reported_in_one_line(
     words = ['--checkpoint', str(checkpoint), '-o', str(tmp_path / 'w.safetensors'), '--no-check']
     assert main([*words, '--threshold', '1.5']) == 1
     assert capsys.readouterr().err == (
-        'training.export: card threshold must be between 0 and 1, not 1.5\n'
+        'training.export: metadata threshold must be between 0 and 1, not 1.5\n'
     )
 
 
@@ -353,12 +357,12 @@ def test_a_light_network_as_onnx_has_the_logits_of_pytorch_at_any_size(tmp_path:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     pytest.importorskip('onnxscript', reason='onnxscript is not installed')
     torch.manual_seed(2)
-    card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    metadata = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     file, target = tmp_path / 'light.safetensors', tmp_path / 'light.onnx'
-    save_weights(file, build(card).state_dict(), card)
+    save_weights(file, build(metadata).state_dict(), metadata)
     assert main(['--checkpoint', str(file), '-o', str(target), '--no-check']) == 0
     onnx, plain = (Segmenter(load_weights(one), 'cpu') for one in (target, file))
-    assert (onnx.backend, onnx.card.architecture) == ('onnx', card.architecture)
+    assert (onnx.backend, onnx.metadata.architecture) == ('onnx', metadata.architecture)
     for height, width in ((64, 96), (101, 75)):
         batch = torch.randn(2, 3, height, width)
         scores = [one._runner.scores(batch) for one in (onnx, plain)]

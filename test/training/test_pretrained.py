@@ -17,7 +17,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.networks.resnet import DeepLabV3ResNet50
 from rock_seg_ros.perception.inference.weights_file import WeightsError, save_weights
@@ -111,10 +111,10 @@ def test_timms_network_has_the_logits_of_the_original_implementation(size: int, 
 
 
 def test_a_light_network_starts_from_imagenet_weights() -> None:
-    card = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
-    model = build(card)
+    metadata = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    model = build(metadata)
     before = model.classifier.score.weight.clone()
-    load_initial_weights(model, card, 'pretrained')
+    load_initial_weights(model, metadata, 'pretrained')
     state = imagenet_state('efficientnet_lite0')
     assert torch.equal(model.backbone.conv_stem.weight, state['_conv_stem.weight'])
     last = model.backbone.blocks[6][0].bn3
@@ -135,7 +135,7 @@ def test_missing_imagenet_weights_are_reported_with_the_command_to_install_them(
 
 def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / 'light.safetensors'
-    light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    light = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     save_weights(file, Heads(2).state_dict(), light)
     with pytest.raises(
         WeightsError,
@@ -157,8 +157,8 @@ class Heads(nn.Module):
             nn.init.normal_(parameter, mean=bias)
 
 
-TWO = Card()
-RIM = Card(classes=('rim', 'rock', 'background'))
+TWO = ModelMetadata()
+RIM = ModelMetadata(classes=('rim', 'rock', 'background'))
 
 
 @pytest.mark.parametrize('int8', [False, True])
@@ -197,7 +197,7 @@ def test_a_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_weights_of_another_decoder_are_rejected_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / 'old.safetensors'
-    save_weights(file, Heads(2).state_dict(), Card(decoder='none'))
+    save_weights(file, Heads(2).state_dict(), ModelMetadata(decoder='none'))
     with pytest.raises(
         WeightsError, match=r"has the decoder 'none', but this run 'skip'"
     ) as raised:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.curves import read_curves
 from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples, fingerprint
@@ -30,7 +30,7 @@ from training.report import (
     write_report,
 )
 
-CARD = Card(data='<discs> & more', metrics={'discs_val_iou': 0.75})
+METADATA = ModelMetadata(data='<discs> & more', metrics={'discs_val_iou': 0.75})
 VOID = {'meta', 'img', 'br'}
 
 
@@ -61,14 +61,14 @@ class Page(HTMLParser):
 
 
 def measured(*results: Result) -> NetworkResult:
-    return NetworkResult('', CARD, list(results))
+    return NetworkResult('', METADATA, list(results))
 
 
 class FakeSegmenter:
     """Classifies pixels brighter than a limit as rock."""
 
     def __init__(self, limit: int = 105) -> None:
-        self.card = CARD
+        self.metadata = METADATA
         self.limit = limit
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
@@ -78,7 +78,7 @@ class FakeSegmenter:
 
 @pytest.fixture(scope='module')
 def samples(discs: Path) -> list[Sample]:
-    return find_samples(DatasetConfig(str(discs)), 'all', CARD.classes)
+    return find_samples(DatasetConfig(str(discs)), 'all', METADATA.classes)
 
 
 @pytest.fixture(scope='module')
@@ -122,8 +122,8 @@ def test_the_metadata_in_the_report_do_not_list_activation_ranges(
     result: Result, tmp_path: Path
 ) -> None:
     file = tmp_path / 'report.html'
-    card = replace(CARD, activation_ranges={'backbone.conv1': (0, 1)})
-    write_report(file, [NetworkResult('', card, [result])], 'x')
+    metadata = replace(METADATA, activation_ranges={'backbone.conv1': (0, 1)})
+    write_report(file, [NetworkResult('', metadata, [result])], 'x')
     assert 'backbone.conv1' not in Page(file).text
 
 

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.config import Stage, TrainingConfig
 from training.datasets import IGNORE, DataError, DatasetConfig, Sample, find_samples
@@ -92,7 +92,7 @@ def config(own_discs: Path, tmp_path: Path) -> TrainingConfig:
 @pytest.fixture
 def labeller(monkeypatch: pytest.MonkeyPatch) -> FakeSegmenter:
     bright = FakeSegmenter()
-    weights = SimpleNamespace(card=Card())
+    weights = SimpleNamespace(metadata=ModelMetadata())
     monkeypatch.setattr('training.self_training.load_weights', lambda path: weights)
     monkeypatch.setattr('training.self_training.Segmenter', lambda _: bright)
     return bright
@@ -177,7 +177,7 @@ def test_class_ids_of_pseudo_labels_are_matched_by_class_name(
         (('rock', 'background', 'sky'), (1, 0)),
         (('sky', 'rock', 'background'), (IGNORE, 1)),
     ):
-        weights = SimpleNamespace(card=Card(classes=theirs))
+        weights = SimpleNamespace(metadata=ModelMetadata(classes=theirs))
         monkeypatch.setattr('training.self_training.load_weights', lambda _, w=weights: w)
         found = label(config, own_discs)['mine'][2].labels
         written = cv2.imread(str(found), cv2.IMREAD_GRAYSCALE)
@@ -231,7 +231,7 @@ def test_the_last_checkpoint_makes_the_pseudo_labels_if_it_exists(
 
     def load(path: object) -> SimpleNamespace:
         asked_for.append(str(path))
-        return SimpleNamespace(card=Card())
+        return SimpleNamespace(metadata=ModelMetadata())
 
     monkeypatch.setattr('training.self_training.load_weights', load)
     label(config, own_discs)

@@ -50,7 +50,7 @@ import training.module
 test, notes = runpy.run_path(sys.argv.pop(1)), Path(sys.argv.pop(1))
 sys.argv[1:1] = [str(test['__file__']), str(notes)]  # the second process is started with these
 rank = os.environ.get('LOCAL_RANK', '0')
-training.module.build = lambda card, aux: test['Tiny'](plain=True)
+training.module.build = lambda metadata, aux: test['Tiny'](plain=True)
 crop = training.data_module.RandomCrops.__getitem__
 
 
@@ -87,12 +87,12 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('training.module.build', lambda card, aux: Tiny())
+    monkeypatch.setattr('training.module.build', lambda metadata, aux: Tiny())
 
 
 @pytest.fixture
 def plain_network(tiny_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('training.module.build', lambda card, aux: Tiny(plain=True))
+    monkeypatch.setattr('training.module.build', lambda metadata, aux: Tiny(plain=True))
 
 
 def small(data: Path, run: Path, **changes: object) -> TrainingConfig:
@@ -144,7 +144,7 @@ def train_with_fault(fault: str, *given: str) -> None:
     """Injects a fault and trains; the separate process calls this."""
     torch.set_num_threads(1)  # as in the tests, because sums depend on it
     patch = pytest.MonkeyPatch()
-    patch.setattr('training.module.build', lambda card, aux: Tiny())
+    patch.setattr('training.module.build', lambda metadata, aux: Tiny())
     globals()[fault](patch)
     sys.exit(main(list(given)))
 
@@ -153,7 +153,7 @@ def train_with_fault(fault: str, *given: str) -> None:
 def complete_run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp('complete')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('training.module.build', lambda card, aux: Tiny())
+        patch.setattr('training.module.build', lambda metadata, aux: Tiny())
         train(small(discs, run))
     return run
 
@@ -409,7 +409,7 @@ def test_a_stage_can_use_self_training(discs: Path, tmp_path: Path, own_discs: P
     last = Stage(2, 48, (0.5, 1.0), {'more': 1}, self_train=['more'])
     config = small(discs, tmp_path, sources=sources, stages=[Stage(2, 48, (0.5, 1.0)), last])
     with pytest.MonkeyPatch.context() as patch:
-        weights = SimpleNamespace(card=config.card())
+        weights = SimpleNamespace(metadata=config.metadata())
         patch.setattr('training.self_training.load_weights', lambda path: weights)
         patch.setattr('training.self_training.Segmenter', segmenter)
         patch.setattr(
@@ -681,7 +681,7 @@ def test_the_example_configuration_accepts_other_data_and_another_licence(
     assert main(given) == 0
     (config,) = configs
     assert config.sources == {'mine': DatasetConfig(str(discs))}
-    assert (config.card().data, config.card().licence) == ('my quarry', 'all mine')
+    assert (config.metadata().data, config.metadata().licence) == ('my quarry', 'all mine')
 
 
 def test_the_run_folder_has_validation_images_and_records(complete_run: Path) -> None:

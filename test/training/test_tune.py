@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import load_weights
@@ -28,13 +28,13 @@ class FakeSegmenter:
     """Uses brightness as the probability of rock: below 0.24 for ground, above 0.58 for rock."""
 
     def __init__(self) -> None:
-        self.card = Card(threshold=0.9)
-        self.weights = SimpleNamespace(card=self.card, path=Path('w.safetensors'))
+        self.metadata = ModelMetadata(threshold=0.9)
+        self.weights = SimpleNamespace(metadata=self.metadata, path=Path('w.safetensors'))
         self.seen: list[bytes] = []
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
         self.seen.append(image.tobytes())
-        threshold = self.card.threshold if threshold is None else threshold
+        threshold = self.metadata.threshold if threshold is None else threshold
         level = image.mean(axis=2)
         ids = (level >= threshold * 255).astype(np.uint8)
         confidence = np.rint(np.where(ids > 0, level, 255 - level)).astype(np.uint8)
@@ -99,7 +99,7 @@ def test_limits_of_false_rock_have_priority_over_iou(
 def test_a_case_whose_limit_no_threshold_keeps_is_reported(
     cases: Path, network: FakeSegmenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network.weights.card = Card(threshold=0.1)
+    network.weights.metadata = ModelMetadata(threshold=0.1)
     words = ['--thresholds', '0.05', '0.15', '--cases.ground.most_false_rock=0']
     assert main(['--config', str(cases), *words, '--write']) == 1
     result = capsys.readouterr()
@@ -161,7 +161,7 @@ def test_writing_the_threshold_does_not_change_the_tensors(
     file = tmp_path / 'own.safetensors'
     file.write_bytes(weights_file.read_bytes())
     write_threshold(file, 0.37)
-    before, after = load_weights(weights_file).card, load_weights(file).card
+    before, after = load_weights(weights_file).metadata, load_weights(file).metadata
     assert after.threshold == 0.37
     assert before.metrics == after.metrics
     with safe_open(weights_file, 'pt') as one, safe_open(file, 'pt') as other:

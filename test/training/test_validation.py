@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from training.validation import predict_classes
 
 
@@ -47,12 +47,12 @@ def test_a_small_image_is_enlarged_to_smallest_side() -> None:
     model = Brightness()
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     image[:, :, 20:] = 255
-    found = predict_classes(model, Card(smallest_side=60), image)  # type: ignore[arg-type]
+    found = predict_classes(model, ModelMetadata(smallest_side=60), image)  # type: ignore[arg-type]
     assert model.shown == [(60, 80)]
     assert found.dtype == torch.uint8
     assert found[:, :19].max() == 0
     assert found[:, 21:].min() == 1
-    predict_classes(model, Card(), image)  # type: ignore[arg-type]
+    predict_classes(model, ModelMetadata(), image)  # type: ignore[arg-type]
     assert model.shown[1] == (30, 40)
 
 
@@ -62,11 +62,11 @@ def test_a_large_image_is_processed_in_tiles_with_the_same_result(
     coarse = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) * 255
     image = functional.interpolate(coarse, (192, 320), mode='bilinear')[0].to(torch.uint8)
     model = Brightness()
-    whole = predict_classes(model, Card(), image)  # type: ignore[arg-type]
+    whole = predict_classes(model, ModelMetadata(), image)  # type: ignore[arg-type]
     assert model.shown == [(192, 320)]
     monkeypatch.setattr('training.validation.TILE', 160)
     monkeypatch.setattr('training.validation.OVERLAP', 64)
-    tiled = predict_classes(model, Card(), image)  # type: ignore[arg-type]
+    tiled = predict_classes(model, ModelMetadata(), image)  # type: ignore[arg-type]
     assert max(max(shown) for shown in model.shown[1:]) < 192
     assert 0.2 < whole.float().mean() < 0.8
     assert tiled.dtype == whole.dtype

@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 try:
     import vision_msgs.msg as vision_msgs
@@ -45,12 +45,12 @@ class Detections(Output):
         return [message]
 
 
-def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any:
+def publish_label_info(node: LifecycleNode, metadata: ModelMetadata, threshold: float) -> Any:
     """Publishes the class names, transient local, if vision_msgs is installed.
 
     Args:
         node: The node.
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
         threshold: Probability from which a pixel is rock, 0 to 1.
 
     Returns:
@@ -73,7 +73,7 @@ def publish_label_info(node: LifecycleNode, card: Card, threshold: float) -> Any
     message.header.stamp = node.get_clock().now().to_msg()
     message.class_map = [
         vision_msgs.VisionClass(class_id=number, class_name=name)
-        for number, name in enumerate(card.classes)
+        for number, name in enumerate(metadata.classes)
     ]
     publisher.publish(message)
     return publisher

@@ -199,7 +199,7 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
 
     Raises:
         ImageError: The file does not hold labels, or is too large; the message names it.
-        OSError: The file cannot be read, or is no regular file.
+        OSError: The file cannot be read, or is not a regular file.
     """
     try:
         return decode_labels(read_file(path, MAX_FILE_BYTES))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of PyTorch → state dict and what is described of it; nothing in them is executed."""
+"""Reading of PyTorch checkpoints: state dict and metadata. Nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -15,66 +15,72 @@ from torch import Tensor
 
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.files import read_file
-from rock_seg_ros.perception.inference.card import ARCHITECTURE, FORMAT_VERSION, Card, read_object
+from rock_seg_ros.perception.inference.metadata import (
+    ARCHITECTURE,
+    FORMAT_VERSION,
+    ModelMetadata,
+    read_object,
+)
 from rock_seg_ros.perception.inference.networks import NETWORKS
 
-MAX_FILE_BYTES = 2**31  # bytes of a weights file, packed or not
-MAX_CARD_BYTES = 2**24  # bytes
+MAX_FILE_BYTES = 2**31  # bytes of a weights file, and of its content if it is a ZIP archive
+MAX_METADATA_BYTES = 2**24  # bytes
 LAST_LAYERS = {'classifier.4.weight': 'none', 'classifier.score.weight': 'skip'}  # → decoder
 PARTS = ('backbone', 'classifier', 'aux_classifier')
-WRAPPERS = {'module', '_orig_mod', 'model', 'net'}  # of distributed, compiled, trained networks
-# Where training scripts keep the network itself, beside averages, teachers and the like.
+# Name parts that DistributedDataParallel, torch.compile and training scripts add.
+WRAPPERS = {'module', '_orig_mod', 'model', 'net'}
+# Keys under which training scripts store the network, next to averaged weights or teachers.
 USUAL_KEYS = ('model', 'state_dict', 'model_state_dict', 'module', 'net')
-Place = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 class ArchiveError(ValueError):
-    """A packed file that is not to be unpacked."""
+    """The ZIP archive of a checkpoint is not loaded."""
 
 
-class _Unread:
-    """Stands in for a NumPy scalar beside the weights, so that NumPy is never called."""
+class _Ignored:
+    """Replaces NumPy scalars and their types in a checkpoint, so that NumPy is never called."""
 
     def __init__(self, *_: object) -> None:
-        """Takes whatever a NumPy scalar or its type is made of."""
+        """Ignores the arguments."""
 
     def __setstate__(self, _: object) -> None:
-        """Takes whatever the type of a NumPy scalar is completed with."""
+        """Ignores the state."""
 
 
 NUMPY = ('numpy._core.multiarray.scalar', 'numpy.core.multiarray.scalar', 'numpy.dtype')
-UNPICKLED: list[Any] = [argparse.Namespace, *((_Unread, name) for name in NUMPY)]
+UNPICKLED: list[Any] = [argparse.Namespace, *((_Ignored, name) for name in NUMPY)]
 
 
-def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
+def read_checkpoint(file: Path) -> tuple[ModelMetadata, dict[str, Tensor]]:
     """Reads a checkpoint.
 
     Args:
-        file: `.pth`, `.pt` or `.ckpt`; `NAME.json` beside it may hold its card.
+        file: `.pth`, `.pt` or `.ckpt`; `NAME.json` next to it may contain its metadata.
 
     Returns:
-        The card, completed with what the tensors tell, and parameter name → tensor as stored.
+        The metadata, completed from the shapes of the tensors, and parameter name → stored tensor.
 
     Raises:
-        ValueError: The file holds no one network that is known, or something else than data.
+        ValueError: The file contains no supported network or several, or objects that are not data.
     """
     loaded = _load(file)
     state = _choose(loaded)
-    card_file = file.with_suffix('.json')
-    if card_file.exists() or card_file.is_symlink():
+    metadata_file = file.with_suffix('.json')
+    if metadata_file.exists() or metadata_file.is_symlink():
         try:
-            described = read_file(card_file, MAX_CARD_BYTES).decode()
+            described = read_file(metadata_file, MAX_METADATA_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f'its card cannot be read: {first_line(error)}') from None
+            raise ValueError(f'its metadata cannot be read: {first_line(error)}') from None
     elif isinstance(loaded, dict) and isinstance(loaded.get('card'), str):
         described = loaded['card']
     else:
         described = ''
-    return _card_of(state, described, card_file.name), state
+    return _complete_metadata(state, described, metadata_file.name), state
 
 
 def _load(file: Path) -> Any:
-    """Returns what a checkpoint holds, without executing any of it."""
+    """Returns the content of a checkpoint, without executing any of it."""
     try:
         _check_archive(file)
         with torch.serialization.safe_globals(UNPICKLED):
@@ -82,80 +88,78 @@ def _load(file: Path) -> Any:
     except ArchiveError:
         raise
     except Exception as error:  # noqa: BLE001 (a damaged file makes torch raise anything)
-        told = str(error)
-        _, refused, reason = told.partition('WeightsUnpickler error: ')
+        _, rejected, reason = str(error).partition('WeightsUnpickler error: ')
         if named := re.search(r'(?:GLOBAL|function|class|but got) \W*([\w.]*\w)', reason):
             raise ValueError(
-                f'holds {named[1]} beside tensors, and nothing else is unpickled;'
-                ' save the state_dict() alone'
+                f'contains {named[1]}, but only tensors are unpickled; save only the state_dict()'
             ) from None
-        reason = reason.strip().partition('\n')[0] if refused else first_line(error)
-        raise ValueError(f'not a whole torch checkpoint ({reason})') from None
+        reason = reason.strip().partition('\n')[0] if rejected else first_line(error)
+        raise ValueError(f'not a complete torch checkpoint ({reason})') from None
 
 
 def _check_archive(file: Path) -> None:
-    """Raises ArchiveError where the directory of a packed checkpoint says that it is of no use."""
+    """Raises ArchiveError if a ZIP archive is too large or contains a program."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     size = sum(entry.file_size for entry in entries)
     if size > MAX_FILE_BYTES:
-        raise ArchiveError(f'unpacks to {size} bytes; {MAX_FILE_BYTES} are the most')
+        raise ArchiveError(f'unpacks to {size} bytes; the maximum is {MAX_FILE_BYTES}')
     if any(entry.filename.endswith('/constants.pkl') for entry in entries):
         raise ArchiveError('is a TorchScript program; save its state_dict() instead')
 
 
 def _choose(loaded: Any) -> dict[str, Tensor]:
-    """Returns the state dict of the network that a checkpoint is about, its names as they are here.
+    """Returns the state dict of the network in a checkpoint, with the names of this project.
 
     Raises:
-        ValueError: There is none, or several and none of them is where it usually is.
+        ValueError: There is no network, or there are several and none has a usual key.
     """
     found = {
-        (*place, prefix): state
-        for place, tensors in _dicts_of_tensors(loaded)
+        (*path, prefix): state
+        for path, tensors in _dicts_of_tensors(loaded)
         for prefix, state in _networks_in(tensors)
     }
     usual = [key for key in found if not key[-1] and set(key[:-1]) <= set(USUAL_KEYS)]
     if usual:
         return found[min(usual, key=lambda key: [USUAL_KEYS.index(part) for part in key[:-1]])]
     if len(found) > 1:
-        places = ', '.join('.'.join(filter(None, key)) for key in list(found)[:3])
-        raise ValueError(f'holds {len(found)} networks ({places}); save the state_dict() of one')
+        paths = ', '.join('.'.join(filter(None, key)) for key in list(found)[:3])
+        raise ValueError(f'contains {len(found)} networks ({paths}); save the state_dict() of one')
     if found:
         return next(iter(found.values()))
     names = [name for _, tensors in _dicts_of_tensors(loaded) for name in tensors]
     if not names:
-        raise ValueError('holds no state dict')
+        raise ValueError('contains no state dict')
     raise ValueError(
-        f'no DeepLabV3 state dict: {" or ".join(LAST_LAYERS)} is missing among {len(names)}'
-        f' tensors, such as {names[0]}'
+        f'no DeepLabV3 state dict: none of the {len(names)} tensors, such as {names[0]}, is named'
+        f' {" or ".join(LAST_LAYERS)}'
     )
 
 
-def _dicts_of_tensors(loaded: Any) -> Iterator[tuple[Place, dict[str, Tensor]]]:
-    """Yields the tensors of each dictionary with their names, and under which keys it lies."""
-    waiting: list[tuple[Place, Any]] = [((), loaded)]
-    seen: set[int] = set()  # a pickle may hold itself
-    while waiting:
-        place, value = waiting.pop(0)
+def _dicts_of_tensors(loaded: Any) -> Iterator[tuple[KeyPath, dict[str, Tensor]]]:
+    """Yields the keys that lead to each dictionary, and its tensors by name."""
+    pending: list[tuple[KeyPath, Any]] = [((), loaded)]
+    seen: set[int] = set()  # a pickle may contain itself
+    while pending:
+        path, value = pending.pop(0)
         if not isinstance(value, Mapping) or id(value) in seen:
             continue
         seen.add(id(value))
-        waiting += [((*place, str(key)), inner) for key, inner in value.items()]
+        pending += [((*path, str(key)), inner) for key, inner in value.items()]
         tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
         if tensors:
-            yield place, tensors
+            yield path, tensors
 
 
 def _networks_in(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yields the networks among tensors, each with what stands before its names."""
+    """Yields the prefix of the names of each network among the tensors, and its tensors."""
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         bare = '.'.join(part for part in name.split('.') if part not in WRAPPERS)
         if plain.setdefault(bare, tensor) is not tensor:
-            raise ValueError(f'holds {bare} twice, once as {name}')
+            raise ValueError(f'contains {bare} twice, once as {name}')
     for name in plain:
         for last in LAST_LAYERS:
             prefix = name.removesuffix(last)
@@ -167,8 +171,10 @@ def _networks_in(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str,
                 )
 
 
-def _card_of(state: Mapping[str, Tensor], described: str, card_name: str) -> Card:
-    """Completes what is described of a checkpoint with what its tensors tell."""
+def _complete_metadata(
+    state: Mapping[str, Tensor], described: str, metadata_name: str
+) -> ModelMetadata:
+    """Completes the metadata of a checkpoint (JSON, or empty) from the shapes of its tensors."""
     last = next(name for name in LAST_LAYERS if name in state)
     if not state[last].ndim:
         raise ValueError(f'{last} has no dimensions')
@@ -176,8 +182,8 @@ def _card_of(state: Mapping[str, Tensor], described: str, card_name: str) -> Car
     given = read_object(described) if described else {}
     if not described and channels > 2:
         raise ValueError(
-            f'has {channels} classes and no card; name them in {card_name}:'
-            f' "classes" ({channels} names) and "rock_classes"'
+            f'has {channels} classes, but no metadata; write "classes" ({channels} names) and'
+            f' "rock_classes" to {metadata_name}'
         )
     decoder = LAST_LAYERS[last]
     architecture = given.get('architecture', _architecture_of(state, decoder, channels))
@@ -193,14 +199,14 @@ def _card_of(state: Mapping[str, Tensor], described: str, card_name: str) -> Car
             'mean': network.mean,
             'std': network.std,
         }
-    card = Card.from_values(values | given)
-    if card.channels != channels:
-        raise ValueError(f'has {channels} channels, its card {card.channels}')
-    return card
+    metadata = ModelMetadata.from_values(values | given)
+    if metadata.channels != channels:
+        raise ValueError(f'has {channels} channels, but its metadata {metadata.channels}')
+    return metadata
 
 
 def _architecture_of(state: Mapping[str, Tensor], decoder: str, channels: int) -> str:
-    """Returns the first architecture that has all of some tensors, else that of the default."""
+    """Returns the first architecture that has all tensors; the default if there is none."""
     shapes = {(n, tensor.shape) for n, tensor in state.items() if not n.startswith('aux_')}
     for architecture, network in NETWORKS.items():
         if decoder in network.decoders:

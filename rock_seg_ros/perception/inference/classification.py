@@ -18,28 +18,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 STRIP_PIXELS = 1 << 16  # what a strip's maps take stays in a core's cache
 
 
-def classify(scores: Tensor, card: Card, threshold: float | Tensor) -> tuple[Tensor, Tensor]:
+def classify(
+    scores: Tensor, metadata: ModelMetadata, threshold: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """Turns scores into class ids and confidence, on any device and without waiting for it.
 
     Args:
         scores: …×channels×H×W float32 logits.
-        card: Tells the activation and which classes are rock.
+        metadata: Tells the activation and which classes are rock.
         threshold: 0 to 1; a tensor without dimensions may change under a captured CUDA graph.
 
     Returns:
         …×H×W uint8 class ids, and …×H×W uint8 probability of that class, 0 to 255.
     """
-    probabilities = _logits(scores, card).softmax(dim=-3).unbind(-3)
-    rock_ids, other_ids = _groups(card)
+    probabilities = _logits(scores, metadata).softmax(dim=-3).unbind(-3)
+    rock_ids, other_ids = _groups(metadata)
     all_rock = reduce(torch.add, (probabilities[i] for i in rock_ids))
     is_rock = all_rock >= threshold
-    if card.rim_id is not None:
-        is_rock &= all_rock >= probabilities[card.rim_id]
+    if metadata.rim_id is not None:
+        is_rock &= all_rock >= probabilities[metadata.rim_id]
     rock, rock_id = _most_probable(probabilities, rock_ids)
     other, other_id = _most_probable(probabilities, other_ids)
     confidence = torch.where(is_rock, rock, other).mul_(255).round_().to(torch.uint8)
@@ -47,38 +49,38 @@ def classify(scores: Tensor, card: Card, threshold: float | Tensor) -> tuple[Ten
 
 
 def classify_on_cpu(
-    scores: Tensor, card: Card, threshold: float
+    scores: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Does most of what `classify` does for one image, on one core of a CPU and much faster.
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.
-        card: Tells the activation and which classes are rock.
+        metadata: Tells the activation and which classes are rock.
         threshold: 0 to 1.
 
     Returns:
         H×W uint8 class ids, and H×W uint8: where there is rock the probability of that class, 0 to
         255, elsewhere 0; `confidence_on_cpu` tells it everywhere.
     """
-    logits = _logits(scores, card).contiguous().numpy()
+    logits = _logits(scores, metadata).contiguous().numpy()
     class_ids, sure = np.empty((2, *logits.shape[1:]), np.uint8)
     most = np.float32(_odds_against(threshold))
     for own in _strips(*class_ids.shape):
-        _classify_strip(logits[:, own], card, most, class_ids[own], sure[own])
+        _classify_strip(logits[:, own], metadata, most, class_ids[own], sure[own])
     return class_ids, sure
 
 
 def confidence_on_cpu(
-    scores: Tensor, card: Card, class_ids: NDArray[np.uint8]
+    scores: Tensor, metadata: ModelMetadata, class_ids: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Returns H×W uint8, the probability of each pixel's class, 0 to 255.
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.
-        card: Tells the activation.
+        metadata: Tells the activation.
         class_ids: H×W uint8, what `classify_on_cpu` made of them.
     """
-    logits = _logits(scores, card).contiguous().numpy()
+    logits = _logits(scores, metadata).contiguous().numpy()
     confidence = np.empty_like(class_ids)
     for strip in _strips(*class_ids.shape):
         highest = reduce(np.maximum, logits[:, strip])
@@ -103,17 +105,19 @@ def _strips(height: int, width: int) -> list[slice]:
     return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
-def _groups(card: Card) -> tuple[list[int], list[int]]:
+def _groups(metadata: ModelMetadata) -> tuple[list[int], list[int]]:
     """Returns the ids of the rock classes and of the others, both ascending."""
-    return list(card.rock_ids), [i for i in range(len(card.classes)) if i not in card.rock_ids]
+    return list(metadata.rock_ids), [
+        i for i in range(len(metadata.classes)) if i not in metadata.rock_ids
+    ]
 
 
-def _logits(scores: Tensor, card: Card) -> Tensor:
+def _logits(scores: Tensor, metadata: ModelMetadata) -> Tensor:
     """Returns …×classes×H×W: one logit a class, for a softmax; a sigmoid is one against 0."""
-    if card.activation == 'softmax':
+    if metadata.activation == 'softmax':
         return scores
     nothing = torch.zeros_like(scores)
-    return torch.cat((scores, nothing) if card.rock_ids == (0,) else (nothing, scores), dim=-3)
+    return torch.cat((scores, nothing) if metadata.rock_ids == (0,) else (nothing, scores), dim=-3)
 
 
 def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -128,7 +132,7 @@ def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Ten
 
 def _classify_strip(
     logits: NDArray[np.float32],
-    card: Card,
+    metadata: ModelMetadata,
     most: np.float32,
     class_ids: NDArray[np.uint8],
     sure: NDArray[np.uint8],
@@ -139,20 +143,20 @@ def _classify_strip(
 
     Args:
         logits: classes×H×W.
-        card: Tells which classes are rock, and which is the rim.
+        metadata: Tells which classes are rock, and which is the rim.
         most: Odds against rock up to which a pixel is rock.
         class_ids: H×W, to be filled.
         sure: H×W, to be filled.
     """
-    rock_ids, other_ids = _groups(card)
+    rock_ids, other_ids = _groups(metadata)
     highest = reduce(np.maximum, [logits[i] for i in rock_ids])
     odds = dict(zip(other_ids, _relative([logits[i] for i in other_ids], highest), strict=True))
     all_rock: Any = np.float32(1)
     if rock_ids[1:]:
         all_rock = reduce(_add, _relative([logits[i] for i in rock_ids], highest))
     is_rock: NDArray[Any] = np.ones_like(class_ids, bool)
-    if card.rim_id is not None:
-        np.less_equal(odds[card.rim_id], all_rock, out=is_rock)
+    if metadata.rim_id is not None:
+        np.less_equal(odds[metadata.rim_id], all_rock, out=is_rock)
     total = reduce(_add, odds.values())
     is_rock &= total <= all_rock * most
     total += all_rock

@@ -41,7 +41,7 @@ class DeviceForward:
     def __init__(self, scorer: Scorer) -> None:
         """Stores the network; the computation runs on its device."""
         self._scorer = scorer
-        self._normalize = Normalization(scorer.card, scorer.runner.device)
+        self._normalize = Normalization(scorer.metadata, scorer.runner.device)
 
     def __call__(self, pixels: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classifies every pixel.
@@ -56,7 +56,7 @@ class DeviceForward:
         """
         prepared = self._normalize(pixels.permute(0, 3, 1, 2))
         scores = self._scorer.scores(prepared)
-        return (*classify(scores, self._scorer.card, threshold), are_finite(scores))
+        return (*classify(scores, self._scorer.metadata, threshold), are_finite(scores))
 
 
 class _Captured(NamedTuple):
@@ -86,7 +86,7 @@ class CudaPipeline:
         """
         self._capture_after = capture_after
         self._forward = DeviceForward(scorer)
-        self._card = scorer.card
+        self._card = scorer.metadata
         self._device = scorer.runner.device
         self._stream = torch.cuda.Stream(self._device)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # for the weights

@@ -9,33 +9,37 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3
 
 
-def build(card: Card, output_stride: int = 0, aux: bool = False) -> DeepLabV3:
+def build(metadata: ModelMetadata, output_stride: int = 0, aux: bool = False) -> DeepLabV3:
     """Builds the network that the metadata describes, with random weights.
 
     Args:
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
         output_stride: An output stride of the network; 0 = that of the metadata.
         aux: Whether the auxiliary head is added for training, if the network has one.
 
     Raises:
         ValueError: The network has no such output stride.
     """
-    network = NETWORKS[card.architecture]
+    network = NETWORKS[metadata.architecture]
     if output_stride not in (0, *network.output_strides):
         legal = ' or '.join(map(str, (0, *network.output_strides)))
         raise ValueError(f'{network.title} has output_stride {legal}, not {output_stride}')
-    return network.make(card.channels, card.decoder, output_stride or card.output_stride, aux)
+    return network.make(
+        metadata.channels, metadata.decoder, output_stride or metadata.output_stride, aux
+    )
 
 
-def restore(card: Card, state: Mapping[str, Tensor], output_stride: int = 0) -> DeepLabV3:
+def restore(
+    metadata: ModelMetadata, state: Mapping[str, Tensor], output_stride: int = 0
+) -> DeepLabV3:
     """Builds the network that the metadata describes, with its weights, on the CPU, for inference.
 
     Args:
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
         state: Parameter name → tensor.
         output_stride: An output stride of the network; 0 = that of the metadata.
 
@@ -43,9 +47,9 @@ def restore(card: Card, state: Mapping[str, Tensor], output_stride: int = 0) -> 
         ValueError: The state dict does not fit, or the network has no such output stride.
     """
     with torch.device('meta'):  # initializing random weights would take a second
-        model = build(card, output_stride)
+        model = build(metadata, output_stride)
     model = model.to_empty(device='cpu')
-    load_state(model, state, NETWORKS[card.architecture].title)
+    load_state(model, state, NETWORKS[metadata.architecture].title)
     return model.eval()
 
 

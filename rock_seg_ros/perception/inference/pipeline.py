@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.classification import (
     classify,
     classify_on_cpu,
     confidence_on_cpu,
 )
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.segmentation import (
@@ -65,27 +65,27 @@ class PlainPipeline:
     def __init__(self, scorer: Scorer) -> None:
         """Stores the network; the pipeline runs on its device."""
         self._scorer = scorer
-        self._preprocess = Preprocessing(scorer.card, scorer.runner.device)
+        self._preprocess = Preprocessing(scorer.metadata, scorer.runner.device)
 
     def run(self, images: Sequence[Pixels], threshold: float) -> list[Segmentation]:
         """Segments images of one size; see `Pipeline`."""
         scores = self._scorer.scores(self._preprocess(images))
-        return [postprocess(one, self._scorer.card, threshold) for one in scores]
+        return [postprocess(one, self._scorer.metadata, threshold) for one in scores]
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
         """Runs the network once."""
-        self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.card.threshold)
+        self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.metadata.threshold)
 
     def capture_pending(self) -> None:
         """Does nothing: the speed does not depend on a preparation."""
 
 
-def postprocess(scores: Tensor, card: Card, threshold: float) -> Segmentation:
+def postprocess(scores: Tensor, metadata: ModelMetadata, threshold: float) -> Segmentation:
     """Computes the segmentation of one image from its scores.
 
     Args:
         scores: channels×H×W float32 logits on any device.
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
         threshold: Probability from which a pixel is rock, 0 to 1.
 
     Raises:
@@ -94,17 +94,20 @@ def postprocess(scores: Tensor, card: Card, threshold: float) -> Segmentation:
     if not are_finite(scores):
         raise ScoresError
     if scores.device.type == 'cpu':
-        ids, rock_confidence = classify_on_cpu(scores, card, threshold)
+        ids, rock_confidence = classify_on_cpu(scores, metadata, threshold)
         return DeferredSegmentation(
             ids,
-            lambda: confidence_on_cpu(scores, card, ids),
-            card.rock_ids,
-            card.rim_id,
+            lambda: confidence_on_cpu(scores, metadata, ids),
+            metadata.rock_ids,
+            metadata.rim_id,
             lambda: rock_confidence,
         )
-    class_ids, confidence = classify(scores, card, threshold)
+    class_ids, confidence = classify(scores, metadata, threshold)
     return DeferredSegmentation(
-        class_ids.cpu().numpy(), lambda: confidence.cpu().numpy(), card.rock_ids, card.rim_id
+        class_ids.cpu().numpy(),
+        lambda: confidence.cpu().numpy(),
+        metadata.rock_ids,
+        metadata.rim_id,
     )
 
 

@@ -11,21 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 
 class Normalization:
     """Normalization with the mean and standard deviation of the metadata, on a device."""
 
-    def __init__(self, card: Card, device: torch.device | str) -> None:
+    def __init__(self, metadata: ModelMetadata, device: torch.device | str) -> None:
         """Copies both to the device, so that nothing is copied later.
 
         Args:
-            card: The metadata of the weights.
+            metadata: The metadata of the weights.
             device: The device of the images.
         """
-        self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1) * 255.0
-        self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1) * 255.0
+        self._mean = torch.tensor(metadata.mean, device=device).view(1, 3, 1, 1) * 255.0
+        self._std = torch.tensor(metadata.std, device=device).view(1, 3, 1, 1) * 255.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Scales to 0..1, subtracts the mean and divides by the standard deviation.
@@ -39,33 +39,33 @@ class Normalization:
         return (images - self._mean).div_(self._std)
 
 
-def normalize(images: Tensor, card: Card) -> Tensor:
+def normalize(images: Tensor, metadata: ModelMetadata) -> Tensor:
     """Normalizes images once; see `Normalization`.
 
     Args:
         images: N×3×H×W RGB, uint8, on any device.
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
 
     Returns:
         N×3×H×W float32, on the same device.
     """
-    return Normalization(card, images.device)(images)
+    return Normalization(metadata, images.device)(images)
 
 
 class Preprocessing:
     """Converts images to the normalized input of a network on a device."""
 
-    def __init__(self, card: Card, device: torch.device) -> None:
+    def __init__(self, metadata: ModelMetadata, device: torch.device) -> None:
         """Computes a lookup table of the 256 values.
 
         Args:
-            card: The metadata of the weights.
+            metadata: The metadata of the weights.
             device: The device of the network.
         """
         self._device = device
-        self._normalization = Normalization(card, device)
+        self._normalization = Normalization(metadata, device)
         every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 256).expand(1, 3, 1, 256)
-        self._tables = normalize(every_value, card)[0].numpy()
+        self._tables = normalize(every_value, metadata)[0].numpy()
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Normalizes images of one size.

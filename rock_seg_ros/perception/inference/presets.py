@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import torch
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import NETWORKS
 
 PRESETS = ('auto', 'exact', 'balanced', 'fast')
 
 
-def preset_stride(preset: str, card: Card) -> int:
+def preset_stride(preset: str, metadata: ModelMetadata) -> int:
     """Returns a preset's output stride: 'exact' the network's finest, 'auto' as trained."""
-    strides = NETWORKS[card.architecture].output_strides
-    return {'exact': strides[0], 'auto': card.output_stride}.get(preset, strides[-1])
+    strides = NETWORKS[metadata.architecture].output_strides
+    return {'exact': strides[0], 'auto': metadata.output_stride}.get(preset, strides[-1])
 
 
 def resolve_preset(
-    preset: str, device: torch.device, card: Card, precision: str = 'auto', output_stride: int = 0
+    preset: str,
+    device: torch.device,
+    metadata: ModelMetadata,
+    precision: str = 'auto',
+    output_stride: int = 0,
 ) -> tuple[str, int]:
     """Turns a preset into a precision and an output stride; what is given beside it wins.
 
@@ -30,7 +34,7 @@ def resolve_preset(
             'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced'). ResNet-50 has 8
             and 16, EfficientNet-Lite only 32.
         device: Where the network will run.
-        card: Of the weights; int8 needs the activation ranges in it.
+        metadata: Of the weights; int8 needs the activation ranges in it.
         precision: 'auto' takes the preset's; 'fp32', 'fp16', 'bf16' or 'int8' wins over it.
         output_stride: 0 takes the preset's; another wins over it.
 
@@ -50,9 +54,9 @@ def resolve_preset(
         precision = 'fp32' if preset == 'exact' else 'fp16' if on_cuda else on_cpu
     if precision == 'int8' and on_cuda:
         raise ValueError(f"{asked} is for the CPU, not {str(device)!r}; on CUDA use 'fp16'")
-    if precision == 'int8' and not card.activation_ranges:
+    if precision == 'int8' and not metadata.activation_ranges:
         raise ValueError(
             f'{asked} means int8, and these weights are not calibrated for it:'
             " use preset 'balanced', or training.export --calibrate"
         )
-    return precision, output_stride or preset_stride(preset, card)
+    return precision, output_stride or preset_stride(preset, metadata)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rock_seg_ros.perception.inference.backends import Backend
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 MAX_ENLARGEMENT = 2.0  # factor
 MAX_NETWORK_PIXELS = (
@@ -15,9 +15,9 @@ MAX_NETWORK_PIXELS = (
 )  # of an enlarged image; a thin one would cost the network gigabytes
 
 
-def enlargement(height: int, width: int, card: Card) -> float:
+def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:
     """Returns the factor by which an image is enlarged for the network, 1 to `MAX_ENLARGEMENT`."""
-    wanted = card.smallest_side / min(height, width)
+    wanted = metadata.smallest_side / min(height, width)
     room = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
     return min(MAX_ENLARGEMENT, max(1.0, min(wanted, room)))
 
@@ -27,20 +27,22 @@ class Scorer:
 
     Attributes:
         runner: The network.
-        card: The metadata of its weights.
+        metadata: The metadata of its weights.
     """
 
-    def __init__(self, runner: Backend, card: Card, input_size: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self, runner: Backend, metadata: ModelMetadata, input_size: tuple[int, int] = (0, 0)
+    ) -> None:
         """Stores the network.
 
         Args:
             runner: The network.
-            card: The metadata of its weights.
+            metadata: The metadata of its weights.
             input_size: Width and height of the network's input, px; 0 = those of the image. If
                 both are 0, small images are enlarged if the metadata requires it.
         """
         self.runner = runner
-        self.card = card
+        self.metadata = metadata
         self._input_size = input_size
 
     def scores(self, prepared: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ class Scorer:
         if any(self._input_size):
             input_size = (self._input_size[1] or height, self._input_size[0] or width)
         else:
-            scale = enlargement(height, width, self.card)
+            scale = enlargement(height, width, self.metadata)
             input_size = (round(height * scale), round(width * scale))
         return resize(self.runner.scores(resize(prepared, input_size)), (height, width))
 

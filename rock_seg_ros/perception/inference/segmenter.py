@@ -16,8 +16,8 @@ from rock_seg_ros.perception.inference.backends import Backend, onnx_backend, op
 from rock_seg_ros.perception.inference.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
-from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.cuda_pipeline import CudaPipeline
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.pipeline import Pipeline, PlainPipeline
 from rock_seg_ros.perception.inference.presets import PRESETS, resolve_preset
@@ -94,7 +94,7 @@ class Segmenter:
     """A network that is ready to segment images of any size.
 
     Attributes:
-        card: The metadata of the weights.
+        metadata: The metadata of the weights.
         device: The device that the network runs on.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'.
         backend: 'torch', 'onnx' or 'openvino'.
@@ -139,15 +139,15 @@ class Segmenter:
         where = choose_device(device, weights, backend, precision)
         if not weights.is_onnx:
             precision, output_stride = resolve_preset(
-                preset, where, weights.card, precision, output_stride
+                preset, where, weights.metadata, precision, output_stride
             )
-        self.card: Card = weights.card
+        self.metadata: ModelMetadata = weights.metadata
         self.backend = choose_backend(backend, weights, where, precision)
         make = BACKENDS[self.backend]
         self._runner = make(weights, where, precision, output_stride, parts=tile > 0)
         self.device = self._runner.device
         self.precision = self._runner.precision
-        scorer = Scorer(self._runner, self.card, input_size)
+        scorer = Scorer(self._runner, self.metadata, input_size)
         self._tiling = Tiling(scorer, tile, tile_overlap) if tile else None
         graphs = self.device.type == 'cuda' and self.backend == 'torch'
         self._pipeline: Pipeline = (
@@ -186,7 +186,7 @@ class Segmenter:
             SizeError: An image has no pixels.
             ScoresError: The scores for one of the images are not finite.
         """
-        threshold = self.card.threshold if threshold is None else threshold
+        threshold = self.metadata.threshold if threshold is None else threshold
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for number, image in enumerate(images):
             if not image.size:

@@ -76,11 +76,11 @@ class Tiling:
         """
         check_tiling(tile, overlap)
         self._runner = cast(PartedBackend, scorer.runner)
-        self._card = scorer.card
+        self._card = scorer.metadata
         self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile
         self._overlap = overlap
-        self._preprocess = Preprocessing(scorer.card, scorer.runner.device)
+        self._preprocess = Preprocessing(scorer.metadata, scorer.runner.device)
 
     def needs_tiling(self, image: Pixels) -> bool:
         """Returns whether an image is larger than a tile."""
@@ -100,11 +100,11 @@ class Tiling:
         scale = enlargement(height, width, self._card)
         input_size = round(height * scale), round(width * scale)
         coarse = self._scores(image, input_size)
-        card = self._card  # the result must not hold the network
+        metadata = self._card  # the result must not hold the network
 
         def segment() -> Segmentation:
             scores = resize(resize(coarse, input_size), (height, width))
-            return postprocess(scores[0], card, threshold)
+            return postprocess(scores[0], metadata, threshold)
 
         segmentation = segment()
         if coarse.device.type != 'cpu':
@@ -115,8 +115,8 @@ class Tiling:
         return DeferredSegmentation(
             segmentation.class_ids,
             lambda: segment().confidence,
-            card.rock_ids,
-            card.rim_id,
+            metadata.rock_ids,
+            metadata.rim_id,
             lambda: rock_confidence,
         )
 

@@ -248,7 +248,7 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
             results.rejected,
             reader.ignored,
             arguments.track,
-            segmenter.card,
+            segmenter.metadata,
         )
         write_report(arguments.report, path.name, record, about)
     return FAILED if results.rejected or damage else 0

@@ -23,7 +23,7 @@ from rock_seg_ros.perception.geometry.abundance import (
     cumulative_coverage,
     observe,
 )
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.writing import atomic_write
 
 REACH = signature(observe).parameters['reach'].default
@@ -130,7 +130,7 @@ class RunSummary:
         rejected: Reason → number of rejected images.
         ignored: Reason → number of images whose depth or camera_info was ignored.
         tracked: Whether rocks were tracked.
-        card: Metadata of the weights.
+        metadata: Metadata of the weights.
     """
 
     command: str
@@ -138,7 +138,7 @@ class RunSummary:
     rejected: Mapping[str, int]
     ignored: Mapping[str, int]
     tracked: bool
-    card: Card
+    metadata: ModelMetadata
 
 
 def write_report(output: Path, name: str, record: Record, about: RunSummary) -> None:
@@ -161,7 +161,7 @@ def write_report(output: Path, name: str, record: Record, about: RunSummary) -> 
         figures=figures_of(record, abundance, about),
         plots=_plots(record, abundance),
         shown=_by_image(record.shown),
-        card=asdict(about.card),
+        metadata=asdict(about.metadata),
         reach=f'{REACH:g} m',
     )
     atomic_write(output, lambda temporary: temporary.write_text(page, 'utf-8', 'replace'))

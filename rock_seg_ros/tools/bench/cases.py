@@ -189,8 +189,8 @@ def count_flops(name: str, weights: str, size: Size) -> int:
             model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=2)
         else:
             ours = name if name in CONFIGURATIONS else 'exact'
-            card = load_weights(weights_of(ours, weights)).card
-            model = build(card, preset_stride(CONFIGURATIONS[ours][1], card))
+            metadata = load_weights(weights_of(ours, weights)).metadata
+            model = build(metadata, preset_stride(CONFIGURATIONS[ours][1], metadata))
         model.eval()(torch.empty(1, 3, size[1], size[0]))
     return int(counter.get_total_flops())
 

@@ -89,7 +89,7 @@ class Preset:
             precision=job.precision,
             preset=CONFIGURATIONS[job.implementation][1],
         )
-        self._prepare = Preprocessing(self._segmenter.card, self._segmenter.device)
+        self._prepare = Preprocessing(self._segmenter.metadata, self._segmenter.device)
         self.precision = self._segmenter.precision
 
     def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
@@ -123,8 +123,8 @@ class Eager:
         from rock_seg_ros.perception.inference.weights_file import load_weights
 
         weights = load_weights(job.weights or RESNET)
-        self._model = restore(weights.card, weights.state, 8).to(job.device)
-        self._prepare = Preprocessing(weights.card, torch.device(job.device))
+        self._model = restore(weights.metadata, weights.state, 8).to(job.device)
+        self._prepare = Preprocessing(weights.metadata, torch.device(job.device))
 
     def prepare(self, image: NDArray[np.uint8]) -> Any:
         """Normalises the image."""

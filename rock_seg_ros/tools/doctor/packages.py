@@ -211,13 +211,15 @@ def weights() -> Iterator[Finding]:
     for name in EMBEDDED:
         path = embedded_path(name)
         try:
-            card = load_weights(path).card
+            metadata = load_weights(path).metadata
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except (ValueError, OSError) as error:
             fix = f'git -C {path.parent} checkout -- {path.name}'
             yield Finding(f'weights {name}', 'failed', first_line(error), fix)
             return
-        text = f'{card.architecture}, {path.stat().st_size / MIB:.1f} MiB, SHA-256 {digest[:16]}'
+        text = (
+            f'{metadata.architecture}, {path.stat().st_size / MIB:.1f} MiB, SHA-256 {digest[:16]}'
+        )
         yield Finding(f'weights {name}', 'ok', text)
     segmenter = Segmenter(load_weights())
     image = np.zeros((*TEST_SIZE, 3), np.uint8)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import math
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +105,22 @@ def _made_by(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, A
     given = vars(arguments)
     settings = {name: _plain(given[name]) for name in SETTINGS if name in given}
     ran = {name: str(getattr(segmenter, name)) for name in ('device', 'precision', 'backend')}
-    card = segmenter.card
-    threshold = card.threshold if arguments.threshold is None else arguments.threshold
+    metadata = segmenter.metadata
+    threshold = metadata.threshold if arguments.threshold is None else arguments.threshold
     return {
         'version': _version(),
         'weights': weights.name,
         'weights_sha256': digest,
-        'classes': list(card.classes),
-        'rock_classes': list(card.rock_classes),
+        'classes': list(metadata.classes),
+        'rock_classes': list(metadata.rock_classes),
         'settings': {'threshold': threshold, **settings, **ran},
     }
 
 
 def _version() -> str:
     try:
-        return metadata.version('rock_seg_ros')
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return importlib.metadata.version('rock_seg_ros')
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return 'unknown'
 
 

@@ -120,7 +120,7 @@ def make_source(arguments: argparse.Namespace, feed: Feed) -> Source:
         footage,
         settings,
         arguments.record_folder,
-        partial(_record, recorder, segmenter.card.threshold),
+        partial(_record, recorder, segmenter.metadata.threshold),
         ', '.join(about),
         arguments.loop,
     )

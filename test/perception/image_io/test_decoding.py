@@ -190,7 +190,7 @@ def test_a_label_file_that_is_no_file_is_refused_before_it_is_opened(tmp_path, k
     path = {'fifo': tmp_path / 'a.png', 'folder': tmp_path, 'device': Path('/dev/zero')}[kind]
     if kind == 'fifo':
         os.mkfifo(path)
-    with pytest.raises(OSError, match=f'{path}: is no regular file'):
+    with pytest.raises(OSError, match=f'{path}: is not a regular file'):
         read_label_image(path)
 
 
@@ -263,7 +263,7 @@ def test_an_image_at_the_limits_is_read():
 @pytest.mark.parametrize('name', ['a.png', ''])
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, name):
     os.mkfifo(tmp_path / 'a.png')
-    with pytest.raises(OSError, match='is no regular file'):
+    with pytest.raises(OSError, match='is not a regular file'):
         read_rgb(tmp_path / name)
 
 

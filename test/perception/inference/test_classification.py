@@ -8,50 +8,56 @@ import pytest
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.classification import (
     STRIP_PIXELS,
     classify,
     classify_on_cpu,
     confidence_on_cpu,
 )
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
-FOUR = Card(classes=('sky', 'sand', 'rock', 'boulder'), rock_classes=('rock', 'boulder'))
-CARDS = {
-    'two classes': Card(),
-    'rims': Card(classes=('background', 'rock', 'rim')),
+FOUR = ModelMetadata(classes=('sky', 'sand', 'rock', 'boulder'), rock_classes=('rock', 'boulder'))
+EXAMPLES = {
+    'two classes': ModelMetadata(),
+    'rims': ModelMetadata(classes=('background', 'rock', 'rim')),
     'two rock classes': FOUR,
-    'two rock classes and rims': Card(
+    'two rock classes and rims': ModelMetadata(
         classes=('ground', 'rock', 'boulder', 'rim'), rock_classes=('rock', 'boulder')
     ),
-    'rock classes first': Card(classes=tuple('abcde'), rock_classes=('a', 'b', 'd')),
-    'sigmoid': Card(activation='sigmoid'),
-    'sigmoid of class 0': Card(activation='sigmoid', rock_classes=('background',)),
+    'rock classes first': ModelMetadata(classes=tuple('abcde'), rock_classes=('a', 'b', 'd')),
+    'sigmoid': ModelMetadata(activation='sigmoid'),
+    'sigmoid of class 0': ModelMetadata(activation='sigmoid', rock_classes=('background',)),
 }
 
 
-def on_cpu(scores: Tensor, card: Card, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def on_cpu(
+    scores: Tensor, metadata: ModelMetadata, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Class ids and confidence; what is told of rock at once is checked on the way."""
-    ids, rock_confidence = classify_on_cpu(scores, card, threshold)
-    confidence = confidence_on_cpu(scores, card, ids)
-    is_rock = np.isin(ids, card.rock_ids)
+    ids, rock_confidence = classify_on_cpu(scores, metadata, threshold)
+    confidence = confidence_on_cpu(scores, metadata, ids)
+    is_rock = np.isin(ids, metadata.rock_ids)
     assert rock_confidence.dtype == np.uint8
     assert not rock_confidence[~is_rock].any()
     assert np.abs(rock_confidence[is_rock].astype(int) - confidence[is_rock]).max(initial=0) <= 1
     return ids, confidence
 
 
-def formula(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def formula(
+    scores: Tensor, metadata: ModelMetadata, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class ids, unrounded confidence, and by how much each pixel's decision was won."""
     scores = scores.double()
-    if card.activation == 'sigmoid':
+    if metadata.activation == 'sigmoid':
         rock = scores[0].sigmoid()
-        probabilities = torch.stack([rock, 1 - rock] if card.rock_ids == (0,) else [1 - rock, rock])
+        probabilities = torch.stack(
+            [rock, 1 - rock] if metadata.rock_ids == (0,) else [1 - rock, rock]
+        )
     else:
         probabilities = scores.softmax(0)
-    is_rock_class = torch.tensor([i in card.rock_ids for i in range(len(card.classes))])
+    is_rock_class = torch.tensor([i in metadata.rock_ids for i in range(len(metadata.classes))])
     rock = probabilities[is_rock_class].sum(0)
-    rim = probabilities[card.rim_id] if card.rim_id is not None else -torch.ones_like(rock)
+    rim = probabilities[metadata.rim_id] if metadata.rim_id is not None else -torch.ones_like(rock)
     allowed = torch.where(
         (rock >= threshold) & (rock >= rim),
         is_rock_class[:, None, None],
@@ -64,18 +70,18 @@ def formula(scores: Tensor, card: Card, threshold: float) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.parametrize('threshold', [0.3, 0.59])
-@pytest.mark.parametrize('name', CARDS)
+@pytest.mark.parametrize('name', EXAMPLES)
 @pytest.mark.parametrize('size', [(1, 1), (37, 53), (3 * STRIP_PIXELS // 1000, 1000)])
 def test_class_ids_are_the_formulas_and_confidence_is_within_one(
     name: str, size: tuple[int, int], threshold: float
 ) -> None:
-    card = CARDS[name]
-    scores = torch.randn(card.channels, *size, generator=torch.Generator().manual_seed(1)) * 4
-    class_ids, confidence, margin = formula(scores, card, threshold)
+    metadata = EXAMPLES[name]
+    scores = torch.randn(metadata.channels, *size, generator=torch.Generator().manual_seed(1)) * 4
+    class_ids, confidence, margin = formula(scores, metadata, threshold)
     clear = (margin > 1e-6).numpy()
     assert clear.mean() > 0.99
-    plain = tuple(part.numpy() for part in classify(scores, card, threshold))
-    for ids, sure in (plain, on_cpu(scores, card, threshold)):
+    plain = tuple(part.numpy() for part in classify(scores, metadata, threshold))
+    for ids, sure in (plain, on_cpu(scores, metadata, threshold)):
         assert ids.dtype == sure.dtype == np.uint8
         assert np.array_equal(ids[clear], class_ids.numpy()[clear])
         assert np.abs(sure[clear] - confidence.numpy()[clear]).max() <= 1
@@ -83,38 +89,44 @@ def test_class_ids_are_the_formulas_and_confidence_is_within_one(
 
 def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
     scores = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
-    card = CARDS['rims']
+    metadata = EXAMPLES['rims']
     for ours, theirs in zip(
-        on_cpu(scores, card, 0.5),
-        on_cpu(scores.contiguous(), card, 0.5),
+        on_cpu(scores, metadata, 0.5),
+        on_cpu(scores.contiguous(), metadata, 0.5),
         strict=True,
     ):
         assert np.array_equal(ours, theirs)
 
 
 def test_images_of_a_batch_are_classified_each_for_itself() -> None:
-    scores, card = torch.randn(3, 4, 6, 7), FOUR
-    together = classify(scores, card, torch.tensor(0.5))
+    scores, metadata = torch.randn(3, 4, 6, 7), FOUR
+    together = classify(scores, metadata, torch.tensor(0.5))
     for number, own in enumerate(scores):
-        for batched, alone in zip(together, classify(own, card, 0.5), strict=True):
+        for batched, alone in zip(together, classify(own, metadata, 0.5), strict=True):
             assert torch.equal(batched[number], alone)
 
 
 def test_scores_too_large_for_an_exponential_are_classified() -> None:
-    ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), Card(), 0.5)
+    ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), ModelMetadata(), 0.5)
     assert (ids.item(), sure.item()) == (1, 255)
 
 
 def test_classes_whose_scores_are_far_apart_are_told_apart() -> None:
     scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
-    for ids, sure in (classify(scores, CARDS['rims'], 0.5), on_cpu(scores, CARDS['rims'], 0.5)):
+    for ids, sure in (
+        classify(scores, EXAMPLES['rims'], 0.5),
+        on_cpu(scores, EXAMPLES['rims'], 0.5),
+    ):
         assert (ids.item(), sure.item()) == (2, 255)
 
 
 @pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
 def test_all_is_rock_from_0_on_and_from_1_on_what_is_sure(threshold: float, class_id: int) -> None:
     scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
-    for ids in (classify(scores, Card(), threshold)[0], on_cpu(scores, Card(), threshold)[0]):
+    for ids in (
+        classify(scores, ModelMetadata(), threshold)[0],
+        on_cpu(scores, ModelMetadata(), threshold)[0],
+    ):
         assert ids.tolist() == [[class_id, 1]]
 
 
@@ -151,15 +163,17 @@ def test_a_low_threshold_leaves_the_rims_between_rocks(
     probabilities: tuple[float, ...], class_id: int
 ) -> None:
     scores = scores_of(*probabilities)
-    for ids, _ in (classify(scores, CARDS['rims'], 0.4), on_cpu(scores, CARDS['rims'], 0.4)):
+    for ids, _ in (classify(scores, EXAMPLES['rims'], 0.4), on_cpu(scores, EXAMPLES['rims'], 0.4)):
         assert ids.item() == class_id
 
 
 @pytest.mark.parametrize('rock_first', [False, True])
 def test_one_channel_is_the_rocks_probability(rock_first: bool) -> None:
-    card = Card(activation='sigmoid', rock_classes=('background' if rock_first else 'rock',))
+    metadata = ModelMetadata(
+        activation='sigmoid', rock_classes=('background' if rock_first else 'rock',)
+    )
     rock, other = (0, 1) if rock_first else (1, 0)
     scores = torch.tensor([[[-9.0, 0.0, 2.0]]])
-    for ids, sure in (classify(scores, card, 0.5), on_cpu(scores, card, 0.5)):
+    for ids, sure in (classify(scores, metadata, 0.5), on_cpu(scores, metadata, 0.5)):
         assert ids.tolist() == [[other, rock, rock]]
         assert sure.tolist() == [[255, 128, 225]]

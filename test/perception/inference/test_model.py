@@ -13,13 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build, load_state
 from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3, network_of
 from rock_seg_ros.perception.inference.weights_file import load_weights
 
-CARDS = [
-    Card(('ground', 'rock', 'rim'), architecture=name, decoder=decoder, output_stride=stride)
+EXAMPLES = [
+    ModelMetadata(
+        ('ground', 'rock', 'rim'), architecture=name, decoder=decoder, output_stride=stride
+    )
     for name, network in NETWORKS.items()
     for decoder in network.decoders
     for stride in network.output_strides
@@ -46,11 +48,13 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize('card', CARDS, ids=lambda c: f'{c.architecture}-{c.decoder}')
+@pytest.mark.parametrize('metadata', EXAMPLES, ids=lambda c: f'{c.architecture}-{c.decoder}')
 @pytest.mark.parametrize(('height', 'width'), [(33, 70), (64, 64), (1, 1), (479, 641)])
-def test_scores_have_the_size_of_the_image(card: Card, height: int, width: int) -> None:
+def test_scores_have_the_size_of_the_image(
+    metadata: ModelMetadata, height: int, width: int
+) -> None:
     with torch.device('meta'):
-        model = build(card).eval()
+        model = build(metadata).eval()
     scores = model(torch.empty(2, 3, height, width, device='meta'))
     assert list(scores) == ['out']
     assert scores['out'].shape == (2, 3, height, width)
@@ -70,10 +74,10 @@ def test_torchvisions_weights_give_torchvisions_numbers(tmp_path: Path, aux: boo
         deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux)
     )
     torch.save(theirs.state_dict(), tmp_path / 'theirs.pth')
-    card = {'classes': [f'class {i}' for i in range(21)], 'rock_classes': ['class 3']}
-    (tmp_path / 'theirs.json').write_text(json.dumps(card))
+    metadata = {'classes': [f'class {i}' for i in range(21)], 'rock_classes': ['class 3']}
+    (tmp_path / 'theirs.json').write_text(json.dumps(metadata))
     weights = load_weights(tmp_path / 'theirs.pth')
-    assert weights.card.output_stride == 8
+    assert weights.metadata.output_stride == 8
     image = torch.randn(1, 3, 65, 98)
     with torch.inference_mode():
         expected = theirs(image)['out']
@@ -123,8 +127,8 @@ def test_the_skip_decoder_costs_at_most_20_gflop_more_at_640x480(output_stride: 
 
 def test_an_output_stride_that_a_network_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match='ResNet50 has output_stride 0 or 8 or 16, not 32'):
-        build(Card(), 32)
-    light = Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+        build(ModelMetadata(), 32)
+    light = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     with pytest.raises(ValueError, match='Lite0 has output_stride 0 or 32, not 8'):
         build(light, 8)
 
@@ -135,7 +139,7 @@ def test_an_unknown_backbone_is_refused_and_the_legal_ones_are_named() -> None:
 
 
 def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
-    model = build(Card(decoder='none'))
+    model = build(ModelMetadata(decoder='none'))
     state = dict(model.state_dict())
     with pytest.raises(ValueError, match=r'classifier\.4\.bias is missing'):
         load_state(model, {n: t for n, t in state.items() if n != 'classifier.4.bias'}, 'it')
@@ -146,8 +150,8 @@ def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
 
 
 def test_an_auxiliary_head_in_the_state_alone_is_left_out() -> None:
-    trained = build(Card(), aux=True)
-    model = build(Card())
+    trained = build(ModelMetadata(), aux=True)
+    model = build(ModelMetadata())
     load_state(model, trained.state_dict(), 'it')
     assert torch.equal(model.state_dict()['classifier.score.weight'],
                        trained.state_dict()['classifier.score.weight'])  # fmt: skip

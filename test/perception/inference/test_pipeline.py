@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
-from rock_seg_ros.perception.inference.card import Card
 from rock_seg_ros.perception.inference.cuda_pipeline import (
     CAPTURE_LOCK,
     MAX_GRAPHS,
     CudaPipeline,
     DeviceForward,
 )
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.pipeline import (
     PlainPipeline,
     ScoresError,
@@ -34,7 +34,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a C
 
 def scorer_on(device: str, weights_file: Path, precision: str = 'fp32') -> Scorer:
     weights = load_weights(weights_file)
-    return Scorer(TorchBackend(weights, torch.device(device), precision, 16), weights.card)
+    return Scorer(TorchBackend(weights, torch.device(device), precision, 16), weights.metadata)
 
 
 @pytest.fixture(scope='module')
@@ -216,9 +216,9 @@ def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float
     scores = torch.zeros(2, 2, 30, 40)
     scores[1, 0, 7, 9] = number
     assert are_finite(scores).tolist() == [True, False]
-    assert postprocess(scores[0], Card(), 0.5).class_ids.shape == (30, 40)
+    assert postprocess(scores[0], ModelMetadata(), 0.5).class_ids.shape == (30, 40)
     with pytest.raises(ScoresError, match='not finite'):
-        postprocess(scores[1], Card(), 0.5)
+        postprocess(scores[1], ModelMetadata(), 0.5)
 
 
 class Broken:
@@ -232,7 +232,7 @@ class Broken:
 
 def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
     images = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
-    scorer = Scorer(Broken(), Card())
+    scorer = Scorer(Broken(), ModelMetadata())
     with torch.inference_mode():
         assert len(PlainPipeline(scorer).run(images[:1], 0.5)) == 1
         with pytest.raises(ScoresError):

@@ -6,16 +6,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing, normalize
 
 CPU = torch.device('cpu')
 
 
 def test_mean_and_deviation_of_the_card_are_applied_to_their_own_channels() -> None:
-    card = Card(mean=(0.0, 0.2, 1.0), std=(1.0, 0.5, 0.25))
+    metadata = ModelMetadata(mean=(0.0, 0.2, 1.0), std=(1.0, 0.5, 0.25))
     images = torch.full((2, 3, 4, 5), 51, dtype=torch.uint8)  # 51 / 255 = 0.2
-    prepared = normalize(images, card)
+    prepared = normalize(images, metadata)
     assert prepared.dtype == torch.float32
     expected = torch.tensor([0.2, 0.0, -3.2]).view(1, 3, 1, 1).expand(2, 3, 4, 5)
     torch.testing.assert_close(prepared, expected)
@@ -23,16 +23,18 @@ def test_mean_and_deviation_of_the_card_are_applied_to_their_own_channels() -> N
 
 def test_images_are_left_as_they_are() -> None:
     images = torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
-    normalize(images, Card())
+    normalize(images, ModelMetadata())
     assert (images == 51).all()
 
 
 def test_the_quick_way_gives_the_same_numbers_bit_for_bit() -> None:
     every_value = np.arange(256, dtype=np.uint8).reshape(8, 32, 1)
     image = np.concatenate([every_value, every_value[::-1], 255 - every_value], axis=2)
-    prepared = Preprocessing(Card(), CPU)([image, image[::-1].copy()])
+    prepared = Preprocessing(ModelMetadata(), CPU)([image, image[::-1].copy()])
     for own, source in zip(prepared, (image, image[::-1].copy()), strict=True):
-        expected = normalize(torch.from_numpy(source).permute(2, 0, 1).unsqueeze(0), Card())[0]
+        expected = normalize(
+            torch.from_numpy(source).permute(2, 0, 1).unsqueeze(0), ModelMetadata()
+        )[0]
         assert torch.equal(own, expected)
 
 
@@ -44,5 +46,5 @@ def test_any_strides_are_read_without_a_change(view: str, small_image: NDArray[n
         'mono': np.broadcast_to(small_image[:, :, :1], small_image.shape),
         'crop': small_image[5:40, 7:50],
     }[view]
-    prepare = Preprocessing(Card(), CPU)
+    prepare = Preprocessing(ModelMetadata(), CPU)
     assert torch.equal(prepare([image]), prepare([np.array(image, order='C')]))

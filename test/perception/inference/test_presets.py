@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.presets import PRESETS, resolve_preset
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda:1')
-CALIBRATED = Card(activation_ranges={'backbone.conv1': (-2.0, 2.5)})
+CALIBRATED = ModelMetadata(activation_ranges={'backbone.conv1': (-2.0, 2.5)})
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_a_preset_means_a_precision_and_an_output_stride(
 
 @pytest.mark.parametrize('preset', PRESETS)
 def test_a_network_with_one_output_stride_has_it_with_every_preset(preset: str) -> None:
-    card = replace(CALIBRATED, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
-    assert resolve_preset(preset, CPU, card)[1] == 32
+    metadata = replace(CALIBRATED, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    assert resolve_preset(preset, CPU, metadata)[1] == 32
 
 
 @pytest.mark.parametrize('preset', PRESETS)
 def test_what_is_given_wins_over_the_preset(preset: str) -> None:
-    assert resolve_preset(preset, CPU, Card(), 'bf16', 8) == ('bf16', 8)
-    assert resolve_preset(preset, CUDA, Card(), 'fp32', 16) == ('fp32', 16)
+    assert resolve_preset(preset, CPU, ModelMetadata(), 'bf16', 8) == ('bf16', 8)
+    assert resolve_preset(preset, CUDA, ModelMetadata(), 'fp32', 16) == ('fp32', 16)
     assert resolve_preset(preset, CPU, CALIBRATED, 'int8') == (
         'int8',
         resolve_preset(preset, CPU, CALIBRATED)[1],
@@ -61,7 +61,7 @@ def test_int8_without_calibrated_weights_is_an_error_that_says_what_to_do(
     preset: str, precision: str, asked: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{asked}.* 'balanced', or training.export --calibrate"):
-        resolve_preset(preset, CPU, Card(), precision)
+        resolve_preset(preset, CPU, ModelMetadata(), precision)
 
 
 def test_int8_on_cuda_is_an_error() -> None:

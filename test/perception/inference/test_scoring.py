@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.scoring import Scorer, enlargement
 
 
@@ -31,9 +31,9 @@ def test_an_image_smaller_than_the_card_says_is_enlarged_at_most_twofold(
 ) -> None:
     network = Echo()
     prepared = torch.rand(2, 3, *size)
-    assert Scorer(network, Card(smallest_side=96)).scores(prepared).shape == prepared.shape
+    assert Scorer(network, ModelMetadata(smallest_side=96)).scores(prepared).shape == prepared.shape
     assert network.sizes == [seen]
-    assert enlargement(*size, Card()) == 1
+    assert enlargement(*size, ModelMetadata()) == 1
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ def test_an_input_size_goes_before_what_the_card_wants(
     input_size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Echo()
-    Scorer(network, Card(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
+    Scorer(network, ModelMetadata(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
     assert network.sizes == [seen]
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
     prepared = torch.rand(1, 3, 60, 80)
-    assert Scorer(Echo(), Card()).scores(prepared) is prepared
+    assert Scorer(Echo(), ModelMetadata()).scores(prepared) is prepared
 
 
 def test_images_shrink_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
-    network = Scorer(Echo(), Card(), (16, 0))
+    network = Scorer(Echo(), ModelMetadata(), (16, 0))
     smooth = network.scores(stripes)
     assert (smooth - 0.5).abs().max() < 0.2
 
@@ -65,4 +65,4 @@ def test_images_shrink_with_antialiasing() -> None:
 def test_a_thin_image_is_not_enlarged_beyond_what_the_network_may_cost(
     size: tuple[int, int], most: float
 ) -> None:
-    assert enlargement(*size, Card(smallest_side=2000)) == pytest.approx(most, abs=0.001)
+    assert enlargement(*size, ModelMetadata(smallest_side=2000)) == pytest.approx(most, abs=0.001)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference import segmenter as segmenter_module
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.segmentation import (
     SizeError,
@@ -76,7 +76,7 @@ def test_auto_chooses_the_device_that_weights_and_backend_can_use(
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: providers)
-    weights = Weights(Path(file), Card(activation_ranges={'a': (0.0, 1.0)}), {})
+    weights = Weights(Path(file), ModelMetadata(activation_ranges={'a': (0.0, 1.0)}), {})
     assert choose_device('auto', weights, backend, precision).type == chosen
     assert choose_device('cuda', weights, backend, precision).type == 'cuda'  # as it was named
     devices: list[torch.device] = []
@@ -134,7 +134,9 @@ def test_safetensors_on_the_onnx_backend_are_refused(weights_file: Path) -> None
 
 def test_weights_that_do_not_fit_their_card_are_refused_by_file_name(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
-    save_weights(file, build(Card(decoder='none')).state_dict(), Card(decoder='skip'))
+    save_weights(
+        file, build(ModelMetadata(decoder='none')).state_dict(), ModelMetadata(decoder='skip')
+    )
     with pytest.raises(WeightsError, match=r'w\.safetensors: .* is missing'):
         Segmenter(load_weights(file), 'cpu')
 
@@ -195,7 +197,7 @@ def test_the_threshold_holds_from_image_to_image(
 ) -> None:
     assert segmenter.segment(small_image, 0.0).mask().all()
     assert not segmenter.segment(small_image, 1.0).mask().any()
-    card_says = segmenter.segment(small_image, segmenter.card.threshold)
+    card_says = segmenter.segment(small_image, segmenter.metadata.threshold)
     assert np.array_equal(segmenter.segment(small_image).class_ids, card_says.class_ids)
 
 
@@ -221,8 +223,8 @@ def test_bfloat16_is_close_to_float32(
 def test_a_sigmoid_network_runs_from_its_file(
     tmp_path: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    card = replace(Card(output_stride=16), activation='sigmoid')
-    save_weights(tmp_path / 'w.safetensors', build(card).state_dict(), card)
+    metadata = replace(ModelMetadata(output_stride=16), activation='sigmoid')
+    save_weights(tmp_path / 'w.safetensors', build(metadata).state_dict(), metadata)
     found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_image)
     assert found.class_ids.shape == (64, 80)
     assert found.confidence.min() >= 127
@@ -259,7 +261,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Segmenter]:
     """Gives segmenters whose `_runner` is a Recorder, whichever backend is chosen."""
     for name in segmenter_module.BACKENDS:
         monkeypatch.setitem(segmenter_module.BACKENDS, name, Recorder)
-    weights = Weights(Path('w.safetensors'), Card(smallest_side=48), {})
+    weights = Weights(Path('w.safetensors'), ModelMetadata(smallest_side=48), {})
     return lambda **arguments: Segmenter(weights, 'cpu', **arguments)
 
 
@@ -360,7 +362,7 @@ def test_auto_takes_the_quickest_backend_that_is_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(segmenter_module.openvino_backend, 'is_available', lambda: installed)
-    weights = Weights(Path(file), Card(), {})
+    weights = Weights(Path(file), ModelMetadata(), {})
     assert choose_backend('auto', weights, torch.device(device), precision) == chosen
     assert choose_backend('torch', weights, torch.device(device), precision) == 'torch'
 

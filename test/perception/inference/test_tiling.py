@@ -16,7 +16,7 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.pipeline import PlainPipeline
 from rock_seg_ros.perception.inference.scoring import Scorer
@@ -85,7 +85,7 @@ def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
 def test_a_tiled_image_equals_the_whole_one(size: tuple[int, int]) -> None:
-    image, scorer = noise(*size), Scorer(Brightness(), Card())
+    image, scorer = noise(*size), Scorer(Brightness(), ModelMetadata())
     (whole,) = PlainPipeline(scorer).run([image], 0.5)
     tiled = Tiling(scorer, 130, 62).run(image, 0.5)
     assert tiled.class_ids.shape == tiled.confidence.shape == size
@@ -103,13 +103,13 @@ def test_a_tiles_context_is_its_part_of_the_whole_images() -> None:
 
 def test_no_tile_is_larger_than_asked_for() -> None:
     network = Brightness()
-    Tiling(Scorer(network, Card()), 128, 16).run(noise(500, 900), 0.5)
+    Tiling(Scorer(network, ModelMetadata()), 128, 16).run(noise(500, 900), 0.5)
     assert max(max(shape) for shape in network.seen) <= 128
     assert len(network.seen) > 20
 
 
 def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
-    image, scorer = noise(80, 300), Scorer(Brightness(), Card(smallest_side=128))
+    image, scorer = noise(80, 300), Scorer(Brightness(), ModelMetadata(smallest_side=128))
     (whole,) = PlainPipeline(scorer).run([image], 0.5)
     tiled = Tiling(scorer, 128, 0).run(image, 0.5)
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
@@ -126,18 +126,22 @@ def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
 )
 def test_tiles_that_cannot_be_are_refused_in_one_line(tile: int, overlap: int, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        Tiling(Scorer(Brightness(), Card()), tile, overlap)
+        Tiling(Scorer(Brightness(), ModelMetadata()), tile, overlap)
 
 
 def test_an_onnx_file_which_runs_as_a_whole_only_is_refused() -> None:
-    weights = Weights(Path('w.onnx'), Card(), {})
+    weights = Weights(Path('w.onnx'), ModelMetadata(), {})
     with pytest.raises(WeightsError, match=r'w\.onnx: tile must be 0 with an ONNX file'):
         OnnxBackend(weights, CPU, 'auto', 0, parts=True)
 
 
-CARDS = {
-    **{f'{d}, {s}': Card(decoder=d, output_stride=s) for d in ('skip', 'none') for s in (8, 16)},
-    'light': Card(architecture='deeplabv3_efficientnet_lite0', output_stride=32),
+EXAMPLES = {
+    **{
+        f'{d}, {s}': ModelMetadata(decoder=d, output_stride=s)
+        for d in ('skip', 'none')
+        for s in (8, 16)
+    },
+    'light': ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32),
 }
 
 
@@ -145,7 +149,7 @@ CARDS = {
 @pytest.mark.parametrize(
     ('backend', 'name'),
     [
-        *((TorchBackend, name) for name in CARDS),
+        *((TorchBackend, name) for name in EXAMPLES),
         (OpenVinoBackend, 'skip, 16'),
         (OpenVinoBackend, 'light'),
     ],
@@ -154,13 +158,13 @@ def test_the_parts_of_a_network_are_the_network(
     backend: type[TorchBackend | OpenVinoBackend], name: str
 ) -> None:
     torch.manual_seed(1)
-    card = CARDS[name]
-    state = build(card).state_dict()
-    runner = backend(Weights(Path('w.safetensors'), card, state), CPU, 'fp32', 0, parts=True)
+    metadata = EXAMPLES[name]
+    state = build(metadata).state_dict()
+    runner = backend(Weights(Path('w.safetensors'), metadata, state), CPU, 'fp32', 0, parts=True)
     image = torch.randn(1, 3, 75, 130)
     one = [Span(0, side, 0, side) for side in (75, 130)]
     result = runner.context(stitch(lambda *_: runner.deep(image), [one[0]], [one[1]]))
-    if card.decoder == 'skip':
+    if metadata.decoder == 'skip':
         result = runner.decode(image, sample(result, *one, (75, 130)))
     result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
     torch.testing.assert_close(result, runner.scores(image), rtol=1e-3, atol=1e-4)
@@ -178,14 +182,14 @@ def test_real_images_in_tiles_have_the_masks_of_the_whole_ones(
     backend: type[TorchBackend | OpenVinoBackend], embedded: str, names: str
 ) -> None:
     weights = load_weights(embedded)
-    scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.card)
+    scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.metadata)
     files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.webp'))
     assert files
     for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):
         image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         with torch.inference_mode():
-            (whole,) = PlainPipeline(scorer).run([image], weights.card.threshold)
-            tiled = Tiling(scorer, tile, overlap).run(image, weights.card.threshold)
+            (whole,) = PlainPipeline(scorer).run([image], weights.metadata.threshold)
+            tiled = Tiling(scorer, tile, overlap).run(image, weights.metadata.threshold)
         assert (whole.class_ids == 1).mean() > 0.01
         assert (tiled.class_ids != whole.class_ids).mean() <= most, (file.name, tile)
         assert np.abs(tiled.confidence.astype(int) - whole.confidence).mean() < 0.5

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build, load_state, restore
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.weights_file import (
@@ -33,13 +33,13 @@ from rock_seg_ros.perception.inference.weights_file import (
     save_weights,
 )
 
-CARD = Card(output_stride=16, data='noise')
+METADATA = ModelMetadata(output_stride=16, data='noise')
 
 
 @pytest.fixture(scope='module')
 def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return dict(build(CARD).state_dict())
+    return dict(build(METADATA).state_dict())
 
 
 def plain(channels: int) -> dict[str, Tensor]:
@@ -59,20 +59,20 @@ def refused(file: Path) -> str:
 
 def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_path: Path) -> None:
     file = tmp_path / 'new' / 'w.safetensors'
-    save_weights(file, state, CARD)
+    save_weights(file, state, METADATA)
     weights = load_weights(file)
-    assert weights.card == CARD
+    assert weights.metadata == METADATA
     for name, tensor in weights.state.items():
         assert tensor.dtype == torch.float32
         torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-6)
-    load_state(build(CARD), weights.state, 'the network')
+    load_state(build(METADATA), weights.state, 'the network')
 
 
 def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     file = tmp_path / 'w.safetensors'
-    save_weights(file, state, CARD, int8=True)
+    save_weights(file, state, METADATA, int8=True)
     assert file.stat().st_size <= 41.5e6
     loaded = load_weights(file).state
     assert loaded.keys() == {n for n in state if not n.endswith('num_batches_tracked')}
@@ -92,7 +92,7 @@ def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_pat
         'small': torch.randn(32, 3, 3, 3),
         'depthwise': torch.randn(1152, 1, 5, 5),
     }
-    save_weights(tmp_path / 'w.safetensors', state, CARD, int8=True)
+    save_weights(tmp_path / 'w.safetensors', state, METADATA, int8=True)
     with safe_open(tmp_path / 'w.safetensors', framework='pt') as opened:
         kinds = {name: opened.get_tensor(name).dtype for name in state}
     assert kinds == {'large': torch.int8, 'small': torch.float16, 'depthwise': torch.float16}
@@ -101,7 +101,7 @@ def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_pat
 def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        save_weights(tmp_path / 'w.safetensors', plain(2), CARD)
+        save_weights(tmp_path / 'w.safetensors', plain(2), METADATA)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / 'w.safetensors').stat().st_mode) == 0o644
@@ -133,17 +133,17 @@ def test_a_truncated_safetensors_file_is_refused(weights_file: Path, tmp_path: P
     for length in (0, 7, 1000, len(whole) // 2, len(whole) - 1):
         cut = tmp_path / f'{length}.safetensors'
         cut.write_bytes(whole[:length])
-        assert 'not a whole safetensors file' in refused(cut)
+        assert 'not a complete safetensors file' in refused(cut)
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     file.write_bytes(b'\x89PNG' * 100)
-    assert 'not a whole safetensors file' in refused(file)
+    assert 'not a complete safetensors file' in refused(file)
     save_file(plain(2), file)
-    assert 'no card' in refused(file)
+    assert 'no model metadata' in refused(file)
     save_file(plain(2), file, {'card': json.dumps({'format_version': 9})})
-    assert 'format_version is 9' in refused(file)
+    assert 'format_version must be 1, not 9' in refused(file)
     save_file(plain(2), file, {'card': '{'})
     assert 'not JSON' in refused(file)
 
@@ -151,7 +151,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 def test_int8_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     tensors = {'a': torch.zeros(3, 2, dtype=torch.int8), 'a.int8_scale': torch.zeros(4)}
-    save_file(tensors, file, {'card': CARD.to_json()})
+    save_file(tensors, file, {'card': METADATA.to_json()})
     assert 'int8 scale' in refused(file)
 
 
@@ -168,7 +168,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_never_run(tmp_path: Path) -> None:
     file, mark = tmp_path / 'w.pth', tmp_path / 'mark'
     torch.save({'model': plain(2), 'args': Bomb(mark)}, file)
-    assert 'nothing else is unpickled' in refused(file)
+    assert 'only tensors are unpickled' in refused(file)
     assert not mark.exists()
     torch.load(file, weights_only=False)
     assert mark.exists(), 'the bomb is a dud, and this test holds nothing'
@@ -192,10 +192,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: obje
     assert 'state dict' in refused(tmp_path / 'w.pth')
 
 
-def save_pth(folder: Path, content: object, card: object = None) -> Weights:
+def save_pth(folder: Path, content: object, metadata: object = None) -> Weights:
     torch.save(content, folder / 'w.pth')
-    if card is not None:
-        (folder / 'w.json').write_text(json.dumps(card))
+    if metadata is not None:
+        (folder / 'w.json').write_text(json.dumps(metadata))
     return load_weights(folder / 'w.pth')
 
 
@@ -206,21 +206,21 @@ def test_a_training_scripts_checkpoint_is_unwrapped(tmp_path: Path) -> None:
 
 def test_a_lightning_checkpoint_is_unwrapped_and_brings_its_card(tmp_path: Path) -> None:
     inner = {f'model.{name}': tensor for name, tensor in plain(2).items()}
-    card = Card(decoder='none', data='mine').to_json()
-    weights = save_pth(tmp_path, {'state_dict': inner, 'card': card})
+    metadata = ModelMetadata(decoder='none', data='mine').to_json()
+    weights = save_pth(tmp_path, {'state_dict': inner, 'card': metadata})
     assert weights.state.keys() == plain(2).keys()
-    assert weights.card.data == 'mine'
+    assert weights.metadata.data == 'mine'
 
 
 def test_two_classes_without_a_card_mean_that_1_is_rock(tmp_path: Path) -> None:
-    card = save_pth(tmp_path, plain(2)).card
-    assert (card.decoder, card.activation, card.rock_ids) == ('none', 'softmax', (1,))
-    assert card.mean == (0.485, 0.456, 0.406)
+    metadata = save_pth(tmp_path, plain(2)).metadata
+    assert (metadata.decoder, metadata.activation, metadata.rock_ids) == ('none', 'softmax', (1,))
+    assert metadata.mean == (0.485, 0.456, 0.406)
 
 
 def test_one_channel_without_a_card_means_sigmoid(tmp_path: Path) -> None:
-    card = save_pth(tmp_path, plain(1)).card
-    assert (card.activation, card.channels, card.rock_ids) == ('sigmoid', 1, (1,))
+    metadata = save_pth(tmp_path, plain(1)).metadata
+    assert (metadata.activation, metadata.channels, metadata.rock_ids) == ('sigmoid', 1, (1,))
 
 
 def test_more_classes_without_a_card_are_refused_naming_what_is_missing(tmp_path: Path) -> None:
@@ -232,16 +232,20 @@ def test_more_classes_without_a_card_are_refused_naming_what_is_missing(tmp_path
 
 
 def test_a_card_beside_the_file_names_the_classes(tmp_path: Path) -> None:
-    card = {'classes': ['sky', 'sand', 'boulder'], 'rock_classes': ['boulder'], 'threshold': 0.3}
-    weights = save_pth(tmp_path, plain(3), card)
-    assert weights.card.rock_ids == (2,)
-    assert weights.card.threshold == 0.3
+    metadata = {
+        'classes': ['sky', 'sand', 'boulder'],
+        'rock_classes': ['boulder'],
+        'threshold': 0.3,
+    }
+    weights = save_pth(tmp_path, plain(3), metadata)
+    assert weights.metadata.rock_ids == (2,)
+    assert weights.metadata.threshold == 0.3
 
 
 def test_a_card_of_other_channels_is_refused(tmp_path: Path) -> None:
     save_pth(tmp_path, plain(2))
     (tmp_path / 'w.json').write_text('{"classes": ["a", "b", "c"], "rock_classes": ["c"]}')
-    assert 'has 2 channels, its card 3' in refused(tmp_path / 'w.pth')
+    assert 'has 2 channels, but its metadata 3' in refused(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('content', [b'{', b'[]', b'\xff\xfe\x00', b'{"decoder": "unet"}'])
@@ -258,12 +262,14 @@ def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / 'w.onnx'
     for content in (b'', b'not a graph'):
         file.write_bytes(content)
-        assert 'not a whole ONNX file' in refused(file)
+        assert 'not a complete ONNX file' in refused(file)
 
 
-def save_safetensors(folder: Path, tensors: dict[str, Tensor], card: Card = CARD) -> Path:
+def save_safetensors(
+    folder: Path, tensors: dict[str, Tensor], metadata: ModelMetadata = METADATA
+) -> Path:
     file = folder / 'w.safetensors'
-    save_file(tensors, file, {'card': card.to_json()})
+    save_file(tensors, file, {'card': metadata.to_json()})
     return file
 
 
@@ -275,9 +281,9 @@ def test_numbers_that_are_not_finite_are_refused_by_tensor(
     bad = torch.zeros(4, 2, dtype=dtype)
     bad[1, 1] = number
     tensors = {**plain(2), 'backbone.bad.weight': bad}
-    assert 'backbone.bad.weight holds NaN' in refused(save_safetensors(tmp_path, tensors))
+    assert 'backbone.bad.weight contains NaN' in refused(save_safetensors(tmp_path, tensors))
     torch.save(tensors, tmp_path / 'w.pth')
-    assert 'backbone.bad.weight holds NaN' in refused(tmp_path / 'w.pth')
+    assert 'backbone.bad.weight contains NaN' in refused(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('dtype', [torch.complex64, torch.bool, torch.int32, torch.uint8])
@@ -285,19 +291,21 @@ def test_tensors_of_another_kind_of_numbers_are_refused_by_name(
     tmp_path: Path, dtype: torch.dtype
 ) -> None:
     torch.save({**plain(2), 'backbone.odd': torch.zeros(2, dtype=dtype)}, tmp_path / 'w.pth')
-    assert f'backbone.odd is {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
+    assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
     if dtype != torch.complex64:  # which not every version of safetensors can write
         file = save_safetensors(tmp_path, {'backbone.odd': torch.zeros(2, dtype=dtype)})
-        assert f'backbone.odd is {str(dtype)[6:]}' in refused(file)
+        assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(file)
 
 
 def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> None:
     for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
         torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
-        assert 'backbone.odd is float32, not a plain tensor' in refused(tmp_path / 'w.pth')
+        assert 'backbone.odd must be a dense floating-point tensor, not float32' in refused(
+            tmp_path / 'w.pth'
+        )
     one = torch.zeros(1).expand(2**20, 2**20)  # a file of one number
     torch.save({**plain(2), 'backbone.odd': one}, tmp_path / 'w.pth')
-    assert 'numbers; 268435456 are the most' in refused(tmp_path / 'w.pth')
+    assert 'parameters; the maximum is 268435456' in refused(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize(
@@ -311,11 +319,11 @@ def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> Non
                 'a': torch.zeros(3, 2, dtype=torch.int8),
                 'a.int8_scale': torch.tensor([1, torch.nan, 1]),
             },
-            'a holds NaN',
+            'a contains NaN',
         ),
         (
             {'a': torch.zeros((), dtype=torch.int8), 'a.int8_scale': torch.ones(())},
-            'do not fit each other',
+            'shapes that do not match',
         ),
     ],
 )
@@ -332,21 +340,23 @@ def test_what_could_not_be_read_again_is_not_written(
 ) -> None:
     state = {'a': torch.full((256, 128), number)}
     if int8 and number == 1e6:
-        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+        save_weights(tmp_path / 'w.safetensors', state, METADATA, int8)
         return
-    with pytest.raises(WeightsError, match=r'w\.safetensors: a(\.int8_scale)? holds NaN, infinity'):
-        save_weights(tmp_path / 'w.safetensors', state, CARD, int8)
+    with pytest.raises(
+        WeightsError, match=r'w\.safetensors: a(\.int8_scale)? contains NaN, infinity'
+    ):
+        save_weights(tmp_path / 'w.safetensors', state, METADATA, int8)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('card', ['[' * 100_000, json.dumps({'metrics': {'iou': 'high'}})])
+@pytest.mark.parametrize('metadata', ['[' * 100_000, json.dumps({'metrics': {'iou': 'high'}})])
 def test_a_card_that_breaks_a_json_reader_or_has_text_for_figures_is_refused(
-    tmp_path: Path, card: str
+    tmp_path: Path, metadata: str
 ) -> None:
     torch.save(plain(2), tmp_path / 'w.pth')
-    (tmp_path / 'w.json').write_text(card)
+    (tmp_path / 'w.json').write_text(metadata)
     refused(tmp_path / 'w.pth')
-    versioned = card.replace('{', '{"format_version": 1, ', 1)
+    versioned = metadata.replace('{', '{"format_version": 1, ', 1)
     save_file(plain(2), tmp_path / 'w.safetensors', {'card': versioned})
     refused(tmp_path / 'w.safetensors')
 
@@ -415,9 +425,9 @@ def test_a_checkpoint_that_holds_the_right_tensors_is_read_however_it_is_wrapped
     state = small_networks[architecture]
     torch.save(wrap(state), tmp_path / 'w.pth')
     weights = load_weights(tmp_path / 'w.pth')
-    assert weights.card.architecture == architecture
-    assert weights.card.output_stride == NETWORKS[architecture].output_strides[0]
-    assert weights.card.mean == NETWORKS[architecture].mean
+    assert weights.metadata.architecture == architecture
+    assert weights.metadata.output_stride == NETWORKS[architecture].output_strides[0]
+    assert weights.metadata.mean == NETWORKS[architecture].mean
     assert weights.state.keys() == {n for n in state if not n.endswith('num_batches_tracked')}
     assert all(torch.equal(tensor, state[name]) for name, tensor in weights.state.items())
 
@@ -431,9 +441,11 @@ def small_networks() -> dict[str, dict[str, Tensor]]:
         ('deeplabv3_efficientnet_lite1', 'skip'),
     ):
         strides = NETWORKS[architecture].output_strides
-        card = Card(architecture=architecture, decoder=decoder, output_stride=strides[0])
+        metadata = ModelMetadata(
+            architecture=architecture, decoder=decoder, output_stride=strides[0]
+        )
         with torch.device('meta'):
-            shapes = {name: t.shape for name, t in build(card).state_dict().items()}
+            shapes = {name: t.shape for name, t in build(metadata).state_dict().items()}
         named = [n for n in shapes if n.startswith(('backbone.b', 'backbone.conv', 'classifier.'))]
         parts[architecture] = {
             name: torch.full(shapes[name], 0.25)
@@ -444,23 +456,23 @@ def small_networks() -> dict[str, dict[str, Tensor]]:
 
 
 def test_a_whole_light_network_is_read_from_a_checkpoint_without_a_card(tmp_path: Path) -> None:
-    card = replace(CARD, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
-    state = build(card).state_dict()
+    metadata = replace(METADATA, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    state = build(metadata).state_dict()
     torch.save({'model_state_dict': prefixed('module.', state)}, tmp_path / 'w.pth')
     weights = load_weights(tmp_path / 'w.pth')
-    assert weights.card.architecture == card.architecture
-    restored = restore(weights.card, weights.state).state_dict()
+    assert weights.metadata.architecture == metadata.architecture
+    restored = restore(weights.metadata, weights.state).state_dict()
     assert torch.equal(restored['classifier.score.weight'], state['classifier.score.weight'])
 
 
 def test_of_two_networks_at_unusual_places_none_is_chosen(tmp_path: Path) -> None:
     torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
-    assert 'holds 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
+    assert 'contains 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
 
 
 def test_a_name_that_is_there_twice_once_its_wrappers_are_off_is_refused(tmp_path: Path) -> None:
     torch.save({**plain(2), **prefixed('module.', plain(2))}, tmp_path / 'w.pth')
-    assert 'holds classifier.4.weight twice' in refused(tmp_path / 'w.pth')
+    assert 'contains classifier.4.weight twice' in refused(tmp_path / 'w.pth')
 
 
 def test_a_checkpoint_that_holds_itself_is_read(tmp_path: Path) -> None:
@@ -471,10 +483,10 @@ def test_a_checkpoint_that_holds_itself_is_read(tmp_path: Path) -> None:
 
 def test_what_is_not_unpickled_is_named(tmp_path: Path) -> None:
     torch.save({'model': plain(2), 'out': Path('x')}, tmp_path / 'w.pth')
-    assert 'holds pathlib.' in (told := refused(tmp_path / 'w.pth'))
-    assert 'Path beside tensors, and nothing else is unpickled' in told
+    assert 'contains pathlib.' in (told := refused(tmp_path / 'w.pth'))
+    assert 'Path, but only tensors are unpickled' in told
     torch.save(torch.nn.Linear(1, 1), tmp_path / 'w.pth')
-    assert 'holds torch.nn.modules.linear.Linear beside' in refused(tmp_path / 'w.pth')
+    assert 'contains torch.nn.modules.linear.Linear, but' in refused(tmp_path / 'w.pth')
     torch.save({'w': plain(2), 'a': np.zeros(2)}, tmp_path / 'w.pth')
     assert 'multiarray._reconstruct' in refused(tmp_path / 'w.pth')
 
@@ -511,21 +523,21 @@ def test_a_path_that_is_no_regular_file_is_refused_before_it_is_opened(
     device.symlink_to('/dev/zero')
     folder.mkdir()
     for file in (pipe, device, folder):
-        assert 'is no regular file' in refused(file)
+        assert 'is not a regular file' in refused(file)
 
 
 def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refused(
     tmp_path: Path,
 ) -> None:
     torch.save(plain(2), tmp_path / 'w.pth')
-    card = tmp_path / 'w.json'
-    os.mkfifo(card)
-    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
-    card.unlink()
-    card.symlink_to('/dev/zero')
-    assert 'w.json: is no regular file' in refused(tmp_path / 'w.pth')
-    card.unlink()
-    with card.open('wb') as sparse:
+    metadata = tmp_path / 'w.json'
+    os.mkfifo(metadata)
+    assert 'w.json: is not a regular file' in refused(tmp_path / 'w.pth')
+    metadata.unlink()
+    metadata.symlink_to('/dev/zero')
+    assert 'w.json: is not a regular file' in refused(tmp_path / 'w.pth')
+    metadata.unlink()
+    with metadata.open('wb') as sparse:
         sparse.truncate(2**40)
     assert 'w.json: has 1099511627776 bytes' in refused(tmp_path / 'w.pth')
 
@@ -553,7 +565,7 @@ def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directo
     monkeypatch.setattr('rock_seg_ros.perception.inference.checkpoint.MAX_FILE_BYTES', 2**21)
     assert (tmp_path / 'w.pth').stat().st_size < 2**16
     monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was unpacked'))
-    assert 'bytes; 2097152 are the most' in refused(tmp_path / 'w.pth')
+    assert 'bytes; the maximum is 2097152' in refused(tmp_path / 'w.pth')
 
 
 def test_upper_case_suffixes_are_read(tmp_path: Path) -> None:

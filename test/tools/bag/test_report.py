@@ -10,7 +10,7 @@ import pytest
 from rock_seg_ros.perception.analysis import Analysis, Settings
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.view import View
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from rock_seg_ros.tools.bag import report as bag_report
 from rock_seg_ros.tools.bag.report import Record, RunSummary, figures_of, write_report
@@ -26,7 +26,7 @@ def run_summary(**changes):
         'rejected': {},
         'ignored': {},
         'tracked': True,
-        'card': Card(classes=('background', 'rock')),
+        'metadata': ModelMetadata(classes=('background', 'rock')),
     }
     return RunSummary(**values | changes)
 

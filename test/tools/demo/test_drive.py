@@ -209,7 +209,7 @@ def test_the_error_for_a_node_without_results_has_its_diagnostics(
 
 
 def _attributes(segmenter):
-    names = ('card', 'device', 'precision', 'backend', 'warm_up')
+    names = ('metadata', 'device', 'precision', 'backend', 'warm_up')
     return {name: getattr(segmenter, name) for name in names}
 
 

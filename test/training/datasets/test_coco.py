@@ -584,7 +584,7 @@ def test_annotations_that_are_not_a_regular_file_are_not_opened(
     else:
         path.touch()
         os.truncate(path, 2**29 + 1)
-    raised = 'has 536870913 bytes' if kind == 'large' else 'is no regular file'
+    raised = 'has 536870913 bytes' if kind == 'large' else 'is not a regular file'
     for given in ('.', path.name)[: 1 if kind == 'folder' else 2]:
         with pytest.raises(DataError, match=rf'coco\.json: {raised}'):
             find('coco', path=given)

@@ -307,7 +307,7 @@ def test_hidden_files_are_skipped_and_irregular_files_are_reported(
     os.mkfifo(tmp_path / 'b.json')
     fine, pipe = find('labelme')
     assert fine.read().classes.sum() == 16
-    with pytest.raises(DataError, match=r'b\.json: is no regular file'):
+    with pytest.raises(DataError, match=r'b\.json: is not a regular file'):
         pipe.read()
 
 

@@ -138,18 +138,18 @@ def provider_options(name: str, device: torch.device, half: bool, engines: Path)
     return name, options
 
 
-def engine_folder(file: Path, shape: Sequence[int], card: str) -> Path:
-    """Returns where the engines of a graph for an image shape on a graphics card are kept.
+def engine_folder(file: Path, shape: Sequence[int], gpu: str) -> Path:
+    """Returns where the engines of a graph for an image shape on a GPU are kept.
 
     Args:
         file: The ONNX file; its content counts, not its name.
         shape: N, 3, H and W of the images.
-        card: Name of the graphics card.
+        gpu: Name of the GPU.
     """
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     model = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     size = 'x'.join(map(str, shape))
-    return base / 'rock_seg_ros' / 'tensorrt' / model / re.sub(r'\W+', '-', card) / size
+    return base / 'rock_seg_ros' / 'tensorrt' / model / re.sub(r'\W+', '-', gpu) / size
 
 
 class OnnxBackend:
@@ -179,9 +179,9 @@ class OnnxBackend:
             raise WeightsError(
                 f"{weights.path}: backend 'onnx' needs an .onnx file; see training.export"
             )
-        if output_stride not in (0, weights.card.output_stride):
+        if output_stride not in (0, weights.metadata.output_stride):
             raise WeightsError(
-                f'{weights.path}: was exported at output stride {weights.card.output_stride},'
+                f'{weights.path}: was exported at output stride {weights.metadata.output_stride},'
                 f' not {output_stride}'
             )
         if parts:
@@ -202,7 +202,7 @@ class OnnxBackend:
         self.device = device
         self.precision = 'fp16' if precision in halves else 'fp32'
         self._file = weights.path
-        self._channels = weights.card.channels
+        self._channels = weights.metadata.channels
         self._engines: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the newest used is last
         self._begun: set[tuple[int, ...]] = set()
         self._changing = threading.Lock()

@@ -68,9 +68,9 @@ class OpenVinoBackend:
                 f' {", ".join(HINTS)}, not {precision!r}'
             )
         try:
-            model = restore(weights.card, weights.state, output_stride)
+            model = restore(weights.metadata, weights.state, output_stride)
             if precision == 'int8':
-                quantize(model, weights.card.activation_ranges)
+                quantize(model, weights.metadata.activation_ranges)
         except ValueError as error:
             raise WeightsError(f'{weights.path}: {error}') from None
         self.device = device
@@ -87,7 +87,7 @@ class OpenVinoBackend:
         if parts and model.decoder == 'skip':
             context = model.context_channels, RGB[1] // 4, RGB[2] // 4
             self._parts['decode'] = _compile(model, 'decode', [RGB, context], weights, precision)
-        self._channels = weights.card.channels
+        self._channels = weights.metadata.channels
 
     def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""

@@ -49,7 +49,7 @@ class TorchBackend:
                 f' {", ".join(DTYPES)}, not {precision!r}'
             )
         try:
-            model = restore(weights.card, weights.state, output_stride)
+            model = restore(weights.metadata, weights.state, output_stride)
         except ValueError as error:
             raise WeightsError(f'{weights.path}: {error}') from None
         fold_batch_norm(model)

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from rock_seg_ros.node import seg_node
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.perception.inference.card import RIM, Card
+from rock_seg_ros.perception.inference.metadata import RIM, ModelMetadata
 from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights
 from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 
-CARD = Card(classes=('background', 'rock', RIM), smallest_side=480)  # like the embedded weights
+METADATA = ModelMetadata(
+    classes=('background', 'rock', RIM), smallest_side=480
+)  # like the embedded weights
 BACKEND = 'stub'
 
 
@@ -43,7 +45,7 @@ class StubBackend:
         if self._seconds:
             time.sleep(self._seconds)
         height, width = images.shape[-2:]
-        fixed = torch.from_numpy(fixed_scores(height, width, self._rocks, CARD.channels))
+        fixed = torch.from_numpy(fixed_scores(height, width, self._rocks, METADATA.channels))
         return fixed.to(self.device).expand(len(images), -1, -1, -1)
 
 
@@ -62,7 +64,7 @@ def main() -> int:
         BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StubBackend(
             device, arguments.rocks, arguments.network_ms / 1e3
         )
-        return Segmenter(Weights(Path(BACKEND), CARD, {}), parameters.device, backend=BACKEND)
+        return Segmenter(Weights(Path(BACKEND), METADATA, {}), parameters.device, backend=BACKEND)
 
     return seg_node.main(ros_arguments, load)
 

@@ -26,7 +26,7 @@ from rock_seg_ros.perception.inference.backends.onnx_backend import (
     load_tensorrt,
     provider_options,
 )
-from rock_seg_ros.perception.inference.card import Card
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
 
 ON_CUDA, ON_CPU = torch.device('cuda', 1), torch.device('cpu')
@@ -66,13 +66,13 @@ def test_engines_are_kept_by_what_the_model_is_the_shape_and_the_card(
     one, copy, other = (tmp_path / f'{name}.onnx' for name in ('one', 'copy', 'other'))
     for file, content in ((one, b'1'), (copy, b'1'), (other, b'2')):
         file.write_bytes(content)
-    shape, card = (1, 3, 480, 640), 'NVIDIA RTX 4000 / SFF'
-    folder = engine_folder(one, shape, card)
+    shape, metadata = (1, 3, 480, 640), 'NVIDIA RTX 4000 / SFF'
+    folder = engine_folder(one, shape, metadata)
     assert folder.is_relative_to(tmp_path / 'cache' / 'rock_seg_ros')
-    assert engine_folder(copy, shape, card) == folder
+    assert engine_folder(copy, shape, metadata) == folder
     different = {
-        engine_folder(other, shape, card),
-        engine_folder(one, (1, 3, 480, 641), card),
+        engine_folder(other, shape, metadata),
+        engine_folder(one, (1, 3, 480, 641), metadata),
         engine_folder(one, shape, 'NVIDIA RTX 5000'),
         folder,
     }
@@ -88,7 +88,7 @@ def test_what_this_onnx_runtime_cannot_do_is_told_in_one_line(
 ) -> None:
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: [CPU])
-    weights = Weights(Path('w.onnx'), Card(), {})
+    weights = Weights(Path('w.onnx'), ModelMetadata(), {})
     with pytest.raises(WeightsError, match=f'^w.onnx: .*{told}$'):
         OnnxBackend(weights, torch.device(device), precision, 0)
 
@@ -106,11 +106,11 @@ def test_a_provider_that_does_not_start_is_told_and_none_stands_in_for_it(
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: EVERY)
     monkeypatch.setattr(onnxruntime, 'InferenceSession', open_session)
     monkeypatch.setattr(onnx_backend, 'load_tensorrt', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'GPU')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     (tmp_path / 'w.onnx').write_bytes(b'graph')
     with pytest.raises(WeightsError, match=f'could not start {TENSORRT}$'):
-        OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+        OnnxBackend(Weights(tmp_path / 'w.onnx', ModelMetadata(), {}), ON_CUDA, 'auto', 0)
     assert asked == [0]
 
 
@@ -152,12 +152,12 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: EVERY)
     monkeypatch.setattr(onnxruntime, 'InferenceSession', open_session)
     monkeypatch.setattr(onnx_backend, 'load_tensorrt', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'card')
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'GPU')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     (tmp_path / 'w.onnx').write_bytes(b'graph')
     with monkeypatch.context() as without_cuda:
         without_cuda.setattr(OnnxBackend, '_try_out', lambda _: None)
-        backend = OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CUDA, 'auto', 0)
+        backend = OnnxBackend(Weights(tmp_path / 'w.onnx', ModelMetadata(), {}), ON_CUDA, 'auto', 0)
     backend.device = ON_CPU  # where the stand-in's memory is
     build = backend._build_beside
 
@@ -257,13 +257,13 @@ def test_a_file_that_is_no_graph_is_told_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     (tmp_path / 'w.onnx').write_bytes(b'no graph')
     with pytest.raises(WeightsError, match=r'w\.onnx: ') as caught:
-        OnnxBackend(Weights(tmp_path / 'w.onnx', Card(), {}), ON_CPU, 'auto', 0)
+        OnnxBackend(Weights(tmp_path / 'w.onnx', ModelMetadata(), {}), ON_CPU, 'auto', 0)
     assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     'open_file',
-    [load_weights, lambda file: OnnxBackend(Weights(file, Card(), {}), ON_CPU, 'auto', 0)],
+    [load_weights, lambda file: OnnxBackend(Weights(file, ModelMetadata(), {}), ON_CPU, 'auto', 0)],
     ids=['load_weights', 'OnnxBackend'],
 )
 def test_a_graph_that_onnx_runtime_does_not_finish_opening_is_rejected_after_a_limit(
@@ -322,7 +322,7 @@ def write_graph(file: Path, kind: str) -> Weights:
     graph = helper.make_graph(nodes, 'graph', [image], [scores], constants)
     opset = helper.make_opsetid('', 18)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
-    return Weights(file, Card(), {})
+    return Weights(file, ModelMetadata(), {})
 
 
 @pytest.mark.parametrize(

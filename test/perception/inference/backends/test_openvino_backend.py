@@ -49,7 +49,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 def weights(weights_file: Path) -> Weights:
     """Random weights, with the ranges that a little noise has in them."""
     weights = load_weights(weights_file)
-    model = restore(weights.card, weights.state)
+    model = restore(weights.metadata, weights.state)
     ranges: dict[str, tuple[float, float]] = {}
     for name in quantized_inputs(model):
         model.get_submodule(name).register_forward_pre_hook(
@@ -59,7 +59,7 @@ def weights(weights_file: Path) -> Weights:
         )
     with torch.inference_mode():
         model(noise(1, 64, 80))
-    return replace(weights, card=replace(weights.card, activation_ranges=ranges))
+    return replace(weights, metadata=replace(weights.metadata, activation_ranges=ranges))
 
 
 @pytest.fixture(scope='module')
@@ -118,8 +118,8 @@ def test_int8_computes_what_the_rounded_network_does_and_does_so_in_int8(
     backend = OpenVinoBackend(weights, CPU, 'int8', 0)
     images = noise(1, 64, 80)
     scores = backend.scores(images)
-    rounded = restore(weights.card, weights.state)
-    quantize(rounded, weights.card.activation_ranges)
+    rounded = restore(weights.metadata, weights.state)
+    quantize(rounded, weights.metadata.activation_ranges)
     with torch.inference_mode():
         wanted = rounded(images)['out']
     spread = wanted.std()

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from rock_seg_ros.perception.inference.card import Card, CardError
+from rock_seg_ros.perception.inference.metadata import MetadataError, ModelMetadata
 
 
 def test_a_card_survives_json() -> None:
-    card = Card(
+    metadata = ModelMetadata(
         ('sky', 'sand', 'rock'),
         ('rock', 'sand'),
         'none',
@@ -17,28 +17,28 @@ def test_a_card_survives_json() -> None:
         metrics={'a': 1.0},
         activation_ranges={'a.conv': (-0.5, 2.0)},
     )
-    assert Card.from_json(card.to_json()) == card
-    assert card.rock_ids == (1, 2)
-    assert card.channels == 3
-    assert Card(activation='sigmoid').channels == 1
+    assert ModelMetadata.from_json(metadata.to_json()) == metadata
+    assert metadata.rock_ids == (1, 2)
+    assert metadata.channels == 3
+    assert ModelMetadata(activation='sigmoid').channels == 1
 
 
 def test_keys_of_later_versions_are_left_out() -> None:
-    assert Card.from_json('{"format_version": 1, "colour": "red"}') == Card()
+    assert ModelMetadata.from_json('{"format_version": 1, "colour": "red"}') == ModelMetadata()
 
 
 @pytest.mark.parametrize(
     ('text', 'told'),
     [
         ('nonsense', 'not JSON'),
-        ('[1]', 'a JSON list'),
-        ('{}', 'format_version is None'),
-        ('{"format_version": 2}', 'format_version is 2; this version reads 1'),
+        ('[1]', 'a JSON object, not a list'),
+        ('{}', 'format_version must be 1, not None'),
+        ('{"format_version": 2}', 'format_version must be 1, not 2'),
     ],
 )
 def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None:
-    with pytest.raises(CardError, match=told):
-        Card.from_json(text)
+    with pytest.raises(MetadataError, match=told):
+        ModelMetadata.from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None
 def test_a_value_that_no_model_could_be_built_from_is_refused_by_name(
     key: str, value: object
 ) -> None:
-    with pytest.raises(CardError) as refused:
-        Card.from_json(json.dumps({'format_version': 1, key: value}))
+    with pytest.raises(MetadataError) as refused:
+        ModelMetadata.from_json(json.dumps({'format_version': 1, key: value}))
     assert key in str(refused.value)
     assert '\n' not in str(refused.value)
 
 
 @pytest.mark.parametrize('version', [True, 1.0, '1', [1]])
 def test_a_version_that_is_no_whole_number_is_refused(version: object) -> None:
-    with pytest.raises(CardError, match='format_version is'):
-        Card.from_json(json.dumps({'format_version': version}))
+    with pytest.raises(MetadataError, match='format_version must be 1, not '):
+        ModelMetadata.from_json(json.dumps({'format_version': version}))
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,18 @@ def test_a_version_that_is_no_whole_number_is_refused(version: object) -> None:
         ('{"format_version": 1, "metrics": ' + '{"a": ' * 50_000 + '1' + '}' * 50_001, 'too deep'),
         ('{"format_version": ' + '1' * 5000 + '}', 'not JSON'),
         (r'{"format_version": 1, "data": "\ud800"}', 'not JSON'),
-        ('{"data": "' + ' ' * 2**24 + '"}', 'characters; 16777216 are the most'),
+        ('{"data": "' + ' ' * 2**24 + '"}', 'characters; the maximum is 16777216'),
     ],
     ids=['brackets', 'objects', 'digits', 'half a character', 'length'],
 )
 def test_json_that_python_itself_fails_on_is_refused_in_one_line(text: str, told: str) -> None:
-    with pytest.raises(CardError, match=told) as refused:
-        Card.from_json(text)
+    with pytest.raises(MetadataError, match=told) as refused:
+        ModelMetadata.from_json(text)
     assert '\n' not in str(refused.value)
 
 
 def test_a_card_of_very_many_classes_is_refused_in_a_short_line() -> None:
-    card = {'format_version': 1, 'classes': [f'class {number}' for number in range(100_000)]}
-    with pytest.raises(CardError, match='2 to 255 different names, not 100000') as refused:
-        Card.from_json(json.dumps(card))
+    metadata = {'format_version': 1, 'classes': [f'class {number}' for number in range(100_000)]}
+    with pytest.raises(MetadataError, match='2 to 255 different names, not 100000') as refused:
+        ModelMetadata.from_json(json.dumps(metadata))
     assert len(str(refused.value)) < 400

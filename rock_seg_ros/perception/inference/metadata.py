@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The card: everything that a program must know about a set of weights to use them."""
+"""The metadata of weights (model card): what a program must know to use them."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ FORMAT_VERSION = 1
 ARCHITECTURE = 'deeplabv3_resnet50'
 ACTIVATIONS = ('softmax', 'sigmoid')
 RIM = 'rim'
-MAX_CARD_LENGTH = 2**24  # characters of a card
-FLOAT32_MAX = 3.4e38  # what is larger is infinite to the network
-MIN_STD, MIN_RANGE = 1e-9, 1e-9  # what is smaller makes numbers that are not finite
+MAX_LENGTH = 2**24  # characters of JSON
+FLOAT32_MAX = 3.4e38  # the network computes in float32
+MIN_STD, MIN_RANGE = 1e-9, 1e-9  # divisors that are smaller make the scores infinite
 
 
-class CardError(ValueError):
-    """A card that is missing, malformed, or of a format that this version does not read."""
+class MetadataError(ValueError):
+    """The metadata is invalid, or has a format that this version does not support."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a weights file says of itself.
+class ModelMetadata:
+    """The metadata of weights.
 
     Attributes:
-        classes: Class names; the place in the tuple is the class id (0 to 255).
-        rock_classes: The names among `classes` that are rock.
-        decoder: 'skip', or with ResNet-50 'none' (torchvision's `deeplabv3_resnet50`, key for key).
-        activation: 'softmax' (one channel a class) or 'sigmoid' (one channel, the rock's).
-        mean: Per-channel RGB mean that is taken off an image scaled to 0..1.
-        std: Per-channel RGB standard deviation that it is then divided by.
-        training_size: Width and height of the training crops, in px; (0, 0) when unknown.
+        classes: Class names; the index in the tuple is the class id (0 to 255).
+        rock_classes: The names in `classes` that are rock.
+        decoder: 'skip', or with ResNet-50 'none' (the same parameter names as in torchvision's
+            `deeplabv3_resnet50`).
+        activation: 'softmax' (one channel per class) or 'sigmoid' (one channel, that of rock).
+        mean: RGB mean that is subtracted from an image, which was scaled to 0..1 before.
+        std: RGB standard deviation by which the result is divided.
+        training_size: Width and height of the training crops, px; (0, 0) = unknown.
         output_stride: Output stride of the backbone in training: 8, 16 or 32.
-        smallest_side: An image whose shorter side has fewer px is enlarged to it for the network,
-            at most twofold; 0 = never.
-        threshold: Rock probability, 0 to 1, from which a pixel is rock.
-        metrics: Measured figures by name, such as {'marsdata_val_iou': 0.69}.
-        data: What the weights were trained on, in words.
+        smallest_side: Images whose shorter side is smaller than this are enlarged to it for the
+            network, at most twofold, px; 0 = images are never enlarged.
+        threshold: Rock probability from which a pixel is rock, 0 to 1.
+        metrics: Metrics by name, such as {'marsdata_val_iou': 0.69}.
+        data: Description of the training data.
         licence: Licence of the weights.
-        activation_ranges: Name of a convolution → lowest and highest value of its input that int8
-            tells apart, measured on real images; empty = not calibrated for int8.
-        architecture: The network, a key of `networks.NETWORKS`.
-        format_version: Of the card.
+        activation_ranges: Minimum and maximum of the input of each convolution, by its name,
+            measured on images. They define the int8 quantization; empty = no int8.
+        architecture: Name of the network, a key of `networks.NETWORKS`.
+        format_version: Version of the metadata format.
     """
 
     classes: tuple[str, ...] = ('background', 'rock')
@@ -67,17 +68,13 @@ class Card:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuses values that no model could be built from, with CardError."""
-        if not _is_whole(self.format_version) or self.format_version != FORMAT_VERSION:
-            raise CardError(
-                f'card format_version is {shorten(self.format_version)}; this version reads'
-                f' {FORMAT_VERSION}'
-            )
-        _one_of('architecture', self.architecture, tuple(NETWORKS))
+        """Raises MetadataError if no model can be built from a value."""
+        _check_choice('format_version', self.format_version, (FORMAT_VERSION,))
+        _check_choice('architecture', self.architecture, tuple(NETWORKS))
         network = NETWORKS[self.architecture]
-        _one_of('decoder', self.decoder, network.decoders)
-        _one_of('activation', self.activation, ACTIVATIONS)
-        _one_of('output_stride', self.output_stride, network.output_strides)
+        _check_choice('decoder', self.decoder, network.decoders)
+        _check_choice('activation', self.activation, ACTIVATIONS)
+        _check_choice('output_stride', self.output_stride, network.output_strides)
         self._check_classes()
         _check('smallest_side', self.smallest_side, '0 or more', _is_whole(self.smallest_side))
         _check('threshold', self.threshold, 'between 0 and 1', _is_number(self.threshold, 0, 1))
@@ -102,22 +99,24 @@ class Card:
             given = getattr(self, name)
             _check(name, given, 'a list of names', _are(given, _is_name))
         if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
-            raise CardError(
-                f'card classes must be 2 to 255 different names, not {len(self.classes)}:'
+            raise MetadataError(
+                f'metadata classes must be 2 to 255 different names, not {len(self.classes)}:'
                 f' {shorten(self.classes)}'
             )
-        strangers = set(self.rock_classes) - set(self.classes)
-        if strangers or not self.rock_classes or len(self.rock_classes) == len(self.classes):
-            raise CardError(
-                f'card rock_classes must be some, not all, of {shorten(self.classes)},'
+        unknown = set(self.rock_classes) - set(self.classes)
+        if unknown or not self.rock_classes or len(self.rock_classes) == len(self.classes):
+            raise MetadataError(
+                f'metadata rock_classes must be some, not all, of {shorten(self.classes)},'
                 f' not {shorten(self.rock_classes)}'
             )
         if self.activation == 'sigmoid' and len(self.classes) != 2:
-            raise CardError(f'a sigmoid card has two classes, not {len(self.classes)}')
+            raise MetadataError(
+                f'metadata classes must be 2 with activation sigmoid, not {len(self.classes)}'
+            )
 
     @property
     def channels(self) -> int:
-        """Output channels of the network: one a class, or one in all for a sigmoid."""
+        """Output channels of the network: one per class, or a single one for a sigmoid."""
         return 1 if self.activation == 'sigmoid' else len(self.classes)
 
     @property
@@ -127,34 +126,29 @@ class Card:
 
     @property
     def rim_id(self) -> int | None:
-        """Id of the class 'rim' between touching rocks; None where there is none."""
+        """Class id of the rim between touching rocks; None if there is no rim class."""
         return self.classes.index(RIM) if RIM in self.classes else None
 
     def to_json(self) -> str:
-        """Returns the card as one JSON object."""
+        """Returns the metadata as a JSON object."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Card:
-        """Reads a card from JSON; keys that this version does not know are left out.
+    def from_json(cls, text: str) -> ModelMetadata:
+        """Reads metadata from a JSON object; unknown keys are ignored.
 
         Raises:
-            CardError: The text is no JSON object, or a value is not legal.
+            MetadataError: The text is not a JSON object, or a value is invalid.
         """
         return cls.from_values(read_object(text))
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Card:
-        """Makes a card of a JSON object's values; keys that are not known are left out.
+    def from_values(cls, values: Mapping[str, Any]) -> ModelMetadata:
+        """Creates metadata from the values of a JSON object; unknown keys are ignored.
 
         Raises:
-            CardError: A value is not legal.
+            MetadataError: A value is invalid, or `format_version` is missing.
         """
-        version = values.get('format_version')
-        if version != FORMAT_VERSION:
-            raise CardError(
-                f'card format_version is {shorten(version)}; this version reads {FORMAT_VERSION}'
-            )
         known = {f.name for f in fields(cls)}
         kept: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
@@ -167,52 +161,51 @@ class Card:
                 name: tuple(pair) if isinstance(pair, list) else pair
                 for name, pair in ranges.items()
             }
-        return cls(**kept)
+        return cls(**{'format_version': None, **kept})
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Reads the JSON object of a card.
+    """Reads the JSON object of metadata.
 
     Raises:
-        CardError: The text is too long, or no JSON object, or holds what is no Unicode.
+        MetadataError: The text is too long, not a JSON object, or not valid Unicode.
     """
-    if len(text) > MAX_CARD_LENGTH:
-        raise CardError(f'the card has {len(text)} characters; {MAX_CARD_LENGTH} are the most')
+    if len(text) > MAX_LENGTH:
+        raise MetadataError(f'the metadata has {len(text)} characters; the maximum is {MAX_LENGTH}')
     try:
         values = json.loads(text)
         json.dumps(values, ensure_ascii=False).encode()
     except RecursionError:
-        raise CardError('the card is not JSON: nested too deep') from None
+        raise MetadataError('the metadata is not JSON: nested too deep') from None
     except ValueError as error:
-        raise CardError(f'the card is not JSON: {error}') from None
+        raise MetadataError(f'the metadata is not JSON: {error}') from None
     if not isinstance(values, dict):
-        raise CardError(f'the card is a JSON {type(values).__name__}, not an object')
+        raise MetadataError(f'the metadata must be a JSON object, not a {type(values).__name__}')
     return values
 
 
-def _check(name: str, value: object, wanted: str, holds: bool) -> None:
-    if not holds:
-        raise CardError(f'card {name} must be {wanted}, not {shorten(value)}')
+def _check(name: str, value: object, expected: str, valid: bool) -> None:
+    if not valid:
+        raise MetadataError(f'metadata {name} must be {expected}, not {shorten(value)}')
 
 
-def _one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
-    if value not in legal or isinstance(value, float):
-        raise CardError(
-            f'card {name} is {shorten(value)}; legal is {" or ".join(map(repr, legal))}'
-        )
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    # 1.0 and True equal 1, but are not whole numbers.
+    valid = value in choices and not isinstance(value, float | bool)
+    _check(name, value, ' or '.join(map(repr, choices)), valid)
 
 
-def _are(values: Any, kind: Callable[[Any], bool], count: int | None = None) -> bool:
-    """Returns whether it is a tuple of one kind, of so many."""
+def _are(values: Any, is_valid: Callable[[Any], bool], count: int | None = None) -> bool:
+    """Returns whether the value is a tuple of valid values, with `count` of them if given."""
     return (
         isinstance(values, tuple)
         and len(values) == (count or len(values))
-        and all(map(kind, values))
+        and all(map(is_valid, values))
     )
 
 
 def _is_number(value: object, above: float = -FLOAT32_MAX, below: float = FLOAT32_MAX) -> bool:
-    """Returns whether it is a number between two; NaN, infinities and truth values are not."""
+    """Returns whether the value is a number between two limits; NaN and Boolean values are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
 
 
