@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test process shares: DDS on loopback with a domain of its own, and small inputs."""
+"""Settings of every test process (DDS on loopback with its own domain), and shared fixtures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.segmenter import Segmenter
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
@@ -26,19 +27,13 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope='session')
-def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the default network, int8, with a card; stride 16 is the quicker one."""
+def save_random_weights(file: Path, metadata: ModelMetadata) -> Path:
+    """Saves random weights of a network as int8, always the same ones."""
     import torch
 
-    from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.model import build
     from rock_seg_ros.perception.inference.weights_file import save_weights
 
-    file = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    metadata = ModelMetadata(
-        output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0'
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_weights(file, build(metadata).state_dict(), metadata, int8=True)
@@ -46,23 +41,43 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the ResNet-50 network; output stride 16 is the faster one."""
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
+
+    metadata = ModelMetadata(
+        output_stride=16, metrics={'val_iou': 0.25}, data='noise', licence='Apache-2.0'
+    )
+    return save_random_weights(tmp_path_factory.mktemp('weights') / 'random.safetensors', metadata)
+
+
+@pytest.fixture(scope='session')
+def light_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the light network, for tests of what holds for any network."""
+    from rock_seg_ros.perception.inference.metadata import ModelMetadata
+
+    metadata = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    return save_random_weights(tmp_path_factory.mktemp('weights') / 'light.safetensors', metadata)
+
+
+@pytest.fixture(scope='session')
 def small_image() -> NDArray[np.uint8]:
-    """64×80×3 uint8 RGB: noise on a slope, so that every pixel and every flip differs."""
-    chance = np.random.default_rng(0)
-    slope = np.linspace(0, 180, 80)[None, :, None] + np.linspace(0, 40, 64)[:, None, None]
-    image = (slope + chance.integers(0, 36, (64, 80, 3))).astype(np.uint8)
+    """64×80×3 uint8 RGB: a noisy gradient, which differs from each of its mirror images."""
+    rng = np.random.default_rng(0)
+    gradient = np.linspace(0, 180, 80)[None, :, None] + np.linspace(0, 40, 64)[:, None, None]
+    image = (gradient + rng.integers(0, 36, (64, 80, 3))).astype(np.uint8)
     image.flags.writeable = False
     return image
 
 
 @pytest.fixture
 def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
-    """A real segmenter whose network gives scores that are no numbers for images with white."""
+    """A segmenter whose network returns NaN for images with white pixels."""
     from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
     from rock_seg_ros.perception.inference.weights_file import Weights
 
-    class Broken:
+    class NanBackend:
         precision = 'fp32'
 
         def __init__(self, weights: Weights, device: torch.device, *_: object, **__: object):
@@ -72,8 +87,8 @@ def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
             white = images.amax(dim=(1, 2, 3), keepdim=True) > 2.5  # normalised; 2.2 is 230
             return images[:, :2].masked_fill(white, float('nan'))
 
-    monkeypatch.setitem(BACKENDS, 'broken', Broken)
-    return Segmenter(Weights(Path('w'), ModelMetadata(), {}), 'cpu', backend='broken')
+    monkeypatch.setitem(BACKENDS, 'nan', NanBackend)
+    return Segmenter(Weights(Path('w'), ModelMetadata(), {}), 'cpu', backend='nan')
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_api_does_not_import_ros() -> None:
     assert run.stdout.strip() == 'False'
 
 
-def test_maps_have_the_size_of_the_image_and_agree(result: SegmentationResult) -> None:
+def test_all_maps_have_the_size_of_the_image(result: SegmentationResult) -> None:
     size = result.image.shape[:2]
     for pixels, dtype in (
         (result.mask, np.uint8),
@@ -63,7 +63,7 @@ def test_maps_have_the_size_of_the_image_and_agree(result: SegmentationResult) -
     np.testing.assert_array_equal(result.mask > 0, result.class_ids == rock)
 
 
-def test_rocks_describe_the_instances(result: SegmentationResult) -> None:
+def test_the_rocks_match_the_instances(result: SegmentationResult) -> None:
     assert len(result.rocks) > 3
     areas = [rock.area for rock in result.rocks]
     assert areas == sorted(areas, reverse=True)
@@ -95,7 +95,7 @@ def test_the_overlay_is_a_copy_that_differs_where_there_is_rock(result: Segmenta
         result.draw(2)
 
 
-def test_coco_results_hold_each_rocks_pixels(result: SegmentationResult) -> None:
+def test_the_coco_segmentations_are_the_pixels_of_the_rocks(result: SegmentationResult) -> None:
     height, width = result.mask.shape
     records = json.loads(json.dumps(result.to_coco(image_id=7)))
     assert len(records) == len(result.rocks)
@@ -107,7 +107,7 @@ def test_coco_results_hold_each_rocks_pixels(result: SegmentationResult) -> None
         assert (record['image_id'], record['category_id']) == (7, result.classes.index('rock'))
 
 
-def test_a_rock_in_the_first_pixel_has_its_run_lengths() -> None:
+def test_the_run_lengths_of_a_rock_in_the_first_pixel_start_with_0() -> None:
     rock = SimpleNamespace(box=(0, 0, 2, 1), mask=np.array([[255, 255]], np.uint8))
     assert api._run_lengths(rock, (2, 2)) == {'size': [2, 2], 'counts': [0, 1, 1, 1, 1]}  # type: ignore[arg-type]
 
@@ -185,14 +185,14 @@ def test_a_known_ground_gives_metres_without_depth(segmenter: RockSegmenter) -> 
         ),
     ],
 )
-def test_a_bad_argument_is_named(
+def test_an_invalid_argument_is_an_error_with_its_name(
     segmenter: RockSegmenter, given: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
         segmenter.segment(**{'image': scene(), **given})
 
 
-def test_a_threshold_out_of_range_is_refused() -> None:
+def test_a_threshold_out_of_range_is_rejected() -> None:
     with pytest.raises(ValueError, match=r'threshold must be 0 to 1, not 1\.5'):
         RockSegmenter(threshold=1.5)
 

@@ -25,7 +25,7 @@ def generate() -> ModuleType:
     return module
 
 
-def test_generated_parts_equal_the_code(generate: ModuleType) -> None:
+def test_generated_pages_equal_the_code(generate: ModuleType) -> None:
     pages = generate.pages()
     assert len(pages) >= 5
     for page, text in pages.items():
@@ -92,7 +92,7 @@ def headings(generate: ModuleType, page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_and_headings_that_exist(generate: ModuleType, page: Path) -> None:
+def test_the_targets_of_links_exist(generate: ModuleType, page: Path) -> None:
     for link in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
         if link.startswith('https://'):
             continue
@@ -111,14 +111,14 @@ def test_each_page_is_in_the_table_of_contents() -> None:
     assert {page.stem for page in DOCS.glob('*.md')} - {'index'} == listed
 
 
-def test_nothing_is_loaded_from_the_network() -> None:
+def test_pages_load_nothing_from_the_network() -> None:
     for file in DOCS.iterdir():
         if file.suffix in ('.py', '.css', '.html', '.svg'):
             loaded = re.findall(r'(?:src|href|url)\W+https?://\S+', file.read_text())
             assert not loaded, file.name
 
 
-def test_the_words_of_the_glossary_are_used() -> None:
+def test_pages_use_the_words_of_the_glossary() -> None:
     for page in PAGES:
         if page.stem not in ('glossary', 'command_line', 'messages', 'interfaces'):
             text = page.read_text()

@@ -91,7 +91,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def test_the_key_changes_with_each_of_its_inputs(set_up: SetUp) -> None:
+def test_the_key_changes_with_each_input(set_up: SetUp) -> None:
     keys = [
         set_up.key(),
         set_up.key(VERSION='3 13 3.13'),
@@ -121,7 +121,7 @@ def test_the_same_inputs_give_the_same_key(set_up: SetUp) -> None:
 
 
 @pytest.mark.parametrize('distro', ['humble', 'iron', 'foxy', 'noetic'])
-def test_an_old_ros_is_refused_with_the_way_out_on_a_jetson(set_up: SetUp, distro: str) -> None:
+def test_an_old_ros_is_rejected_with_the_remedy_for_a_jetson(set_up: SetUp, distro: str) -> None:
     line = refusal(set_up.run(ROS_DISTRO=distro))
     assert distro in line
     assert 'Jetson' in line
@@ -129,31 +129,31 @@ def test_an_old_ros_is_refused_with_the_way_out_on_a_jetson(set_up: SetUp, distr
 
 
 @pytest.mark.parametrize('version', ['2 7', '3 10', '3 14'])
-def test_an_unsupported_python_is_refused(set_up: SetUp, version: str) -> None:
+def test_an_unsupported_python_is_rejected(set_up: SetUp, version: str) -> None:
     line = refusal(set_up.run(VERSION=f'{version} {version}'))
     assert version.replace(' ', '.') in line
     assert '3.11 to 3.13' in line
 
 
 @pytest.mark.parametrize('version', ['3 11', '3 12', '3 13'])
-def test_a_supported_python_is_taken(set_up: SetUp, version: str) -> None:
+def test_a_supported_python_is_accepted(set_up: SetUp, version: str) -> None:
     assert set_up.key(VERSION=f'{version} {version}')
 
 
-def test_what_is_no_python_is_refused(set_up: SetUp) -> None:
+def test_a_missing_python_is_rejected(set_up: SetUp) -> None:
     assert 'no-such-python is no Python' in refusal(set_up.run(PYTHON='no-such-python'))
 
 
-def test_a_python_without_venv_is_refused(set_up: SetUp) -> None:
+def test_a_python_without_venv_is_rejected(set_up: SetUp) -> None:
     assert 'python3-venv' in refusal(set_up.run(MODULES=''))
 
 
-def test_a_python_that_is_not_the_sourced_ros_s_is_refused(set_up: SetUp) -> None:
+def test_a_python_that_cannot_import_the_sourced_ros_is_rejected(set_up: SetUp) -> None:
     line = refusal(set_up.run(ROS_DISTRO='jazzy', MODULES='ensurepip'))
     assert 'no rclpy' in line
 
 
-def test_without_ros_it_comes_from_pypi(set_up: SetUp) -> None:
+def test_without_a_sourced_ros_its_packages_come_from_pypi(set_up: SetUp) -> None:
     assert set_up.run().returncode == 0
     made, _, pins, package = set_up.calls()
     assert '--system-site-packages' not in made
@@ -169,7 +169,7 @@ def test_a_sourced_ros_is_used(set_up: SetUp) -> None:
 
 
 @pytest.mark.parametrize('version', ['3 11', '3 12', '3 13'])
-def test_all_downloads_are_checked_against_the_hashes_of_the_lock_file(
+def test_downloads_are_checked_against_the_hashes_of_the_lock_file(
     set_up: SetUp, version: str
 ) -> None:
     assert set_up.run(VERSION=f'{version} {version}').returncode == 0
@@ -185,7 +185,7 @@ def test_all_downloads_are_checked_against_the_hashes_of_the_lock_file(
 
 
 @pytest.mark.parametrize(('machine', 'version'), [('aarch64', '3 12'), ('x86_64', '3 14')])
-def test_where_there_is_no_lock_file_the_pins_are_taken_and_that_is_told(
+def test_without_a_lock_file_the_pins_are_installed_and_this_is_reported(
     set_up: SetUp, machine: str, version: str
 ) -> None:
     result = set_up.run(ROS_DISTRO='kilted', MACHINE=machine, VERSION=f'{version} {version}')
@@ -200,14 +200,14 @@ def test_where_there_is_no_lock_file_the_pins_are_taken_and_that_is_told(
     assert 'requirements-ros' not in pins
 
 
-def test_what_is_set_up_is_used_again(set_up: SetUp) -> None:
+def test_a_complete_environment_is_used_again(set_up: SetUp) -> None:
     set_up.run()
     first = set_up.calls()
     assert set_up.run().returncode == 0
     assert set_up.calls() == first
 
 
-def test_another_key_builds_from_scratch(set_up: SetUp) -> None:
+def test_another_key_builds_a_new_environment(set_up: SetUp) -> None:
     set_up.run()
     (set_up.venv / 'left-over').touch()
     first = set_up.calls()
@@ -216,14 +216,14 @@ def test_another_key_builds_from_scratch(set_up: SetUp) -> None:
     assert len(set_up.calls()) == 2 * len(first)
 
 
-def test_an_interrupted_set_up_is_not_taken_for_whole(set_up: SetUp) -> None:
+def test_an_interrupted_set_up_is_repeated(set_up: SetUp) -> None:
     assert set_up.run(PIP_STATUS='130').returncode != 0
     interrupted = set_up.calls()
     assert set_up.run().returncode == 0
     assert len(set_up.calls()) == len(interrupted) + 4
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(set_up: SetUp) -> None:
+def test_a_folder_that_is_no_environment_is_not_changed(set_up: SetUp) -> None:
     precious = set_up.folder / 'home'
     precious.mkdir()
     (precious / 'letter').touch()
@@ -261,7 +261,7 @@ def test_lock_files_hold_the_pins_and_a_hash_for_each_file() -> None:
     assert not [name for name in every[''] if name.startswith('ros-')]
 
 
-def test_lock_files_were_made_of_the_requirements_as_they_are() -> None:
+def test_the_lock_files_are_up_to_date_with_the_requirements() -> None:
     files = sorted((ROOT / 'environment').glob('requirements*.txt'))
     files = [file for file in files if not file.stem.endswith('-docs')]
     digest = hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()
@@ -275,12 +275,12 @@ def test_each_lock_file_that_another_file_names_exists() -> None:
             assert (LOCK / name).exists(), (file.name, name)
 
 
-def test_nothing_names_a_host_that_packages_come_from() -> None:
+def test_no_file_names_a_package_index() -> None:
     for file in (ROOT / 'environment').rglob('*'):
         assert file.is_dir() or '://' not in file.read_text(), file.name
 
 
-def test_setup_wants_a_torch_whose_weights_only_can_be_trusted() -> None:
+def test_setup_requires_a_torch_with_a_safe_weights_only() -> None:
     text = (ROOT / 'setup.py').read_text()
     found = re.findall(r"'(torch(?:vision)?)>=([\d.]+)'", text)
     assert found == [('torch', '2.10'), ('torchvision', '0.25')]
@@ -299,7 +299,7 @@ def test_torch_and_torchvision_match() -> None:
     assert [r.specifier.contains(pins['torch']) for r in wanted if r.name == 'torch'] == [True]
 
 
-def test_torchvision_s_compiled_operators_work_with_torch() -> None:
+def test_the_compiled_operators_of_torchvision_run() -> None:
     import torch
     from torchvision.ops import nms
 
@@ -308,7 +308,7 @@ def test_torchvision_s_compiled_operators_work_with_torch() -> None:
 
 
 @pytest.mark.skipif('ROS_DISTRO' in os.environ, reason='a sourced ROS brings its own variables')
-def test_rclpy_works_with_nothing_exported() -> None:
+def test_rclpy_runs_without_environment_variables_of_ros() -> None:
     kept = ('HOME', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID')
     program = (
         'import rclpy; from sensor_msgs.msg import Image; rclpy.init();'

@@ -82,7 +82,7 @@ def in_workspace(workspace: Path, command: str, cwd: Path) -> str:
     return run('bash', '-c', sourced, cwd=cwd)
 
 
-def test_ros2_run_would_find_both_commands(workspace: Path, elsewhere: Path) -> None:
+def test_both_commands_are_where_ros2_run_finds_them(workspace: Path, elsewhere: Path) -> None:
     program = (
         'from ament_index_python.packages import get_package_prefix as prefix;'
         'print(prefix("rock_seg_ros"))'
@@ -109,16 +109,14 @@ def test_a_sourced_workspace_completes_the_options_of_its_command(
     assert '-F _python_argcomplete' in in_workspace(workspace, 'complete -p rock_seg', elsewhere)
 
 
-def test_the_installed_command_runs_from_a_virtual_environment_and_has_its_weights(
+def test_the_installed_command_runs_in_a_virtual_environment_with_its_weights(
     workspace: Path, elsewhere: Path
 ) -> None:
     facts = json.loads(in_workspace(workspace, 'rock_seg info --json', elsewhere))
     assert Path(facts['file']).is_relative_to(workspace / 'install')
 
 
-def test_the_installed_node_runs_from_a_virtual_environment(
-    workspace: Path, elsewhere: Path
-) -> None:
+def test_the_installed_node_runs_in_a_virtual_environment(workspace: Path, elsewhere: Path) -> None:
     said = in_workspace(
         workspace, 'seg_node --ros-args --params-file none.yaml 2>&1 || echo "status $?"', elsewhere
     )
@@ -127,7 +125,7 @@ def test_the_installed_node_runs_from_a_virtual_environment(
     assert said.endswith('status 1\n')
 
 
-def test_colcon_installs_the_package_and_neither_training_nor_tests(workspace: Path) -> None:
+def test_colcon_installs_the_package_without_training_and_tests(workspace: Path) -> None:
     installed = workspace / 'install' / 'rock_seg_ros'
     (package,) = installed.glob('lib/python*/site-packages/rock_seg_ros')
     assert (package / 'py.typed').exists()
@@ -150,7 +148,7 @@ def test_colcon_installs_launch_config_and_demo_files(workspace: Path) -> None:
     assert found == wanted
 
 
-def test_a_wheel_holds_weights_and_templates_and_neither_training_nor_tests(
+def test_a_wheel_contains_weights_and_templates_without_training_and_tests(
     source: Path, elsewhere: Path
 ) -> None:
     wheels, target = elsewhere / 'wheels', elsewhere / 'target'

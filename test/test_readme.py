@@ -16,17 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()
 
 
-def test_it_fits_on_a_screen_and_a_half() -> None:
+def test_the_readme_is_shorter_than_100_lines() -> None:
     assert len(README.splitlines()) < 100
 
 
-def test_each_topic_in_it_is_published() -> None:
+def test_each_topic_in_the_readme_is_published() -> None:
     published = {output.topic for output in OUTPUTS}
     named = set(re.findall(r'`(~/[\w/]+)`', README))
     assert {'~/mask', '~/rocks', '~/instances'} <= named <= published
 
 
-def test_each_command_in_it_exists() -> None:
+def test_each_command_in_readme_and_docs_exists() -> None:
     text = README + ''.join(page.read_text() for page in (ROOT / 'docs').glob('*.md'))
     named = set(re.findall(r'^(?:\s*|.*bin/)rock_seg ([a-z]+)\b', text, re.MULTILINE))
     assert {'images', 'bag'} <= named <= set(COMMANDS)
@@ -36,13 +36,13 @@ def test_each_command_in_it_exists() -> None:
         assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
 
 
-def test_each_make_target_in_it_exists() -> None:
+def test_each_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / 'Makefile').read_text()
     for target in re.findall(r'make ([a-z]+)\b', README):
         assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
 
 
-def test_its_lines_of_python_write_an_overlay(
+def test_the_python_example_of_the_readme_writes_an_overlay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / 'demo').symlink_to(ROOT / 'demo')

@@ -21,14 +21,14 @@ def layers(name: str) -> dict:
 
 
 @pytest.mark.parametrize('name', ['nav2_costmap.yaml', 'nav2_semantic_costmap.yaml'])
-def test_the_examples_name_topics_that_the_node_publishes(name: str) -> None:
+def test_the_costmap_examples_use_topics_that_the_node_publishes(name: str) -> None:
     text = (CONFIG / name).read_text()
     named = {word for word in text.split() if word.startswith('/rock_seg/')}
     assert named
     assert named <= TOPICS
 
 
-def test_rocks_mark_and_the_whole_cloud_clears() -> None:
+def test_the_obstacle_layer_marks_with_rocks_and_clears_with_the_depth_cloud() -> None:
     layer = layers('nav2_costmap.yaml')['rock_layer']
     sources = {name: layer[name] for name in layer['observation_sources'].split()}
     roles = {name: (source['marking'], source['clearing']) for name, source in sources.items()}
@@ -38,7 +38,7 @@ def test_rocks_mark_and_the_whole_cloud_clears() -> None:
 
 
 @pytest.mark.parametrize('name', EMBEDDED)
-def test_the_semantic_layer_knows_each_class_of_the_embedded_weights_once(name: str) -> None:
+def test_the_semantic_layer_lists_each_class_of_the_embedded_weights_once(name: str) -> None:
     camera = layers('nav2_semantic_costmap.yaml')['semantic_layer']['camera']
     named = [own for kind in camera['class_types'] for own in camera[kind]['classes']]
     assert sorted(named) == sorted(load_weights(name).metadata.classes)

@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-def test_rviz_shows_camera_overlay_mask_markers_and_obstacles_as_they_are_published() -> None:
+def test_the_displays_subscribe_to_published_topics_with_a_compatible_qos() -> None:
     displays = yaml.safe_load(FILE.read_text())['Visualization Manager']['Displays']
     shown = {d['Name']: (d['Class'].split('/')[1], d['Topic']['Value']) for d in displays}
     assert shown == KINDS
@@ -34,7 +34,7 @@ def test_rviz_shows_camera_overlay_mask_markers_and_obstacles_as_they_are_publis
         assert own or display['Name'] == 'Camera'
 
 
-def test_the_camera_display_lays_nothing_but_the_markers_on_the_image() -> None:
+def test_the_camera_display_draws_only_the_markers_on_the_image() -> None:
     displays = yaml.safe_load(FILE.read_text())['Visualization Manager']['Displays']
     (camera,) = (display for display in displays if display['Name'] == 'Camera')
     visible = {name for name, shown in camera['Visibility'].items() if shown}

@@ -32,17 +32,17 @@ def node_with(file: Path, context: Context) -> Node:
     return node
 
 
-def test_every_parameter_is_documented_once_and_nothing_else_is() -> None:
+def test_each_parameter_and_nothing_else_is_listed_once() -> None:
     documented = [match['name'] for match in COMMENTED.finditer(FILE.read_text())]
     assert sorted(documented) == sorted(PARAMETERS)
 
 
-def test_the_file_as_it_is_leaves_every_parameter_at_its_default(context: Context) -> None:
+def test_the_unchanged_file_leaves_each_parameter_at_its_default(context: Context) -> None:
     node = node_with(FILE, context)
     assert asdict(read_parameters(node)) == {n: spec.default for n, spec in PARAMETERS.items()}
 
 
-def test_every_line_is_legal_and_takes_effect_when_its_comment_sign_goes(
+def test_each_line_is_valid_and_has_an_effect_when_uncommented(
     context: Context, tmp_path: Path
 ) -> None:
     text = COMMENTED.sub(r'    \g<line>', FILE.read_text())
@@ -56,7 +56,7 @@ def test_every_line_is_legal_and_takes_effect_when_its_comment_sign_goes(
     assert not [name for name, spec in PARAMETERS.items() if spec.default == chosen[name]]
 
 
-def test_a_live_parameter_is_marked_so() -> None:
+def test_live_parameters_are_marked_as_live() -> None:
     explained = dict.fromkeys(PARAMETERS, '')
     explanation = ''
     for line in FILE.read_text().splitlines():

@@ -41,13 +41,13 @@ def test_the_bag_is_a_small_mcap():
     assert sum(path.stat().st_size for path in files) <= LARGEST_BAG
 
 
-def test_the_bag_has_sixty_images_or_more_at_5_hz(drive):
+def test_the_bag_has_at_least_sixty_images_at_5_hz(drive):
     stamps = [stamp(image) for image in drive[0]]
     assert len(stamps) >= 60
     assert set(np.diff(stamps)) == {200_000_000}
 
 
-def test_every_image_is_640_by_480_and_none_shows_the_panoramas_black(drive):
+def test_every_image_is_640_by_480_and_shows_no_black_border_of_the_panorama(drive):
     for image in drive[0]:
         pixels = cv2.imdecode(image.data, cv2.IMREAD_COLOR)
         assert pixels.shape == (480, 640, 3)
@@ -55,7 +55,7 @@ def test_every_image_is_640_by_480_and_none_shows_the_panoramas_black(drive):
         assert not cv2.erode(black, np.ones((9, 9), np.uint8)).any()
 
 
-def test_every_image_has_a_camera_info_of_its_header_and_size(drive):
+def test_every_image_has_a_camera_info_with_its_header_and_size(drive):
     for image, info in zip(*drive, strict=True):
         assert info.header == image.header
         assert (info.width, info.height) == (640, 480)
@@ -64,7 +64,7 @@ def test_every_image_has_a_camera_info_of_its_header_and_size(drive):
         assert (cx, cy) == (319.5, 239.5)
 
 
-def test_every_sample_has_a_mask_of_its_size():
+def test_every_sample_image_has_a_mask_of_its_size():
     images = sorted((DEMO / 'samples' / 'images').iterdir())
     masks = sorted((DEMO / 'samples' / 'masks').iterdir())
     assert [path.stem for path in images] == [path.stem for path in masks]
@@ -75,7 +75,7 @@ def test_every_sample_has_a_mask_of_its_size():
         assert set(np.unique(label)) == {0, 255}
 
 
-def test_the_credit_is_given():
+def test_the_sources_of_the_images_are_credited():
     credit = (DEMO / 'README.md').read_text()
     for name in ('NASA/JPL-Caltech', 'InRobots/MarsScapes', 'CVIR-Lab/MarsData', 'CC BY 4.0'):
         assert name in credit

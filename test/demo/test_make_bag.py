@@ -35,7 +35,7 @@ def read(panorama, tmp_path):
     return messages
 
 
-def test_each_image_is_the_window_six_pixels_on(read, panorama):
+def test_each_image_shows_the_panorama_six_pixels_further(read, panorama):
     assert len(read[IMAGE_TOPIC]) == 4
     for number, (_, message) in enumerate(read[IMAGE_TOPIC]):
         image = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
@@ -45,7 +45,7 @@ def test_each_image_is_the_window_six_pixels_on(read, panorama):
         assert np.abs(image.astype(int) - window).mean() < 4
 
 
-def test_images_come_five_a_second_with_a_camera_info_of_the_same_header(read):
+def test_images_have_5_hz_stamps_and_a_camera_info_with_the_same_header(read):
     stamps = [stamp for stamp, _ in read[IMAGE_TOPIC]]
     assert np.diff(stamps).tolist() == [200_000_000] * 3
     for (stamp, image), (info_stamp, info) in zip(read[IMAGE_TOPIC], read[INFO_TOPIC], strict=True):
@@ -56,7 +56,7 @@ def test_images_come_five_a_second_with_a_camera_info_of_the_same_header(read):
         assert (info.width, info.height) == SIZE
 
 
-def test_the_same_panorama_gives_the_same_bag(panorama, tmp_path):
+def test_the_bag_of_a_panorama_is_reproducible(panorama, tmp_path):
     for folder in ('one', 'two'):
         make_bag(panorama[1], tmp_path / folder / 'bag', CORNER, 4, 80)
     for name in ('bag.mcap', 'metadata.yaml'):
@@ -64,7 +64,7 @@ def test_the_same_panorama_gives_the_same_bag(panorama, tmp_path):
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_an_older_bag_is_replaced_and_nothing_else_is_left(panorama, tmp_path):
+def test_an_existing_bag_is_replaced_without_leftover_files(panorama, tmp_path):
     for frames in (4, 2):
         make_bag(panorama[1], tmp_path / 'new' / 'bag', CORNER, frames, 80)
     with Bag(tmp_path / 'new' / 'bag') as bag:
@@ -73,12 +73,12 @@ def test_an_older_bag_is_replaced_and_nothing_else_is_left(panorama, tmp_path):
 
 
 @pytest.mark.parametrize(('corner', 'frames'), [((10, 5), 5), ((10, 6), 4), ((-1, 0), 1)])
-def test_windows_that_leave_the_panorama_are_refused(panorama, corner, frames):
+def test_windows_beyond_the_panorama_are_rejected(panorama, corner, frames):
     with pytest.raises(ValueError, match='need a panorama of'):
         list(windows(panorama[0], corner, frames))
 
 
-def test_a_file_that_is_no_image_is_refused(tmp_path):
+def test_a_file_that_is_not_an_image_is_rejected(tmp_path):
     with pytest.raises(ValueError, match='no image'):
         make_bag(tmp_path / 'none.jpg', tmp_path / 'bag', CORNER, 1, 80)
     assert not (tmp_path / 'bag').exists()

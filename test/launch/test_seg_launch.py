@@ -108,7 +108,7 @@ def test_the_documented_arguments_are_declared(launch_file: Any) -> None:
     assert set(declared(launch_file)) == ARGUMENTS
 
 
-def test_an_argument_that_is_not_given_repeats_no_default(launch_file: Any, prefix: Path) -> None:
+def test_arguments_that_are_not_given_are_not_passed_on(launch_file: Any, prefix: Path) -> None:
     node = started(launch_file)
     config = prefix / 'share' / 'rock_seg_ros' / 'config'
     assert node['parameters'] == [str(config / 'seg.yaml'), {}]
@@ -116,7 +116,9 @@ def test_an_argument_that_is_not_given_repeats_no_default(launch_file: Any, pref
     assert node['ros_arguments'] is None
 
 
-def test_every_given_parameter_is_a_parameter_of_the_node_in_its_type(launch_file: Any) -> None:
+def test_given_parameters_are_passed_on_with_the_type_that_the_node_declares(
+    launch_file: Any,
+) -> None:
     from rock_seg_ros.node.parameters import PARAMETERS
 
     given = {name: 'x' for name in ARGUMENTS if name in PARAMETERS}
@@ -130,7 +132,7 @@ def check(launch_file: Any, **given: str) -> None:
     launch_file.check(SimpleNamespace(launch_configurations=declared(launch_file) | given))
 
 
-def test_everything_is_checked_before_anything_starts(launch_file: Any) -> None:
+def test_the_arguments_are_checked_before_any_node_starts(launch_file: Any) -> None:
     (entities,) = launch_file.generate_launch_description().arguments
     functions = [
         entity.options['function'].__name__
@@ -140,7 +142,7 @@ def test_everything_is_checked_before_anything_starts(launch_file: Any) -> None:
     assert functions == ['check', 'seg_node', 'rviz']
 
 
-def test_what_can_work_passes_the_check(launch_file: Any) -> None:
+def test_valid_arguments_pass_the_check(launch_file: Any) -> None:
     check(launch_file)
     check(
         launch_file, image='/camera/image_raw', namespace='/rover', log_level='rock_seg:=debug',
@@ -159,7 +161,7 @@ def test_what_can_work_passes_the_check(launch_file: Any) -> None:
         ({'log_level': 'loud'}, '--log-level loud'),
     ],
 )
-def test_what_cannot_work_is_refused_by_name_before_anything_starts(
+def test_an_invalid_argument_is_rejected_by_name(
     launch_file: Any, given: dict[str, str], reason: str
 ) -> None:
     with pytest.raises(ValueError) as refusal:
@@ -169,7 +171,7 @@ def test_what_cannot_work_is_refused_by_name_before_anything_starts(
 
 
 @pytest.mark.parametrize('text', ['threshold: 0.5', '/**: {ros__parameters: {threshold', '[]'])
-def test_a_params_file_without_parameters_is_refused_by_name(
+def test_a_params_file_without_parameters_is_rejected_by_name(
     launch_file: Any, tmp_path: Path, text: str
 ) -> None:
     file = tmp_path / 'rover.yaml'
@@ -178,9 +180,7 @@ def test_a_params_file_without_parameters_is_refused_by_name(
         check(launch_file, params_file=str(file))
 
 
-def test_rviz_that_is_not_installed_is_refused_before_anything_starts(
-    launch_file: Any, prefix: Path
-) -> None:
+def test_rviz_is_rejected_where_it_is_not_installed(launch_file: Any, prefix: Path) -> None:
     if not launch_file.rviz_is_installed():
         with pytest.raises(ValueError, match="rviz is 'true', but rviz2 is not installed"):
             check(launch_file, rviz='true')
@@ -200,7 +200,7 @@ def rviz_remappings(launch_file: Any, **given: str) -> tuple[str, dict[str, str]
     return Path(rviz.options['arguments'][1]).read_text(), dict(rviz.options['remappings'])
 
 
-def test_rviz_follows_the_namespace(launch_file: Any) -> None:
+def test_the_topics_of_rviz_follow_the_namespace(launch_file: Any) -> None:
     config, remappings = rviz_remappings(launch_file, namespace='rover')
     shown = {line.split()[1] for line in config.splitlines() if 'Value: /' in line}
     assert shown == set(remappings) - {'/camera/camera_info'}, 'the Camera display adds this one'
@@ -208,7 +208,7 @@ def test_rviz_follows_the_namespace(launch_file: Any) -> None:
         assert remappings[absolute] == absolute[1:]
 
 
-def test_rviz_shows_the_camera_that_the_node_looks_through(launch_file: Any) -> None:
+def test_rviz_subscribes_to_the_camera_of_the_node(launch_file: Any) -> None:
     topics = {'image': '/front/image_rect', 'camera_info': '/front/info'}
     _, remappings = rviz_remappings(launch_file, **topics)
     assert remappings['/camera/image_raw'] == '/front/image_rect'
@@ -239,7 +239,7 @@ def service_for(**given: str) -> tuple[Any, Any]:
     return service, launch
 
 
-def test_ros2_launch_passes_on_what_is_given(
+def test_ros2_launch_passes_given_arguments_on_to_the_node(
     prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import yaml
@@ -261,7 +261,7 @@ def test_ros2_launch_passes_on_what_is_given(
     assert block == {'ros__parameters': {'weights': '1', 'autostart': False, 'use_sim_time': True}}
 
 
-def test_a_respawned_node_is_active_again_by_itself(
+def test_a_respawned_node_becomes_active_again(
     prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, launch = service_for(

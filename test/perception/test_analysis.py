@@ -34,7 +34,7 @@ class CountingSegmenter:
         return Segmentation(ids, np.full_like(ids, 200), (1,))
 
 
-def test_nothing_is_worked_out_before_it_is_asked_for_and_only_once(
+def test_results_are_computed_on_first_use_and_only_once(
     small_image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -69,7 +69,7 @@ def test_ignored_pixels_are_in_no_output(small_image: NDArray[np.uint8]) -> None
     assert np.array_equal(analysis.overlay[34:], small_image[34:])
 
 
-def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
+def test_an_ignore_mask_of_another_size_is_rejected_before_the_network_runs(
     small_image: NDArray[np.uint8],
 ) -> None:
     segmenter = CountingSegmenter()
@@ -78,7 +78,7 @@ def test_an_ignore_mask_of_another_size_is_refused_before_any_work(
     assert segmenter.asked == []
 
 
-def test_images_segmented_together_have_each_their_own_result_and_ignore_mask(
+def test_each_image_of_a_batch_has_its_own_result_and_ignore_mask(
     small_image: NDArray[np.uint8],
 ) -> None:
     segmenter: Any = CountingSegmenter()
@@ -94,7 +94,7 @@ def test_images_segmented_together_have_each_their_own_result_and_ignore_mask(
 
 
 @pytest.mark.parametrize('together', [False, True])
-def test_what_was_worked_out_is_kept_without_the_network(
+def test_results_do_not_keep_the_network_in_memory(
     small_image: NDArray[np.uint8], together: bool
 ) -> None:
     segmenter: Any = CountingSegmenter()

@@ -8,12 +8,12 @@ import pytest
 from rock_seg_ros.perception.errors import MAX_LENGTH, all_lines, first_line, printable
 
 
-def test_the_first_line_of_an_error_is_told_or_else_its_name() -> None:
+def test_an_error_is_reported_by_its_first_line_or_its_type() -> None:
     assert first_line(ValueError('\n  a.png: broken\nlong story')) == 'a.png: broken'
     assert first_line(ValueError()) == 'ValueError'
 
 
-def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
+def test_a_long_line_is_shortened_in_the_middle() -> None:
     line = printable(f'weights.pth: {"x" * 10**6}: is no number')
     assert len(line) == MAX_LENGTH
     assert line.startswith('weights.pth: xxx')
@@ -21,17 +21,17 @@ def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
     assert first_line(ValueError('y' * 10**6)) == printable('y' * 10**6)
 
 
-def test_a_line_of_the_greatest_length_is_left_as_it_is() -> None:
+def test_a_line_of_the_maximum_length_is_not_shortened() -> None:
     assert printable('z' * MAX_LENGTH) == 'z' * MAX_LENGTH
     assert printable('größe 480×640 “石”') == 'größe 480×640 “石”'
 
 
 @pytest.mark.parametrize('character', ['\x1b', '\0', '\r', '\x9b', '\u202e', '\u2028', '\udcff'])
-def test_a_character_that_steers_a_terminal_is_replaced(character: str) -> None:
+def test_a_control_character_is_replaced(character: str) -> None:
     assert printable(f'a{character}[31mb') == 'a?[31mb'
 
 
-def test_each_line_of_an_error_of_several_is_cut_by_itself() -> None:
+def test_each_line_of_an_error_is_shortened_separately() -> None:
     told = all_lines(ValueError(f'a.png: \x1b\nb.png: {"x" * 10**5}')).splitlines()
     assert told[0] == 'a.png: ?'
     assert len(told[1]) == MAX_LENGTH

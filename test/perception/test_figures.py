@@ -17,7 +17,7 @@ def content(uri: str) -> tuple[str, bytes]:
     return kind, base64.b64decode(coded)
 
 
-def test_a_plot_is_an_svg_with_its_labels_and_the_same_each_time() -> None:
+def test_a_plot_is_a_reproducible_svg_with_its_labels() -> None:
     def plot() -> str:
         figure, axes = new_axes('rocks', 'time (s)', 'number')
         axes.plot([0, 1], [2, 3])
@@ -30,7 +30,7 @@ def test_a_plot_is_an_svg_with_its_labels_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(('width', 'shown'), [(100, 100), (2 * SHOWN_WIDTH, SHOWN_WIDTH)])
-def test_an_image_is_a_jpeg_in_its_colours_and_not_too_wide(width: int, shown: int) -> None:
+def test_an_image_is_embedded_as_jpeg_of_limited_width(width: int, shown: int) -> None:
     image = np.full((60, width, 3), (200, 100, 0), np.uint8)
     kind, coded = content(jpeg(image))
     assert kind == 'image/jpeg'
@@ -40,13 +40,13 @@ def test_an_image_is_a_jpeg_in_its_colours_and_not_too_wide(width: int, shown: i
     np.testing.assert_allclose(decoded[5, 5], (0, 100, 200), atol=4)
 
 
-def test_a_template_is_filled_with_values_that_are_no_html(tmp_path: Path) -> None:
+def test_values_in_a_template_are_escaped(tmp_path: Path) -> None:
     template = tmp_path / 'page.html.jinja'
     template.write_text('<p>{{ name }}</p>')
     assert render(template, name='<b>') == '<p>&lt;b&gt;</p>'
 
 
-def test_a_missing_value_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_value_of_a_template_is_an_error(tmp_path: Path) -> None:
     template = tmp_path / 'page.html.jinja'
     template.write_text('{{ name }}')
     with pytest.raises(jinja2.UndefinedError):

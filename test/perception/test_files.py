@@ -11,13 +11,13 @@ import pytest
 from rock_seg_ros.perception.files import MAX_FILE_BYTES, read_file
 
 
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
+def test_a_file_is_read_completely(tmp_path: Path) -> None:
     (tmp_path / 'a').write_bytes(b'whole')
     (tmp_path / 'b').symlink_to(tmp_path / 'a')
     assert read_file(tmp_path / 'a') == read_file(str(tmp_path / 'b')) == b'whole'
 
 
-def test_a_file_that_is_too_large_is_rejected_by_its_size(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
     with (tmp_path / 'a').open('wb') as file:
         file.truncate(MAX_FILE_BYTES + 1)  # takes no room
     with pytest.raises(OSError, match='a: has 536870913 bytes; the maximum is 536870912'):
@@ -26,7 +26,7 @@ def test_a_file_that_is_too_large_is_rejected_by_its_size(tmp_path: Path) -> Non
         read_file(tmp_path / 'a', max_bytes=100)
 
 
-def test_a_file_without_size_is_read_up_to_the_limit() -> None:
+def test_a_file_of_unknown_size_is_read_up_to_the_limit() -> None:
     with pytest.raises(OSError, match='/proc/self/maps: has more than 100 bytes'):
         read_file('/proc/self/maps', max_bytes=100)
 

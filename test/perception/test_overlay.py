@@ -22,7 +22,7 @@ def rocks_in(mask: NDArray[np.uint8]) -> list[Rock]:
     return find_rocks(Segmentation(mask // 255, mask, (1,)), RockSettings())
 
 
-def test_the_image_stays_as_it_is(small_image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+def test_the_overlay_is_a_copy(small_image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     given = small_image.copy()
     drawn = draw_overlay(given, mask, rocks_in(mask), 0.5)
     assert np.array_equal(given, small_image)
@@ -31,7 +31,7 @@ def test_the_image_stays_as_it_is(small_image: NDArray[np.uint8], mask: NDArray[
     assert not np.shares_memory(drawn, given)
 
 
-def test_pixels_away_from_rocks_are_unchanged(
+def test_pixels_outside_of_rocks_are_unchanged(
     small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
     drawn = draw_overlay(small_image, mask, rocks_in(mask), 0.5)
@@ -40,7 +40,7 @@ def test_pixels_away_from_rocks_are_unchanged(
     assert np.array_equal(drawn[away], small_image[away])
 
 
-def test_the_tint_is_as_strong_as_asked(
+def test_alpha_sets_the_strength_of_the_tint(
     small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
     assert np.array_equal(draw_overlay(small_image, mask, [], 0.0), small_image)
@@ -53,7 +53,7 @@ def test_the_tint_is_as_strong_as_asked(
 
 @pytest.mark.parametrize('alpha', [0.0, 0.37, 1.0])
 @pytest.mark.parametrize('height', [1, BAND - 1, BAND, 3 * BAND + 5])
-def test_the_tint_is_that_of_the_whole_image_at_once(height: int, alpha: float) -> None:
+def test_tinting_in_bands_equals_tinting_the_whole_image(height: int, alpha: float) -> None:
     chance = np.random.default_rng(height)
     image = chance.integers(0, 256, (height, 40, 3), np.uint8)
     mask = np.where(chance.random((height, 40)) < 0.3, np.uint8(255), np.uint8(0))
@@ -63,7 +63,7 @@ def test_the_tint_is_that_of_the_whole_image_at_once(height: int, alpha: float) 
     assert np.array_equal(draw_overlay(image, mask, [], alpha), expected)
 
 
-def test_outline_and_number_are_drawn(
+def test_contour_and_number_are_drawn(
     small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
     drawn = draw_overlay(small_image, mask, rocks_in(mask), 0.0)
@@ -73,7 +73,7 @@ def test_outline_and_number_are_drawn(
     assert changed[25:36, 35:46].any()
 
 
-def test_a_flipped_view_is_drawn_on_like_its_copy(
+def test_an_image_with_negative_strides_is_drawn_like_its_copy(
     small_image: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
     view = small_image[:, ::-1]

@@ -33,7 +33,7 @@ def writing(tmp_path):
         process.kill()
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path, writing):
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path, writing):
     process, left = writing
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -42,13 +42,13 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path, writing):
     assert [path.name for path in tmp_path.iterdir()] == ['b']
 
 
-def test_what_another_process_is_writing_stays(tmp_path, writing):
+def test_temporary_files_of_another_running_process_are_kept(tmp_path, writing):
     _, folder = writing
     atomic_write(tmp_path / 'b', lambda temporary: temporary.write_text('whole'))
     assert (folder / 'a').read_text() == 'half'
 
 
-def test_what_this_process_is_writing_itself_stays(tmp_path):
+def test_nested_writes_of_one_process_do_not_remove_each_other(tmp_path):
     def write(temporary):
         temporary.write_text('outer')
         atomic_write(tmp_path / 'b', lambda inner: inner.write_text('inner'))
@@ -60,7 +60,7 @@ def test_what_this_process_is_writing_itself_stays(tmp_path):
     }
 
 
-def test_a_users_own_files_and_folders_stay(tmp_path):
+def test_files_and_folders_of_users_are_kept(tmp_path):
     for name in ('.writing-notes-on-rocks', '.writing', 'writing-abcdefgh'):
         (tmp_path / name).mkdir()
     (tmp_path / '.writing-abcdefgh').write_text('a file')
@@ -70,7 +70,7 @@ def test_a_users_own_files_and_folders_stay(tmp_path):
     assert sorted(tmp_path.iterdir()) == [*before, tmp_path / 'z']
 
 
-def test_a_folder_that_was_taken_for_a_leftover_before_it_was_locked_is_made_anew(
+def test_a_temporary_folder_that_was_removed_before_its_lock_is_created_again(
     tmp_path, monkeypatch
 ):
     lock, removed = module._lock, []

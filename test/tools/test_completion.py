@@ -64,7 +64,7 @@ def test_file_names_are_completed(tmp_path):
     assert complete('rock_seg images --weights roc', tmp_path) == {'rocks.safetensors'}
 
 
-def test_a_key_press_takes_little_time_and_loads_neither_torch_nor_ros(tmp_path):
+def test_completion_is_fast_and_loads_neither_torch_nor_ros(tmp_path):
     program = (
         'import os, sys\n'
         'heavy = {"torch", "rclpy", "cv2", "numpy"}\n'
@@ -78,7 +78,7 @@ def test_a_key_press_takes_little_time_and_loads_neither_torch_nor_ros(tmp_path)
     assert used < MAX_CPU_TIME
 
 
-def test_in_bash_the_hook_of_the_workspace_completes(tmp_path):
+def test_the_hook_of_the_workspace_completes_in_bash(tmp_path):
     (tmp_path / 'rock_seg').write_text(
         f'#!{sys.executable}\n# PYTHON_ARGCOMPLETE_OK\nimport sys\n'
         f'sys.path.insert(0, {str(ROOT)!r})\n{PROGRAM}\n'

@@ -35,12 +35,12 @@ def test_folders_globs_and_files_are_listed_once_and_in_order(tmp_path):
 
 
 @pytest.mark.parametrize('given', ['', '*.png'])
-def test_a_folder_or_glob_without_images_is_refused(tmp_path, given):
+def test_a_folder_or_glob_without_images_is_rejected(tmp_path, given):
     with pytest.raises(ImageError, match='contains no images'):
         find_images([str(tmp_path / given)])
 
 
-def test_the_record_is_what_programs_read(scene, segmenter):
+def test_the_record_has_the_documented_keys(scene, segmenter):
     record = json.loads(json.dumps(image_record('a.png', Analysis(scene, segmenter))))
     assert list(record) == ['image', 'width', 'height', 'scale', 'rocks']
     assert (record['image'], record['width'], record['height']) == ('a.png', 64, 48)
@@ -68,7 +68,7 @@ def test_the_record_is_what_programs_read(scene, segmenter):
     assert len(record['rocks']) == 2
 
 
-def test_mask_overlay_and_record_have_the_images_size(tmp_path, scene, segmenter):
+def test_mask_and_overlay_have_the_size_of_the_image(tmp_path, scene, segmenter):
     write(tmp_path / 'new' / 'a.b', 'a.b.png', Analysis(scene, segmenter))
     files = sorted(path.name for path in (tmp_path / 'new').iterdir())
     assert files == ['a.b.json', 'a.b_mask.png', 'a.b_overlay.jpg']
@@ -77,7 +77,7 @@ def test_mask_overlay_and_record_have_the_images_size(tmp_path, scene, segmenter
     assert cv2.imread(str(tmp_path / 'new/a.b_overlay.jpg')).shape == scene.shape
 
 
-def test_a_colour_image_is_written_as_it_is_seen(tmp_path, colours):
+def test_a_colour_image_is_written_as_rgb(tmp_path, colours):
     write_image(tmp_path / 'a.png', colours)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), colours)
 
@@ -93,7 +93,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, colours):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
+def test_hidden_files_of_a_folder_are_ignored(tmp_path):
     for name in ('a.png', '._a.png', '.b.jpg'):
         (tmp_path / name).touch()
     assert [path.name for path in find_images([str(tmp_path)])] == ['a.png']
@@ -101,27 +101,27 @@ def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
     assert find_images([str(named)]) == [named]
 
 
-def test_an_image_whose_overlay_jpeg_cannot_hold_loses_the_overlay_only(tmp_path, segmenter):
+def test_an_image_too_large_for_jpeg_has_results_without_an_overlay(tmp_path, segmenter):
     wide = np.full((2, 65_501, 3), 220, np.uint8)
     problem = write(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
     assert problem == 'no overlay: JPEG cannot hold 65501×2 pixels'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.json', 'a_mask.png']
 
 
-def test_an_image_whose_record_cannot_be_written_leaves_nothing_behind(tmp_path, scene, segmenter):
+def test_an_image_whose_record_cannot_be_written_leaves_no_files(tmp_path, scene, segmenter):
     (tmp_path / 'a.json').mkdir()
     with pytest.raises(OSError):
         write(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
     assert [path.name for path in tmp_path.iterdir()] == ['a.json']
 
 
-def test_a_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
+def test_a_file_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
     write_json(tmp_path / 'a.json', {'image': 'stone\udcff.png'})
     content = (tmp_path / 'a.json').read_bytes()
     assert json.loads(content.decode('utf-8'))['image'] == 'stone\ufffd.png'
 
 
-def test_only_our_own_record_counts_as_ours(tmp_path, scene, segmenter):
+def test_a_result_file_is_recognized_by_its_content(tmp_path, scene, segmenter):
     write(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
     assert is_result_file(result_paths(tmp_path / 'a')[2])
     for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):

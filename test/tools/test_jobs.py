@@ -32,7 +32,7 @@ def tries(folder, name):
 
 
 @pytest.mark.parametrize('jobs', [1, 2])
-def test_outcomes_come_in_the_order_of_the_tasks_whatever_the_number_of_jobs(make, jobs):
+def test_outcomes_have_the_order_of_the_tasks_for_any_number_of_jobs(make, jobs):
     found = outcomes(make, ['a b', 'bad', 'c'], '--jobs', str(jobs))
     assert [(str(path), problem) for path, problem, *_ in found] == [
         ('a', ''), ('b', ''), ('bad', 'is bad'), ('c', ''),
@@ -40,7 +40,7 @@ def test_outcomes_come_in_the_order_of_the_tasks_whatever_the_number_of_jobs(mak
     assert {notes for _, _, notes, _ in found} == {('a note',)}
 
 
-def test_each_job_has_one_network_however_many_tasks_it_has(make, tmp_path):
+def test_each_job_loads_one_network_for_all_its_tasks(make, tmp_path):
     outcomes(make, map(str, range(20)), '--jobs', '2')
     networks = {path.name.split()[1] for path in tmp_path.glob('network *')}
     assert len(networks) <= 2
@@ -48,7 +48,7 @@ def test_each_job_has_one_network_however_many_tasks_it_has(make, tmp_path):
     assert str(os.getpid()) not in networks
 
 
-def test_a_file_whose_worker_dies_is_tried_once_more_and_the_others_go_on(make, tmp_path):
+def test_a_file_whose_worker_dies_is_tried_once_more_and_the_others_are_processed(make, tmp_path):
     found = outcomes(make, ['a', 'fatal', 'unlucky', 'b'], '--jobs', '2')
     assert [(str(path), problem) for path, problem, *_ in found] == [
         ('a', ''), ('fatal', DIED), ('unlucky', ''), ('b', ''),
@@ -56,12 +56,12 @@ def test_a_file_whose_worker_dies_is_tried_once_more_and_the_others_go_on(make, 
     assert (len(tries(tmp_path, 'fatal')), len(tries(tmp_path, 'unlucky'))) == (2, 2)
 
 
-def test_of_a_batch_whose_worker_dies_only_the_file_at_fault_is_lost(make):
+def test_of_a_batch_whose_worker_dies_only_the_faulty_file_fails(make):
     found = outcomes(make, ['a fatal b', 'c'], '--jobs', '2')
     assert [outcome.path.name for outcome in found if outcome.problem] == ['fatal']
 
 
-def test_a_network_that_cannot_be_loaded_ends_the_run_with_its_reason(make, tmp_path):
+def test_a_network_that_cannot_be_loaded_ends_the_run_with_the_reason(make, tmp_path):
     (tmp_path / 'no network').touch()
     with pytest.raises(ValueError, match='no network here'):
         outcomes(make, ['a', 'b'], '--jobs', '2')
@@ -100,7 +100,7 @@ if __name__ == '__main__':
 """
 
 
-def test_worker_processes_end_with_a_parent_that_is_killed(make, tmp_path):
+def test_worker_processes_end_when_their_parent_is_killed(make, tmp_path):
     (tmp_path / 'parent.py').write_text(PARENT)
     command = [sys.executable, tmp_path / 'parent.py', tmp_path]
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL  # its resource tracker warns of semaphores
@@ -116,7 +116,7 @@ def test_worker_processes_end_with_a_parent_that_is_killed(make, tmp_path):
 
 
 @pytest.mark.parametrize('wrong', ['0', '-1'])
-def test_a_number_of_jobs_below_1_is_wrong_use(wrong, capsys):
+def test_a_number_of_jobs_below_1_is_a_usage_error(wrong, capsys):
     with pytest.raises(SystemExit):
         options('--jobs', wrong)
     assert f'must be 1 or more, not {wrong}' in capsys.readouterr().err

@@ -37,7 +37,7 @@ def raising(error):
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_every_listed_command_has_a_module_that_tells_its_arguments(name, capsys):
+def test_each_listed_command_has_a_module_and_help(name, capsys):
     importlib.import_module(f'rock_seg_ros.tools.{name}')
     assert main([name, '--help']) == 0
     assert f'usage: rock_seg {name}' in capsys.readouterr().out
@@ -54,7 +54,7 @@ def test_help_lists_all_commands_without_loading_torch_or_ros():
 
 
 @pytest.mark.parametrize('arguments', [[], ['nonsense'], ['try', '--number', 'x'], ['try', '-q']])
-def test_wrong_use_is_status_2_with_the_usage(arguments, command, capsys):
+def test_a_usage_error_is_status_2_with_the_usage(arguments, command, capsys):
     command(lambda _: 0)
     assert main(arguments) == 2
     assert 'usage: rock_seg' in capsys.readouterr().err
@@ -80,19 +80,19 @@ def test_an_error_is_one_line_and_status_1(error, told, command, capsys):
     assert capsys.readouterr().err == f'rock_seg try: {told}\n'
 
 
-def test_arguments_that_do_not_go_together_are_status_2(command, capsys):
+def test_arguments_that_exclude_each_other_are_status_2(command, capsys):
     command(raising(UsageError('no')))
     assert main(['try']) == 2
     assert capsys.readouterr().err == 'rock_seg try: no\n'
 
 
-def test_ctrl_c_is_status_130_and_says_nothing(command, capsys):
+def test_ctrl_c_is_status_130_without_a_message(command, capsys):
     command(raising(KeyboardInterrupt()))
     assert main(['try']) == 130
     assert capsys.readouterr().err == ''
 
 
-def test_ctrl_c_while_a_command_is_loaded_ends_the_process_quietly():
+def test_ctrl_c_while_a_command_is_loaded_ends_the_process_without_a_message():
     check = (
         'import importlib, os, signal\n'
         'import rock_seg_ros.tools.main as m\n'
@@ -103,14 +103,14 @@ def test_ctrl_c_while_a_command_is_loaded_ends_the_process_quietly():
     assert (done.returncode, done.stderr) == (130, '')
 
 
-def test_the_handler_of_ctrl_c_is_given_back(command):
+def test_the_previous_handler_of_ctrl_c_is_restored(command):
     before = command_line.signal.getsignal(command_line.signal.SIGINT)
     command(lambda _: 0)
     main(['try'])
     assert command_line.signal.getsignal(command_line.signal.SIGINT) is before
 
 
-def test_an_error_line_is_short_and_has_no_power_over_the_terminal(command, capsys):
+def test_an_error_line_is_short_and_has_no_control_characters(command, capsys):
     command(raising(FileNotFoundError(2, 'No such file or directory', 'a\x1b[2J' + 5000 * 'b')))
     assert main(['try']) == 1
     error = capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_an_error_line_is_short_and_has_no_power_over_the_terminal(command, caps
     assert len(error) < 500
 
 
-def test_a_name_that_the_terminal_cannot_show_ends_no_command(command, capsys):
+def test_a_name_that_cannot_be_printed_is_not_an_error(command, capsys):
     command(lambda arguments: print('stone\udcff.png') or 0)
     assert main(['try']) == 0
     assert 'stone' in capsys.readouterr().out
@@ -140,7 +140,7 @@ sys.exit(main(['try']))
 """
 
 
-def test_a_bad_image_is_one_line_whatever_opencv_has_to_say(monkeypatch):
+def test_an_invalid_image_is_an_error_of_one_line_without_messages_of_opencv(monkeypatch):
     monkeypatch.delenv('OPENCV_LOG_LEVEL', raising=False)
     whole = cv2.imencode('.png', np.arange(999, dtype=np.uint8).reshape(9, 37, 3))[1].tobytes()
     tiff = cv2.imencode('.tiff', np.zeros((9, 9, 3), np.float32))[1].tobytes()

@@ -21,18 +21,18 @@ def parse():
     return lambda *arguments: parser.parse_args(arguments)
 
 
-def test_without_options_the_settings_are_those_of_perception(parse):
+def test_the_default_settings_are_those_of_perception(parse):
     assert settings_of(parse()) == Settings()
 
 
-def test_without_options_the_network_is_asked_for_as_perception_would(parse):
+def test_the_default_network_options_are_those_of_the_segmenter(parse):
     given = vars(parse())
     for name, parameter in inspect.signature(Segmenter).parameters.items():
         if name not in ('weights', 'capture_after'):  # the latter suits every command
             assert given[name] == parameter.default
 
 
-def test_options_reach_the_settings(parse, tmp_path):
+def test_options_are_passed_to_the_settings(parse, tmp_path):
     mask = np.eye(4, 6, dtype=np.uint8) * 255
     cv2.imwrite(str(tmp_path / 'keep.png'), mask)
     settings = settings_of(
@@ -54,14 +54,14 @@ def test_options_reach_the_settings(parse, tmp_path):
      '--precision=fp64', '--preset=best', '--tile=-1', '--tile-overlap=x',
      '--polygon-tolerance=inf', '--max-rocks=x', '--significant-bits=7', '--max-pixels=x'],
 )  # fmt: skip
-def test_a_value_out_of_range_is_wrong_use(parse, option, capsys):
+def test_a_value_out_of_range_is_a_usage_error(parse, option, capsys):
     with pytest.raises(SystemExit) as leaving:
         parse(option)
     assert leaving.value.code == 2
     assert option.split('=')[0] in capsys.readouterr().err
 
 
-def test_an_ignore_mask_that_is_no_image_is_refused_by_name(parse, tmp_path):
+def test_an_invalid_ignore_mask_is_rejected_by_name(parse, tmp_path):
     (tmp_path / 'keep.png').write_text('no image')
     with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
@@ -70,12 +70,12 @@ def test_an_ignore_mask_that_is_no_image_is_refused_by_name(parse, tmp_path):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
 
 
-def test_weights_that_are_not_there_are_refused_by_name(parse):
+def test_missing_weights_are_rejected_by_name(parse):
     with pytest.raises(WeightsError, match=r'none\.safetensors: no such file'):
         segmenter_of(parse('--weights=none.safetensors'))
 
 
-def test_options_reach_the_network(parse, monkeypatch, tmp_path):
+def test_options_are_passed_to_the_segmenter(parse, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr('rock_seg_ros.tools.network_options.load_weights', lambda path, *_: path)
     monkeypatch.setattr(

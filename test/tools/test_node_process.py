@@ -31,15 +31,15 @@ def alive(pid):
     return True
 
 
-def test_a_node_that_cannot_start_leaves_its_status_and_its_words(tmp_path):
+def test_the_status_and_the_last_lines_of_a_node_that_cannot_start_are_available(tmp_path):
     with NodeProcess({}, {'image': 'no topic'}, tmp_path / 'log') as process:
         wait_for(lambda: process.status() is not None, process)
         assert process.status() == 1
         assert 'image:=no topic' in process.last_lines()
 
 
-def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
-    parameters = {'weights': str(weights_file), 'device': 'cpu'}
+def test_the_node_ends_with_its_context_manager(tmp_path, light_weights_file):
+    parameters = {'weights': str(light_weights_file), 'device': 'cpu'}
     with NodeProcess(parameters, {'image': '/eye'}, tmp_path / 'log') as process:
         wait_for(lambda: 'active: images from /eye' in process.last_lines(), process)
         assert process.status() is None
@@ -49,23 +49,23 @@ def test_the_node_ends_with_the_block_that_started_it(tmp_path, weights_file):
 
 
 @pytest.fixture
-def stubborn(tmp_path, monkeypatch):
-    """A process that heeds no SIGINT in place of the node."""
+def ignoring_sigint(tmp_path, monkeypatch):
+    """Replaces the node by a process that ignores SIGINT."""
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=1)"
     script = script_of(tmp_path, f'{code}; time.sleep(600)')
     monkeypatch.setattr(node_process.sys, 'executable', str(script))
     monkeypatch.setattr(node_process, 'STOP_TIMEOUT', 0.2)
 
 
-@pytest.mark.usefixtures('stubborn')
-def test_a_process_that_does_not_heed_the_interrupt_is_killed(tmp_path):
+@pytest.mark.usefixtures('ignoring_sigint')
+def test_a_process_that_ignores_the_interrupt_is_killed(tmp_path):
     with NodeProcess({}, {}, tmp_path / 'log') as process:
         wait_for(lambda: process.last_lines() == 'up', process)
     assert process.status() == -signal.SIGKILL
 
 
-@pytest.mark.usefixtures('stubborn')
-def test_ctrl_c_while_a_process_is_being_stopped_kills_it_and_is_not_lost(tmp_path, monkeypatch):
+@pytest.mark.usefixtures('ignoring_sigint')
+def test_ctrl_c_during_the_stop_kills_the_process_and_is_raised(tmp_path, monkeypatch):
     def interrupted(*_):
         monkeypatch.undo()
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_ctrl_c_while_a_process_is_being_stopped_kills_it_and_is_not_lost(tmp_pa
 
 
 def script_of(tmp_path, code):
-    """An executable that runs Python code in place of the node."""
+    """Writes an executable that runs Python code instead of the node."""
     script = tmp_path / 'python'
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     script.chmod(0o755)
@@ -91,7 +91,7 @@ def idle(tmp_path):
     return script_of(tmp_path, 'import time; time.sleep(600)')
 
 
-def test_a_terminals_ctrl_c_does_not_reach_the_node_itself(tmp_path, idle, monkeypatch):
+def test_the_node_has_its_own_process_group(tmp_path, idle, monkeypatch):
     monkeypatch.setattr(node_process.sys, 'executable', str(idle))
     with NodeProcess({}, {}, tmp_path / 'log') as process:
         assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
@@ -118,14 +118,14 @@ def test_the_node_ends_when_the_process_that_started_it_is_killed(tmp_path, idle
 
 
 def running(pid):
-    """Whether a process is there and no zombie that waits for its new parent."""
+    """Returns whether a process runs and is not a zombie."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
         return False
 
 
-def test_ctrl_c_while_a_process_is_being_started_is_not_lost(tmp_path, idle):
+def test_ctrl_c_during_the_start_is_raised(tmp_path, idle):
     code = (
         'import os, pathlib, signal, sys\n'
         'from rock_seg_ros.tools.node_process import NodeProcess\n'
@@ -134,13 +134,13 @@ def test_ctrl_c_while_a_process_is_being_started_is_not_lost(tmp_path, idle):
         'try:\n'
         "    NodeProcess({}, {}, pathlib.Path(sys.argv[1] + '.log'))\n"
         'except KeyboardInterrupt:\n'
-        "    print('heeded')\n"
+        "    print('interrupted')\n"
     )
     command = [sys.executable, '-c', code, str(idle)]
-    assert subprocess.check_output(command, text=True) == 'heeded\n'
+    assert subprocess.check_output(command, text=True) == 'interrupted\n'
 
 
-def test_only_the_last_lines_are_told_and_on_one_line(tmp_path):
+def test_the_last_lines_are_joined_to_one_line(tmp_path):
     with NodeProcess({'min_area': 'many'}, {}, tmp_path / 'log') as process:
         process.stop()
         (tmp_path / 'log').write_text('\n'.join(f'line {n}' for n in range(9)))

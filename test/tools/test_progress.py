@@ -30,7 +30,7 @@ def work(clock, seconds, count, done=0):
             bar.update()
 
 
-def test_a_log_file_gets_a_line_now_and_then_and_the_end(clock, monkeypatch):
+def test_a_log_file_has_a_line_per_interval_and_one_at_the_end(clock, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, 'stderr', log)
     work(clock, 0.125, 8000)
@@ -47,7 +47,7 @@ def test_short_work_writes_nothing_to_a_log_file(clock, monkeypatch):
     assert log.getvalue() == ''
 
 
-def test_the_time_left_counts_only_what_this_run_did(clock, monkeypatch):
+def test_the_remaining_time_follows_the_rate_of_this_run(clock, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, 'stderr', log)
     work(clock, 10, 100, done=900)
@@ -56,7 +56,7 @@ def test_the_time_left_counts_only_what_this_run_did(clock, monkeypatch):
     assert lines[-1] == '100% 1000/1000 [16:40<00:00, 10.00s/image]'
 
 
-def test_a_terminal_has_a_bar_with_the_time_left(clock, monkeypatch):
+def test_a_terminal_has_a_bar_with_the_remaining_time(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, 'stderr', terminal)
     work(clock, 2, 10)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same work on a local Ray cluster of two processor cores."""
+"""Jobs on a local Ray cluster of two processor cores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def two_cores(monkeypatch):
     """Ray starts as many workers as there are cores."""
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1})
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
-    monkeypatch.setenv('RAY_worker_niceness', '0')  # its own, 15, is too nice for a busy machine
+    monkeypatch.setenv('RAY_worker_niceness', '0')  # the default, 15, is slow on busy cores
     yield
     assert ray_processes() == []
 
@@ -53,29 +53,29 @@ def test_files_whose_worker_dies_are_tried_again_and_then_listed(make, tmp_path)
     failed = {name: problem for name, problem in problems.items() if problem}
     assert failed == {'fatal': DIED, 'bad': 'is bad'}
     assert len((tmp_path / 'tries fatal').read_text().splitlines()) == 2
-    lost = 3  # each of its two tries, and the first of `unlucky`, cost a network
-    assert len(list(tmp_path.glob('network *'))) <= 2 + lost
+    died = 3  # the workers of both tries of `fatal` and of the first try of `unlucky`
+    assert len(list(tmp_path.glob('network *'))) <= 2 + died
 
 
-def test_images_get_the_same_files_as_without_ray(tmp_path, capsys):
+def test_results_equal_those_without_ray(tmp_path, capsys):
     rocks = cv2.resize(cv2.imread(str(SAMPLE)), (96, 64), interpolation=cv2.INTER_AREA)
     for name in ('a.png', 'b.png'):
         cv2.imwrite(str(tmp_path / name), rocks)
     (tmp_path / 'bad.png').write_bytes(b'no image')
 
     def find(out, *more):
-        given = ['images', str(tmp_path / '*.png'), '-o', str(tmp_path / out), '--device', 'cpu']
-        status = main([*given, *more])
+        given = ['images', str(tmp_path / '*.png'), '-o', str(tmp_path / out)]
+        status = main([*given, '--device', 'cpu', '--backend', 'torch', *more])
         files = {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
         lines = [line for line in capsys.readouterr().err.splitlines() if 'rock_seg' in line]
-        return status, lines, files  # other lines are the progress of a slow machine
+        return status, lines, files  # other lines are the progress on a slow machine
 
-    alone = find('alone')
-    assert find('cluster', '--ray', 'local') == alone
-    assert (alone[0], len(alone[2])) == (1, 6)
+    without_ray = find('without_ray')
+    assert find('with_ray', '--ray', 'local') == without_ray
+    assert (without_ray[0], len(without_ray[2])) == (1, 6)
 
 
-def test_a_device_that_no_machine_of_the_cluster_has_is_named(make, monkeypatch):
+def test_a_device_that_the_cluster_does_not_have_is_an_error(make, monkeypatch):
     for name, value in (('init', None), ('shutdown', None), ('cluster_resources', {'CPU': 2.0})):
         monkeypatch.setattr(ray, name, lambda *_, value=value, **__: value)
     options = Namespace(ray='local', jobs=None, device='cuda')
@@ -83,7 +83,7 @@ def test_a_device_that_no_machine_of_the_cluster_has_is_named(make, monkeypatch)
         list(run_tasks(make, [[Path('a')]], options))
 
 
-def test_without_ray_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
+def test_without_ray_the_error_names_the_missing_dependency(tmp_path, monkeypatch, capsys):
     cv2.imwrite(str(tmp_path / 'a.png'), cv2.imread(str(SAMPLE)))
     monkeypatch.delitem(sys.modules, 'rock_seg_ros.tools.ray_jobs')
     monkeypatch.setitem(sys.modules, 'ray', None)
@@ -92,12 +92,12 @@ def test_without_ray_the_command_says_what_is_missing(tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == 'rock_seg images: missing dependency: ray\n'
 
 
-def test_an_address_where_no_cluster_is_fails_at_once_with_one_line(tmp_path, capsys):
+def test_an_address_without_a_cluster_is_an_error_of_one_line(tmp_path, capsys):
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = server.getsockname()[1]
     cv2.imwrite(str(tmp_path / 'a.png'), cv2.imread(str(SAMPLE)))
     given = ['images', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out')]
     assert main([*given, '--ray', f'127.0.0.1:{port}']) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f'rock_seg images: no Ray cluster at 127.0.0.1:{port}: ')
-    assert told.count('\n') == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f'rock_seg images: no Ray cluster at 127.0.0.1:{port}: ')
+    assert error.count('\n') == 1

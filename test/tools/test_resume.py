@@ -72,9 +72,7 @@ def lines(capsys):
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_killed_run_that_is_resumed_gives_the_files_of_one_that_was_not_killed(
-    find_rocks, images, tmp_path
-):
+def test_resuming_a_killed_run_gives_the_files_of_a_complete_run(find_rocks, images, tmp_path):
     def options(name):
         return ['--table', str(tmp_path / f'{name}.csv'), '--coco', str(tmp_path / f'{name}.json')]
 
@@ -96,7 +94,7 @@ def test_a_killed_run_that_is_resumed_gives_the_files_of_one_that_was_not_killed
         assert resumed == (tmp_path / f'whole.{suffix}').read_bytes()
 
 
-def test_images_that_are_finished_are_counted_and_not_worked_on(find_rocks, tmp_path, capsys):
+def test_finished_images_are_counted_and_not_processed_again(find_rocks, tmp_path, capsys):
     find_rocks(tmp_path / 'out')
     (tmp_path / 'out/b.json').unlink()
     capsys.readouterr()
@@ -115,7 +113,7 @@ def test_images_that_are_finished_are_counted_and_not_worked_on(find_rocks, tmp_
     ],
 )
 @pytest.mark.parametrize('left', [0, 1])
-def test_results_of_other_settings_are_named_and_kept(
+def test_a_run_with_other_settings_is_not_resumed(
     find_rocks, tmp_path, capsys, setting, told, left
 ):
     out = tmp_path / 'out'
@@ -132,7 +130,7 @@ def test_results_of_other_settings_are_named_and_kept(
     assert contents(out) == before
 
 
-def test_results_of_other_weights_are_not_continued(find_rocks, tmp_path, capsys):
+def test_a_run_with_other_weights_is_not_resumed(find_rocks, tmp_path, capsys):
     out = tmp_path / 'out'
     find_rocks(out)
     record = json.loads((out / 'a.json').read_text())
@@ -169,9 +167,7 @@ def of_an_older_version(images, out):
 @pytest.mark.parametrize(
     'spoil', [newer, without_overlay, cut_off, of_another_image, of_an_older_version]
 )
-def test_an_image_whose_results_are_not_complete_is_worked_on_again(
-    find_rocks, images, tmp_path, spoil
-):
+def test_an_image_with_incomplete_results_is_processed_again(find_rocks, images, tmp_path, spoil):
     find_rocks(tmp_path / 'out')
     whole = contents(tmp_path / 'out')
     spoil(images, tmp_path / 'out')
@@ -179,13 +175,13 @@ def test_an_image_whose_results_are_not_complete_is_worked_on_again(
     assert contents(tmp_path / 'out') == whole
 
 
-def test_an_image_that_failed_is_tried_again(find_rocks, images, tmp_path):
+def test_an_image_that_failed_is_processed_again(find_rocks, images, tmp_path):
     (images / 'b.png').write_bytes(b'no image')
     assert find_rocks(tmp_path / 'out')[0] == 1
     assert find_rocks(tmp_path / 'out', '--resume') == (1, ['b.png'])
 
 
-def test_a_record_is_never_beside_the_mask_of_other_settings(
+def test_records_are_removed_before_masks_of_other_settings_are_written(
     find_rocks, images, tmp_path, monkeypatch
 ):
     out = tmp_path / 'out'

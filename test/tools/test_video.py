@@ -40,7 +40,7 @@ def filmed(tmp_path, scene):
     return path
 
 
-def test_the_overlay_video_is_what_browsers_play(find_rocks, filmed, tmp_path):
+def test_the_overlay_video_can_be_played_in_browsers(find_rocks, filmed, tmp_path):
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0
     with av.open(str(tmp_path / 'out.mp4')) as container:
         context = container.streams.video[0].codec_context
@@ -50,9 +50,7 @@ def test_the_overlay_video_is_what_browsers_play(find_rocks, filmed, tmp_path):
     assert 0 < content.find(b'moov') < content.find(b'mdat')
 
 
-def test_the_overlay_video_keeps_the_times_and_an_odd_size_gains_a_pixel(
-    find_rocks, filmed, tmp_path
-):
+def test_the_overlay_video_keeps_the_times_and_has_an_even_size(find_rocks, filmed, tmp_path):
     find_rocks(filmed, '-o', tmp_path / 'out.mp4')
     with Video(tmp_path / 'out.mp4') as drawn:
         frames = list(drawn.frames())
@@ -73,14 +71,14 @@ def test_the_record_has_the_rocks_and_the_time_of_every_frame(find_rocks, filmed
         assert [rock['area'] for rock in frame['rocks']] == [200, 120]
 
 
-def test_the_images_come_as_they_were_filmed(filmed, scene):
+def test_the_frames_of_a_video_are_read_without_loss(filmed, scene):
     with Video(filmed) as opened:
         for frame in opened.frames():
             np.testing.assert_array_equal(frame.image, scene[:47, :63])
 
 
 @pytest.mark.parametrize(('rotation', 'turns'), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
-def test_a_frame_that_was_filmed_sideways_is_set_upright(rotation, turns):
+def test_a_rotated_frame_is_turned_upright(rotation, turns):
     assert video._turns(float(rotation)) == turns
 
 
@@ -94,12 +92,12 @@ def sound(tmp_path):
     return tmp_path / 'sound.wav'
 
 
-def test_a_file_without_images_is_refused(sound):
+def test_a_file_without_a_video_stream_is_rejected(sound):
     with pytest.raises(VideoError, match=r'sound\.wav: has no video stream'):
         Video(sound)
 
 
-def test_a_file_that_is_no_video_is_one_line(find_rocks, tmp_path, capsys):
+def test_a_file_that_is_no_video_is_an_error_of_one_line(find_rocks, tmp_path, capsys):
     (tmp_path / 'in.mp4').write_text('no video')
     assert find_rocks(tmp_path / 'in.mp4', '-o', tmp_path / 'out.mp4') == 1
     error = capsys.readouterr().err
@@ -107,18 +105,18 @@ def test_a_file_that_is_no_video_is_one_line(find_rocks, tmp_path, capsys):
     assert error.count('\n') == 1
 
 
-def test_a_video_that_is_not_there_is_one_line(find_rocks, tmp_path, capsys):
+def test_a_missing_video_is_an_error_of_one_line(find_rocks, tmp_path, capsys):
     assert find_rocks('no.mp4', '-o', tmp_path / 'out.mp4') == 1
     assert capsys.readouterr().err == 'rock_seg video: no.mp4: No such file or directory\n'
 
 
 @pytest.mark.parametrize('output', ['in.mp4', 'out.avi'])
-def test_an_output_that_is_the_input_or_no_mp4_is_wrong_use(find_rocks, filmed, output, capsys):
+def test_an_output_that_is_the_input_or_no_mp4_is_a_usage_error(find_rocks, filmed, output, capsys):
     assert find_rocks(filmed, '-o', filmed.with_name(output)) == 2
     assert output in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_no_half_video(find_rocks, filmed, tmp_path, monkeypatch):
+def test_ctrl_c_leaves_no_incomplete_video(find_rocks, filmed, tmp_path, monkeypatch):
     def interrupt(self, frame):
         write(self, frame)
         raise KeyboardInterrupt
@@ -180,7 +178,7 @@ def film(path, image, codec, pixels, count=20):
         ('in.mp4', 'libx264', 'yuv420p'),
     ],
 )
-def test_of_a_video_that_is_cut_off_what_was_read_is_kept_and_the_rest_is_told(
+def test_a_truncated_video_keeps_what_was_read_and_is_reported(
     find_rocks, scene, tmp_path, capsys, name, codec, pixels
 ):
     path = tmp_path / name
@@ -198,7 +196,7 @@ def test_of_a_video_that_is_cut_off_what_was_read_is_kept_and_the_rest_is_told(
         assert len(list(drawn.frames())) == len(frames)
 
 
-def test_a_frame_that_does_not_decode_costs_this_frame_only(find_rocks, scene, tmp_path, capsys):
+def test_a_frame_that_does_not_decode_is_skipped_and_reported(find_rocks, scene, tmp_path, capsys):
     film(tmp_path / 'in.avi', scene, 'mjpeg', 'yuvj420p')
     content = bytearray((tmp_path / 'in.avi').read_bytes())
     at = content.find(b'\xff\xd8', content.find(b'\xff\xd8', content.find(b'movi')) + 2)
@@ -210,7 +208,7 @@ def test_a_frame_that_does_not_decode_costs_this_frame_only(find_rocks, scene, t
     assert len(json.loads((tmp_path / 'out.json').read_text())['frames']) == 19
 
 
-def test_a_record_that_is_not_ours_is_never_overwritten(find_rocks, filmed, tmp_path, capsys):
+def test_a_json_file_that_is_no_record_is_not_overwritten(find_rocks, filmed, tmp_path, capsys):
     (tmp_path / 'notes.json').write_text('{"notes": []}')
     assert find_rocks(filmed, '-o', tmp_path / 'notes.mp4') == 2
     (line,) = told(capsys)
@@ -221,13 +219,17 @@ def test_a_record_that_is_not_ours_is_never_overwritten(find_rocks, filmed, tmp_
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 0, 'own results may be overwritten'
 
 
-def test_a_video_that_is_too_large_is_refused_before_it_is_decoded(find_rocks, filmed, tmp_path):
+def test_a_video_larger_than_max_pixels_is_rejected_before_it_is_decoded(
+    find_rocks, filmed, tmp_path
+):
     with pytest.raises(VideoError, match='63×47, max_pixels is 2000'):
         Video(filmed, max_pixels=2000)
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--max-pixels', 2000) == 1
 
 
-def test_the_low_bits_of_a_video_are_scaled_and_said_once(find_rocks, scene, tmp_path, capsys):
+def test_values_of_fewer_than_16_bits_are_scaled_and_reported_once(
+    find_rocks, scene, tmp_path, capsys
+):
     path = tmp_path / 'in.mkv'
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('ffv1', rate=Fraction(5))
@@ -266,7 +268,7 @@ def test_the_record_of_a_video_names_the_weights_and_the_report_shows_its_frames
     assert report.read_text().count('data:image/jpeg') == 5
 
 
-def test_the_frames_of_a_video_train_again(find_rocks, filmed, tmp_path):
+def test_exported_frames_of_a_video_are_read_for_training(find_rocks, filmed, tmp_path):
     labels, coco = tmp_path / 'labels', tmp_path / 'rocks.json'
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--labelme', labels, '--coco', coco) == 0
     for path, kind in ((labels, 'labelme'), (coco, 'coco')):
@@ -279,7 +281,7 @@ def test_the_frames_of_a_video_train_again(find_rocks, filmed, tmp_path):
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--labelme', labels) == 2
 
 
-def test_frames_without_the_tag_of_the_scale_are_reported_in_one_line(
+def test_frames_without_the_scale_tag_are_reported_in_one_line(
     find_rocks, filmed, tmp_path, capsys
 ):
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--scale-tag', '4x4_50:30') == 1

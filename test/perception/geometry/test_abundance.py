@@ -54,7 +54,7 @@ def population(abundance: float, area: float, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize('abundance', [0.05, 0.1, 0.3])
 @pytest.mark.parametrize('seed', range(5))
-def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
+def test_the_k_of_a_random_rock_population_is_estimated_within_10_percent(
     abundance: float, seed: int
 ) -> None:
     diameters = population(abundance, 4000, seed)
@@ -66,7 +66,7 @@ def test_a_population_drawn_from_the_law_gives_its_k_back_within_a_tenth(
     assert told == pytest.approx(exact, rel=0.15)
 
 
-def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> None:
+def test_the_fit_recovers_k_exactly_and_without_the_smallest_rocks() -> None:
     covered = 0.2 * np.exp(-(1.79 + 0.152 / 0.2) * SIZES)
     assert cumulative_coverage(SIZES, 0.2) == pytest.approx(covered)
     assert fit_abundance(SIZES, covered) == pytest.approx(0.2, rel=0.005)
@@ -74,7 +74,7 @@ def test_the_law_itself_gives_k_back_and_missing_small_rocks_do_not_matter() -> 
     assert fit_abundance(SIZES, covered, smallest=0.1) == pytest.approx(0.2, rel=0.005)
 
 
-def test_without_rocks_or_metres_there_is_no_k() -> None:
+def test_k_is_unknown_without_rocks_or_metres() -> None:
     nothing = compute_abundance(Observation(1, 100, 0, 5.0, np.zeros(0), 0.1))
     assert np.isnan(nothing.k)
     assert nothing.abundance == 0
@@ -84,7 +84,7 @@ def test_without_rocks_or_metres_there_is_no_k() -> None:
     assert np.isnan([unknown.k, unknown.abundance, unknown.ground, *unknown.covered]).all()
 
 
-def test_what_is_counted_is_what_is_at_least_as_large() -> None:
+def test_numbers_and_coverage_are_cumulative_from_each_diameter_up() -> None:
     found = compute_abundance(
         Observation(1, 1, 0, 10.0, np.array([SIZES[4], SIZES[8], 0.001]), 0.0)
     )
@@ -96,7 +96,7 @@ def test_what_is_counted_is_what_is_at_least_as_large() -> None:
     assert found.rocks == 3
 
 
-def test_the_ground_seen_from_straight_above_is_the_images_footprint() -> None:
+def test_the_ground_area_seen_from_above_is_the_footprint_of_the_image() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     view = View(PINHOLE, ground=DOWN)
     seen = observe(rocks, locate(rocks, view), SIZE[::-1], view)
@@ -109,7 +109,7 @@ def test_the_ground_seen_from_straight_above_is_the_images_footprint() -> None:
     assert fitted.ground == pytest.approx(WHOLE, rel=1e-3)
 
 
-def test_the_ground_seen_ends_at_the_reach_and_at_the_horizon() -> None:
+def test_the_ground_area_ends_at_the_reach_and_at_the_horizon() -> None:
     wide = Intrinsics(
         np.array([[100, 0, 159.5], [0, 100, 119.5], [0, 0, 1.0]]), np.zeros(0), size=SIZE
     )
@@ -126,7 +126,7 @@ def test_the_ground_seen_ends_at_the_reach_and_at_the_horizon() -> None:
     assert observe([], [], SIZE[::-1], sky).ground == pytest.approx(0, abs=1e-9)
 
 
-def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() -> None:
+def test_rocks_beyond_the_reach_or_without_metres_are_not_counted() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     depth = np.full(SIZE[::-1], 2, np.float32)
     depth[:, :120] = 30
@@ -138,7 +138,7 @@ def test_rocks_beyond_reach_or_without_metres_are_no_part_of_the_statistics() ->
     assert blind.rock_pixels == 2 * 26**2
 
 
-def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> None:
+def test_rocks_are_counted_although_the_ground_area_is_unknown() -> None:
     rocks = squares(26, (50, 50), (200, 100), (10, 10))
     shape = SIZE[::-1]
     on_rocks = np.full(shape, np.nan, np.float32)
@@ -157,7 +157,7 @@ def test_where_the_ground_is_not_known_the_rocks_in_view_are_still_counted() -> 
     assert compute_abundance(combine([ground, seen])).rocks == 3, 'only of images with known ground'
 
 
-def test_images_together_are_their_rocks_over_their_ground() -> None:
+def test_the_abundance_of_several_images_is_their_rock_area_over_their_ground_area() -> None:
     first = Observation(1, 100, 10, 5.0, np.array([0.2]), 0.1)
     second = Observation(1, 100, 30, 15.0, np.array([0.4, 0.1]), 0.05)
     blind = Observation(1, 100, 80, np.nan, np.zeros(0), np.nan)
@@ -171,7 +171,7 @@ def test_images_together_are_their_rocks_over_their_ground() -> None:
     assert np.isnan(compute_abundance(combine([blind])).ground)
 
 
-def test_json_holds_the_statistics_with_none_for_what_is_not_known() -> None:
+def test_the_json_has_null_for_unknown_values() -> None:
     for seen in (
         Observation(1, 9, 3, np.nan, np.zeros(0), np.nan),
         Observation(1, 9, 3, 1, np.ones(2), 0.1),

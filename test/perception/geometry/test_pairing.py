@@ -28,12 +28,12 @@ def test_the_item_nearest_in_time_is_found(
     assert pairing.nearest(int(seconds * NS), tolerance=0.05) == item
 
 
-def test_an_item_exactly_at_the_tolerance_still_belongs(pairing: Pairing[str]) -> None:
+def test_an_item_exactly_at_the_tolerance_is_found(pairing: Pairing[str]) -> None:
     assert pairing.nearest(10 * NS - NS // 20, tolerance=0.05) == '100'
     assert pairing.nearest(10 * NS - NS // 20 - 1, tolerance=0.05) is None
 
 
-def test_of_two_as_near_the_newer_is_found(pairing: Pairing[str]) -> None:
+def test_of_two_equally_near_items_the_newer_is_found(pairing: Pairing[str]) -> None:
     assert pairing.nearest(1005 * NS // 100, tolerance=0.05) == '101'
 
 
@@ -41,14 +41,14 @@ def test_without_items_nothing_is_found() -> None:
     assert Pairing[str]().nearest(0, tolerance=1e9) is None
 
 
-def test_epoch_stamps_lose_no_nanosecond() -> None:
+def test_stamps_since_1970_are_compared_to_the_nanosecond() -> None:
     pairing: Pairing[str] = Pairing()
     pairing.put(1_700_000_000 * NS + 1, 'late')
     pairing.put(1_700_000_000 * NS, 'exact')
     assert pairing.nearest(1_700_000_000 * NS, tolerance=0.0) == 'exact'
 
 
-def test_the_oldest_item_is_discarded_if_there_are_too_many() -> None:
+def test_the_oldest_item_is_discarded_beyond_the_maximum() -> None:
     pairing: Pairing[int] = Pairing(max_items=2)
     for second in range(3):
         pairing.put(second * NS, second)
@@ -56,7 +56,7 @@ def test_the_oldest_item_is_discarded_if_there_are_too_many() -> None:
     assert pairing.nearest(NS, tolerance=0.5) == 1
 
 
-def test_the_items_of_the_last_two_held_stamps_are_kept() -> None:
+def test_items_of_the_last_two_held_stamps_are_not_discarded() -> None:
     pairing: Pairing[int] = Pairing(max_items=3)
     for stamp in range(50):
         if stamp % 10 == 2:
@@ -66,13 +66,13 @@ def test_the_items_of_the_last_two_held_stamps_are_kept() -> None:
     assert pairing.nearest(49 * NS, tolerance=0.1) == 49
 
 
-def test_stamps_that_jump_back_forget_what_was_there(pairing: Pairing[str]) -> None:
+def test_a_stamp_far_in_the_past_discards_all_items(pairing: Pairing[str]) -> None:
     pairing.put(9 * NS, 'again')
     assert pairing.nearest(102 * NS // 10, tolerance=0.05) is None
     assert pairing.nearest(9 * NS, tolerance=0.05) == 'again'
 
 
-def test_stamps_that_swap_by_less_than_a_second_forget_nothing(pairing: Pairing[str]) -> None:
+def test_a_stamp_less_than_a_second_in_the_past_discards_nothing(pairing: Pairing[str]) -> None:
     pairing.put(95 * NS // 10, 'late')
     assert pairing.nearest(102 * NS // 10, tolerance=0.05) == '102'
     assert pairing.nearest(95 * NS // 10, tolerance=0.05) == 'late'

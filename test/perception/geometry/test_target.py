@@ -28,7 +28,7 @@ def place(distance: float, diameter: float = 0.2) -> Place:
     return Place((0.0, 0.0, distance), (0.2, 0.2, 0.1), diameter, 0.1, distance)
 
 
-def test_the_nearest_suited_rock_is_the_target() -> None:
+def test_the_nearest_suitable_rock_is_the_target() -> None:
     rocks = [rock(number) for number in (7, 8, 9, 10)]
     places = [place(3.0), place(0.4), place(2.0), place(2.5)]
     assert choose_target(rocks, places, SHAPE, RULE, before=None) == 2
@@ -45,7 +45,7 @@ def test_the_nearest_suited_rock_is_the_target() -> None:
         ((50, 80, 20, 20), False),
     ],
 )
-def test_a_rock_at_the_border_is_never_the_target(
+def test_a_rock_at_the_image_border_is_never_the_target(
     box: tuple[int, int, int, int], suited: bool
 ) -> None:
     found = choose_target([rock(1, box)], [place(1.0)], SHAPE, RULE, before=1)
@@ -63,19 +63,19 @@ def test_a_rock_out_of_reach_or_of_the_wrong_size_or_without_metres_is_never_the
     assert choose_target([rock(1), rock(2)], [wrong, place(4.0)], SHAPE, RULE, before=1) == 1
 
 
-def test_a_doubtful_rock_is_never_the_target() -> None:
+def test_a_rock_with_a_low_score_is_never_the_target() -> None:
     assert choose_target([rock(1, score=0.69)], [place(1.0)], SHAPE, RULE, before=1) is None
     assert choose_target([rock(1, score=0.7)], [place(1.0)], SHAPE, RULE, before=None) == 0
 
 
-def test_the_target_stays_while_it_suits_though_another_comes_nearer() -> None:
+def test_a_suitable_target_is_kept_although_another_rock_is_nearer() -> None:
     rocks, places = [rock(3), rock(5)], [place(1.0), place(3.9)]
     assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
     farther = [places[0], replace(places[1], distance=4.1)]
     assert choose_target(rocks, farther, SHAPE, RULE, before=5) == 0
 
 
-def test_a_target_that_is_out_of_sight_is_followed_by_the_nearest() -> None:
+def test_the_nearest_rock_replaces_a_target_that_is_out_of_view() -> None:
     rocks, places = [rock(3), rock(4)], [place(2.0), place(1.0)]
     assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
 
@@ -84,6 +84,6 @@ def test_without_rocks_there_is_no_target() -> None:
     assert choose_target([], [], SHAPE, RULE, before=1) is None
 
 
-def test_limits_that_cross_leave_no_target() -> None:
+def test_a_minimum_diameter_above_the_maximum_gives_no_target() -> None:
     nothing = replace(RULE, min_diameter=0.6)
     assert choose_target([rock(1)], [place(1.0)], SHAPE, nothing, before=None) is None

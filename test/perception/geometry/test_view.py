@@ -9,7 +9,7 @@ from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
 from rock_seg_ros.perception.geometry.view import PosedView, View, level_ground, motion_between
 
 
-def test_level_ground_has_the_horizon_and_height_of_tilt_and_roll() -> None:
+def test_level_ground_matches_the_height_tilt_and_roll_of_the_camera() -> None:
     ground = level_ground(2.0, 0.0, np.radians(5))
     left, right = np.array([(-1.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
     assert ground.normal @ ground.normal == pytest.approx(1)
@@ -27,7 +27,7 @@ def test_a_camera_that_is_not_above_the_ground_is_rejected(height: float) -> Non
         level_ground(height, 0.3)
 
 
-def test_near_points_move_more_than_far_points() -> None:
+def test_near_points_move_more_in_the_image_than_far_points() -> None:
     depth = np.full((48, 64), 4.0, np.float32)
     depth[:, 32:] = 2.0
     lens = Intrinsics(
@@ -45,9 +45,7 @@ def test_near_points_move_more_than_far_points() -> None:
     assert np.allclose(motion[..., 1], 0, atol=1e-5)
 
 
-def test_a_rotated_camera_moves_the_image_for_any_depth_and_without_depth_there_is_no_motion() -> (
-    None
-):
+def test_a_rotation_moves_the_image_at_any_known_depth() -> None:
     lens = Intrinsics(
         np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
     )

@@ -37,7 +37,9 @@ def test_values_of_sixteen_bits_are_scaled_without_a_warning(warnings):
 @pytest.mark.parametrize(
     ('largest', 'bits'), [(255, 8), (256, 10), (1023, 10), (4000, 12), (9000, 14)]
 )
-def test_values_of_fewer_bits_are_scaled_accordingly_with_one_warning(warnings, largest, bits):
+def test_values_of_fewer_bits_are_scaled_to_the_full_range_with_one_warning(
+    warnings, largest, bits
+):
     bit_depth = BitDepth(warn=warnings.append)
     for _ in range(2):
         assert scaled(bit_depth, 0, largest) == [0, round(largest * 255 / (2**bits - 1))]
@@ -46,7 +48,7 @@ def test_values_of_fewer_bits_are_scaled_accordingly_with_one_warning(warnings, 
     assert str(largest) in warnings[0]
 
 
-def test_a_darker_image_of_a_stream_does_not_change_the_scale(warnings):
+def test_a_darker_image_does_not_change_the_scale_of_the_stream(warnings):
     bit_depth = BitDepth(warn=warnings.append)
     scaled(bit_depth, 4095)
     assert scaled(bit_depth, 200) == [12]
@@ -54,7 +56,7 @@ def test_a_darker_image_of_a_stream_does_not_change_the_scale(warnings):
     assert len(warnings) == 1
 
 
-def test_the_scale_changes_only_for_a_value_that_does_not_fit_with_a_warning(warnings):
+def test_a_value_above_the_scale_changes_it_with_a_warning(warnings):
     bit_depth = BitDepth(warn=warnings.append)
     assert scaled(bit_depth, 1000) == [249]
     assert scaled(bit_depth, 4095) == [255]

@@ -70,7 +70,7 @@ def test_a_png_is_read_as_rgb(tmp_path, colours):
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours)
 
 
-def test_an_image_is_turned_upright_as_its_exif_data_say(tmp_path, colours):
+def test_an_image_is_rotated_by_its_exif_orientation(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     Image.fromarray(colours).save(tmp_path / 'a.jpg', exif=exif, quality=95, subsampling=0)
@@ -86,12 +86,12 @@ def test_a_grey_image_has_three_equal_channels(tmp_path, colours):
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours[..., [0, 0, 0]])
 
 
-def test_16_bits_become_8(tmp_path, colours):
+def test_a_16_bit_png_is_converted_to_8_bits(tmp_path, colours):
     cv2.imwrite(str(tmp_path / 'a.png'), colours[..., ::-1].astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours)
 
 
-def test_alpha_is_left_out(tmp_path, colours):
+def test_the_alpha_channel_is_removed(tmp_path, colours):
     Image.fromarray(np.dstack([colours, colours[..., 0]])).save(tmp_path / 'a.png')
     np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), colours)
 
@@ -99,7 +99,7 @@ def test_alpha_is_left_out(tmp_path, colours):
 @pytest.mark.parametrize(
     'content', [b'', b'\xff\xd8garbage', b'\x89PNG\r\n\x1a\n', b'II*\0', b'II*\0\xff\xff\xff\xff']
 )
-def test_a_file_that_does_not_decode_is_refused_by_name(tmp_path, content):
+def test_a_file_that_does_not_decode_is_rejected_by_name(tmp_path, content):
     (tmp_path / 'a.png').write_bytes(content)
     with pytest.raises(ImageError, match=r'a\.png: does not decode'):
         read_rgb(tmp_path / 'a.png')
@@ -108,7 +108,7 @@ def test_a_file_that_does_not_decode_is_refused_by_name(tmp_path, content):
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_a_label_file_is_read_as_it_is(tmp_path, dtype):
+def test_a_label_image_is_read_without_conversion(tmp_path, dtype):
     mask = np.array([[0, 255, 7], [1, 2, np.iinfo(dtype).max]], dtype)
     cv2.imwrite(str(tmp_path / 'a.png'), mask)
     read = read_label_image(tmp_path / 'a.png')
@@ -118,7 +118,7 @@ def test_a_label_file_is_read_as_it_is(tmp_path, dtype):
 
 
 @pytest.mark.parametrize('suffix', ['png', 'bmp', 'gif', 'tif'])
-def test_of_a_palette_the_indices_are_read(tmp_path, suffix):
+def test_a_palette_label_image_is_read_as_indices(tmp_path, suffix):
     mask = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
     coded = Image.fromarray(mask, 'P')
     coded.putpalette([0, 0, 0, 128, 0, 0, 0, 65, 0])  # 1 and 2 have the same luma
@@ -126,7 +126,7 @@ def test_of_a_palette_the_indices_are_read(tmp_path, suffix):
     np.testing.assert_array_equal(read_label_image(tmp_path / f'a.{suffix}'), mask)
 
 
-def test_white_of_one_bit_is_255_as_in_any_grey_file(tmp_path):
+def test_white_in_a_1_bit_label_image_is_255(tmp_path):
     mask = np.array([[True, False], [False, True]])
     Image.fromarray(mask).save(tmp_path / 'a.png', bits=1)
     assert Image.open(tmp_path / 'a.png').mode == '1'
@@ -137,14 +137,14 @@ def test_white_of_one_bit_is_255_as_in_any_grey_file(tmp_path):
     ('mode', 'told'),
     [('RGB', '3 channels'), ('RGBA', '4 channels'), ('LA', '2 channels'), ('F', 'fractions')],
 )
-def test_a_label_file_of_anything_but_whole_numbers_in_one_channel_is_refused(tmp_path, mode, told):
+def test_a_label_image_must_have_one_channel_of_integers(tmp_path, mode, told):
     name = 'a.tif' if mode == 'F' else 'a.png'
     Image.new(mode, (3, 2)).save(tmp_path / name)
     with pytest.raises(ImageError, match=rf'{name}: has {told}; labels are'):
         read_label_image(tmp_path / name)
 
 
-def test_a_label_file_with_numbers_beyond_16_bits_is_refused(tmp_path):
+def test_a_label_image_with_values_above_16_bits_is_rejected(tmp_path):
     numbers = np.array([[0, 70000]], np.int32)
     Image.fromarray(numbers).save(tmp_path / 'a.tif')
     with pytest.raises(ImageError, match=r'a\.tif: has values of 0 to 70000; labels are'):
@@ -153,7 +153,7 @@ def test_a_label_file_with_numbers_beyond_16_bits_is_refused(tmp_path):
     np.testing.assert_array_equal(read_label_image(tmp_path / 'a.tif'), [[0, 10000]])
 
 
-def test_a_label_file_is_turned_as_its_exif_data_say(tmp_path, colours):
+def test_a_label_image_is_rotated_by_its_exif_orientation(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours[..., 0]).save(tmp_path / 'a.png', exif=exif)
@@ -162,7 +162,7 @@ def test_a_label_file_is_turned_as_its_exif_data_say(tmp_path, colours):
     )
 
 
-def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):
+def test_a_truncated_label_image_is_rejected(tmp_path, colours):
     Image.fromarray(colours[..., 0]).save(tmp_path / 'a.png')
     whole = (tmp_path / 'a.png').read_bytes()
     (tmp_path / 'a.png').write_bytes(whole[: len(whole) // 2])
@@ -170,7 +170,7 @@ def test_a_label_file_that_is_cut_off_is_refused(tmp_path, colours):
         read_label_image(tmp_path / 'a.png')
 
 
-def test_a_label_file_too_large_to_decode_is_refused_by_its_header(tmp_path):
+def test_a_label_image_with_too_many_pixels_is_rejected_by_its_header(tmp_path):
     header = struct.pack('>4sIIBBBBB', b'IHDR', 30000, 30000, 1, 0, 0, 0, 0)
     chunk = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
     data = struct.pack('>I4s', 9, b'IDAT')
@@ -179,14 +179,14 @@ def test_a_label_file_too_large_to_decode_is_refused_by_its_header(tmp_path):
         read_label_image(tmp_path / 'a.png')
 
 
-def test_a_program_in_place_of_a_label_file_is_not_run(tmp_path):
+def test_a_postscript_file_is_not_executed(tmp_path):
     Image.new('L', (3, 2)).save(tmp_path / 'a.eps')  # Pillow has another program read these
     with pytest.raises(ImageError, match=r'a\.eps: does not decode'):
         read_label_image(tmp_path / 'a.eps')
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'folder', 'device'])
-def test_a_label_file_that_is_no_file_is_refused_before_it_is_opened(tmp_path, kind):
+def test_a_label_image_that_is_no_regular_file_is_not_opened(tmp_path, kind):
     path = {'fifo': tmp_path / 'a.png', 'folder': tmp_path, 'device': Path('/dev/zero')}[kind]
     if kind == 'fifo':
         os.mkfifo(path)
@@ -205,7 +205,7 @@ def test_a_jpeg_without_its_end_marker_gives_the_same_pixels(jpeg, missing):
     np.testing.assert_array_equal(decode_rgb(jpeg[:-missing]), decode_rgb(jpeg))
 
 
-def test_a_jpeg_without_its_end_marker_is_turned_upright_too(tmp_path, colours):
+def test_a_jpeg_without_its_end_marker_is_rotated_by_its_exif_orientation(tmp_path, colours):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours).save(tmp_path / 'a.jpg', exif=exif)
@@ -217,7 +217,7 @@ def test_a_jpeg_without_its_end_marker_is_turned_upright_too(tmp_path, colours):
 
 
 @pytest.mark.parametrize('part', [0.3, 0.5, 0.9])
-def test_a_jpeg_that_lacks_pixels_is_still_refused(jpeg, part):
+def test_a_truncated_jpeg_is_rejected(jpeg, part):
     with pytest.raises(ImageError, match='does not decode'):
         decode_rgb(jpeg[: int(part * len(jpeg))])
 
@@ -231,13 +231,15 @@ def test_a_jpeg_that_lacks_pixels_is_still_refused(jpeg, part):
         (1, 8_294_400, '1×8294400, a side has at most 16384 px'),
     ],
 )
-def test_the_size_is_looked_at_before_anything_is_decoded(monkeypatch, width, height, why):
+def test_an_image_with_too_many_pixels_is_rejected_before_it_is_decoded(
+    monkeypatch, width, height, why
+):
     monkeypatch.setattr(decoding.cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
     with pytest.raises(ImageTooLargeError, match=why):
         decode_rgb(png_header(width, height))
 
 
-def test_an_image_with_more_pixels_than_may_be_is_refused_before_it_is_decoded(monkeypatch):
+def test_max_pixels_is_checked_before_an_image_is_decoded(monkeypatch):
     monkeypatch.setattr(decoding.cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
     with pytest.raises(ImageTooLargeError, match='max_pixels is 5000'):
         decode_rgb(png_header(100, 51), max_pixels=5000)
@@ -249,25 +251,25 @@ def test_an_image_with_more_pixels_than_may_be_is_refused_before_it_is_decoded(m
         decode_rgb(one.replace(width.pack(256, 4, 1, 1), width.pack(256, 4, 1, 20_000)))
 
 
-def test_a_label_file_with_too_long_a_side_is_refused_by_its_header(tmp_path):
+def test_a_label_image_with_too_long_a_side_is_rejected_by_its_header(tmp_path):
     (tmp_path / 'a.png').write_bytes(png_header(20_000, 1))
     with pytest.raises(ImageTooLargeError, match=r'a\.png: 20000×1, a side has at most 16384 px'):
         read_label_image(tmp_path / 'a.png')
 
 
-def test_an_image_at_the_limits_is_read():
+def test_an_image_exactly_at_the_size_limits_is_read():
     wide = cv2.imencode('.png', np.zeros((1, 16_384, 3), np.uint8))[1].tobytes()
     assert decode_rgb(wide, max_pixels=16_384).shape == (1, 16_384, 3)
 
 
 @pytest.mark.parametrize('name', ['a.png', ''])
-def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, name):
+def test_an_image_that_is_no_regular_file_is_not_opened(tmp_path, name):
     os.mkfifo(tmp_path / 'a.png')
     with pytest.raises(OSError, match='is not a regular file'):
         read_rgb(tmp_path / name)
 
 
-def test_a_file_too_large_for_any_image_is_refused_before_it_is_read(tmp_path):
+def test_a_file_above_the_size_limit_is_rejected_before_it_is_read(tmp_path):
     with (tmp_path / 'a.png').open('wb') as file:
         file.truncate(decoding.MAX_FILE_BYTES + 1)  # sparse
     with pytest.raises(OSError, match=r'a\.png: has \d+ bytes'):
@@ -277,7 +279,7 @@ def test_a_file_too_large_for_any_image_is_refused_before_it_is_read(tmp_path):
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('bands', [3, 4])
 @pytest.mark.parametrize('extra', [None, 0])
-def test_a_tiff_of_several_bands_marked_as_grey_is_read_in_colour(colours, bits, bands, extra):
+def test_a_tiff_of_several_bands_declared_as_grey_is_read_in_colour(colours, bits, bands, extra):
     kind = np.uint8 if bits == 8 else np.uint16
     pixels = np.dstack([colours, colours[..., :1]])[..., :bands].astype(kind)
     pixels = pixels * (1 if bits == 8 else 257)
@@ -285,20 +287,20 @@ def test_a_tiff_of_several_bands_marked_as_grey_is_read_in_colour(colours, bits,
     np.testing.assert_array_equal(decode_rgb(tiff(pixels.astype(kind), 1, extras)), colours)
 
 
-def test_a_tiff_of_one_band_stays_grey(colours):
+def test_a_tiff_of_one_band_is_read_as_grey(colours):
     grey = np.ascontiguousarray(colours[..., :1])
     np.testing.assert_array_equal(decode_rgb(tiff(grey, 1)), colours[..., [0, 0, 0]])
 
 
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('alpha', [0, 1, 2])
-def test_alpha_of_a_tiff_does_not_darken_it(colours, bits, alpha):
+def test_the_alpha_channel_of_a_tiff_does_not_darken_it(colours, bits, alpha):
     kind, full = (np.uint8, 1) if bits == 8 else (np.uint16, 257)
     pixels = np.dstack([colours, np.full(colours.shape[:2], 100)]).astype(kind) * kind(full)
     np.testing.assert_array_equal(decode_rgb(tiff(pixels, 2, [alpha])), colours)
 
 
-def test_a_tiff_whose_planes_lie_apart_is_read_or_refused_and_never_grey(colours):
+def test_a_planar_tiff_is_read_in_colour_with_8_bits_and_rejected_with_16(colours):
     planes = colours.transpose(2, 0, 1)
     np.testing.assert_array_equal(decode_rgb(tiff(planes, 2, planar=2)), colours)
     deep = planes.astype(np.uint16) * 257
@@ -306,14 +308,14 @@ def test_a_tiff_whose_planes_lie_apart_is_read_or_refused_and_never_grey(colours
         decode_rgb(tiff(deep, 2, planar=2))
 
 
-def test_numbers_that_are_no_brightness_are_refused():
+def test_an_image_of_floats_is_rejected():
     floats = cv2.imencode('.tiff', np.ones((4, 5, 3), np.float32))[1].tobytes()
     with pytest.raises(ImageError, match='float32'):
         decode_rgb(floats)
 
 
 @pytest.mark.parametrize('suffix', ['.gif', '.jp2', '.avif'])
-def test_what_pillow_alone_reads_is_read(suffix, colours, tmp_path):
+def test_formats_that_only_pillow_reads_are_read(suffix, colours, tmp_path):
     if not features.check({'.gif': 'zlib', '.jp2': 'jpg_2000', '.avif': 'avif'}[suffix]):
         pytest.skip(f'Pillow here reads no {suffix}')
     options = {'quality': 95, 'subsampling': '4:4:4'} if suffix == '.avif' else {}
@@ -321,7 +323,7 @@ def test_what_pillow_alone_reads_is_read(suffix, colours, tmp_path):
     np.testing.assert_allclose(read_rgb(tmp_path / f'a{suffix}'), colours, atol=12)
 
 
-def test_jpeg_2000_of_sixteen_bits_is_scaled_not_cut(colours, tmp_path):
+def test_a_16_bit_jpeg_2000_is_scaled_to_8_bits(colours, tmp_path):
     if not features.check('jpg_2000'):
         pytest.skip('Pillow here reads no JPEG 2000')
     deep = colours[..., 0].astype(np.uint16) * 257
@@ -336,14 +338,14 @@ def test_heic_is_read_where_pillow_heif_is_installed(colours, tmp_path):
 
 
 @pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
-def test_the_low_bits_of_a_file_are_scaled_to_the_whole_range(bits, colours, tmp_path):
+def test_values_of_fewer_than_16_bits_are_scaled_to_the_full_range(bits, colours, tmp_path):
     deep = np.round(colours / 200 * (2**bits - 1)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / 'a.tif'), deep[..., ::-1])
     expected = np.round(colours / 200 * 255)
     np.testing.assert_allclose(read_rgb(tmp_path / 'a.tif'), expected, atol=1)
 
 
-def test_the_bits_that_are_given_are_what_a_file_is_scaled_by(tmp_path):
+def test_a_given_number_of_bits_sets_the_scale(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((4, 4), 100, np.uint16))
     assert read_rgb(tmp_path / 'a.png', BitDepth(10))[0, 0, 0] == 25
     assert read_rgb(tmp_path / 'a.png', BitDepth(16))[0, 0, 0] == 0

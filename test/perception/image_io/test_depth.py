@@ -37,13 +37,13 @@ def config(a: float = 0.0, b: float = 0.0) -> bytes:
         ('png', png(MILLIMETRES)),
     ],
 )
-def test_millimetres_in_a_png_become_metres(kind: str, data: bytes) -> None:
+def test_a_png_in_millimetres_is_decoded_to_metres(kind: str, data: bytes) -> None:
     metres = decode_depth(kind, data, SHAPE)
     assert metres.dtype == np.float32
     np.testing.assert_allclose(metres, MILLIMETRES / 1000, rtol=1e-6)
 
 
-def test_the_inverse_depth_of_float_images_becomes_metres_and_0_is_not_known() -> None:
+def test_quantized_inverse_depth_is_decoded_to_metres_and_0_to_nan() -> None:
     """As the transport's encoder has it: value = a / depth + b."""
     metres = np.array([[0.5, 1.0, 2.0, 4.0], [8.0, 1.5, 3.0, 6.0], [0.7, np.nan, np.nan, 1.1]])
     a, b = 100 * 101.0, 1 - 100 * 101.0 / 10.0
@@ -68,7 +68,7 @@ def test_the_inverse_depth_of_float_images_becomes_metres_and_0_is_not_known() -
         ('rgb8; png compressed ', png(MILLIMETRES), 'unknown encoding'),
     ],
 )
-def test_what_is_no_depth_of_the_image_is_refused_by_reason(
+def test_an_invalid_depth_image_is_rejected_with_the_reason(
     kind: str, data: bytes, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=f'^{reason}') as refusal:
@@ -76,7 +76,7 @@ def test_what_is_no_depth_of_the_image_is_refused_by_reason(
     assert '\n' not in str(refusal.value)
 
 
-def test_a_png_whose_header_promises_gigabytes_is_refused_before_it_is_decoded() -> None:
+def test_a_png_with_a_huge_size_in_its_header_is_rejected_before_it_is_decoded() -> None:
     data = bytearray(png(MILLIMETRES))
     data[16:24] = struct.pack('>II', 30000, 30000)
     data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
@@ -98,5 +98,5 @@ def test_a_png_whose_header_promises_gigabytes_is_refused_before_it_is_decoded()
         ('', False),
     ],
 )
-def test_the_format_tells_depth_from_other_images(kind: str, depth: bool) -> None:
+def test_depth_images_are_recognized_by_their_format(kind: str, depth: bool) -> None:
     assert is_depth(kind) == depth

@@ -24,29 +24,29 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_images_are_found_by_suffix_in_any_case_without_hidden_ones_folders_and_pipes(folder):
+def test_image_files_are_found_by_their_suffix_in_upper_and_lower_case(folder):
     assert [path.name for path in image_files(folder)] == ['a.jpg', 'b.PNG', 'c.Tiff', 'd.jfif']
 
 
-def test_a_folder_that_is_not_there_has_none(tmp_path):
+def test_a_missing_folder_has_no_image_files(tmp_path):
     assert image_files(tmp_path / 'none') == []
     assert unsupported_files(tmp_path / 'none') == {}
 
 
-def test_what_is_no_image_is_told_by_suffix_but_for_hidden_files(folder):
+def test_other_files_are_listed_by_suffix_without_hidden_files(folder):
     others = unsupported_files(folder)
     names = {suffix: [path.name for path in files] for suffix, files in others.items()}
     assert names == {'.txt': ['notes.txt'], '.RAW': ['f.RAW']}
 
 
-def test_an_image_that_needs_a_package_says_which():
+def test_the_reason_for_an_unsupported_suffix_names_the_missing_package():
     assert unsupported_reason('.txt') == 'not the suffix of an image'
     if 'HEIF' not in FORMATS:
         assert unsupported_reason('.HEIC') == 'reading them needs the package pillow-heif'
         assert '.heic' not in SUFFIXES
 
 
-def test_a_mask_may_be_png_or_tiff_and_not_jpeg(tmp_path):
+def test_jpeg_is_lossy_and_png_and_tiff_are_not(tmp_path):
     assert not is_lossy(tmp_path / 'a.PNG')
     assert not is_lossy(tmp_path / 'a.tif')
     assert is_lossy(tmp_path / 'a.JPG')

@@ -72,7 +72,7 @@ def formula(
 @pytest.mark.parametrize('threshold', [0.3, 0.59])
 @pytest.mark.parametrize('name', EXAMPLES)
 @pytest.mark.parametrize('size', [(1, 1), (37, 53), (3 * STRIP_PIXELS // 1000, 1000)])
-def test_class_ids_are_the_formulas_and_confidence_is_within_one(
+def test_class_ids_and_confidence_equal_those_of_the_formula(
     name: str, size: tuple[int, int], threshold: float
 ) -> None:
     metadata = EXAMPLES[name]
@@ -87,7 +87,7 @@ def test_class_ids_are_the_formulas_and_confidence_is_within_one(
         assert np.abs(sure[clear] - confidence.numpy()[clear]).max() <= 1
 
 
-def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
+def test_scores_in_channels_last_memory_give_the_same_result() -> None:
     scores = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
     metadata = EXAMPLES['rims']
     for ours, theirs in zip(
@@ -98,7 +98,7 @@ def test_scores_in_channels_last_memory_are_read_the_same_way() -> None:
         assert np.array_equal(ours, theirs)
 
 
-def test_images_of_a_batch_are_classified_each_for_itself() -> None:
+def test_images_of_a_batch_are_classified_independently() -> None:
     scores, metadata = torch.randn(3, 4, 6, 7), FOUR
     together = classify(scores, metadata, torch.tensor(0.5))
     for number, own in enumerate(scores):
@@ -106,12 +106,12 @@ def test_images_of_a_batch_are_classified_each_for_itself() -> None:
             assert torch.equal(batched[number], alone)
 
 
-def test_scores_too_large_for_an_exponential_are_classified() -> None:
+def test_scores_that_would_overflow_the_exponential_are_classified() -> None:
     ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), ModelMetadata(), 0.5)
     assert (ids.item(), sure.item()) == (1, 255)
 
 
-def test_classes_whose_scores_are_far_apart_are_told_apart() -> None:
+def test_classes_with_very_different_scores_are_classified() -> None:
     scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
     for ids, sure in (
         classify(scores, EXAMPLES['rims'], 0.5),
@@ -121,7 +121,9 @@ def test_classes_whose_scores_are_far_apart_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
-def test_all_is_rock_from_0_on_and_from_1_on_what_is_sure(threshold: float, class_id: int) -> None:
+def test_with_threshold_0_all_pixels_are_rock_and_with_1_only_certain_ones(
+    threshold: float, class_id: int
+) -> None:
     scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
     for ids in (
         classify(scores, ModelMetadata(), threshold)[0],
@@ -144,7 +146,7 @@ def scores_of(*probabilities: float) -> Tensor:
         ((0.1, 0.1, 0.1, 0.7), 0.9, 0, 0.1),
     ],
 )
-def test_rock_classes_are_weighed_together_and_told_apart_after(
+def test_the_threshold_applies_to_the_sum_of_the_rock_classes(
     probabilities: tuple[float, ...], threshold: float, class_id: int, confidence: float
 ) -> None:
     for ids, sure in (
@@ -159,7 +161,7 @@ def test_rock_classes_are_weighed_together_and_told_apart_after(
     ('probabilities', 'class_id'),
     [((0.1, 0.42, 0.48), 2), ((0.1, 0.46, 0.44), 1), ((0.5, 0.42, 0.08), 1), ((0.6, 0.3, 0.1), 0)],
 )
-def test_a_low_threshold_leaves_the_rims_between_rocks(
+def test_a_low_threshold_keeps_the_rims_between_rocks(
     probabilities: tuple[float, ...], class_id: int
 ) -> None:
     scores = scores_of(*probabilities)
@@ -168,7 +170,7 @@ def test_a_low_threshold_leaves_the_rims_between_rocks(
 
 
 @pytest.mark.parametrize('rock_first', [False, True])
-def test_one_channel_is_the_rocks_probability(rock_first: bool) -> None:
+def test_a_single_channel_is_the_probability_of_rock(rock_first: bool) -> None:
     metadata = ModelMetadata(
         activation='sigmoid', rock_classes=('background' if rock_first else 'rock',)
     )

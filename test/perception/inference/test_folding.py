@@ -23,7 +23,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
     ('backbone', 'decoder', 'output_stride'),
     [('resnet50', 'skip', 16), ('resnet50', 'none', 16), ('efficientnet_lite0', 'skip', 32)],
 )
-def test_a_folded_network_has_no_batch_norm_and_gives_the_same_scores(
+def test_folding_removes_batch_norms_and_keeps_the_scores(
     backbone: str, decoder: str, output_stride: int
 ) -> None:
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
@@ -38,7 +38,7 @@ def test_a_folded_network_has_no_batch_norm_and_gives_the_same_scores(
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_batch_norm_that_follows_no_convolution_stays() -> None:
+def test_a_batch_norm_without_a_preceding_convolution_is_kept() -> None:
     model = with_statistics(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.ReLU()))
     fold_batch_norm(model)
     assert isinstance(model[0], nn.BatchNorm2d)

@@ -8,7 +8,7 @@ import pytest
 from rock_seg_ros.perception.inference.metadata import MetadataError, ModelMetadata
 
 
-def test_a_card_survives_json() -> None:
+def test_metadata_are_equal_after_a_round_trip_through_json() -> None:
     metadata = ModelMetadata(
         ('sky', 'sand', 'rock'),
         ('rock', 'sand'),
@@ -23,7 +23,7 @@ def test_a_card_survives_json() -> None:
     assert ModelMetadata(activation='sigmoid').channels == 1
 
 
-def test_keys_of_later_versions_are_left_out() -> None:
+def test_unknown_keys_are_ignored() -> None:
     assert ModelMetadata.from_json('{"format_version": 1, "colour": "red"}') == ModelMetadata()
 
 
@@ -36,7 +36,7 @@ def test_keys_of_later_versions_are_left_out() -> None:
         ('{"format_version": 2}', 'format_version must be 1, not 2'),
     ],
 )
-def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None:
+def test_text_that_is_no_metadata_of_this_version_is_rejected(text: str, told: str) -> None:
     with pytest.raises(MetadataError, match=told):
         ModelMetadata.from_json(text)
 
@@ -96,9 +96,7 @@ def test_what_is_no_card_of_this_format_is_refused(text: str, told: str) -> None
         ('licence', ['MIT']),
     ],
 )
-def test_a_value_that_no_model_could_be_built_from_is_refused_by_name(
-    key: str, value: object
-) -> None:
+def test_an_invalid_value_is_rejected_with_its_key(key: str, value: object) -> None:
     with pytest.raises(MetadataError) as refused:
         ModelMetadata.from_json(json.dumps({'format_version': 1, key: value}))
     assert key in str(refused.value)
@@ -106,7 +104,7 @@ def test_a_value_that_no_model_could_be_built_from_is_refused_by_name(
 
 
 @pytest.mark.parametrize('version', [True, 1.0, '1', [1]])
-def test_a_version_that_is_no_whole_number_is_refused(version: object) -> None:
+def test_a_version_that_is_not_an_integer_is_rejected(version: object) -> None:
     with pytest.raises(MetadataError, match='format_version must be 1, not '):
         ModelMetadata.from_json(json.dumps({'format_version': version}))
 
@@ -122,13 +120,13 @@ def test_a_version_that_is_no_whole_number_is_refused(version: object) -> None:
     ],
     ids=['brackets', 'objects', 'digits', 'half a character', 'length'],
 )
-def test_json_that_python_itself_fails_on_is_refused_in_one_line(text: str, told: str) -> None:
+def test_json_that_python_cannot_parse_is_an_error_of_one_line(text: str, told: str) -> None:
     with pytest.raises(MetadataError, match=told) as refused:
         ModelMetadata.from_json(text)
     assert '\n' not in str(refused.value)
 
 
-def test_a_card_of_very_many_classes_is_refused_in_a_short_line() -> None:
+def test_too_many_classes_are_an_error_of_one_short_line() -> None:
     metadata = {'format_version': 1, 'classes': [f'class {number}' for number in range(100_000)]}
     with pytest.raises(MetadataError, match='2 to 255 different names, not 100000') as refused:
         ModelMetadata.from_json(json.dumps(metadata))

@@ -60,7 +60,7 @@ def test_scores_have_the_size_of_the_image(
     assert scores['out'].shape == (2, 3, height, width)
 
 
-def test_an_auxiliary_head_scores_in_training_only() -> None:
+def test_the_auxiliary_head_runs_in_training_only() -> None:
     model = meta(aux=True)
     image = torch.empty(2, 3, 64, 80, device='meta')
     assert model.train()(image)['aux'].shape == (2, 2, 64, 80)
@@ -68,7 +68,7 @@ def test_an_auxiliary_head_scores_in_training_only() -> None:
 
 
 @pytest.mark.parametrize('aux', [False, True])
-def test_torchvisions_weights_give_torchvisions_numbers(tmp_path: Path, aux: bool) -> None:
+def test_torchvision_weights_give_the_scores_of_torchvision(tmp_path: Path, aux: bool) -> None:
     torch.manual_seed(0)
     theirs = with_random_statistics(
         deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux)
@@ -87,7 +87,7 @@ def test_torchvisions_weights_give_torchvisions_numbers(tmp_path: Path, aux: boo
 
 
 @pytest.mark.parametrize('aux', [False, True])
-def test_decoder_none_has_torchvisions_keys_in_their_order(aux: bool) -> None:
+def test_decoder_none_has_the_state_dict_keys_of_torchvision(aux: bool) -> None:
     with torch.device('meta'):
         theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=aux)
     ours = meta(channels=21, decoder='none', aux=aux)
@@ -99,7 +99,7 @@ def test_decoder_none_has_torchvisions_keys_in_their_order(aux: bool) -> None:
 
 
 @pytest.mark.parametrize('decoder', ['skip', 'none'])
-def test_the_same_weights_fit_both_strides_and_the_rates_scale(decoder: str) -> None:
+def test_the_same_weights_fit_both_output_strides_with_scaled_dilation(decoder: str) -> None:
     fine = meta(decoder=decoder, output_stride=8)
     coarse = meta(decoder=decoder, output_stride=16)
     assert {n: t.shape for n, t in fine.state_dict().items()} == {
@@ -125,7 +125,7 @@ def test_the_skip_decoder_costs_at_most_20_gflop_more_at_640x480(output_stride: 
     assert 0 < flops('skip') - flops('none') <= 20e9
 
 
-def test_an_output_stride_that_a_network_does_not_have_is_refused_by_name() -> None:
+def test_an_unsupported_output_stride_is_rejected_with_the_supported_ones() -> None:
     with pytest.raises(ValueError, match='ResNet50 has output_stride 0 or 8 or 16, not 32'):
         build(ModelMetadata(), 32)
     light = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
@@ -133,12 +133,12 @@ def test_an_output_stride_that_a_network_does_not_have_is_refused_by_name() -> N
         build(light, 8)
 
 
-def test_an_unknown_backbone_is_refused_and_the_legal_ones_are_named() -> None:
+def test_an_unknown_backbone_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'vgg'; legal is 'resnet50' or 'efficientnet_lite0' or"):
         network_of('vgg')
 
 
-def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
+def test_a_state_dict_that_does_not_fit_is_rejected_by_tensor_name() -> None:
     model = build(ModelMetadata(decoder='none'))
     state = dict(model.state_dict())
     with pytest.raises(ValueError, match=r'classifier\.4\.bias is missing'):
@@ -149,7 +149,7 @@ def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
         load_state(model, state | {'classifier.4.bias': torch.zeros(3)}, 'it')
 
 
-def test_an_auxiliary_head_in_the_state_alone_is_left_out() -> None:
+def test_an_auxiliary_head_that_only_the_state_dict_has_is_ignored() -> None:
     trained = build(ModelMetadata(), aux=True)
     model = build(ModelMetadata())
     load_state(model, trained.state_dict(), 'it')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way that a CUDA graph captures is the plain one; what needs CUDA is skipped without it."""
+"""The pipelines on the CPU and with CUDA graphs; tests that need CUDA are skipped without it."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from rock_seg_ros.perception.inference.weights_file import load_weights
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 
 
-def scorer_on(device: str, weights_file: Path, precision: str = 'fp32') -> Scorer:
-    weights = load_weights(weights_file)
-    return Scorer(TorchBackend(weights, torch.device(device), precision, 16), weights.metadata)
+def scorer_on(device: str, file: Path, precision: str = 'fp32') -> Scorer:
+    weights = load_weights(file)
+    return Scorer(TorchBackend(weights, torch.device(device), precision, 0), weights.metadata)
 
 
 @pytest.fixture(scope='module')
-def scorer(weights_file: Path) -> Scorer:
-    return scorer_on('cpu', weights_file)
+def scorer(light_weights_file: Path) -> Scorer:
+    return scorer_on('cpu', light_weights_file)
 
 
 def pair(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [image, image[::-1, ::-1]]
 
 
-def test_the_way_that_is_captured_gives_what_the_plain_way_gives(
+def test_the_forward_pass_for_cuda_graphs_equals_the_plain_one(
     scorer: Scorer, small_image: NDArray[np.uint8]
 ) -> None:
     images = pair(small_image)
     with torch.inference_mode():
         plain = PlainPipeline(scorer).run(images, 0.5)
-        ids, sure, finite = DeviceForward(scorer)(
+        ids, confidence, finite = DeviceForward(scorer)(
             torch.from_numpy(np.stack(images)), torch.tensor(0.5)
         )
     assert finite.tolist() == [True, True]
     assert {tuple(own.class_ids.shape) for own in plain} == {small_image.shape[:2]}
     for number, own in enumerate(plain):
         assert (ids[number].numpy() == own.class_ids).mean() > 0.999
-        assert np.abs(sure[number].numpy().astype(int) - own.confidence).max() <= 1
+        assert np.abs(confidence[number].numpy().astype(int) - own.confidence).max() <= 1
 
 
 class WaitingOperators(TorchDispatchMode):
@@ -67,27 +67,27 @@ class WaitingOperators(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.met: set[str] = set()
+        self.found: set[str] = set()
 
     def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
         name = operator.overloadpacket.__name__
         if name in {'_local_scalar_dense', 'nonzero', 'lift_fresh', 'item', 'masked_select'}:
-            self.met.add(name)
+            self.found.add(name)
         return operator(*arguments, **(keywords or {}))
 
 
-def test_nothing_on_the_captured_way_waits_for_the_device(
+def test_the_forward_pass_for_cuda_graphs_does_not_wait_for_the_device(
     scorer: Scorer, small_image: NDArray[np.uint8]
 ) -> None:
-    way, threshold = DeviceForward(scorer), torch.tensor(0.5)
+    forward, threshold = DeviceForward(scorer), torch.tensor(0.5)
     pixels = torch.from_numpy(np.stack([small_image]))
     with torch.inference_mode(), WaitingOperators() as operators:
-        way(pixels, threshold)
-    assert operators.met == set()
-    with torch.inference_mode(), WaitingOperators() as operators:  # they would be seen
+        forward(pixels, threshold)
+    assert operators.found == set()
+    with torch.inference_mode(), WaitingOperators() as operators:  # such operators are found
         threshold.item()
         torch.tensor([1.0])
-    assert operators.met == {'item', 'lift_fresh'}
+    assert operators.found == {'item', 'lift_fresh'}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def uncaptured(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> CudaPipeline:
     return CudaPipeline(scorer)
 
 
-def test_a_shape_that_cannot_be_captured_is_told_once_and_not_tried_again(
+def test_a_failed_capture_is_reported_once_and_not_repeated(
     uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[tuple[int, int, int]] = []
@@ -119,24 +119,24 @@ def test_a_shape_that_cannot_be_captured_is_told_once_and_not_tried_again(
     assert tried == [(1, 32, 40)]
 
 
-def test_captures_of_two_networks_never_overlap(
+def test_captures_of_two_networks_do_not_overlap(
     uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone: list[bool] = []
+    locked: list[bool] = []
     monkeypatch.setattr(
-        uncaptured, '_run_and_capture', lambda _: alone.append(CAPTURE_LOCK.locked())
+        uncaptured, '_run_and_capture', lambda _: locked.append(CAPTURE_LOCK.locked())
     )
-    searched = torch.backends.cudnn.benchmark
+    benchmark = torch.backends.cudnn.benchmark
     uncaptured.warm_up(1, 32, 40)
-    assert alone == [True]
+    assert locked == [True]
     assert not CAPTURE_LOCK.locked()
-    assert torch.backends.cudnn.benchmark == searched
+    assert torch.backends.cudnn.benchmark == benchmark
 
 
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError('CUDA out of memory')
 
 
-def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
+def test_a_shape_too_large_for_a_graph_is_reported_and_runs_eagerly(
     uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools = iter([(0, 1), (0, 2)])
@@ -154,7 +154,7 @@ def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
         match='CUDA graph capture failed for 1×40×32, running eagerly: CUDA out of memory',
     ):
         uncaptured.warm_up(1, 32, 40)
-    assert uncaptured._pool == (0, 1) != before  # what failed may have left the other half taken
+    assert uncaptured._pool == (0, 1) != before  # the failed capture may still occupy the old pool
     uncaptured.warm_up(1, 32, 40)
     with torch.inference_mode():
         ids, _, finite = uncaptured._run(torch.zeros(1, 32, 40, 3, dtype=torch.uint8), 0.5)
@@ -163,7 +163,7 @@ def test_a_shape_that_does_not_fit_is_told_and_run_without_a_graph(
     assert tried == [(1, 32, 40)]
 
 
-def test_a_capture_that_fails_costs_no_other_graph(
+def test_a_failed_capture_releases_no_other_graph(
     uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uncaptured, '_capture', lambda shape: shape)
@@ -183,7 +183,7 @@ def test_a_capture_that_fails_costs_no_other_graph(
     assert list(uncaptured._graphs) == [*kept[1:], (1, 32, 101)]
 
 
-def test_a_shape_that_comes_often_is_captured_without_being_asked_to(
+def test_a_frequent_shape_is_captured_automatically(
     scorer: Scorer, uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     often = CudaPipeline(scorer, capture_after=2)
@@ -212,7 +212,7 @@ def test_a_shape_that_comes_often_is_captured_without_being_asked_to(
 
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
-def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float) -> None:
+def test_scores_that_are_not_finite_are_an_error(number: float) -> None:
     scores = torch.zeros(2, 2, 30, 40)
     scores[1, 0, 7, 9] = number
     assert are_finite(scores).tolist() == [True, False]
@@ -221,8 +221,8 @@ def test_scores_that_are_not_finite_are_an_error_and_no_empty_mask(number: float
         postprocess(scores[1], ModelMetadata(), 0.5)
 
 
-class Broken:
-    """A network that gives NaN for dark images."""
+class NanForBlack:
+    """A network that gives NaN for black images."""
 
     device, precision = torch.device('cpu'), 'fp32'
 
@@ -230,9 +230,9 @@ class Broken:
         return images[:, :2].log()
 
 
-def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
+def test_an_image_with_scores_that_are_not_finite_is_an_error_in_each_pipeline() -> None:
     images = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
-    scorer = Scorer(Broken(), ModelMetadata())
+    scorer = Scorer(NanForBlack(), ModelMetadata())
     with torch.inference_mode():
         assert len(PlainPipeline(scorer).run(images[:1], 0.5)) == 1
         with pytest.raises(ScoresError):
@@ -243,7 +243,7 @@ def test_one_image_that_the_network_fails_on_is_an_error_on_every_way() -> None:
 
 @needs_cuda
 @pytest.mark.gpu
-def test_on_cuda_an_image_that_the_network_fails_on_is_an_error(weights_file: Path) -> None:
+def test_scores_that_are_not_finite_are_an_error_on_cuda(weights_file: Path) -> None:
     scorer = scorer_on('cuda', weights_file, 'fp16')
     scorer.runner._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
     with torch.inference_mode():
@@ -254,7 +254,7 @@ def test_on_cuda_an_image_that_the_network_fails_on_is_an_error(weights_file: Pa
 
 @needs_cuda
 @pytest.mark.gpu
-def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
+def test_a_graph_gives_the_result_of_the_plain_pipeline_at_every_threshold(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     scorer, images = scorer_on('cuda', weights_file, 'fp16'), pair(small_image)
@@ -271,7 +271,7 @@ def test_a_graph_gives_what_the_plain_way_gives_at_every_threshold(
 
 @needs_cuda
 @pytest.mark.gpu
-def test_a_result_outlives_the_next_image(
+def test_a_result_is_not_changed_by_the_next_image(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():
@@ -287,7 +287,7 @@ def test_a_result_outlives_the_next_image(
 
 @needs_cuda
 @pytest.mark.gpu
-def test_an_unannounced_shape_runs_at_once_and_is_captured_afterwards(
+def test_a_new_shape_runs_eagerly_and_is_captured_afterwards(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():

@@ -12,7 +12,7 @@ from rock_seg_ros.perception.inference.preprocessing import Preprocessing, norma
 CPU = torch.device('cpu')
 
 
-def test_mean_and_deviation_of_the_card_are_applied_to_their_own_channels() -> None:
+def test_mean_and_std_are_applied_per_channel() -> None:
     metadata = ModelMetadata(mean=(0.0, 0.2, 1.0), std=(1.0, 0.5, 0.25))
     images = torch.full((2, 3, 4, 5), 51, dtype=torch.uint8)  # 51 / 255 = 0.2
     prepared = normalize(images, metadata)
@@ -21,13 +21,13 @@ def test_mean_and_deviation_of_the_card_are_applied_to_their_own_channels() -> N
     torch.testing.assert_close(prepared, expected)
 
 
-def test_images_are_left_as_they_are() -> None:
+def test_the_input_images_are_not_changed() -> None:
     images = torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
     normalize(images, ModelMetadata())
     assert (images == 51).all()
 
 
-def test_the_quick_way_gives_the_same_numbers_bit_for_bit() -> None:
+def test_fast_preprocessing_equals_normalize_bit_for_bit() -> None:
     every_value = np.arange(256, dtype=np.uint8).reshape(8, 32, 1)
     image = np.concatenate([every_value, every_value[::-1], 255 - every_value], axis=2)
     prepared = Preprocessing(ModelMetadata(), CPU)([image, image[::-1].copy()])
@@ -39,7 +39,7 @@ def test_the_quick_way_gives_the_same_numbers_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize('view', ['flipped', 'bgr', 'mono', 'crop'])
-def test_any_strides_are_read_without_a_change(view: str, small_image: NDArray[np.uint8]) -> None:
+def test_images_of_any_strides_are_read(view: str, small_image: NDArray[np.uint8]) -> None:
     image = {
         'flipped': small_image[:, ::-1],
         'bgr': small_image[:, :, ::-1],

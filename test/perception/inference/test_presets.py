@@ -26,20 +26,20 @@ CALIBRATED = ModelMetadata(activation_ranges={'backbone.conv1': (-2.0, 2.5)})
         ('fast', CUDA, ('fp16', 16)),
     ],
 )
-def test_a_preset_means_a_precision_and_an_output_stride(
+def test_a_preset_sets_precision_and_output_stride(
     preset: str, device: torch.device, meant: tuple[str, int]
 ) -> None:
     assert resolve_preset(preset, device, CALIBRATED) == meant
 
 
 @pytest.mark.parametrize('preset', PRESETS)
-def test_a_network_with_one_output_stride_has_it_with_every_preset(preset: str) -> None:
+def test_a_network_with_one_output_stride_keeps_it_with_each_preset(preset: str) -> None:
     metadata = replace(CALIBRATED, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     assert resolve_preset(preset, CPU, metadata)[1] == 32
 
 
 @pytest.mark.parametrize('preset', PRESETS)
-def test_what_is_given_wins_over_the_preset(preset: str) -> None:
+def test_given_values_override_the_preset(preset: str) -> None:
     assert resolve_preset(preset, CPU, ModelMetadata(), 'bf16', 8) == ('bf16', 8)
     assert resolve_preset(preset, CUDA, ModelMetadata(), 'fp32', 16) == ('fp32', 16)
     assert resolve_preset(preset, CPU, CALIBRATED, 'int8') == (
@@ -48,7 +48,7 @@ def test_what_is_given_wins_over_the_preset(preset: str) -> None:
     )
 
 
-def test_an_unknown_preset_is_named() -> None:
+def test_an_unknown_preset_is_rejected_by_name() -> None:
     with pytest.raises(ValueError, match="exact, balanced, fast, not 'quick'"):
         resolve_preset('quick', CPU, CALIBRATED)
 
@@ -57,7 +57,7 @@ def test_an_unknown_preset_is_named() -> None:
     ('preset', 'precision', 'asked'),
     [('fast', 'auto', "preset 'fast'"), ('balanced', 'int8', "precision 'int8'")],
 )
-def test_int8_without_calibrated_weights_is_an_error_that_says_what_to_do(
+def test_int8_without_calibrated_weights_is_an_error_with_the_remedy(
     preset: str, precision: str, asked: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{asked}.* 'balanced', or training.export --calibrate"):

@@ -35,7 +35,7 @@ def model() -> DeepLabV3:
         ),
     ],
 )
-def test_every_convolution_but_those_that_lose_too_much_is_rounded_once(
+def test_every_convolution_except_the_sensitive_ones_is_quantized_once(
     backbone: str, decoder: str, exact: set[str]
 ) -> None:
     with torch.device('meta'):
@@ -47,7 +47,7 @@ def test_every_convolution_but_those_that_lose_too_much_is_rounded_once(
     assert {name for name, conv in every.items() if conv not in set(rounded)} == exact
 
 
-def test_weights_become_at_most_255_values_a_channel_and_keep_their_largest(
+def test_weights_are_quantized_per_channel_to_at_most_255_values(
     model: DeepLabV3,
 ) -> None:
     convolution = model.backbone.layer4[0].conv2
@@ -61,7 +61,7 @@ def test_weights_become_at_most_255_values_a_channel_and_keep_their_largest(
 
 
 @pytest.mark.parametrize(('low', 'high'), [(0.0, 2.0), (-1.0, 2.0), (0.5, 2.0), (-2.0, -0.5)])
-def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
+def test_inputs_are_clipped_and_quantized_to_256_values_with_an_exact_zero(
     model: DeepLabV3, low: float, high: float
 ) -> None:
     ranges = dict.fromkeys(quantized_inputs(model), (0.0, 1.0)) | {'backbone.conv1': (low, high)}
@@ -83,7 +83,7 @@ def test_inputs_are_cut_to_their_range_in_256_steps_and_zero_stays_zero(
 
 
 @pytest.mark.parametrize('change', [{'backbone.conv1': None}, {'backbone.conv9': (0.0, 1.0)}])
-def test_ranges_of_another_network_are_refused_by_name(
+def test_activation_ranges_of_another_network_are_rejected_by_layer_name(
     model: DeepLabV3, change: dict[str, tuple[float, float] | None]
 ) -> None:
     ranges = dict.fromkeys(quantized_inputs(model), (0.0, 1.0)) | change

@@ -26,7 +26,7 @@ class Echo:
     ('size', 'seen'),
     [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
 )
-def test_an_image_smaller_than_the_card_says_is_enlarged_at_most_twofold(
+def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
     size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Echo()
@@ -39,7 +39,7 @@ def test_an_image_smaller_than_the_card_says_is_enlarged_at_most_twofold(
 @pytest.mark.parametrize(
     ('input_size', 'seen'), [((64, 0), (60, 64)), ((0, 50), (50, 80)), ((64, 50), (50, 64))]
 )
-def test_an_input_size_goes_before_what_the_card_wants(
+def test_a_given_input_size_overrides_the_smallest_side(
     input_size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Echo()
@@ -47,12 +47,12 @@ def test_an_input_size_goes_before_what_the_card_wants(
     assert network.sizes == [seen]
 
 
-def test_an_image_of_the_right_size_is_not_touched() -> None:
+def test_an_image_of_the_right_size_is_not_resized() -> None:
     prepared = torch.rand(1, 3, 60, 80)
     assert Scorer(Echo(), ModelMetadata()).scores(prepared) is prepared
 
 
-def test_images_shrink_with_antialiasing() -> None:
+def test_images_are_reduced_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
     network = Scorer(Echo(), ModelMetadata(), (16, 0))
     smooth = network.scores(stripes)
@@ -62,7 +62,7 @@ def test_images_shrink_with_antialiasing() -> None:
 @pytest.mark.parametrize(
     ('size', 'most'), [((1, 16384), 2.0), ((500, 16384), 1.006), ((600, 16384), 1.0)]
 )
-def test_a_thin_image_is_not_enlarged_beyond_what_the_network_may_cost(
+def test_the_enlargement_of_a_long_image_is_limited_by_its_number_of_pixels(
     size: tuple[int, int], most: float
 ) -> None:
     assert enlargement(*size, ModelMetadata(smallest_side=2000)) == pytest.approx(most, abs=0.001)

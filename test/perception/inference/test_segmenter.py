@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes in at any size and with any strides comes out at that size, with legal values."""
+"""Devices, backends, sizes, strides, batches and tiles of the segmenter."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ from rock_seg_ros.perception.inference.weights_file import (
     save_weights,
 )
 
+WEIGHTS = Weights(Path('w.safetensors'), ModelMetadata(smallest_side=48), {})
+
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
 
 
 @pytest.fixture(scope='module')
-def segmenter(weights_file: Path) -> Segmenter:
-    return Segmenter(load_weights(weights_file), 'cpu')
+def segmenter(light_weights_file: Path) -> Segmenter:
+    return Segmenter(load_weights(light_weights_file), 'cpu')
 
 
 @without_cuda
 @pytest.mark.parametrize('name', ['cuda', 'cuda:0', 'cuda:7'])
-def test_cuda_without_cuda_is_an_error(name: str, weights_file: Path) -> None:
+def test_a_cuda_device_without_cuda_is_an_error(name: str) -> None:
     with pytest.raises(DeviceError, match='0 CUDA devices'):
-        Segmenter(load_weights(weights_file), name)
+        Segmenter(WEIGHTS, name)
 
 
 @without_cuda
-def test_auto_chooses_the_cpu_where_there_is_no_cuda() -> None:
+def test_auto_chooses_the_cpu_without_cuda() -> None:
     assert choose_device('auto') == torch.device('cpu')
 
 
@@ -64,7 +66,7 @@ def test_auto_chooses_the_cpu_where_there_is_no_cuda() -> None:
         ('w.onnx', 'onnx', 'auto', ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'cuda'),
     ],
 )
-def test_auto_chooses_the_device_that_weights_and_backend_can_use(
+def test_auto_chooses_a_device_that_weights_and_backend_support(
     file: str,
     backend: str,
     precision: str,
@@ -78,37 +80,37 @@ def test_auto_chooses_the_device_that_weights_and_backend_can_use(
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: providers)
     weights = Weights(Path(file), ModelMetadata(activation_ranges={'a': (0.0, 1.0)}), {})
     assert choose_device('auto', weights, backend, precision).type == chosen
-    assert choose_device('cuda', weights, backend, precision).type == 'cuda'  # as it was named
+    assert choose_device('cuda', weights, backend, precision).type == 'cuda'
     devices: list[torch.device] = []
 
-    def stand_in(weights: Weights, device: torch.device, *how: object, **parts: bool) -> Recorder:
+    def record(weights: Weights, device: torch.device, *how: object, **parts: bool) -> Recorder:
         devices.append(device)
         return Recorder(weights, torch.device('cpu'), *how)
 
     for name in segmenter_module.BACKENDS:
-        monkeypatch.setitem(segmenter_module.BACKENDS, name, stand_in)
+        monkeypatch.setitem(segmenter_module.BACKENDS, name, record)
     Segmenter(weights, 'auto', precision, backend)
     assert [device.type for device in devices] == [chosen]
 
 
 @pytest.mark.parametrize('name', ['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', ''])
-def test_an_illegal_device_is_named(name: str) -> None:
+def test_an_invalid_device_is_rejected_by_name(name: str) -> None:
     with pytest.raises(DeviceError, match=repr(name)):
         choose_device(name)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_cuda_gives_what_the_cpu_gives(
-    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8]
+def test_cuda_and_cpu_give_the_same_mask(
+    segmenter: Segmenter, light_weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    on_cuda = Segmenter(load_weights(weights_file), 'cuda').segment(small_image)
+    on_cuda = Segmenter(load_weights(light_weights_file), 'cuda').segment(small_image)
     same = on_cuda.mask() == segmenter.segment(small_image).mask()
     assert same.mean() >= 0.99
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'told'),
+    ('arguments', 'message'),
     [
         ({'precision': 'fp8'}, 'fp8'),
         ({'backend': 'tensorrt'}, 'tensorrt'),
@@ -120,19 +122,19 @@ def test_cuda_gives_what_the_cpu_gives(
         ({'tile': 200, 'input_size': (0, 64)}, 'tile must be 0 with'),
     ],
 )
-def test_an_illegal_argument_is_named(
-    weights_file: Path, arguments: dict[str, object], told: str
+def test_an_invalid_argument_is_rejected_by_value(
+    arguments: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
-        Segmenter(load_weights(weights_file), 'cpu', **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        Segmenter(WEIGHTS, 'cpu', **arguments)  # type: ignore[arg-type]
 
 
-def test_safetensors_on_the_onnx_backend_are_refused(weights_file: Path) -> None:
+def test_a_safetensors_file_on_the_onnx_backend_is_rejected() -> None:
     with pytest.raises(WeightsError, match=r'needs an \.onnx file'):
-        Segmenter(load_weights(weights_file), 'cpu', backend='onnx')
+        Segmenter(WEIGHTS, 'cpu', backend='onnx')
 
 
-def test_weights_that_do_not_fit_their_card_are_refused_by_file_name(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_metadata_are_rejected_by_file_name(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     save_weights(
         file, build(ModelMetadata(decoder='none')).state_dict(), ModelMetadata(decoder='skip')
@@ -142,7 +144,7 @@ def test_weights_that_do_not_fit_their_card_are_refused_by_file_name(tmp_path: P
 
 
 @pytest.mark.parametrize('size', [(33, 70), (64, 64), (1, 1)])
-def test_the_result_has_the_images_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+def test_the_result_has_the_size_of_the_image(segmenter: Segmenter, size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     found = segmenter.segment(image)
     for part in (found.class_ids, found.confidence, found.mask()):
@@ -153,18 +155,12 @@ def test_the_result_has_the_images_size(segmenter: Segmenter, size: tuple[int, i
     assert found.confidence.min() >= 127
 
 
-def test_input_size_changes_what_the_network_sees_and_not_the_results_size(
-    weights_file: Path, small_image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+def test_the_input_size_of_the_network_does_not_change_the_size_of_the_result(
+    recorded: Callable[..., Segmenter], small_image: NDArray[np.uint8]
 ) -> None:
-    segmenter = Segmenter(load_weights(weights_file), 'cpu', input_size=(48, 0))
-    seen: list[tuple[int, ...]] = []
-    runner = segmenter._runner
-    scores = runner.scores
-    monkeypatch.setattr(
-        runner, 'scores', lambda images: seen.append(tuple(images.shape)) or scores(images)
-    )
+    segmenter = recorded(input_size=(48, 0))
     assert segmenter.segment(small_image).class_ids.shape == (64, 80)
-    assert seen == [(1, 3, 64, 48)]
+    assert segmenter._runner.seen == [(1, 3, 64, 48)]  # type: ignore[attr-defined]
 
 
 def test_an_image_of_any_strides_equals_its_contiguous_copy(
@@ -179,7 +175,7 @@ def test_an_image_of_any_strides_equals_its_contiguous_copy(
         assert np.array_equal(found.confidence, copied.confidence)
 
 
-def test_a_read_only_image_is_worked_on_without_a_warning(
+def test_a_read_only_image_is_processed_without_a_warning(
     segmenter: Segmenter, small_image: NDArray[np.uint8], recwarn: pytest.WarningsRecorder
 ) -> None:
     assert not small_image.flags.writeable
@@ -187,43 +183,43 @@ def test_a_read_only_image_is_worked_on_without_a_warning(
     assert not recwarn.list
 
 
-def test_an_image_without_pixels_is_refused(segmenter: Segmenter) -> None:
+def test_an_image_without_pixels_is_rejected(segmenter: Segmenter) -> None:
     with pytest.raises(SizeError, match='5×0'):
         segmenter.segment(np.zeros((0, 5, 3), np.uint8))
 
 
-def test_the_threshold_holds_from_image_to_image(
+def test_the_threshold_can_be_given_per_image(
     segmenter: Segmenter, small_image: NDArray[np.uint8]
 ) -> None:
     assert segmenter.segment(small_image, 0.0).mask().all()
     assert not segmenter.segment(small_image, 1.0).mask().any()
-    card_says = segmenter.segment(small_image, segmenter.metadata.threshold)
-    assert np.array_equal(segmenter.segment(small_image).class_ids, card_says.class_ids)
+    expected = segmenter.segment(small_image, segmenter.metadata.threshold)
+    assert np.array_equal(segmenter.segment(small_image).class_ids, expected.class_ids)
 
 
-def test_both_output_strides_run(weights_file: Path, small_image: NDArray[np.uint8]) -> None:
-    fine = Segmenter(load_weights(weights_file), 'cpu', output_stride=8)
+def test_output_stride_8_runs(weights_file: Path, small_image: NDArray[np.uint8]) -> None:
+    fine = Segmenter(load_weights(weights_file), 'cpu', output_stride=8, backend='torch')
     assert fine.segment(small_image).class_ids.shape == (64, 80)
 
 
 @pytest.mark.parametrize('backend', ['torch', 'openvino'])
 def test_bfloat16_is_close_to_float32(
-    segmenter: Segmenter, weights_file: Path, small_image: NDArray[np.uint8], backend: str
+    segmenter: Segmenter, light_weights_file: Path, small_image: NDArray[np.uint8], backend: str
 ) -> None:
     if backend == 'openvino':
         core = pytest.importorskip('openvino').Core()
         if 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             pytest.skip('OpenVINO has no bf16 on this CPU')
-    coarse = Segmenter(load_weights(weights_file), 'cpu', precision='bf16', backend=backend)
+    coarse = Segmenter(load_weights(light_weights_file), 'cpu', precision='bf16', backend=backend)
     assert coarse.precision == 'bf16'
     one, two = (s.segment(small_image, 0.0).confidence / 255 for s in (segmenter, coarse))
     assert np.abs(one - two).mean() < 0.02
 
 
 def test_a_sigmoid_network_runs_from_its_file(
-    tmp_path: Path, small_image: NDArray[np.uint8]
+    tmp_path: Path, light_weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    metadata = replace(ModelMetadata(output_stride=16), activation='sigmoid')
+    metadata = replace(load_weights(light_weights_file).metadata, activation='sigmoid')
     save_weights(tmp_path / 'w.safetensors', build(metadata).state_dict(), metadata)
     found = Segmenter(load_weights(tmp_path / 'w.safetensors'), 'cpu').segment(small_image)
     assert found.class_ids.shape == (64, 80)
@@ -231,7 +227,7 @@ def test_a_sigmoid_network_runs_from_its_file(
 
 
 class Recorder:
-    """A backend that notes what it is asked: the brighter, the more it is rock."""
+    """A backend that records the shapes of its inputs; bright pixels have high scores for rock."""
 
     def __init__(
         self, weights: Weights, device: torch.device, *how: object, parts: bool = False
@@ -258,14 +254,13 @@ class Recorder:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Segmenter]:
-    """Gives segmenters whose `_runner` is a Recorder, whichever backend is chosen."""
+    """Makes segmenters whose `_runner` is a Recorder for each backend."""
     for name in segmenter_module.BACKENDS:
         monkeypatch.setitem(segmenter_module.BACKENDS, name, Recorder)
-    weights = Weights(Path('w.safetensors'), ModelMetadata(smallest_side=48), {})
-    return lambda **arguments: Segmenter(weights, 'cpu', **arguments)
+    return lambda **arguments: Segmenter(WEIGHTS, 'cpu', **arguments)
 
 
-def test_images_of_one_shape_are_run_together_and_come_back_in_their_order(
+def test_images_of_one_shape_run_as_a_batch_and_results_keep_the_order(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded()
@@ -281,7 +276,7 @@ def test_images_of_one_shape_are_run_together_and_come_back_in_their_order(
     assert segmenter.segment_batch([]) == []
 
 
-def test_one_image_without_pixels_keeps_the_whole_batch_from_being_run(
+def test_a_batch_with_an_image_without_pixels_is_rejected_before_it_runs(
     recorded: Callable[..., Segmenter], small_image: NDArray[np.uint8]
 ) -> None:
     segmenter = recorded()
@@ -290,7 +285,7 @@ def test_one_image_without_pixels_keeps_the_whole_batch_from_being_run(
     assert segmenter._runner.seen == []  # type: ignore[attr-defined]
 
 
-def test_warming_runs_the_network_for_as_many_together_as_may_come(
+def test_warm_up_runs_each_batch_size(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded()
@@ -303,7 +298,7 @@ def test_warming_runs_the_network_for_as_many_together_as_may_come(
     ]
 
 
-def test_warming_for_images_larger_than_a_tile_runs_their_tiles_once(
+def test_warm_up_for_images_larger_than_a_tile_runs_their_tiles_once(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded(tile=128, tile_overlap=8)
@@ -334,7 +329,7 @@ def test_only_images_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmen
         ({'preset': 'exact', 'output_stride': 16, 'precision': 'bf16'}, ('bf16', 16)),
     ],
 )
-def test_a_preset_gives_what_is_not_said_beside_it(
+def test_a_preset_sets_the_values_that_are_not_given(
     recorded: Callable[..., Segmenter], arguments: dict[str, object], how: tuple[str, int]
 ) -> None:
     assert recorded(**arguments)._runner.how == how  # type: ignore[attr-defined]
@@ -346,14 +341,14 @@ def test_a_preset_gives_what_is_not_said_beside_it(
         ('w.safetensors', 'cpu', 'fp32', True, 'openvino'),
         ('w.safetensors', 'cpu', 'int8', True, 'openvino'),
         ('w.safetensors', 'cpu', 'fp32', False, 'torch'),
-        ('w.safetensors', 'cpu', 'int8', False, 'openvino'),  # which says what is missing
+        ('w.safetensors', 'cpu', 'int8', False, 'openvino'),  # its error names the package
         ('w.safetensors', 'cpu', 'fp16', True, 'torch'),
         ('w.safetensors', 'cuda', 'fp16', True, 'torch'),
         ('w.onnx', 'cpu', 'auto', True, 'onnx'),
         ('w.onnx', 'cuda', 'auto', True, 'onnx'),
     ],
 )
-def test_auto_takes_the_quickest_backend_that_is_here(
+def test_auto_chooses_the_fastest_available_backend(
     file: str,
     device: str,
     precision: str,
@@ -368,7 +363,7 @@ def test_auto_takes_the_quickest_backend_that_is_here(
 
 
 @pytest.mark.parametrize('size', [(60, 80), (128, 200)])
-def test_a_result_does_not_keep_the_network(
+def test_a_result_does_not_keep_the_network_in_memory(
     recorded: Callable[..., Segmenter], size: tuple[int, int]
 ) -> None:
     segmenter = recorded(tile=128, tile_overlap=8)
@@ -380,7 +375,7 @@ def test_a_result_does_not_keep_the_network(
     assert found.confidence.shape == size
 
 
-def test_an_image_that_is_too_large_to_warm_for_is_told_and_smaller_ones_may_come(
+def test_out_of_memory_during_warm_up_is_a_warning(
     recorded: Callable[..., Segmenter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = recorded()

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image looked at in tiles has the mask that it has at once."""
+"""The mask of an image that is processed in tiles equals that of the whole image."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.backends.onnx_backend import OnnxBackend
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
@@ -28,23 +31,24 @@ from rock_seg_ros.perception.inference.weights_file import (
 )
 
 CPU = torch.device('cpu')
+PHOTOGRAPH = read_rgb(Path(__file__).parents[3] / 'demo/samples/images/332.webp')
 
 
 def cells(maps: Tensor, side: int) -> Tensor:
-    """The mean of each cell of side×side px, the last ones perhaps smaller."""
+    """Returns the mean of each cell of side×side px; the last cells may be smaller."""
     return functional.avg_pool2d(maps, side, ceil_mode=True, count_include_pad=False)
 
 
 class Brightness:
-    """A network whose ends see 4×4 px, and whose middle sees how bright the whole image is."""
+    """A network whose context is the mean brightness of the image; the other parts are local."""
 
     device, precision = CPU, 'fp32'
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, ...]] = []
+        self.tiles: list[tuple[int, ...]] = []
 
     def deep(self, images: Tensor) -> Tensor:
-        self.seen.append(tuple(images.shape))
+        self.tiles.append(tuple(images.shape))
         return cells(images.mean(1, keepdim=True), 16)
 
     def context(self, deep: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> 
 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
-def test_a_tiled_image_equals_the_whole_one(size: tuple[int, int]) -> None:
+def test_tiling_gives_the_result_of_the_whole_image(size: tuple[int, int]) -> None:
     image, scorer = noise(*size), Scorer(Brightness(), ModelMetadata())
     (whole,) = PlainPipeline(scorer).run([image], 0.5)
     tiled = Tiling(scorer, 130, 62).run(image, 0.5)
@@ -93,22 +97,22 @@ def test_a_tiled_image_equals_the_whole_one(size: tuple[int, int]) -> None:
     assert np.abs(tiled.confidence.astype(int) - whole.confidence).max() <= 1
 
 
-def test_a_tiles_context_is_its_part_of_the_whole_images() -> None:
-    context = torch.randn(1, 5, 8, 21)  # of an image of 125×330 px
+def test_the_context_of_a_tile_is_its_part_of_the_context_of_the_image() -> None:
+    context = torch.randn(1, 5, 8, 21)  # an image of 125×330 px
     size = (32, 83)
     whole = functional.interpolate(context, size, mode='bilinear', align_corners=False)
     part = sample(context, Span(48, 125, 64, 125), Span(16, 96, 32, 80), (125, 330))
     torch.testing.assert_close(part, whole[..., 12:32, 4:24])
 
 
-def test_no_tile_is_larger_than_asked_for() -> None:
+def test_no_tile_is_larger_than_the_given_size() -> None:
     network = Brightness()
     Tiling(Scorer(network, ModelMetadata()), 128, 16).run(noise(500, 900), 0.5)
-    assert max(max(shape) for shape in network.seen) <= 128
-    assert len(network.seen) > 20
+    assert max(max(shape) for shape in network.tiles) <= 128
+    assert len(network.tiles) > 20
 
 
-def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
+def test_a_small_image_is_enlarged_before_it_is_tiled() -> None:
     image, scorer = noise(80, 300), Scorer(Brightness(), ModelMetadata(smallest_side=128))
     (whole,) = PlainPipeline(scorer).run([image], 0.5)
     tiled = Tiling(scorer, 128, 0).run(image, 0.5)
@@ -116,7 +120,7 @@ def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ('tile', 'overlap', 'told'),
+    ('tile', 'overlap', 'message'),
     [
         (127, 0, 'tile must be 0 or at least 128 px, not 127'),
         (-1, 0, 'not -1'),
@@ -124,12 +128,12 @@ def test_a_small_image_is_enlarged_before_it_is_cut_into_tiles() -> None:
         (129, -1, 'tile_overlap must be 0 to 64 px .* not -1'),
     ],
 )
-def test_tiles_that_cannot_be_are_refused_in_one_line(tile: int, overlap: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_tile_size_or_overlap_is_rejected(tile: int, overlap: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Tiling(Scorer(Brightness(), ModelMetadata()), tile, overlap)
 
 
-def test_an_onnx_file_which_runs_as_a_whole_only_is_refused() -> None:
+def test_tiles_with_an_onnx_file_are_rejected() -> None:
     weights = Weights(Path('w.onnx'), ModelMetadata(), {})
     with pytest.raises(WeightsError, match=r'w\.onnx: tile must be 0 with an ONNX file'):
         OnnxBackend(weights, CPU, 'auto', 0, parts=True)
@@ -143,25 +147,24 @@ EXAMPLES = {
     },
     'light': ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32),
 }
+Runner = TorchBackend | OpenVinoBackend
 
 
-# OpenVINO takes up to a minute to compile a ResNet-50, so it compiles one card of each network.
-@pytest.mark.parametrize(
-    ('backend', 'name'),
-    [
-        *((TorchBackend, name) for name in EXAMPLES),
-        (OpenVinoBackend, 'skip, 16'),
-        (OpenVinoBackend, 'light'),
-    ],
-)
-def test_the_parts_of_a_network_are_the_network(
-    backend: type[TorchBackend | OpenVinoBackend], name: str
-) -> None:
-    torch.manual_seed(1)
-    metadata = EXAMPLES[name]
-    state = build(metadata).state_dict()
-    runner = backend(Weights(Path('w.safetensors'), metadata, state), CPU, 'fp32', 0, parts=True)
-    image = torch.randn(1, 3, 75, 130)
+@pytest.fixture(scope='module')
+def embedded() -> Callable[[type[Runner], str], Scorer]:
+    """Loads embedded weights on a backend; each only once, since OpenVINO compiles for seconds."""
+
+    @cache
+    def load(backend: type[Runner], name: str) -> Scorer:
+        weights = load_weights(name)
+        return Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.metadata)
+
+    return load
+
+
+def check_parts(runner: Runner, metadata: ModelMetadata) -> None:
+    """Checks that the parts in sequence give the scores of the whole network."""
+    image = torch.randn(1, 3, 75, 130, generator=torch.Generator().manual_seed(1))
     one = [Span(0, side, 0, side) for side in (75, 130)]
     result = runner.context(stitch(lambda *_: runner.deep(image), [one[0]], [one[1]]))
     if metadata.decoder == 'skip':
@@ -170,26 +173,44 @@ def test_the_parts_of_a_network_are_the_network(
     torch.testing.assert_close(result, runner.scores(image), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('name', EXAMPLES)
+def test_the_parts_of_a_network_in_sequence_equal_the_whole_network(name: str) -> None:
+    torch.manual_seed(1)
+    metadata = EXAMPLES[name]
+    weights = Weights(Path('w.safetensors'), metadata, build(metadata).state_dict())
+    check_parts(TorchBackend(weights, CPU, 'fp32', 0, parts=True), metadata)
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'light'])
+def test_the_parts_of_a_network_on_openvino_equal_the_whole_network(
+    embedded: Callable[[type[Runner], str], Scorer], name: str
+) -> None:
+    scorer = embedded(OpenVinoBackend, name)
+    check_parts(scorer.runner, scorer.metadata)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ('backend', 'embedded', 'names'),
+    ('backend', 'name', 'tile', 'overlap', 'most'),
     [
-        (TorchBackend, 'light', '332'),
-        (OpenVinoBackend, 'resnet50', '332'),
-        (OpenVinoBackend, 'light', '*'),
+        (TorchBackend, 'light', 512, 256, 0.001),
+        (OpenVinoBackend, 'light', 512, 256, 0.001),
+        (OpenVinoBackend, 'light', 384, 192, 0.005),
+        (OpenVinoBackend, 'resnet50', 384, 192, 0.005),
     ],
 )
-def test_real_images_in_tiles_have_the_masks_of_the_whole_ones(
-    backend: type[TorchBackend | OpenVinoBackend], embedded: str, names: str
+def test_photographs_in_tiles_have_the_masks_of_whole_photographs(
+    embedded: Callable[[type[Runner], str], Scorer],
+    backend: type[Runner],
+    name: str,
+    tile: int,
+    overlap: int,
+    most: float,
 ) -> None:
-    weights = load_weights(embedded)
-    scorer = Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.metadata)
-    files = sorted((Path(__file__).parents[3] / 'demo/samples/images').glob(f'{names}.webp'))
-    assert files
-    for file, (tile, overlap, most) in product(files, [(512, 256, 0.001), (384, 192, 0.005)]):
-        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
-        with torch.inference_mode():
-            (whole,) = PlainPipeline(scorer).run([image], weights.metadata.threshold)
-            tiled = Tiling(scorer, tile, overlap).run(image, weights.metadata.threshold)
-        assert (whole.class_ids == 1).mean() > 0.01
-        assert (tiled.class_ids != whole.class_ids).mean() <= most, (file.name, tile)
-        assert np.abs(tiled.confidence.astype(int) - whole.confidence).mean() < 0.5
+    scorer = embedded(backend, name)
+    threshold = scorer.metadata.threshold
+    with torch.inference_mode():
+        (whole,) = PlainPipeline(scorer).run([PHOTOGRAPH], threshold)
+        tiled = Tiling(scorer, tile, overlap).run(PHOTOGRAPH, threshold)
+    assert (whole.class_ids == 1).mean() > 0.01
+    assert (tiled.class_ids != whole.class_ids).mean() <= most
+    assert np.abs(tiled.confidence.astype(int) - whole.confidence).mean() < 0.5

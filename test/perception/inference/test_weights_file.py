@@ -43,7 +43,7 @@ def state() -> dict[str, Tensor]:
 
 
 def plain(channels: int) -> dict[str, Tensor]:
-    """What the card of a checkpoint is guessed from."""
+    """Returns the tensor from which the metadata of a checkpoint are derived."""
     return {'classifier.4.weight': torch.zeros(channels, 256, 1, 1)}
 
 
@@ -57,7 +57,7 @@ def refused(file: Path) -> str:
     return text
 
 
-def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_float16_file_is_read_with_its_metadata(state: dict[str, Tensor], tmp_path: Path) -> None:
     file = tmp_path / 'new' / 'w.safetensors'
     save_weights(file, state, METADATA)
     weights = load_weights(file)
@@ -68,7 +68,7 @@ def test_a_float16_file_comes_back_with_its_card(state: dict[str, Tensor], tmp_p
     load_state(build(METADATA), weights.state, 'the network')
 
 
-def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
+def test_an_int8_file_is_small_with_an_error_of_at_most_half_a_step(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     file = tmp_path / 'w.safetensors'
@@ -85,7 +85,7 @@ def test_an_int8_file_is_small_and_off_by_half_a_step_at_most(
             assert ((tensor.flatten(1) - original).abs() <= half_a_step * 1.001 + 1e-12).all()
 
 
-def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_path: Path) -> None:
+def test_int8_keeps_small_tensors_and_depthwise_convolutions_in_float16(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = {
         'large': torch.randn(256, 128, 1, 1),
@@ -98,7 +98,7 @@ def test_int8_leaves_small_tensors_and_depthwise_convolutions_in_float16(tmp_pat
     assert kinds == {'large': torch.int8, 'small': torch.float16, 'depthwise': torch.float16}
 
 
-def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+def test_the_permissions_of_a_file_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         save_weights(tmp_path / 'w.safetensors', plain(2), METADATA)
@@ -107,7 +107,7 @@ def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / 'w.safetensors').stat().st_mode) == 0o644
 
 
-def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_beside(
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path,
 ) -> None:
     target = tmp_path / 'w.safetensors'
@@ -122,13 +122,13 @@ def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_beside(
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [('w.safetensors', 'old')]
 
 
-def test_a_missing_file_or_a_strange_name_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_or_an_unknown_suffix_is_rejected(tmp_path: Path) -> None:
     assert 'no such file' in refused(tmp_path / 'none.safetensors')
     assert 'no such file' in refused(tmp_path / 'none.onnx')
     assert '.safetensors' in refused(tmp_path / 'weights.txt')
 
 
-def test_a_truncated_safetensors_file_is_refused(weights_file: Path, tmp_path: Path) -> None:
+def test_a_truncated_safetensors_file_is_rejected(weights_file: Path, tmp_path: Path) -> None:
     whole = weights_file.read_bytes()
     for length in (0, 7, 1000, len(whole) // 2, len(whole) - 1):
         cut = tmp_path / f'{length}.safetensors'
@@ -136,7 +136,7 @@ def test_a_truncated_safetensors_file_is_refused(weights_file: Path, tmp_path: P
         assert 'not a complete safetensors file' in refused(cut)
 
 
-def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+def test_a_safetensors_file_without_valid_metadata_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     file.write_bytes(b'\x89PNG' * 100)
     assert 'not a complete safetensors file' in refused(file)
@@ -165,7 +165,7 @@ class Bomb:
         return Path.touch, (self.mark,)
 
 
-def test_a_pickle_that_would_run_code_is_never_run(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_rejected_and_not_executed(tmp_path: Path) -> None:
     file, mark = tmp_path / 'w.pth', tmp_path / 'mark'
     torch.save({'model': plain(2), 'args': Bomb(mark)}, file)
     assert 'only tensors are unpickled' in refused(file)
@@ -175,7 +175,7 @@ def test_a_pickle_that_would_run_code_is_never_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.pt', '.ckpt'])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_checkpoint_is_rejected(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f'w{suffix}'
     torch.save(plain(2), file)
     whole = file.read_bytes()
@@ -187,7 +187,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     'content', [{'epoch': 3}, [1, 2], torch.zeros(3), {'model': 3}, {'fc.weight': torch.zeros(2)}]
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_checkpoint_without_a_network_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / 'w.pth')
     assert 'state dict' in refused(tmp_path / 'w.pth')
 
@@ -199,12 +199,12 @@ def save_pth(folder: Path, content: object, metadata: object = None) -> Weights:
     return load_weights(folder / 'w.pth')
 
 
-def test_a_training_scripts_checkpoint_is_unwrapped(tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_training_script_is_read(tmp_path: Path) -> None:
     content = {'model': plain(2), 'epoch': 3, 'args': argparse.Namespace(lr=0.1)}
     assert save_pth(tmp_path, content).state.keys() == plain(2).keys()
 
 
-def test_a_lightning_checkpoint_is_unwrapped_and_brings_its_card(tmp_path: Path) -> None:
+def test_a_lightning_checkpoint_is_read_with_its_metadata(tmp_path: Path) -> None:
     inner = {f'model.{name}': tensor for name, tensor in plain(2).items()}
     metadata = ModelMetadata(decoder='none', data='mine').to_json()
     weights = save_pth(tmp_path, {'state_dict': inner, 'card': metadata})
@@ -212,18 +212,18 @@ def test_a_lightning_checkpoint_is_unwrapped_and_brings_its_card(tmp_path: Path)
     assert weights.metadata.data == 'mine'
 
 
-def test_two_classes_without_a_card_mean_that_1_is_rock(tmp_path: Path) -> None:
+def test_without_metadata_class_1_of_two_is_rock(tmp_path: Path) -> None:
     metadata = save_pth(tmp_path, plain(2)).metadata
     assert (metadata.decoder, metadata.activation, metadata.rock_ids) == ('none', 'softmax', (1,))
     assert metadata.mean == (0.485, 0.456, 0.406)
 
 
-def test_one_channel_without_a_card_means_sigmoid(tmp_path: Path) -> None:
+def test_without_metadata_one_channel_is_read_as_sigmoid(tmp_path: Path) -> None:
     metadata = save_pth(tmp_path, plain(1)).metadata
     assert (metadata.activation, metadata.channels, metadata.rock_ids) == ('sigmoid', 1, (1,))
 
 
-def test_more_classes_without_a_card_are_refused_naming_what_is_missing(tmp_path: Path) -> None:
+def test_without_metadata_more_classes_are_rejected_with_the_missing_keys(tmp_path: Path) -> None:
     torch.save(plain(21), tmp_path / 'w.pth')
     told = refused(tmp_path / 'w.pth')
     assert '21 classes' in told
@@ -231,7 +231,7 @@ def test_more_classes_without_a_card_are_refused_naming_what_is_missing(tmp_path
     assert '"rock_classes"' in told
 
 
-def test_a_card_beside_the_file_names_the_classes(tmp_path: Path) -> None:
+def test_a_json_file_next_to_the_checkpoint_has_its_metadata(tmp_path: Path) -> None:
     metadata = {
         'classes': ['sky', 'sand', 'boulder'],
         'rock_classes': ['boulder'],
@@ -242,14 +242,16 @@ def test_a_card_beside_the_file_names_the_classes(tmp_path: Path) -> None:
     assert weights.metadata.threshold == 0.3
 
 
-def test_a_card_of_other_channels_is_refused(tmp_path: Path) -> None:
+def test_metadata_for_another_number_of_channels_are_rejected(tmp_path: Path) -> None:
     save_pth(tmp_path, plain(2))
     (tmp_path / 'w.json').write_text('{"classes": ["a", "b", "c"], "rock_classes": ["c"]}')
     assert 'has 2 channels, but its metadata 3' in refused(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('content', [b'{', b'[]', b'\xff\xfe\x00', b'{"decoder": "unet"}'])
-def test_a_card_beside_the_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_metadata_in_a_json_file_are_an_error_of_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
     save_pth(tmp_path, plain(2))
     (tmp_path / 'w.json').write_bytes(content)
     with pytest.raises(WeightsError, match=r'w\.(pth|json): ') as error:
@@ -257,7 +259,7 @@ def test_a_card_beside_the_file_that_is_none_is_refused(tmp_path: Path, content:
     assert '\n' not in str(error.value)
 
 
-def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_onnx_file_is_rejected(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     file = tmp_path / 'w.onnx'
     for content in (b'', b'not a graph'):
@@ -275,7 +277,7 @@ def save_safetensors(
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_numbers_that_are_not_finite_are_refused_by_tensor(
+def test_values_that_are_not_finite_are_rejected_by_tensor_name(
     tmp_path: Path, number: float, dtype: torch.dtype
 ) -> None:
     bad = torch.zeros(4, 2, dtype=dtype)
@@ -287,9 +289,7 @@ def test_numbers_that_are_not_finite_are_refused_by_tensor(
 
 
 @pytest.mark.parametrize('dtype', [torch.complex64, torch.bool, torch.int32, torch.uint8])
-def test_tensors_of_another_kind_of_numbers_are_refused_by_name(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
+def test_tensors_of_another_dtype_are_rejected_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
     torch.save({**plain(2), 'backbone.odd': torch.zeros(2, dtype=dtype)}, tmp_path / 'w.pth')
     assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
     if dtype != torch.complex64:  # which not every version of safetensors can write
@@ -297,7 +297,7 @@ def test_tensors_of_another_kind_of_numbers_are_refused_by_name(
         assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(file)
 
 
-def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> None:
+def test_sparse_meta_and_expanded_tensors_are_rejected(tmp_path: Path) -> None:
     for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
         torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
         assert 'backbone.odd must be a dense floating-point tensor, not float32' in refused(
@@ -327,7 +327,7 @@ def test_tensors_without_numbers_of_their_own_are_refused(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_int8_is_refused_where_its_scale_is_not_right(
+def test_an_int8_tensor_with_an_invalid_scale_is_rejected(
     tmp_path: Path, tensors: dict[str, Tensor], told: str
 ) -> None:
     assert told in refused(save_safetensors(tmp_path, tensors))
@@ -335,7 +335,7 @@ def test_int8_is_refused_where_its_scale_is_not_right(
 
 @pytest.mark.parametrize('number', [float('nan'), 1e6])
 @pytest.mark.parametrize('int8', [False, True])
-def test_what_could_not_be_read_again_is_not_written(
+def test_weights_that_could_not_be_read_are_not_written(
     tmp_path: Path, number: float, int8: bool
 ) -> None:
     state = {'a': torch.full((256, 128), number)}
@@ -350,7 +350,7 @@ def test_what_could_not_be_read_again_is_not_written(
 
 
 @pytest.mark.parametrize('metadata', ['[' * 100_000, json.dumps({'metrics': {'iou': 'high'}})])
-def test_a_card_that_breaks_a_json_reader_or_has_text_for_figures_is_refused(
+def test_deeply_nested_metadata_and_text_as_a_metric_are_rejected(
     tmp_path: Path, metadata: str
 ) -> None:
     torch.save(plain(2), tmp_path / 'w.pth')
@@ -369,7 +369,7 @@ def test_a_card_that_breaks_a_json_reader_or_has_text_for_figures_is_refused(
         {'model': {3: torch.zeros(2), 'a': 2}},
     ],
 )
-def test_names_that_are_numbers_and_tensors_without_dimensions_are_refused(
+def test_tensor_names_that_are_numbers_and_scalar_weights_are_rejected(
     tmp_path: Path, content: object
 ) -> None:
     torch.save(content, tmp_path / 'w.pth')
@@ -416,7 +416,7 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         'epoch among the tensors',
     ],
 )
-def test_a_checkpoint_that_holds_the_right_tensors_is_read_however_it_is_wrapped(
+def test_a_checkpoint_is_read_from_any_common_wrapper(
     tmp_path: Path,
     small_networks: dict[str, dict[str, Tensor]],
     architecture: str,
@@ -455,7 +455,7 @@ def small_networks() -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def test_a_whole_light_network_is_read_from_a_checkpoint_without_a_card(tmp_path: Path) -> None:
+def test_a_light_network_is_read_from_a_checkpoint_without_metadata(tmp_path: Path) -> None:
     metadata = replace(METADATA, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     state = build(metadata).state_dict()
     torch.save({'model_state_dict': prefixed('module.', state)}, tmp_path / 'w.pth')
@@ -465,23 +465,23 @@ def test_a_whole_light_network_is_read_from_a_checkpoint_without_a_card(tmp_path
     assert torch.equal(restored['classifier.score.weight'], state['classifier.score.weight'])
 
 
-def test_of_two_networks_at_unusual_places_none_is_chosen(tmp_path: Path) -> None:
+def test_a_checkpoint_with_two_networks_is_ambiguous_and_rejected(tmp_path: Path) -> None:
     torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
     assert 'contains 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
 
 
-def test_a_name_that_is_there_twice_once_its_wrappers_are_off_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_occurs_twice_without_its_prefix_is_rejected(tmp_path: Path) -> None:
     torch.save({**plain(2), **prefixed('module.', plain(2))}, tmp_path / 'w.pth')
     assert 'contains classifier.4.weight twice' in refused(tmp_path / 'w.pth')
 
 
-def test_a_checkpoint_that_holds_itself_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_that_contains_itself_is_read(tmp_path: Path) -> None:
     content: dict[str, Any] = {'model': plain(2)}
     content['self'] = content
     assert save_pth(tmp_path, content).state.keys() == plain(2).keys()
 
 
-def test_what_is_not_unpickled_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_class_that_is_not_unpickled(tmp_path: Path) -> None:
     torch.save({'model': plain(2), 'out': Path('x')}, tmp_path / 'w.pth')
     assert 'contains pathlib.' in (told := refused(tmp_path / 'w.pth'))
     assert 'Path, but only tensors are unpickled' in told
@@ -492,7 +492,7 @@ def test_what_is_not_unpickled_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings('error:.*received a zip file')
-def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_torchscript_program(tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)).save(tmp_path / 'w.pt')
     assert 'is a TorchScript program' in refused(tmp_path / 'w.pt')
 
@@ -506,7 +506,7 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a Git LFS pointer'),
     ],
 )
-def test_what_was_downloaded_instead_of_weights_is_named(
+def test_the_error_names_a_web_page_or_git_lfs_pointer_instead_of_weights(
     tmp_path: Path, suffix: str, content: bytes, told: str
 ) -> None:
     file = tmp_path / f'w{suffix}'
@@ -515,9 +515,7 @@ def test_what_was_downloaded_instead_of_weights_is_named(
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
-def test_a_path_that_is_no_regular_file_is_refused_before_it_is_opened(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_a_path_that_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str) -> None:
     pipe, device, folder = (tmp_path / f'{name}{suffix}' for name in ('pipe', 'device', 'folder'))
     os.mkfifo(pipe)
     device.symlink_to('/dev/zero')
@@ -526,7 +524,7 @@ def test_a_path_that_is_no_regular_file_is_refused_before_it_is_opened(
         assert 'is not a regular file' in refused(file)
 
 
-def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refused(
+def test_a_metadata_file_that_is_no_regular_file_or_too_large_is_rejected(
     tmp_path: Path,
 ) -> None:
     torch.save(plain(2), tmp_path / 'w.pth')
@@ -543,14 +541,16 @@ def test_a_card_beside_a_checkpoint_that_is_no_regular_file_or_too_large_is_refu
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
-def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, suffix: str) -> None:
+def test_a_file_above_the_size_limit_is_rejected_before_it_is_read(
+    tmp_path: Path, suffix: str
+) -> None:
     file = tmp_path / f'w{suffix}'
     with file.open('wb') as sparse:
         sparse.truncate(MAX_FILE_BYTES + 1)
     assert f'has {MAX_FILE_BYTES + 1} bytes' in refused(file)
 
 
-def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directory(
+def test_a_compressed_checkpoint_that_is_too_large_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(plain(2), tmp_path / 'small.pth')
@@ -568,7 +568,7 @@ def test_a_packed_checkpoint_that_unpacks_to_gigabytes_is_refused_by_its_directo
     assert 'bytes; the maximum is 2097152' in refused(tmp_path / 'w.pth')
 
 
-def test_upper_case_suffixes_are_read(tmp_path: Path) -> None:
+def test_a_suffix_in_upper_case_is_read(tmp_path: Path) -> None:
     torch.save(plain(2), tmp_path / 'W.PTH')
     assert load_weights(tmp_path / 'W.PTH').state.keys() == plain(2).keys()
 
@@ -583,7 +583,7 @@ def test_upper_case_suffixes_are_read(tmp_path: Path) -> None:
         (('cpu',), 'light'),
     ],
 )
-def test_embedded_weights_suit_the_device_that_auto_will_choose(
+def test_the_default_weights_follow_the_device(
     arguments: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)

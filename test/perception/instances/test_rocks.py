@@ -69,7 +69,7 @@ def test_a_rectangle_has_its_measures() -> None:
     assert sorted(map(tuple, rock.polygon)) == [(5, 10), (5, 19), (34, 10), (34, 19)]
 
 
-def test_the_score_is_the_mean_of_the_rocks_own_pixels() -> None:
+def test_the_score_is_the_mean_confidence_of_the_pixels_of_the_rock() -> None:
     ids = np.zeros((9, 9), np.uint8)
     ids[2:4, 2] = 1
     confidence = np.full((9, 9), 10, np.uint8)
@@ -78,7 +78,7 @@ def test_the_score_is_the_mean_of_the_rocks_own_pixels() -> None:
     assert rock.score == pytest.approx(0.8)
 
 
-def test_the_score_counts_no_pixel_of_another_class_in_the_box() -> None:
+def test_the_score_excludes_pixels_of_other_classes_in_the_bounding_box() -> None:
     ids = np.zeros((30, 30), np.uint8)
     ids[5:25, 5:9] = ids[21:25, 5:25] = 1  # an L, and in its box a rock of another class
     ids[8:18, 12:22] = 3
@@ -89,9 +89,7 @@ def test_the_score_counts_no_pixel_of_another_class_in_the_box() -> None:
 
 @pytest.mark.parametrize('share', [0.2, 0.4, 0.6, 0.9])
 @pytest.mark.parametrize('softness', [0.0, 0.7, 2.0])
-def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(
-    share: float, softness: float
-) -> None:
+def test_rocks_in_noise_are_measured_like_each_rock_alone(share: float, softness: float) -> None:
     chance = np.random.default_rng(int(100 * share))
     noise = chance.random((47, 61))
     if softness:
@@ -113,7 +111,7 @@ def test_rocks_in_holes_specks_and_noise_measure_as_one_by_one(
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_polygons_are_clockwise_as_seen(seed: int) -> None:
+def test_polygons_are_clockwise_in_the_image(seed: int) -> None:
     found = rocks_of(blobs(seed), RockSettings(min_area=10))
     assert len(found) > 3
     assert all(signed_area(rock.polygon) > 0 for rock in found)
@@ -121,7 +119,7 @@ def test_polygons_are_clockwise_as_seen(seed: int) -> None:
 
 @pytest.mark.parametrize('tolerance', [0.0, 1.0, 3.0])
 @pytest.mark.parametrize('seed', range(4))
-def test_a_filled_polygon_covers_its_rock_within_the_tolerance(seed: int, tolerance: float) -> None:
+def test_a_polygon_covers_its_rock_within_the_tolerance(seed: int, tolerance: float) -> None:
     ids = blobs(seed)
     _, labels = cv2.connectedComponents(ids, connectivity=8)
     for rock in rocks_of(ids, RockSettings(min_area=20, polygon_tolerance=tolerance)):
@@ -148,7 +146,7 @@ def test_a_larger_tolerance_gives_fewer_vertices() -> None:
     assert coarse < fine / 2
 
 
-def test_a_rock_in_the_hole_of_another_is_a_rock_of_its_own() -> None:
+def test_a_rock_in_the_hole_of_another_is_a_separate_rock() -> None:
     ids = np.zeros((30, 30), np.uint8)
     ids[2:28, 2:28] = 1
     ids[8:22, 8:22] = 0
@@ -159,7 +157,7 @@ def test_a_rock_in_the_hole_of_another_is_a_rock_of_its_own() -> None:
     assert sorted(map(tuple, ring.polygon)) == [(2, 2), (2, 27), (27, 2), (27, 27)]
 
 
-def test_diagonal_neighbours_are_one_rock() -> None:
+def test_diagonally_connected_pixels_are_one_rock() -> None:
     ids = np.eye(12, dtype=np.uint8)
     (rock,) = rocks_of(ids)
     assert rock.area == 12
@@ -175,7 +173,7 @@ def test_diagonal_neighbours_are_one_rock() -> None:
         ((4, 3, 1, 5), {(3.5, 2.5), (4.5, 2.5), (4.5, 7.5), (3.5, 7.5)}),
     ],
 )
-def test_a_rock_one_pixel_thin_gets_its_pixels_outline(
+def test_the_polygon_of_a_rock_one_pixel_wide_is_the_border_of_its_pixels(
     box: tuple[int, int, int, int], corners: set[tuple[float, float]]
 ) -> None:
     x, y, width, height = box
@@ -187,7 +185,7 @@ def test_a_rock_one_pixel_thin_gets_its_pixels_outline(
     assert signed_area(rock.polygon) == pytest.approx(width * height)
 
 
-def test_the_largest_come_first_and_no_more_than_asked_for() -> None:
+def test_rocks_are_sorted_by_area_and_limited_in_number_and_minimum_area() -> None:
     ids = np.zeros((20, 60), np.uint8)
     for number, side in enumerate((3, 9, 5, 7)):
         ids[2 : 2 + side, 15 * number : 15 * number + side] = 1
@@ -197,7 +195,7 @@ def test_the_largest_come_first_and_no_more_than_asked_for() -> None:
     assert [r.area for r in rocks_of(ids, RockSettings(26))] == [81, 49]
 
 
-def test_touching_rocks_of_two_classes_are_two() -> None:
+def test_touching_rocks_of_two_classes_are_separate() -> None:
     ids = np.zeros((10, 20), np.uint8)
     ids[2:8, 2:8] = 2
     ids[2:8, 8:18] = 5
@@ -214,13 +212,13 @@ def test_rocks_of_two_classes_share_no_pixel_of_the_rim_between_them() -> None:
     assert np.count_nonzero(draw_instances(rocks, ids.shape)) == 20 * 40
 
 
-def test_no_rock_gives_none_and_all_rock_one() -> None:
+def test_an_image_without_rock_has_no_rocks_and_an_image_full_of_rock_has_one() -> None:
     assert rocks_of(np.zeros((8, 9), np.uint8)) == []
     (rock,) = rocks_of(np.ones((8, 9), np.uint8))
     assert (rock.area, rock.box) == (72, (0, 0, 9, 8))
 
 
-def test_drawn_rocks_are_their_pixels_under_their_places_in_the_sequence() -> None:
+def test_instances_are_drawn_with_their_position_in_the_sequence() -> None:
     ids = blobs(3)
     ids[20:40, 30:50] = 0
     ids[28:32, 38:42] = 1
@@ -234,7 +232,7 @@ def test_drawn_rocks_are_their_pixels_under_their_places_in_the_sequence() -> No
         np.testing.assert_array_equal(numbers == number, own_pixels(labels, rock))
 
 
-def test_a_mask_leaves_out_what_else_reaches_into_its_box() -> None:
+def test_the_mask_of_a_rock_excludes_other_rocks_in_its_bounding_box() -> None:
     ids = np.zeros((30, 30), np.uint8)
     ids[2:28, 2:28] = 1
     ids[8:22, 8:22] = 0
@@ -245,5 +243,5 @@ def test_a_mask_leaves_out_what_else_reaches_into_its_box() -> None:
     assert not ring.mask[6:20, 6:20].any()
 
 
-def test_no_rocks_draw_nothing() -> None:
+def test_without_rocks_the_instances_are_empty() -> None:
     assert not draw_instances([], (4, 5)).any()

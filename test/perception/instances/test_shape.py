@@ -19,7 +19,7 @@ def ellipse(long: int, short: int, angle: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize('radius', [5, 10, 30, 100])
-def test_a_disc_has_its_diameter_its_perimeter_and_a_circularity_of_almost_1(radius):
+def test_a_disc_has_its_diameter_and_perimeter_and_a_circularity_near_1(radius):
     y, x = np.mgrid[-radius - 3 : radius + 4, -radius - 3 : radius + 4]
     shape = measure_shape(((x**2 + y**2 <= radius**2) * 255).astype(np.uint8))
     assert shape.diameter == pytest.approx(2 * radius, rel=0.02)
@@ -37,7 +37,7 @@ def test_an_ellipse_has_its_axes_and_its_orientation(angle):
 
 
 @pytest.mark.parametrize('points', [[[0, 0]], [[0, 0], [1, 0]], [[0, 0], [2, 0]]])
-def test_a_rock_of_a_few_pixels_has_a_size_and_maybe_no_ellipse(points):
+def test_a_rock_of_a_few_pixels_has_a_diameter_but_may_have_no_ellipse(points):
     mask = np.zeros((3, 5), np.uint8)
     for (x, y), (x1, _) in pairwise([*points, points[-1]]):
         mask[y + 1, x + 1 : x1 + 2] = 255
@@ -47,7 +47,7 @@ def test_a_rock_of_a_few_pixels_has_a_size_and_maybe_no_ellipse(points):
     assert np.isnan(shape.long_axis) == np.isnan(shape.orientation)
 
 
-def test_an_angular_rock_has_no_ellipse_that_is_much_larger_than_itself():
+def test_the_ellipse_of_an_angular_rock_is_not_much_larger_than_the_rock():
     random = np.random.default_rng(0)
     for _ in range(200):
         mask = np.zeros((64, 64), np.uint8)
@@ -58,7 +58,7 @@ def test_an_angular_rock_has_no_ellipse_that_is_much_larger_than_itself():
         assert shape.short_axis <= shape.long_axis < 2 * diagonal + 2
 
 
-def test_a_hole_takes_from_the_area_and_not_from_the_perimeter():
+def test_a_hole_reduces_the_area_but_not_the_perimeter():
     whole = ellipse(30, 30, 0)
     hollow = whole.copy()
     cv2.circle(hollow, (40, 40), 10, 0, -1)
@@ -66,7 +66,7 @@ def test_a_hole_takes_from_the_area_and_not_from_the_perimeter():
     assert measure_shape(hollow).circularity < measure_shape(whole).circularity
 
 
-def test_a_thin_rock_has_the_same_ellipse_each_time():
+def test_the_ellipse_of_a_thin_rock_is_reproducible():
     thin = np.zeros((40, 9), np.uint8)
     thin[4:24, 3:5] = 255
     assert len({measure_shape(thin) for _ in range(5)}) == 1

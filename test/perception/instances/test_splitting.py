@@ -47,7 +47,7 @@ def sure(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.full(rock.shape, 250, np.uint8)
 
 
-def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
+def test_a_partial_rim_separates_rocks_completely() -> None:
     rock, rim = heap()
     assert parts(rock) == 1
     left = cut(rock, rim, sure(rock), smallest=50)
@@ -57,7 +57,7 @@ def test_half_a_rim_cuts_rocks_apart_all_the_way() -> None:
 
 
 @pytest.mark.parametrize('times', [2, 4, 5])
-def test_a_heap_in_an_image_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(times: int) -> None:
+def test_separation_does_not_depend_on_the_image_size_and_cuts_stay_thin(times: int) -> None:
     shape = CELLS * times - 1, CELLS * times + 3  # no whole number of cells
     rock, rim = np.zeros((2, *shape), bool)
     for whole, where in zip((rock, rim), heap(), strict=True):
@@ -71,20 +71,20 @@ def test_a_heap_in_an_image_of_more_pixels_is_cut_alike_and_the_cuts_stay_thin(t
     assert 0 < (rock & ~left).sum() < 60 * times
 
 
-def test_a_cut_takes_few_pixels_and_adds_none() -> None:
+def test_a_cut_removes_few_pixels_and_adds_none() -> None:
     rock, rim = heap()
     left = cut(rock, rim, sure(rock), smallest=50)
     assert not (left & ~rock).any()
     assert (rock & ~left).sum() < 0.05 * rock.sum()
 
 
-def test_without_rims_nothing_is_cut() -> None:
+def test_without_rims_rocks_are_not_separated() -> None:
     rock, rim = heap()
     rock |= rim
     np.testing.assert_array_equal(cut(rock, np.zeros_like(rock), sure(rock), 50), rock)
 
 
-def test_a_speck_of_rim_makes_no_heap() -> None:
+def test_a_few_rim_pixels_do_not_separate_rocks() -> None:
     rock, rim = heap()
     rock |= rim
     speck = np.zeros_like(rock)
@@ -92,7 +92,7 @@ def test_a_speck_of_rim_makes_no_heap() -> None:
     np.testing.assert_array_equal(cut(rock & ~speck, speck, sure(rock), 50), rock & ~speck)
 
 
-def test_a_valley_of_confidence_cuts_a_heap_too() -> None:
+def test_a_band_of_low_confidence_separates_rocks_with_rims() -> None:
     rock = np.zeros((60, 120), bool)
     rock[10:50, 10:110] = True
     confidence = np.full(rock.shape, 250, np.uint8)
@@ -103,12 +103,12 @@ def test_a_valley_of_confidence_cuts_a_heap_too() -> None:
     assert parts(cut(rock & ~rim, rim, sure(rock), smallest=50)) == 1
 
 
-def test_a_hill_that_is_too_small_is_no_rock_of_its_own() -> None:
+def test_a_part_below_the_minimum_area_is_not_separated() -> None:
     rock, rim = heap()
     assert parts(cut(rock, rim, sure(rock), smallest=5000)) == 1
 
 
-def test_another_rock_beside_a_heap_is_left_whole() -> None:
+def test_a_rock_without_rims_next_to_touching_rocks_is_not_cut() -> None:
     rock, rim = heap()
     rock[70:78, 4:30] = True
     left = cut(rock, rim, sure(rock), smallest=50)
@@ -116,7 +116,7 @@ def test_another_rock_beside_a_heap_is_left_whole() -> None:
 
 
 @pytest.mark.parametrize(('wanted', 'count'), [(True, 3), (False, 1)])
-def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
+def test_split_touching_sets_whether_touching_rocks_are_separated(wanted: bool, count: int) -> None:
     rock, rim = heap()
     ids = (rock + 2 * rim).astype(np.uint8)
     settings = RockSettings(split_touching=wanted)
@@ -124,7 +124,7 @@ def test_rocks_are_found_apart_if_wanted(wanted: bool, count: int) -> None:
     assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == count, 'by their shape'
 
 
-def test_each_rock_gets_its_share_of_the_rims_and_the_mask_none() -> None:
+def test_rim_pixels_belong_to_the_nearest_rock_and_not_to_the_mask() -> None:
     rock, rim = heap()
     rim[2:5, 2:5] = True  # near no rock
     ids = (rock + 2 * rim).astype(np.uint8)
@@ -144,7 +144,7 @@ def test_each_rock_gets_its_share_of_the_rims_and_the_mask_none() -> None:
         assert one.polygon.min(axis=0).tolist() == [xs.min(), ys.min()]
 
 
-def test_a_rim_wider_than_usual_is_not_all_rock() -> None:
+def test_a_wide_rim_is_assigned_to_rocks_only_near_them() -> None:
     ids = np.zeros((60, 80), np.uint8)
     ids[20:40, 10:30], ids[20:40, 30:50], ids[20:40, 50:70] = 1, 2, 1
     rocks = find_rocks(Segmentation(ids, sure(ids > 0), (1,), 2), RockSettings())
@@ -178,7 +178,7 @@ def drawn(name: str) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     'name', ['disc', 'bar', 'wedge', 'corner', 'crescent', 'notched', 'ring', 'all', 'none']
 )
-def test_a_single_rock_keeps_its_shape_whatever_it_is(name: str) -> None:
+def test_a_single_rock_of_any_shape_is_not_split(name: str) -> None:
     rock = drawn(name)
     chance = np.random.default_rng(0)
     doubt = cv2.GaussianBlur(chance.normal(0, 12, rock.shape).astype(np.float32), (0, 0), 2)
@@ -189,7 +189,7 @@ def test_a_single_rock_keeps_its_shape_whatever_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize(('radius', 'gap'), [(40, 78), (40, 79), (30, 69), (20, 60)])
-def test_two_discs_that_touch_come_apart_where_they_touch(radius: int, gap: int) -> None:
+def test_touching_discs_are_separated_at_their_neck(radius: int, gap: int) -> None:
     rock = np.zeros((240, 320), np.uint8)
     cv2.circle(rock, (100, 120), 40, 255, -1)
     cv2.circle(rock, (100 + gap, 120), radius, 255, -1)
@@ -200,7 +200,7 @@ def test_two_discs_that_touch_come_apart_where_they_touch(radius: int, gap: int)
     assert np.abs(columns - 100 - neck).max() <= 4
 
 
-def test_a_valley_of_confidence_cuts_where_no_rims_are_known() -> None:
+def test_a_band_of_low_confidence_separates_rocks_without_rims() -> None:
     rock = np.zeros((60, 120), bool)
     rock[10:50, 10:110] = True
     confidence = sure(rock)
@@ -212,7 +212,7 @@ def test_a_valley_of_confidence_cuts_where_no_rims_are_known() -> None:
     assert 56 <= np.nonzero(whole != left)[1].min() <= np.nonzero(whole != left)[1].max() <= 64
 
 
-def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
+def test_pixels_of_cuts_belong_to_the_separated_rocks() -> None:
     rock, rim = heap()
     ids = (rock | rim).astype(np.uint8)
     ids[40:52, 47:52] = ids[40:52, 85:90] = 0
@@ -223,12 +223,12 @@ def test_what_is_cut_by_its_shape_gets_the_cuts_back() -> None:
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1), (40, 3)])
-def test_the_smallest_images_have_no_shape_to_cut(shape: tuple[int, int]) -> None:
+def test_tiny_images_are_not_split_by_shape(shape: tuple[int, int]) -> None:
     rock = np.full(shape, 255, np.uint8)
     np.testing.assert_array_equal(split_by_shape(rock, rock), rock)
 
 
-def test_heaps_do_not_cut_each_other() -> None:
+def test_rims_of_one_group_of_rocks_do_not_cut_another_group() -> None:
     rock, rim = np.zeros((2, 60, 120), bool)
     rock[40:52, 5:105] = True
     rock[20:37, 75:110] = True  # as near to the bar's end as the bar's own top is far
@@ -240,7 +240,7 @@ def test_heaps_do_not_cut_each_other() -> None:
     np.testing.assert_array_equal(left[40:], rock[40:])
 
 
-def test_a_heap_without_a_top_is_left_as_it_is() -> None:
+def test_a_thin_rock_is_not_cut_by_its_rim() -> None:
     rock, rim = heap()
     thin = np.zeros_like(rock)
     thin[70, 4:40] = True
@@ -252,7 +252,7 @@ def test_a_heap_without_a_top_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 9), (2, 3), (7, 1)])
-def test_the_smallest_images_are_no_trouble(shape: tuple[int, int]) -> None:
+def test_tiny_images_are_split_by_rims_without_an_error(shape: tuple[int, int]) -> None:
     rim = np.zeros(shape, bool)
     rim[0, 0] = True
     left = cut(~rim, rim, sure(rim), 1)
@@ -260,7 +260,7 @@ def test_the_smallest_images_are_no_trouble(shape: tuple[int, int]) -> None:
     assert not (left & rim).any()
 
 
-def test_no_rock_at_all_is_no_trouble() -> None:
+def test_an_image_without_rock_is_split_without_an_error() -> None:
     nothing = np.zeros((20, 30), bool)
     assert not cut(nothing, nothing, sure(nothing), 50).any()
     assert not cut(nothing, ~nothing, sure(nothing), 50).any()

@@ -87,7 +87,7 @@ def test_rocks_keep_their_ids_however_far_the_camera_moves(camera, step):
     assert after == {name: before[name] for name in after}
 
 
-def test_rocks_keep_their_ids_while_the_camera_comes_nearer(camera):
+def test_rocks_keep_their_ids_while_the_camera_approaches(camera):
     ids = camera.see(300, 250)
     for zoom in (1.3, 1.7, 2.2):
         seen = camera.see(320, 260, zoom=zoom)
@@ -110,7 +110,7 @@ def test_rocks_keep_their_ids_in_images_of_any_size(side):
         assert [r.id for r in tracker.update(image, rocks, number / 5)] == [1, 2, 3]
 
 
-def test_a_rock_missed_for_under_a_second_keeps_its_id_while_the_camera_moves(camera):
+def test_a_rock_missed_for_less_than_a_second_keeps_its_id(camera):
     ids = camera.see(300, 250)
     for number in range(1, 9):
         camera.see(300 + 6 * number, 250, hidden='ac')
@@ -125,7 +125,7 @@ def test_a_rock_that_leaves_the_view_and_returns_keeps_its_id(camera):
     assert camera.see(300, 250) == ids
 
 
-def test_a_rock_that_is_out_of_sight_for_longer_is_a_new_one(camera):
+def test_a_rock_missed_for_longer_gets_a_new_id(camera):
     before = camera.see(300, 250)
     for _ in range(12):
         camera.see(300, 250, hidden='a')
@@ -134,21 +134,21 @@ def test_a_rock_that_is_out_of_sight_for_longer_is_a_new_one(camera):
     assert after['b'] == before['b']
 
 
-def test_with_slow_images_a_rock_may_be_missed_in_one(camera):
+def test_at_a_low_frame_rate_a_rock_may_be_missed_in_one_image(camera):
     camera.step = 3.0
     ids = camera.see(300, 250)
     camera.see(310, 250, hidden='b')
     assert camera.see(320, 250) == ids
 
 
-def test_without_memory_a_rock_that_was_missed_is_new():
+def test_without_memory_a_missed_rock_gets_a_new_id():
     camera = Camera(memory=0.0)
     camera.see(300, 250)
     camera.see(300, 250, hidden='a')
     assert camera.see(300, 250)['a'] == 5
 
 
-def test_the_larger_part_of_a_rock_that_splits_keeps_the_id_and_both_get_theirs_back(camera):
+def test_the_larger_part_of_a_split_rock_keeps_the_id_and_both_ids_return(camera):
     view = GROUND[:HEIGHT, :WIDTH]
     whole = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.rectangle(whole, (50, 50), (149, 99), 255, -1)
@@ -162,7 +162,7 @@ def test_the_larger_part_of_a_rock_that_splits_keeps_the_id_and_both_get_theirs_
     assert ids == [[1], [1, 2], [1], [1, 2]]
 
 
-def test_a_rock_in_the_place_of_another_does_not_take_its_id_when_that_is_there_too(camera):
+def test_a_rock_at_the_former_position_of_its_neighbour_keeps_its_own_id(camera):
     # Each stands where its neighbour was: only the motion tells them apart.
     row: Discs = {str(number): (320 + 40 * number, 370, 10) for number in range(8)}
     before = camera.see(300, 250, discs=row)
@@ -171,7 +171,7 @@ def test_a_rock_in_the_place_of_another_does_not_take_its_id_when_that_is_there_
     assert after == {name: before[name] for name in after}
 
 
-def test_no_id_is_given_twice_whatever_is_forgotten(camera):
+def test_no_id_is_assigned_twice_even_after_a_reset(camera):
     given = set(camera.see(300, 250).values())
     camera.tracker.reset()
     again = set(camera.see(300, 250).values())
@@ -181,7 +181,7 @@ def test_no_id_is_given_twice_whatever_is_forgotten(camera):
     assert given | again | earlier | {small[0].id} == set(range(1, 14))
 
 
-def test_another_scene_starts_anew():
+def test_another_scene_has_new_ids():
     tracker = Tracker()
     rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
     other = ground(seed=1)
@@ -190,7 +190,7 @@ def test_another_scene_starts_anew():
     assert ids == [1, 2, 2]
 
 
-def test_a_black_image_in_between_changes_no_id(camera):
+def test_ids_are_kept_across_a_black_image(camera):
     ids = camera.see(300, 250)
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
@@ -199,7 +199,7 @@ def test_a_black_image_in_between_changes_no_id(camera):
     assert camera.see(305, 250) == ids
 
 
-def test_brighter_light_changes_no_id():
+def test_ids_are_kept_when_the_brightness_changes():
     tracker = Tracker()
     rocks = numbered(cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (100, 100), 20, 255, -1))
     view = GROUND[:HEIGHT, :WIDTH]
@@ -207,7 +207,7 @@ def test_brighter_light_changes_no_id():
         assert tracker.update(image, rocks, float(time))[0].id == 1
 
 
-def test_specks_and_an_image_full_of_rock_are_followed(camera):
+def test_many_small_rocks_and_an_image_full_of_rock_are_tracked(camera):
     view = GROUND[:HEIGHT, :WIDTH]
     specks = np.zeros((HEIGHT, WIDTH), np.uint8)
     specks[::6, ::8] = 255
@@ -222,7 +222,7 @@ def test_specks_and_an_image_full_of_rock_are_followed(camera):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 500), (500, 3), (15, 40), (40, 17)])
-def test_the_smallest_images_are_followed(shape):
+def test_tiny_images_are_tracked(shape):
     tracker = Tracker()
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     rocks = numbered(np.full(shape, 255, np.uint8))
@@ -230,26 +230,26 @@ def test_the_smallest_images_are_followed(shape):
     assert ids in ([1, 1, 1], [1, 2, 3])
 
 
-def test_an_image_of_any_strides_is_read():
+def test_images_of_any_strides_are_tracked():
     rocks = numbered(np.full((HEIGHT, WIDTH), 255, np.uint8))
     image = GROUND[HEIGHT:0:-1, :WIDTH, ::-1]
     assert Tracker().update(image, rocks, 0.0)[0].id == 1
 
 
-def test_the_flow_points_from_the_old_image_to_the_new():
+def test_the_flow_points_from_the_previous_image_to_the_new_one():
     old, new = GROUND[100:340, 100:420, 0], GROUND[110:350, 105:425, 0]
     flow = estimate_motion(old, new)
     assert np.median(flow[..., 0]) == pytest.approx(-5, abs=0.1)
     assert np.median(flow[..., 1]) == pytest.approx(-10, abs=0.1)
 
 
-def test_a_far_motion_is_found_by_features():
+def test_a_large_motion_is_estimated_from_features():
     old, new = GROUND[100:340, 100:420, 0], GROUND[100:340, 200:520, 0]
     flow = estimate_motion(old, new)
     assert np.median(flow[:, 120:, 0]) == pytest.approx(-100, abs=0.5)
 
 
-def test_points_outside_of_the_image_go_with_it():
+def test_points_outside_of_the_image_move_with_the_extrapolated_flow():
     grid = np.stack(np.meshgrid(np.arange(320), np.arange(240)), -1).astype(np.float32)
     flow = 0.1 * (grid - [160, 120]).astype(np.float32)
     points = np.array([[-100, 160, 800], [120, 120, 500]], np.float32)
@@ -268,7 +268,7 @@ def striped(shift: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize('told', [True, False])
-def test_depth_and_pose_tell_which_way_a_camera_went_over_stripes_that_look_alike(
+def test_depth_and_pose_resolve_the_motion_over_repeating_stripes(
     told: bool,
 ) -> None:
     def sight(shift: int) -> PosedView | None:

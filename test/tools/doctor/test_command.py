@@ -53,7 +53,7 @@ def test_json_is_one_object_with_all_findings(last, status, checks, capsys):
     }
 
 
-def test_a_check_that_raises_an_exception_has_failed_and_the_others_go_on(monkeypatch, capsys):
+def test_a_check_that_raises_an_exception_is_a_failure_and_the_others_run(monkeypatch, capsys):
     def broken_library():
         raise OSError('libcudart.so.13: cannot open shared object file')
 

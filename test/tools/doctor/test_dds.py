@@ -38,7 +38,9 @@ def test_the_domain_and_the_range_are_reported(monkeypatch):
          'unset FASTDDS_DEFAULT_PROFILES_FILE FASTRTPS_DEFAULT_PROFILES_FILE'),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_has_the_command_that_fixes_it(name, value, state, fix, monkeypatch):
+def test_an_invalid_setting_is_reported_with_the_command_that_fixes_it(
+    name, value, state, fix, monkeypatch
+):
     monkeypatch.setenv(name, value)
     (finding,) = dds.settings()
     assert (finding.state, finding.fix) == (state, fix)
@@ -51,7 +53,7 @@ def test_two_processes_find_each_other():
     assert 'two processes exchanged a message' in finding.text
 
 
-def test_without_discovery_the_subscriber_says_so_in_one_line():
+def test_without_discovery_the_subscriber_reports_one_line():
     program = (
         'import sys; from rock_seg_ros.tools.doctor import discovery; discovery.TIMEOUT = 0.1;'
         'sys.argv[1:] = ["receive", "rock_seg_doctor_nobody"]; sys.exit(discovery.main())'

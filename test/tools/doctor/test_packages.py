@@ -40,7 +40,7 @@ def test_every_extra_of_the_package_is_checked():
     assert {package for package, _ in packages.EXTRAS.values()} | own_checks == wanted
 
 
-def test_an_old_python_has_failed(monkeypatch):
+def test_an_old_python_is_a_failure(monkeypatch):
     monkeypatch.setattr(packages, 'PYTHON', (99, 0))
     (finding,) = packages.python()
     assert finding.state == 'failed'
@@ -67,7 +67,7 @@ def test_missing_packages_are_named_with_one_command_that_installs_them(monkeypa
         (packages.onnx_runtime, 'onnxruntime', 'warning', 'onnxruntime'),
     ],
 )
-def test_a_missing_library_has_the_command_that_installs_it(
+def test_a_missing_library_is_reported_with_the_command_that_installs_it(
     check, module, state, package, monkeypatch
 ):
     monkeypatch.setattr(packages, 'JETSON', Path('/no/such/file'))
@@ -77,14 +77,14 @@ def test_a_missing_library_has_the_command_that_installs_it(
     assert finding.fix == f'{sys.executable} -m pip install {package}'
 
 
-def test_on_a_jetson_torch_comes_with_the_container(monkeypatch, tmp_path):
+def test_on_a_jetson_the_fix_for_a_missing_torch_is_the_container(monkeypatch, tmp_path):
     monkeypatch.setattr(packages, 'JETSON', tmp_path)
     monkeypatch.setitem(sys.modules, 'torch', None)
     (finding,) = packages.torch()
     assert finding.fix == 'jetson-containers run $(autotag ros:jazzy)'
 
 
-def test_a_torchvision_of_another_torch_has_failed(monkeypatch):
+def test_a_torchvision_that_does_not_match_torch_is_a_failure(monkeypatch):
     import torchvision
 
     def nms(*_):
@@ -96,7 +96,7 @@ def test_a_torchvision_of_another_torch_has_failed(monkeypatch):
     assert finding.text.endswith('do not match: operator torchvision::nms does not exist')
 
 
-def test_what_is_installed_is_ok_with_its_version():
+def test_installed_packages_are_ok_with_their_version():
     checks = (packages.python, packages.required_packages, packages.torch, packages.opencv)
     for check in checks:
         (finding,) = check()
@@ -125,7 +125,7 @@ def test_without_a_driver_the_cpu_is_ok(gpu):
     assert 'CPU' in finding.text
 
 
-def test_a_driver_that_is_too_old_is_a_warning_with_what_torch_says_of_it(gpu, monkeypatch):
+def test_a_driver_that_is_too_old_is_a_warning_with_the_message_of_torch(gpu, monkeypatch):
     def is_available():
         warnings.warn('The NVIDIA driver on your system is too old (found 11040).', stacklevel=1)
         return False
@@ -156,7 +156,7 @@ def test_a_torch_without_cuda_is_a_warning_where_there_is_a_gpu(gpu, monkeypatch
     assert '--force-reinstall torch torchvision' in finding.fix
 
 
-def test_a_gpu_on_which_nothing_runs_has_failed(gpu, monkeypatch):
+def test_a_gpu_that_runs_no_kernel_is_a_failure(gpu, monkeypatch):
     def ones(*_, **__):
         raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
 
@@ -186,7 +186,7 @@ def test_each_missing_extra_is_a_warning_that_names_its_purpose(monkeypatch):
     assert found['argcomplete'].state == 'ok'
 
 
-def test_damaged_weights_have_failed(monkeypatch, tmp_path):
+def test_damaged_weights_are_a_failure(monkeypatch, tmp_path):
     damaged = tmp_path / 'light.safetensors'
     damaged.write_bytes(b'version https://git-lfs.github.com/spec/v1\n')
     monkeypatch.setattr(weights_file, 'embedded_path', lambda name: damaged)
@@ -196,10 +196,8 @@ def test_damaged_weights_have_failed(monkeypatch, tmp_path):
     assert finding.fix == f'git -C {tmp_path} checkout -- light.safetensors'
 
 
-def test_the_embedded_weights_are_loaded_and_the_network_runs(monkeypatch, weights_file):
-    from rock_seg_ros.perception.inference import weights_file as module
-
-    monkeypatch.setattr(module, 'embedded_path', lambda name: weights_file)
+def test_the_embedded_weights_are_loaded_and_the_network_runs(monkeypatch, light_weights_file):
+    monkeypatch.setattr(weights_file, 'embedded_path', lambda name: light_weights_file)
     first, second, network = packages.weights()
     assert [f.state for f in (first, second, network)] == 3 * ['ok']
     assert 'SHA-256' in first.text

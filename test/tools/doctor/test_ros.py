@@ -21,14 +21,14 @@ def test_rclpy_is_ok_with_its_rmw_implementation():
     assert 'rmw_' in finding.text
 
 
-def test_an_old_distribution_has_failed(monkeypatch):
+def test_an_old_distribution_is_a_failure(monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'humble')
     (finding,) = ros.ros()
     assert finding.state == 'failed'
     assert 'ros:jazzy' in finding.fix
 
 
-def test_an_installed_ros_is_sourced(monkeypatch, unsourced):
+def test_the_fix_for_an_installed_ros_is_to_source_it(monkeypatch, unsourced):
     monkeypatch.setitem(sys.modules, 'rclpy', None)
     (unsourced / 'jazzy').mkdir()
     (unsourced / 'jazzy' / 'setup.bash').touch()
@@ -37,13 +37,13 @@ def test_an_installed_ros_is_sourced(monkeypatch, unsourced):
     assert finding.fix == f'source {unsourced}/jazzy/setup.bash'
 
 
-def test_without_ros_rclpy_comes_from_pypi(monkeypatch):
+def test_without_ros_the_fix_installs_rclpy_from_pypi(monkeypatch):
     monkeypatch.setitem(sys.modules, 'rclpy', None)
     (finding,) = ros.ros()
     assert finding.fix.endswith('environment/requirements-ros.txt')
 
 
-def test_a_sourced_ros_of_another_python_names_its_own(monkeypatch):
+def test_the_fix_for_a_ros_of_another_python_names_that_python(monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     monkeypatch.setitem(sys.modules, 'rclpy', None)
     (finding,) = ros.ros()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 
-def test_the_fields_are_those_of_detections_one_object_an_image(find_rocks, tmp_path):
+def test_each_image_has_one_object_with_the_fields_of_detections(find_rocks, tmp_path):
     assert find_rocks('--supervision', tmp_path / 'rocks.json') == 0
     images = json.loads((tmp_path / 'rocks.json').read_text())['images']
     assert [image['image'] for image in images] == ['a.png', 'b.png', 'empty.png']
@@ -20,7 +20,7 @@ def test_the_fields_are_those_of_detections_one_object_an_image(find_rocks, tmp_
     assert images[2]['xyxy'] == []
 
 
-def test_supervision_loads_them(find_rocks, tmp_path):
+def test_supervision_loads_the_fields(find_rocks, tmp_path):
     supervision = pytest.importorskip('supervision')
     assert find_rocks('--supervision', tmp_path / 'rocks.json') == 0
     image = json.loads((tmp_path / 'rocks.json').read_text())['images'][0]

@@ -29,7 +29,7 @@ def contents(folder):
     }
 
 
-def test_the_same_records_make_the_same_files_byte_for_byte(find_rocks, tmp_path):
+def test_exports_of_the_same_records_are_byte_for_byte_equal(find_rocks, tmp_path):
     assert find_rocks(*placed(tmp_path / 'one')) == 0
     assert find_rocks(*placed(tmp_path / 'two')) == 0
     one, two = contents(tmp_path / 'one'), contents(tmp_path / 'two')
@@ -37,7 +37,7 @@ def test_the_same_records_make_the_same_files_byte_for_byte(find_rocks, tmp_path
     assert [name for name in one if one[name] != two[name]] == []
 
 
-def test_a_run_that_is_resumed_makes_the_same_files_byte_for_byte(find_rocks, tmp_path):
+def test_exports_of_a_resumed_run_are_byte_for_byte_equal(find_rocks, tmp_path):
     assert find_rocks(*placed(tmp_path / 'one')) == 0
     for left in ('b.json', 'empty.json'):
         (tmp_path / 'out' / left).unlink()
@@ -45,7 +45,7 @@ def test_a_run_that_is_resumed_makes_the_same_files_byte_for_byte(find_rocks, tm
     assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
 
 
-def test_an_export_that_exists_is_refused_before_any_work(find_rocks, tmp_path, said):
+def test_an_existing_export_is_rejected_before_any_image_is_processed(find_rocks, tmp_path, said):
     (tmp_path / 'rocks.csv').write_text('mine')
     assert find_rocks('--table', tmp_path / 'rocks.csv') == 2
     file = tmp_path / 'rocks.csv'
@@ -56,7 +56,7 @@ def test_an_export_that_exists_is_refused_before_any_work(find_rocks, tmp_path, 
     assert (tmp_path / 'rocks.csv').read_text().startswith('image,')
 
 
-def test_a_label_file_that_somebody_may_have_corrected_is_kept(find_rocks, tmp_path, said):
+def test_an_existing_label_file_is_not_overwritten(find_rocks, tmp_path, said):
     (tmp_path / 'labels').mkdir()
     (tmp_path / 'labels/b.json').write_text('corrected')
     assert find_rocks('--labelme', tmp_path / 'labels') == 2
@@ -69,14 +69,14 @@ def test_a_label_file_that_somebody_may_have_corrected_is_kept(find_rocks, tmp_p
     ('option', 'name', 'legal'),
     [('--table', 'rocks.ods', '.csv, .xlsx or .parquet'), ('--report', 'r.pdf', '.html')],
 )
-def test_a_suffix_that_is_not_known_is_refused_with_the_legal_ones(
+def test_an_unknown_suffix_is_rejected_with_the_known_ones(
     find_rocks, tmp_path, said, option, name, legal
 ):
     assert find_rocks(option, tmp_path / name) == 2
     assert said() == [f'{option} {tmp_path / name}: the name must end in {legal}']
 
 
-def test_two_outputs_of_one_name_are_refused(find_rocks, tmp_path, said):
+def test_two_outputs_with_the_same_name_are_rejected(find_rocks, tmp_path, said):
     same = tmp_path / 'same.json'
     assert find_rocks('--coco', same, '--supervision', same) == 2
     assert said() == [f'--supervision {same}: {same} is another output of this command']
@@ -85,7 +85,7 @@ def test_two_outputs_of_one_name_are_refused(find_rocks, tmp_path, said):
     assert find_rocks('--coco', tmp_path / 'out/b.json') == 2
 
 
-def test_a_folder_without_permission_is_named_before_any_work(
+def test_a_folder_without_write_permission_is_an_error_before_any_image_is_processed(
     find_rocks, tmp_path, said, monkeypatch
 ):
     monkeypatch.setattr(exports.os, 'access', lambda *_: False)
@@ -94,19 +94,21 @@ def test_a_folder_without_permission_is_named_before_any_work(
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_file_in_place_of_a_folder_is_named(find_rocks, folder, said):
+def test_a_file_instead_of_a_folder_is_an_error_with_its_name(find_rocks, folder, said):
     assert find_rocks('--table', folder / 'a.png/rocks.csv') == 1
     assert said() == [f'{folder}/a.png: Not a directory']
 
 
-def test_a_missing_package_is_named_before_any_work(find_rocks, tmp_path, capsys, monkeypatch):
+def test_a_missing_package_is_an_error_before_any_image_is_processed(
+    find_rocks, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setitem(sys.modules, 'openpyxl', None)
     assert find_rocks('--table', tmp_path / 'rocks.xlsx') == 1
     assert 'missing dependency: openpyxl' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_full_disk_loses_one_export_and_neither_the_others_nor_the_results(
+def test_a_failed_export_does_not_affect_other_exports_and_results(
     find_rocks, tmp_path, said, monkeypatch
 ):
     def full(path, write):
@@ -123,9 +125,7 @@ def test_a_full_disk_loses_one_export_and_neither_the_others_nor_the_results(
     assert (tmp_path / 'out/a.json').exists()
 
 
-def test_an_image_that_fails_is_in_no_export_although_it_has_an_old_record(
-    find_rocks, folder, tmp_path
-):
+def test_an_image_that_failed_is_not_exported_from_an_old_record(find_rocks, folder, tmp_path):
     assert find_rocks() == 0
     (folder / 'a.png').write_bytes(b'no image')
     assert find_rocks('--table', tmp_path / 'rocks.csv') == 1
@@ -133,7 +133,7 @@ def test_an_image_that_fails_is_in_no_export_although_it_has_an_old_record(
     assert names == {'image', 'b.png'}
 
 
-def test_without_an_option_nothing_is_imported_for_exports(find_rocks, monkeypatch):
+def test_without_exports_their_packages_are_not_imported(find_rocks, monkeypatch):
     real = builtins.__import__
     for name in ('pandas', report.__name__):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -31,7 +31,7 @@ def write_tagged(path, scene, *numbers):
     cv2.imwrite(str(path), image)
 
 
-def test_a_record_names_weights_with_a_hash_version_and_settings(find_rocks, tmp_path):
+def test_a_record_has_weights_with_hash_version_and_settings(find_rocks, tmp_path):
     assert find_rocks('--weights', 'light', '--min-area', 60) == 0
     made_by = record(tmp_path)['made_by']
     digest = hashlib.sha256(embedded_path('light').read_bytes()).hexdigest()
@@ -57,7 +57,7 @@ def test_two_points_give_sizes_in_mm(find_rocks, tmp_path):
     assert record(tmp_path)['scale']['mm_per_px'] == 2
 
 
-def test_a_tag_gives_each_image_its_scale_and_an_image_without_it_is_reported(
+def test_each_image_has_the_scale_of_its_tag_and_images_without_a_tag_are_reported(
     find_rocks, folder, tmp_path, scene, said
 ):
     write_tagged(folder / 'a.png', scene, 7)
@@ -95,7 +95,7 @@ def test_a_tag_gives_each_image_its_scale_and_an_image_without_it_is_reported(
         (['--mm-per-px', 1, '--scale-tag', TAG], 'not allowed with argument --mm-per-px'),
     ],
 )
-def test_a_scale_that_is_not_valid_is_refused_before_any_work(
+def test_an_invalid_scale_is_rejected_before_any_image_is_processed(
     find_rocks, tmp_path, capsys, given, line
 ):
     assert find_rocks(*given) == 2
@@ -103,7 +103,7 @@ def test_a_scale_that_is_not_valid_is_refused_before_any_work(
     assert not (tmp_path / 'out').exists()
 
 
-def test_results_of_another_scale_are_not_resumed(find_rocks, said):
+def test_a_run_with_another_scale_is_not_resumed(find_rocks, said):
     assert find_rocks('--mm-per-px', 1) == 0
     assert find_rocks('--mm-per-px', 2, '--resume') != 0
     assert any('mm_per_px' in line for line in said())

@@ -16,7 +16,7 @@ def cells(text):
     return dict(re.findall(r'<tr><td>([^<]+)</td><td class="\w+">([^<]*)</td>', text))
 
 
-def test_a_report_has_counts_cover_sizes_images_and_settings(find_rocks, tmp_path):
+def test_a_report_has_counts_rock_cover_sizes_images_and_settings(find_rocks, tmp_path):
     assert find_rocks('--report', tmp_path / 'report.html', '--mm-per-px', 0.5) == 0
     text = page(tmp_path)
     found = cells(text)
@@ -32,14 +32,14 @@ def test_a_report_has_counts_cover_sizes_images_and_settings(find_rocks, tmp_pat
     assert 'a.png: 2 rocks, 10.4% of the image' in text
 
 
-def test_a_report_loads_nothing_from_elsewhere(find_rocks, tmp_path):
+def test_a_report_is_self_contained(find_rocks, tmp_path):
     assert find_rocks('--report', tmp_path / 'report.html') == 0
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', page(tmp_path))
     assert sources
     assert all(source.startswith('data:') for source in sources)
 
 
-def test_without_a_scale_the_sizes_are_in_pixels_and_this_is_said(find_rocks, tmp_path):
+def test_without_a_scale_the_report_has_sizes_in_pixels_and_a_note(find_rocks, tmp_path):
     assert find_rocks('--report', tmp_path / 'report.html') == 0
     assert 'D50 (px)' in page(tmp_path)
     assert 'No scale is known' in page(tmp_path)
@@ -51,14 +51,14 @@ def test_a_report_without_rocks_has_no_distribution(find_rocks, tmp_path):
     assert cells(page(tmp_path))['rocks'] == '0'
 
 
-def test_of_many_images_some_are_shown_and_this_is_said(find_rocks, tmp_path, monkeypatch):
+def test_of_many_images_a_report_shows_some_with_a_note(find_rocks, tmp_path, monkeypatch):
     monkeypatch.setattr(report, 'MAX_IMAGES', 2)
     assert find_rocks('--report', tmp_path / 'report.html') == 0
     assert '2 of 3 images, evenly spread' in page(tmp_path)
     assert page(tmp_path).count('data:image/jpeg') == 2
 
 
-def test_a_name_is_text_in_the_page(find_rocks, folder, tmp_path):
+def test_file_names_are_escaped_in_the_page(find_rocks, folder, tmp_path):
     (folder / 'a.png').rename(folder / '<b>&x.png')
     assert find_rocks('--report', tmp_path / 'report.html') == 0
     assert '&lt;b&gt;&amp;x.png' in page(tmp_path)

@@ -31,29 +31,35 @@ def find(path, kind, **settings):
     return find_samples(DatasetConfig(str(path), kind, **settings), 'all', ('background', 'rock'))
 
 
-def test_a_coco_file_trains_again_pixel_for_pixel(find_rocks, folder, tmp_path, scene):
+def test_an_exported_coco_file_is_read_for_training_pixel_for_pixel(
+    find_rocks, folder, tmp_path, scene
+):
     assert find_rocks('--coco', tmp_path / 'rocks.json') == 0
     check_rocks(find(tmp_path / 'rocks.json', 'coco'), scene)
 
 
-def test_a_coco_file_elsewhere_trains_with_the_setting_images(find_rocks, folder, tmp_path, scene):
+def test_a_coco_file_in_another_folder_is_read_with_the_setting_images(
+    find_rocks, folder, tmp_path, scene
+):
     assert find_rocks('--coco', tmp_path / 'apart/rocks.json') == 0
     check_rocks(find(tmp_path / 'apart/rocks.json', 'coco', images=str(folder)), scene)
 
 
-def test_labelme_files_beside_the_images_train_again_pixel_for_pixel(find_rocks, folder, scene):
+def test_exported_labelme_files_are_read_for_training_pixel_for_pixel(find_rocks, folder, scene):
     assert find_rocks('--labelme', folder) == 0
     check_rocks(find(folder, 'labelme'), scene)
 
 
-def test_labelme_files_elsewhere_train_with_the_setting_images(find_rocks, folder, tmp_path, scene):
+def test_labelme_files_in_another_folder_are_read_with_the_setting_images(
+    find_rocks, folder, tmp_path, scene
+):
     assert find_rocks('--labelme', tmp_path / 'labels') == 0
     data = json.loads((tmp_path / 'labels/a.json').read_text())
     assert data['imagePath'] == '../in/a.png', 'which labelme itself follows'
     check_rocks(find(tmp_path / 'labels', 'labelme', images=str(folder)), scene)
 
 
-def test_a_correction_trains_as_it_was_corrected(find_rocks, folder, tmp_path):
+def test_a_corrected_label_is_read_as_it_was_corrected(find_rocks, folder, tmp_path):
     assert find_rocks('--labelme', folder) == 0
     data = json.loads((folder / 'a.json').read_text())
     del data['shapes'][1]  # a false positive
@@ -65,7 +71,7 @@ def test_a_correction_trains_as_it_was_corrected(find_rocks, folder, tmp_path):
     np.testing.assert_array_equal(sample.read().classes, expected)
 
 
-def test_an_annotation_of_coco_has_box_area_score_and_sizes(find_rocks, tmp_path):
+def test_a_coco_annotation_has_bbox_area_score_and_sizes(find_rocks, tmp_path):
     assert find_rocks('--coco', tmp_path / 'rocks.json', '--mm-per-px', 2) == 0
     data = json.loads((tmp_path / 'rocks.json').read_text())
     assert data['categories'] == [{'id': 1, 'name': 'rock'}]
@@ -92,6 +98,6 @@ def test_the_outline_of_a_round_rock_covers_its_pixels(tolerance):
     assert covered == pytest.approx(mask.sum(), rel=0.03)
 
 
-def test_a_spike_of_a_polygon_stays_short():
+def test_a_sharp_corner_of_a_polygon_is_not_extended_far():
     points = outline([[0, 0], [40, 0.5], [0, 1]])
     assert max(x for x, _ in points) < 43

@@ -47,14 +47,14 @@ def test_a_rock_at_the_border_of_the_image_is_marked():
         assert at_border(record, {'bbox': box}) == expected
 
 
-def test_a_name_that_looks_like_a_formula_is_text(find_rocks, folder, tmp_path):
+def test_a_file_name_that_looks_like_a_formula_is_text(find_rocks, folder, tmp_path):
     (folder / 'a.png').rename(folder / '=1+1.png')
     assert find_rocks('--table', tmp_path / 'rocks.xlsx') == 0
     sheet = openpyxl.load_workbook(tmp_path / 'rocks.xlsx').active
     assert (sheet['A2'].value, sheet['A2'].data_type) == ('=1+1.png', 's')
 
 
-def test_a_name_with_control_characters_is_written_visibly(find_rocks, folder, tmp_path):
+def test_control_characters_in_a_file_name_are_replaced(find_rocks, folder, tmp_path):
     (folder / 'a.png').rename(folder / 'a\x1b[2J.png')
     assert find_rocks('--table', tmp_path / 'rocks.xlsx') == 0
     assert 'a?[2J.png' in pd.read_excel(tmp_path / 'rocks.xlsx')['image'].tolist()
@@ -67,7 +67,7 @@ def test_a_table_without_rocks_has_its_header(tmp_path):
         assert list(read(tmp_path / f'rocks{suffix}')) == list(table.COLUMNS)
 
 
-def test_more_rocks_than_a_worksheet_holds_are_refused_with_another_format(
+def test_too_many_rocks_for_a_worksheet_are_an_error_with_another_format(
     find_rocks, tmp_path, monkeypatch, said
 ):
     monkeypatch.setattr(table, 'MAX_SHEET_ROWS', 3)
@@ -76,6 +76,6 @@ def test_more_rocks_than_a_worksheet_holds_are_refused_with_another_format(
     assert 'a worksheet holds at most 3 rocks, not 4; write .csv or .parquet' in line
 
 
-def test_the_page_of_the_documentation_names_each_column():
+def test_the_documentation_names_each_column():
     text = (ROOT / 'docs/results.md').read_text()
     assert [name for name in table.COLUMNS if f'`{name}`' not in text] == []

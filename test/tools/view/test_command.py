@@ -27,12 +27,12 @@ STARTED = re.compile(r'^rock_seg view: open (http://\S+) in a browser; Ctrl-C en
 @pytest.mark.parametrize(
     'arguments', [[], ['a.png', '--camera', '0'], ['--camera', '0', '--node', '/rock_seg']]
 )
-def test_exactly_one_source_is_named(arguments, capsys):
+def test_exactly_one_source_is_required(arguments, capsys):
     assert main(['view', *arguments]) == 2
     assert capsys.readouterr().err == 'rock_seg view: name one of IN, --camera and --node\n'
 
 
-def test_a_port_in_use_is_reported_before_anything_is_loaded(capsys):
+def test_a_port_in_use_is_reported_before_the_input_is_opened(capsys):
     with listen('127.0.0.1', 0) as taken:
         port = taken.getsockname()[1]
         assert main(['view', '/no/file', '--port', str(port)]) == 2
@@ -45,7 +45,7 @@ def test_a_port_in_use_is_reported_before_anything_is_loaded(capsys):
     ('name', 'error'),
     [('missing.png', 'No such file'), ('empty', 'contains no images'), ('bad.mcap', 'bad.mcap: ')],
 )
-def test_an_input_that_cannot_be_shown_is_one_line(tmp_path, capsys, name, error):
+def test_an_input_that_cannot_be_opened_is_an_error_of_one_line(tmp_path, capsys, name, error):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'bad.mcap').write_bytes(b'nothing')
     assert main(['view', str(tmp_path / name), '--port', '0', '--weights', 'light']) == 1
@@ -54,7 +54,7 @@ def test_an_input_that_cannot_be_shown_is_one_line(tmp_path, capsys, name, error
     assert error in lines[0]
 
 
-def test_without_aiohttp_the_line_names_it(monkeypatch, capsys):
+def test_without_aiohttp_the_error_names_the_missing_dependency(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith('rock_seg_ros.tools.view')]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'aiohttp', None)
@@ -63,7 +63,7 @@ def test_without_aiohttp_the_line_names_it(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_an_interrupt_ends_it_within_two_seconds_and_completes_the_recording(
+def test_a_signal_ends_the_command_within_two_seconds_and_completes_the_recording(
     demo_data, tmp_path, number, status
 ):
     command = ['view', demo_data / 'mars_drive', '--loop', '--weights', 'light', '--port', '0']

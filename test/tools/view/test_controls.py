@@ -25,24 +25,24 @@ def test_each_control_is_a_live_parameter_of_the_node_with_the_same_range(contro
 
 
 @pytest.mark.parametrize('control', CONTROLS, ids=lambda control: control.name)
-def test_a_setting_is_read_as_it_was_changed(control):
+def test_a_changed_setting_has_the_new_value(control):
     value = control.kind(control.end)
     assert read_setting(change_setting(Settings(), control.name, value), control.name) == value
 
 
-def test_threshold_0_stands_for_that_of_the_weights():
+def test_threshold_0_means_the_threshold_of_the_weights():
     settings = change_setting(Settings(threshold=0.7), 'threshold', 0)
     assert settings.threshold is None
     assert read_setting(settings, 'threshold') == 0
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), '1', None, [], True, -1])
-def test_a_value_that_is_not_legal_is_refused(value):
+def test_an_invalid_value_is_rejected(value):
     with pytest.raises(ValueError, match=r'^threshold is .*; legal is '):
         change_setting(Settings(), 'threshold', value)
 
 
-def test_the_page_reads_names_kinds_ranges_and_values():
+def test_controls_are_described_with_name_kind_range_and_value():
     (first, *_) = describe(CONTROLS, lambda name: read_setting(Settings(), name))
     assert first['name'] == 'threshold'
     assert (first['kind'], first['low'], first['end'], first['value']) == ('float', 0, 1, 0.0)

@@ -18,14 +18,14 @@ def test_the_history_of_a_rock_has_time_area_and_diameter():
     assert feed.track(9) == []
 
 
-def test_without_tracking_the_history_begins_anew_with_each_image():
+def test_without_tracking_the_history_has_only_the_current_image():
     feed = Feed()
     feed.show(result(1.0, (1, 50)), tracked=False)
     feed.show(result(2.0, (1, 90)), tracked=False)
     assert feed.track(1) == [[2.0, 90, None]]
 
 
-def test_the_history_and_the_samples_stay_bounded():
+def test_the_history_and_the_samples_are_limited_in_number():
     feed = Feed()
     for number in range(MAX_TRACKS + 100):
         feed.show(result(number, (number, 1), (-1, 1)))

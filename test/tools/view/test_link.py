@@ -8,18 +8,18 @@ import pytest
 from rock_seg_ros.tools.view.link import FAST, MAX_PATIENCE, SLOW, START, STEPS, TOO_SLOW, Link
 
 
-def test_each_step_is_larger_and_better_than_the_one_before():
+def test_each_step_has_a_larger_size_and_a_higher_quality():
     assert all(a.side < b.side and a.quality < b.quality for a, b in pairwise(STEPS))
 
 
-def test_a_fast_link_reaches_the_largest_step_and_stays_there():
+def test_a_fast_link_reaches_and_keeps_the_largest_step():
     link = Link()
     for _ in range(30):
         link.acknowledged(0.01)
     assert link.step == STEPS[-1]
 
 
-def test_a_slow_link_falls_at_once_and_stays_at_the_smallest_step():
+def test_a_slow_link_drops_at_once_and_keeps_the_smallest_step():
     link = Link()
     link.acknowledged(SLOW * 1.1)
     assert link.step == STEPS[START - 1]
@@ -45,7 +45,7 @@ def test_a_link_between_slow_and_fast_keeps_its_step():
 
 
 @pytest.mark.parametrize('fits', range(len(STEPS)))
-def test_on_a_link_that_suits_a_step_the_step_seldom_swings(fits):
+def test_the_step_rarely_changes_on_a_steady_link(fits):
     link, steps = Link(), []
     for _ in range(1000):
         steps.append(link.step)

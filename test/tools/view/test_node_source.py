@@ -74,7 +74,7 @@ def test_layers_and_rocks_of_one_image_are_shown_together(source, camera):
     assert (result.record['width'], result.record['height']) == (64, 48)
 
 
-def test_the_node_computes_only_what_is_looked_at(source, camera, bench):
+def test_only_the_shown_layers_are_subscribed_to(source, camera, bench):
     def wanted():
         return {output.topic for output in bench.outputs if output.has_subscribers}
 
@@ -89,7 +89,7 @@ def test_the_node_computes_only_what_is_looked_at(source, camera, bench):
     bench.wait(lambda: wanted() == set(), 'nobody to look')
 
 
-def test_a_live_parameter_is_set_and_a_refusal_has_the_reason_of_the_node(source, camera, bench):
+def test_a_live_parameter_is_set_and_a_rejection_has_the_reason_of_the_node(source, camera, bench):
     bench.wait(source.controls, 'the parameters')
     values = {control['name']: control['value'] for control in source.controls()}
     assert (values['min_area'], values['jpeg_quality'], values['track']) == (50, 80, True)
@@ -115,13 +115,13 @@ def test_a_parameter_that_another_program_sets_is_shown(source, camera, bench):
     bench.wait(lambda: shown()['max_rocks'] == 7, 'the second value')
 
 
-def test_a_scale_is_refused_since_the_node_knows_its_camera(source):
+def test_a_scale_is_rejected_because_sizes_come_from_the_node(source):
     assert not source.status()['measurable']
     with pytest.raises(ValueError, match='the sizes come from the node'):
         source.set_scale((0, 0), (1, 1), 1)
 
 
-def test_without_a_node_the_page_says_so(source, bench):
+def test_without_a_node_the_status_is_waiting(source, bench):
     assert source.status()['line'] == 'waiting for the node'
     assert source.controls() == []
     with pytest.raises(ValueError, match='the node /rock_seg does not answer'):
@@ -161,7 +161,7 @@ def test_pause_holds_the_page_and_a_step_shows_one_image(source, camera, bench):
     camera.until(lambda: source.feed.result.time > held, 'further images')
 
 
-def test_a_recording_has_the_topics_even_if_nobody_looks(source, camera, bench, tmp_path):
+def test_a_recording_has_the_topics_without_viewers(source, camera, bench, tmp_path):
     seen = threading.Event()
     source.record()
     write = source._recording.write_message
@@ -183,7 +183,7 @@ def test_a_recording_has_the_topics_even_if_nobody_looks(source, camera, bench, 
     )
 
 
-def test_the_camera_of_a_node_with_several_has_its_parameters_and_diagnostics(bench, tmp_path):
+def test_a_camera_of_a_node_with_several_has_parameters_and_diagnostics(bench, tmp_path):
     feed = Feed()
     source = NodeSource(feed, '/rock_seg/front', tmp_path, bench.context)
     source.start()
@@ -193,12 +193,12 @@ def test_the_camera_of_a_node_with_several_has_its_parameters_and_diagnostics(be
     source.stop()
 
 
-def test_a_name_that_is_not_legal_is_refused(tmp_path):
+def test_an_invalid_node_name_is_rejected(tmp_path):
     with pytest.raises(UsageError, match='--node a b: '):
         NodeSource(Feed(), 'a b', tmp_path)
 
 
-def test_rocks_without_their_polygons_have_a_box():
+def test_rocks_without_polygons_have_a_bounding_box():
     from types import SimpleNamespace
 
     from rock_seg_ros.node.outputs.clouds import ROCK_POINT

@@ -182,7 +182,7 @@ def wait_until(page, true, what):
     raise AssertionError(f'waited for {what}')
 
 
-def test_a_slider_changes_the_rocks_and_a_refusal_is_shown(serve, open_page, samples):
+def test_a_slider_changes_the_rocks_and_a_rejected_value_is_reported(serve, open_page, samples):
     page = open_page(serve.start(*samples))
     slider = page.get_by_label('Minimum area, px').first
     slider.fill('150')
@@ -209,7 +209,7 @@ def test_two_clicked_points_and_their_distance_give_sizes_in_mm(serve, open_page
     expect(page.locator('#rock-title')).to_have_text('Click a rock to see its size')
 
 
-def test_pause_step_and_play(serve, open_page, samples):
+def test_pause_step_and_play_control_the_source(serve, open_page, samples):
     page = open_page(serve.start(*samples))
     expect(page.locator('#play')).to_have_text('Play')
     page.locator('#step').click()
@@ -242,7 +242,7 @@ def test_a_snapshot_downloads_the_overlay_and_the_record(serve, open_page, sampl
     assert json.load(io.BytesIO(files['half.json']))['rocks'][0]['area'] == 200
 
 
-def test_a_recording_is_named_while_it_runs_and_after(serve, open_page, drive, tmp_path):
+def test_the_file_of_a_recording_is_shown_during_and_after_it(serve, open_page, drive, tmp_path):
     page = open_page(serve.start(*drive))
     page.locator('#record').click()
     expect(page.locator('#record')).to_have_text('Stop')
@@ -296,7 +296,7 @@ def test_a_page_of_another_site_cannot_connect(serve, browser, samples):
     context.close()
 
 
-def test_the_page_connects_again_when_the_server_is_back(
+def test_the_page_reconnects_when_the_server_is_back(
     serve, browser, samples, make_source, demo_data
 ):
     context = browser.new_context()

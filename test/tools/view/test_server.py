@@ -153,7 +153,7 @@ def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
         ({'scale': [5, 5, 5, 5, 10]}, 'the two points are the same: 5, 5'),
     ],
 )
-def test_a_message_that_is_not_legal_is_refused_with_the_reason(view, samples, message, refused):
+def test_an_invalid_message_is_rejected_with_the_reason(view, samples, message, refused):
     async def scenario():
         async with view.serving(*samples) as served, served.viewer() as viewer:
             assert refused in await viewer.reply(**message)
@@ -162,7 +162,7 @@ def test_a_message_that_is_not_legal_is_refused_with_the_reason(view, samples, m
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '3', '"x"', 'null', '{"ack": "\\ud800"}'])
-def test_text_that_is_no_message_does_not_end_the_connection(view, samples, text):
+def test_text_that_is_no_message_does_not_close_the_connection(view, samples, text):
     async def scenario():
         async with view.serving(*samples) as served, served.viewer() as viewer:
             await viewer.socket.send_str(text)
@@ -226,7 +226,7 @@ def test_each_viewer_gets_each_sample_of_the_plots_once(view, pushed):
     view.run(scenario())
 
 
-def test_a_slow_viewer_gets_the_newest_frame_only_and_slows_no_other(view, pushed):
+def test_a_slow_viewer_gets_only_the_newest_frame_and_does_not_slow_others(view, pushed):
     source, feed = pushed
 
     async def scenario():
@@ -250,7 +250,7 @@ def test_a_slow_viewer_gets_the_newest_frame_only_and_slows_no_other(view, pushe
     view.run(scenario())
 
 
-def test_old_results_are_freed_while_a_viewer_does_not_answer(view, pushed):
+def test_old_results_are_released_while_a_viewer_does_not_answer(view, pushed):
     source, feed = pushed
 
     async def scenario():
@@ -267,7 +267,7 @@ def test_old_results_are_freed_while_a_viewer_does_not_answer(view, pushed):
     view.run(scenario())
 
 
-def test_the_images_of_a_slow_link_become_smaller_and_those_of_a_fast_one_larger(view, pushed):
+def test_images_become_smaller_on_a_slow_link_and_larger_on_a_fast_one(view, pushed):
     source, feed = pushed
     asked = {}
 
@@ -315,7 +315,7 @@ def test_no_image_is_larger_than_the_page_or_the_original(view, pushed):
     view.run(scenario())
 
 
-def test_a_source_is_told_what_is_looked_at_and_when_nobody_looks(view, pushed):
+def test_the_source_is_informed_of_the_shown_layers(view, pushed):
     source, feed = pushed
 
     async def scenario():
@@ -335,7 +335,7 @@ def test_a_source_is_told_what_is_looked_at_and_when_nobody_looks(view, pushed):
     view.run(scenario())
 
 
-def test_a_viewer_that_disconnects_amid_frames_disturbs_nobody(view, pushed, caplog):
+def test_a_viewer_that_disconnects_during_a_frame_does_not_affect_others(view, pushed, caplog):
     source, feed = pushed
 
     async def scenario():
@@ -354,7 +354,7 @@ def test_a_viewer_that_disconnects_amid_frames_disturbs_nobody(view, pushed, cap
     assert not caplog.records
 
 
-def test_a_refusal_of_the_disk_or_a_missing_package_is_one_line(view, pushed):
+def test_a_full_disk_or_a_missing_package_is_reported_in_one_line(view, pushed):
     async def scenario():
         async with view.serving(*pushed) as served, served.viewer() as viewer:
             assert 'No space left' in await viewer.reply(set='disk', value=1)
@@ -379,7 +379,7 @@ def test_a_snapshot_has_the_overlay_in_full_size_and_the_record(view, samples):
     view.run(scenario())
 
 
-def test_the_page_is_served_with_a_strict_policy(view, pushed):
+def test_the_page_is_served_with_a_strict_content_security_policy(view, pushed):
     async def scenario():
         async with view.serving(*pushed) as served:
             for path, kind in (
@@ -416,7 +416,7 @@ def test_the_page_is_served_with_a_strict_policy(view, pushed):
     ],
     ids=str,
 )
-def test_a_foreign_host_or_origin_is_refused(view, pushed, path, headers):
+def test_a_foreign_host_or_origin_is_rejected(view, pushed, path, headers):
     source, feed = pushed
 
     async def scenario():
@@ -430,7 +430,7 @@ def test_a_foreign_host_or_origin_is_refused(view, pushed, path, headers):
     assert source.wanted == []
 
 
-def test_the_own_page_and_programs_without_an_origin_are_let_in(view, pushed):
+def test_the_page_itself_and_programs_without_an_origin_are_accepted(view, pushed):
     async def scenario():
         async with view.serving(*pushed) as served:
             own = str(served.client.make_url('/')).rstrip('/')
@@ -442,7 +442,7 @@ def test_the_own_page_and_programs_without_an_origin_are_let_in(view, pushed):
     view.run(scenario())
 
 
-def test_a_missing_or_wrong_token_is_refused(view, pushed):
+def test_a_missing_or_wrong_token_is_rejected(view, pushed):
     source, feed = pushed
     access = Access('0.0.0.0', 'right')
 
@@ -461,7 +461,7 @@ def test_a_missing_or_wrong_token_is_refused(view, pushed):
     assert source.wanted == []
 
 
-def test_the_printed_address_gives_a_cookie_and_hides_the_token(view, pushed):
+def test_the_printed_url_sets_a_cookie_and_hides_the_token(view, pushed):
     access = Access('0.0.0.0', 'right')
 
     async def scenario():
@@ -506,7 +506,7 @@ def test_a_recording_is_started_and_stopped_and_its_file_is_named(view, drive):
     assert counts['/rock_seg/rocks'] >= 2
 
 
-def test_json_of_the_page_holds_no_numbers_that_javascript_cannot_read(view, samples):
+def test_messages_to_the_page_have_only_finite_numbers(view, samples):
     async def scenario():
         async with view.serving(*samples) as served, served.viewer() as viewer:
             message, _ = await viewer.until(lambda m: 'frame' in m)

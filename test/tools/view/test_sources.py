@@ -67,7 +67,7 @@ def video(tmp_path, scene):
         ('mars_drive/mars_drive.mcap', BagFile),
     ],
 )
-def test_images_and_bags_are_known_by_their_names(demo_data, segmenter, name, kind):
+def test_images_and_bags_are_recognized_by_their_names(demo_data, segmenter, name, kind):
     footage = open_footage([str(demo_data / name)], segmenter)
     assert type(footage) is kind
     footage.close()
@@ -85,13 +85,13 @@ def test_other_files_are_videos(video, segmenter):
         (lambda folder: folder.write_bytes(b'nothing') and folder, 'not a video'),
     ],
 )
-def test_an_input_that_cannot_be_shown_is_one_line(tmp_path, segmenter, make, error):
+def test_an_input_that_cannot_be_opened_is_an_error(tmp_path, segmenter, make, error):
     path = make(tmp_path / 'in')
     with pytest.raises((ValueError, OSError), match=error):
         next(open_footage([str(path)], segmenter).moments()).analyse(Settings())
 
 
-def test_nothing_is_segmented_before_somebody_looks(make_source, demo_data, segmenter, view):
+def test_nothing_is_segmented_without_viewers(make_source, demo_data, segmenter, view):
     asked = threading.Event()
     original = segmenter.segment
     segmenter.segment = lambda *given: asked.set() or original(*given)
@@ -102,7 +102,7 @@ def test_nothing_is_segmented_before_somebody_looks(make_source, demo_data, segm
     view.wait_for(lambda: feed.result, 'a result')
 
 
-def test_nothing_more_is_segmented_after_the_last_viewer_has_gone(drive, view):
+def test_segmentation_stops_when_the_last_viewer_disconnects(drive, view):
     source, feed = drive
     shown = Shown(feed)
     source.start()
@@ -120,9 +120,7 @@ def _settled(shown):
     return before if len(shown.results) == before else 0
 
 
-def test_a_bag_is_played_to_its_end_and_then_from_the_beginning_on_demand(
-    make_source, demo_data, view
-):
+def test_a_bag_is_played_to_its_end_and_restarts_on_play(make_source, demo_data, view):
     source, feed = make_source(demo_data / 'mars_drive')
     shown = Shown(feed)
     source.start()
@@ -146,7 +144,7 @@ def test_a_bag_is_not_played_faster_than_it_was_recorded(make_source, demo_data,
     assert sources.time.monotonic() - began >= 11 * 0.05
 
 
-def test_a_loop_goes_on_until_it_is_stopped(drive, view):
+def test_a_loop_continues_until_it_is_stopped(drive, view):
     source, feed = drive
     shown = Shown(feed)
     source.start()
@@ -165,7 +163,7 @@ def test_a_video_is_shown_frame_by_frame(make_source, video, view):
     assert shown.images[1] == 'drive.mp4 0.050 s'
 
 
-def test_images_wait_at_the_first_one(samples, view):
+def test_images_are_paused_at_the_first_one(samples, view):
     source, feed = samples
     source.start()
     source.want(LOOK)
@@ -177,7 +175,7 @@ def test_images_wait_at_the_first_one(samples, view):
     assert feed.result.layer('other') is None
 
 
-def test_an_image_that_is_paused_before_its_time_is_the_next_one(make_source, demo_data, view):
+def test_a_step_shows_the_image_whose_time_a_pause_interrupted(make_source, demo_data, view):
     source, feed = make_source(demo_data / 'samples/images')
     source.start()
     source.want(LOOK)
@@ -190,7 +188,7 @@ def test_an_image_that_is_paused_before_its_time_is_the_next_one(make_source, de
     view.wait_for(lambda: feed.result.record['image'] == 'same.png', 'the second image')
 
 
-def test_an_image_that_fails_is_named_and_the_next_one_is_shown(make_source, demo_data, view):
+def test_an_image_that_fails_is_reported_and_the_next_one_is_shown(make_source, demo_data, view):
     (demo_data / 'samples/images/half.png').write_bytes(b'nothing')
     source, feed = make_source(demo_data / 'samples/images')
     source.start()
@@ -202,7 +200,7 @@ def test_an_image_that_fails_is_named_and_the_next_one_is_shown(make_source, dem
     assert source.problem == ''
 
 
-def test_a_bag_that_is_damaged_is_shown_up_to_the_damage(make_source, demo_data, view):
+def test_a_damaged_bag_is_shown_up_to_the_damage(make_source, demo_data, view):
     file = demo_data / 'mars_drive/mars_drive.mcap'
     file.write_bytes(file.read_bytes()[:-2000])
     source, feed = make_source(file)
@@ -219,7 +217,7 @@ def test_a_topic_that_the_bag_does_not_have_is_an_error(demo_data, segmenter):
         BagFile(demo_data / 'mars_drive', '/other', segmenter)
 
 
-def test_settings_hold_for_the_image_that_is_paused(samples, view):
+def test_settings_apply_to_the_paused_image(samples, view):
     source, feed = samples
     source.start()
     source.want(LOOK)
@@ -281,7 +279,7 @@ class Capture:
         self.released.set()
 
 
-def test_a_camera_gives_the_newest_image_and_counts_the_others(segmenter, scene, view, tmp_path):
+def test_a_camera_gives_the_newest_image_and_counts_dropped_ones(segmenter, scene, view, tmp_path):
     capture = Capture(scene)
     camera = Camera(0, segmenter, capture)
     feed = Feed()
@@ -300,7 +298,7 @@ def test_a_camera_gives_the_newest_image_and_counts_the_others(segmenter, scene,
     assert capture.released.is_set()
 
 
-def test_a_camera_that_is_missing_is_one_line(segmenter):
+def test_a_missing_camera_is_an_error(segmenter):
     with pytest.raises(ValueError, match='camera 987 cannot be opened; check that /dev/video987'):
         Camera(987, segmenter)
 
@@ -340,7 +338,7 @@ def test_images_without_a_header_get_one_in_a_recording(samples, view, tmp_path)
     assert header.stamp.sec * 10**9 + header.stamp.nanosec == message.stamp
 
 
-def test_a_full_disk_ends_the_recording_with_a_line_and_not_the_view(drive, view, monkeypatch):
+def test_a_full_disk_ends_the_recording_but_not_the_view(drive, view, monkeypatch):
     source, feed = drive
     source.record()
     path = source.status()['recording']
@@ -359,7 +357,7 @@ def test_a_full_disk_ends_the_recording_with_a_line_and_not_the_view(drive, view
     assert any(p.startswith(f'{path}: ') and p.endswith('recording stopped') for p in problems)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(samples, tmp_path):
+def test_a_recording_folder_that_cannot_be_created_is_an_error(samples, tmp_path):
     (tmp_path / 'records').write_text('in the way')
     with pytest.raises(OSError, match='exists'):
         samples[0].record()

@@ -42,13 +42,13 @@ EVERY = [TENSORRT, CUDA, CPU]
         (ON_CPU, EVERY, True, [CPU]),
     ],
 )
-def test_tensorrt_is_tried_where_it_is_installed_and_the_cpu_never_stands_in_for_cuda(
+def test_tensorrt_precedes_cuda_and_the_cpu_never_replaces_cuda(
     device: torch.device, available: list[str], tensorrt: bool, tried: list[str]
 ) -> None:
     assert choose_providers(device, available, tensorrt) == tried
 
 
-def test_tensorrt_keeps_its_engines_and_computes_in_the_precision_asked_for(tmp_path: Path) -> None:
+def test_tensorrt_caches_engines_and_uses_the_given_precision(tmp_path: Path) -> None:
     name, options = provider_options(TENSORRT, ON_CUDA, half=True, engines=tmp_path)
     assert name == TENSORRT
     assert (options['device_id'], options['trt_fp16_enable']) == (1, True)
@@ -59,7 +59,7 @@ def test_tensorrt_keeps_its_engines_and_computes_in_the_precision_asked_for(tmp_
     assert provider_options(CUDA, ON_CUDA, True, tmp_path) == (CUDA, {'device_id': 1})
 
 
-def test_engines_are_kept_by_what_the_model_is_the_shape_and_the_card(
+def test_cached_engines_depend_on_model_content_shape_and_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
@@ -83,7 +83,7 @@ def test_engines_are_kept_by_what_the_model_is_the_shape_and_the_card(
     ('device', 'precision', 'told'),
     [('cuda', 'auto', f'no {CUDA} here'), ('cpu', 'fp16', "precision must be 'auto', not 'fp16'")],
 )
-def test_what_this_onnx_runtime_cannot_do_is_told_in_one_line(
+def test_an_unsupported_device_or_precision_is_an_error_of_one_line(
     device: str, precision: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -93,7 +93,7 @@ def test_what_this_onnx_runtime_cannot_do_is_told_in_one_line(
         OnnxBackend(weights, torch.device(device), precision, 0)
 
 
-def test_a_provider_that_does_not_start_is_told_and_none_stands_in_for_it(
+def test_a_provider_that_does_not_start_is_an_error_without_fallback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -172,7 +172,7 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
     there.go.set()
 
 
-def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
+def test_the_engine_of_the_first_shape_is_built_before_its_scores(
     tensorrt: SimpleNamespace,
 ) -> None:
     assert tensorrt.backend._engines == {}
@@ -180,7 +180,7 @@ def test_the_engine_of_the_first_shape_is_waited_for_and_no_other_is_kept(
     assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
 
 
-def test_an_engine_may_take_longer_to_build_than_a_graph_to_open_or_to_run(
+def test_building_an_engine_has_its_own_longer_time_limit(
     tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
@@ -198,7 +198,7 @@ def test_an_engine_may_take_longer_to_build_than_a_graph_to_open_or_to_run(
     assert limits == [onnx_backend.BUILD_TIMEOUT, onnx_backend.RUN_TIMEOUT]
 
 
-def test_images_of_a_new_shape_do_not_wait_until_its_engine_is_built(
+def test_images_of_a_new_shape_run_on_cuda_until_its_engine_is_built(
     tensorrt: SimpleNamespace,
 ) -> None:
     tensorrt.scores(1, 3, 480, 640)
@@ -211,7 +211,7 @@ def test_images_of_a_new_shape_do_not_wait_until_its_engine_is_built(
 
 
 @pytest.mark.filterwarnings('error')
-def test_a_shape_whose_engine_cannot_be_built_is_worked_on_without_it(
+def test_a_shape_whose_engine_cannot_be_built_runs_on_cuda(
     tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -226,7 +226,7 @@ def test_a_shape_whose_engine_cannot_be_built_is_worked_on_without_it(
     assert 'too little memory' in line
 
 
-def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_needed(
+def test_the_least_recently_used_engine_is_released_and_built_again_when_needed(
     tensorrt: SimpleNamespace,
 ) -> None:
     sizes = [32 * number for number in range(1, MAX_ENGINES + 2)]
@@ -243,7 +243,7 @@ def test_of_many_engines_the_least_used_is_forgotten_and_built_again_when_it_is_
 
 
 @pytest.mark.parametrize('trouble', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])
-def test_a_tensorrt_that_cannot_be_loaded_is_as_good_as_none(
+def test_tensorrt_that_cannot_be_loaded_is_not_available(
     trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_name: str) -> None:
@@ -253,7 +253,7 @@ def test_a_tensorrt_that_cannot_be_loaded_is_as_good_as_none(
     assert not load_tensorrt()
 
 
-def test_a_file_that_is_no_graph_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_graph_is_an_error_of_one_line(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     (tmp_path / 'w.onnx').write_bytes(b'no graph')
     with pytest.raises(WeightsError, match=r'w\.onnx: ') as caught:
@@ -329,7 +329,7 @@ def write_graph(file: Path, kind: str) -> Weights:
     ('kind', 'told'),
     [('not finite', 'scores are not finite'), ('never ends', 'does not run: ')],
 )
-def test_a_graph_that_gives_no_numbers_or_does_not_end_is_refused_when_it_is_opened(
+def test_a_graph_with_nan_scores_or_an_endless_loop_is_rejected_when_it_is_opened(
     tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -339,7 +339,7 @@ def test_a_graph_that_gives_no_numbers_or_does_not_end_is_refused_when_it_is_ope
     assert '\n' not in str(caught.value)
 
 
-def test_a_graph_that_ends_runs(tmp_path: Path) -> None:
+def test_a_valid_graph_runs(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     backend = OnnxBackend(write_graph(tmp_path / 'w.onnx', 'brightness'), ON_CPU, 'auto', 0)
     assert backend.scores(torch.ones(2, 3, 5, 7)).eq(3).all()

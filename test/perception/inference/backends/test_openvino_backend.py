@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO finds what PyTorch finds; int8 is close, and really is computed in int8."""
+"""OpenVINO gives the scores of PyTorch; int8 gives nearly the same and is computed in int8."""
 
 from __future__ import annotations
 
@@ -21,33 +21,25 @@ from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
 pytest.importorskip('openvino')
 CPU = torch.device('cpu')
 
-IMPORT = """
-import sys, torch
-from pathlib import Path
-from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
-from rock_seg_ros.perception.inference.weights_file import load_weights
-assert 'openvino' not in sys.modules
-OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)
-assert 'openvino' in sys.modules
-print([name for name in sys.modules if name.startswith('openvino_telemetry.')])
-"""
-
-LET_GO = """
+PROGRAM = """
 import os, signal, sys, threading, torch
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.weights_file import load_weights
-held = [OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)]
-other = threading.Thread(target=held.clear)
-other.start()
-other.join()
-signal.signal(signal.SIGUSR1, lambda *_: print('handled'))
+assert 'openvino' not in sys.modules
+networks = [OpenVinoBackend(load_weights(sys.argv[1]), torch.device('cpu'), 'auto', 0)]
+assert 'openvino' in sys.modules
+print([name for name in sys.modules if name.startswith('openvino_telemetry.')], flush=True)
+thread = threading.Thread(target=networks.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: print('signal handled'))
 os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
 @pytest.fixture(scope='module')
 def weights(weights_file: Path) -> Weights:
-    """Random weights, with the ranges that a little noise has in them."""
+    """Random weights, calibrated on noise."""
     weights = load_weights(weights_file)
     model = restore(weights.metadata, weights.state)
     ranges: dict[str, tuple[float, float]] = {}
@@ -67,13 +59,13 @@ def compiled(weights: Weights) -> OpenVinoBackend:
     return OpenVinoBackend(weights, CPU, 'auto', 0)
 
 
-def executed(backend: OpenVinoBackend) -> list[str]:
-    """Returns the type that each convolution is computed in, as the compiled graph tells it."""
+def convolution_types(backend: OpenVinoBackend) -> list[str]:
+    """Returns the number format of each convolution in the compiled graph."""
     graph = backend._request.get_compiled_model().get_runtime_model()
-    told = [operation.get_rt_info() for operation in graph.get_ops()]
+    infos = [operation.get_rt_info() for operation in graph.get_ops()]
     return [
         info['runtimePrecision'].astype(str)
-        for info in told
+        for info in infos
         if info['layerType'].astype(str) == 'Convolution'
     ]
 
@@ -83,7 +75,7 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize('shape', [(1, 64, 80), (2, 33, 50)])
-def test_scores_are_pytorchs_at_any_size_and_batch(
+def test_scores_equal_those_of_pytorch_for_any_size_and_batch(
     weights: Weights, compiled: OpenVinoBackend, shape: tuple[int, int, int]
 ) -> None:
     images = noise(*shape)
@@ -91,55 +83,55 @@ def test_scores_are_pytorchs_at_any_size_and_batch(
     torch.testing.assert_close(compiled.scores(images), wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_any_memory_order_is_read_right(compiled: OpenVinoBackend) -> None:
+def test_channels_last_images_have_the_same_scores(compiled: OpenVinoBackend) -> None:
     images = noise(1, 48, 64)
     last = images.to(memory_format=torch.channels_last)
     assert torch.equal(compiled.scores(last), compiled.scores(images))
 
 
-def test_scores_stay_what_they_are_when_the_next_image_comes(compiled: OpenVinoBackend) -> None:
+def test_scores_are_not_changed_by_the_next_image(compiled: OpenVinoBackend) -> None:
     first = compiled.scores(noise(1, 48, 64))
     kept = first.clone()
     compiled.scores(-noise(1, 48, 64))
     assert torch.equal(first, kept)
 
 
-def test_the_output_stride_is_the_one_that_is_asked_for(weights: Weights) -> None:
+def test_the_output_stride_can_be_changed(weights: Weights, compiled: OpenVinoBackend) -> None:
     images = noise(1, 64, 64)
     scores = OpenVinoBackend(weights, CPU, 'fp32', 8).scores(images)
     wanted = TorchBackend(weights, CPU, 'fp32', 8).scores(images)
     torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(scores, OpenVinoBackend(weights, CPU, 'fp32', 16).scores(images))
+    assert not torch.allclose(scores, compiled.scores(images))  # output stride 16
 
 
-def test_int8_computes_what_the_rounded_network_does_and_does_so_in_int8(
+def test_int8_equals_the_quantized_network_and_runs_in_int8(
     weights: Weights, compiled: OpenVinoBackend
 ) -> None:
     backend = OpenVinoBackend(weights, CPU, 'int8', 0)
     images = noise(1, 64, 80)
     scores = backend.scores(images)
-    rounded = restore(weights.metadata, weights.state)
-    quantize(rounded, weights.metadata.activation_ranges)
+    quantized = restore(weights.metadata, weights.state)
+    quantize(quantized, weights.metadata.activation_ranges)
     with torch.inference_mode():
-        wanted = rounded(images)['out']
+        wanted = quantized(images)['out']
     spread = wanted.std()
     assert (scores - wanted).square().mean().sqrt() < 0.05 * spread
     assert (scores - compiled.scores(images)).square().mean().sqrt() < 0.2 * spread
-    assert set(executed(compiled)) == {'f32'}
-    kinds = executed(backend)
-    assert len(kinds) == len(executed(compiled))
-    assert kinds.count('f32') == 2, kinds  # the pooled branch and the last scores
-    assert set(kinds) <= {'f32', 'u8', 'i8'}
+    assert set(convolution_types(compiled)) == {'f32'}
+    types = convolution_types(backend)
+    assert len(types) == len(convolution_types(compiled))
+    assert types.count('f32') == 2, types  # the pooled branch and the last scores
+    assert set(types) <= {'f32', 'u8', 'i8'}
 
 
 @pytest.mark.parametrize(
-    ('precision', 'told'),
+    ('precision', 'message'),
     [('fp16', "must be one of fp32, bf16, int8, not 'fp16'"), ('int8', 'calibrate it anew')],
 )
-def test_a_precision_that_cannot_be_is_refused(
-    weights_file: Path, precision: str, told: str
+def test_an_unsupported_precision_is_rejected(
+    weights_file: Path, precision: str, message: str
 ) -> None:
-    with pytest.raises(WeightsError, match=f'random.safetensors: .*{told}'):
+    with pytest.raises(WeightsError, match=f'random.safetensors: .*{message}'):
         OpenVinoBackend(load_weights(weights_file), CPU, precision, 0)
 
 
@@ -155,22 +147,22 @@ def test_bf16_is_rejected_on_a_cpu_without_it(
         OpenVinoBackend(weights, CPU, 'bf16', 0)
 
 
-def test_another_device_is_refused(weights: Weights) -> None:
+def test_another_device_is_rejected(weights: Weights) -> None:
     with pytest.raises(WeightsError, match=r"is for the CPU; on 'cuda:1' use 'torch'"):
         OpenVinoBackend(weights, torch.device('cuda:1'), 'auto', 0)
 
 
-def test_an_onnx_file_is_refused(weights: Weights) -> None:
+def test_an_onnx_file_is_rejected(weights: Weights) -> None:
     with pytest.raises(WeightsError, match="an ONNX file needs backend 'onnx'"):
         OpenVinoBackend(replace(weights, path=Path('w.onnx')), CPU, 'auto', 0)
 
 
-def test_weights_that_do_not_fit_are_named(weights: Weights) -> None:
+def test_weights_that_do_not_fit_are_rejected_by_file_name(weights: Weights) -> None:
     with pytest.raises(WeightsError, match=r'random\.safetensors: the weights do not fit'):
         OpenVinoBackend(replace(weights, state={}), CPU, 'auto', 0)
 
 
-def test_a_machine_without_openvino_is_told_so(
+def test_without_openvino_the_error_names_the_missing_package(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_backend.importlib.util, 'find_spec', lambda _: None)
@@ -179,22 +171,27 @@ def test_a_machine_without_openvino_is_told_so(
         OpenVinoBackend(weights, CPU, 'auto', 0)
 
 
-def test_openvino_is_imported_when_it_is_used_and_reports_to_nobody(weights_file: Path) -> None:
-    said = subprocess.run(
-        [sys.executable, '-c', IMPORT, weights_file], capture_output=True, text=True, check=False
-    )
-    assert (said.returncode, said.stdout) == (0, '[]\n'), said.stderr
+@pytest.fixture(scope='module')
+def program(light_weights_file: Path) -> subprocess.CompletedProcess[str]:
+    """A process that has compiled a network, released it in a thread and received a signal."""
+    command = [sys.executable, '-c', PROGRAM, str(light_weights_file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_signal_is_survived_after_a_network_was_let_go_in_another_thread(
-    weights_file: Path,
+def test_openvino_is_imported_on_first_use_and_without_telemetry(
+    program: subprocess.CompletedProcess[str],
 ) -> None:
-    words = [sys.executable, '-c', LET_GO, str(weights_file)]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, 'handled\n'), said.stderr
+    assert program.stdout.splitlines()[:1] == ['[]'], program.stderr
 
 
-def test_it_uses_the_number_of_threads_that_the_environment_sets(
+def test_a_process_survives_a_signal_after_a_network_was_released_in_another_thread(
+    program: subprocess.CompletedProcess[str],
+) -> None:
+    assert program.returncode == 0, program.stderr
+    assert program.stdout.splitlines()[1:] == ['signal handled']
+
+
+def test_the_environment_sets_the_number_of_threads(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Doubled(torch.nn.Module):
