@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rock_seg_ros.perception.inference.backends.onnx_backend import INPUT, OUTPUT
+from rock_seg_ros.perception.inference.folding import fold_batch_norm
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build, load_state
 from rock_seg_ros.perception.inference.networks import NETWORKS
@@ -131,6 +132,7 @@ def _safetensors_writer(model: nn.Module, int8: bool) -> Callable[[Path, ModelMe
 
 
 def _onnx_writer(model: nn.Module) -> Callable[[Path, ModelMetadata], None]:
+    fold_batch_norm(model.eval())  # takes a quarter off the time of the export
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
         ScoresOnly(model).eval(),
