@@ -77,7 +77,7 @@ def check(context: LaunchContext) -> None:
     """Raises ValueError if the node or RViz could not start with the arguments."""
     given = arguments_given(context)
     if given['rviz'].lower() not in TRUE + FALSE:
-        raise ValueError(f'rviz is {given["rviz"]!r}; legal is true or false')
+        raise ValueError(f'rviz is {given["rviz"]!r}; it must be true or false')
     if not Path(given['params_file']).is_file():
         raise ValueError(f'params_file is {given["params_file"]!r}; there is no such file')
     if given['rviz'].lower() in TRUE and not rviz_is_installed():

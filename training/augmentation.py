@@ -107,8 +107,8 @@ class AugmentationConfig:
             if isinstance(value, (tuple, list)):
                 if not low <= value[0] <= value[1] <= high:
                     raise ValueError(
-                        f'{setting.name} is {list(value)}; legal are two values in ascending order'
+                        f'{setting.name} is {list(value)}; it must be two values in ascending order'
                         f' from {low:g} to {high:g}'
                     )
             elif not low <= value <= high:
-                raise ValueError(f'{setting.name} is {value}; legal is {low:g} to {high:g}')
+                raise ValueError(f'{setting.name} is {value}; it must be {low:g} to {high:g}')

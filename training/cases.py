@@ -120,7 +120,7 @@ def available_cases(
     """
     unknown = sorted(set(only) - set(cases))
     if unknown:
-        raise ValueError(f'unknown case {unknown[0]!r}; legal are {", ".join(cases)}')
+        raise ValueError(f'unknown case {unknown[0]!r}; expected: {", ".join(cases)}')
     available, missing = {}, {}
     for name, case in cases.items():
         if only and name not in only:

@@ -93,7 +93,7 @@ def read_manifest(path: Path) -> list[Photograph]:
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise DataError(
-            f'{path}: the column {missing[0]} is missing; legal are {", ".join(COLUMNS)}'
+            f'{path}: the column {missing[0]} is missing; expected: {", ".join(COLUMNS)}'
         )
     photographs: dict[str, Photograph] = {}
     splits: dict[str, str] = {}
@@ -120,7 +120,7 @@ def _photograph(row: dict[str, str]) -> Photograph:
         ('fill', r'(#[0-9a-f]{6})?'),
     ):
         if not re.fullmatch(pattern, row[key]):
-            raise ValueError(f'{key} is {row[key]!r}; legal is {pattern}')
+            raise ValueError(f'{key} is {row[key]!r}; it must match {pattern}')
     hexadecimal = row['fill'][1:]
     red, green, blue = bytes.fromhex(hexadecimal or '000000')
     return Photograph(
@@ -145,7 +145,7 @@ def _polygon(text: str) -> NDArray[np.float64]:
         numbers = []
     if len(numbers) < 4 or len(numbers) % 2 or not all(0 <= n <= 1 for n in numbers):
         raise ValueError(
-            f'ignore is {text!r}; legal are pairs of x and y from 0 to 1: 2 for a box, 3 or more'
+            f'ignore is {text!r}; it must be pairs of x and y from 0 to 1: 2 for a box, 3 or more'
             ' for a polygon'
         )
     if len(numbers) == 4:

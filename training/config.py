@@ -50,7 +50,7 @@ class Stage:
         _check_minimum('learning_rate', self.learning_rate, 0)
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(
-                f'area is {list(self.area)}; legal are two shares in ascending order, above 0 to 1'
+                f'area is {list(self.area)}; it must be two shares in ascending order, above 0 to 1'
             )
 
 
@@ -267,7 +267,9 @@ class TrainingConfig:
             raise ValueError('sources is empty; at least one source is needed')
         for name in self.sources:
             if not re.fullmatch(r'\w[\w.-]*', name):  # it names folders and curves
-                raise ValueError(f'source name {name!r}: legal are letters, digits, ".", "-", "_"')
+                raise ValueError(
+                    f'source name {name!r}: it may contain letters, digits, ".", "-", "_"'
+                )
         _check_minimum('steps_per_epoch', self.steps_per_epoch, 1)
         _check_minimum('rim_width', self.rim_width, 0)
         if not 0 <= self.pseudo_label_threshold <= 1:
@@ -294,7 +296,7 @@ class TrainingConfig:
         for name in (*stage.shares, *stage.self_train):
             if name not in self.sources:
                 raise ValueError(
-                    f'stage {number}: unknown source {name!r}; legal are {sorted(self.sources)}'
+                    f'stage {number}: unknown source {name!r}; expected: {sorted(self.sources)}'
                 )
         if any(share < 0 for share in stage.shares.values()) or (
             stage.shares and not sum(stage.shares.values())
@@ -389,6 +391,6 @@ def _check_minimum(name: str, value: float, least: float) -> None:
         raise ValueError(f'{name} must be {least:g} or more, not {value}')
 
 
-def _check_choice(name: str, value: object, legal: tuple[object, ...]) -> None:
-    if value not in legal:
-        raise ValueError(f'{name} is {value!r}; legal is {" or ".join(map(repr, legal))}')
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} is {value!r}; it must be {" or ".join(map(repr, choices))}')

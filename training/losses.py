@@ -116,7 +116,7 @@ def segmentation_loss(
         ValueError: The region loss is unknown.
     """
     if region != 'none' and region not in REGION_LOSSES:
-        raise ValueError(f"region is {region!r}; legal is 'dice', 'lovasz' or 'none'")
+        raise ValueError(f"region is {region!r}; it must be 'dice', 'lovasz' or 'none'")
     entropy = functional.cross_entropy(scores, targets, ignore_index=IGNORE, reduction='none')
     weights = (targets != IGNORE).float()
     if boundary_weight:

@@ -300,17 +300,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(parsed: argparse.Namespace) -> None:
     if parsed.kind not in (*SCENE_KINDS, 'mix'):
-        raise ValueError(f'kind is {parsed.kind!r}; legal are {", ".join(SCENE_KINDS)} or mix')
+        raise ValueError(f'kind is {parsed.kind!r}; expected: {", ".join(SCENE_KINDS)} or mix')
     for name, least in (('count', 1), ('per_scene', 1), ('workers', 0), ('seed', 0)):
         if getattr(parsed, name) < least:
-            raise ValueError(f'{name} is {getattr(parsed, name)}; legal is {least} or more')
+            raise ValueError(f'{name} is {getattr(parsed, name)}; it must be {least} or more')
     if not 0 <= parsed.val_fraction < 1:
-        raise ValueError(f'val_fraction is {parsed.val_fraction}; legal is 0 to below 1')
+        raise ValueError(
+            f'val_fraction is {parsed.val_fraction}; it must be at least 0 and below 1'
+        )
     if min(parsed.size) < 32 or max(parsed.size) > 4096:
-        raise ValueError(f'size is {tuple(parsed.size)}; legal is 32 to 4096 px a side')
+        raise ValueError(f'size is {tuple(parsed.size)}; each side must be 32 to 4096 px')
     for name in ('seconds', 'rate', 'speed'):
         if not 0 < getattr(parsed, name) < 1e4:
-            raise ValueError(f'{name} is {getattr(parsed, name)}; legal is above 0, below 10000')
+            raise ValueError(
+                f'{name} is {getattr(parsed, name)}; it must be above 0 and below 10000'
+            )
     if parsed.bag and not parsed.drive:
         raise ValueError(f'--bag {parsed.bag} needs --drive')
     if parsed.bag and _overlap(parsed.bag.resolve(), parsed.out.resolve()):

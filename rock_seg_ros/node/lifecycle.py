@@ -77,9 +77,9 @@ class AsyncLifecycleNode(OpenLifecycleNode):
         allowed = self.available_transitions() if primary else {}
         chosen = allowed.get(wanted) if isinstance(wanted, str) else wanted
         if chosen is None or chosen not in allowed.values():
-            legal = ', '.join(f'{name} ({n})' for name, n in sorted(allowed.items())) or 'none'
+            names = ', '.join(f'{name} ({n})' for name, n in sorted(allowed.items())) or 'none'
             self.get_logger().warning(
-                f'transition {wanted} is not allowed in state {label}; allowed: {legal}'
+                f'transition {wanted} is not allowed in state {label}; allowed: {names}'
             )
             return False
         before = LifecycleState(label=label, state_id=number)

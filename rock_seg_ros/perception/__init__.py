@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the software knows about rocks: arrays and plain dataclasses in and out, no ROS."""
+"""Perception of rocks, with arrays and dataclasses as input and output, without ROS."""

@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 SIZE = (4.2, 3.4)
-# Okabe and Ito's, which colour-blind people tell apart too.
+# Colours of Okabe and Ito, which colour-blind people can distinguish.
 BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#999999'
 STYLE: Any = {
     'font.size': 9,
     'axes.spines.top': False,
     'axes.spines.right': False,
-    'svg.fonttype': 'none',  # letters as letters, a quarter of the size
+    'svg.fonttype': 'none',  # text instead of outlines, a quarter of the size
     'font.sans-serif': ['DejaVu Sans'],  # each label repeats the list
-    'svg.hashsalt': '0',  # so that the same figures make the same file
+    'svg.hashsalt': '0',  # equal figures give equal files
 }
 SHOWN_WIDTH = 480
 SHARED = Path(__file__).parent
@@ -33,7 +33,7 @@ JPEG_QUALITY = 80
 
 
 def new_axes(title: str, x: str, y: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    """Makes a figure with one field; `x` and `y` are labels, `size` is in inches."""
+    """Creates a figure with one plot; `x` and `y` are labels, `size` is in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(size, layout='constrained')
         axes = figure.subplots()
@@ -46,12 +46,12 @@ def svg(figure: Figure) -> str:
     file = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(file, format='svg', metadata={'Date': None})
-    rounded = re.sub(rb'(\d\.\d\d)\d+', rb'\1', file.getvalue())  # a hundredth of a point is enough
+    rounded = re.sub(rb'(\d\.\d\d)\d+', rb'\1', file.getvalue())  # 0.01 points are enough
     return data_uri(rounded, 'image/svg+xml')
 
 
 def jpeg(image: NDArray[Any]) -> str:
-    """Returns H×W×3 uint8 RGB, made smaller if it is wide, as the data URI of a JPEG."""
+    """Returns H×W×3 uint8 RGB, at most `SHOWN_WIDTH` px wide, as the data URI of a JPEG."""
     height, width = image.shape[:2]
     if width > SHOWN_WIDTH:
         size = (SHOWN_WIDTH, max(1, round(height * SHOWN_WIDTH / width)))
@@ -62,12 +62,12 @@ def jpeg(image: NDArray[Any]) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Returns content as a URI that holds it; `kind` is its media type, as 'image/jpeg'."""
+    """Returns content as a data URI; `kind` is its media type, such as 'image/jpeg'."""
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def render(template: Path, **values: Any) -> str:
-    """Fills a Jinja template for HTML; a value that is missing is an error.
+    """Renders a Jinja template of an HTML page; a missing value is an error.
 
     It may include templates of this folder, such as `metadata.html.jinja`, a table of `metadata`.
     """

@@ -44,8 +44,8 @@ def temporary_folder(target: Path) -> Iterator[Path]:
             held = os.open(folder, os.O_RDONLY)
             try:
                 _lock(held)
-                if not os.fstat(held).st_nlink:  # another took it for a leftover before the lock
-                    Path(folder).mkdir()  # so that it can be removed
+                if not os.fstat(held).st_nlink:  # another process removed it before the lock
+                    Path(folder).mkdir()  # TemporaryDirectory removes it
                     continue
                 yield Path(folder)
                 return
@@ -62,13 +62,13 @@ def _lock(folder: int, wait: bool = True) -> bool:
     return True
 
 
-@functools.cache  # listing a folder of many results for each new one would take ever longer
+@functools.cache  # listing a folder with many results for each new file would be slow
 def _remove_leftovers(parent: Path) -> None:
     for left in parent.iterdir():
         if NAME.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
             try:
                 held = os.open(left, os.O_RDONLY)
-            except OSError:  # gone by now, or another's
+            except OSError:  # already removed, or of another user
                 continue
             try:
                 if _lock(held, wait=False):

@@ -194,7 +194,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Writes an H×W or H×W×3 uint8 RGB image in the format of the suffix.
 
     Raises:
-        EncodingError: The format cannot hold the image.
+        EncodingError: The format does not support the image.
         OSError: The file cannot be written.
     """
     coded = encode_image(image, path.suffix)

@@ -155,7 +155,7 @@ def test_valid_arguments_pass_the_check(launch_file: Any) -> None:
     [
         ({'params_file': '/no/such.yaml'}, "params_file is '/no/such.yaml'; there is no such file"),
         ({'params_file': '/'}, "params_file is '/'; there is no such file"),
-        ({'rviz': 'yes'}, "rviz is 'yes'; legal is true or false"),
+        ({'rviz': 'yes'}, "rviz is 'yes'; it must be true or false"),
         ({'image': '/camera image'}, 'image:=/camera image'),
         ({'namespace': 'my rover'}, '__ns:=/my rover'),
         ({'log_level': 'loud'}, '--log-level loud'),

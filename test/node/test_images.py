@@ -320,7 +320,7 @@ def test_significant_bits_override_the_values_of_the_stream():
 
 
 @pytest.mark.parametrize(
-    ('height', 'width', 'why'), [(1, 16_385, 'a side'), (101, 100, 'max_pixels is 10000')]
+    ('height', 'width', 'why'), [(1, 16_385, 'the maximum side'), (101, 100, 'max_pixels is 10000')]
 )
 def test_an_image_that_is_too_large_is_rejected_before_it_is_decoded(height, width, why):
     message = Image(height=height, width=width, encoding='mono8', step=width)

@@ -461,7 +461,7 @@ def test_an_invalid_ignore_mask_fails_configure_with_one_line(bench, capfd, tmp_
     assert not bench.change_state('configure')
     pipe, alpha = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]
     assert f'{deck}: is not a regular file' in pipe
-    assert f'{deck}: has 4 channels; labels are in one' in alpha
+    assert f'{deck}: a label image must have 1 channel, not 4' in alpha
     cv2.imwrite(str(deck), np.full((9, 9), 255, np.uint8))
     assert bench.change_state('configure')
 

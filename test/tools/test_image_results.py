@@ -104,7 +104,7 @@ def test_hidden_files_of_a_folder_are_ignored(tmp_path):
 def test_an_image_too_large_for_jpeg_has_results_without_an_overlay(tmp_path, segmenter):
     wide = np.full((2, 65_501, 3), 220, np.uint8)
     problem = write(tmp_path / 'a', 'a.png', Analysis(wide, segmenter))
-    assert problem == 'no overlay: JPEG cannot hold 65501×2 pixels'
+    assert problem == 'no overlay: JPEG does not support 65501×2 pixels'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.json', 'a_mask.png']
 
 

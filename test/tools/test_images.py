@@ -148,7 +148,7 @@ def test_skipped_files_are_reported_by_suffix_with_the_reason(
     assert find_rocks(images) == 0
     assert messages(capsys) == [
         f'{images}: 4 files skipped (.HEIC): 1.HEIC, 2.HEIC, 3.HEIC and 1 more;'
-        ' reading them needs the package pillow-heif',
+        ' missing dependency: the package pillow-heif',
         f'{images}: 1 file skipped (no suffix): README; not the suffix of an image',
         f'{images}: 1 file skipped (.txt): notes.txt; not the suffix of an image',
     ]
@@ -192,7 +192,7 @@ def test_scaled_values_are_reported_for_three_files_only(find_rocks, tmp_path, s
 
 def test_a_file_larger_than_max_pixels_is_rejected_by_name(find_rocks, images, capsys):
     assert find_rocks(images / 'a.png', '--max-pixels', 3000) == 1
-    assert messages(capsys) == [f'{images}/a.png: 64×48, max_pixels is 3000']
+    assert messages(capsys) == [f'{images}/a.png: 64×48; max_pixels is 3000']
 
 
 def test_a_file_name_that_is_not_utf_8_is_processed(find_rocks, images, tmp_path):

@@ -222,7 +222,7 @@ def test_a_json_file_that_is_no_record_is_not_overwritten(find_rocks, filmed, tm
 def test_a_video_larger_than_max_pixels_is_rejected_before_it_is_decoded(
     find_rocks, filmed, tmp_path
 ):
-    with pytest.raises(VideoError, match='63×47, max_pixels is 2000'):
+    with pytest.raises(VideoError, match='63×47; max_pixels is 2000'):
         Video(filmed, max_pixels=2000)
     assert find_rocks(filmed, '-o', tmp_path / 'out.mp4', '--max-pixels', 2000) == 1
 

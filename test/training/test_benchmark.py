@@ -229,7 +229,7 @@ def test_missing_data_are_skipped_and_reported(
     [
         (['--only', 'dark', '--cases.dark.source.path=nowhere'], 'nowhere'),
         (['--cases.dark.source.path=nowhere', '--cases.plain.source.path=none'], 'no case has'),
-        (['--only', 'bright'], "unknown case 'bright'; legal are plain, dark"),
+        (['--only', 'bright'], "unknown case 'bright'; expected: plain, dark"),
         (['--cases.dark.only=[a*]', '--only', 'dark'], 'no image name matches'),
         (['--cases.dark.source.class_map={"0": "background"}'], 'pixel value 255'),
         (['--cases.dark.tiles=3'], 'tiles must be 0 or at least 32 px, not 3'),

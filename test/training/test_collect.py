@@ -280,7 +280,7 @@ def test_a_folder_that_is_not_empty_is_not_changed(
     ('rows', 'reason'),
     [
         ([{'id': 'a/b'}], "line 2: id is 'a/b'"),
-        ([{'split': 'test'}], "line 2: split is 'test'; legal is train|val"),
+        ([{'split': 'test'}], "line 2: split is 'test'; it must match train|val"),
         ([{'sha256': 'abc'}], "line 2: sha256 is 'abc'"),
         ([{'fill': 'white'}], "line 2: fill is 'white'"),
         ([{'package': '--help'}], "line 2: package is '--help'"),

@@ -36,9 +36,9 @@ def config(**changes: object) -> TrainingConfig:
         ({'steps_per_epoch': 0}, 'steps_per_epoch must be 1 or more, not 0'),
         ({'batch_size': 1}, 'batch_size must be at least 2'),
         ({'decoder': 'unet'}, "'unet'"),
-        ({'output_stride': 4}, 'output_stride is 4; legal is 0 or 8 or 16'),
-        ({'backbone': 'vgg16'}, "backbone is 'vgg16'; legal is 'resnet50' or 'efficientnet_lite0'"),
-        ({'backbone': 'efficientnet_lite0', 'output_stride': 8}, '8; legal is 0 or 32'),
+        ({'output_stride': 4}, 'output_stride is 4; it must be 0 or 8 or 16'),
+        ({'backbone': 'vgg16'}, "backbone must be 'resnet50' or 'efficientnet_lite0' or"),
+        ({'backbone': 'efficientnet_lite0', 'output_stride': 8}, '8; it must be 0 or 32'),
         ({'rock_classes': ['stone']}, 'stone'),
         ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds automatically'),
         ({'rim_width': -1.0}, 'rim_width must be 0 or more'),
@@ -87,7 +87,10 @@ def test_the_old_name_of_pseudo_label_threshold_is_deprecated(
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: LossConfig(region='iou'), "loss.region is 'iou'; legal is 'dice' or 'lovasz' or"),
+        (
+            lambda: LossConfig(region='iou'),
+            "loss.region is 'iou'; it must be 'dice' or 'lovasz' or",
+        ),
         (lambda: LossConfig(boundary_width=-1), 'loss.boundary_width must be 0 or more, not -1'),
         (lambda: OptimizerConfig(name='lion'), "optimizer.name is 'lion'"),
         (lambda: OptimizerConfig(schedule='step'), "optimizer.schedule is 'step'"),

@@ -131,7 +131,7 @@ def test_the_loss_of_a_completely_ignored_batch_is_0(targets: Tensor, region: st
 
 
 def test_an_unknown_region_loss_is_rejected(targets: Tensor) -> None:
-    with pytest.raises(ValueError, match="region is 'iou'; legal is 'dice', 'lovasz' or 'none'"):
+    with pytest.raises(ValueError, match="region is 'iou'; it must be 'dice', 'lovasz' or 'none'"):
         segmentation_loss(certain(targets), targets, 'iou')
 
 

@@ -88,15 +88,18 @@ def test_the_help_describes_every_scene_kind(capsys: pytest.CaptureFixture[str])
     [
         (
             ['--look', 'venus'],
-            "kind is 'venus'; legal are mars, moon, quarry, belt, "
+            "kind is 'venus'; expected: mars, moon, quarry, belt, "
             'beach, creek, rubble, boulder, yard or mix',
         ),
-        (['--count', '0'], 'count is 0; legal is 1 or more'),
-        (['--size', '8', '8'], 'size is (8, 8); legal is 32 to 4096 px a side'),
+        (['--count', '0'], 'count is 0; it must be 1 or more'),
+        (['--size', '8', '8'], 'size is (8, 8); each side must be 32 to 4096 px'),
         (['--bag', 'b'], '--bag b needs --drive'),
-        (['--drive', '--look', 'belt'], "kind is 'belt'; legal for a drive are mars, moon, quarry"),
-        (['--val-fraction', '1'], 'val_fraction is 1.0; legal is 0 to below 1'),
-        (['--drive', '--rate', '0'], 'rate is 0.0; legal is above 0, below 10000'),
+        (
+            ['--drive', '--look', 'belt'],
+            "kind is 'belt'; with a drive, it must be one of mars, moon, quarry",
+        ),
+        (['--val-fraction', '1'], 'val_fraction is 1.0; it must be at least 0 and below 1'),
+        (['--drive', '--rate', '0'], 'rate is 0.0; it must be above 0 and below 10000'),
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(

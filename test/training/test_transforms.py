@@ -236,12 +236,12 @@ def test_a_transform_can_be_pickled() -> None:
 @pytest.mark.parametrize(
     ('changed', 'message'),
     [
-        ({'grey_p': 1.5}, 'grey_p is 1.5; legal is 0 to 1'),
-        ({'noise': -1.0}, 'noise is -1.0; legal is 0 to 255'),
-        ({'hue': 0.6}, 'hue is 0.6; legal is 0 to 0.5'),
-        ({'paste_count': 0}, 'paste_count is 0; legal is 1 to inf'),
-        ({'blur_p': float('nan')}, 'blur_p is nan; legal is 0 to 1'),
-        ({'gamma': (1.7, 0.6)}, r'gamma is \[1.7, 0.6\]; legal are two values in ascending order'),
+        ({'grey_p': 1.5}, 'grey_p is 1.5; it must be 0 to 1'),
+        ({'noise': -1.0}, 'noise is -1.0; it must be 0 to 255'),
+        ({'hue': 0.6}, 'hue is 0.6; it must be 0 to 0.5'),
+        ({'paste_count': 0}, 'paste_count is 0; it must be 1 to inf'),
+        ({'blur_p': float('nan')}, 'blur_p is nan; it must be 0 to 1'),
+        ({'gamma': (1.7, 0.6)}, r'gamma is \[1.7, 0.6\]; it must be two values in ascending order'),
         ({'jpeg': (0, 90)}, r'jpeg is \[0, 90\]; .* from 1 to 100'),
         ({'exposure': (0.0, 1.0)}, r'exposure is \[0.0, 1.0\]; .* from 0.001 to 1000'),
     ],

@@ -221,7 +221,7 @@ def _region(
         known = join_first(names, most=MAX_LISTED)
         hint = _type_hint(annotation['category_id'], names)
         raise DataError(
-            f'has the category {annotation["category_id"]!r}; legal are [{known}]{hint}'
+            f'has the category {annotation["category_id"]!r}; expected: [{known}]{hint}'
         )
     class_id = labels.id_of(names[annotation['category_id']])
     if not labels.has_instances(class_id):

@@ -47,7 +47,7 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         """Checks the values; raises ValueError for an invalid one."""
         if self.format not in FORMATS:
-            raise ValueError(f'format {self.format!r} is unknown; legal are {", ".join(FORMATS)}')
+            raise ValueError(f'format {self.format!r} is unknown; expected: {", ".join(FORMATS)}')
         if self.images and not FORMATS[self.format].has_image_folder:
             formats = ' and '.join(name for name, form in FORMATS.items() if form.has_image_folder)
             raise ValueError(f'images is for {formats}, not for {self.format}')
@@ -60,7 +60,7 @@ class DatasetConfig:
         if self.format == 'masks':
             for value in self.class_map:
                 if not (value.isdecimal() and int(value) < 2**16):
-                    raise ValueError(f'class_map: pixel value {value!r}; legal is 0 to 65535')
+                    raise ValueError(f'class_map: pixel value {value!r}; it must be 0 to 65535')
 
     def _check_group(self) -> None:
         try:

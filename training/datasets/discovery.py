@@ -31,7 +31,7 @@ def find_samples(config: DatasetConfig, split: str, classes: Sequence[str]) -> l
         DataError: The path has no data in this format, or the splits are invalid.
     """
     if split not in SPLITS:
-        raise ValueError(f'split {split!r} is unknown; legal are {", ".join(SPLITS)}')
+        raise ValueError(f'split {split!r} is unknown; expected: {", ".join(SPLITS)}')
     path = Path(config.path)
     labels = Labels(tuple(classes), config.class_map, config.unlabelled)
     images = (Path(config.images),) if config.images else ()

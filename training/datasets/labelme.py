@@ -169,7 +169,7 @@ def _mask_region(shape: Mapping[str, Any], name: str, class_id: int, instance_id
 
 def _shape_polygon(kind: str, points: Sequence[Any]) -> NDArray[np.float64]:
     if kind not in (*AREAS, *FOUR_POINTS):
-        raise DataError(f'is a {kind}; legal are {", ".join(AREAS)}')
+        raise DataError(f'is a {kind}; expected: {", ".join(AREAS)}')
     if kind not in ('rectangle', 'circle'):
         return polygon(points)
     if len(points) != 2 and not (kind == 'rectangle' and len(points) == 4):

@@ -12,7 +12,7 @@ from training.datasets.selection import join_first
 
 IGNORED = 'ignore'
 BACKGROUND = 'background'
-MAX_LISTED = 10  # legal values that a message lists
+MAX_LISTED = 10  # valid values that a message lists
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Labels:
             DataError: The class map does not contain the label.
         """
         if label not in self.ids:
-            legal = join_first(self.ids, most=MAX_LISTED)
-            raise DataError(f'has the label {label!r}; the class map has {legal}')
+            expected = join_first(self.ids, most=MAX_LISTED)
+            raise DataError(f'has the label {label!r}; the class map has {expected}')
         return self.ids[label]
 
     def class_id(self, name: str) -> int:
@@ -62,8 +62,8 @@ class Labels:
         if name == IGNORED:
             return IGNORE
         if name not in self.classes:
-            legal = join_first((*self.classes, IGNORED), most=MAX_LISTED)
-            raise DataError(f'class {name!r} is unknown; legal are {legal}')
+            expected = join_first((*self.classes, IGNORED), most=MAX_LISTED)
+            raise DataError(f'class {name!r} is unknown; expected: {expected}')
         return list(self.classes).index(name)
 
     def has_instances(self, class_id: int) -> bool:

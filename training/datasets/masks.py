@@ -49,9 +49,9 @@ class MaskSample(Sample):
         table[list(self.class_ids)] = list(self.class_ids.values())
         classes = table[mask]
         if classes.min() < 0:
-            legal = join_first(sorted(self.class_ids), most=MAX_LISTED)
+            expected = join_first(sorted(self.class_ids), most=MAX_LISTED)
             unknown = mask[classes < 0][0]
-            raise DataError(f'{self.mask}: has the pixel value {unknown}; legal are {legal}')
+            raise DataError(f'{self.mask}: has the pixel value {unknown}; expected: {expected}')
         return classes.astype(np.uint8), instances
 
     def label_files(self) -> tuple[Path, ...]:

@@ -23,7 +23,7 @@ def join_first(items: Collection[object], separator: str = ', ', most: int = SHO
     """Joins the first items to a text that ends with the number of further items.
 
     Args:
-        items: The items, such as legal values.
+        items: The items, such as valid values.
         separator: Text between two items.
         most: Maximum number of items that are listed.
     """

@@ -90,7 +90,7 @@ class OverlayCompressed(Output):
         quality = [cv2.IMWRITE_JPEG_QUALITY, parameters.jpeg_quality]
         success, encoded = cv2.imencode('.jpg', bgr, quality)
         if not success:
-            raise ValueError(f'JPEG cannot hold {bgr.shape[1]}×{bgr.shape[0]} pixels')
+            raise ValueError(f'JPEG does not support {bgr.shape[1]}×{bgr.shape[0]} pixels')
         message = CompressedImage(header=analysis.header, format='rgb8; jpeg compressed bgr8')
         fill(message, encoded)
         return [message]

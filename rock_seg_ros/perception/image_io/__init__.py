@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files and coded image data → arrays, and back."""
+"""Decoding of image files and encoded image data to arrays, and encoding."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coded images (JPEG, PNG, TIFF and what else OpenCV and Pillow read) → arrays.
+"""Decoding of images (JPEG, PNG, TIFF and other formats of OpenCV and Pillow) to arrays.
 
-Format and size are read from the header first, and only what is within the limits is decoded.
+The format and the size are read from the header first. Images that are too large are not decoded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rock_seg_ros.perception.image_io.tiff import Tiff
 
 MAX_SIDE = 16384  # px
 MAX_PIXELS = 100_000_000
-MAX_FILE_BYTES = 2**31  # bytes; more than an image within the limits needs
+MAX_FILE_BYTES = 2**31  # bytes; an image within the limits is smaller
 
 OPENCV_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'PPM')
-# Format → Pillow's module that reads it, and Pillow's name of the library that it needs.
+# Format → the module that reads it, and the name of the library that it needs in Pillow.
 PLUGINS = {
     'JPEG': ('PIL.JpegImagePlugin', ''),
     'PNG': ('PIL.PngImagePlugin', ''),
@@ -41,7 +41,7 @@ PLUGINS = {
     'HEIF': ('pillow_heif', ''),
 }
 LABEL_FORMATS = ('PNG', 'TIFF', 'BMP', 'GIF', 'PPM', 'JPEG', 'WEBP')  # others may start programs
-# What Pillow and its plugins raise for broken data.
+# Exceptions of Pillow and its plugins for damaged data.
 PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -55,15 +55,15 @@ PILLOW_ERRORS = (
     zlib.error,
 )
 END_OF_JPEG = b'\xff\xd9'
-# Coefficients where a JPEG lacks some, passed over where it does not.
+# Data after the last coefficient. Decoders ignore it, unless coefficients are missing.
 FILLER = bytes(range(1, 65))
 
-# Our own limits are told by name.
+# `check_size` checks the size of images.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 def _pillow_formats() -> tuple[str, ...]:
-    """Returns which of the formats the libraries that are installed read."""
+    """Returns the formats that the installed libraries read."""
     formats = []
     for name, (module, feature) in PLUGINS.items():
         try:
@@ -82,20 +82,20 @@ FORMATS = (*PILLOW_FORMATS, 'TIFF')
 
 
 class ImageError(ValueError):
-    """Data that is no image; the message is one line."""
+    """The data is not a valid image; the message is one line."""
 
 
 class ImageTooLargeError(ImageError):
-    """An image with more pixels than may be, of which nothing but the header was read."""
+    """The image has too many pixels; it was not decoded."""
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes say of an image.
+    """The header of an image.
 
     Attributes:
-        format: Pillow's name of it.
-        width: px.
-        height: px.
+        format: Name of the format in Pillow.
+        width: Width, px.
+        height: Height, px.
     """
 
     format: str
@@ -104,37 +104,37 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(content: bytes) -> ImageHeader:
-    """Reads format and size of a coded image, without decoding it.
+    """Reads the format and the size of an encoded image, without decoding it.
 
     Raises:
-        ImageTooLargeError: It has so many pixels that Pillow refuses it.
-        ImageError: It is none of the `FORMATS`.
+        ImageTooLargeError: The image exceeds the limit of Pillow.
+        ImageError: The data is not an image of one of the `FORMATS`.
     """
     if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         try:
             tiff = Tiff(content)
         except ValueError:
-            raise _no_image(content) from None
+            raise _invalid_image(content) from None
         return ImageHeader('TIFF', tiff.width, tiff.height)
     with _open(content) as image:
         return ImageHeader(str(image.format), *image.size)
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuses an image that is too large.
+    """Checks the size of an image.
 
     Args:
-        width: px.
-        height: px.
-        max_pixels: Most pixels.
+        width: Width, px.
+        height: Height, px.
+        max_pixels: Maximum number of pixels.
 
     Raises:
-        ImageTooLargeError: It has more pixels, or a side of more than `MAX_SIDE` px.
+        ImageTooLargeError: The image has more pixels, or a side is longer than `MAX_SIDE`.
     """
     if max(width, height) > MAX_SIDE:
-        raise ImageTooLargeError(f'{width}×{height}, a side has at most {MAX_SIDE} px')
+        raise ImageTooLargeError(f'{width}×{height}; the maximum side is {MAX_SIDE} px')
     if width * height > max_pixels:
-        raise ImageTooLargeError(f'{width}×{height}, max_pixels is {max_pixels}')
+        raise ImageTooLargeError(f'{width}×{height}; max_pixels is {max_pixels}')
 
 
 def decode_rgb(
@@ -143,22 +143,21 @@ def decode_rgb(
     depth: BitDepth | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Decodes an image; 16 bits become 8, grey becomes colour, alpha is left out.
-
-    Of several frames or pages it is the first.
+    """Decodes an image to 8-bit RGB. Alpha is discarded; of several frames, the first is decoded.
 
     Args:
-        data: The coded bytes, anything with a buffer.
-        upright: Turn the image as its EXIF data say; a camera's calibration holds unturned.
-        depth: How many bits the 16-bit images of its stream use; None = as this one shows.
-        max_pixels: Larger images are not decoded.
+        data: The encoded image, an object with the buffer protocol.
+        upright: Whether the image is rotated according to its EXIF data. The calibration of a
+            camera is valid for images that are not rotated.
+        depth: Bit depth of 16-bit images of the stream; None = it is found from this image alone.
+        max_pixels: Maximum number of pixels.
 
     Returns:
         H×W×3 uint8 RGB, contiguous.
 
     Raises:
         ImageTooLargeError: The image has too many pixels.
-        ImageError: The data does not decode.
+        ImageError: The data cannot be decoded.
     """
     content = bytes(data)
     header = read_header(content)
@@ -167,15 +166,15 @@ def decode_rgb(
         rgb = _decode_with_pillow(content, upright)
     else:
         readable = _for_opencv(content) if header.format == 'TIFF' else content
-        # Not IMREAD_COLOR_RGB: apt's OpenCV is older than it.
+        # The OpenCV of apt does not have IMREAD_COLOR_RGB.
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         bgr = _decode(readable, flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
         if bgr is not None:
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         elif header.format in ('JPEG', 'MPO'):
-            rgb = _decode_unended_jpeg(content, upright)
+            rgb = _decode_jpeg_without_end(content, upright)
         else:
-            raise _no_image(content)
+            raise _invalid_image(content)
     return (depth or BitDepth()).to_eight_bits(rgb)
 
 
@@ -185,7 +184,7 @@ def read_rgb(
     """Reads an image file as `decode_rgb` does, upright.
 
     Raises:
-        ImageError: The file does not decode, or is too large; the message names it.
+        ImageError: The file cannot be decoded, or is too large; the message names it.
         OSError: The file cannot be read.
     """
     try:
@@ -198,7 +197,7 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Reads a label file as `decode_labels` does.
 
     Raises:
-        ImageError: The file does not hold labels, or is too large; the message names it.
+        ImageError: The file is not a label image, or is too large; the message names it.
         OSError: The file cannot be read, or is not a regular file.
     """
     try:
@@ -208,72 +207,72 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def decode_labels(data: bytes) -> NDArray[Any]:
-    """Decodes a label image to the numbers that are stored in it.
+    """Decodes a label image to its pixel values.
 
-    A palette gives its indices, 16 bits stay 16 bits. Grey of fewer than 8 bits is spread over 0
-    to 255, so that white is 255 in any file. As images are, it is turned as its EXIF data say.
+    A palette image gives its indices, 16-bit values are kept. Grey values with fewer than 8 bits
+    are scaled to 0 to 255, so that white is 255. The image is rotated according to its EXIF data.
 
     Args:
-        data: The coded bytes of one of `LABEL_FORMATS`.
+        data: The encoded image, of one of the `LABEL_FORMATS`.
 
     Returns:
         H×W uint8 or uint16.
 
     Raises:
         ImageTooLargeError: The image has too many pixels.
-        ImageError: The data does not decode, has several channels, or holds other numbers.
+        ImageError: The data cannot be decoded, or it has several channels or invalid values.
     """
     header = read_header(data)
     check_size(header.width, header.height)
     try:
-        # OpenCV gives a palette's colours and not its indices.
+        # OpenCV would return the colours of a palette instead of its indices.
         with Image.open(io.BytesIO(data), formats=LABEL_FORMATS) as image:
             channels = len(image.getbands())
             if channels > 1:
-                raise ImageError(f'has {channels} channels; labels are in one')
+                raise ImageError(f'a label image must have 1 channel, not {channels}')
             values = np.asarray(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except PILLOW_ERRORS:
         raise ImageError(f'does not decode as a label image ({len(data)} bytes)') from None
     if values.dtype.kind == 'f':
-        raise ImageError('has fractions; labels are whole numbers')
+        raise ImageError('has floating-point values; labels must be integers')
     if values.dtype == bool:
         return values * np.uint8(255)
     if values.dtype.itemsize > 2 and not 0 <= values.min() <= values.max() <= 65535:
-        raise ImageError(f'has values of {values.min()} to {values.max()}; labels are 0 to 65535')
+        raise ImageError(f'labels must be 0 to 65535, not {values.min()} to {values.max()}')
     return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 
 
-def _no_image(content: bytes) -> ImageError:
+def _invalid_image(content: bytes) -> ImageError:
     return ImageError(f'does not decode as an image ({len(content)} bytes)')
 
 
 def _open(content: bytes) -> Image.Image:
-    """Opens an image with Pillow, which reads its header only."""
+    """Opens an image with Pillow, which reads only the header."""
     try:
         return Image.open(io.BytesIO(content), formats=PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(str(error).partition(',')[0]) from None
     except PILLOW_ERRORS:
-        raise _no_image(content) from None
+        raise _invalid_image(content) from None
 
 
 def _for_opencv(content: bytes) -> bytes:
     tiff = Tiff(content)
     if tiff.deep_planes:
-        raise ImageError('a TIFF with planes of 16 bits apart is not read; store them together')
+        raise ImageError('a 16-bit TIFF must have a chunky layout, not separate planes')
     return tiff.for_opencv()
 
 
 def _decode(content: bytes, flags: int) -> Any:
-    """Decodes an image with OpenCV; None where it does not."""
+    """Decodes an image with OpenCV; returns None if OpenCV cannot decode it."""
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
     if decoded is not None and decoded.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f'has {decoded.dtype} values; an image has uint8 or uint16')
+        raise ImageError(f'the values of an image must be uint8 or uint16, not {decoded.dtype}')
     return decoded
 
 
@@ -286,16 +285,16 @@ def _decode_with_pillow(content: bytes, upright: bool) -> NDArray[Any]:
                 return np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2)
             return np.array(image.convert('RGB'))
         except PILLOW_ERRORS:
-            raise _no_image(content) from None
+            raise _invalid_image(content) from None
 
 
-def _decode_unended_jpeg(content: bytes, upright: bool) -> NDArray[np.uint8]:
-    """Decodes a JPEG that lacks nothing but its end marker, as some cameras write.
+def _decode_jpeg_without_end(content: bytes, upright: bool) -> NDArray[np.uint8]:
+    """Decodes a JPEG without an end marker, as some cameras write it.
 
-    What follows the last coefficient is passed over, what follows a missing one is seen.
+    Such an image is complete if data after it does not change it; otherwise it is rejected.
     """
     content = content.removesuffix(END_OF_JPEG[:1])
-    whole = _decode_with_pillow(content + END_OF_JPEG, upright)
-    if not np.array_equal(whole, _decode_with_pillow(content + FILLER + END_OF_JPEG, upright)):
-        raise _no_image(content)
-    return whole
+    image = _decode_with_pillow(content + END_OF_JPEG, upright)
+    if not np.array_equal(image, _decode_with_pillow(content + FILLER + END_OF_JPEG, upright)):
+        raise _invalid_image(content)
+    return image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coded depth images → metres, as compressed_depth_image_transport and image_transport send them.
+"""Decoding of the depth images of compressed_depth_image_transport and image_transport.
 
 https://github.com/ros-perception/image_transport_plugins/tree/rolling/compressed_depth_image_transport
 """
@@ -14,32 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 ENCODINGS = ('16UC1', '32FC1')
-TRANSPORTS = ('compressedDepth', 'compressed')  # endings of the topics that such images have
-CONFIG = struct.Struct('<iff')  # before the PNG: kind of quantization, its two parameters
+TRANSPORTS = ('compressedDepth', 'compressed')  # last parts of the names of such topics
+CONFIG = struct.Struct('<iff')  # precedes the PNG: quantization method and its two parameters
 PNG = b'\x89PNG\r\n\x1a\n'
 PNG_HEADER = struct.Struct('>8s4s4sIIBB')  # signature, IHDR, width, height, bits, colour type
 SIXTEEN_BITS_GREY = (16, 0)
 
 
 def is_depth(kind: str) -> bool:
-    """Whether the `format` of a sensor_msgs/CompressedImage says that it is a depth image."""
+    """Returns whether the `format` of a sensor_msgs/CompressedImage is that of a depth image."""
     return 'compressedDepth' in kind or _encoding(kind) in ENCODINGS
 
 
 def decode_depth(kind: str, data: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Decodes the depth of an image.
+    """Decodes a depth image.
 
     Args:
         kind: `format` of the sensor_msgs/CompressedImage.
-        data: A 16-bit PNG, after 12 bytes of the transport's own or not, anything with a buffer:
-            millimetres, or of 32FC1 the inverse depth.
+        data: A 16-bit PNG, with or without the header of 12 bytes, as an object with the buffer
+            protocol. The values are millimetres, or for 32FC1 the quantized inverse depth.
         shape: Height and width of the image, px.
 
     Returns:
-        H×W float32, m; NaN or 0 where it is not known.
+        H×W float32, m; NaN or 0 where the depth is unknown.
 
     Raises:
-        ValueError: It is no such depth; the message is one of a few.
+        ValueError: The data is not a valid depth image. The message contains no values, so that
+            messages can be counted.
     """
     content = bytes(data)
     has_config = not content.startswith(PNG)
@@ -48,14 +49,14 @@ def decode_depth(kind: str, data: Any, shape: tuple[int, int]) -> NDArray[np.flo
         raise ValueError('not compressed as PNG')
     _, _, _, width, height, *pixel = PNG_HEADER.unpack_from(coded)
     if (height, width) != shape:
-        raise ValueError('of another size')
+        raise ValueError('size differs from the image')
     if tuple(pixel) != SIXTEEN_BITS_GREY:
-        raise ValueError('not of 16 bits and one channel')
+        raise ValueError('not 16 bits with one channel')
     encoding = _encoding(kind)
     if ';' in kind and encoding not in (*ENCODINGS, 'MONO16'):
         raise ValueError('unknown encoding')
     if encoding == '32FC1' and not has_config:
-        raise ValueError('without the header that its metres need')
+        raise ValueError('header of compressedDepth missing')
     values = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         raise ValueError('does not decode')

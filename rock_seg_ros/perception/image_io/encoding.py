@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays → coded images."""
+"""Encoding of arrays as images."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from numpy.typing import NDArray
 
 
 class EncodingError(ValueError):
-    """An image that a format cannot hold; the message is one line."""
+    """The format does not support the image; the message is one line."""
 
 
 def encode_image(image: NDArray[Any], suffix: str, quality: int | None = None) -> bytes:
-    """Codes an image.
+    """Encodes an image.
 
     Args:
-        image: H×W, or H×W×3 RGB; uint8, or uint16 where the format has it.
-        suffix: Says the format, such as '.png'.
-        quality: Of JPEG, 1 to 100; None = OpenCV's default.
+        image: H×W, or H×W×3 RGB; uint8, or uint16 if the format supports it.
+        suffix: File suffix of the format, such as '.png'.
+        quality: Quality of a JPEG, 1 to 100; None = default of OpenCV.
 
     Raises:
-        EncodingError: The format cannot hold it: JPEG has sides of at most 65,500 px.
+        EncodingError: The format does not support the image; the sides of a JPEG have at most
+            65,500 px.
     """
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     options = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    done, coded = cv2.imencode(suffix, bgr, options)
-    if not done:
+    success, encoded = cv2.imencode(suffix, bgr, options)
+    if not success:
         name = {'.jpg': 'JPEG'}.get(suffix, suffix[1:].upper())
-        raise EncodingError(f'{name} cannot hold {image.shape[1]}×{image.shape[0]} pixels')
-    return coded.tobytes()
+        raise EncodingError(f'{name} does not support {image.shape[1]}×{image.shape[0]} pixels')
+    return encoded.tobytes()

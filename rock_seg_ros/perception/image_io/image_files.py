@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are images: the one list of suffixes, for the tools and for training."""
+"""Image files by their suffixes, for the tools and for training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SUFFIXES_OF = {
     'AVIF': ('.avif',),
     'HEIF': ('.heic', '.heif', '.hif'),
 }
-SUFFIXES = tuple(s for name, own in SUFFIXES_OF.items() if name in FORMATS for s in own)
+SUFFIXES = tuple(s for name, listed in SUFFIXES_OF.items() if name in FORMATS for s in listed)
 LOSSY = ('JPEG', 'AVIF', 'HEIF')
-# What an installation lacks that does not read a format.
+# Format → the dependency that is missing if the format is not supported.
 MISSING = {
     'WEBP': 'Pillow with WebP',
     'JPEG2000': 'Pillow with JPEG 2000',
@@ -31,9 +31,9 @@ MISSING = {
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Returns the images of a folder that can be read here, sorted.
+    """Returns the images of a folder whose format is supported, sorted.
 
-    Hidden files (`._a.jpg`, which macOS leaves beside each file) are not among them.
+    Hidden files are excluded, such as `._a.jpg`, which macOS creates for each file.
 
     Returns:
         Regular files, without subfolders; empty if there is no such folder.
@@ -42,7 +42,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def unsupported_files(folder: Path) -> dict[str, list[Path]]:
-    """Returns the other files of a folder, by suffix as written; hidden ones are not told of."""
+    """Returns the other files of a folder by suffix, without hidden files."""
     others: dict[str, list[Path]] = {}
     for path in _files(folder):
         if path.suffix.lower() not in SUFFIXES:
@@ -51,15 +51,15 @@ def unsupported_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def unsupported_reason(suffix: str) -> str:
-    """Returns why files of a suffix are not read."""
-    for name, own in SUFFIXES_OF.items():
-        if suffix.lower() in own:
-            return f'reading them needs {MISSING[name]}'
+    """Returns the reason why files with a suffix are not read."""
+    for name, suffixes in SUFFIXES_OF.items():
+        if suffix.lower() in suffixes:
+            return f'missing dependency: {MISSING[name]}'
     return 'not the suffix of an image'
 
 
 def is_lossy(path: Path) -> bool:
-    """Whether files of this suffix do not keep their values, as a mask must."""
+    """Returns whether the compression of the format changes pixel values, which masks forbid."""
     return any(path.suffix.lower() in SUFFIXES_OF[name] for name in LOSSY)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores → class ids and confidence.
+"""Computation of class ids and confidence from scores.
 
-A pixel is rock where the rock classes' probabilities add up to the threshold or more, and to no
-less than the probability of the rim between two rocks: a low threshold finds more rock, but does
-not merge rocks. Among the rock classes, or else among the others, the most probable one is chosen.
+A pixel is rock if the sum of the probabilities of the rock classes is at least the threshold and at
+least the probability of the rim between two rocks. A low threshold therefore finds more rock, but
+does not merge rocks. The class is the most probable rock class, or the most probable other class.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from torch import Tensor
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
-STRIP_PIXELS = 1 << 16  # what a strip's maps take stays in a core's cache
+STRIP_PIXELS = 1 << 16  # the arrays of a strip fit into the cache of a CPU core
 
 
 def classify(
     scores: Tensor, metadata: ModelMetadata, threshold: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Turns scores into class ids and confidence, on any device and without waiting for it.
+    """Computes class ids and confidence on any device, without synchronizing with it.
 
     Args:
         scores: …×channels×H×W float32 logits.
-        metadata: Tells the activation and which classes are rock.
-        threshold: 0 to 1; a tensor without dimensions may change under a captured CUDA graph.
+        metadata: The metadata of the weights.
+        threshold: 0 to 1. If it is a scalar tensor, it can be changed between the replays of a
+            CUDA graph.
 
     Returns:
         …×H×W uint8 class ids, and …×H×W uint8 probability of that class, 0 to 255.
@@ -51,23 +52,23 @@ def classify(
 def classify_on_cpu(
     scores: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Does most of what `classify` does for one image, on one core of a CPU and much faster.
+    """Computes class ids and the confidence of rock, much faster than `classify` on one CPU core.
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.
-        metadata: Tells the activation and which classes are rock.
+        metadata: The metadata of the weights.
         threshold: 0 to 1.
 
     Returns:
-        H×W uint8 class ids, and H×W uint8: where there is rock the probability of that class, 0 to
-        255, elsewhere 0; `confidence_on_cpu` tells it everywhere.
+        H×W uint8 class ids, and H×W uint8 probability of that class, 0 to 255, if it is rock, else
+        0. `confidence_on_cpu` computes the probability for all pixels.
     """
     logits = _logits(scores, metadata).contiguous().numpy()
-    class_ids, sure = np.empty((2, *logits.shape[1:]), np.uint8)
-    most = np.float32(_odds_against(threshold))
-    for own in _strips(*class_ids.shape):
-        _classify_strip(logits[:, own], metadata, most, class_ids[own], sure[own])
-    return class_ids, sure
+    class_ids, rock_confidence = np.empty((2, *logits.shape[1:]), np.uint8)
+    max_odds = np.float32(_max_odds(threshold))
+    for rows in _strips(*class_ids.shape):
+        _classify_strip(logits[:, rows], metadata, max_odds, class_ids[rows], rock_confidence[rows])
+    return class_ids, rock_confidence
 
 
 def confidence_on_cpu(
@@ -77,51 +78,51 @@ def confidence_on_cpu(
 
     Args:
         scores: channels×H×W float32 logits on the CPU, contiguous or not.
-        metadata: Tells the activation.
-        class_ids: H×W uint8, what `classify_on_cpu` made of them.
+        metadata: The metadata of the weights.
+        class_ids: H×W uint8 class ids that `classify_on_cpu` computed from the scores.
     """
     logits = _logits(scores, metadata).contiguous().numpy()
     confidence = np.empty_like(class_ids)
-    for strip in _strips(*class_ids.shape):
-        highest = reduce(np.maximum, logits[:, strip])
-        powers = [cv2.exp(logit - highest) for logit in logits[:, strip]]
+    for rows in _strips(*class_ids.shape):
+        highest = reduce(np.maximum, logits[:, rows])
+        powers = [cv2.exp(logit - highest) for logit in logits[:, rows]]
         total = reduce(np.add, powers)
         chosen: NDArray[Any] = powers[0].copy()
         for i, power in enumerate(powers[1:], start=1):
-            cv2.copyTo(power, (class_ids[strip] == i).view(np.uint8), chosen)
+            cv2.copyTo(power, (class_ids[rows] == i).view(np.uint8), chosen)
         np.divide(chosen, total, out=chosen)
-        cv2.convertScaleAbs(chosen, confidence[strip], 255)
+        cv2.convertScaleAbs(chosen, confidence[rows], 255)
     return confidence
 
 
-def _odds_against(threshold: float) -> float:
-    """Returns up to which odds against rock a pixel is rock; a probability of 1 is float32's."""
+def _max_odds(threshold: float) -> float:
+    """Returns the highest odds against rock at which a pixel is rock, limited by float32."""
     return max((1 - threshold) / threshold, 2.0**-24) if threshold else np.inf
 
 
 def _strips(height: int, width: int) -> list[slice]:
-    """Returns the rows of strips of about `STRIP_PIXELS`."""
+    """Divides the rows of an image into strips of about `STRIP_PIXELS`."""
     rows = max(1, STRIP_PIXELS // width)
     return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
 def _groups(metadata: ModelMetadata) -> tuple[list[int], list[int]]:
-    """Returns the ids of the rock classes and of the others, both ascending."""
+    """Returns the class ids that are rock and those that are not, both ascending."""
     return list(metadata.rock_ids), [
         i for i in range(len(metadata.classes)) if i not in metadata.rock_ids
     ]
 
 
 def _logits(scores: Tensor, metadata: ModelMetadata) -> Tensor:
-    """Returns …×classes×H×W: one logit a class, for a softmax; a sigmoid is one against 0."""
+    """Returns …×classes×H×W logits for a softmax; for a sigmoid, the other class has 0."""
     if metadata.activation == 'softmax':
         return scores
-    nothing = torch.zeros_like(scores)
-    return torch.cat((scores, nothing) if metadata.rock_ids == (0,) else (nothing, scores), dim=-3)
+    other = torch.zeros_like(scores)
+    return torch.cat((scores, other) if metadata.rock_ids == (0,) else (other, scores), dim=-3)
 
 
 def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Returns the highest probability among some classes, and which class has it."""
+    """Returns the highest probability among the given classes, and the class that has it."""
     highest = probabilities[ids[0]]
     winner = torch.full_like(highest, ids[0], dtype=torch.uint8)
     for i in ids[1:]:
@@ -133,20 +134,20 @@ def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Ten
 def _classify_strip(
     logits: NDArray[np.float32],
     metadata: ModelMetadata,
-    most: np.float32,
+    max_odds: np.float32,
     class_ids: NDArray[np.uint8],
-    sure: NDArray[np.uint8],
+    rock_confidence: NDArray[np.uint8],
 ) -> None:
-    """Fills in what `classify_on_cpu` returns of a strip.
+    """Computes the results of `classify_on_cpu` for a strip of rows.
 
-    Of the rock classes the most probable one is 1 here, and all others are in proportion to it.
+    All probabilities are divided by that of the most probable rock class.
 
     Args:
         logits: classes×H×W.
-        metadata: Tells which classes are rock, and which is the rim.
-        most: Odds against rock up to which a pixel is rock.
-        class_ids: H×W, to be filled.
-        sure: H×W, to be filled.
+        metadata: The metadata of the weights.
+        max_odds: Highest odds against rock at which a pixel is rock.
+        class_ids: H×W, is filled with the result.
+        rock_confidence: H×W, is filled with the result.
     """
     rock_ids, other_ids = _groups(metadata)
     highest = reduce(np.maximum, [logits[i] for i in rock_ids])
@@ -158,38 +159,38 @@ def _classify_strip(
     if metadata.rim_id is not None:
         np.less_equal(odds[metadata.rim_id], all_rock, out=is_rock)
     total = reduce(_add, odds.values())
-    is_rock &= total <= all_rock * most
+    is_rock &= total <= all_rock * max_odds
     total += all_rock
     rock_id: NDArray[Any] = np.empty_like(class_ids)
     _fill_winner(logits, other_ids, class_ids)
     _fill_winner(logits, rock_ids, rock_id)
     cv2.copyTo(rock_id, is_rock.view(np.uint8), class_ids)
     np.divide(np.float32(1), total, out=total)
-    cv2.convertScaleAbs(total, sure, 255)
-    np.multiply(sure, is_rock.view(np.uint8), out=sure)
+    cv2.convertScaleAbs(total, rock_confidence, 255)
+    np.multiply(rock_confidence, is_rock.view(np.uint8), out=rock_confidence)
 
 
 def _relative(
     logits: Sequence[NDArray[np.float32]], highest: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
-    """Returns the odds of each class beside the one of the highest logit."""
+    """Returns the odds of each class relative to the class of the highest logit."""
     odds = [logit - highest for logit in logits]
-    for one in odds:
-        cv2.exp(one, one)
+    for class_odds in odds:
+        cv2.exp(class_odds, class_odds)
     return odds
 
 
-def _add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Adds to the first."""
-    return np.add(one, other, out=one)
+def _add(total: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Adds in place."""
+    return np.add(total, other, out=total)
 
 
 def _fill_winner(logits: NDArray[np.float32], ids: list[int], winner: NDArray[np.uint8]) -> None:
-    """Fills in which of some classes has the highest logit."""
+    """Sets `winner` to the class with the highest logit among the given classes."""
     winner.fill(ids[0])
     highest = logits[ids[0]]
     for i in ids[1:]:
         higher = (logits[i] > highest).view(np.uint8)
-        np.maximum(winner, higher * np.uint8(i), out=winner)  # ids ascend: the latest winner's
+        np.maximum(winner, higher * np.uint8(i), out=winner)  # the ids ascend
         if i != ids[-1]:
             highest = np.maximum(highest, logits[i])

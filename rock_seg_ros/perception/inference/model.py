@@ -26,8 +26,8 @@ def build(metadata: ModelMetadata, output_stride: int = 0, aux: bool = False) ->
     """
     network = NETWORKS[metadata.architecture]
     if output_stride not in (0, *network.output_strides):
-        legal = ' or '.join(map(str, (0, *network.output_strides)))
-        raise ValueError(f'{network.title} has output_stride {legal}, not {output_stride}')
+        valid = ' or '.join(map(str, (0, *network.output_strides)))
+        raise ValueError(f'output_stride of {network.title} must be {valid}, not {output_stride}')
     return network.make(
         metadata.channels, metadata.decoder, output_stride or metadata.output_stride, aux
     )
@@ -76,7 +76,7 @@ def load_state(model: DeepLabV3, state: Mapping[str, Tensor], title: str) -> Non
     missing = sorted(own.keys() - kept.keys())
     unknown = sorted(kept.keys() - own.keys())
     if missing or unknown:
-        what = f'{missing[0]} is missing' if missing else f'{unknown[0]} is not part of it'
+        what = f'{missing[0]} is missing' if missing else f'{unknown[0]} is unknown'
         raise ValueError(
             f'the weights do not fit {title} with decoder {model.decoder!r}: {what}'
             f' ({len(missing)} missing, {len(unknown)} unknown)'

@@ -120,4 +120,4 @@ def are_finite(scores: Tensor) -> Tensor:
     Returns:
         … bool, on the same device.
     """
-    return scores.sum(dim=(-3, -2, -1)).isfinite()  # a sum reads them once and writes nothing
+    return scores.sum(dim=(-3, -2, -1)).isfinite()  # needs no temporary array

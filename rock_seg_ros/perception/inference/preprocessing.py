@@ -83,5 +83,5 @@ class Preprocessing:
         prepared = np.empty((len(images), 3, height, width), np.float32)
         for image, planes in zip(images, prepared, strict=True):
             for values, table, plane in zip(cv2.split(image), self._tables, planes, strict=True):
-                cv2.LUT(values, table, plane)  # the same numbers as by arithmetic, in one pass
+                cv2.LUT(values, table, plane)  # the same values as `normalize`, in one pass
         return torch.from_numpy(prepared)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Presets: how much accuracy is given for speed, as one word."""
+"""Presets: named choices of output stride and precision, from accurate to fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRESETS = ('auto', 'exact', 'balanced', 'fast')
 
 
 def preset_stride(preset: str, metadata: ModelMetadata) -> int:
-    """Returns a preset's output stride: 'exact' the network's finest, 'auto' as trained."""
+    """Returns the output stride of a preset: 'exact' the finest, 'auto' that of the training."""
     strides = NETWORKS[metadata.architecture].output_strides
     return {'exact': strides[0], 'auto': metadata.output_stride}.get(preset, strides[-1])
 
@@ -24,39 +24,41 @@ def resolve_preset(
     precision: str = 'auto',
     output_stride: int = 0,
 ) -> tuple[str, int]:
-    """Turns a preset into a precision and an output stride; what is given beside it wins.
+    """Returns the precision and the output stride of a preset, unless they are given.
 
-    For networks that are built from a state dict; an ONNX file has both fixed by its export.
+    It is for networks that are built from a state dict. An ONNX file has a fixed precision and
+    output stride.
 
     Args:
-        preset: 'auto' (output stride as trained; fp16 on CUDA, else fp32), 'exact' (the finest;
-            fp32, on CUDA without TF32), 'balanced' (the coarsest; fp16 on CUDA, else fp32) or
-            'fast' (the coarsest; int8 on the CPU, on CUDA the same as 'balanced'). ResNet-50 has 8
-            and 16, EfficientNet-Lite only 32.
-        device: Where the network will run.
-        metadata: Of the weights; int8 needs the activation ranges in it.
-        precision: 'auto' takes the preset's; 'fp32', 'fp16', 'bf16' or 'int8' wins over it.
-        output_stride: 0 takes the preset's; another wins over it.
+        preset: 'auto' (output stride of the training; fp16 on CUDA, else fp32), 'exact' (finest
+            output stride; fp32, on CUDA without TF32), 'balanced' (coarsest output stride; fp16 on
+            CUDA, else fp32) or 'fast' (coarsest output stride; int8 on the CPU, fp16 on CUDA).
+            ResNet-50 has the output strides 8 and 16, EfficientNet-Lite has only 32.
+        device: The device of the network.
+        metadata: The metadata of the weights; int8 needs its activation ranges.
+        precision: 'fp32', 'fp16', 'bf16' or 'int8'; 'auto' = that of the preset.
+        output_stride: An output stride of the network; 0 = that of the preset.
 
     Returns:
-        Precision, none of them 'auto', and output stride.
+        The precision, which is not 'auto', and the output stride.
 
     Raises:
-        ValueError: There is no such preset, or int8 is asked for where it cannot be.
+        ValueError: There is no such preset, or int8 is not available on the device or for the
+            weights.
     """
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {", ".join(PRESETS)}, not {preset!r}')
     on_cuda = device.type == 'cuda'
-    asked = f'precision {precision!r}'
+    choice = f'precision {precision!r}'
     if precision == 'auto':
-        asked = f'preset {preset!r}'
+        choice = f'preset {preset!r}'
         on_cpu = 'int8' if preset == 'fast' else 'fp32'
         precision = 'fp32' if preset == 'exact' else 'fp16' if on_cuda else on_cpu
     if precision == 'int8' and on_cuda:
-        raise ValueError(f"{asked} is for the CPU, not {str(device)!r}; on CUDA use 'fp16'")
+        raise ValueError(f"{choice} needs the CPU, not {str(device)!r}; on CUDA use 'fp16'")
     if precision == 'int8' and not metadata.activation_ranges:
         raise ValueError(
-            f'{asked} means int8, and these weights are not calibrated for it:'
-            " use preset 'balanced', or training.export --calibrate"
+            f'{choice} needs weights that are calibrated for int8: use preset'
+            " 'balanced', or training.export --calibrate"
         )
     return precision, output_stride or preset_stride(preset, metadata)

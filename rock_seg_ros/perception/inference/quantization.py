@@ -16,24 +16,24 @@ from torch.nn.utils import parametrize
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 
 ACTIVATION_STEPS = 255  # unsigned 8 bit
-WEIGHT_STEPS = 127  # signed 8 bit, as far down as up
+WEIGHT_STEPS = 127  # signed 8 bit, symmetric
 
 
 def quantized_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
-    """Returns what is computed in int8: all but the exact parts of the network and the last layer.
+    """Returns the inputs that are quantized: all except in the exact parts and the last layer.
 
     Returns:
         Name of a module whose input is quantized → the convolutions that read it. The input of a
         residual block is also quantized for its shortcut, so that it is stored in 8 bits.
     """
     found = model.shared_inputs()
-    apart: set[nn.Module] = {list(model.classifier.modules())[-1]}
+    excluded: set[nn.Module] = {list(model.classifier.modules())[-1]}
     for readers in found.values():
-        apart.update(readers)
+        excluded.update(readers)
     for part in model.exact_parts():
-        apart.update(part.modules())
+        excluded.update(part.modules())
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and module not in apart:
+        if isinstance(module, nn.Conv2d) and module not in excluded:
             found[name] = [module]
     return found
 
@@ -43,17 +43,18 @@ def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> Non
 
     Args:
         model: The network, in evaluation mode.
-        ranges: For each of `quantized_inputs`, the minimum and maximum value.
+        ranges: Minimum and maximum of each of the `quantized_inputs`, by name.
 
     Raises:
-        ValueError: The ranges are not those of this network.
+        ValueError: The names are not those of this network.
     """
     inputs = quantized_inputs(model)
     differing = sorted(inputs.keys() ^ ranges.keys())
     if differing:
         raise ValueError(
             f'its activation_ranges do not fit the network at {differing[0]}'
-            f' ({len(differing)} in all); calibrate it anew with training.export --calibrate'
+            f' ({len(differing)} differences); calibrate it again with'
+            ' training.export --calibrate'
         )
     for name, convolutions in inputs.items():
         model.get_submodule(name).register_forward_pre_hook(_InputRounding(*ranges[name]))

@@ -10,9 +10,8 @@ from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 MAX_ENLARGEMENT = 2.0  # factor
-MAX_NETWORK_PIXELS = (
-    3840 * 2160
-)  # of an enlarged image; a thin one would cost the network gigabytes
+# Pixels of an enlarged image; a narrow image would otherwise need gigabytes of memory.
+MAX_NETWORK_PIXELS = 3840 * 2160
 
 
 def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:

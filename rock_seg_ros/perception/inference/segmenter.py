@@ -33,7 +33,7 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
 }
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 MIN_INPUT_SIDE = 32
-CAPTURE_AFTER = 3  # used for folders, videos and bags, where the next image always waits
+CAPTURE_AFTER = 3  # for folders, videos and bags, where the next image is always available
 
 
 class DeviceError(ValueError):

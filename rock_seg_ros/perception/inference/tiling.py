@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rock_seg_ros.perception.inference.backends import PartedBackend
+from rock_seg_ros.perception.inference.backends import TilingBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.pipeline import postprocess
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
@@ -75,7 +75,7 @@ class Tiling:
             ValueError: The tiles are too small, or overlap by more than half.
         """
         check_tiling(tile, overlap)
-        self._runner = cast(PartedBackend, scorer.runner)
+        self._runner = cast(TilingBackend, scorer.runner)
         self._card = scorer.metadata
         self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile

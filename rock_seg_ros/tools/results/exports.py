@@ -22,7 +22,7 @@ class Writer(Protocol):
         """Writes the export atomically.
 
         Raises:
-            ValueError: The format cannot hold the results.
+            ValueError: The format does not support the results.
             OSError: The file cannot be written.
         """
 

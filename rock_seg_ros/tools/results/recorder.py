@@ -164,9 +164,9 @@ def _above_zero(text: str) -> float:
 def _tag(text: str) -> tuple[str, float]:
     family, _, side = text.rpartition(':')
     if family.lower() not in tag_families():
-        legal = ', '.join(tag_families())
+        expected = ', '.join(tag_families())
         raise argparse.ArgumentTypeError(
-            f'must be FAMILY:SIDE_MM, such as apriltag_36h11:50, not {text}; families: {legal}'
+            f'must be FAMILY:SIDE_MM, such as apriltag_36h11:50, not {text}; families: {expected}'
         )
     try:
         return family.lower(), _above_zero(side)

@@ -19,8 +19,8 @@ class Control:
         name: Name of the node's parameter.
         label: Label on the page.
         kind: float, int or bool.
-        low: Smallest legal value.
-        high: Largest legal value.
+        low: Minimum.
+        high: Maximum.
         end: End of the slider.
         step: Step of the slider.
     """
@@ -42,22 +42,22 @@ class Control:
         if self.kind is bool:
             if isinstance(value, bool):
                 return value
-            raise ValueError(f'{self.name} is {value!r}; legal is true or false')
+            raise ValueError(f'{self.name} is {value!r}; it must be true or false')
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or self.kind(value) != value:
             kind = 'a whole number' if self.kind is int else 'a number'
-            raise ValueError(f'{self.name} is {value!r}; legal is {kind}')
+            raise ValueError(f'{self.name} is {value!r}; it must be {kind}')
         return self.kind(value)
 
     def check(self, value: Any) -> Any:
         """Returns a value of the kind of this control and within its range.
 
         Raises:
-            ValueError: The value is not legal.
+            ValueError: The value is invalid.
         """
         value = self.convert(value)
         if not self.low <= value <= self.high:
-            raise ValueError(f'{self.name} is {value}; legal is {self.low} to {self.high}')
+            raise ValueError(f'{self.name} is {value}; it must be {self.low} to {self.high}')
         return value
 
 
@@ -107,7 +107,7 @@ def change_setting(settings: Settings, name: str, value: Any) -> Settings:
     """Returns settings in which a control has another value.
 
     Raises:
-        ValueError: There is no such control, or the value is not legal.
+        ValueError: There is no such control, or the value is invalid.
     """
     value = find_control(CONTROLS, name).check(value)
     if name == 'threshold':

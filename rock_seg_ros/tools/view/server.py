@@ -167,7 +167,7 @@ class Client:
         }
         if name not in commands:
             raise ValueError(
-                f'command is {name!r}; legal is one of {", ".join(map(str, commands))}'
+                f'command is {name!r}; it must be one of {", ".join(map(str, commands))}'
             )
         await asyncio.to_thread(commands[name])
 

@@ -261,7 +261,7 @@ class LocalSource(Source):
     def set_scale(self, first: Point, second: Point, mm: float) -> None:
         """Sets the scale of this image and those that follow."""
         if not (mm > 0 and all(map(math.isfinite, (*first, *second, mm)))):
-            raise ValueError(f'the distance is {mm:g} mm; legal is a number above 0')
+            raise ValueError(f'the distance is {mm:g} mm; it must be a number above 0')
         with self._changing():
             self._scale = scale_from_points(first, second, mm)
             self._again = True

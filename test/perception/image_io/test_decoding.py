@@ -135,19 +135,19 @@ def test_white_in_a_1_bit_label_image_is_255(tmp_path):
 
 @pytest.mark.parametrize(
     ('mode', 'told'),
-    [('RGB', '3 channels'), ('RGBA', '4 channels'), ('LA', '2 channels'), ('F', 'fractions')],
+    [('RGB', 'not 3'), ('RGBA', 'not 4'), ('LA', 'not 2'), ('F', 'floating-point')],
 )
 def test_a_label_image_must_have_one_channel_of_integers(tmp_path, mode, told):
     name = 'a.tif' if mode == 'F' else 'a.png'
     Image.new(mode, (3, 2)).save(tmp_path / name)
-    with pytest.raises(ImageError, match=rf'{name}: has {told}; labels are'):
+    with pytest.raises(ImageError, match=rf'{name}: .*{told}'):
         read_label_image(tmp_path / name)
 
 
 def test_a_label_image_with_values_above_16_bits_is_rejected(tmp_path):
     numbers = np.array([[0, 70000]], np.int32)
     Image.fromarray(numbers).save(tmp_path / 'a.tif')
-    with pytest.raises(ImageError, match=r'a\.tif: has values of 0 to 70000; labels are'):
+    with pytest.raises(ImageError, match=r'a\.tif: labels must be 0 to 65535, not 0 to 70000'):
         read_label_image(tmp_path / 'a.tif')
     Image.fromarray(numbers % 60000).save(tmp_path / 'a.tif')
     np.testing.assert_array_equal(read_label_image(tmp_path / 'a.tif'), [[0, 10000]])
@@ -226,9 +226,9 @@ def test_a_truncated_jpeg_is_rejected(jpeg, part):
     ('width', 'height', 'why'),
     [
         (30_000, 30_000, '900000000 pixels'),
-        (20_000, 10, '20000×10, a side has at most 16384 px'),
-        (1, 16_385, '1×16385, a side has at most 16384 px'),
-        (1, 8_294_400, '1×8294400, a side has at most 16384 px'),
+        (20_000, 10, '20000×10; the maximum side is 16384 px'),
+        (1, 16_385, '1×16385; the maximum side is 16384 px'),
+        (1, 8_294_400, '1×8294400; the maximum side is 16384 px'),
     ],
 )
 def test_an_image_with_too_many_pixels_is_rejected_before_it_is_decoded(
@@ -247,13 +247,13 @@ def test_max_pixels_is_checked_before_an_image_is_decoded(monkeypatch):
         decode_rgb(png_header(16_000, 16_000))  # so many that Pillow refuses them itself
     one = tiff(np.zeros((1, 1, 3), np.uint8), 2)
     width = struct.Struct('<HHII')
-    with pytest.raises(ImageTooLargeError, match='20000×1, a side has at most 16384 px'):
+    with pytest.raises(ImageTooLargeError, match='20000×1; the maximum side is 16384 px'):
         decode_rgb(one.replace(width.pack(256, 4, 1, 1), width.pack(256, 4, 1, 20_000)))
 
 
 def test_a_label_image_with_too_long_a_side_is_rejected_by_its_header(tmp_path):
     (tmp_path / 'a.png').write_bytes(png_header(20_000, 1))
-    with pytest.raises(ImageTooLargeError, match=r'a\.png: 20000×1, a side has at most 16384 px'):
+    with pytest.raises(ImageTooLargeError, match=r'a\.png: 20000×1; the maximum side is 16384 px'):
         read_label_image(tmp_path / 'a.png')
 
 

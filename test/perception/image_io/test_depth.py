@@ -61,10 +61,22 @@ def test_quantized_inverse_depth_is_decoded_to_metres_and_0_to_nan() -> None:
         ('16UC1; compressedDepth png', b'', 'not compressed as PNG'),
         ('16UC1; compressedDepth png', config() + png(MILLIMETRES)[:20], 'not compressed as PNG'),
         ('16UC1; compressedDepth png', config() + png(MILLIMETRES)[:50], 'does not decode'),
-        ('16UC1; compressedDepth png', config() + png(MILLIMETRES[:2]), 'of another size'),
-        ('16UC1; png compressed ', png(MILLIMETRES.astype(np.uint8)), 'not of 16 bits'),
-        ('16UC1; png compressed ', png(np.dstack([MILLIMETRES] * 3)), 'not of 16 bits'),
-        ('32FC1; compressedDepth png', png(MILLIMETRES), 'without the header'),
+        (
+            '16UC1; compressedDepth png',
+            config() + png(MILLIMETRES[:2]),
+            'size differs from the image',
+        ),
+        (
+            '16UC1; png compressed ',
+            png(MILLIMETRES.astype(np.uint8)),
+            'not 16 bits with one channel',
+        ),
+        (
+            '16UC1; png compressed ',
+            png(np.dstack([MILLIMETRES] * 3)),
+            'not 16 bits with one channel',
+        ),
+        ('32FC1; compressedDepth png', png(MILLIMETRES), 'header of compressedDepth missing'),
         ('rgb8; png compressed ', png(MILLIMETRES), 'unknown encoding'),
     ],
 )
@@ -80,7 +92,7 @@ def test_a_png_with_a_huge_size_in_its_header_is_rejected_before_it_is_decoded()
     data = bytearray(png(MILLIMETRES))
     data[16:24] = struct.pack('>II', 30000, 30000)
     data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
-    with pytest.raises(ValueError, match='of another size'):
+    with pytest.raises(ValueError, match='size differs from the image'):
         decode_depth('16UC1; png compressed ', bytes(data), SHAPE)
 
 

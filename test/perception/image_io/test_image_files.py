@@ -42,7 +42,7 @@ def test_other_files_are_listed_by_suffix_without_hidden_files(folder):
 def test_the_reason_for_an_unsupported_suffix_names_the_missing_package():
     assert unsupported_reason('.txt') == 'not the suffix of an image'
     if 'HEIF' not in FORMATS:
-        assert unsupported_reason('.HEIC') == 'reading them needs the package pillow-heif'
+        assert unsupported_reason('.HEIC') == 'missing dependency: the package pillow-heif'
         assert '.heic' not in SUFFIXES
 
 

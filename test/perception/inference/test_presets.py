@@ -65,5 +65,5 @@ def test_int8_without_calibrated_weights_is_an_error_with_the_remedy(
 
 
 def test_int8_on_cuda_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'int8' is for the CPU, not 'cuda:1'"):
+    with pytest.raises(ValueError, match="'int8' needs the CPU, not 'cuda:1'"):
         resolve_preset('fast', CUDA, CALIBRATED, 'int8')

@@ -181,7 +181,7 @@ def test_significant_bits_and_max_pixels_apply_to_a_bag(find_rocks, write_bag, c
     bag = write_bag(('/image', 5, raw(np.full((48, 64, 1), 4000, np.uint16), 7, 'mono16')))
     assert find_rocks(bag, '--significant-bits', '16', '--max-pixels', '3000') == 1
     (line,) = printed_lines(capsys)
-    assert line.endswith('too large: 64×48, max_pixels is 3000')
+    assert line.endswith('too large: 64×48; max_pixels is 3000')
 
 
 def test_nv12_and_jpegs_without_end_marker_are_read(find_rocks, write_bag, tmp_path):

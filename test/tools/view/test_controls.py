@@ -38,7 +38,7 @@ def test_threshold_0_means_the_threshold_of_the_weights():
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), '1', None, [], True, -1])
 def test_an_invalid_value_is_rejected(value):
-    with pytest.raises(ValueError, match=r'^threshold is .*; legal is '):
+    with pytest.raises(ValueError, match=r'^threshold is .*; it must be '):
         change_setting(Settings(), 'threshold', value)
 
 

@@ -54,7 +54,7 @@ class Pushed(Source):
     def set(self, name, value):
         if name == 'disk':
             raise OSError(28, 'No space left on device')
-        raise ValueError(f'{name} is {value}; legal is less')
+        raise ValueError(f'{name} is {value}; it must be less')
 
     def set_scale(self, first, second, mm):
         self.calls.append((first, second, mm))
@@ -138,17 +138,17 @@ def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
 @pytest.mark.parametrize(
     ('message', 'refused'),
     [
-        ({'set': 'threshold', 'value': 2}, 'threshold is 2.0; legal is 0 to 1'),
-        ({'set': 'min_area', 'value': 1.5}, 'min_area is 1.5; legal is a whole number'),
-        ({'set': 'track', 'value': 1}, 'track is 1; legal is true or false'),
+        ({'set': 'threshold', 'value': 2}, 'threshold is 2.0; it must be 0 to 1'),
+        ({'set': 'min_area', 'value': 1.5}, 'min_area is 1.5; it must be a whole number'),
+        ({'set': 'track', 'value': 1}, 'track is 1; it must be true or false'),
         ({'set': 'weights', 'value': '/x'}, 'weights cannot be changed here'),
-        ({'set': 'threshold'}, 'threshold is None; legal is a number'),
-        ({'command': 'format'}, "command is 'format'; legal is one of play, pause,"),
+        ({'set': 'threshold'}, 'threshold is None; it must be a number'),
+        ({'command': 'format'}, "command is 'format'; it must be one of play, pause,"),
         ({'select': 'x'}, 'invalid literal'),
         ({'side': None}, 'int() argument'),
         ({'layers': 5}, 'not iterable'),
         ({'scale': [0, 0, 5, 5]}, 'not enough values'),
-        ({'scale': [0, 0, 5, 5, 0]}, 'the distance is 0 mm; legal is a number above 0'),
+        ({'scale': [0, 0, 5, 5, 0]}, 'the distance is 0 mm; it must be a number above 0'),
         ({'scale': [0, 0, 5, 5, 'x']}, 'could not convert'),
         ({'scale': [5, 5, 5, 5, 10]}, 'the two points are the same: 5, 5'),
     ],

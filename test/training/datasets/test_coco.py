@@ -192,7 +192,7 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
             {'segmentation': {'size': [5, 5], 'counts': [25]}},
             'has the size 5×5, but its image 12×10',
         ),
-        ({'category_id': 9}, r'has the category 9; legal are \[1, 2, 3\]'),
+        ({'category_id': 9}, r'has the category 9; expected: \[1, 2, 3\]'),
         ({'category_id': 2}, "has the label 'clod'; the class map has rock"),
     ],
 )
@@ -512,7 +512,7 @@ def test_an_invalid_file_name_is_reported_as_a_missing_file(
         (
             {},
             {'category_id': '1'},
-            r"category '1'; legal are \[1, 2, 3\]; the ids there are numbers",
+            r"category '1'; expected: \[1, 2, 3\]; the ids there are numbers",
         ),
         (
             {'images': [{'id': '1', 'file_name': 'a.png'}]},
@@ -522,7 +522,7 @@ def test_an_invalid_file_name_is_reported_as_a_missing_file(
         (
             {'categories': [{'id': '1', 'name': 'rock'}]},
             {},
-            r'has the category 1; legal are \[1\]; the ids there are text, not numbers',
+            r'has the category 1; expected: \[1\]; the ids there are text, not numbers',
         ),
         (
             {'images': [{'id': 1, 'file_name': 'a.png', 'width': '12', 'height': '10'}]},
@@ -566,7 +566,7 @@ def test_of_many_errors_the_first_three_are_listed(find: Finder, write_coco: Wri
         assert 'annotation 3 ' in str(raised.value)
         assert 'annotation 4 ' not in str(raised.value)
     write_coco({'category_id': 0}, categories=[{'id': n, 'name': 'x'} for n in range(1, 81)])
-    with pytest.raises(DataError, match=r'legal are \[1, 2, .*, 10, and 70 more\]'):
+    with pytest.raises(DataError, match=r'expected: \[1, 2, .*, 10, and 70 more\]'):
         read(find)
 
 

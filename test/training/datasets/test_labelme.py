@@ -99,7 +99,7 @@ def test_images_may_be_in_another_folder_and_paths_may_have_backslashes(
     ('shape', 'message'),
     [
         ({'points': [[1, 1], [2, 2]]}, 'has a polygon of 2 points; the minimum is 3'),
-        ({'shape_type': 'line'}, 'is a line; legal are polygon, rectangle, circle, mask'),
+        ({'shape_type': 'line'}, 'is a line; expected: polygon, rectangle, circle, mask'),
         ({'shape_type': 'circle'}, 'is a circle of 4 points; it must have 2'),
         ({'shape_type': 'circle', 'points': [[1], [2]]}, 'must have a label and points of x and y'),
         ({'points': None}, 'has a polygon of'),
@@ -204,7 +204,7 @@ def test_a_mask_shape_is_clipped_to_the_image(find: Finder, write_labelme: Write
         ),
         (
             mask_shape([7, 6], [9, 7], mask=coded(np.zeros((2, 3, 3), np.uint8))),
-            'has a mask that cannot be read: has 3 channels',
+            'has a mask that cannot be read: a label image must have 1 channel, not 3',
         ),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_line_is_skipped_if_its_label_is_ignored_and_else_an_error(
     assert labelled.instances is not None
     assert (labelled.instances.max(), labelled.classes.sum()) == (1, 16)
     for meaning in ({'horizon': 'background'}, {'horizon': 'rock'}):
-        with pytest.raises(DataError, match=rf'shape 1 is a {kind}; legal are polygon'):
+        with pytest.raises(DataError, match=rf'shape 1 is a {kind}; expected: polygon'):
             read(find, class_map={'rock': 'rock', **meaning})
     with pytest.raises(DataError, match="shape 1 has the label 'horizon'; the class map has"):
         read(find)

@@ -61,7 +61,7 @@ def test_the_values_of_a_16_bit_mask_are_not_scaled(
     assert find('masks')[0].read().classes[0].tolist() == [1] * 6 + [0] * 6
     mask[:, :6] = 65535
     write_image(tmp_path / 'masks/a.png', mask)
-    with pytest.raises(DataError, match=r'a\.png: has the pixel value 65535; legal are 0, 255'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 65535; expected: 0, 255'):
         find('masks')[0].read()
     (sample,) = find('masks', class_map={0: 'background', 65535: 'rock'})
     assert sample.read().classes[0].tolist() == [1] * 6 + [0] * 6
@@ -78,7 +78,7 @@ def test_the_values_of_a_palette_mask_are_its_indices(
     coded.save(tmp_path / 'masks/a.png')
     (sample,) = find('masks', class_map={0: 'background', 1: 'rock', 2: 'ignore'})
     assert sample.read().classes[0].tolist() == [1] * 4 + [IGNORE] * 2 + [0] * 6
-    with pytest.raises(DataError, match=r'a\.png: has the pixel value 1; legal are 0, 255'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 1; expected: 0, 255'):
         find('masks')[0].read()
 
 
@@ -86,7 +86,7 @@ def test_a_pixel_value_without_an_entry_in_the_class_map_is_an_error(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
-    with pytest.raises(DataError, match=r'a\.png: has the pixel value 255; legal are 0, 1'):
+    with pytest.raises(DataError, match=r'a\.png: has the pixel value 255; expected: 0, 1'):
         find('masks', class_map={0: 'background', 1: 'rock'})[0].read()
 
 
@@ -177,11 +177,11 @@ def two_images(folder: Path) -> None:
         (invalid_image, r'images/a\.png: does not decode as an image \(8 bytes\)'),
         (invalid_mask, r'masks/a\.png: does not decode'),
         (mask_of_different_size, r'masks/a\.png: has the size 9×10, but its image 12×10'),
-        (unknown_pixel_value, r'masks/a\.png: has the pixel value 7; legal are 0, 255'),
+        (unknown_pixel_value, r'masks/a\.png: has the pixel value 7; expected: 0, 255'),
         (instances_of_different_size, r'instances/a\.png: has the size 12×9, but its image 12×10'),
-        (mask_in_an_alpha_channel, r'masks/a\.png: has 4 channels; labels are in one'),
-        (coloured_mask, r'masks/a\.png: has 3 channels; labels are in one'),
-        (coloured_instances, r'instances/a\.png: has 3 channels'),
+        (mask_in_an_alpha_channel, r'masks/a\.png: a label image must have 1 channel, not 4'),
+        (coloured_mask, r'masks/a\.png: a label image must have 1 channel, not 3'),
+        (coloured_instances, r'instances/a\.png: a label image must have 1 channel, not 3'),
         (invalid_instances, r'instances/a\.png: does not decode'),
         (no_image, r'masks/a\.png: has no image of this name in images/'),
         (two_images, r'masks/a\.png: has two images, a\.jpg and a\.png'),
@@ -221,7 +221,7 @@ def test_a_missing_folder_is_reported(find: Finder, tmp_path: Path) -> None:
 
 
 def test_an_impossible_pixel_value_in_the_class_map_is_rejected() -> None:
-    with pytest.raises(ValueError, match="pixel value 'rock'; legal is 0 to 65535"):
+    with pytest.raises(ValueError, match="pixel value 'rock'; it must be 0 to 65535"):
         DatasetConfig('data', class_map={'rock': 'rock'})
     with pytest.raises(ValueError, match="pixel value '65536'"):
         DatasetConfig('data', class_map={'65536': 'rock'})
@@ -231,7 +231,7 @@ def test_an_unknown_class_in_the_class_map_is_rejected(
     find: Finder, write_masks: Callable[..., None]
 ) -> None:
     write_masks('a')
-    with pytest.raises(DataError, match="class 'stone' is unknown; legal are background, rock"):
+    with pytest.raises(DataError, match="class 'stone' is unknown; expected: background, rock"):
         find('masks', class_map={'0': 'background', '255': 'stone'})
 
 

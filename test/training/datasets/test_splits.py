@@ -127,14 +127,14 @@ def test_an_empty_split_is_reported(find: Finder, write_masks: Writer, tmp_path:
 
 
 def test_an_unknown_split_is_rejected(find: Finder) -> None:
-    with pytest.raises(ValueError, match="split 'test' is unknown; legal are train, val, all"):
+    with pytest.raises(ValueError, match="split 'test' is unknown; expected: train, val, all"):
         find('masks', 'test')
 
 
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'format': 'voc'}, "format 'voc' is unknown; legal are masks, coco, labelme, unlabelled"),
+        ({'format': 'voc'}, "format 'voc' is unknown; expected: masks, coco, labelme, unlabelled"),
         ({'val_fraction': 1.5}, 'val_fraction must be 0 to 1, not 1.5'),
         ({'val_fraction': float('nan')}, 'val_fraction must be 0 to 1, not nan'),
         ({'group': '('}, r"group '\(': invalid regular expression"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs the network. A backend is one file here and one line in `segmenter.BACKENDS`."""
+"""Backends, which run the network. Each is a file here and an entry of `segmenter.BACKENDS`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Backend(Protocol):
     """Runs the network on prepared images.
 
     Attributes:
-        device: Where the images have to be, and the scores are.
+        device: The device of the images and of the scores.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'.
     """
 
@@ -25,20 +25,20 @@ class Backend(Protocol):
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
 
 
-class PartedBackend(Backend, Protocol):
-    """Runs the parts of `DeepLabV3` also one by one; see there."""
+class TilingBackend(Backend, Protocol):
+    """A backend that also runs the parts of the network separately, for tiling; see `DeepLabV3`."""
 
     def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
+        """Maps the output of `deep` to N×context_channels×h×w, or N×channels×h×w, float32."""
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
         """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
 
 
 def threads_from_environment() -> int:
-    """Returns OMP_NUM_THREADS, which not every runtime reads by itself; 0 = it is not set."""
+    """Returns OMP_NUM_THREADS, which some runtimes do not read; 0 = not set."""
     given = os.environ.get('OMP_NUM_THREADS', '')
     return int(given) if given.isdecimal() else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime: TensorRT or CUDA on a CUDA device, or the CPU."""
+"""Backend for ONNX Runtime, with TensorRT or CUDA on a CUDA device, or on the CPU."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ INPUT = 'images'
 OUTPUT = 'scores'
 CPU, CUDA, TENSORRT = (f'{name}ExecutionProvider' for name in ('CPU', 'CUDA', 'Tensorrt'))
 RUN_TIMEOUT = 60.0  # s
-# s. DeepLabV3 opens in seconds. A graph can keep ONNX Runtime busy for hours, since constants are
-# computed while it is opened. A node opens a file up to three times within its limit for loading.
-OPEN_TIMEOUT = 120.0
-BUILD_TIMEOUT = 600.0  # s, of a TensorRT engine; a Jetson needs minutes
-SMALL = 64  # px, of the image that a graph is tried out on
-MAX_ENGINES = 8  # of TensorRT, in memory; those on the disk stay
+# DeepLabV3 opens in seconds. A malicious graph can keep ONNX Runtime busy for hours, because
+# constants are computed while it is opened. The node opens a file up to three times.
+OPEN_TIMEOUT = 120.0  # s
+BUILD_TIMEOUT = 600.0  # s; a Jetson needs minutes to build a TensorRT engine
+TEST_SIDE = 64  # side of the image that a graph is tested with, px
+MAX_ENGINES = 8  # TensorRT engines in memory; all engines stay on the disk
 Provider = tuple[str, dict[str, Any]]
 
 
@@ -42,7 +42,7 @@ def read_metadata(file: Path) -> dict[str, str]:
     Raises:
         ImportError: onnxruntime is not installed.
         TimeoutError: ONNX Runtime does not finish opening the graph.
-        Exception: ONNX Runtime's own, when the file is no ONNX graph.
+        Exception: The file is not an ONNX graph (exceptions of ONNX Runtime).
     """
     import onnxruntime
 
@@ -53,14 +53,14 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _open_session(file: Path, options: Any, limit: float, **arguments: Any) -> Any:
-    """Opens a graph, and waits for that no longer than `limit` s.
+    """Opens a graph, and waits at most `limit` s.
 
-    Opening cannot be interrupted. The thread of a graph that takes longer is abandoned: it goes on
-    computing, and keeps its memory, until the graph is open or the process ends.
+    Opening cannot be interrupted. After the limit, its thread continues and keeps its memory until
+    the graph is open or the process ends.
 
     Raises:
-        TimeoutError: Opening takes too long.
-        Exception: ONNX Runtime's own.
+        TimeoutError: Opening takes longer.
+        Exception: The graph cannot be opened (exceptions of ONNX Runtime).
     """
     import onnxruntime
 
@@ -69,7 +69,7 @@ def _open_session(file: Path, options: Any, limit: float, **arguments: Any) -> A
     def open_graph() -> None:
         try:
             session.set_result(onnxruntime.InferenceSession(str(file), options, **arguments))
-        except BaseException as error:  # noqa: BLE001  (raised in the thread that waits)
+        except BaseException as error:  # noqa: BLE001  (raised in the waiting thread)
             session.set_exception(error)
 
     threading.Thread(target=open_graph, name='open ONNX graph', daemon=True).start()
@@ -82,19 +82,19 @@ def _open_session(file: Path, options: Any, limit: float, **arguments: Any) -> A
 
 
 def choose_providers(device: torch.device, available: Sequence[str], tensorrt: bool) -> list[str]:
-    """Returns the providers to be tried, the quickest first; never the CPU for a CUDA device.
+    """Returns the execution providers to try, fastest first; never the CPU for a CUDA device.
 
     Args:
-        device: Where the network runs.
-        available: What this ONNX Runtime was built with.
-        tensorrt: Whether TensorRT's own package is installed and loaded.
+        device: The device of the network.
+        available: The providers that ONNX Runtime was built with.
+        tensorrt: Whether the package tensorrt is installed and loaded.
     """
     wanted = [TENSORRT, CUDA] if device.type == 'cuda' else [CPU]
     return [name for name in wanted if name in available and (name != TENSORRT or tensorrt)]
 
 
 def can_use_cuda() -> bool:
-    """Returns whether ONNX Runtime is installed here and was built for CUDA."""
+    """Returns whether ONNX Runtime is installed and was built with CUDA."""
     try:
         import onnxruntime
     except ImportError:
@@ -103,10 +103,10 @@ def can_use_cuda() -> bool:
 
 
 def load_tensorrt() -> bool:
-    """Loads the libraries of TensorRT's package, which ONNX Runtime does not find by itself.
+    """Loads the libraries of the package tensorrt, which ONNX Runtime does not find itself.
 
     Returns:
-        Whether the package is there and could be loaded.
+        Whether the package is installed and could be loaded.
     """
     try:
         importlib.import_module('tensorrt')
@@ -116,13 +116,13 @@ def load_tensorrt() -> bool:
 
 
 def provider_options(name: str, device: torch.device, half: bool, engines: Path) -> Provider:
-    """Returns a provider with its options.
+    """Returns an execution provider with its options.
 
     Args:
-        name: Of the provider.
-        device: Where the network runs.
+        name: Name of the provider.
+        device: The device of the network.
         half: Whether TensorRT may compute in fp16.
-        engines: Folder where TensorRT keeps what it built, which takes it minutes.
+        engines: Folder in which TensorRT stores the engines, which take minutes to build.
     """
     if name == CPU:
         return name, {}
@@ -133,16 +133,16 @@ def provider_options(name: str, device: torch.device, half: bool, engines: Path)
             'trt_engine_cache_enable': True,
             'trt_engine_cache_path': str(engines),
             'trt_timing_cache_enable': True,
-            'trt_timing_cache_path': str(engines.parent),  # what was timed for one size serves all
+            'trt_timing_cache_path': str(engines.parent),  # shared by all image sizes
         }
     return name, options
 
 
 def engine_folder(file: Path, shape: Sequence[int], gpu: str) -> Path:
-    """Returns where the engines of a graph for an image shape on a GPU are kept.
+    """Returns the folder of the engines of a graph for an image shape on a GPU.
 
     Args:
-        file: The ONNX file; its content counts, not its name.
+        file: The ONNX file; the folder depends on its content, not on its name.
         shape: N, 3, H and W of the images.
         gpu: Name of the GPU.
     """
@@ -153,7 +153,7 @@ def engine_folder(file: Path, shape: Sequence[int], gpu: str) -> Path:
 
 
 class OnnxBackend:
-    """The graph of an ONNX file, whose output stride is that of its export."""
+    """The graph of an ONNX file. Its output stride is fixed by the export."""
 
     def __init__(
         self,
@@ -166,14 +166,14 @@ class OnnxBackend:
         """Opens the graph.
 
         Args:
-            weights: Of an ONNX file.
+            weights: The weights of an ONNX file.
             device: A CUDA device (with onnxruntime-gpu) or the CPU.
             precision: 'auto' (fp16 with TensorRT, else fp32), 'fp32', or 'fp16' (TensorRT only).
-            output_stride: 0, or what the file was exported with.
-            parts: Must be false: the graph runs as a whole only.
+            output_stride: 0, or the output stride of the export.
+            parts: Must be false: the parts of the graph cannot be run separately.
 
         Raises:
-            WeightsError: The file is none, or an argument asks for what it is not.
+            WeightsError: The file is not a usable ONNX file, or does not support an argument.
         """
         if not weights.is_onnx:
             raise WeightsError(
@@ -181,7 +181,7 @@ class OnnxBackend:
             )
         if output_stride not in (0, weights.metadata.output_stride):
             raise WeightsError(
-                f'{weights.path}: was exported at output stride {weights.metadata.output_stride},'
+                f'{weights.path}: was exported with output stride {weights.metadata.output_stride},'
                 f' not {output_stride}'
             )
         if parts:
@@ -193,44 +193,46 @@ class OnnxBackend:
         self._providers = choose_providers(device, available, tensorrt)
         if not self._providers:
             wanted = CUDA if device.type == 'cuda' else CPU
-            raise WeightsError(f'{weights.path}: ONNX Runtime has no {wanted} here')
+            raise WeightsError(f'{weights.path}: ONNX Runtime does not provide {wanted} here')
         halves = ('auto', 'fp16') if TENSORRT in self._providers else ()
         if precision not in ('auto', 'fp32', *halves):
             raise WeightsError(
-                f"{weights.path}: is fp32; precision must be 'auto', not {precision!r}"
+                f"{weights.path}: is fp32; precision must be 'auto' or 'fp32', not {precision!r}"
             )
         self.device = device
         self.precision = 'fp16' if precision in halves else 'fp32'
         self._file = weights.path
         self._channels = weights.metadata.channels
-        self._engines: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the newest used is last
-        self._begun: set[tuple[int, ...]] = set()
-        self._changing = threading.Lock()
-        self._building = threading.Lock()
+        self._engines: OrderedDict[tuple[int, ...], Any] = (
+            OrderedDict()
+        )  # least recently used first
+        self._requested: set[tuple[int, ...]] = set()  # shapes whose engine is built or being built
+        self._engines_lock = threading.Lock()
+        self._build_lock = threading.Lock()
         if TENSORRT in self._providers:
-            self._open(self._providers, self._file.parent)  # whether it starts at all
+            self._open(self._providers, self._file.parent)  # checks that TensorRT starts
         others = [name for name in self._providers if name != TENSORRT]
         self._any_shape = self._open(others or self._providers, self._file.parent)
-        self._try_out()
+        self._test_run()
 
     def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
         images = images.contiguous()
         shape = tuple(images.shape)
-        result = self._room(shape)
+        result = self._empty_scores(shape)
         self._run(self._session(shape), images, result, RUN_TIMEOUT)
         return result
 
-    def _try_out(self) -> None:
-        """Runs the graph once; raises WeightsError where it does not end or gives no numbers."""
-        shape = (1, 3, SMALL, SMALL)
-        result = self._room(shape)
+    def _test_run(self) -> None:
+        """Runs the graph once; raises WeightsError if it fails or the scores are not finite."""
+        shape = (1, 3, TEST_SIDE, TEST_SIDE)
+        result = self._empty_scores(shape)
         try:
             self._run(self._any_shape, torch.zeros(shape, device=self.device), result, RUN_TIMEOUT)
-        except Exception as error:  # noqa: BLE001  its own errors share no base class
-            raise WeightsError(f'{self._file}: does not run: {first_line(error)}') from None
+        except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors have no common base)
+            raise WeightsError(f'{self._file}: the graph fails: {first_line(error)}') from None
         if not result.isfinite().all():
-            raise WeightsError(f'{self._file}: its scores are not finite: the file is damaged')
+            raise WeightsError(f'{self._file}: its scores are not finite; the file is damaged')
 
     def _run(self, session: Any, images: Tensor, result: Tensor, limit: float) -> None:
         import onnxruntime
@@ -240,83 +242,86 @@ class OnnxBackend:
         name = session.get_inputs()[0].name  # 'pictures' in files of the first version
         binding.bind_input(name, *where, tuple(images.shape), images.data_ptr())
         binding.bind_output(OUTPUT, *where, tuple(result.shape), result.data_ptr())
-        if self.device.type == 'cuda':  # ONNX Runtime works on a stream of its own
+        if self.device.type == 'cuda':  # ONNX Runtime uses another stream
             torch.cuda.current_stream(self.device).synchronize()
         options = onnxruntime.RunOptions()
-        # What loops in a graph is its maker's; a run that is told to end does so between two nodes.
-        ending = threading.Timer(limit, setattr, (options, 'terminate', True))
-        ending.daemon = True
-        ending.start()
+        # A graph may contain endless loops. A run that is terminated ends between two nodes.
+        timer = threading.Timer(limit, setattr, (options, 'terminate', True))
+        timer.daemon = True
+        timer.start()
         try:
             session.run_with_iobinding(binding, options)
         finally:
-            ending.cancel()
+            timer.cancel()
 
     def _session(self, shape: tuple[int, ...]) -> Any:
-        """Returns the quickest session that is ready for an image shape.
+        """Returns the fastest session that is ready for an image shape.
 
-        TensorRT builds an engine for each, which may take minutes. The first is waited for, as a
-        network is warmed before images come; the others are built beside, and meanwhile, or
-        where that fails, images are worked on without TensorRT.
+        TensorRT builds an engine for each shape, which may take minutes. The first engine is built
+        at once, because the warm-up requests it. The others are built in the background; until
+        they are ready, or if a build fails, images are processed without TensorRT.
         """
         if TENSORRT not in self._providers:
             return self._any_shape
-        with self._changing:
+        with self._engines_lock:
             if shape in self._engines:
                 self._engines.move_to_end(shape)
                 return self._engines[shape]
-            begun, first = shape in self._begun, not self._begun
-            self._begun.add(shape)
+            requested, first = shape in self._requested, not self._requested
+            self._requested.add(shape)
         if first:
             return self._build(shape)
-        if not begun:
-            threading.Thread(target=self._build_beside, args=(shape,), daemon=True).start()
+        if not requested:
+            threading.Thread(target=self._build_in_background, args=(shape,), daemon=True).start()
         return self._any_shape
 
     def _build(self, shape: tuple[int, ...]) -> Any:
-        """Builds an engine, or reads it from the disk, by a run; forgets the least used one."""
+        """Builds an engine or reads it from the disk, by a run; drops the least recently used."""
         folder = engine_folder(self._file, shape, torch.cuda.get_device_name(self.device))
         folder.mkdir(parents=True, exist_ok=True)
-        with self._building:
+        with self._build_lock:
             session = self._open(self._providers, folder)
             images = torch.zeros(shape, device=self.device)
-            self._run(session, images, self._room(shape), BUILD_TIMEOUT)
-        with self._changing:
+            self._run(session, images, self._empty_scores(shape), BUILD_TIMEOUT)
+        with self._engines_lock:
             self._engines[shape] = session
             if len(self._engines) > MAX_ENGINES:
-                forgotten, _ = self._engines.popitem(last=False)
-                self._begun.discard(forgotten)
+                dropped, _ = self._engines.popitem(last=False)
+                self._requested.discard(dropped)
         return session
 
-    def _build_beside(self, shape: tuple[int, ...]) -> None:
+    def _build_in_background(self, shape: tuple[int, ...]) -> None:
         try:
             self._build(shape)
-        except Exception as error:  # noqa: BLE001  (images are worked on without it)
+        except Exception as error:  # noqa: BLE001  (images are processed without it)
             size = f'{shape[0]}×{shape[3]}×{shape[2]}'
-            warnings.warn(f'no TensorRT engine for {size}: {first_line(error)}', stacklevel=1)
+            warnings.warn(
+                f'TensorRT engine for {size} failed, running without it: {first_line(error)}',
+                stacklevel=1,
+            )
 
-    def _room(self, shape: tuple[int, ...]) -> Tensor:
-        """Returns where the scores of N×3×H×W images are written."""
+    def _empty_scores(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns an uninitialized tensor for the scores of N×3×H×W images."""
         return torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
 
     def _open(self, names: Sequence[str], engines: Path) -> Any:
-        """Opens the graph; raises WeightsError where the first of the providers does not start."""
+        """Opens the graph; raises WeightsError if the first of the providers does not start."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads_from_environment() or len(os.sched_getaffinity(0))
-        # Threads that spin between images would take the cores that receive the next one.
+        # Threads that spin between images would block the cores that receive the next image.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         half = self.precision == 'fp16'
         providers = [provider_options(name, self.device, half, engines) for name in names]
         try:
-            # Its fallback would be to another provider without these options, such as the device.
+            # The fallback would use another provider without these options, such as the device.
             limit = BUILD_TIMEOUT if names[0] == TENSORRT else OPEN_TIMEOUT
             session = _open_session(
                 self._file, options, limit, providers=providers, enable_fallback=0
             )
-        except Exception as error:  # noqa: BLE001  its own errors share no base class
+        except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors have no common base)
             raise WeightsError(f'{self._file}: {first_line(error)}') from None
-        if session.get_providers()[0] != names[0]:  # it takes the next without a word
+        if session.get_providers()[0] != names[0]:  # ONNX Runtime silently uses the next one
             raise WeightsError(f'{self._file}: ONNX Runtime could not start {names[0]}')
         return session

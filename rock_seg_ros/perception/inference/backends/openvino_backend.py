@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO, on the CPU."""
+"""Backend for OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.quantization import quantize
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
 
-# What the parts that are not int8 are computed in.
+# Precision → the precision of the parts that are not int8.
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}
 
-Input = tuple[int, int, int]
-RGB = (3, 64, 64)  # channels of the network's input, and a size to trace it with
+InputShape = tuple[int, int, int]
+RGB = (3, 64, 64)  # shape of the image that the network is traced with
 
 
 def is_available() -> bool:
-    """Returns whether OpenVINO is installed; imports nothing."""
+    """Returns whether OpenVINO is installed, without importing it."""
     return importlib.util.find_spec('openvino') is not None
 
 
 class OpenVinoBackend:
-    """The network as OpenVINO compiles it, for any size and batch."""
+    """The network, compiled by OpenVINO for any image size and batch size."""
 
     def __init__(
         self,
@@ -44,22 +44,22 @@ class OpenVinoBackend:
         """Compiles the network.
 
         Args:
-            weights: Not of an ONNX file.
+            weights: Weights that are not an ONNX file.
             device: The CPU.
-            precision: 'fp32', 'bf16' (where the CPU has it) or 'int8' (where the card has
-                activation ranges); 'auto' is fp32.
-            output_stride: One that the network has; 0 = as trained.
-            parts: Whether `deep`, `context` and `decode` are wanted, too.
+            precision: 'fp32', 'bf16' (if the CPU supports it) or 'int8' (if the metadata has
+                activation ranges); 'auto' = fp32.
+            output_stride: An output stride of the network; 0 = that of the training.
+            parts: Whether `deep`, `context` and `decode` are also compiled.
 
         Raises:
-            WeightsError: The state dict does not fit the card's network, or an argument asks for
-                what cannot be.
+            WeightsError: The state dict does not fit the network, or this backend, this CPU or the
+                weights do not support an argument.
         """
         if weights.is_onnx:
             raise WeightsError(f"{weights.path}: an ONNX file needs backend 'onnx', not 'openvino'")
         if device.type != 'cpu':
             raise WeightsError(
-                f"{weights.path}: backend 'openvino' is for the CPU; on {str(device)!r} use 'torch'"
+                f"{weights.path}: backend 'openvino' needs the CPU; on {str(device)!r} use 'torch'"
             )
         precision = 'fp32' if precision == 'auto' else precision
         if precision not in HINTS:
@@ -98,7 +98,7 @@ class OpenVinoBackend:
         scores = torch.empty(batch, self._channels, height, width)
         self._request.set_input_tensor(View(images.numpy(), shared_memory=True))
         self._request.set_output_tensor(View(scores.numpy(), shared_memory=True))
-        self._request.infer(share_outputs=True)  # else it would return a copy of the scores
+        self._request.infer(share_outputs=True)  # without it, the scores would be copied
         return scores
 
     def deep(self, images: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class OpenVinoBackend:
         return self._run('deep', images)
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
+        """Maps the output of `deep` to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run('context', deep)
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class OpenVinoBackend:
         return self._run('decode', images, context)
 
     def _run(self, part: str, *maps: Tensor) -> Tensor:
-        views = [one.contiguous().numpy() for one in maps]
-        if part != self._part:  # each would keep its inputs and what it works in: a network's worth
+        views = [each.contiguous().numpy() for each in maps]
+        if part != self._part:  # one request at a time, because each needs much memory
             if self._part:
                 self._parts[self._part].release_memory()
             self._part, self._request_of_part = part, self._parts[part].create_infer_request()
@@ -135,12 +135,12 @@ class _Part(nn.Module):
 
 @cache
 def _core() -> Any:
-    """Returns the process's one Core, which is never let go.
+    """Returns the Core of the process, which is never released.
 
-    It gives the thread that makes it a stack for signals; let go in another thread, it would free
-    that stack under the first one, which then dies of its next signal.
+    The Core allocates a signal stack for the thread that creates it. If another thread released
+    the Core, the stack would be freed, and the next signal would end the first thread.
     """
-    # At import it would report to its maker; without this package it does not.
+    # OpenVINO sends usage statistics at import if this package can be imported.
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     import openvino
 
@@ -148,9 +148,9 @@ def _core() -> Any:
 
 
 def _compile(
-    model: DeepLabV3, method: str, inputs: list[Input], weights: Weights, precision: str
+    model: DeepLabV3, method: str, inputs: list[InputShape], weights: Weights, precision: str
 ) -> Any:
-    """Returns what a method of the network does, compiled for any size and batch."""
+    """Compiles a method of the network for any image size and batch size."""
     if not is_available():
         raise WeightsError(
             f"{weights.path}: backend 'openvino' needs the package openvino, not installed here"
@@ -162,13 +162,13 @@ def _compile(
         raise WeightsError(f"{weights.path}: this CPU has no bf16; use precision 'fp32'")
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter('ignore')
-        # Traced here, since OpenVINO would trace a second time to compare.
-        example = tuple(torch.zeros(1, *one) for one in inputs)
+        # OpenVINO would trace the network twice, to compare the results.
+        example = tuple(torch.zeros(1, *shape) for shape in inputs)
         traced = torch.jit.trace(_Part(model, method).eval(), example, check_trace=False)
-        graph = openvino.convert_model(traced, input=[[-1, one[0], -1, -1] for one in inputs])
+        graph = openvino.convert_model(traced, input=[[-1, shape[0], -1, -1] for shape in inputs])
     settings = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_PRECISION_HINT': HINTS[precision],
-        'INFERENCE_NUM_THREADS': threads_from_environment(),  # 0 = its own choice
+        'INFERENCE_NUM_THREADS': threads_from_environment(),  # 0 = automatic
     }
     return core.compile_model(graph, 'CPU', settings)

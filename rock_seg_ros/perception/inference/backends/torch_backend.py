@@ -29,15 +29,15 @@ class TorchBackend:
         """Builds the network on the device.
 
         Args:
-            weights: Not of an ONNX file.
+            weights: Weights that are not an ONNX file.
             device: A CUDA device or the CPU.
-            precision: 'fp32', 'fp16' or 'bf16'; 'auto' is fp16 on CUDA and fp32 on the CPU.
-            output_stride: One that the network has; 0 = as trained.
-            parts: Whether `deep`, `context` and `decode` are wanted, too; they are always there.
+            precision: 'fp32', 'fp16' or 'bf16'; 'auto' = fp16 on CUDA and fp32 on the CPU.
+            output_stride: An output stride of the network; 0 = that of the training.
+            parts: Whether `deep`, `context` and `decode` are used; they are always available.
 
         Raises:
-            WeightsError: The state dict does not fit the card's network, or the precision is none
-                that PyTorch computes in.
+            WeightsError: The state dict does not fit the network, or this backend does not support
+                the precision.
         """
         if weights.is_onnx:
             raise WeightsError(f"{weights.path}: an ONNX file needs backend 'onnx', not 'torch'")
@@ -62,14 +62,14 @@ class TorchBackend:
 
     def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
-        return self._run(lambda ready: self._model(ready)['out'], images)
+        return self._run(lambda prepared: self._model(prepared)['out'], images)
 
     def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
         return self._run(self._model.deep, images)
 
     def context(self, deep: Tensor) -> Tensor:
-        """Maps that to N×context_channels×h×w, or N×channels×h×w, float32."""
+        """Maps the output of `deep` to N×context_channels×h×w, or N×channels×h×w, float32."""
         return self._run(self._model.context, deep)
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
@@ -78,11 +78,11 @@ class TorchBackend:
 
     @torch.inference_mode()
     def _run(self, part: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-        ready = [one.to(self._dtype, memory_format=torch.channels_last) for one in maps]
-        return part(*ready).float()
+        inputs = [each.to(self._dtype, memory_format=torch.channels_last) for each in maps]
+        return part(*inputs).float()
 
 
 def compute_in_full_fp32() -> None:
-    """Has CUDA compute fp32 as fp32, in this process; by default convolutions round it to TF32."""
+    """Disables TF32, to which convolutions on CUDA round fp32 by default, in this process."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks. Each is one file here and its line in `NETWORKS`."""
+"""The networks. Each is a file here and an entry of `NETWORKS`."""
 
 from rock_seg_ros.perception.inference.networks import efficientnet, resnet
 from rock_seg_ros.perception.inference.networks.base import DeepLabV3, Network
 
-# Architecture, as a card names it → the network.
+# Architecture as in the metadata of weights → the network.
 NETWORKS: dict[str, Network] = {
     network.architecture: network for network in (*resnet.NETWORKS, *efficientnet.NETWORKS)
 }
@@ -18,9 +18,9 @@ def network_of(backbone: str) -> Network:
     """Returns the network of a backbone.
 
     Raises:
-        ValueError: There is none; the message names the legal ones.
+        ValueError: The backbone is unknown.
     """
     for network in NETWORKS.values():
         if network.backbone == backbone:
             return network
-    raise ValueError(f'backbone is {backbone!r}; legal is {" or ".join(map(repr, BACKBONES))}')
+    raise ValueError(f'backbone must be {" or ".join(map(repr, BACKBONES))}, not {backbone!r}')

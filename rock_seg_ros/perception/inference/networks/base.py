@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every network has: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587) on some backbone."""
+"""The interface of the networks: DeepLabV3 (Chen et al. 2017, arXiv:1706.05587) on a backbone."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ ATROUS_RATES_AT_STRIDE_8 = (12, 24, 36)
 
 
 def atrous_rates(output_stride: int) -> tuple[int, ...]:
-    """Returns the dilations of the ASPP's branches, in cells, that see as far at any stride."""
+    """Returns the dilations of the ASPP in cells; the receptive field is the same at any stride."""
     return tuple(rate * 8 // output_stride for rate in ATROUS_RATES_AT_STRIDE_8)
 
 
 class DeepLabV3(nn.Module, ABC):
-    """Any H×W image in, class scores (logits) at the same H×W out.
+    """Computes class scores (logits) in the size of the image.
 
-    The ASPP sees far and pools over the whole image; the rest sees only nearby pixels. So a large
-    image can be worked on in tiles: `deep` and `decode` tile by tile, `context` at once.
+    The ASPP has a large receptive field and pools over the whole image; the other parts have a
+    small one. Large images can therefore be processed in tiles: `deep` and `decode` run tile by
+    tile, `context` on the whole image.
 
     Attributes:
         decoder: 'skip' or 'none'.
-        deep_channels: Channels of what `deep` gives.
-        context_channels: Channels of what `context` gives, with a decoder.
-        aux_classifier: Auxiliary head for training; None where there is none.
+        deep_channels: Output channels of `deep`.
+        context_channels: Output channels of `context` with a decoder.
+        aux_classifier: Auxiliary head for training, or None.
     """
 
-    classifier: Any  # of another kind with each backbone
+    classifier: Any  # its class depends on the backbone
     decoder: str
     deep_channels: int
     context_channels: int
@@ -41,25 +42,25 @@ class DeepLabV3(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Scores every pixel.
+        """Computes the scores of every pixel.
 
         Args:
             images: N×3×H×W normalised RGB, float.
 
         Returns:
-            'out': N×channels×H×W scores (logits); with an auxiliary head and in training mode
-            also 'aux', of the same shape.
+            'out': N×channels×H×W scores (logits). In training mode, a network with an auxiliary
+            head also returns 'aux' of the same shape.
         """
 
     @abstractmethod
     def deep(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W to N×deep_channels×h×w: the backbone, as far as it sees little around."""
+        """Maps N×3×H×W to N×deep_channels×h×w, by the part with a small receptive field."""
 
     @abstractmethod
     def context(self, deep: Tensor) -> Tensor:
-        """Maps what `deep` gives of whole images to N×context_channels×h×w.
+        """Maps the output of `deep` for whole images to N×context_channels×h×w.
 
-        Without a decoder it is the scores, N×channels×h×w, of that size.
+        Without a decoder, it returns the scores, N×channels×h×w.
         """
 
     @abstractmethod
@@ -71,13 +72,13 @@ class DeepLabV3(nn.Module, ABC):
         """
 
     def exact_parts(self) -> list[nn.Module]:
-        """Returns the parts, besides the last scores, that lose too much in int8."""
+        """Returns the parts that would lose too much accuracy in int8, without the last layer."""
         return [module for module in self.modules() if isinstance(module, ASPPPooling)]
 
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
-        """Returns name of a module → the convolutions in it that read the module's own input.
+        """Returns the name of a module → the convolutions in it that read the module's input.
 
-        int8 rounds such an input once for all its readers.
+        With int8, such an input is rounded once for all these convolutions.
         """
         return {
             name: [branch[0] for branch in module.convs if not isinstance(branch, ASPPPooling)]
@@ -88,18 +89,18 @@ class DeepLabV3(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Network:
-    """A network that a card can name.
+    """A network with its options.
 
     Attributes:
-        backbone: As a training's configuration names it.
-        title: For people.
-        make: Builds it with random weights, from channels, decoder, output stride and whether an
-            auxiliary head is wanted.
-        decoders: The legal ones; the first is the default.
-        output_strides: The legal ones, the finest first. The weights fit all of them.
-        pretrained: What a training starts from by default: a name of `training.pretrained`.
-        mean: Per-channel RGB mean of the images that the backbone was pretrained on, 0 to 1.
-        std: Per-channel RGB standard deviation of them.
+        backbone: Name of the backbone, as in the configuration of a training.
+        title: Name of the network in messages.
+        make: Builds the network with random weights. Its arguments are the channels, the decoder,
+            the output stride and whether an auxiliary head is added.
+        decoders: The valid decoders; the first is the default.
+        output_strides: The valid output strides, finest first. The weights fit all of them.
+        pretrained: Default weights that a training starts from, a name of `training.pretrained`.
+        mean: RGB mean of the images that the backbone was pretrained on, 0 to 1.
+        std: RGB standard deviation of these images.
     """
 
     backbone: str
@@ -113,18 +114,18 @@ class Network:
 
     @property
     def architecture(self) -> str:
-        """As a card names it."""
+        """Name of the architecture, as in the metadata of weights."""
         return f'deeplabv3_{self.backbone}'
 
 
 def resize_scores(scores: Tensor, size: Size) -> Tensor:
     """Scales N×channels×h×w scores bilinearly to a height and width."""
-    # On several cores, few channels take several times as long in channels-last memory.
+    # On several cores, few channels take several times longer in channels-last memory.
     return functional.interpolate(
         scores.contiguous(), size=size, mode='bilinear', align_corners=False
     )
 
 
 def scale_to(maps: Tensor, like: Tensor) -> Tensor:
-    """Scales N×C×h×w maps bilinearly to the height and width of others."""
+    """Scales N×C×h×w maps bilinearly to the height and width of the maps `like`."""
     return functional.interpolate(maps, size=like.shape[-2:], mode='bilinear', align_corners=False)

@@ -20,17 +20,17 @@ from rock_seg_ros.perception.inference.networks.base import (
 )
 
 OUTPUT_STRIDE = 32
-STRIDES = ('4', '8', '16')  # of the skips
+STRIDES = ('4', '8', '16')  # strides of the skip connections
 WIDTH = 128
-SHALLOW, MIDDLE, COARSE = 2, 3, 5  # blocks until strides 4, 8 and 16
+SHALLOW, MIDDLE, COARSE = 2, 3, 5  # number of blocks up to strides 4, 8 and 16
 BATCH_NORM_EPSILON = 1e-3  # of the pretrained weights
 
 
 class Refinement(nn.Module):
-    """Joins coarse features with the skip of a finer stride, and refines them."""
+    """Joins coarse features with the skip connection of a finer stride, and refines them."""
 
     def __init__(self, skip_channels: int, width: int) -> None:
-        """Builds it for a skip of so many channels."""
+        """Builds the layers for a skip connection with `skip_channels` channels."""
         super().__init__()
         self.lateral = _convolution(skip_channels, width, 1)
         self.refine = nn.Sequential(
@@ -39,7 +39,7 @@ class Refinement(nn.Module):
         )  # fmt: skip
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
-        """Maps N×width×h×w, of the skip's size, and N×skip_channels×h×w to N×width×h×w."""
+        """Maps N×width×h×w and the skip connection, N×skip_channels×h×w, to N×width×h×w."""
         return self.refine(functional.relu(coarse + self.lateral(skip)))
 
 
@@ -50,9 +50,9 @@ class PyramidDecoder(nn.Module):
         """Builds the decoder.
 
         Args:
-            classes: Channels of the result.
-            skip_channels: Of the features at strides 4, 8 and 16.
-            coarsest: Channels at stride 32.
+            classes: Output channels.
+            skip_channels: Channels of the features at strides 4, 8 and 16.
+            coarsest: Channels of the features at stride 32.
         """
         super().__init__()
         self.aspp = ASPP(coarsest, list(atrous_rates(OUTPUT_STRIDE)), WIDTH)
@@ -63,18 +63,18 @@ class PyramidDecoder(nn.Module):
         self.score = nn.Conv2d(WIDTH, classes, 1)
 
     def refine(self, maps: Tensor, skip: Tensor, stride: str) -> Tensor:
-        """Scales N×128×h×w to the size of the skip of a stride and joins both to N×128×H×W."""
+        """Scales N×128×h×w to the size of the skip connection and joins both to N×128×H×W."""
         return self.join[stride](scale_to(maps, skip), skip)
 
 
 class DeepLabV3EfficientNetLite(DeepLabV3):
-    """DeepLabV3 with an ASPP on stride 32 and skips at strides 16, 8 and 4.
+    """DeepLabV3 with an ASPP on stride 32 and skip connections at strides 16, 8 and 4.
 
-    The backbone is timm's, with symmetric padding, so that tiles of an image see what the whole
-    image does. Tiles hold the network as far as stride 8 and its last step, at stride 4.
+    The backbone is that of timm, with symmetric padding, so that tiles give the same features as
+    the whole image. The layers up to stride 8 and the last ones, at stride 4, run in tiles.
     """
 
-    backbone: Any  # timm's network, which has no types
+    backbone: Any  # timm has no type hints
     context_channels = WIDTH
     decoder = 'skip'
     aux_classifier = None
@@ -91,13 +91,13 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
 
         Args:
             size: 0 to 2, for Lite0 to Lite2.
-            channels: Score channels: one a class, or one for a sigmoid.
+            channels: Output channels: one per class, or a single one for a sigmoid.
             decoder: 'skip'.
             output_stride: 32.
-            aux: Has no effect: there is no auxiliary head.
+            aux: Has no effect, because there is no auxiliary head.
         """
         super().__init__()
-        import timm  # takes a second, which a ResNet-50 need not wait for
+        import timm  # takes a second, and ResNet-50 does not need it
 
         self.backbone = timm.create_model(
             f'efficientnet_lite{size}', features_only=True, bn_eps=BATCH_NORM_EPSILON
@@ -144,8 +144,8 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
 
     @override
     def exact_parts(self) -> list[nn.Module]:
-        # In int8 the first 32 channels alone cost 2 points of IoU and gain 1 to 2 ms; the first
-        # projections into residual sums cost 0.8 points and gain nothing that can be measured.
+        # In int8, the first 32 channels would cost 2 points of IoU and save 1 to 2 ms. The first
+        # projections into residual sums would cost 0.8 points and save no measurable time.
         early = self.backbone.blocks[1:3]
         projections = [block.conv_pwl for stage in early for block in stage]
         return [
@@ -159,7 +159,7 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
     def shared_inputs(self) -> dict[str, list[nn.Conv2d]]:
         found = super().shared_inputs()
         for name, module in self.backbone.named_modules(prefix='backbone'):
-            if hasattr(module, 'conv_pwl'):  # an inverted residual block, whose input is added
+            if hasattr(module, 'conv_pwl'):  # an inverted residual block with a shortcut
                 found[name] = [module.conv_pw]
         return found
 

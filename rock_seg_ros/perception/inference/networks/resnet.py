@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DeepLabV3-ResNet50 with and without a skip decoder."""
+"""DeepLabV3 on ResNet-50, with and without a skip decoder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SkipDecoder(nn.Module):
         """Builds the decoder.
 
         Args:
-            classes: Channels of the result.
-            rates: Dilation of the three ASPP branches, in cells of the ASPP's input.
-            width: Channels of the 3×3 refinement; 128 costs 20 GFLOP at 640×480.
+            classes: Output channels.
+            rates: Dilations of the three ASPP branches, in cells of the input of the ASPP.
+            width: Channels of the 3×3 convolutions; 128 needs 20 GFLOP at 640×480.
         """
         super().__init__()
         self.aspp = ASPP(2048, list(rates), 256)
@@ -52,11 +52,11 @@ class SkipDecoder(nn.Module):
         self.score = nn.Conv2d(width, classes, 1)
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
-        """Joins both and scores.
+        """Computes the scores.
 
         Args:
-            deep: N×2048×h×w, the last stage of the backbone.
-            shallow: N×256×H/4×W/4, the first stage.
+            deep: N×2048×h×w, output of the last stage of the backbone.
+            shallow: N×256×H/4×W/4, output of the first stage.
 
         Returns:
             N×classes×H/4×W/4 scores.
@@ -64,7 +64,7 @@ class SkipDecoder(nn.Module):
         return self.join(scale_to(self.aspp(deep), shallow), shallow)
 
     def join(self, context: Tensor, shallow: Tensor) -> Tensor:
-        """Maps N×256×h×w of the ASPP and of the first stage to N×classes×h×w scores."""
+        """Maps the outputs of the ASPP and of the first stage, N×256×h×w, to N×classes×h×w."""
         joined = torch.cat([context, self.reduce(shallow)], dim=1)
         return self.score(self.refine(joined))
 
@@ -72,7 +72,7 @@ class SkipDecoder(nn.Module):
 class DeepLabV3ResNet50(DeepLabV3):
     """DeepLabV3-ResNet50.
 
-    With decoder 'none' the parameters' names, shapes and arithmetic are those of
+    With decoder 'none', the names and shapes of the parameters and the results are those of
     `torchvision.models.segmentation.deeplabv3_resnet50`.
     """
 
@@ -85,10 +85,10 @@ class DeepLabV3ResNet50(DeepLabV3):
         """Builds the network with random weights.
 
         Args:
-            channels: Score channels: one a class, or one for a sigmoid.
-            decoder: 'skip' (stride-4 features join the ASPP) or 'none' (torchvision's).
-            output_stride: 8 or 16. The weights fit both: only dilations and strides differ.
-            aux: Whether there is an auxiliary head on the third stage, for training.
+            channels: Output channels: one per class, or a single one for a sigmoid.
+            decoder: 'skip' (the ASPP is joined with stride-4 features) or 'none' (as torchvision).
+            output_stride: 8 or 16. The weights fit both; only dilations and strides differ.
+            aux: Whether an auxiliary head on the third stage is added, for training.
         """
         super().__init__()
         trunk = resnet50(

@@ -81,7 +81,10 @@ def test_cached_engines_depend_on_model_content_shape_and_gpu(
 
 @pytest.mark.parametrize(
     ('device', 'precision', 'told'),
-    [('cuda', 'auto', f'no {CUDA} here'), ('cpu', 'fp16', "precision must be 'auto', not 'fp16'")],
+    [
+        ('cuda', 'auto', f'no {CUDA} here'),
+        ('cpu', 'fp16', "precision must be 'auto' or 'fp32', not 'fp16'"),
+    ],
 )
 def test_an_unsupported_device_or_precision_is_an_error_of_one_line(
     device: str, precision: str, told: str, monkeypatch: pytest.MonkeyPatch
@@ -156,16 +159,16 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     (tmp_path / 'w.onnx').write_bytes(b'graph')
     with monkeypatch.context() as without_cuda:
-        without_cuda.setattr(OnnxBackend, '_try_out', lambda _: None)
+        without_cuda.setattr(OnnxBackend, '_test_run', lambda _: None)
         backend = OnnxBackend(Weights(tmp_path / 'w.onnx', ModelMetadata(), {}), ON_CUDA, 'auto', 0)
     backend.device = ON_CPU  # where the stand-in's memory is
-    build = backend._build_beside
+    build = backend._build_in_background
 
-    def build_beside(shape: tuple[int, ...]) -> None:
+    def build_in_background(shape: tuple[int, ...]) -> None:
         build(shape)
         there.built.release()
 
-    backend._build_beside = build_beside  # type: ignore[method-assign]
+    backend._build_in_background = build_in_background  # type: ignore[method-assign]
     there.backend = backend
     there.scores = lambda *shape: backend.scores(torch.zeros(shape)) is not None and there.runs[-1]
     yield there
@@ -222,7 +225,7 @@ def test_a_shape_whose_engine_cannot_be_built_runs_on_cuda(
     assert tensorrt.built.acquire(timeout=20)
     assert tensorrt.scores(2, 3, 480, 640) == CUDA
     (line,) = told
-    assert 'no TensorRT engine for 2×640×480: ' in line
+    assert 'TensorRT engine for 2×640×480 failed, running without it: ' in line
     assert 'too little memory' in line
 
 
@@ -327,7 +330,7 @@ def write_graph(file: Path, kind: str) -> Weights:
 
 @pytest.mark.parametrize(
     ('kind', 'told'),
-    [('not finite', 'scores are not finite'), ('never ends', 'does not run: ')],
+    [('not finite', 'scores are not finite'), ('never ends', 'the graph fails: ')],
 )
 def test_a_graph_with_nan_scores_or_an_endless_loop_is_rejected_when_it_is_opened(
     tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch

@@ -148,7 +148,7 @@ def test_bf16_is_rejected_on_a_cpu_without_it(
 
 
 def test_another_device_is_rejected(weights: Weights) -> None:
-    with pytest.raises(WeightsError, match=r"is for the CPU; on 'cuda:1' use 'torch'"):
+    with pytest.raises(WeightsError, match=r"needs the CPU; on 'cuda:1' use 'torch'"):
         OpenVinoBackend(weights, torch.device('cuda:1'), 'auto', 0)
 
 
