@@ -108,7 +108,7 @@ class SegmentationResult:
     @cached_property
     def rocks(self) -> list[DetectedRock]:
         """The rocks, largest first."""
-        pairs = zip(self._analysis.rocks, self._analysis.places, strict=True)
+        pairs = zip(self._analysis.rocks, self._analysis.locations, strict=True)
         return [
             DetectedRock(
                 id=rock.id,
@@ -118,13 +118,13 @@ class SegmentationResult:
                 bbox=rock.box,
                 centroid=rock.centroid,
                 polygon=rock.polygon,
-                position=place.position,
-                diameter=place.diameter,
-                extent=place.extent,
-                height=place.height,
-                distance=place.distance,
+                position=location.position,
+                diameter=location.diameter,
+                extent=location.extent,
+                height=location.height,
+                distance=location.distance,
             )
-            for rock, place in pairs
+            for rock, location in pairs
         ]
 
     def draw(self, alpha: float = 0.4) -> NDArray[np.uint8]:

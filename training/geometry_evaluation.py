@@ -23,7 +23,7 @@ from rock_seg_ros.perception.geometry.abundance import (
 )
 from rock_seg_ros.perception.geometry.ground import fit_ground
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
-from rock_seg_ros.perception.geometry.location import Place, locate
+from rock_seg_ros.perception.geometry.location import Location, locate
 from rock_seg_ros.perception.geometry.view import Plane, View
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
@@ -153,16 +153,16 @@ class RockErrors:
     body: float
 
 
-def rock_errors(image: int, truth: Truth, place: Place) -> RockErrors:
+def rock_errors(image: int, truth: Truth, location: Location) -> RockErrors:
     """Compares the measurements of a rock with the truth."""
     distance = float(np.linalg.norm(truth.position))
     return RockErrors(
         image,
         distance,
-        float(np.linalg.norm(place.position - truth.position)) / distance,
-        place.diameter / truth.diameter - 1,
-        place.height - truth.height,
-        place.diameter / truth.body,
+        float(np.linalg.norm(location.position - truth.position)) / distance,
+        location.diameter / truth.diameter - 1,
+        location.height - truth.height,
+        location.diameter / truth.body,
     )
 
 
@@ -284,20 +284,20 @@ def measure(
         for origin, rocks in masks.items():
             pairs = list(_pairs(truth, rocks, size[::-1]))
             for given, view in views.items():
-                places = locate(rocks, view)
+                locations = locate(rocks, view)
                 result.errors[given, origin] += [
-                    rock_errors(image, truth[row], places[found])
+                    rock_errors(image, truth[row], locations[found])
                     for row, found in pairs
                     if truth[row].position[2] < stereo.farthest
                 ]
-            places = locate(rocks, views['depth'])
+            locations = locate(rocks, views['depth'])
             observation = observe(
-                rocks, places, size[::-1], views['depth'], NEAR, MIN_LABELLED_AREA
+                rocks, locations, size[::-1], views['depth'], NEAR, MIN_LABELLED_AREA
             )
             result.observations[origin].append(observation)
             if images:
                 name = f'{kind}_{number:02}_{origin}.png'
-                write_image(images / name, draw_places(rendering.image, rocks, places))
+                write_image(images / name, draw_locations(rendering.image, rocks, locations))
         result.observations['bodies'].append(
             replace(result.observations['exact'][-1], diameters=_bodies(scene, scene.cameras[0]))
         )
@@ -335,20 +335,20 @@ def _views(
     }
 
 
-def draw_places(
-    image: NDArray[np.uint8], rocks: Sequence[Rock], places: Sequence[Place]
+def draw_locations(
+    image: NDArray[np.uint8], rocks: Sequence[Rock], locations: Sequence[Location]
 ) -> NDArray[np.uint8]:
     """Draws an overlay with distance and diameter of each rock in m.
 
     Args:
         image: H×W×3 uint8 RGB.
         rocks: The rocks in the image.
-        places: The measurements of the rocks.
+        locations: The measurements of the rocks.
     """
     mask = np.where(draw_instances(rocks, image.shape[:2]) > 0, np.uint8(255), np.uint8(0))
     drawn: Any = cv2.resize(draw_overlay(image, mask, [], 0.3), None, fx=2, fy=2)
-    for rock, place in zip(rocks, places, strict=True):
-        for line, text in enumerate((f'{place.distance:.2f}', f'd {place.diameter:.2f}')):
+    for rock, location in zip(rocks, locations, strict=True):
+        for line, text in enumerate((f'{location.distance:.2f}', f'd {location.diameter:.2f}')):
             at = int(2 * rock.centroid[0] - 16), int(2 * rock.centroid[1] + 12 * line)
             for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
                 cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, thick)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.geometry.location import Place, locate
+from rock_seg_ros.perception.geometry.location import Location, locate
 from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
 from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmentation import (
@@ -119,10 +119,10 @@ class Analysis:
         return self.tracker.update(self.image, self._found, self.time, sight, self.instances)
 
     @cached_property
-    def places(self) -> list[Place]:
+    def locations(self) -> list[Location]:
         """Position and size of each rock, m; NaN if they are not known."""
         if self.view is None:
-            return [Place.unknown()] * len(self.rocks)
+            return [Location.unknown()] * len(self.rocks)
         return locate(self.rocks, self.view, self.instances)
 
     @cached_property
@@ -130,7 +130,7 @@ class Analysis:
         """The index in `rocks` of the rock that suits a drill or an instrument best, or None."""
         size = self.image.shape[:2]
         return choose_target(
-            self.rocks, self.places, size, self.settings.target, self.previous_target
+            self.rocks, self.locations, size, self.settings.target, self.previous_target
         )
 
     @property

@@ -55,8 +55,8 @@ def _write_id(canvas: NDArray[np.uint8], rock: Rock) -> None:
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
     if rock.box[2] < width or rock.box[3] < height:
         return
-    place = (round(rock.centroid[0] - width / 2), round(rock.centroid[1] + height / 2))
+    origin = (round(rock.centroid[0] - width / 2), round(rock.centroid[1] + height / 2))
     for colour, thickness in (((0, 0, 0), 3), (LABEL, 1)):
         cv2.putText(
-            canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA
+            canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA
         )

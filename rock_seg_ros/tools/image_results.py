@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 from rock_seg_ros.perception.geometry.scale import Scale
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.image_io.encoding import EncodingError, encode_image
@@ -92,24 +92,26 @@ def image_record(
         known = {'mm_per_px': _significant(scale.mm_per_px), 'source': scale.source}
     elif problem:
         known = {'mm_per_px': None, 'problem': problem}
-    places = analysis.places
+    locations = analysis.locations
     return {
         'image': name,
         'width': width,
         'height': height,
         'scale': known,
         'rocks': [
-            _rock_record(rock, place, analysis.classes[rock.class_id], scale)
-            for rock, place in zip(analysis.rocks, places, strict=True)
+            _rock_record(rock, location, analysis.classes[rock.class_id], scale)
+            for rock, location in zip(analysis.rocks, locations, strict=True)
         ],
     }
 
 
-def _rock_record(rock: Rock, place: Place, class_name: str, scale: Scale | None) -> dict[str, Any]:
+def _rock_record(
+    rock: Rock, location: Location, class_name: str, scale: Scale | None
+) -> dict[str, Any]:
     shape = measure_shape(rock.mask)
     # In the image of a camera with known geometry, each rock has a scale of its own.
-    mm = scale.mm_per_px if scale else 1000 * place.extent[0] / rock.box[2]
-    diameter = mm * shape.diameter if scale else 1000 * place.diameter
+    mm = scale.mm_per_px if scale else 1000 * location.extent[0] / rock.box[2]
+    diameter = mm * shape.diameter if scale else 1000 * location.diameter
     return {
         'id': rock.id,
         'class': class_name,
@@ -126,8 +128,8 @@ def _rock_record(rock: Rock, place: Place, class_name: str, scale: Scale | None)
         'diameter_mm': _significant(diameter),
         'long_axis_mm': _significant(mm * shape.long_axis),
         'short_axis_mm': _significant(mm * shape.short_axis),
-        'position': [_rounded(value, 4) for value in place.position],
-        'distance': _rounded(place.distance, 4),
+        'position': [_rounded(value, 4) for value in location.position],
+        'distance': _rounded(location.distance, 4),
     }
 
 
@@ -218,8 +220,8 @@ def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
         with temporary.open('wb') as file:
             for number, (name, items) in enumerate(lists.items()):
                 file.write((b',\n' if number else b'{\n') + encode_json(name) + b': [')
-                for place, item in enumerate(items):
-                    file.write((b',\n' if place else b'\n') + encode_json(item))
+                for index, item in enumerate(items):
+                    file.write((b',\n' if index else b'\n') + encode_json(item))
                 file.write(b'\n]')
             file.write(b'\n}\n')
 

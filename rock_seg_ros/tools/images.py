@@ -202,9 +202,9 @@ def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
     """Returns the results of images, as their files in the output folder tell."""
     paths = [result_paths(arguments.output / image.stem) for image in images]
 
-    def overlays(places: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:
-        for place in places:
-            overlay = paths[place][1]
+    def overlays(indices: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:
+        for index in indices:
+            overlay = paths[index][1]
             yield read_rgb(overlay) if overlay.exists() else None
 
     records = StoredRecords([record for *_, record in paths])

@@ -112,10 +112,10 @@ def _results(
     name = arguments.input.name
     folder = arguments.labelme or Path()
 
-    def overlays(places: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    def overlays(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         with Video(arguments.output) as drawn:
             for number, frame in enumerate(drawn.frames()):
-                if number in places:
+                if number in indices:
                     yield frame.image
 
     files = [folder / frame_name(name, number) for number in range(len(frames))]
@@ -271,8 +271,8 @@ class _Drawing:
                     frame.image, self._segmenter, self._settings, tracker=self._tracker, time=time
                 )
                 drawn.write(frame._replace(image=analysis.overlay))
-                place = {'frame': number, 'time': time}
-                self.records.append({**self.recorder.record(name, analysis), **place})
+                position = {'frame': number, 'time': time}
+                self.records.append({**self.recorder.record(name, analysis), **position})
                 if self._frames:
                     write_image(self._frames / frame_name(name, number), frame.image)
 

@@ -400,7 +400,7 @@ def test_no_rocks_are_located_if_only_obstacles_have_a_subscriber(bench, scene, 
     camera.geometry._on_depth(message)
     bench.send(scene)
     bench.wait(lambda: bench.received[topic] and camera.last_analysis, topic)
-    assert 'places' not in vars(camera.last_analysis)
+    assert 'locations' not in vars(camera.last_analysis)
 
 
 def test_the_target_is_a_rock_of_the_required_size_and_is_marked_in_rocks(bench, scene, depth):

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from rock_seg_ros.node.outputs import OverlayCompressed, Rocks
 from rock_seg_ros.node.outputs.clouds import POLYGON_POINT, ROCK_POINT, to_cloud
 from rock_seg_ros.node.parameters import Parameters
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 
 try:
     from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -46,8 +46,10 @@ def test_the_padding_between_the_fields_of_a_rock_is_zero():
     rock = SimpleNamespace(
         centroid=(4.5, 3.5), box=(1, 2, 8, 4), area=32, score=0.75, class_id=1, id=7
     )
-    places = [Place.unknown()] * 300
-    analysis = SimpleNamespace(rocks=[rock] * 300, places=places, target=None, header=Header())
+    locations = [Location.unknown()] * 300
+    analysis = SimpleNamespace(
+        rocks=[rock] * 300, locations=locations, target=None, header=Header()
+    )
     garbage = [np.full(300 * ROCK_POINT.itemsize, 255, np.uint8) for _ in range(20)]
     del garbage  # the memory of the message's points is likely to be taken from this
     (cloud,) = Rocks.messages(analysis, Parameters())

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from training.evaluate_geometry import lines, main
 from training.geometry_evaluation import (
@@ -116,8 +116,8 @@ def test_a_partly_visible_rock_has_no_true_diameter_of_the_whole_rock() -> None:
 def test_errors_are_relative_to_range_and_true_size() -> None:
     (truth,) = ground_truth(scene_of_a_rock(0.5), rendering_of_a_box(), min_area=50)
     x, y, z = truth.position.tolist()
-    place = Place((x, y, z + 0.03), (1, 1, 1), 1.1 * truth.diameter, 0.08, 4)
-    found = rock_errors(7, truth, place)
+    location = Location((x, y, z + 0.03), (1, 1, 1), 1.1 * truth.diameter, 0.08, 4)
+    found = rock_errors(7, truth, location)
     assert found.image == 7
     assert found.position == pytest.approx(0.03 / found.range)
     assert found.diameter == pytest.approx(0.1)

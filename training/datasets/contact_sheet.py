@@ -50,9 +50,9 @@ def thumbnail(labelled: Labelled, name: str) -> NDArray[np.uint8]:
     drawn = _draw(image, small[0].astype(np.uint8), small[1])  # type: ignore[arg-type]
     cell = np.zeros((SIDE + CAPTION, SIDE, 3), np.uint8)
     cell[: size[1], : size[0]] = drawn
-    place = (2, SIDE + CAPTION - 5)
+    origin = (2, SIDE + CAPTION - 5)
     text = printable(name)  # OpenCV crashes on a name that is not UTF-8
-    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, LABEL, 1, cv2.LINE_AA)
+    cv2.putText(cell, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, LABEL, 1, cv2.LINE_AA)
     return cell
 
 

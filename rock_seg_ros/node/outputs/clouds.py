@@ -88,7 +88,7 @@ class Rocks(Output):
                 *(*p.position, *r.centroid, *r.box[2:], r.area, p.diameter, r.score),
                 *(*p.extent, p.height, p.distance, r.class_id, 0, r.id),
             )
-            for r, p in zip(analysis.rocks, analysis.places, strict=True)
+            for r, p in zip(analysis.rocks, analysis.locations, strict=True)
         ]
         points = np.zeros(len(values), ROCK_POINT)  # zeros also in the padding between fields
         points[:] = values

@@ -23,7 +23,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from rock_seg_ros.node.outputs.output import Output
 from rock_seg_ros.node.parameters import MAX_ROCKS, Parameters
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.location import Place, outlines
+from rock_seg_ros.perception.geometry.location import Location, outlines
 from rock_seg_ros.perception.instances.rocks import Rock
 
 # Diameters of the smallest and the largest rock on the colour scale of the markers.
@@ -74,9 +74,9 @@ class Markers(Output):
         message = MarkerArray(markers=[Marker(header=analysis.header, action=Marker.DELETEALL)])
         if analysis.view is None:
             return [message]
-        shapes = outlines(analysis.rocks, analysis.places, analysis.view.intrinsics)
-        for rock, place, shape in zip(analysis.rocks, analysis.places, shapes, strict=True):
-            colour = _colour(rock, place)
+        shapes = outlines(analysis.rocks, analysis.locations, analysis.view.intrinsics)
+        for rock, location, shape in zip(analysis.rocks, analysis.locations, shapes, strict=True):
+            colour = _colour(rock, location)
             message.markers += [
                 _marker(analysis, rock, shape, colour),
                 _label(analysis, rock, shape, colour),
@@ -96,7 +96,7 @@ class Target(Output):
         """Not published if no rock is suited. The field `target` of the rock in `~/rocks` is 1."""
         if analysis.target is None:
             return []
-        x, y, z = analysis.places[analysis.target].position
+        x, y, z = analysis.locations[analysis.target].position
         return [PointStamped(header=analysis.header, point=Point(x=x, y=y, z=z))]
 
 
@@ -125,9 +125,9 @@ def _label(analysis: Analysis, rock: Rock, shape: NDArray[np.float32], colour: C
     return label
 
 
-def _colour(rock: Rock, place: Place) -> ColorRGBA:
+def _colour(rock: Rock, location: Location) -> ColorRGBA:
     """Returns the colour for a rock's size, from blue (small) to red (large)."""
-    size, (low, high) = place.diameter, METRES
+    size, (low, high) = location.diameter, METRES
     if not size > 0:
         size, (low, high) = 2 * (rock.area / np.pi) ** 0.5, PIXELS
     share = np.log(size / low) / np.log(high / low)

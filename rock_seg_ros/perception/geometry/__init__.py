@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels ↔ metres."""
+"""Conversion between pixels and metres, and measurements in metres."""

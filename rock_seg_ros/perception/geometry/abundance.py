@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The field's own statistics: how much of the ground rocks cover, and how many there are of a size.
+"""Rock abundance: the share of the ground that rocks cover, and their number, by size.
 
-Golombek and Rapp (1997, doi:10.1029/96JE03319): rocks of at least the diameter D (m) cover the
+Golombek and Rapp (1997, doi:10.1029/96JE03319): rocks with a diameter of at least D (m) cover the
 share F(D) = k exp(−q(k) D) of the ground, with q(k) = 1.79 + 0.152 / k.
 """
 
@@ -15,30 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.geometry.ground import fit_ground
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 from rock_seg_ros.perception.geometry.view import Plane, View
 from rock_seg_ros.perception.instances.rocks import Rock
 
 Floats = NDArray[np.float64]
 
-# Lower limits of the size classes, each √2 times the one before, m.
+# Lower limits of the size classes, m. Each is √2 times the one before.
 SIZES = 0.01 * 2 ** (np.arange(19) / 2)
-ABUNDANCES = np.geomspace(0.001, 0.999, 2000)  # k that are tried
-STEP = 4  # px, of the grid on which the ground is summed
+ABUNDANCES = np.geomspace(0.001, 0.999, 2000)  # values of k from which the fit selects
+STEP = 4  # grid on which the area of the ground is summed, px
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one image shows of the ground, or several do combine.
+    """The ground and the rocks in one image, or in several images together.
+
+    Only ground and rocks up to a maximum distance from the camera count.
 
     Attributes:
-        images: How many.
-        pixels: Of them all.
-        rock_pixels: Of them on rocks.
-        ground: Area seen within reach, rocks included, m²; NaN where it is not known.
-        diameters: Of each rock within reach, m.
-        smallest: Diameter of the smallest rock that would be told everywhere within reach, m.
-        in_view: Rocks that are not known to be beyond reach, with metres or without.
+        images: Number of images.
+        pixels: Number of pixels.
+        rock_pixels: Number of pixels that are rock.
+        ground: Area of the ground in view, including rocks, m²; NaN = unknown.
+        diameters: Diameters of the rocks, m.
+        smallest: Diameter of the smallest rock that is reported at the maximum distance, m.
+        in_view: Number of rocks, including those whose distance is unknown.
     """
 
     images: int
@@ -52,20 +54,19 @@ class Observation:
 
 @dataclass(frozen=True)
 class Abundance:
-    """How many rocks of which size there are.
+    """The rock abundance by size. Values that need the area of the ground are NaN without it.
 
     Attributes:
-        images: That this is of.
-        rocks: Within reach, and with metres; where the ground is not known all that are not known
-            to be beyond reach.
-        ground: Area seen, m²; NaN where it is not known, as all below are then.
-        pixel_share: Share of the pixels that is rock.
+        images: Number of images.
+        rocks: Number of rocks with metres; without the area of the ground, number of all rocks.
+        ground: Area of the ground in view, m².
+        pixel_share: Share of the pixels that are rock.
         abundance: Share of the ground that rocks cover.
         sizes: Lower limits of the size classes, m.
-        covered: For each, the share of the ground that rocks of at least this diameter cover.
-        numbers: For each, the number of such rocks on a square metre.
-        smallest: Smaller rocks are told only where they are near; the fit leaves them out, m.
-        k: Of Golombek and Rapp's law; NaN without rocks to fit it to.
+        covered: Per size, the share of the ground that rocks of at least this diameter cover.
+        numbers: Per size, the number of such rocks per square metre.
+        smallest: Minimum diameter for the fit, m. Smaller rocks are reported only if they are near.
+        k: Parameter of the model of Golombek and Rapp; NaN if there are no rocks to fit it to.
     """
 
     images: int
@@ -80,7 +81,7 @@ class Abundance:
     k: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what JSON can hold: None where something is not known."""
+        """Returns values for JSON, with None for NaN."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
@@ -92,30 +93,31 @@ def _plain(value: Any) -> Any:
 
 def observe(
     rocks: Sequence[Rock],
-    places: Sequence[Place],
+    locations: Sequence[Location],
     shape: tuple[int, int],
     view: View | None,
     reach: float = 10.0,
     min_area: int = 50,
 ) -> Observation:
-    """Takes in what one image shows.
+    """Measures the ground and the rocks in one image.
 
-    A rock's diameter is here its width across the image, which a slanting view does not shorten;
-    the ground it covers is the disc of that diameter. The ground seen is a plane fitted to all
-    depth that is no rock, else the known one; what rises from it hides nothing of it.
+    The diameter of a rock is its width in the image, which an oblique view does not shorten. The
+    rock covers the disc of that diameter. The ground is a plane that is fitted to the depth of all
+    pixels that are not rock, or otherwise the known ground plane. Occlusion of the ground by rocks
+    is neglected.
 
     Args:
-        rocks: In the image.
-        places: Of these rocks.
+        rocks: The rocks in the image.
+        locations: Position and size of these rocks.
         shape: Height and width of the image, px.
-        view: What tells metres in it; None = nothing does.
-        reach: Only ground and rocks no farther from the camera count, m.
-        min_area: Smallest rock that would be told, px.
+        view: View of the image; None = unknown.
+        reach: Maximum distance of ground and rocks from the camera, m.
+        min_area: Minimum area of the reported rocks, px.
     """
     height, width = shape
     plane = None if view is None else fit_ground(rocks, view) or view.ground
-    near = [place.extent[0] for place in places if place.distance <= reach]
-    far = sum(place.distance > reach for place in places)
+    near = [location.extent[0] for location in locations if location.distance <= reach]
+    far = sum(location.distance > reach for location in locations)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
     return Observation(
         images=1,
@@ -129,7 +131,7 @@ def observe(
 
 
 def _ground_area(view: View, plane: Plane, reach: float) -> float:
-    """Returns the area (m²) of a plane that is seen no farther from the camera than `reach`."""
+    """Returns the area (m²) of a plane that is in view within `reach` (m) of the camera."""
     width, height = view.intrinsics.size
     across, down = max(1, width // STEP), max(1, height // STEP)
     edges = np.meshgrid(np.linspace(0, width, across + 1), np.linspace(0, height, down + 1))
@@ -138,7 +140,7 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
     level = np.stack([rays @ first, rays @ second], axis=-1)
     steepness = -(rays @ plane.normal) / plane.offset
     farthest = np.sqrt(max(0.0, reach**2 - plane.offset**2))
-    # What is farther away, and the sky, is drawn in to the rim of what is within reach.
+    # Points that are farther away, or in the sky, are moved to the maximum distance.
     limit = np.maximum(np.linalg.norm(level, axis=1) / max(farthest, 1e-9), 1e-9)
     grid = (level / np.maximum(steepness, limit)[:, None]).reshape(down + 1, across + 1, 2)
     falling = steepness.reshape(down + 1, across + 1)
@@ -150,12 +152,12 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
 
 
 def combine(seen: Sequence[Observation]) -> Observation:
-    """Adds up what images show; what two of them show counts twice, as rock and as ground.
+    """Combines observations. Ground and rocks that are in two images count twice.
 
-    Images without metres add pixels only.
+    Only the pixels and the number of rocks are used of images without metres.
 
     Args:
-        seen: At least one.
+        seen: One or more observations.
     """
     metric = [each for each in seen if np.isfinite(each.ground)]
     return Observation(
@@ -170,7 +172,7 @@ def combine(seen: Sequence[Observation]) -> Observation:
 
 
 def compute_abundance(seen: Observation) -> Abundance:
-    """Says how much of the ground rocks cover, by size, and fits the law to it."""
+    """Computes the rock abundance by size, and fits the model of Golombek and Rapp to it."""
     ground = seen.ground if seen.ground > 0 else np.nan
     diameters = np.sort(seen.diameters)[::-1]
     covered = np.concatenate([[0], np.cumsum(np.pi / 4 * diameters**2)]) / ground
@@ -191,25 +193,25 @@ def compute_abundance(seen: Observation) -> Abundance:
 
 
 def cumulative_coverage(diameters: Floats, abundance: Floats | float) -> Floats:
-    """Returns the share of the ground that rocks of at least these diameters (m) cover, by law."""
+    """Returns the modelled share of the ground that rocks of at least these diameters (m) cover."""
     return abundance * np.exp(-(1.79 + 0.152 / np.asarray(abundance)) * diameters)
 
 
 def fit_abundance(sizes: Floats, covered: Floats, smallest: float = 0.0) -> float:
-    """Fits k to the share of the ground that rocks cover, with the least squares of that share.
+    """Fits k to the share of the ground that rocks cover, by least squares of that share.
 
-    The share's squares and not its logarithm's: the largest sizes are told by single rocks.
+    The logarithm of the share is not used, because the largest sizes have only single rocks.
 
     Args:
         sizes: S diameters, m.
-        covered: S, the share of the ground that rocks of at least this diameter cover.
-        smallest: Smaller sizes are left out, m.
+        covered: S shares of the ground that rocks of at least this diameter cover.
+        smallest: Minimum diameter of the sizes that are fitted, m.
 
     Returns:
-        k from 0.001 to 0.999; NaN where nothing is covered or known.
+        k from 0.001 to 0.999; NaN if no share is above 0 and known.
     """
     known = (sizes >= smallest) & (covered > 0)
     if not known.any():
         return np.nan
-    missed = cumulative_coverage(sizes[known], ABUNDANCES[:, None]) - covered[known]
-    return float(ABUNDANCES[(missed**2).sum(axis=1).argmin()])
+    errors = cumulative_coverage(sizes[known], ABUNDANCES[:, None]) - covered[known]
+    return float(ABUNDANCES[(errors**2).sum(axis=1).argmin()])

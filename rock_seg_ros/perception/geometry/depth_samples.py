@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples of a depth image: R regions with S pixels each. All rocks are computed at once."""
+"""Samples of a depth image: S pixels in each of R regions, for all rocks at once."""
 
 from __future__ import annotations
 

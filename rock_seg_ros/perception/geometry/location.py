@@ -32,7 +32,7 @@ BORDER = np.array([(0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1),
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Position and size of a rock in metres; NaN where unknown.
 
     Attributes:
@@ -50,15 +50,15 @@ class Place:
     distance: float
 
     @classmethod
-    def unknown(cls) -> Place:
-        """Returns the place of a rock about which nothing is known."""
+    def unknown(cls) -> Location:
+        """Returns a location in which everything is unknown."""
         nan = (np.nan, np.nan, np.nan)
         return cls(nan, nan, np.nan, np.nan, np.nan)
 
 
 def locate(
     rocks: Sequence[Rock], view: View, instances: NDArray[np.uint16] | None = None
-) -> list[Place]:
+) -> list[Location]:
     """Computes the position and size of rocks.
 
     The depth of a rock is the mean over its visible surface. Only pixels count whose distance from
@@ -77,7 +77,7 @@ def locate(
         instances: H×W rocks as drawn by `draw_instances`; None = draw them if needed.
 
     Returns:
-        One place per rock, in the same order.
+        One location per rock, in the same order.
 
     Raises:
         ValueError: A rock extends beyond the image.
@@ -101,7 +101,7 @@ def locate(
     extents = np.column_stack([z[:, None] * spans, thickness])
     distance = np.linalg.norm(position, axis=1)
     return [
-        Place(tuple(where), tuple(extent), *rest)
+        Location(tuple(where), tuple(extent), *rest)
         for where, extent, rest in zip(
             position.tolist(),
             extents.tolist(),
@@ -145,13 +145,13 @@ def surface_points(rocks: Sequence[Rock], view: View, step: int) -> NDArray[np.f
 
 
 def outlines(
-    rocks: Sequence[Rock], places: Sequence[Place], intrinsics: Intrinsics
+    rocks: Sequence[Rock], locations: Sequence[Location], intrinsics: Intrinsics
 ) -> list[NDArray[np.float32]]:
     """Returns the polygons of the rocks as V×3 points, at the z of the rock or at z = 1 if NaN."""
     if not rocks:
         return []
     rays = intrinsics.rays(np.concatenate([rock.polygon for rock in rocks])).astype(np.float32)
-    z = np.array([place.position[2] for place in places], np.float32)
+    z = np.array([location.position[2] for location in locations], np.float32)
     counts = [len(rock.polygon) for rock in rocks]
     rays *= np.repeat(np.where(np.isnan(z), 1, z), counts)[:, None]
     return np.split(rays, np.cumsum(counts)[:-1])

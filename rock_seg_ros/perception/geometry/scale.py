@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.geometry.intrinsics import Floats
 
-MAX_SIDE_RATIO = 1.3  # of a tag's longest and shortest side; more is seen too much from the side
+MAX_SIDE_RATIO = 1.3  # maximum ratio of the longest to the shortest side of a tag
 
 
 class ScaleError(ValueError):
@@ -28,7 +28,7 @@ class Scale:
 
     Attributes:
         mm_per_px: Millimetres per pixel.
-        source: Where it is from, in words.
+        source: Description of the source, such as the tag.
     """
 
     mm_per_px: float
@@ -72,7 +72,7 @@ def scale_from_tag(image: NDArray[np.uint8], family: str, side: float) -> Scale:
         raise ScaleError(f'no tag of the family {family} found; sizes are in px only')
     names = ', '.join(str(number) for number in sorted(np.ravel(ids).tolist()))
     if len(ids) > 1:
-        raise ScaleError(f'{len(ids)} tags found (ids {names}); one must be in view')
+        raise ScaleError(f'{len(ids)} tags found (ids {names}); exactly one must be in view')
     sides = side_lengths(np.reshape(quads[0], (4, 2)))
     ratio = float(sides.max() / sides.min())
     if ratio > MAX_SIDE_RATIO:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 from rock_seg_ros.perception.instances.rocks import Rock
 
 
@@ -31,7 +31,7 @@ class TargetRule:
 
 def choose_target(
     rocks: Sequence[Rock],
-    places: Sequence[Place],
+    locations: Sequence[Location],
     shape: tuple[int, int],
     rule: TargetRule,
     before: int | None = None,
@@ -44,7 +44,7 @@ def choose_target(
 
     Args:
         rocks: The rocks in one image.
-        places: Position and size of these rocks.
+        locations: Position and size of these rocks.
         shape: Height and width of the image, px.
         rule: The limits.
         before: Id of the previous target; None = none.
@@ -54,19 +54,19 @@ def choose_target(
     """
     suited = [
         row
-        for row, (rock, place) in enumerate(zip(rocks, places, strict=True))
-        if _fits(place, rule) and rock.score >= rule.min_score and _whole(rock, shape)
+        for row, (rock, location) in enumerate(zip(rocks, locations, strict=True))
+        if _fits(location, rule) and rock.score >= rule.min_score and _whole(rock, shape)
     ]
     return min(
-        suited, key=lambda row: (rocks[row].id != before, places[row].distance), default=None
+        suited, key=lambda row: (rocks[row].id != before, locations[row].distance), default=None
     )
 
 
-def _fits(place: Place, rule: TargetRule) -> bool:
+def _fits(location: Location, rule: TargetRule) -> bool:
     """Returns whether diameter and distance are within the limits; NaN is not."""
     return (
-        rule.min_diameter <= place.diameter <= rule.max_diameter
-        and rule.min_distance <= place.distance <= rule.max_distance
+        rule.min_diameter <= location.diameter <= rule.max_diameter
+        and rule.min_distance <= location.distance <= rule.max_distance
     )
 
 

@@ -284,10 +284,10 @@ def _sum_pixels(contours: Sequence[Any]) -> tuple[NDArray[np.float64], list[NDAr
     last = np.cumsum(lengths) - 1
     first = last - lengths + 1
     points = np.concatenate(contours)[:, 0]
-    places = points[:, 0] + 3 * points[:, 1]
-    steps, before = np.empty_like(places), np.empty_like(places)
-    np.subtract(places[1:], places[:-1], out=steps[:-1])
-    steps[last] = places[first] - places[last]
+    codes = points[:, 0] + 3 * points[:, 1]
+    steps, before = np.empty_like(codes), np.empty_like(codes)
+    np.subtract(codes[1:], codes[:-1], out=steps[:-1])
+    steps[last] = codes[first] - codes[last]
     before[1:] = steps[:-1]
     before[first] = steps[last]
     x, y = points.T.astype(np.float64)

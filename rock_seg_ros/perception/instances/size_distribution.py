@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which share of the rocks is finer than a size, as the analysis of sieves gives it."""
+"""Grain size distribution, as from a sieve analysis: the share of the rocks finer than a size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-WEIGHTINGS = {'number': 0, 'area': 2, 'volume': 3}  # power of the size that a rock counts with
+WEIGHTINGS = {'number': 0, 'area': 2, 'volume': 3}  # weight of a rock: this power of its size
 
 
 def percent_passing(sizes: ArrayLike, weighting: str) -> tuple[Floats, Floats]:
@@ -18,11 +18,12 @@ def percent_passing(sizes: ArrayLike, weighting: str) -> tuple[Floats, Floats]:
 
     Args:
         sizes: N sizes above 0, in any unit and order.
-        weighting: 'number', 'area' or 'volume': a rock counts with the power 0, 2 or 3 of its size.
+        weighting: 'number', 'area' or 'volume': the weight of a rock is its size to the power of
+            0, 2 or 3.
 
     Returns:
-        N sizes, the smallest first, and which percentage of the total each of them and the smaller
-        ones have together, up to 100.
+        N sizes, smallest first, and N percentages of the total weight that rocks of at most this
+        size have.
     """
     ordered = np.sort(np.asarray(sizes, np.float64))
     summed = np.cumsum(ordered ** WEIGHTINGS[weighting])
@@ -40,8 +41,8 @@ def characteristic_sizes(
         percentages: Percentages, 0 to 100.
 
     Returns:
-        For each percentage, the smallest of the sizes at which at least that much passes.
+        For each percentage, the smallest size at which at least this percentage passes.
     """
     ordered, passing = percent_passing(sizes, weighting)
-    places = np.searchsorted(passing, np.asarray(percentages) - 1e-9)
-    return [float(size) for size in ordered[np.minimum(places, len(ordered) - 1)]]
+    indices = np.searchsorted(passing, np.asarray(percentages) - 1e-9)
+    return [float(size) for size in ordered[np.minimum(indices, len(ordered) - 1)]]

@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-RIM_SHARE = 0.002  # a tenth of it would cut boulders at lone pixels of rim
-CELLS = 400  # on the shorter side of the image, about: finer cells find smaller stones
-MIN_CELL = 2
+RIM_SHARE = 0.002  # minimum share; a tenth of it would cut boulders at single pixels of rim
+CELLS = 400  # approximate number on the shorter side of the image; more cells find smaller stones
+MIN_CELL = 2  # px
 LEVELS = np.linspace(0.9, 0.1, 8)
 FULL_DEPTH = 4.0  # cells
 SOFTNESS = 0.9  # cells
-NECK = 2.5  # a saddle that is higher is one rock's own, one lower by STEP more never
-STEP = 1.25  # from level to level
-LOWEST = 0.8  # cells; what rises less is no rock of its own
-CERTAINTY = (np.linspace(0, 1, 256) ** 8).astype(np.float32)  # a little doubt counts for much
+NECK = 2.5  # minimum ratio of a hill to the saddle that separates it; levels change it up to STEP
+STEP = 1.25  # ratio of one level to the next
+LOWEST = 0.8  # minimum height of a hill, cells
+# Weight of each confidence; it decreases steeply below 255.
+CERTAINTY = (np.linspace(0, 1, 256) ** 8).astype(np.float32)
 
 
 def split_by_rims(
@@ -71,14 +72,14 @@ def split_by_shape(rock: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> ND
     """
     side = max(MIN_CELL, round(min(rock.shape) / CELLS))
     body: NDArray[Any] = cv2.inRange(_shrink(rock, side), 128, 255)
-    sure = _shrink(confidence, side)
-    depth = np.minimum(_depth(body), len(body))  # without an edge it has no end
-    cores = _cores(depth * CERTAINTY[sure])
+    shrunk = _shrink(confidence, side)
+    depth = np.minimum(_depth(body), len(body))  # infinite if there is no edge
+    cores = _cores(depth * CERTAINTY[shrunk])
     outside = int(cores.max()) + 1
     if outside <= 2:
         return rock
     cores[body == 0] = outside
-    cv2.watershed(cv2.merge([sure] * 3), cores)
+    cv2.watershed(cv2.merge([shrunk] * 3), cores)
     cores[(cores < 0) | (cores == outside)] = 0
     parts: NDArray[Any] = cv2.connectedComponents(body, connectivity=8)[1]
     return _cut_between(_territories(cores.astype(np.uint16), parts), rock, side)

@@ -134,7 +134,7 @@ class Tracker:
             return NO_TRACKS
         points = move_points(self._known.points, flow, shape[1] / grey.shape[1])
         near = (np.abs(points) < MAX_DISTANCE * max(shape)).all(axis=0)
-        if near.all():  # the usual case, in which copying the arrays would be a waste of time
+        if near.all():  # the usual case, in which the arrays need not be copied
             return replace(self._known, points=points)
         return replace(self._known, points=points[:, near], rows=self._known.rows[near])
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rosbags.typesys import get_types_from_msg
 
 from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.location import Place, outlines
+from rock_seg_ros.perception.geometry.location import Location, outlines
 from rock_seg_ros.perception.instances.rocks import Rock
 from rock_seg_ros.tools.bag.files import TYPES
 
@@ -49,7 +49,7 @@ def image_annotations(analysis: Analysis) -> Any:
     """Returns the polygon of each rock in pixels, and a label with its id and size."""
     make, stamp = _classes(), _stamp(analysis)
     points, texts = [], []
-    for rock, place in zip(analysis.rocks, analysis.places, strict=True):
+    for rock, location in zip(analysis.rocks, analysis.locations, strict=True):
         polygon = [make.Point2(x, y) for x, y in rock.polygon.tolist()]
         points.append(
             make.PointsAnnotation(
@@ -65,7 +65,7 @@ def image_annotations(analysis: Analysis) -> Any:
         position = make.Point2(float(rock.box[0]), float(rock.box[1]))
         text, background = make.Color(*TEXT), make.Color(*TEXT_BACKGROUND)
         texts.append(
-            make.TextAnnotation(stamp, position, label(rock, place), FONT_SIZE, text, background)
+            make.TextAnnotation(stamp, position, label(rock, location), FONT_SIZE, text, background)
         )
     return make.ImageAnnotations([], points, texts)
 
@@ -74,24 +74,24 @@ def scene_update(analysis: Analysis) -> Any:
     """Returns an entity for each rock whose position is known, which replace those before."""
     assert analysis.view is not None
     make, stamp = _classes(), _stamp(analysis)
-    shapes = outlines(analysis.rocks, analysis.places, analysis.view.intrinsics)
+    shapes = outlines(analysis.rocks, analysis.locations, analysis.view.intrinsics)
     entities = [
-        _entity(analysis, rock, place, shape)
-        for rock, place, shape in zip(analysis.rocks, analysis.places, shapes, strict=True)
-        if np.isfinite(place.position).all()
+        _entity(analysis, rock, location, shape)
+        for rock, location, shape in zip(analysis.rocks, analysis.locations, shapes, strict=True)
+        if np.isfinite(location.position).all()
     ]
     deletion = make.SceneEntityDeletion(stamp, make.SceneEntityDeletion.ALL, '')
     return make.SceneUpdate([deletion], entities)
 
 
-def label(rock: Rock, place: Place) -> str:
+def label(rock: Rock, location: Location) -> str:
     """Returns the id and the diameter of a rock, in pixels where metres are unknown."""
-    if np.isfinite(place.diameter):
-        return f'{rock.id}: {place.diameter:.2f} m'
+    if np.isfinite(location.diameter):
+        return f'{rock.id}: {location.diameter:.2f} m'
     return f'{rock.id}: {2 * np.sqrt(rock.area / np.pi):.0f} px'
 
 
-def _entity(analysis: Analysis, rock: Rock, place: Place, shape: NDArray[np.float32]) -> Any:
+def _entity(analysis: Analysis, rock: Rock, location: Location, shape: NDArray[np.float32]) -> Any:
     """Returns the outline and the label of a rock in the optical frame of the camera, m."""
     make = _classes()
     colour, none = make.Color(*OUTLINE), np.array([], np.uint32)
@@ -100,13 +100,13 @@ def _entity(analysis: Analysis, rock: Rock, place: Place, shape: NDArray[np.floa
     loop = make.LinePrimitive.LINE_LOOP
     line = make.LinePrimitive(loop, origin, LINE_WIDTH, True, corners, colour, [], none)
     text = make.TextPrimitive(
-        _pose(*place.position), True, FONT_SIZE, True, make.Color(*TEXT), label(rock, place)
+        _pose(*location.position), True, FONT_SIZE, True, make.Color(*TEXT), label(rock, location)
     )
     facts = {
         'class': analysis.classes[rock.class_id],
         'score': f'{rock.score:.2f}',
-        'diameter_m': f'{place.diameter:.3f}',
-        'distance_m': f'{place.distance:.3f}',
+        'diameter_m': f'{location.diameter:.3f}',
+        'distance_m': f'{location.distance:.3f}',
     }
     return make.SceneEntity(
         timestamp=_stamp(analysis),

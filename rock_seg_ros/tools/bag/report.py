@@ -89,7 +89,7 @@ class Record:
         rocks = analysis.rocks
         observation = observe(
             rocks,
-            analysis.places,
+            analysis.locations,
             analysis.image.shape[:2],
             analysis.view,
             min_area=analysis.settings.rocks.min_area,

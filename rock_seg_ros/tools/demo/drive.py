@@ -308,7 +308,7 @@ def wait_until_idle(recorder: Recorder) -> dict[str, str]:
 
 def pending_images(diagnostics: Mapping[str, str]) -> int:
     """Returns the number of received images that were not processed, dropped or rejected yet."""
-    done = ('out', 'dropped', 'failed', 'refused')
+    done = ('out', 'dropped', 'failed', 'rejected')
     return int(diagnostics['frames in']) - sum(int(diagnostics[f'frames {name}']) for name in done)
 
 

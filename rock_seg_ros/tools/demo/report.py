@@ -70,9 +70,9 @@ def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.
         sheet[below : below + size[1], left : left + size[0]] = cv2.resize(
             image, size, interpolation=cv2.INTER_AREA
         )
-        place = (left + 6, below - 7)
+        origin = (left + 6, below - 7)
         cv2.putText(
-            sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA
+            sheet, caption, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA
         )
     return sheet
 
@@ -114,7 +114,8 @@ def summarize(drive: Drive, samples: list[Sample], seconds: float) -> dict[str, 
             for sample in samples
         },
         'frames_played': drive.played,
-        'frames_refused': drive.counts['frames refused'],
+        'frames_rejected': drive.counts['frames rejected'],
+        'frames_refused': drive.counts['frames rejected'],  # deprecated name of the key
         'frames_failed': drive.counts['frames failed'],
         'play_rate': drive.rate,
         'seconds_per_image': seconds,

@@ -151,8 +151,8 @@ def plot_passing(sizes: Sizes) -> str:
     for weighting, colour in COLOURS.items():
         size, passing = percent_passing(sizes.values, weighting)
         # A step up at each size, from 0, of at most MAX_POINTS points.
-        places = np.unique(np.linspace(0, len(size) - 1, min(len(size), MAX_POINTS)).astype(int))
-        x, y = np.append(size[0], size[places]), np.append(0, passing[places])
+        indices = np.unique(np.linspace(0, len(size) - 1, min(len(size), MAX_POINTS)).astype(int))
+        x, y = np.append(size[0], size[indices]), np.append(0, passing[indices])
         axes.step(x, y, where='post', color=colour, label=f'by {weighting}')
     for percentage in (10, 50, 90):
         axes.axhline(percentage, color=GREY, linewidth=0.6, linestyle=':')
@@ -187,11 +187,11 @@ def _plain_ticks(axes: Axes) -> None:
 def _shown(results: Results, summary: Summary) -> Iterator[tuple[str, str]]:
     """Yields at most `MAX_IMAGES` overlays, evenly spread, as data URIs, and their captions."""
     count = len(summary.captions)
-    places = np.unique(np.linspace(0, max(0, count - 1), min(count, MAX_IMAGES)).astype(int))
-    chosen: Sequence[int] = places.tolist()
-    for place, overlay in zip(chosen, results.overlays(chosen), strict=True):
+    indices = np.unique(np.linspace(0, max(0, count - 1), min(count, MAX_IMAGES)).astype(int))
+    chosen: Sequence[int] = indices.tolist()
+    for index, overlay in zip(chosen, results.overlays(chosen), strict=True):
         if overlay is not None:
-            yield jpeg(_thumbnail(overlay)), summary.captions[place]
+            yield jpeg(_thumbnail(overlay)), summary.captions[index]
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has found, as its records tell."""
+"""The results of a run, read from its records."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Results:
         records: The records in their order, with `made_by`. They can be iterated several times.
         files: The image file of each record; one that does not exist for a frame of a video or bag
             that is not exported.
-        overlays: Returns the overlays of the records of these places, H×W×3 uint8 RGB; None for one
-            that does not exist.
+        overlays: Returns the overlays of the records with these indices, H×W×3 uint8 RGB; None if
+            an overlay does not exist.
     """
 
     name: str

@@ -33,8 +33,8 @@ def _is_at_border(record: Record, box: list[int]) -> bool:
     return x <= 0 or y <= 0 or x + width >= record['width'] or y + height >= record['height']
 
 
-def _item(key: str, place: int) -> Cell:
-    return lambda _, rock: rock[key][place]
+def _item(key: str, index: int) -> Cell:
+    return lambda _, rock: rock[key][index]
 
 
 # Name of a column → its type in pandas and its value.

@@ -145,8 +145,8 @@ def test_rocks_are_counted_although_the_ground_area_is_unknown() -> None:
     on_rocks[50:76, 50:76] = 2
     on_rocks[100:126, 200:226] = 30
     for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
-        places = locate(rocks, view) if view else []
-        seen = observe(rocks, places, shape, view, reach=10)
+        locations = locate(rocks, view) if view else []
+        seen = observe(rocks, locations, shape, view, reach=10)
         found = compute_abundance(combine([seen, seen]))
         assert found.rocks == 2 * count, 'one is known to be beyond reach'
         assert compute_abundance(seen).to_dict()['rocks'] == count

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.geometry.ground import fit_ground
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
-from rock_seg_ros.perception.geometry.location import Place, locate, outlines, surface_points
+from rock_seg_ros.perception.geometry.location import Location, locate, outlines, surface_points
 from rock_seg_ros.perception.geometry.view import Plane, View, level_ground
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import Rock, RockSettings, draw_instances, find_rocks
@@ -61,8 +61,8 @@ def ball_on_ground(intrinsics: Intrinsics) -> tuple[NDArray[np.float32], NDArray
     return np.where(hit, z, ground_depth(intrinsics)).astype(np.float32), hit
 
 
-def is_unknown(place: Place) -> bool:
-    return bool(np.isnan(np.hstack(astuple(place))).all())
+def is_unknown(location: Location) -> bool:
+    return bool(np.isnan(np.hstack(astuple(location))).all())
 
 
 @pytest.mark.parametrize('intrinsics', [PINHOLE, BARREL, FISHEYE])
@@ -70,15 +70,15 @@ def test_the_place_of_a_ball_is_that_of_its_visible_surface_for_every_lens_model
     intrinsics: Intrinsics,
 ) -> None:
     depth, hit = ball_on_ground(intrinsics)
-    (place,) = locate(rocks_of(hit), View(intrinsics, depth))
+    (location,) = locate(rocks_of(hit), View(intrinsics, depth))
     points = (all_rays(intrinsics) * depth[..., None])[hit]
-    assert place.position == pytest.approx(points.mean(axis=0), abs=0.004)
-    assert place.diameter == pytest.approx(2 * RADIUS * place.position[2] / BALL[2], rel=0.02)
-    assert place.extent[:2] == pytest.approx((place.diameter, place.diameter), rel=0.03)
-    assert 0.6 * RADIUS < place.extent[2] < RADIUS  # the half that is seen
-    assert place.distance == pytest.approx(np.linalg.norm(place.position))
+    assert location.position == pytest.approx(points.mean(axis=0), abs=0.004)
+    assert location.diameter == pytest.approx(2 * RADIUS * location.position[2] / BALL[2], rel=0.02)
+    assert location.extent[:2] == pytest.approx((location.diameter, location.diameter), rel=0.03)
+    assert 0.6 * RADIUS < location.extent[2] < RADIUS  # the half that is seen
+    assert location.distance == pytest.approx(np.linalg.norm(location.position))
     top = BALL @ GROUND.normal + GROUND.offset + RADIUS
-    assert place.height == pytest.approx(top, abs=0.015)
+    assert location.height == pytest.approx(top, abs=0.015)
 
 
 def test_background_in_a_coarse_mask_and_mixed_edge_pixels_do_not_move_the_rock() -> None:
@@ -97,9 +97,9 @@ def test_far_background_behind_two_fifths_of_a_mask_does_not_move_the_rock() -> 
     depth = np.where(np.arange(SIZE[1])[:, None] < 117, 9.0, 2.0) * np.ones(SIZE[0])
     share = (mask & (depth > 5)).sum() / mask.sum()
     assert 0.38 < share < 0.45
-    (place,) = locate(rocks_of(mask), View(PINHOLE, depth.astype(np.float32)))
-    assert place.position[2] == pytest.approx(2.0)
-    assert place.diameter == pytest.approx(
+    (location,) = locate(rocks_of(mask), View(PINHOLE, depth.astype(np.float32)))
+    assert location.position[2] == pytest.approx(2.0)
+    assert location.diameter == pytest.approx(
         2 * np.sqrt((mask.sum() * (1 - share)) / np.pi) * 2 / FOCAL, rel=0.02
     )
 
@@ -111,10 +111,10 @@ def test_noise_holes_and_unknown_depth_change_the_place_by_less_than_one_percent
     depth *= chance.normal(1, 0.01, depth.shape)
     for value in (np.nan, 0.0, np.inf, -np.inf, -2.0):
         depth[chance.uniform(size=depth.shape) < 0.08] = value
-    (place,) = locate(rocks_of(hit), View(PINHOLE, depth.astype(np.float32)))
-    assert place.position == pytest.approx(exact.position, abs=0.01 * exact.distance)
-    assert place.diameter == pytest.approx(exact.diameter, rel=0.01)
-    assert place.height == pytest.approx(exact.height, abs=0.03)
+    (location,) = locate(rocks_of(hit), View(PINHOLE, depth.astype(np.float32)))
+    assert location.position == pytest.approx(exact.position, abs=0.01 * exact.distance)
+    assert location.diameter == pytest.approx(exact.diameter, rel=0.01)
+    assert location.height == pytest.approx(exact.height, abs=0.03)
 
 
 def test_the_ground_around_a_rock_is_found_among_undetected_rocks() -> None:
@@ -129,18 +129,18 @@ def test_the_ground_around_a_rock_is_found_among_undetected_rocks() -> None:
 def test_depth_noise_above_the_width_of_a_rock_does_not_make_it_smaller() -> None:
     mask = disc(160, 120, 8)
     noise = np.random.default_rng(2).normal(0, 0.6, SIZE[::-1])
-    (place,) = locate(rocks_of(mask), View(PINHOLE, (9 + noise).astype(np.float32)))
-    assert place.diameter == pytest.approx(2 * np.sqrt(mask.sum() / np.pi) * 9 / FOCAL, rel=0.03)
-    assert place.diameter < 0.6
+    (location,) = locate(rocks_of(mask), View(PINHOLE, (9 + noise).astype(np.float32)))
+    assert location.diameter == pytest.approx(2 * np.sqrt(mask.sum() / np.pi) * 9 / FOCAL, rel=0.03)
+    assert location.diameter < 0.6
 
 
 @pytest.mark.parametrize('value', [np.nan, 0.0, np.inf, -1.0])
 def test_without_depth_and_ground_the_place_is_unknown(value: float) -> None:
     depth = np.full(SIZE[::-1], value, np.float32)
     rocks = rocks_of(disc(160, 120, 20) | disc(40, 40, 5))
-    assert all(is_unknown(place) for place in locate(rocks, View(PINHOLE, depth)))
+    assert all(is_unknown(location) for location in locate(rocks, View(PINHOLE, depth)))
     assert surface_points(rocks, View(PINHOLE, depth), 2).shape == (0, 3)
-    assert all(is_unknown(place) for place in locate(rocks, View(PINHOLE)))
+    assert all(is_unknown(location) for location in locate(rocks, View(PINHOLE)))
 
 
 def test_a_place_needs_enough_pixels_with_depth() -> None:
@@ -149,8 +149,8 @@ def test_a_place_needs_enough_pixels_with_depth() -> None:
     for share, known in ((0.2, False), (0.45, True)):
         depth = np.full(SIZE[::-1], np.nan, np.float32)
         depth[: rows[0] + round(share * len(rows))] = 2.0
-        (place,) = locate(rocks_of(mask), View(PINHOLE, depth))
-        assert is_unknown(place) is not known
+        (location,) = locate(rocks_of(mask), View(PINHOLE, depth))
+        assert is_unknown(location) is not known
 
 
 def test_a_rock_that_fills_the_image_is_sampled_in_all_columns() -> None:
@@ -158,24 +158,24 @@ def test_a_rock_that_fills_the_image_is_sampled_in_all_columns() -> None:
     depth = np.full((480, 640), 2.0, np.float32)
     depth[:, :40] = np.nan
     lens = Intrinsics(MATRIX, np.zeros(0), size=(640, 480))
-    (place,) = locate(rocks_of(depth != 0), View(lens, depth))
-    assert place.position[2] == 2.0
+    (location,) = locate(rocks_of(depth != 0), View(lens, depth))
+    assert location.position[2] == 2.0
 
 
 def test_without_visible_ground_only_the_height_is_unknown() -> None:
     everything = np.ones(SIZE[::-1], bool)
-    (place,) = locate(rocks_of(everything), View(PINHOLE, np.full(SIZE[::-1], 2, np.float32)))
-    assert place.position == pytest.approx((0, 0, 2), abs=1e-6)
-    assert place.extent[0] == pytest.approx(2 * SIZE[0] / FOCAL)
-    assert np.isnan(place.height)
+    (location,) = locate(rocks_of(everything), View(PINHOLE, np.full(SIZE[::-1], 2, np.float32)))
+    assert location.position == pytest.approx((0, 0, 2), abs=1e-6)
+    assert location.extent[0] == pytest.approx(2 * SIZE[0] / FOCAL)
+    assert np.isnan(location.height)
 
 
 def test_a_strip_of_ground_too_narrow_for_a_plane_gives_no_height() -> None:
     for rows, known in ((4, False), (60, True)):
         mask = np.ones(SIZE[::-1], bool)
         mask[-rows:] = False
-        (place,) = locate(rocks_of(mask), View(PINHOLE, ground_depth(PINHOLE)))
-        assert np.isfinite(place.height) == known
+        (location,) = locate(rocks_of(mask), View(PINHOLE, ground_depth(PINHOLE)))
+        assert np.isfinite(location.height) == known
 
 
 def test_a_rock_of_one_pixel_and_rocks_in_the_corners_have_places() -> None:
@@ -183,9 +183,9 @@ def test_a_rock_of_one_pixel_and_rocks_in_the_corners_have_places() -> None:
     mask[100, 200] = True
     rocks = rocks_of(mask)
     assert len(rocks) == 3
-    places = locate(rocks, View(PINHOLE, ground_depth(PINHOLE)))
-    assert np.isfinite([place.position for place in places]).all()
-    smallest = min(places, key=lambda place: place.diameter)
+    locations = locate(rocks, View(PINHOLE, ground_depth(PINHOLE)))
+    assert np.isfinite([location.position for location in locations]).all()
+    smallest = min(locations, key=lambda location: location.diameter)
     z = smallest.position[2]
     assert smallest.diameter == pytest.approx(2 * z / FOCAL / np.sqrt(np.pi))
 
@@ -202,13 +202,13 @@ def test_on_known_ground_the_depth_of_a_rock_is_that_of_its_foot() -> None:
         (x, bottom), top = ends[0], ends[1, 1]
         mask = np.zeros(SIZE[::-1], bool)
         mask[round(top) : round(bottom), round(x) - 4 : round(x) + 5] = True
-        (place,) = locate(rocks_of(mask), View(intrinsics, ground=GROUND))
-        assert place.position[2] == pytest.approx(3.0, rel=0.01)
-        assert place.position[0] == pytest.approx(0.3, rel=0.03)
-        assert place.extent[0] == pytest.approx(9 * 3 / FOCAL, rel=0.15)
-        assert np.isnan(place.extent[2])
-        assert 0.06 < place.height < 0.1
-        assert place.diameter > 0.09
+        (location,) = locate(rocks_of(mask), View(intrinsics, ground=GROUND))
+        assert location.position[2] == pytest.approx(3.0, rel=0.01)
+        assert location.position[0] == pytest.approx(0.3, rel=0.03)
+        assert location.extent[0] == pytest.approx(9 * 3 / FOCAL, rel=0.15)
+        assert np.isnan(location.extent[2])
+        assert 0.06 < location.height < 0.1
+        assert location.diameter > 0.09
 
 
 def test_on_known_ground_rocks_at_the_horizon_or_the_border_have_no_place() -> None:
@@ -218,8 +218,8 @@ def test_on_known_ground_rocks_at_the_horizon_or_the_border_have_no_place() -> N
     at, above = disc(100, round(horizon), 4), disc(200, round(horizon) - 30, 6)
     below, cut = disc(200, round(horizon) + 40, 6), disc(60, 237, 8)
     for mask, known in ((at, False), (above, False), (cut, False), (below, True)):
-        (place,) = locate(rocks_of(mask), view)
-        assert is_unknown(place) is not known
+        (location,) = locate(rocks_of(mask), view)
+        assert is_unknown(location) is not known
 
 
 def test_depth_takes_precedence_and_the_ground_is_used_where_depth_is_missing() -> None:
@@ -283,8 +283,8 @@ def test_surface_points_exclude_pixels_without_depth() -> None:
 
 def test_outlines_are_at_the_depth_of_the_rock_or_at_one_metre() -> None:
     rocks = rocks_of(disc(100, 100, 10) | disc(200, 100, 9))
-    place = Place((0.0, 0.0, 3.0), (0.1, 0.1, 0.1), 0.1, 0.1, 3.0)
-    near, flat = outlines(rocks, [place, Place.unknown()], PINHOLE)
+    location = Location((0.0, 0.0, 3.0), (0.1, 0.1, 0.1), 0.1, 0.1, 3.0)
+    near, flat = outlines(rocks, [location, Location.unknown()], PINHOLE)
     assert near.dtype == flat.dtype == np.float32
     assert (near[:, 2] == 3).all()
     assert (flat[:, 2] == 1).all()
@@ -318,7 +318,7 @@ def test_many_rocks_are_located_like_each_rock_alone() -> None:
     together = locate(rocks, View(PINHOLE, depth, GROUND))
     assert len(rocks) > 20
     assert draw_instances(rocks, mask.shape).max() == len(rocks)
-    for rock, place in zip(rocks, together, strict=True):
+    for rock, location in zip(rocks, together, strict=True):
         (alone,) = locate([rock], View(PINHOLE, depth, GROUND))
-        assert place.position == pytest.approx(alone.position)
-        assert place.diameter == pytest.approx(alone.diameter)
+        assert location.position == pytest.approx(alone.position)
+        assert location.diameter == pytest.approx(alone.diameter)

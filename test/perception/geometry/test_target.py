@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rock_seg_ros.perception.geometry.location import Place
+from rock_seg_ros.perception.geometry.location import Location
 from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
 from rock_seg_ros.perception.instances.rocks import Rock
 
@@ -24,14 +24,14 @@ def rock(
     return Rock(number, 1, score, 400, box, (59.5, 59.5), CORNERS, MASK)
 
 
-def place(distance: float, diameter: float = 0.2) -> Place:
-    return Place((0.0, 0.0, distance), (0.2, 0.2, 0.1), diameter, 0.1, distance)
+def location(distance: float, diameter: float = 0.2) -> Location:
+    return Location((0.0, 0.0, distance), (0.2, 0.2, 0.1), diameter, 0.1, distance)
 
 
 def test_the_nearest_suitable_rock_is_the_target() -> None:
     rocks = [rock(number) for number in (7, 8, 9, 10)]
-    places = [place(3.0), place(0.4), place(2.0), place(2.5)]
-    assert choose_target(rocks, places, SHAPE, RULE, before=None) == 2
+    locations = [location(3.0), location(0.4), location(2.0), location(2.5)]
+    assert choose_target(rocks, locations, SHAPE, RULE, before=None) == 2
 
 
 @pytest.mark.parametrize(
@@ -48,36 +48,36 @@ def test_the_nearest_suitable_rock_is_the_target() -> None:
 def test_a_rock_at_the_image_border_is_never_the_target(
     box: tuple[int, int, int, int], suited: bool
 ) -> None:
-    found = choose_target([rock(1, box)], [place(1.0)], SHAPE, RULE, before=1)
+    found = choose_target([rock(1, box)], [location(1.0)], SHAPE, RULE, before=1)
     assert found == (0 if suited else None)
 
 
 @pytest.mark.parametrize(
     'wrong',
-    [place(0.49), place(4.01), place(1.0, 0.09), place(1.0, 0.51), Place.unknown()],
+    [location(0.49), location(4.01), location(1.0, 0.09), location(1.0, 0.51), Location.unknown()],
 )
 def test_a_rock_out_of_reach_or_of_the_wrong_size_or_without_metres_is_never_the_target(
-    wrong: Place,
+    wrong: Location,
 ) -> None:
     assert choose_target([rock(1)], [wrong], SHAPE, RULE, before=1) is None
-    assert choose_target([rock(1), rock(2)], [wrong, place(4.0)], SHAPE, RULE, before=1) == 1
+    assert choose_target([rock(1), rock(2)], [wrong, location(4.0)], SHAPE, RULE, before=1) == 1
 
 
 def test_a_rock_with_a_low_score_is_never_the_target() -> None:
-    assert choose_target([rock(1, score=0.69)], [place(1.0)], SHAPE, RULE, before=1) is None
-    assert choose_target([rock(1, score=0.7)], [place(1.0)], SHAPE, RULE, before=None) == 0
+    assert choose_target([rock(1, score=0.69)], [location(1.0)], SHAPE, RULE, before=1) is None
+    assert choose_target([rock(1, score=0.7)], [location(1.0)], SHAPE, RULE, before=None) == 0
 
 
 def test_a_suitable_target_is_kept_although_another_rock_is_nearer() -> None:
-    rocks, places = [rock(3), rock(5)], [place(1.0), place(3.9)]
-    assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
-    farther = [places[0], replace(places[1], distance=4.1)]
+    rocks, locations = [rock(3), rock(5)], [location(1.0), location(3.9)]
+    assert choose_target(rocks, locations, SHAPE, RULE, before=5) == 1
+    farther = [locations[0], replace(locations[1], distance=4.1)]
     assert choose_target(rocks, farther, SHAPE, RULE, before=5) == 0
 
 
 def test_the_nearest_rock_replaces_a_target_that_is_out_of_view() -> None:
-    rocks, places = [rock(3), rock(4)], [place(2.0), place(1.0)]
-    assert choose_target(rocks, places, SHAPE, RULE, before=5) == 1
+    rocks, locations = [rock(3), rock(4)], [location(2.0), location(1.0)]
+    assert choose_target(rocks, locations, SHAPE, RULE, before=5) == 1
 
 
 def test_without_rocks_there_is_no_target() -> None:
@@ -86,4 +86,4 @@ def test_without_rocks_there_is_no_target() -> None:
 
 def test_a_minimum_diameter_above_the_maximum_gives_no_target() -> None:
     nothing = replace(RULE, min_diameter=0.6)
-    assert choose_target([rock(1)], [place(1.0)], SHAPE, nothing, before=None) is None
+    assert choose_target([rock(1)], [location(1.0)], SHAPE, nothing, before=None) is None

@@ -83,7 +83,7 @@ def drive(left):
     diagnostics = {
         'latency total p50 ms': '120.5', 'latency total p95 ms': '200.0', 'device': 'cpu',
     }  # fmt: skip
-    counts = {'frames in': 9, 'frames out': 2, 'frames dropped': 6, 'frames refused': 1,
+    counts = {'frames in': 9, 'frames out': 2, 'frames dropped': 6, 'frames rejected': 1,
               'frames failed': 0}  # fmt: skip
     results = {(10, 0): result(left, 3), (10, 500_000_000): result(left, 0)}
     return Drive(0.5, 10, results, counts, diagnostics)
@@ -96,6 +96,7 @@ def test_the_summary_is_written_with_the_documented_keys(tmp_path, drive, left):
     summary = write_report(tmp_path, drive, samples, 0.1)
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary
     assert (summary['frames_in'], summary['frames_out'], summary['frames_dropped']) == (9, 2, 6)
+    assert summary['frames_rejected'] == summary['frames_refused'] == 1  # the deprecated key
     assert summary['latency_ms'] == {'p50': 120.5, 'p95': 200.0}
     assert summary['rocks_per_frame'] == 1.5
     assert summary['iou_by_image'] == {'a': 1.0, 'b': 0.5}
