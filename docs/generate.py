@@ -26,7 +26,7 @@ ROOT = DOCS.parent
 COMPLETION = ROOT / 'rock_seg_ros' / 'tools' / 'completion.json'
 BLOCK = re.compile(r'(<!-- generated: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
-LOGGED = ('warning', 'error', 'fatal', '_log_once', 'set_aside')
+LOGGED = ('warning', 'error', 'fatal', '_log_once')
 # Files whose functions return or name what is logged elsewhere.
 RETURNING = ('rock_seg_ros/node/camera.py', 'rock_seg_ros/node/camera_geometry.py')
 GROUP_FILE = 'Path to a configuration file.'  # jsonargparse's option for a group of options
@@ -236,8 +236,8 @@ ENTRIES = {
 }
 
 
-# The same for who says a message, in one file or ('') in any.
-SPEAKERS = {
+# The same for the exception or channel of a message, in one file or ('') in any.
+SOURCE_ENTRIES = {
     ('', 'InvalidImageError'): 'Images are rejected',
     ('', 'SizeError'): 'Images are rejected',
     ('', 'DeviceError'): DEVICE,
@@ -267,7 +267,7 @@ def words(node: ast.expr) -> list[str]:
 
 
 def texts_in(node: ast.AST, name: str) -> tuple[str, list[list[str]]]:
-    """Returns who says a message (an exception, 'log', 'reply') and its parts' variants."""
+    """Returns the source of a message (an exception, 'log', 'reply') and its parts' variants."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return getattr(node.exc.func, 'id', ''), list(map(words, node.exc.args))
     if isinstance(node, ast.Call) and getattr(node.func, 'attr', name_of(node.func)) in LOGGED:
@@ -293,7 +293,7 @@ def messages() -> str:
             for node in ast.walk(ast.parse(file.read_text())):
                 by, variants = texts_in(node, name)
                 path = next(entry for start, entry in ENTRIES.items() if name.startswith(start))
-                entry = SPEAKERS.get((name, by)) or SPEAKERS.get(('', by)) or path
+                entry = SOURCE_ENTRIES.get((name, by)) or SOURCE_ENTRIES.get(('', by)) or path
                 for part in itertools.product(*filter(None, variants)):
                     text = ': '.join(part).replace('`', '')
                     if re.search(r'\b[a-z]{2,}\b.*\s', text):

@@ -39,7 +39,7 @@ PARAMETERS = {
     'preset': (str, 'auto, exact, balanced or fast'),
     'device': (str, 'auto, cpu, cuda or cuda:N'),
     'image_transport': (str, 'raw or compressed'),
-    'autostart': (bool, 'whether the node goes to active by itself'),
+    'autostart': (bool, 'whether the node goes to active automatically'),
     'use_sim_time': (bool, 'whether time comes from /clock'),
 }
 # The topics that seg.rviz shows: of the node, and of the camera.

@@ -82,7 +82,7 @@ def test_each_service_of_the_node_is_described() -> None:
 
 def test_every_message_has_an_entry_on_the_page_on_troubleshooting(generate: ModuleType) -> None:
     text = (DOCS / 'troubleshooting.md').read_text()
-    for entry in {*generate.ENTRIES.values(), *generate.SPEAKERS.values()}:
+    for entry in {*generate.ENTRIES.values(), *generate.SOURCE_ENTRIES.values()}:
         assert f'\n## {entry}\n' in text
 
 

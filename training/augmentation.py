@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-# Legal ranges of the fields whose range is not 0 to 1.
+# Valid ranges of the fields whose range is not 0 to 1.
 RANGES = {
     'aspect': (0.01, 100.0),
     'rotation': (0.0, 180.0),

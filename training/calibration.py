@@ -12,10 +12,10 @@ from tqdm import tqdm
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.presets import preset_stride
 from rock_seg_ros.perception.inference.quantization import quantized_inputs
-from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.weights_file import Weights
 from training.datasets import DataError, Sample
 
@@ -39,14 +39,14 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
     observer = _Observer(
         restore(weights.metadata, weights.state, preset_stride('fast', weights.metadata))
     )
-    scorer = Scorer(observer, weights.metadata)
+    predictor = Predictor(observer, weights.metadata)
     prepare = Preprocessing(weights.metadata, observer.device)
     for sample in tqdm(samples, 'calibrating', unit='image', disable=None):
         try:
             image = sample.read_image()
         except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
-        scorer.scores(prepare([image]))
+        predictor.scores(prepare([image]))
     return observer.ranges
 
 

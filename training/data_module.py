@@ -169,7 +169,7 @@ def stage_shares(
 
 
 class EpochSampler(Sampler[int]):
-    """The crop indices of one epoch that one of several processes works on.
+    """The crop indices of one epoch for one of several processes.
 
     The crops of a step do not depend on the number of processes.
     """

@@ -9,8 +9,8 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.classification import classify
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import DeepLabV3
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.preprocessing import normalize
-from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.tiling import Tiling
 
 TILE = 1536  # px; it limits the memory for images of any size
@@ -56,11 +56,11 @@ def predict_classes(model: DeepLabV3, metadata: ModelMetadata, image: Tensor) ->
     Returns:
         H×W uint8 class ids, on the same device.
     """
-    scorer = Scorer(TrainingBackend(model, image.device), metadata)
+    predictor = Predictor(TrainingBackend(model, image.device), metadata)
     if max(image.shape[1:]) > TILE:
         pixels = image.permute(1, 2, 0).cpu().numpy()
-        found = Tiling(scorer, TILE, OVERLAP).run(pixels, metadata.threshold)
+        found = Tiling(predictor, TILE, OVERLAP).run(pixels, metadata.threshold)
         return torch.from_numpy(found.class_ids).to(image.device)
     return classify(
-        scorer.scores(normalize(image[None], metadata))[0], metadata, metadata.threshold
+        predictor.scores(normalize(image[None], metadata))[0], metadata, metadata.threshold
     )[0]

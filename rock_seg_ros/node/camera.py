@@ -91,7 +91,7 @@ class Camera:
         outputs: The outputs of the camera.
         geometry: Gives the intrinsics, depth and pose of an image.
         tracker: Keeps the ids of the rocks.
-        reset_requested: Whether the tracker is to be reset before the next image.
+        reset_requested: Whether the tracker is reset before the next image.
         target: Id of the last target rock.
         last_analysis: The results of the last image.
         last_size: Size of the last image; () = there was none.

@@ -253,7 +253,7 @@ def _is_compressed(topic: str) -> bool:
 
 
 def why_no_messages(what: str, topic: str) -> str:
-    """Returns one line that says why the messages of a topic with a publisher may not arrive."""
+    """Returns one line with the reason why messages of a topic with a publisher may not arrive."""
     return (
         f'no {what} from {topic}, although it has a publisher: DDS may lose all large messages on'
         f' a best-effort topic; see qos_overrides.{topic}.subscription.reliability'

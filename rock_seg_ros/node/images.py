@@ -98,7 +98,7 @@ class ImageReader:
         """Starts with no image received.
 
         Args:
-            warn: Called with one line that says how 16-bit images are scaled.
+            warn: Called with one line that describes how 16-bit images are scaled.
             significant_bits: Number of bits that 16-bit images use, 8 to 16; 0 = automatic.
             max_pixels: Maximum number of pixels; larger images are rejected.
         """

@@ -367,7 +367,7 @@ class SegNode(AsyncLifecycleNode):
         return response
 
     async def _load_in_thread(self, parameters: Parameters) -> Segmenter:
-        """Loads and warms up a network in a thread of its own; logs the progress."""
+        """Loads and warms up a network in a separate thread; logs the progress."""
         last_sizes = [camera.last_size for camera in self._cameras]
 
         def load() -> Segmenter:

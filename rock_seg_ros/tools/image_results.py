@@ -109,7 +109,7 @@ def _rock_record(
     rock: Rock, location: Location, class_name: str, scale: Scale | None
 ) -> dict[str, Any]:
     shape = measure_shape(rock.mask)
-    # In the image of a camera with known geometry, each rock has a scale of its own.
+    # In the image of a camera with known geometry, the scale differs from rock to rock.
     mm = scale.mm_per_px if scale else 1000 * location.extent[0] / rock.box[2]
     diameter = mm * shape.diameter if scale else 1000 * location.diameter
     return {
@@ -159,7 +159,7 @@ def is_result_file(path: Path) -> bool:
 def write_results(stem: Path, record: dict[str, Any], analysis: Analysis) -> str:
     """Writes mask, overlay and JSON file of an image, the JSON file last.
 
-    An earlier JSON file is removed first, so that one is never beside a mask of other settings.
+    An earlier JSON file is removed first, so that a JSON file never belongs to another mask.
 
     Args:
         stem: Folder and base name of the files.

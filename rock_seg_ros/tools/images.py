@@ -108,7 +108,7 @@ def _on_gpu(arguments: argparse.Namespace) -> bool:
 
 
 class ImageWorker:
-    """Segments images with a network of its own and writes their results."""
+    """Segments images with its own network and writes their results."""
 
     def __init__(self, arguments: argparse.Namespace, made_by: MadeBy | None = None) -> None:
         """Loads the network.
@@ -137,7 +137,7 @@ class ImageWorker:
         read = [self._read(path) for path in paths]
         analyses = [analysis for analysis, _ in read if isinstance(analysis, Analysis)]
         if len(analyses) > 1:
-            # An image that fails fails again by itself below, and the others do not.
+            # Below, each image is processed alone, so that only an invalid one fails.
             with suppress(*_IMAGE_ERRORS):
                 segment_together(analyses)
         return [self._write(path, *found) for path, found in zip(paths, read, strict=True)]
@@ -199,7 +199,7 @@ def _written_files(images: Sequence[Path], output: Path) -> Iterator[Path]:
 
 
 def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
-    """Returns the results of images, as their files in the output folder tell."""
+    """Returns the results of images, read from their files in the output folder."""
     paths = [result_paths(arguments.output / image.stem) for image in images]
 
     def overlays(indices: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:

@@ -24,11 +24,11 @@ DIED = 'the worker process ended without a result, twice; it may have run out of
 
 
 class Outcome(NamedTuple):
-    """What became of a file.
+    """The outcome of the processing of a file.
 
     Attributes:
         path: The file.
-        problem: One line that says why it failed, empty if it did not.
+        problem: The reason of a failure in one line; empty if there was none.
         notes: Other lines to report.
         written: Whether its results were written.
     """
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     written: bool = False
 
 
-Task = Sequence[Path]  # files that are worked on together
+Task = Sequence[Path]  # files that are processed together
 Work = Callable[[Task], list[Outcome]]  # one outcome per file, in the order of the files
 
 
@@ -47,7 +47,7 @@ def add_job_options(parser: argparse.ArgumentParser, unit: str) -> None:
     """Adds `--jobs` and `--ray`; `unit` is the word for an input."""
     parser.add_argument(
         '--jobs', type=positive, metavar='N',
-        help='number of worker processes, each with a network of its own; the processor cores are'
+        help='number of worker processes. Each loads its own network; the processor cores are'
         ' divided among them (default: 1, which is this process; with --ray, one per GPU of the'
         ' cluster, or per processor core if it has no GPU)',
     )  # fmt: skip
@@ -61,13 +61,13 @@ def add_job_options(parser: argparse.ArgumentParser, unit: str) -> None:
 def run_tasks(
     make: Callable[[], Work], tasks: Sequence[Task], arguments: argparse.Namespace
 ) -> Iterator[Outcome]:
-    """Works on all tasks.
+    """Runs all tasks.
 
-    A task whose worker process ends, as one does that is killed for want of memory, is repeated
-    once, each of its files by itself; the others are not affected.
+    If a worker process ends, for example because memory runs out, the files of its task are
+    repeated once, one by one. The other tasks are not affected.
 
     Args:
-        make: Returns what works on a task; called once per worker. It can be pickled.
+        make: Returns the function that runs a task; called once per worker. It can be pickled.
         tasks: The files.
         arguments: The options of `add_job_options`, and `device`.
 
@@ -118,7 +118,7 @@ def _run_in_processes(
 
 
 class _Worker:
-    """A process that works on one task at a time. If it ends, another one takes its place."""
+    """A process that runs one task at a time. If it ends, it is replaced by a new one."""
 
     def __init__(self, make: Callable[[], Work], cores: Sequence[int]) -> None:
         self._start = lambda: ProcessPoolExecutor(

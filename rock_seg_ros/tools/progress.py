@@ -28,10 +28,10 @@ class _LogFile:
 def progress(
     items: Iterable[Any] | None = None, *, unit: str, total: int | None = None, done: int = 0
 ) -> tqdm:
-    """Shows the progress of long work on stderr: a bar on a terminal, else a line now and then.
+    """Shows the progress on stderr: a bar on a terminal, otherwise a line at intervals.
 
     Args:
-        items: What is worked on; None = `update` of the bar is called.
+        items: The items; None = the caller calls `update` of the bar.
         unit: Name of an item.
         total: Number of items; None = that of `items`, if it has a length.
         done: Number of the items of `total` that an earlier run has finished. They do not count in
@@ -42,7 +42,7 @@ def progress(
         total = len(items) if total is None and isinstance(items, Sized) else total
         more = {
             'file': _LogFile(),
-            'delay': LOG_INTERVAL,  # nothing for what is done by then
+            'delay': LOG_INTERVAL,  # short work writes no lines
             'mininterval': LOG_INTERVAL,
             'maxinterval': LOG_INTERVAL,
             'bar_format': LOG_LINE if total else LOG_LINE_WITHOUT_TOTAL,

@@ -28,15 +28,15 @@ class ClusterError(ValueError):
 def run_on_cluster(
     make: Callable[[], Work], tasks: Sequence[Task], arguments: argparse.Namespace
 ) -> Iterator[Outcome]:
-    """Works on all tasks with one actor per GPU or processor core of the cluster, or `jobs`.
+    """Runs all tasks with one actor per GPU or processor core of the cluster, or `jobs`.
 
     Ray restarts an actor whose process or machine ends, and repeats its task once. The files of a
-    task that ends its actor again are then worked on one by one.
+    task that ends its actor again are then processed one by one.
 
     Args:
-        make: Returns what works on a task; called once per actor. It can be pickled.
+        make: Returns the function that runs a task; called once per actor. It can be pickled.
         tasks: The files. All machines of the cluster find them under the same paths.
-        arguments: The options `ray` (address), `jobs` (largest number of actors, or None) and
+        arguments: The options `ray` (address), `jobs` (maximum number of actors, or None) and
             `device`.
 
     Yields:
@@ -84,7 +84,7 @@ def _run(pool: Any, tasks: Sequence[Task]) -> Generator[Outcome, None, list[Task
             outcomes = pool.get_next_unordered()
         except RayTaskError as error:
             raise error.cause from None
-        except RayError:  # known by what is left in the end
+        except RayError:  # its tasks remain in `lost`
             continue
         del lost[tuple(outcome.path for outcome in outcomes)]
         yield from outcomes

@@ -85,7 +85,7 @@ def _complete_record(image: Path, stem: Path) -> dict[str, Any] | None:
 
 
 def _flat(made_by: MadeBy) -> dict[str, Any]:
-    """Returns the settings beside the rest, with lists as JSON has them."""
+    """Returns the settings at the same level as the other keys, with JSON types."""
     plain = json.loads(json.dumps(made_by))
     settings = plain.pop('settings')
     return plain | settings

@@ -228,7 +228,7 @@ class Video:
             self.problem = f'{self.path}: {frames} could not be decoded ({why})'
 
     def _is_short(self, packets: int, end: float) -> bool:
-        """Whether the file is shorter than its header says, as far as this can be determined."""
+        """Returns whether the file is shorter than its header states, if this can be determined."""
         if 'avi' in self._container.format.name.split(','):
             return packets < self.count  # FFmpeg guesses the duration from the file's size
         whole = (self._container.duration or 0) / av.time_base
@@ -261,7 +261,7 @@ class _Drawing:
         self.records: list[dict[str, Any]] = []
 
     def draw(self, video: Video, output: Path) -> None:
-        """Writes the overlay video, and the frames where they are to be labelled."""
+        """Writes the overlay video, and the frames if they are exported for labelling."""
         name = video.path.name
         frames = progress(video.frames(), total=video.count or None, unit='frame')
         with OverlayVideo(output, video.rate, video.time_base) as drawn:

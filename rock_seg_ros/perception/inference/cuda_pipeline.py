@@ -17,8 +17,8 @@ from torch import Tensor
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.classification import classify
 from rock_seg_ros.perception.inference.pipeline import ScoresError, are_finite
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.preprocessing import Normalization
-from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.segmentation import (
     DeferredSegmentation,
     Pixels,
@@ -38,10 +38,10 @@ class DeviceForward:
     captured in a CUDA graph.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         """Stores the network; the computation runs on its device."""
-        self._scorer = scorer
-        self._normalize = Normalization(scorer.metadata, scorer.runner.device)
+        self._predictor = predictor
+        self._normalize = Normalization(predictor.metadata, predictor.backend.device)
 
     def __call__(self, pixels: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classifies every pixel.
@@ -55,8 +55,8 @@ class DeviceForward:
             whether the scores of the image are finite.
         """
         prepared = self._normalize(pixels.permute(0, 3, 1, 2))
-        scores = self._scorer.scores(prepared)
-        return (*classify(scores, self._scorer.metadata, threshold), are_finite(scores))
+        scores = self._predictor.scores(prepared)
+        return (*classify(scores, self._predictor.metadata, threshold), are_finite(scores))
 
 
 class _Captured(NamedTuple):
@@ -76,18 +76,18 @@ class CudaPipeline:
     The confidence is downloaded only if it is used.
     """
 
-    def __init__(self, scorer: Scorer, capture_after: int = 0) -> None:
+    def __init__(self, predictor: Predictor, capture_after: int = 0) -> None:
         """Stores the network.
 
         Args:
-            scorer: A PyTorch network on a CUDA device.
+            predictor: A PyTorch network on a CUDA device.
             capture_after: Number of runs of a shape after which its graph is captured; 0 = graphs
                 are captured only by `warm_up` and `capture_pending`.
         """
         self._capture_after = capture_after
-        self._forward = DeviceForward(scorer)
-        self._card = scorer.metadata
-        self._device = scorer.runner.device
+        self._forward = DeviceForward(predictor)
+        self._card = predictor.metadata
+        self._device = predictor.backend.device
         self._stream = torch.cuda.Stream(self._device)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # for the weights
         # The graphs share memory: they are replayed one after the other, and the results of one

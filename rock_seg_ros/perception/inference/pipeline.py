@@ -15,8 +15,8 @@ from rock_seg_ros.perception.inference.classification import (
     confidence_on_cpu,
 )
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
-from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.segmentation import (
     DeferredSegmentation,
     Pixels,
@@ -62,19 +62,21 @@ class Pipeline(Protocol):
 class PlainPipeline:
     """Runs one step after the other, with any backend."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         """Stores the network; the pipeline runs on its device."""
-        self._scorer = scorer
-        self._preprocess = Preprocessing(scorer.metadata, scorer.runner.device)
+        self._predictor = predictor
+        self._preprocess = Preprocessing(predictor.metadata, predictor.backend.device)
 
     def run(self, images: Sequence[Pixels], threshold: float) -> list[Segmentation]:
         """Segments images of one size; see `Pipeline`."""
-        scores = self._scorer.scores(self._preprocess(images))
-        return [postprocess(one, self._scorer.metadata, threshold) for one in scores]
+        scores = self._predictor.scores(self._preprocess(images))
+        return [postprocess(one, self._predictor.metadata, threshold) for one in scores]
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
         """Runs the network once."""
-        self.run([np.zeros((height, width, 3), np.uint8)] * batch, self._scorer.metadata.threshold)
+        self.run(
+            [np.zeros((height, width, 3), np.uint8)] * batch, self._predictor.metadata.threshold
+        )
 
     def capture_pending(self) -> None:
         """Does nothing: the speed does not depend on a preparation."""

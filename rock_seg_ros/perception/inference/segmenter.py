@@ -20,8 +20,8 @@ from rock_seg_ros.perception.inference.cuda_pipeline import CudaPipeline
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.pipeline import Pipeline, PlainPipeline
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.presets import PRESETS, resolve_preset
-from rock_seg_ros.perception.inference.scoring import Scorer
 from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeError
 from rock_seg_ros.perception.inference.tiling import Tiling, check_tiling
 from rock_seg_ros.perception.inference.weights_file import Weights, auto_device
@@ -147,11 +147,11 @@ class Segmenter:
         self._runner = make(weights, where, precision, output_stride, parts=tile > 0)
         self.device = self._runner.device
         self.precision = self._runner.precision
-        scorer = Scorer(self._runner, self.metadata, input_size)
-        self._tiling = Tiling(scorer, tile, tile_overlap) if tile else None
+        predictor = Predictor(self._runner, self.metadata, input_size)
+        self._tiling = Tiling(predictor, tile, tile_overlap) if tile else None
         graphs = self.device.type == 'cuda' and self.backend == 'torch'
         self._pipeline: Pipeline = (
-            CudaPipeline(scorer, capture_after) if graphs else PlainPipeline(scorer)
+            CudaPipeline(predictor, capture_after) if graphs else PlainPipeline(predictor)
         )
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:

@@ -19,8 +19,8 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends import TilingBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.pipeline import postprocess
+from rock_seg_ros.perception.inference.predictor import Predictor, enlargement, resize
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
-from rock_seg_ros.perception.inference.scoring import Scorer, enlargement, resize
 from rock_seg_ros.perception.inference.segmentation import (
     DeferredSegmentation,
     Pixels,
@@ -63,11 +63,11 @@ def check_tiling(tile: int, overlap: int) -> None:
 class Tiling:
     """Runs the local parts of the network tile by tile, and the ASPP on the whole image."""
 
-    def __init__(self, scorer: Scorer, tile: int, overlap: int) -> None:
+    def __init__(self, predictor: Predictor, tile: int, overlap: int) -> None:
         """Stores the network.
 
         Args:
-            scorer: A network without a fixed input size, whose backend runs its parts separately.
+            predictor: A predictor without a fixed input size; its backend runs parts separately.
             tile: Maximum height and width of the tiles, px.
             overlap: Minimum overlap of neighbouring tiles, px.
 
@@ -75,12 +75,12 @@ class Tiling:
             ValueError: The tiles are too small, or overlap by more than half.
         """
         check_tiling(tile, overlap)
-        self._runner = cast(TilingBackend, scorer.runner)
-        self._card = scorer.metadata
+        self._backend = cast(TilingBackend, predictor.backend)
+        self._card = predictor.metadata
         self._grid = NETWORKS[self._card.architecture].output_strides[-1]
         self._tile = tile
         self._overlap = overlap
-        self._preprocess = Preprocessing(scorer.metadata, scorer.runner.device)
+        self._preprocess = Preprocessing(predictor.metadata, predictor.backend.device)
 
     def needs_tiling(self, image: Pixels) -> bool:
         """Returns whether an image is larger than a tile."""
@@ -133,12 +133,12 @@ class Tiling:
             return whole[..., *window] if enlarged else self._preprocess([image[window]])
 
         def deep(row: Span, column: Span) -> Tensor:
-            return self._runner.deep(tile(row, column))
+            return self._backend.deep(tile(row, column))
 
         def decode(row: Span, column: Span) -> Tensor:
-            return self._runner.decode(tile(row, column), sample(context, row, column, input_size))
+            return self._backend.decode(tile(row, column), sample(context, row, column, input_size))
 
-        context = self._runner.context(stitch(deep, rows, columns))
+        context = self._backend.context(stitch(deep, rows, columns))
         return context if self._card.decoder == 'none' else stitch(decode, rows, columns)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes or receives one topic: `python -m rock_seg_ros.tools.doctor.discovery receive TOPIC`.
 
-A program of its own, because a failure in DDS may end its process.
+It is a separate program, because a failure in DDS may end the process.
 """
 
 from __future__ import annotations

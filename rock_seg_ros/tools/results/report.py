@@ -49,7 +49,7 @@ class Sizes:
 
 @dataclass
 class Summary:
-    """What the report says of the records.
+    """The content of the report.
 
     Attributes:
         captions: A line per image.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may see the page: checks of the Host and Origin headers and of the token."""
+"""Access control of the page: checks of the Host and Origin headers and of the token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Access:
     """
 
     def __init__(self, host: str, token: str | None = None) -> None:
-        """Makes a token where one is needed and none is given.
+        """Creates a token if one is needed and none is given.
 
         Args:
             host: Name or address that the server is bound to.
@@ -60,7 +60,7 @@ class Access:
             self._names.update((own, f'{own}.local'))
 
     def check(self, request: web.BaseRequest) -> None:
-        """Refuses a request that does not come from a viewer.
+        """Rejects a request that does not come from a viewer.
 
         Raises:
             HTTPForbidden: The Host or Origin header names a foreign site.
@@ -75,7 +75,7 @@ class Access:
             raise web.HTTPUnauthorized(text=WRONG_TOKEN)
 
     def _allows_host(self, header: str) -> bool:
-        """Whether a browser that sends this Host header was not led here by a foreign name.
+        """Returns whether a Host header names this machine (protection from DNS rebinding).
 
         An address cannot be rebound to another machine as a name can. Where the server listens
         for others, every address is allowed, because a container does not know its own.
@@ -113,7 +113,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to an address or name."""
+    """Returns whether only this machine can connect to an address or name."""
     if _is_address(host):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() == 'localhost'
@@ -148,12 +148,12 @@ def _is_address(name: str) -> bool:
 
 
 def _own_address(unspecified: str) -> str:
-    """Returns the address under which others reach this machine; its name if there is none."""
+    """Returns the address of this machine in the network; its name if there is none."""
     family = socket.AF_INET6 if ':' in unspecified else socket.AF_INET
-    target = '2001:db8::1' if family == socket.AF_INET6 else '192.0.2.1'  # for documentation
+    target = '2001:db8::1' if family == socket.AF_INET6 else '192.0.2.1'  # reserved, unreachable
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((target, 9))  # sends nothing, but chooses the interface
+            probe.connect((target, 9))  # sends nothing, but selects the interface
         except OSError:
             return socket.gethostname()
         return str(probe.getsockname()[0])

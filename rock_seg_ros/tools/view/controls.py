@@ -34,10 +34,10 @@ class Control:
     step: float = 1
 
     def convert(self, value: Any) -> Any:
-        """Returns a value of the kind of this control.
+        """Converts a value to the type of this control.
 
         Raises:
-            ValueError: The value is of another kind or not finite.
+            ValueError: The value is of another type or not finite.
         """
         if self.kind is bool:
             if isinstance(value, bool):
@@ -50,7 +50,7 @@ class Control:
         return self.kind(value)
 
     def check(self, value: Any) -> Any:
-        """Returns a value of the kind of this control and within its range.
+        """Converts a value to the type of this control, and checks its range.
 
         Raises:
             ValueError: The value is invalid.
@@ -61,7 +61,7 @@ class Control:
         return value
 
 
-# Those of the analysis, which every source has.
+# Settings of the analysis, which all sources have.
 CONTROLS = (
     Control('threshold', 'Threshold (0 = as trained)', float, 0, 1, 1, 0.01),
     Control('min_area', 'Minimum area, px', int, 0, 1_000_000, 2000, 10),
@@ -71,7 +71,7 @@ CONTROLS = (
     Control('split_touching', 'Separate touching rocks'),
     Control('track', 'Track rocks'),
 )
-# Those that only the node has.
+# Settings that only the node has.
 NODE_CONTROLS = (
     *CONTROLS,
     Control('max_rate', 'Maximum rate, Hz (0 = unlimited)', float, 0, 1000, 60, 1),
@@ -81,7 +81,7 @@ _OF_SETTINGS = ('overlay_alpha', 'track')
 
 
 def describe(controls: Iterable[Control], value: Callable[[str], Any]) -> list[dict[str, Any]]:
-    """Returns the controls with their values as the page reads them."""
+    """Returns the controls with their values, as JSON for the page."""
     return [
         {
             'name': control.name,
@@ -104,7 +104,7 @@ def read_setting(settings: Settings, name: str) -> Any:
 
 
 def change_setting(settings: Settings, name: str, value: Any) -> Settings:
-    """Returns settings in which a control has another value.
+    """Returns settings in which the value of a control is changed.
 
     Raises:
         ValueError: There is no such control, or the value is invalid.
@@ -118,7 +118,7 @@ def change_setting(settings: Settings, name: str, value: Any) -> Settings:
 
 
 def find_control(controls: Iterable[Control], name: str) -> Control:
-    """Returns the control of a name.
+    """Returns the control with a name.
 
     Raises:
         ValueError: There is none.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest results of a source, which its thread writes and the viewers read."""
+"""The newest results of a source, written by its thread and read by the viewers."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Feed:
             return list(self._tracks.get(rock, ()))
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Has `listener` called, from any thread, after each change."""
+        """Calls `listener` after each change, from any thread."""
         self._listeners.add(listener)
 
     def notify(self) -> None:

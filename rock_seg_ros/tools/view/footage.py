@@ -25,8 +25,8 @@ from rock_seg_ros.perception.instances.tracking import Tracker
 from rock_seg_ros.tools.image_results import find_images
 
 BAG_ENDINGS = ('.mcap', '.db3', '.zstd', '.bag')
-IMAGE_PERIOD = 1.0  # s for which an image file is shown when they play by themselves
-MAX_GAP = 2.0  # s; longer gaps between the images of a bag are skipped
+IMAGE_PERIOD = 1.0  # time that each image file is shown while playing, s
+MAX_GAP = 2.0  # longer gaps between the images of a bag are skipped, s
 CAMERA_TIMEOUT = 5.0
 RELEASE_TIMEOUT = 0.5
 NS = 10**9
@@ -52,12 +52,12 @@ class Moment:
 
 
 class Footage(ABC):
-    """Where images come from.
+    """The interface of image sources.
 
     Attributes:
-        title: Its name.
-        detail: What else the page says of it, such as a topic.
-        moving: Whether it plays by itself from the start.
+        title: Name of the source.
+        detail: Further text on the page, such as a topic.
+        moving: Whether it starts playing automatically.
         tracked: Whether rocks can keep their ids from image to image.
         dropped: Number of images that were not analysed because newer ones had come.
         problem: One line about images that could not be read; empty if there are none.
@@ -72,7 +72,7 @@ class Footage(ABC):
         self.detail = ''
         self.dropped = 0
         self.problem = ''
-        self._stack = ExitStack()  # closes what was opened
+        self._stack = ExitStack()  # closes files and devices
 
     @abstractmethod
     def moments(self) -> Iterator[Moment]:
@@ -118,7 +118,7 @@ class ImageFiles(Footage):
         self._pixels = pixels
 
     def moments(self) -> Iterator[Moment]:
-        """Yields the images. One that cannot be read raises when it is analysed."""
+        """Yields the images. An unreadable image raises an error when it is analysed."""
         for number, file in enumerate(self._files):
             yield Moment(
                 file.name,
@@ -143,7 +143,7 @@ class Stream(Footage):
     """Images of one camera, whose rocks are tracked."""
 
     def __init__(self, title: str, segmenter: Segmenter) -> None:
-        """Starts with no rock known."""
+        """Starts without tracks."""
         super().__init__(title)
         self._segmenter = segmenter
         self._tracker = Tracker()
@@ -161,7 +161,7 @@ class Stream(Footage):
 
 
 class VideoFile(Stream):
-    """A video at its own speed."""
+    """A video, played at its native speed."""
 
     def __init__(
         self, path: Path, segmenter: Segmenter, bits: int = 0, pixels: int = MAX_PIXELS
@@ -191,7 +191,7 @@ class VideoFile(Stream):
 
 
 class BagFile(Footage):
-    """The images of a camera in a bag, with camera_info and depth, at their own speed."""
+    """The images of a camera in a bag, with camera_info and depth, played at native speed."""
 
     def __init__(
         self,
@@ -257,7 +257,7 @@ class BagFile(Footage):
 
 
 class Camera(Stream):
-    """A camera of this machine. The newest image counts; others are dropped."""
+    """A camera of this machine. Only the newest image is processed; others are dropped."""
 
     def __init__(self, number: int, segmenter: Segmenter, capture: Any = None) -> None:
         """Opens the camera.
@@ -296,7 +296,7 @@ class Camera(Stream):
                 self._came.notify_all()
 
     def moments(self) -> Iterator[Moment]:
-        """Yields the newest image each time."""
+        """Yields the newest image at each iteration."""
         while True:
             with self._came:
                 self._came.wait_for(lambda: self._newest or self._closed, CAMERA_TIMEOUT)
@@ -341,6 +341,6 @@ def open_footage(
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a file or folder that exists is a bag by its name or the names in it."""
+    """Returns whether an existing file or folder is a bag, from its name or its content."""
     files = path.iterdir() if path.is_dir() else [path]
     return any(file.suffix.lower() in BAG_ENDINGS for file in files)

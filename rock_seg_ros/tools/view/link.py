@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SLOW = 0.3  # s for an image to the viewer and its acknowledgement back; slower is made smaller
-TOO_SLOW = 0.9  # the same, even if there is no newer image
-FAST = 0.12  # faster is made larger
+# Time from sending an image to its acknowledgement, s.
+SLOW = 0.3  # above it, images become smaller if a newer image is waiting
+TOO_SLOW = 0.9  # above it, images become smaller
+FAST = 0.12  # below it, images become larger
 MAX_PATIENCE = 64
 
 
@@ -36,7 +37,7 @@ START = 3
 
 
 class Link:
-    """Chooses a step for each image by the time that the last ones took.
+    """Chooses a step for each image from the time that the last images took.
 
     An image that was slow, while a newer one waited, lowers the step at once. Several fast ones
     raise it; after each fall more of them are needed, so that the step does not swing on a link
@@ -44,7 +45,7 @@ class Link:
     """
 
     def __init__(self) -> None:
-        """Starts in the middle, because the link is not known yet."""
+        """Starts with the middle step, because the speed of the link is unknown."""
         self._place = START
         self._fast = 0
         self._patience = 2
@@ -55,7 +56,7 @@ class Link:
         return STEPS[self._place]
 
     def acknowledged(self, seconds: float, waiting: bool = True) -> None:
-        """Takes the time of an image to the viewer and its acknowledgement back.
+        """Adjusts the step to the time from sending an image to its acknowledgement.
 
         Args:
             seconds: The time, s.

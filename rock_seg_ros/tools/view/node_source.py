@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows the results of a running node: its topics, diagnostics and parameters through rclpy.
 
-A topic is subscribed to only while somebody looks at it or records it, so that the node computes
-nothing for a page that nobody has open.
+Topics are subscribed to only while viewers display or record them. The node computes nothing for a
+page without viewers.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from rock_seg_ros.tools.view.sources import Point, Source
 # Layer → the output that has it.
 LAYER_OUTPUTS = {'overlay': 'overlay/compressed', 'mask': 'mask', 'confidence': 'confidence'}
 ROCK_OUTPUTS = ('rocks', 'polygon_points')
-MAX_PENDING = 4  # images whose messages have not all come
+MAX_PENDING = 4  # images whose messages have not all arrived
 ANSWER_TIMEOUT = 3.0
-SILENCE = 3.0  # s without diagnostics after which the node counts as gone
+SILENCE = 3.0  # time without diagnostics after which the node is reported as gone, s
 STOP_TIMEOUT = 1.0
 
 Stamp = tuple[int, int]
@@ -63,11 +63,11 @@ class NodeSource(Source):
         """Creates a ROS node that subscribes to the diagnostics only.
 
         Args:
-            feed: Takes the results.
-            namespace: Full name of the node, such as '/rock_seg'; with several cameras followed
-                by the name of one, '/rock_seg/front'.
+            feed: Receives the results.
+            namespace: Full name of the node, such as '/rock_seg'. With several cameras, the name
+                of a camera follows: '/rock_seg/front'.
             record_folder: Folder of the recordings.
-            context: Of rclpy; None = a new one.
+            context: Context of rclpy; None = a new one.
 
         Raises:
             UsageError: The namespace is not a valid name.
@@ -130,7 +130,7 @@ class NodeSource(Source):
     # Topics
 
     def want(self, layers: frozenset[str] | None) -> None:
-        """Subscribes to what viewers look at, and to nothing if nobody looks."""
+        """Subscribes to the layers that viewers display; None = to nothing."""
         self._wanted = layers
         self._recording_changed()
 
@@ -141,7 +141,7 @@ class NodeSource(Source):
         return {*ROCK_OUTPUTS, *(LAYER_OUTPUTS[name] for name in self._wanted)}
 
     def _subscribe(self) -> None:
-        """Subscribes to what is looked at or recorded, and to nothing else."""
+        """Subscribes to the outputs that are displayed or recorded, and to no others."""
         needed = self._displayed()
         if self._recording is not None:
             needed.update(DEFAULT_OUTPUTS)
@@ -158,7 +158,7 @@ class NodeSource(Source):
             )
 
     def _take(self, name: str, data: bytes) -> None:
-        """Takes a message; all of one stamp together are a result."""
+        """Receives a message; the messages with one stamp are one result."""
         if name in DEFAULT_OUTPUTS:
             topic = f'{self._namespace}/{name}'
             self._write(lambda recording: recording.write_message(topic, time.time_ns(), data))
@@ -169,7 +169,7 @@ class NodeSource(Source):
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
         messages = self._pending.setdefault(stamp, {})
         messages[name] = message
-        # A layer that nobody publishes is not waited for.
+        # Layers without a publisher are not waited for.
         published = {n for n in displayed if self._subscriptions[n].get_publisher_count()}
         if published <= set(messages):
             self._pending.clear()
@@ -206,12 +206,12 @@ class NodeSource(Source):
         self._feed.notify()
 
     def pause(self) -> None:
-        """Holds the page; the node goes on."""
+        """Keeps the current image on the page; the node continues."""
         self.playing, self._steps = False, 0
         self._feed.notify()
 
     def step(self) -> None:
-        """Shows the next image that comes."""
+        """Shows the next image that arrives."""
         self.playing, self._steps = False, self._steps + 1
         self._feed.notify()
 
@@ -236,19 +236,19 @@ class NodeSource(Source):
             raise ValueError(f'the node {self._namespace} did not answer in {ANSWER_TIMEOUT:g} s')
         (result,) = future.result().results
         if not result.successful:
-            raise ValueError(result.reason or f'the node refuses {name} {value}')
+            raise ValueError(result.reason or f'the node rejects {name} {value}')
         self._values = {**self._values, name: value}
         self._feed.notify()
 
     def set_scale(self, first: Point, second: Point, mm: float) -> None:
-        """Is refused."""
-        raise ValueError('the sizes come from the node, which knows its camera')
+        """Raises ValueError, because the node measures the sizes."""
+        raise ValueError('the node measures the sizes; a scale cannot be set')
 
     def _client(self) -> AsyncParameterClient | None:
         return next((client for client in self._clients if client.services_are_ready()), None)
 
     def _look_at_node(self) -> None:
-        """Asks for the parameters, which others may change, and notes a node that is gone."""
+        """Requests the parameters, which others may change, and checks that the node is alive."""
         if self._heard and time.monotonic() - self._heard > SILENCE:
             self._heard, self.line = 0.0, 'the node is gone'
             self._feed.notify()
@@ -270,7 +270,7 @@ class NodeSource(Source):
                 self._report(status)
 
     def _is_own(self, name: str) -> bool:
-        """Whether a status is that of the node, or of this camera of it."""
+        """Returns whether a status is that of the node or of the camera."""
         parent, _, camera = self._namespace.lstrip('/').rpartition('/')
         own = f'{self._namespace.lstrip("/")}: rock segmentation'
         return name in (own, f'{parent}: rock segmentation {camera}')

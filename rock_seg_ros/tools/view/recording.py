@@ -14,7 +14,7 @@ from rock_seg_ros.perception.geometry.pairing import NS
 from rock_seg_ros.tools.bag.command import CHOICES, DEFAULT_OUTPUTS, Results, type_name
 from rock_seg_ros.tools.bag.files import RELIABLE, BagWriter
 
-FRAME_ID = 'camera_optical_frame'  # of images that come without a header
+FRAME_ID = 'camera_optical_frame'  # for images without a header
 
 
 class Recording:
@@ -53,14 +53,14 @@ class Recording:
         self._writer.__exit__(None, None, None)
 
     def abandon(self) -> None:
-        """Closes the bag after an error; what was written stays."""
+        """Closes the bag after an error; messages that were written are kept."""
         error = OSError('the recording failed')
         with suppress(OSError):  # the disk may still be full
             self._writer.__exit__(type(error), error, None)
 
 
 class LocalRecording(Recording):
-    """Writes what the node would publish."""
+    """Writes the topics that the node would publish."""
 
     def __init__(self, folder: Path) -> None:
         """Creates the bag with its topics."""
@@ -77,7 +77,7 @@ class LocalRecording(Recording):
 
 
 class TopicRecording(Recording):
-    """Writes messages of topics as they come."""
+    """Writes messages of topics when they arrive."""
 
     def __init__(self, folder: Path, namespace: str) -> None:
         """Creates the bag with the topics of a node's namespace."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves the page, and sends frames and state to its viewers over websockets.
+"""Serves the page, and sends results and state to its viewers over WebSockets.
 
-After each message, a viewer gets the next one only when it has acknowledged it. The next one has
-the newest result, whatever came in between. So a slow viewer neither slows others nor needs memory.
+A viewer gets the next message only after it has acknowledged the last one. The message has the
+newest result; older ones are dropped. A slow viewer neither slows others nor needs memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Client:
-    """A viewer: what it looks at and what it has got."""
+    """A viewer of the page, with its settings and the state that was sent to it."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class Client:
         self._feed = feed
         self._wants = wants
         self._acknowledged = asyncio.Event()
-        self._busy = 0.0  # s that the viewer needed to draw the last image
+        self._busy = 0.0  # time that the viewer needed to draw the last image, s
         self._link = Link()
-        self._side = 0  # of the page's canvas, px; 0 = not known
+        self._side = 0  # longer side of the canvas of the page, px; 0 = unknown
         self._selected: int | None = None
         self._shown = 0  # number of the last result
         self._sampled = 0
@@ -71,7 +71,7 @@ class Client:
         self._sequence = 0
 
     async def send(self) -> None:
-        """Sends what is new until the viewer disconnects."""
+        """Sends new results and state until the viewer disconnects."""
         self.changed.set()
         with suppress(ConnectionError):
             while not self._websocket.closed:
@@ -117,12 +117,12 @@ class Client:
         return message, images
 
     def _step(self, side: int) -> Step:
-        """Returns what suits the link, the page and an image whose longer side is `side` px."""
+        """Returns size and quality for the link, the page and an image with a longer side (px)."""
         most, quality = self._link.step
         return Step(min(most, side, self._side or side), quality)
 
     async def receive(self, text: str) -> None:
-        """Obeys a message of the viewer; the reply tells why it was refused."""
+        """Executes a message of the viewer; the reply gives the reason if it was rejected."""
         try:
             message = json.loads(text)
             if not isinstance(message, dict):
@@ -132,7 +132,7 @@ class Client:
                     self._busy = max(0.0, float(message.get('busy', 0.0)))
                     self._acknowledged.set()
                 return
-            await self._obey(message)
+            await self._execute(message)
             refused = ''
         except (ValueError, TypeError, OSError) as error:
             refused = first_line(error)
@@ -140,7 +140,7 @@ class Client:
             await self._websocket.send_json({'reply': True, 'refused': refused}, dumps=_dumps)
         self.changed.set()
 
-    async def _obey(self, message: dict[str, Any]) -> None:
+    async def _execute(self, message: dict[str, Any]) -> None:
         if 'layers' in message:
             self.layers = tuple(name for name in self._source.layers if name in message['layers'])
             self._shown = 0  # the current result has other images now
@@ -221,7 +221,7 @@ class Viewers:
         return await handler(request)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        if 'token' in request.query:  # keeps the token out of the history of the browser
+        if 'token' in request.query:  # removes the token from the history of the browser
             response = web.Response(status=303, headers={'Location': request.path})
             name = self._access.cookie(request)
             response.set_cookie(name, self._access.token, httponly=True, samesite='Lax')
@@ -265,7 +265,7 @@ class Viewers:
         return websocket
 
     def _tell_wants(self) -> None:
-        """Tells the source what is looked at."""
+        """Passes the layers that viewers display to the source."""
         wanted = frozenset(name for client in self._clients for name in client.layers)
         self._source.want(wanted if self._clients else None)
 
@@ -293,7 +293,7 @@ def encode_layers(result: Result, layers: Iterable[str], step: Step) -> dict[str
 
 
 def _shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Returns an image whose longer side has at most this many pixels; 0 = as it is."""
+    """Reduces an image to a longer side of at most `side` px; 0 = no limit."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     if not 0 < scale < 1:
@@ -303,7 +303,7 @@ def _shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _compact(result: Result) -> dict[str, Any]:
-    """Returns what the page shows of a record, with polygons of whole pixels."""
+    """Returns the fields of a record that the page shows, with polygons in whole pixels."""
     rocks = [
         {name: rock[name] for name in SHOWN if name in rock}
         | {'polygon': np.rint(rock['polygon']).astype(int).tolist()}

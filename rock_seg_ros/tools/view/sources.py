@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the page shows: the interface of a source, and the sources whose images are segmented here.
 
-A source runs in its own thread and works only while somebody looks at it or records it.
+A source runs in its own thread, and processes images only while there are viewers or a recording.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _STOP_TIMEOUT = 1.0
 
 
 class Source(ABC):
-    """Something that gives results.
+    """The interface of a source of results.
 
     Attributes:
-        title: What is shown.
-        layers: Layers that its results have.
-        playing: Whether it goes on to the next image by itself.
+        title: Title on the page.
+        layers: Layers of its results.
+        playing: Whether it continues with the next image automatically.
         line: Short description of the state.
         problem: The last error; empty if there is none.
-        measurable: Whether `set_scale` is possible.
+        measurable: Whether `set_scale` is supported.
     """
 
     layers: tuple[str, ...] = LAYERS
@@ -69,15 +69,15 @@ class Source(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends the thread; waits for the image in work for a moment at most."""
+        """Ends the thread; waits at most a short time for the current image."""
 
     @abstractmethod
     def want(self, layers: frozenset[str] | None) -> None:
-        """Takes the layers that viewers look at; None = nobody looks."""
+        """Sets the layers that viewers display; None = there are no viewers."""
 
     @abstractmethod
     def play(self) -> None:
-        """Goes on by itself; after the end, from the beginning."""
+        """Continues automatically; after the end, it starts again."""
 
     @abstractmethod
     def pause(self) -> None:
@@ -96,7 +96,7 @@ class Source(ABC):
         """Changes a setting.
 
         Raises:
-            ValueError: It is refused; the message is the reason.
+            ValueError: The setting is rejected; the message is the reason.
         """
 
     @abstractmethod
@@ -104,7 +104,7 @@ class Source(ABC):
         """Sets the scale by two points of the image (x, y in px) and their distance.
 
         Raises:
-            ValueError: It is refused; the message is the reason.
+            ValueError: The scale is rejected; the message is the reason.
         """
 
     @abstractmethod
@@ -209,7 +209,7 @@ class LocalSource(Source):
         self._changed = threading.Condition()
         self._moments: Iterator[Moment] = iter(())
         self._moment: Moment | None = None
-        self._ahead: Moment | None = None  # was read, but is not due yet
+        self._ahead: Moment | None = None  # image that was read, but is not due yet
         self._due = 0.0
         self._thread = threading.Thread(target=self._run, name='view source', daemon=True)
 
@@ -227,12 +227,12 @@ class LocalSource(Source):
         self._footage.close()
 
     def want(self, layers: frozenset[str] | None) -> None:
-        """Works while somebody looks; every layer is computed only when it is asked for."""
+        """Processes images while there are viewers; layers are computed only on request."""
         with self._changing():
             self._wanted = layers is not None
 
     def play(self) -> None:
-        """Goes on by itself; after the end, from the beginning."""
+        """Continues automatically; after the end, it starts again."""
         with self._changing():
             self.playing, self._unmoved = True, True
 
@@ -253,7 +253,7 @@ class LocalSource(Source):
         return describe(shown, lambda name: read_setting(self._settings, name))
 
     def set(self, name: str, value: Any) -> None:
-        """Changes a setting, for the current image too."""
+        """Changes a setting, also for the current image."""
         with self._changing():
             self._settings = change_setting(self._settings, name, value)
             self._again = True
@@ -298,15 +298,15 @@ class LocalSource(Source):
                 self._ahead = moment
 
     def _wait_for_turn(self) -> bool:
-        """Waits until an image is to be analysed; returns False at the end of the thread."""
+        """Waits for the turn of the next image; returns False at the end of the thread."""
         with self._changed:
             self._changed.wait_for(self._has_turn)
             return not self._stopped
 
     def _has_turn(self) -> bool:
-        looked_at = self._wanted or self._recording is not None
+        needed = self._wanted or self._recording is not None
         again = self._again and self._moment is not None
-        return self._stopped or (looked_at and (self.playing or self._steps > 0 or again))
+        return self._stopped or (needed and (self.playing or self._steps > 0 or again))
 
     def _next(self) -> Moment | None:
         """Reads the next image; at the end, pauses and returns None."""
@@ -324,10 +324,10 @@ class LocalSource(Source):
         return moment
 
     def _wait_until_due(self, moment: Moment) -> bool:
-        """Waits for the time of an image if it plays by itself.
+        """Waits for the time of an image if the source is playing.
 
         Returns:
-            Whether it is to be shown; False if it was paused or ended meanwhile.
+            Whether the image is shown; False if the source was paused or stopped during the wait.
         """
         with self._changed:
             due = self._due + moment.after

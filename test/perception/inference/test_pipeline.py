@@ -26,20 +26,20 @@ from rock_seg_ros.perception.inference.pipeline import (
     are_finite,
     postprocess,
 )
-from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.weights_file import load_weights
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 
 
-def scorer_on(device: str, file: Path, precision: str = 'fp32') -> Scorer:
+def predictor_on(device: str, file: Path, precision: str = 'fp32') -> Predictor:
     weights = load_weights(file)
-    return Scorer(TorchBackend(weights, torch.device(device), precision, 0), weights.metadata)
+    return Predictor(TorchBackend(weights, torch.device(device), precision, 0), weights.metadata)
 
 
 @pytest.fixture(scope='module')
-def scorer(light_weights_file: Path) -> Scorer:
-    return scorer_on('cpu', light_weights_file)
+def predictor(light_weights_file: Path) -> Predictor:
+    return predictor_on('cpu', light_weights_file)
 
 
 def pair(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -47,12 +47,12 @@ def pair(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def test_the_forward_pass_for_cuda_graphs_equals_the_plain_one(
-    scorer: Scorer, small_image: NDArray[np.uint8]
+    predictor: Predictor, small_image: NDArray[np.uint8]
 ) -> None:
     images = pair(small_image)
     with torch.inference_mode():
-        plain = PlainPipeline(scorer).run(images, 0.5)
-        ids, confidence, finite = DeviceForward(scorer)(
+        plain = PlainPipeline(predictor).run(images, 0.5)
+        ids, confidence, finite = DeviceForward(predictor)(
             torch.from_numpy(np.stack(images)), torch.tensor(0.5)
         )
     assert finite.tolist() == [True, True]
@@ -77,9 +77,9 @@ class WaitingOperators(TorchDispatchMode):
 
 
 def test_the_forward_pass_for_cuda_graphs_does_not_wait_for_the_device(
-    scorer: Scorer, small_image: NDArray[np.uint8]
+    predictor: Predictor, small_image: NDArray[np.uint8]
 ) -> None:
-    forward, threshold = DeviceForward(scorer), torch.tensor(0.5)
+    forward, threshold = DeviceForward(predictor), torch.tensor(0.5)
     pixels = torch.from_numpy(np.stack([small_image]))
     with torch.inference_mode(), WaitingOperators() as operators:
         forward(pixels, threshold)
@@ -91,13 +91,13 @@ def test_the_forward_pass_for_cuda_graphs_does_not_wait_for_the_device(
 
 
 @pytest.fixture
-def uncaptured(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> CudaPipeline:
+def uncaptured(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> CudaPipeline:
     """A pipeline on the CPU, where nothing can be captured."""
     stream = SimpleNamespace(wait_stream=lambda _: None)
     monkeypatch.setattr(torch.cuda, 'Stream', lambda _: stream)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda _: stream)
     monkeypatch.setattr(torch.cuda, 'graph_pool_handle', lambda: (0, 0))
-    return CudaPipeline(scorer)
+    return CudaPipeline(predictor)
 
 
 def test_a_failed_capture_is_reported_once_and_not_repeated(
@@ -184,9 +184,9 @@ def test_a_failed_capture_releases_no_other_graph(
 
 
 def test_a_frequent_shape_is_captured_automatically(
-    scorer: Scorer, uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, uncaptured: CudaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    often = CudaPipeline(scorer, capture_after=2)
+    often = CudaPipeline(predictor, capture_after=2)
     tried: list[tuple[int, int, int]] = []
 
     def fail(shape: tuple[int, int, int]) -> None:
@@ -232,22 +232,22 @@ class NanForBlack:
 
 def test_an_image_with_scores_that_are_not_finite_is_an_error_in_each_pipeline() -> None:
     images = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
-    scorer = Scorer(NanForBlack(), ModelMetadata())
+    predictor = Predictor(NanForBlack(), ModelMetadata())
     with torch.inference_mode():
-        assert len(PlainPipeline(scorer).run(images[:1], 0.5)) == 1
+        assert len(PlainPipeline(predictor).run(images[:1], 0.5)) == 1
         with pytest.raises(ScoresError):
-            PlainPipeline(scorer).run(images, 0.5)
-        *_, finite = DeviceForward(scorer)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
+            PlainPipeline(predictor).run(images, 0.5)
+        *_, finite = DeviceForward(predictor)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
     assert finite.tolist() == [True, False]
 
 
 @needs_cuda
 @pytest.mark.gpu
 def test_scores_that_are_not_finite_are_an_error_on_cuda(weights_file: Path) -> None:
-    scorer = scorer_on('cuda', weights_file, 'fp16')
-    scorer.runner._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
+    predictor = predictor_on('cuda', weights_file, 'fp16')
+    predictor.backend._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
     with torch.inference_mode():
-        pipeline = CudaPipeline(scorer)
+        pipeline = CudaPipeline(predictor)
         with pytest.raises(ScoresError):
             pipeline.run([np.zeros((64, 80, 3), np.uint8)], 0.5)
 
@@ -257,9 +257,9 @@ def test_scores_that_are_not_finite_are_an_error_on_cuda(weights_file: Path) -> 
 def test_a_graph_gives_the_result_of_the_plain_pipeline_at_every_threshold(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
-    scorer, images = scorer_on('cuda', weights_file, 'fp16'), pair(small_image)
+    predictor, images = predictor_on('cuda', weights_file, 'fp16'), pair(small_image)
     with torch.inference_mode():
-        pipeline, plain = CudaPipeline(scorer), PlainPipeline(scorer)
+        pipeline, plain = CudaPipeline(predictor), PlainPipeline(predictor)
         pipeline.warm_up(2, *small_image.shape[:2])
         for threshold in (0.0, 0.5, 1.0, 0.5):
             for ours, theirs in zip(
@@ -275,7 +275,7 @@ def test_a_result_is_not_changed_by_the_next_image(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():
-        pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
+        pipeline = CudaPipeline(predictor_on('cuda', weights_file, 'fp16'))
         pipeline.warm_up(1, *small_image.shape[:2])
         (first,) = pipeline.run([small_image], 0.5)
         before = first.class_ids.copy()
@@ -291,7 +291,7 @@ def test_a_new_shape_runs_eagerly_and_is_captured_afterwards(
     weights_file: Path, small_image: NDArray[np.uint8]
 ) -> None:
     with torch.inference_mode():
-        pipeline = CudaPipeline(scorer_on('cuda', weights_file, 'fp16'))
+        pipeline = CudaPipeline(predictor_on('cuda', weights_file, 'fp16'))
         (eager,) = pipeline.run([small_image], 0.5)
         assert not pipeline._graphs
         pipeline.capture_pending()

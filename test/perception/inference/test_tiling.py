@@ -22,7 +22,7 @@ from rock_seg_ros.perception.inference.backends.torch_backend import TorchBacken
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.pipeline import PlainPipeline
-from rock_seg_ros.perception.inference.scoring import Scorer
+from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.tiling import Span, Tiling, sample, stitch, tiles_along
 from rock_seg_ros.perception.inference.weights_file import (
     Weights,
@@ -89,9 +89,9 @@ def test_tiles_cover_a_side_once_and_overlap_enough(tile: int, overlap: int) -> 
 
 @pytest.mark.parametrize('size', [(150, 333), (64, 500), (301, 64), (1, 190), (197, 330)])
 def test_tiling_gives_the_result_of_the_whole_image(size: tuple[int, int]) -> None:
-    image, scorer = noise(*size), Scorer(Brightness(), ModelMetadata())
-    (whole,) = PlainPipeline(scorer).run([image], 0.5)
-    tiled = Tiling(scorer, 130, 62).run(image, 0.5)
+    image, predictor = noise(*size), Predictor(Brightness(), ModelMetadata())
+    (whole,) = PlainPipeline(predictor).run([image], 0.5)
+    tiled = Tiling(predictor, 130, 62).run(image, 0.5)
     assert tiled.class_ids.shape == tiled.confidence.shape == size
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
     assert np.abs(tiled.confidence.astype(int) - whole.confidence).max() <= 1
@@ -107,15 +107,15 @@ def test_the_context_of_a_tile_is_its_part_of_the_context_of_the_image() -> None
 
 def test_no_tile_is_larger_than_the_given_size() -> None:
     network = Brightness()
-    Tiling(Scorer(network, ModelMetadata()), 128, 16).run(noise(500, 900), 0.5)
+    Tiling(Predictor(network, ModelMetadata()), 128, 16).run(noise(500, 900), 0.5)
     assert max(max(shape) for shape in network.tiles) <= 128
     assert len(network.tiles) > 20
 
 
 def test_a_small_image_is_enlarged_before_it_is_tiled() -> None:
-    image, scorer = noise(80, 300), Scorer(Brightness(), ModelMetadata(smallest_side=128))
-    (whole,) = PlainPipeline(scorer).run([image], 0.5)
-    tiled = Tiling(scorer, 128, 0).run(image, 0.5)
+    image, predictor = noise(80, 300), Predictor(Brightness(), ModelMetadata(smallest_side=128))
+    (whole,) = PlainPipeline(predictor).run([image], 0.5)
+    tiled = Tiling(predictor, 128, 0).run(image, 0.5)
     assert (tiled.class_ids != whole.class_ids).mean() < 1e-3
 
 
@@ -130,7 +130,7 @@ def test_a_small_image_is_enlarged_before_it_is_tiled() -> None:
 )
 def test_an_invalid_tile_size_or_overlap_is_rejected(tile: int, overlap: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Tiling(Scorer(Brightness(), ModelMetadata()), tile, overlap)
+        Tiling(Predictor(Brightness(), ModelMetadata()), tile, overlap)
 
 
 def test_tiles_with_an_onnx_file_are_rejected() -> None:
@@ -151,13 +151,13 @@ Runner = TorchBackend | OpenVinoBackend
 
 
 @pytest.fixture(scope='module')
-def embedded() -> Callable[[type[Runner], str], Scorer]:
+def embedded() -> Callable[[type[Runner], str], Predictor]:
     """Loads embedded weights on a backend; each only once, since OpenVINO compiles for seconds."""
 
     @cache
-    def load(backend: type[Runner], name: str) -> Scorer:
+    def load(backend: type[Runner], name: str) -> Predictor:
         weights = load_weights(name)
-        return Scorer(backend(weights, CPU, 'fp32', 0, parts=True), weights.metadata)
+        return Predictor(backend(weights, CPU, 'fp32', 0, parts=True), weights.metadata)
 
     return load
 
@@ -183,10 +183,10 @@ def test_the_parts_of_a_network_in_sequence_equal_the_whole_network(name: str) -
 
 @pytest.mark.parametrize('name', ['resnet50', 'light'])
 def test_the_parts_of_a_network_on_openvino_equal_the_whole_network(
-    embedded: Callable[[type[Runner], str], Scorer], name: str
+    embedded: Callable[[type[Runner], str], Predictor], name: str
 ) -> None:
-    scorer = embedded(OpenVinoBackend, name)
-    check_parts(scorer.runner, scorer.metadata)  # type: ignore[arg-type]
+    predictor = embedded(OpenVinoBackend, name)
+    check_parts(predictor.runner, predictor.metadata)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -199,18 +199,18 @@ def test_the_parts_of_a_network_on_openvino_equal_the_whole_network(
     ],
 )
 def test_photographs_in_tiles_have_the_masks_of_whole_photographs(
-    embedded: Callable[[type[Runner], str], Scorer],
+    embedded: Callable[[type[Runner], str], Predictor],
     backend: type[Runner],
     name: str,
     tile: int,
     overlap: int,
     most: float,
 ) -> None:
-    scorer = embedded(backend, name)
-    threshold = scorer.metadata.threshold
+    predictor = embedded(backend, name)
+    threshold = predictor.metadata.threshold
     with torch.inference_mode():
-        (whole,) = PlainPipeline(scorer).run([PHOTOGRAPH], threshold)
-        tiled = Tiling(scorer, tile, overlap).run(PHOTOGRAPH, threshold)
+        (whole,) = PlainPipeline(predictor).run([PHOTOGRAPH], threshold)
+        tiled = Tiling(predictor, tile, overlap).run(PHOTOGRAPH, threshold)
     assert (whole.class_ids == 1).mean() > 0.01
     assert (tiled.class_ids != whole.class_ids).mean() <= most
     assert np.abs(tiled.confidence.astype(int) - whole.confidence).mean() < 0.5

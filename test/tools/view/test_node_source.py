@@ -117,7 +117,7 @@ def test_a_parameter_that_another_program_sets_is_shown(source, camera, bench):
 
 def test_a_scale_is_rejected_because_sizes_come_from_the_node(source):
     assert not source.status()['measurable']
-    with pytest.raises(ValueError, match='the sizes come from the node'):
+    with pytest.raises(ValueError, match='the node measures the sizes'):
         source.set_scale((0, 0), (1, 1), 1)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
-from rock_seg_ros.perception.inference.scoring import Scorer, enlargement
+from rock_seg_ros.perception.inference.predictor import Predictor, enlargement
 
 
 class Echo:
@@ -31,7 +31,9 @@ def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
 ) -> None:
     network = Echo()
     prepared = torch.rand(2, 3, *size)
-    assert Scorer(network, ModelMetadata(smallest_side=96)).scores(prepared).shape == prepared.shape
+    assert (
+        Predictor(network, ModelMetadata(smallest_side=96)).scores(prepared).shape == prepared.shape
+    )
     assert network.sizes == [seen]
     assert enlargement(*size, ModelMetadata()) == 1
 
@@ -43,18 +45,18 @@ def test_a_given_input_size_overrides_the_smallest_side(
     input_size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Echo()
-    Scorer(network, ModelMetadata(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
+    Predictor(network, ModelMetadata(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
     assert network.sizes == [seen]
 
 
 def test_an_image_of_the_right_size_is_not_resized() -> None:
     prepared = torch.rand(1, 3, 60, 80)
-    assert Scorer(Echo(), ModelMetadata()).scores(prepared) is prepared
+    assert Predictor(Echo(), ModelMetadata()).scores(prepared) is prepared
 
 
 def test_images_are_reduced_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
-    network = Scorer(Echo(), ModelMetadata(), (16, 0))
+    network = Predictor(Echo(), ModelMetadata(), (16, 0))
     smooth = network.scores(stripes)
     assert (smooth - 0.5).abs().max() < 0.2
 

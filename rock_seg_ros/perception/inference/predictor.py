@@ -17,30 +17,30 @@ MAX_NETWORK_PIXELS = 3840 * 2160
 def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:
     """Returns the factor by which an image is enlarged for the network, 1 to `MAX_ENLARGEMENT`."""
     wanted = metadata.smallest_side / min(height, width)
-    room = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
-    return min(MAX_ENLARGEMENT, max(1.0, min(wanted, room)))
+    limit = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
+    return min(MAX_ENLARGEMENT, max(1.0, min(wanted, limit)))
 
 
-class Scorer:
+class Predictor:
     """Runs the network at its input size, and resizes the scores to the size of the image.
 
     Attributes:
-        runner: The network.
+        backend: The network.
         metadata: The metadata of its weights.
     """
 
     def __init__(
-        self, runner: Backend, metadata: ModelMetadata, input_size: tuple[int, int] = (0, 0)
+        self, backend: Backend, metadata: ModelMetadata, input_size: tuple[int, int] = (0, 0)
     ) -> None:
         """Stores the network.
 
         Args:
-            runner: The network.
+            backend: The network.
             metadata: The metadata of its weights.
             input_size: Width and height of the network's input, px; 0 = those of the image. If
                 both are 0, small images are enlarged if the metadata requires it.
         """
-        self.runner = runner
+        self.backend = backend
         self.metadata = metadata
         self._input_size = input_size
 
@@ -59,7 +59,7 @@ class Scorer:
         else:
             scale = enlargement(height, width, self.metadata)
             input_size = (round(height * scale), round(width * scale))
-        return resize(self.runner.scores(resize(prepared, input_size)), (height, width))
+        return resize(self.backend.scores(resize(prepared, input_size)), (height, width))
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
