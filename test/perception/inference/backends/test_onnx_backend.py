@@ -82,7 +82,7 @@ def test_cached_engines_depend_on_model_content_shape_and_gpu(
 @pytest.mark.parametrize(
     ('device', 'precision', 'told'),
     [
-        ('cuda', 'auto', f'no {CUDA} here'),
+        ('cuda', 'auto', f'not provide {CUDA} here'),
         ('cpu', 'fp16', "precision must be 'auto' or 'fp32', not 'fp16'"),
     ],
 )
