@@ -206,9 +206,9 @@ def test_a_file_name_that_is_not_utf_8_is_processed(find_rocks, images, tmp_path
 def test_a_missing_overlay_is_reported_as_an_error(
     find_rocks, images, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(command, 'write_results', lambda *_: 'no overlay: JPEG cannot hold it')
+    monkeypatch.setattr(command, 'write_results', lambda *_: 'no overlay: JPEG does not support it')
     assert find_rocks(images / 'a.png') == 1
-    assert messages(capsys) == [f'{images}/a.png: no overlay: JPEG cannot hold it']
+    assert messages(capsys) == [f'{images}/a.png: no overlay: JPEG does not support it']
 
 
 def test_a_json_file_that_is_no_record_is_not_overwritten(find_rocks, images, tmp_path, capsys):

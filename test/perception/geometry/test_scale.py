@@ -51,7 +51,7 @@ def test_without_a_tag_of_the_family_there_is_no_scale():
 
 
 def test_several_tags_are_rejected_with_their_ids():
-    with pytest.raises(ScaleError, match=r'2 tags found \(ids 3, 9\); one must be in view'):
+    with pytest.raises(ScaleError, match=r'2 tags found \(ids 3, 9\); exactly one must be in view'):
         scale_from_tag(photo((9, 150, 200), (3, 450, 200)), 'apriltag_36h11', 60.0)
 
 

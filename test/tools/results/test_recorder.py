@@ -68,7 +68,7 @@ def test_each_image_has_the_scale_of_its_tag_and_images_without_a_tag_are_report
         'source': 'tag 7 of apriltag_36h11, 30 mm',
     }
     problems = [
-        '2 tags found (ids 7, 8); one must be in view',
+        '2 tags found (ids 7, 8); exactly one must be in view',
         'no tag of the family apriltag_36h11 found; sizes are in px only',
     ]
     assert said() == [
