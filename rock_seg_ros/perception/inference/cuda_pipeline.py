@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images to segmentations on a CUDA device, with one CUDA graph per batch shape."""
+"""Pipeline from images to segmentations on a CUDA device, with a CUDA graph per batch shape."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images to segmentations, on one device."""
+"""Pipeline from images to segmentations on a device."""
 
 from __future__ import annotations
 

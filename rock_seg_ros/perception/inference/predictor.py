@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores in the size of the image, for any input size of the network."""
+"""Prediction of scores in the size of the image, for any input size of the network."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From class ids to rocks: instances, polygons and their measures."""
+"""Extraction of rocks from class ids: instances, polygons and measurements."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ function showText(id, text) {
   byId(id).hidden = !text;
 }
 
-// The most pixels that the longer side of an image can have on this page.
+// The maximum longer side of an image on this page, px.
 function longestSide() {
   return Math.ceil(Math.max(byId('stage').clientWidth, tallest()) * devicePixelRatio);
 }
@@ -146,7 +146,7 @@ function showFrame(link, isNew) {
   byId('link').textContent = `${link.side} px, JPEG quality ${link.quality}${rate}`;
 }
 
-// The image or overlay lies below. The mask leaves only rock, confidence is drawn in colours.
+// The image or overlay is at the bottom. The mask shows only rock, confidence is drawn in colours.
 function draw() {
   const fit = Math.min(byId('stage').clientWidth / frame.width, tallest() / frame.height);
   canvas.style.width = `${frame.width * fit}px`;
@@ -302,7 +302,7 @@ function isMetric(rock) {
   return Number.isFinite(rock.diameter_mm);
 }
 
-// In metres where they are known, otherwise in pixels.
+// Metres if they are known, otherwise pixels.
 function diameter(rock) {
   return isMetric(rock) ? length(rock.diameter_mm) : `${rock.diameter.toFixed(0)} px`;
 }
@@ -359,7 +359,7 @@ function showSamples(added) {
   plot(byId('dropped-plot'), dropped, '', true);
 }
 
-// Draws a line with the smallest and the largest value beside it.
+// Draws a line, labelled with its minimum and maximum.
 function plot(target, values, unit, fromZero) {
   const ratio = devicePixelRatio;
   const width = target.width = target.clientWidth * ratio;
@@ -397,7 +397,7 @@ function plot(target, values, unit, fromZero) {
   context.fill();
 }
 
-// Settings. While one change is on its way, only the newest value of each setting waits.
+// Settings. While one change is pending, only the newest value of each setting is queued.
 
 const waiting = new Map();
 let asked = false;
@@ -462,7 +462,7 @@ function sendChange() {
   send({ set: name, value });
 }
 
-// A reply to any message; only changes of settings wait for one.
+// Handles a reply. Only changes of settings wait for one.
 function answered(refused) {
   showText('refused', refused);
   if (!asked) return;

@@ -126,7 +126,7 @@ def test_int8_equals_the_quantized_network_and_runs_in_int8(
 
 @pytest.mark.parametrize(
     ('precision', 'message'),
-    [('fp16', "must be one of fp32, bf16, int8, not 'fp16'"), ('int8', 'calibrate it anew')],
+    [('fp16', "must be one of fp32, bf16, int8, not 'fp16'"), ('int8', 'calibrate it again')],
 )
 def test_an_unsupported_precision_is_rejected(
     weights_file: Path, precision: str, message: str
