@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python API: one image in, its rocks out, without ROS.
+"""The Python API: finds the rocks in an image, without ROS.
 
 Source of the record formats: COCO's "results" (https://cocodataset.org/#format-results), and
 supervision's `Detections`.

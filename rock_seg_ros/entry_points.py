@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # PYTHON_ARGCOMPLETE_OK
-"""The installed commands. Imports nothing heavy, so that Ctrl-C is quiet from the first moment."""
+"""The installed commands. Imports nothing slow, so that Ctrl-C never prints a traceback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rock_seg() -> NoReturn:
 
 
 def _end(status: int) -> NoReturn:
-    """Leaves without the interpreter's teardown, which takes seconds once torch is loaded."""
+    """Ends the process without the teardown of Python, which takes seconds if torch is loaded."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

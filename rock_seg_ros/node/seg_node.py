@@ -114,7 +114,7 @@ class SegNode(AsyncLifecycleNode):
         super().__init__('rock_seg', **node_arguments)
         self._invalid = {**(invalid or {}), **declare_parameters(self)}
         self._load = load
-        # These are kept when the cameras are created anew: the counters continue, track ids are
+        # These are kept when the cameras are created again: the counters continue, track ids are
         # not reused, and the next network is warmed up for the sizes of the last images.
         self._statistics: dict[str, CameraStatistics] = defaultdict(CameraStatistics)
         self._trackers: dict[str, Tracker] = defaultdict(Tracker)
@@ -356,7 +356,7 @@ class SegNode(AsyncLifecycleNode):
         try:
             segmenter = await self._load_in_thread(parameters)
             if self._segmenter is not current:
-                raise ValueError(f'the node was reconfigured meanwhile and is {self.state}')
+                raise ValueError(f'the node was reconfigured in the meantime and is {self.state}')
             self._set_segmenter(segmenter, parameters)
         except Exception as error:  # noqa: BLE001  (the current network stays after any error)
             response.message = f'reload failed, keeping the current weights: {first_line(error)}'

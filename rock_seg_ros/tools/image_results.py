@@ -32,7 +32,7 @@ RECORDS = (b'{"image": ', b'{"video": ')  # first bytes of the JSON files that a
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
-    """Lists the image files that the inputs name.
+    """Lists the image files of the inputs.
 
     Args:
         inputs: Files of any suffix, folders, or globs. A folder stands for its images, without

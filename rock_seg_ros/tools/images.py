@@ -165,7 +165,7 @@ class ImageWorker:
 
 
 class _Report:
-    """Prints what became of the images.
+    """Prints the outcomes of the images.
 
     Attributes:
         recorded: The images that have a record.

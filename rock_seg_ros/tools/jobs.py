@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on many files with one network per worker: in this process, in several, or on a cluster.
+"""Processing of many files with one network per worker: in one or several processes, or on Ray.
 
 This module imports neither torch nor OpenCV, so that a worker process can choose its processor
 cores before the runtimes count them.
@@ -53,7 +53,7 @@ def add_job_options(parser: argparse.ArgumentParser, unit: str) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--ray', metavar='ADDRESS',
-        help=f'work on the {unit}s on a Ray cluster, such as HOST:6379 or auto; local starts Ray on'
+        help=f'process the {unit}s on a Ray cluster, such as HOST:6379 or auto; local starts Ray on'
         ' this machine (default: without Ray)',
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def run_tasks(
 def _run_in_processes(
     make: Callable[[], Work], tasks: Sequence[Task], jobs: int
 ) -> Iterator[Outcome]:
-    """Gives each of `jobs` threads a worker process, and the tasks to the threads."""
+    """Runs the tasks in `jobs` threads, each of which has a worker process."""
     mine = threading.local()
     workers: list[_Worker] = []
     cores = sorted(os.sched_getaffinity(0))
@@ -127,7 +127,7 @@ class _Worker:
         self._pool = self._start()
 
     def run(self, task: Task) -> list[Outcome]:
-        """Works on a task; repeats its files one by one if the process ends."""
+        """Runs a task; repeats its files one by one if the process ends."""
         try:
             return self._submit(task).result()
         except BrokenProcessPool:
@@ -160,20 +160,20 @@ class _Process:
 
 
 def _start_process(make: bytes, cores: Sequence[int]) -> None:
-    """Prepares a worker process: its processor cores, and that it ends with its parent."""
+    """Prepares a worker process: its processor cores, and its end together with the parent."""
     os.sched_setaffinity(0, cores)
     threading.Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
     _Process.make = pickle.loads(make)  # imports the runtimes, which count the cores
 
 
 def _end_after(parent: BaseProcess) -> None:
-    """Ends this process once another one has ended, killed or not."""
+    """Ends this process after another one has ended or was killed."""
     parent.join()
     os._exit(1)
 
 
 def _work(task: Task) -> list[Outcome]:
-    """Works on a task in a worker process, which makes its network at the first one."""
+    """Runs a task in a worker process, which creates its network for the first task."""
     if _Process.work is None:
         _Process.work = _Process.make()
     return _Process.work(task)

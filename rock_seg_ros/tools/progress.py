@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress and time left of long work, on a terminal and in a log file."""
+"""Progress and remaining time of long runs, on a terminal and in a log file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOG_LINE_WITHOUT_TOTAL = '{n_fmt} [{elapsed}, {rate_fmt}]'
 
 
 class _LogFile:
-    """Writes to stderr, as a line, each text that tqdm would draw over the one before."""
+    """Writes each text of tqdm to stderr as a separate line, without overwriting."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

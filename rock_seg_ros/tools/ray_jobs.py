@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on many files on a Ray cluster: a pool of actors, each with one network."""
+"""Processing of many files on a Ray cluster: a pool of actors, each with one network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECT_TIMEOUT = 10.0  # s
 
 
 class ClusterError(ValueError):
-    """A cluster that cannot do the work; the message is one line with the reason."""
+    """The cluster cannot run the tasks; the message is one line with the reason."""
 
 
 def run_on_cluster(
@@ -61,7 +61,7 @@ def run_on_cluster(
 
 
 class _Actor:
-    """Runs on a machine of the cluster; makes its network at the first task."""
+    """Runs on a machine of the cluster; creates its network for the first task."""
 
     def __init__(self, make: Callable[[], Work], folder: Path) -> None:
         with suppress(OSError):  # paths may be relative to it; absolute ones do not need it

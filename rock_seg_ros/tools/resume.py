@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what an interrupted run has finished, and checks that it can be continued."""
+"""Finds the finished results of an interrupted run, and checks that it can be continued."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO's JSON (https://cocodataset.org/#format-data), with the score and the sizes of each rock."""
+"""Export to COCO JSON (https://cocodataset.org/#format-data), with score and sizes of each rock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ATTRIBUTES = ('score', 'diameter', 'diameter_mm', 'long_axis_mm', 'short_axis_mm
 
 
 def write(path: Path, results: Results) -> None:
-    """Writes the rocks of all images as polygons, and images without rocks too.
+    """Writes all images, with their rocks as polygons.
 
-    A file name is relative to the folder of `path` if the image lies below it.
+    File names are relative to the folder of `path` if the image is in it or in a subfolder.
 
     Raises:
         OSError: The file cannot be written.
@@ -38,7 +38,7 @@ def write(path: Path, results: Results) -> None:
 
 
 def class_names(results: Results) -> list[str]:
-    """Returns the names of the classes that are rock, each once."""
+    """Returns the names of the classes that are rock, without duplicates."""
     found: dict[str, None] = {}
     for record in results.records:
         found.update(dict.fromkeys(record['made_by']['rock_classes']))

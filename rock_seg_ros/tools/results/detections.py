@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of supervision's `Detections`, one object an image."""
+"""Export to JSON with the fields of `supervision.Detections`, one object per image."""
 
 from __future__ import annotations
 

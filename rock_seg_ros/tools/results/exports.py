@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options for files that are derived from records, and the one call that writes them."""
+"""Options for exports, which are derived from records, and the function that writes them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ EXPORTS = {
 
 
 def add_export_options(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
-    """Adds the options of all exports but those in `without`, and `--overwrite`."""
+    """Adds the options of all exports except those in `without`, and `--overwrite`."""
     names = [name for name in EXPORTS if name not in without]
     for name in names:
         export = EXPORTS[name]
@@ -80,7 +80,7 @@ def add_export_options(parser: argparse.ArgumentParser, without: Collection[str]
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help=f'replace files of {_listed(names)} that exist (default: refuse to start)',
+        help=f'replace files of {_listed(names)} that exist (default: the command fails)',
     )
     parser.set_defaults(exports=names)
 
@@ -88,7 +88,7 @@ def add_export_options(parser: argparse.ArgumentParser, without: Collection[str]
 def check_exports(
     arguments: argparse.Namespace, files: Sequence[Path] | None, results: Iterable[Path] = ()
 ) -> None:
-    """Refuses exports that could not be written in the end. Called before any work is done.
+    """Rejects exports that cannot be written, before images are processed.
 
     Args:
         arguments: The options.
@@ -118,7 +118,7 @@ def check_exports(
 
 
 def write_exports(results: Results, arguments: argparse.Namespace) -> list[str]:
-    """Writes all exports that the options name, from the records alone.
+    """Writes all exports that the options select, from the records.
 
     Returns:
         One line for each export that could not be written; the others are written.
@@ -138,13 +138,13 @@ def write_exports(results: Results, arguments: argparse.Namespace) -> list[str]:
 
 
 def chosen_exports(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Returns the exports that the options name, and their paths."""
+    """Returns the exports that the options select, and their paths."""
     given = vars(arguments)
     return {name: given[name] for name in arguments.exports if given[name]}
 
 
 def _files_in(folder: Path, files: Sequence[Path] | None) -> list[Path]:
-    """Returns the files that an export to a folder writes; of frames one that is there already."""
+    """Returns the files that an export to a folder writes; for frames, an existing file if any."""
     if files is not None:
         return [folder / f'{file.stem}.json' for file in files]
     return sorted(folder.iterdir())[:1] if folder.is_dir() else []

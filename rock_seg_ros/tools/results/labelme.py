@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""labelme's JSON, one file an image (https://github.com/wkentaro/labelme)."""
+"""Export to labelme (https://github.com/wkentaro/labelme), one JSON file per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rock_seg_ros.tools.image_results import write_json
 from rock_seg_ros.tools.results.outlines import outline
 from rock_seg_ros.tools.results.results import Record, Results
 
-VERSION = '5.4.1'  # of the format
+VERSION = '5.4.1'  # version of the format
 
 
 def write(path: Path, results: Results) -> None:

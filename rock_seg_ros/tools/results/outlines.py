@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Polygons through pixel centres → outlines around pixels, as annotation tools have them."""
+"""Conversion of polygons through pixel centres to outlines around pixels, for annotation tools."""
 
 from __future__ import annotations
 

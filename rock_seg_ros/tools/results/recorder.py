@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the record of an image: its rocks with their sizes, its scale, and how they were found."""
+"""Records of images: the rocks with their sizes, the scale, and the settings of the run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_scale_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Recorder:
-    """Makes the records of images.
+    """Creates the records of images.
 
     Attributes:
         made_by: Version, weights and settings, so that a figure can be traced.
@@ -92,7 +92,7 @@ class Recorder:
 
 
 def scale_problem(record: dict[str, Any]) -> str:
-    """Returns why an image has no scale although one was asked for; '' if it has one."""
+    """Returns why an image has no scale although an option requests it; '' if it has one."""
     return (record['scale'] or {}).get('problem', '')
 
 

@@ -25,9 +25,9 @@ from rock_seg_ros.perception.writing import atomic_write
 from rock_seg_ros.tools.results.results import Results
 
 TEMPLATE = Path(__file__).with_name('report.html.jinja')
-MAX_IMAGES = 48  # that are shown
+MAX_IMAGES = 48  # number of images in the report
 THUMBNAIL_WIDTH = 320  # px
-MAX_POINTS = 2000  # of a curve
+MAX_POINTS = 2000  # points per curve
 WIDE = (1.5 * SIZE[0], 1.2 * SIZE[1])
 COLOURS = {'number': GREY, 'area': BLUE, 'volume': ORANGE}
 
@@ -79,7 +79,7 @@ class Summary:
 
 
 def write(path: Path, results: Results) -> None:
-    """Writes the report atomically, the same bytes for the same records.
+    """Writes the report atomically. Equal records give equal bytes.
 
     Raises:
         OSError: The file cannot be written.
@@ -150,7 +150,7 @@ def plot_passing(sizes: Sizes) -> str:
     )
     for weighting, colour in COLOURS.items():
         size, passing = percent_passing(sizes.values, weighting)
-        # A step up at each size, from 0, of at most MAX_POINTS points.
+        # The curve has a step at each size, but at most MAX_POINTS points.
         indices = np.unique(np.linspace(0, len(size) - 1, min(len(size), MAX_POINTS)).astype(int))
         x, y = np.append(size[0], size[indices]), np.append(0, passing[indices])
         axes.step(x, y, where='post', color=colour, label=f'by {weighting}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One table of all rocks: `.csv`, `.xlsx` or `.parquet`."""
+"""Export of all rocks to a table: `.csv`, `.xlsx` or `.parquet`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rock_seg_ros.perception.writing import atomic_write
 from rock_seg_ros.tools.results.results import Record, Results
 
 SHEET = 'rocks'
-MAX_SHEET_ROWS = 1_048_575  # of a worksheet, without the header
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP file can hold
+MAX_SHEET_ROWS = 1_048_575  # maximum of a worksheet, without the header
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a ZIP file
 TIMES = re.compile(rb'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ')
 
 Cell = Callable[[Record, dict[str, Any]], Any]
@@ -28,7 +28,7 @@ def _rock(key: str) -> Cell:
 
 
 def _is_at_border(record: Record, box: list[int]) -> bool:
-    """Whether a rock reaches the border of its image, beyond which it may go on."""
+    """Returns whether a rock touches the border of its image, so that it may be incomplete."""
     x, y, width, height = box
     return x <= 0 or y <= 0 or x + width >= record['width'] or y + height >= record['height']
 
@@ -68,7 +68,7 @@ COLUMNS: dict[str, tuple[str, Cell]] = {
 
 
 def write(path: Path, results: Results) -> None:
-    """Writes the table atomically, the same bytes for the same records.
+    """Writes the table atomically. Equal records give equal bytes.
 
     Raises:
         ValueError: There are more rocks than a worksheet has rows.
@@ -112,13 +112,13 @@ def _write_workbook(frame: pd.DataFrame, path: Path) -> None:
         frame.to_excel(writer, sheet_name=SHEET, index=False, freeze_panes=(1, 0))
         for column in writer.sheets[SHEET].iter_cols(min_row=2):
             for cell in column:
-                if cell.data_type == 'f':  # a name that begins with = is no formula
+                if cell.data_type == 'f':  # a name that begins with = is not a formula
                     cell.data_type = 's'
     _remove_times(path)
 
 
 def _remove_times(path: Path) -> None:
-    """Replaces the times in a workbook, so that the same table makes the same file."""
+    """Replaces the times in a workbook, so that equal tables give equal files."""
     with zipfile.ZipFile(path) as archive:
         parts = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
