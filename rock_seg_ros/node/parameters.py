@@ -17,7 +17,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.geometry.target import TargetRule
+from rock_seg_ros.perception.geometry.target import TargetLimits
 from rock_seg_ros.perception.image_io.bit_depth import CHOICES as SIGNIFICANT_BITS
 from rock_seg_ros.perception.image_io.decoding import MAX_SIDE
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
@@ -251,27 +251,27 @@ class Parameters:
         4, 'Distance between neighbouring points of ~/obstacles, px.', 1, 100, live=True
     )
     target_min_diameter: float = _parameter(
-        TargetRule.min_diameter, 'Minimum diameter of a target rock, m.', 0.0, 1000.0, live=True
+        TargetLimits.min_diameter, 'Minimum diameter of a target rock, m.', 0.0, 1000.0, live=True
     )
     target_max_diameter: float = _parameter(
-        TargetRule.max_diameter, 'Maximum diameter of a target rock, m.', 0.0, 1000.0, live=True
+        TargetLimits.max_diameter, 'Maximum diameter of a target rock, m.', 0.0, 1000.0, live=True
     )
     target_min_distance: float = _parameter(
-        TargetRule.min_distance,
+        TargetLimits.min_distance,
         'Minimum distance of a target rock from the camera, m.',
         0.0,
         1000.0,
         live=True,
     )
     target_max_distance: float = _parameter(
-        TargetRule.max_distance,
+        TargetLimits.max_distance,
         'Maximum distance of a target rock from the camera, m.',
         0.0,
         1000.0,
         live=True,
     )
     target_min_score: float = _parameter(
-        TargetRule.min_score, 'Minimum score of a target rock.', 0.0, 1.0, live=True
+        TargetLimits.min_score, 'Minimum score of a target rock.', 0.0, 1.0, live=True
     )
     ignore_mask: str = _parameter(
         '',

@@ -20,7 +20,7 @@ from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis, Settings, segment_together
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.perception.geometry.target import TargetRule
+from rock_seg_ros.perception.geometry.target import TargetLimits
 from rock_seg_ros.perception.inference.segmentation import SizeError
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
@@ -136,7 +136,7 @@ class Processor:
             ),
             overlay_alpha=parameters.overlay_alpha,
             track=parameters.track,
-            target=TargetRule(
+            target=TargetLimits(
                 parameters.target_min_diameter,
                 parameters.target_max_diameter,
                 parameters.target_min_distance,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.geometry.location import Location, locate
-from rock_seg_ros.perception.geometry.target import TargetRule, choose_target
+from rock_seg_ros.perception.geometry.target import TargetLimits, choose_target
 from rock_seg_ros.perception.geometry.view import PosedView, View
 from rock_seg_ros.perception.inference.segmentation import (
     Segmentation,
@@ -43,7 +43,7 @@ class Settings:
     rocks: RockSettings = field(default_factory=RockSettings)
     overlay_alpha: float = 0.4
     track: bool = True
-    target: TargetRule = field(default_factory=TargetRule)
+    target: TargetLimits = field(default_factory=TargetLimits)
     valid_mask: NDArray[np.uint8] | None = None
 
 
@@ -113,10 +113,10 @@ class Analysis:
         """The rocks, largest first."""
         if self.tracker is None or not self.settings.track:
             return self._found
-        sight = None
+        posed_view = None
         if self.pose is not None and self.view is not None and self.view.depth is not None:
-            sight = PosedView(self.view, self.pose)
-        return self.tracker.update(self.image, self._found, self.time, sight, self.instances)
+            posed_view = PosedView(self.view, self.pose)
+        return self.tracker.update(self.image, self._found, self.time, posed_view, self.instances)
 
     @cached_property
     def locations(self) -> list[Location]:

@@ -659,7 +659,7 @@ def test_with_a_fixed_frame_the_tracker_receives_the_pose_of_the_camera(
     stub.send(scene, depth_message(depth))
     (camera,) = bench.node._cameras
     assert camera.last_analysis.pose[0, 3] == pytest.approx(1.123456789)
-    assert camera.tracker._sight.pose is camera.last_analysis.pose
+    assert camera.tracker._posed_view.pose is camera.last_analysis.pose
 
 
 def test_without_tracking_ids_count_from_1_in_each_image(bench, scene):

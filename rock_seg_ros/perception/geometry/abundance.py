@@ -96,7 +96,7 @@ def observe(
     locations: Sequence[Location],
     shape: tuple[int, int],
     view: View | None,
-    reach: float = 10.0,
+    max_distance: float = 10.0,
     min_area: int = 50,
 ) -> Observation:
     """Measures the ground and the rocks in one image.
@@ -111,27 +111,27 @@ def observe(
         locations: Position and size of these rocks.
         shape: Height and width of the image, px.
         view: View of the image; None = unknown.
-        reach: Maximum distance of ground and rocks from the camera, m.
+        max_distance: Maximum distance of ground and rocks from the camera, m.
         min_area: Minimum area of the reported rocks, px.
     """
     height, width = shape
     plane = None if view is None else fit_ground(rocks, view) or view.ground
-    near = [location.extent[0] for location in locations if location.distance <= reach]
-    far = sum(location.distance > reach for location in locations)
+    near = [location.extent[0] for location in locations if location.distance <= max_distance]
+    far = sum(location.distance > max_distance for location in locations)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
     return Observation(
         images=1,
         pixels=height * width,
         rock_pixels=sum(rock.area for rock in rocks),
-        ground=np.nan if view is None or plane is None else _ground_area(view, plane, reach),
+        ground=np.nan if view is None or plane is None else _ground_area(view, plane, max_distance),
         diameters=np.array(near, np.float64),
-        smallest=float(2 * np.sqrt(min_area / np.pi) * reach / focal),
+        smallest=float(2 * np.sqrt(min_area / np.pi) * max_distance / focal),
         in_view=len(rocks) - far,
     )
 
 
-def _ground_area(view: View, plane: Plane, reach: float) -> float:
-    """Returns the area (m²) of a plane that is in view within `reach` (m) of the camera."""
+def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
+    """Returns the area (m²) of a plane that is in view within `max_distance` (m) of the camera."""
     width, height = view.intrinsics.size
     across, down = max(1, width // STEP), max(1, height // STEP)
     edges = np.meshgrid(np.linspace(0, width, across + 1), np.linspace(0, height, down + 1))
@@ -139,7 +139,7 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
     _, first, second = np.linalg.svd(plane.normal[None])[2]  # two directions along the plane
     level = np.stack([rays @ first, rays @ second], axis=-1)
     steepness = -(rays @ plane.normal) / plane.offset
-    farthest = np.sqrt(max(0.0, reach**2 - plane.offset**2))
+    farthest = np.sqrt(max(0.0, max_distance**2 - plane.offset**2))
     # Points that are farther away, or in the sky, are moved to the maximum distance.
     limit = np.maximum(np.linalg.norm(level, axis=1) / max(farthest, 1e-9), 1e-9)
     grid = (level / np.maximum(steepness, limit)[:, None]).reshape(down + 1, across + 1, 2)
@@ -151,44 +151,44 @@ def _ground_area(view: View, plane: Plane, reach: float) -> float:
     return float(twice[shows].sum() / 2)
 
 
-def combine(seen: Sequence[Observation]) -> Observation:
+def combine(observed: Sequence[Observation]) -> Observation:
     """Combines observations. Ground and rocks that are in two images count twice.
 
     Only the pixels and the number of rocks are used of images without metres.
 
     Args:
-        seen: One or more observations.
+        observed: One or more observations.
     """
-    metric = [each for each in seen if np.isfinite(each.ground)]
+    metric = [each for each in observed if np.isfinite(each.ground)]
     return Observation(
-        images=sum(each.images for each in seen),
-        pixels=sum(each.pixels for each in seen),
-        rock_pixels=sum(each.rock_pixels for each in seen),
+        images=sum(each.images for each in observed),
+        pixels=sum(each.pixels for each in observed),
+        rock_pixels=sum(each.rock_pixels for each in observed),
         ground=sum(each.ground for each in metric) if metric else np.nan,
         diameters=np.concatenate([np.zeros(0), *(each.diameters for each in metric)]),
         smallest=max((each.smallest for each in metric), default=np.nan),
-        in_view=sum(each.in_view for each in seen),
+        in_view=sum(each.in_view for each in observed),
     )
 
 
-def compute_abundance(seen: Observation) -> Abundance:
+def compute_abundance(observed: Observation) -> Abundance:
     """Computes the rock abundance by size, and fits the model of Golombek and Rapp to it."""
-    ground = seen.ground if seen.ground > 0 else np.nan
-    diameters = np.sort(seen.diameters)[::-1]
+    ground = observed.ground if observed.ground > 0 else np.nan
+    diameters = np.sort(observed.diameters)[::-1]
     covered = np.concatenate([[0], np.cumsum(np.pi / 4 * diameters**2)]) / ground
     larger = np.searchsorted(-diameters, -SIZES, side='right')
     share = covered[larger]
     return Abundance(
-        images=seen.images,
-        rocks=seen.in_view if np.isnan(seen.ground) else len(diameters),
+        images=observed.images,
+        rocks=observed.in_view if np.isnan(observed.ground) else len(diameters),
         ground=ground,
-        pixel_share=seen.rock_pixels / max(1, seen.pixels),
+        pixel_share=observed.rock_pixels / max(1, observed.pixels),
         abundance=float(covered[-1]),
         sizes=tuple(SIZES.tolist()),
         covered=tuple(share.tolist()),
         numbers=tuple((larger / ground).tolist()),
-        smallest=seen.smallest,
-        k=fit_abundance(SIZES, share, seen.smallest),
+        smallest=observed.smallest,
+        k=fit_abundance(SIZES, share, observed.smallest),
     )
 
 

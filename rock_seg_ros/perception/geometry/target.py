@@ -11,7 +11,7 @@ from rock_seg_ros.perception.instances.rocks import Rock
 
 
 @dataclass(frozen=True)
-class TargetRule:
+class TargetLimits:
     """The limits for a target rock.
 
     Attributes:
@@ -33,8 +33,8 @@ def choose_target(
     rocks: Sequence[Rock],
     locations: Sequence[Location],
     shape: tuple[int, int],
-    rule: TargetRule,
-    before: int | None = None,
+    limits: TargetLimits,
+    previous_id: int | None = None,
 ) -> int | None:
     """Selects the previous target while it is suited, otherwise the nearest suited rock.
 
@@ -46,8 +46,8 @@ def choose_target(
         rocks: The rocks in one image.
         locations: Position and size of these rocks.
         shape: Height and width of the image, px.
-        rule: The limits.
-        before: Id of the previous target; None = none.
+        limits: The limits.
+        previous_id: Id of the previous target; None = none.
 
     Returns:
         The index of the rock; None if no rock is suited.
@@ -55,18 +55,20 @@ def choose_target(
     suited = [
         row
         for row, (rock, location) in enumerate(zip(rocks, locations, strict=True))
-        if _fits(location, rule) and rock.score >= rule.min_score and _whole(rock, shape)
+        if _fits(location, limits) and rock.score >= limits.min_score and _whole(rock, shape)
     ]
     return min(
-        suited, key=lambda row: (rocks[row].id != before, locations[row].distance), default=None
+        suited,
+        key=lambda row: (rocks[row].id != previous_id, locations[row].distance),
+        default=None,
     )
 
 
-def _fits(location: Location, rule: TargetRule) -> bool:
+def _fits(location: Location, limits: TargetLimits) -> bool:
     """Returns whether diameter and distance are within the limits; NaN is not."""
     return (
-        rule.min_diameter <= location.diameter <= rule.max_diameter
-        and rule.min_distance <= location.distance <= rule.max_distance
+        limits.min_diameter <= location.diameter <= limits.max_diameter
+        and limits.min_distance <= location.distance <= limits.max_distance
     )
 
 

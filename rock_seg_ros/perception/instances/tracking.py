@@ -80,14 +80,14 @@ class Tracker:
         self._shape: tuple[int, ...] = ()
         self._time = -math.inf
         self._grey: NDArray[np.uint8] | None = None
-        self._sight: PosedView | None = None
+        self._posed_view: PosedView | None = None
 
     def update(
         self,
         image: NDArray[np.uint8],
         rocks: Sequence[Rock],
         time: float,
-        sight: PosedView | None = None,
+        posed_view: PosedView | None = None,
         instances: NDArray[np.uint16] | None = None,
     ) -> list[Rock]:
         """Assigns ids to the rocks of the next image.
@@ -99,7 +99,7 @@ class Tracker:
             image: H×W×3 RGB.
             rocks: The rocks in the image, at most 65535.
             time: Time of the image, s.
-            sight: Depth and pose of the image, if known. They give a first estimate of the
+            posed_view: Depth and pose of the image, if known. They give a first estimate of the
                 motion.
             instances: H×W, the rocks as `draw_instances` draws them; None = they are drawn here.
 
@@ -114,21 +114,21 @@ class Tracker:
         if float(grey.std()) < MIN_CONTRAST:
             return _with_ids(rocks, self._ids(NO_TRACKS, np.full(len(rocks), -1)))
         drawn = _drawn(draw_instances(rocks, image.shape[:2]) if instances is None else instances)
-        known = self._propagate(grey, drawn.shape, sight)
+        known = self._propagate(grey, drawn.shape, posed_view)
         partners = _match(known, drawn, len(rocks))
         ids = self._ids(known, partners)
         self._known = _concatenate(_tracks_of(drawn, ids), self._missed(known, partners))
-        self._grey, self._sight = grey, sight
+        self._grey, self._posed_view = grey, posed_view
         return _with_ids(rocks, ids)
 
     def _propagate(
-        self, grey: NDArray[np.uint8], shape: tuple[int, ...], sight: PosedView | None
+        self, grey: NDArray[np.uint8], shape: tuple[int, ...], posed_view: PosedView | None
     ) -> _Tracks:
         """Returns the tracks at their positions in a new image; none if the scene differs."""
         if self._grey is None:
             return NO_TRACKS
         flow = estimate_motion(
-            self._grey, grey, lambda: _motion_from_depth(self._sight, sight, grey.shape)
+            self._grey, grey, lambda: _motion_from_depth(self._posed_view, posed_view, grey.shape)
         )
         if flow is None:
             return NO_TRACKS
@@ -180,28 +180,30 @@ def estimate_motion(
     if min(old.shape) < MIN_SIDE:
         return _no_motion(old)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow, agreement = None, -1.0
+    flow, correlation = None, -1.0
     starts: tuple[Start, ...] = (
         prior,
         lambda: _no_motion(old),
         lambda: _motion_from_features(old, new),
     )
     for start_from in starts:
-        start = start_from() if agreement < TRUSTED_CORRELATION else None
+        start = start_from() if correlation < TRUSTED_CORRELATION else None
         if start is not None:
             found: Any = search.calc(old, new, start)
-            better = _agreement(old, new, found)
-            if better > agreement:
-                flow, agreement = found, better
-    return flow if agreement >= MIN_CORRELATION else None
+            better = _correlation(old, new, found)
+            if better > correlation:
+                flow, correlation = found, better
+    return flow if correlation >= MIN_CORRELATION else None
 
 
-def _agreement(old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.float32]) -> float:
+def _correlation(
+    old: NDArray[np.uint8], new: NDArray[np.uint8], flow: NDArray[np.float32]
+) -> float:
     """Returns the correlation of an image with the next one after undoing the motion, -1 to 1."""
-    way = _grid(*old.shape) + flow
-    back = cv2.remap(new, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    coordinates = _grid(*old.shape) + flow
+    restored = cv2.remap(new, coordinates, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     half = (old.shape[1] // 2, old.shape[0] // 2)
-    one, other = (cv2.resize(each, half, interpolation=cv2.INTER_AREA) for each in (old, back))
+    one, other = (cv2.resize(each, half, interpolation=cv2.INTER_AREA) for each in (old, restored))
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if other.std() else 0.0
 
 
@@ -228,12 +230,12 @@ def _motion_from_features(
 ) -> NDArray[np.float32] | None:
     """Returns H×W×2, the motion of the homography that fits most features, or None."""
     orb = cv2.ORB.create(200, nlevels=4, fastThreshold=5)
-    (points, marks), (new_points, new_marks) = (
+    (points, descriptors), (new_points, new_descriptors) = (
         orb.detectAndCompute(grey, None) for grey in (old, new)
     )
-    if marks is None or new_marks is None:
+    if descriptors is None or new_descriptors is None:
         return None
-    pairs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(marks, new_marks)
+    pairs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(descriptors, new_descriptors)
     here = np.array([points[pair.queryIdx].pt for pair in pairs], np.float32).reshape(-1, 2)
     there = np.array([new_points[pair.trainIdx].pt for pair in pairs], np.float32).reshape(-1, 2)
     plane = _homography(here, there, 5.0)

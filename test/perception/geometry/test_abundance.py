@@ -99,11 +99,11 @@ def test_numbers_and_coverage_are_cumulative_from_each_diameter_up() -> None:
 def test_the_ground_area_seen_from_above_is_the_footprint_of_the_image() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     view = View(PINHOLE, ground=DOWN)
-    seen = observe(rocks, locate(rocks, view), SIZE[::-1], view)
-    assert seen.ground == pytest.approx(WHOLE, rel=1e-3)
-    assert seen.diameters == pytest.approx([0.2, 0.2], rel=0.01)
-    assert seen.smallest == pytest.approx(2 * np.sqrt(50 / np.pi) * 10 / FOCAL)
-    assert seen.rock_pixels / seen.pixels == pytest.approx(2 * 26**2 / SIZE[0] / SIZE[1])
+    observed = observe(rocks, locate(rocks, view), SIZE[::-1], view)
+    assert observed.ground == pytest.approx(WHOLE, rel=1e-3)
+    assert observed.diameters == pytest.approx([0.2, 0.2], rel=0.01)
+    assert observed.smallest == pytest.approx(2 * np.sqrt(50 / np.pi) * 10 / FOCAL)
+    assert observed.rock_pixels / observed.pixels == pytest.approx(2 * 26**2 / SIZE[0] / SIZE[1])
     depth = View(PINHOLE, np.full(SIZE[::-1], 2, np.float32))
     fitted = observe(rocks, locate(rocks, depth), SIZE[::-1], depth)
     assert fitted.ground == pytest.approx(WHOLE, rel=1e-3)
@@ -113,10 +113,10 @@ def test_the_ground_area_ends_at_the_reach_and_at_the_horizon() -> None:
     wide = Intrinsics(
         np.array([[100, 0, 159.5], [0, 100, 119.5], [0, 0, 1.0]]), np.zeros(0), size=SIZE
     )
-    reach, height = 2.4, 2.0
+    max_distance, height = 2.4, 2.0
     above = View(wide, ground=level_ground(height, np.pi / 2))
-    seen = observe([], [], SIZE[::-1], above, reach)
-    assert seen.ground == pytest.approx(np.pi * (reach**2 - height**2), rel=0.02)
+    observed = observe([], [], SIZE[::-1], above, max_distance)
+    assert observed.ground == pytest.approx(np.pi * (max_distance**2 - height**2), rel=0.02)
     level = View(wide, ground=level_ground(height, 0.0))
     farther = [observe([], [], SIZE[::-1], level, far).ground for far in (5, 10, 20)]
     sector = 2 * np.arctan(1.6) / 2 * (20**2 - 10**2)
@@ -131,7 +131,9 @@ def test_rocks_beyond_the_reach_or_without_metres_are_not_counted() -> None:
     depth = np.full(SIZE[::-1], 2, np.float32)
     depth[:, :120] = 30
     view = View(PINHOLE, depth, DOWN)
-    assert len(observe(rocks, locate(rocks, view), SIZE[::-1], view, reach=10).diameters) == 1
+    assert (
+        len(observe(rocks, locate(rocks, view), SIZE[::-1], view, max_distance=10).diameters) == 1
+    )
     blind = observe(rocks, locate(rocks, View(PINHOLE)), SIZE[::-1], None)
     assert not len(blind.diameters)
     assert np.isnan(blind.ground)
@@ -146,15 +148,17 @@ def test_rocks_are_counted_although_the_ground_area_is_unknown() -> None:
     on_rocks[100:126, 200:226] = 30
     for view, count in ((None, 3), (View(PINHOLE), 3), (View(PINHOLE, on_rocks), 2)):
         locations = locate(rocks, view) if view else []
-        seen = observe(rocks, locations, shape, view, reach=10)
-        found = compute_abundance(combine([seen, seen]))
+        observed = observe(rocks, locations, shape, view, max_distance=10)
+        found = compute_abundance(combine([observed, observed]))
         assert found.rocks == 2 * count, 'one is known to be beyond reach'
-        assert compute_abundance(seen).to_dict()['rocks'] == count
+        assert compute_abundance(observed).to_dict()['rocks'] == count
         assert np.isnan([found.ground, found.abundance]).all()
     ground = observe(
         rocks, locate(rocks, View(PINHOLE, ground=DOWN)), shape, View(PINHOLE, ground=DOWN)
     )
-    assert compute_abundance(combine([ground, seen])).rocks == 3, 'only of images with known ground'
+    assert compute_abundance(combine([ground, observed])).rocks == 3, (
+        'only of images with known ground'
+    )
 
 
 def test_the_abundance_of_several_images_is_their_rock_area_over_their_ground_area() -> None:
@@ -172,12 +176,12 @@ def test_the_abundance_of_several_images_is_their_rock_area_over_their_ground_ar
 
 
 def test_the_json_has_null_for_unknown_values() -> None:
-    for seen in (
+    for observed in (
         Observation(1, 9, 3, np.nan, np.zeros(0), np.nan),
         Observation(1, 9, 3, 1, np.ones(2), 0.1),
     ):
-        told = compute_abundance(seen).to_dict()
+        told = compute_abundance(observed).to_dict()
         again = json.loads(json.dumps(told, allow_nan=False))
         assert again == told
         assert len(again['sizes']) == len(again['covered']) == len(again['numbers'])
-        assert (again['k'] is None) == np.isnan(seen.ground)
+        assert (again['k'] is None) == np.isnan(observed.ground)

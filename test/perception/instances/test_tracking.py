@@ -271,7 +271,7 @@ def striped(shift: int) -> NDArray[np.uint8]:
 def test_depth_and_pose_resolve_the_motion_over_repeating_stripes(
     told: bool,
 ) -> None:
-    def sight(shift: int) -> PosedView | None:
+    def posed_view(shift: int) -> PosedView | None:
         lens = Intrinsics(np.diag([100.0, 100, 1]), np.zeros(0), size=(WIDTH, HEIGHT))
         pose = np.eye(4)
         pose[0, 3] = shift * 2 / 100
@@ -286,7 +286,7 @@ def test_depth_and_pose_resolve_the_motion_over_repeating_stripes(
         return sorted(numbered(mask), key=lambda rock: rock.centroid)
 
     tracker = Tracker()
-    first = tracker.update(striped(0), seen(0), 0.0, sight(0))
-    second = tracker.update(striped(40), seen(40), 0.5, sight(40))
+    first = tracker.update(striped(0), seen(0), 0.0, posed_view(0))
+    second = tracker.update(striped(40), seen(40), 0.5, posed_view(40))
     kept = [rock.id for rock in first] == [rock.id for rock in second]
     assert kept == told
