@@ -18,7 +18,15 @@ from typing_extensions import override
 
 from training.config import TrainingConfig
 from training.copy_paste import paste_rocks
-from training.datasets import IGNORE, DataError, Labelled, Sample, check, find_samples
+from training.datasets import (
+    IGNORE,
+    DataError,
+    Labelled,
+    Problem,
+    Sample,
+    find_samples,
+    read_all,
+)
 from training.rims import mark_rims
 from training.self_training import pseudo_label_sources
 from training.transforms import geometric_transform, photometric_transform
@@ -249,15 +257,25 @@ class RockDataModule(pl.LightningDataModule):
         for stage in range(len(config.stages)):
             stage_shares(self.train, config, stage)
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Reads every file once, so that an unusable file is reported before the training begins.
+
+        Returns:
+            Whether a train sample has instances, from which rims are learned.
 
         Raises:
             DataError: A file cannot be used; the message has one line per file.
         """
-        problems = check([sample for samples in self.samples.values() for sample in samples])
+        samples = [sample for of_source in self.samples.values() for sample in of_source]
+        problems, has_instances = [], False
+        for sample, result in read_all(samples):
+            if isinstance(result, Problem):
+                problems.append(result.reason)
+            elif sample.split == 'train' and result.instances is not None:
+                has_instances |= bool(result.instances.any())
         if problems:
-            raise DataError('\n'.join(problem.reason for problem in problems))
+            raise DataError('\n'.join(problems))
+        return has_instances
 
     @override
     def train_dataloader(self) -> DataLoader:

@@ -67,7 +67,13 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
     data = RockDataModule(config)
     if trainer.is_global_zero:
         remove_temporary_files(run)
-        data.check()
+        if not data.check() and config.rim_width:
+            print(
+                f'training.train: rim_width is {config.rim_width:g}, but no training image has'
+                ' instances, so touching rocks will not be separated; label instances, or set'
+                ' rim_width: 0 to separate rocks by their shape',
+                file=sys.stderr,
+            )
         describe_run(config, data.samples, resume)
         if not resume:
             remove_pseudo_labels(run)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,24 @@ def test_a_full_disk_is_reported_in_one_line_and_keeps_the_previous_checkpoint(
     assert 'ckpt' in errors[0]
     assert load(tmp_path / 'run')['global_step'] == 2
     assert list((tmp_path / 'run').rglob('.writing-*')) == []
+
+
+@pytest.mark.parametrize('has_instances', [False, True])
+def test_rims_without_instances_to_learn_them_from_cause_a_warning(
+    has_instances: bool,
+    own_discs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if has_instances:
+        shutil.copytree(own_discs / 'masks', own_discs / 'instances')
+    trainer = Mock(world_size=1, fit=Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr('training.train._trainer', lambda *_: trainer)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(own_discs, tmp_path / 'run', rim_width=1.5))
+    warned = 'rim_width is 1.5, but no training image has instances' in capsys.readouterr().err
+    assert warned is not has_instances
 
 
 def press_ctrl_c(patch: pytest.MonkeyPatch) -> None:
