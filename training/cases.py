@@ -95,6 +95,10 @@ class Network(Protocol):
     def metadata(self) -> ModelMetadata:
         """Metadata of its weights."""
 
+    @property
+    def rocks(self) -> RockSettings:
+        """How its rocks are found."""
+
     def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
         """Segments a changed image, H×W×3 uint8 RGB; the result has the size of the original."""
 
@@ -232,7 +236,7 @@ def _evaluate_image(
                 if case.conditions == perturbation:
                     label = labels[network.metadata.classes, index]
                     for result in count_image(
-                        part.sample, label, found, ALL_ROCKS, part.tiles, case.only_recall
+                        part.sample, label, found, network.rocks, part.tiles, case.only_recall
                     ):
                         yield name, part.case, result
 
@@ -243,9 +247,11 @@ class SegmenterNetwork:
 
     Attributes:
         segmenter: The network on its device.
+        rocks: How its rocks are found.
     """
 
     segmenter: Segmenter
+    rocks: RockSettings = ALL_ROCKS
 
     @property
     def metadata(self) -> ModelMetadata:

@@ -24,7 +24,8 @@ from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, atomic_write, load_weights
-from training.cases import Case, available_cases, measure
+from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.cases import ALL_ROCKS, Case, available_cases, measure
 from training.datasets import DataError
 from training.evaluation import Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
@@ -76,10 +77,12 @@ class NetworkAtThreshold:
     Attributes:
         probabilities: The cached results of the network, shared by all thresholds.
         threshold: Probability from which a pixel is rock.
+        rocks: How its rocks are found.
     """
 
     probabilities: ProbabilityCache
     threshold: float
+    rocks: RockSettings = ALL_ROCKS
 
     @property
     def metadata(self) -> ModelMetadata:

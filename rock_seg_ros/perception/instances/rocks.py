@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.segmentation import Segmentation, class_mask
-from rock_seg_ros.perception.instances.splitting import split_by_rims, split_by_shape
+from rock_seg_ros.perception.instances.splitting import (
+    RimSeparation,
+    split_by_rims,
+    split_by_shape,
+)
 
 MAX_SEAM_DISTANCE = 3  # px; about the width of a rim
 SQUARE = np.ones((3, 3), np.uint8)
@@ -81,12 +85,14 @@ class RockSettings:
         split_touching: Whether rocks that touch are separated: along the rims that the network
             finds, or by their shape if the network has no rim class. Pixels of rims and cuts are
             then assigned to the rocks next to them.
+        separation: Settings of the separation along rims.
     """
 
     min_area: int = 50
     max_rocks: int = 200
     polygon_tolerance: float = 1.0
     split_touching: bool = True
+    separation: RimSeparation = field(default_factory=RimSeparation)
 
 
 def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
@@ -151,7 +157,9 @@ def _split_rocks(
         if rims is None:
             cut = split_by_shape(rock, segmentation.confidence)
         else:
-            cut = split_by_rims(rock, rims, segmentation.confidence, settings.min_area)
+            cut = split_by_rims(
+                rock, rims, segmentation.confidence, settings.min_area, settings.separation
+            )
         seams: NDArray[Any] = cv2.bitwise_or(free, cv2.subtract(rock, cut))
         found.extend(_with_seams(_components(cut, class_id, settings), seams, settings))
         cv2.bitwise_and(free, seams, free)

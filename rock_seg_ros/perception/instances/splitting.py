@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-RIM_SHARE = 0.002  # minimum share; a tenth of it would cut boulders at single pixels of rim
 CELLS = 400  # approximate number on the shorter side of the image; more cells find smaller stones
 MIN_CELL = 2  # px
 LEVELS = np.linspace(0.9, 0.1, 8)
-FULL_DEPTH = 4.0  # cells
-SOFTNESS = 0.9  # cells
 NECK = 2.5  # minimum ratio of a hill to the saddle that separates it; levels change it up to STEP
 STEP = 1.25  # ratio of one level to the next
 LOWEST = 0.8  # minimum height of a hill, cells
@@ -22,11 +20,39 @@ LOWEST = 0.8  # minimum height of a hill, cells
 CERTAINTY = (np.linspace(0, 1, 256) ** 8).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class RimSeparation:
+    """Settings of the separation along rims, which `training.tune` compares.
+
+    Attributes:
+        cells: Approximate number of cells on the shorter side of the image; more cells find smaller
+            stones.
+        rim_share: Minimum share of rim in a part of the mask whose rocks are separated, 0 to 1; a
+            tenth of it would cut boulders at single pixels of rim.
+        full_depth: Distance from the edge beyond which a hill does not rise further, cells. With a
+            higher value, more rocks are separated at narrow places without a rim.
+        softness: Standard deviation of the smoothing of the hills, cells. A higher value separates
+            fewer rocks.
+    """
+
+    cells: float = CELLS
+    rim_share: float = 0.002
+    full_depth: float = 4.0
+    softness: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Checks the values; raises ValueError for an invalid one."""
+        for name, value in vars(self).items():
+            if not 0 < value < float('inf'):
+                raise ValueError(f'{name} must be above 0, not {value:g}')
+
+
 def split_by_rims(
     rock: NDArray[np.uint8],
     rim: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
     smallest: int,
+    settings: RimSeparation | None = None,
 ) -> NDArray[np.uint8]:
     """Separates the rocks in the parts of a mask that contain rims.
 
@@ -40,14 +66,16 @@ def split_by_rims(
         rim: H×W, 255 where there is the rim between two rocks, else 0.
         confidence: H×W, 0 to 255, the confidence of each pixel.
         smallest: Minimum number of pixels of a hill that is a separate rock.
+        settings: How hills are found; None = the defaults.
 
     Returns:
         H×W: the rock without the pixels of the cuts; its 8-connected parts are the rocks.
     """
-    side = max(MIN_CELL, round(min(rock.shape) / CELLS))
+    settings = settings or RimSeparation()
+    side = max(MIN_CELL, round(min(rock.shape) / settings.cells))
     share = _shrink(rock, side)
-    heaps = _heaps(share, _shrink(rim, side))
-    relief = _relief((heaps > 0) & (share > 127), _shrink(confidence, side))
+    heaps = _heaps(share, _shrink(rim, side), settings.rim_share)
+    relief = _relief((heaps > 0) & (share > 127), _shrink(confidence, side), settings)
     tops = _tops(relief, smallest / side**2)
     if not tops.any():
         return rock
@@ -112,12 +140,13 @@ def _grow(cells: NDArray[Any], side: int) -> NDArray[Any]:
     return cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)
 
 
-def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Numbers the connected parts of rock and rim whose share of rim is at least `RIM_SHARE`.
+def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8], rim_share: float) -> NDArray[np.int32]:
+    """Numbers the connected parts of rock and rim with a minimum share of rim.
 
     Args:
         rock: H×W, 0 to 255, the share of rock in each cell.
         rim: H×W, 0 to 255, the share of rim.
+        rim_share: The minimum share of rim, 0 to 1.
 
     Returns:
         H×W, 0 where there is no heap.
@@ -125,17 +154,19 @@ def _heaps(rock: NDArray[np.uint8], rim: NDArray[np.uint8]) -> NDArray[np.int32]
     _, parts = cv2.connectedComponents(cv2.bitwise_or(rock, rim), connectivity=8)
     flat = parts.ravel()
     rims, rocks = (np.bincount(flat, share.ravel()) for share in (rim, rock))
-    crowded = rims >= RIM_SHARE * (rims + rocks)
+    crowded = rims >= rim_share * (rims + rocks)
     crowded[0] = False
     return np.where(crowded[parts], parts, 0)
 
 
-def _relief(heap: NDArray[np.bool_], confidence: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _relief(
+    heap: NDArray[np.bool_], confidence: NDArray[np.uint8], settings: RimSeparation
+) -> NDArray[np.float32]:
     """Returns H×W, 0 to 1: high in the middle of a rock, 0 outside of rocks."""
-    height = np.minimum(_depth(heap.view(np.uint8)), FULL_DEPTH) * (
-        confidence.astype(np.float32) / (255 * FULL_DEPTH)
+    height = np.minimum(_depth(heap.view(np.uint8)), settings.full_depth) * (
+        confidence.astype(np.float32) / (255 * settings.full_depth)
     )
-    return np.where(heap, cv2.GaussianBlur(height, (0, 0), SOFTNESS), np.float32(0))
+    return np.where(heap, cv2.GaussianBlur(height, (0, 0), settings.softness), np.float32(0))
 
 
 def _depth(body: NDArray[np.uint8]) -> NDArray[np.float32]:
