@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python API."""
+"""The Python API: results, metres, exports and errors."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_run_lengths_of_a_rock_in_the_first_pixel_start_with_0() -> None:
 
 @pytest.fixture
 def supervision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for supervision, which keeps what it is given."""
+    """Replaces supervision by a substitute that keeps its arguments."""
 
     class Detections(SimpleNamespace):
         @classmethod
@@ -172,7 +172,7 @@ def test_a_known_ground_gives_metres_without_depth(segmenter: RockSegmenter) -> 
 
 
 @pytest.mark.parametrize(
-    ('given', 'told'),
+    ('given', 'message'),
     [
         ({'image': np.zeros((4, 4), np.uint8)}, r'image must be H×W×3 RGB, not 4×4'),
         ({'image': np.zeros((4, 4, 3))}, 'of uint8 or a file name, not float64'),
@@ -186,9 +186,9 @@ def test_a_known_ground_gives_metres_without_depth(segmenter: RockSegmenter) -> 
     ],
 )
 def test_an_invalid_argument_is_an_error_with_its_name(
-    segmenter: RockSegmenter, given: dict[str, Any], told: str
+    segmenter: RockSegmenter, given: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         segmenter.segment(**{'image': scene(), **given})
 
 

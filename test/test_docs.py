@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation equals the code, and its links lead somewhere."""
+"""The documentation is up to date with the code, and its links have targets."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ LOCK = ROOT / 'environment' / 'lock'
 LOCKED = re.compile(r'([a-z0-9-]+)==(\S+)(?: ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+')
 PINS = re.compile(r'^([\w-]+)(?:\[\w+\])?==(\S+)$', re.MULTILINE)
 
-# An interpreter as far as create.sh asks for one. MODULES are those it has; `pip` may be told to
-# fail, as if it had been interrupted, and writes down what it was asked for.
+# A substitute for Python with what create.sh calls. It has the modules in MODULES, and its pip
+# records its arguments and exits with PIP_STATUS.
 FAKE_PYTHON = r"""#!/bin/sh
 case "$*" in
   *_base_executable*) echo "$0" ;;
@@ -35,7 +35,7 @@ esac
 
 
 class SetUp:
-    """A checkout's set-up with a stand-in for Python, in a folder of its own."""
+    """The set-up of a checkout in a temporary folder, with a substitute for Python."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,8 +83,8 @@ def set_up(tmp_path: Path) -> SetUp:
     return SetUp(tmp_path)
 
 
-def refusal(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a refused set-up says."""
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """Returns the error of a failed set-up after a check that it has one line."""
     assert result.returncode == 1
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
@@ -101,7 +101,7 @@ def test_the_key_changes_with_each_input(set_up: SetUp) -> None:
         set_up.key(VENV=str(set_up.folder / 'elsewhere')),
     ]
     for pins in sorted(set_up.environment.rglob('*.txt')):
-        if 'docs' in pins.stem:  # in a virtual environment of their own
+        if 'docs' in pins.stem:  # they have their own virtual environment
             continue
         pins.write_text(pins.read_text() + 'another==1.0\n')
         keys.append(set_up.key())
@@ -122,7 +122,7 @@ def test_the_same_inputs_give_the_same_key(set_up: SetUp) -> None:
 
 @pytest.mark.parametrize('distro', ['humble', 'iron', 'foxy', 'noetic'])
 def test_an_old_ros_is_rejected_with_the_remedy_for_a_jetson(set_up: SetUp, distro: str) -> None:
-    line = refusal(set_up.run(ROS_DISTRO=distro))
+    line = error_of(set_up.run(ROS_DISTRO=distro))
     assert distro in line
     assert 'Jetson' in line
     assert 'ros:jazzy' in line
@@ -130,7 +130,7 @@ def test_an_old_ros_is_rejected_with_the_remedy_for_a_jetson(set_up: SetUp, dist
 
 @pytest.mark.parametrize('version', ['2 7', '3 10', '3 14'])
 def test_an_unsupported_python_is_rejected(set_up: SetUp, version: str) -> None:
-    line = refusal(set_up.run(VERSION=f'{version} {version}'))
+    line = error_of(set_up.run(VERSION=f'{version} {version}'))
     assert version.replace(' ', '.') in line
     assert '3.11 to 3.13' in line
 
@@ -141,15 +141,15 @@ def test_a_supported_python_is_accepted(set_up: SetUp, version: str) -> None:
 
 
 def test_a_missing_python_is_rejected(set_up: SetUp) -> None:
-    assert 'no-such-python is no Python' in refusal(set_up.run(PYTHON='no-such-python'))
+    assert 'no-such-python is no Python' in error_of(set_up.run(PYTHON='no-such-python'))
 
 
 def test_a_python_without_venv_is_rejected(set_up: SetUp) -> None:
-    assert 'python3-venv' in refusal(set_up.run(MODULES=''))
+    assert 'python3-venv' in error_of(set_up.run(MODULES=''))
 
 
 def test_a_python_that_cannot_import_the_sourced_ros_is_rejected(set_up: SetUp) -> None:
-    line = refusal(set_up.run(ROS_DISTRO='jazzy', MODULES='ensurepip'))
+    line = error_of(set_up.run(ROS_DISTRO='jazzy', MODULES='ensurepip'))
     assert 'no rclpy' in line
 
 
@@ -179,9 +179,9 @@ def test_downloads_are_checked_against_the_hashes_of_the_lock_file(
         assert f'-r {set_up.environment}/lock/{file}.txt' in call
     assert '--only-binary :all:' in pins
     for call in (pins, package):
-        assert '--no-build-isolation' in call, 'what builds a package is checked, too'
+        assert '--no-build-isolation' in call, 'build requirements are checked, too'
     for call in (pins, package):
-        assert '--no-deps' in call, 'nothing is looked for beyond what is locked'
+        assert '--no-deps' in call, 'only locked packages are installed'
 
 
 @pytest.mark.parametrize(('machine', 'version'), [('aarch64', '3 12'), ('x86_64', '3 14')])
@@ -224,11 +224,11 @@ def test_an_interrupted_set_up_is_repeated(set_up: SetUp) -> None:
 
 
 def test_a_folder_that_is_no_environment_is_not_changed(set_up: SetUp) -> None:
-    precious = set_up.folder / 'home'
-    precious.mkdir()
-    (precious / 'letter').touch()
-    assert 'in the way' in refusal(set_up.run(VENV=str(precious)))
-    assert (precious / 'letter').exists()
+    home = set_up.folder / 'home'
+    home.mkdir()
+    (home / 'letter').touch()
+    assert 'in the way' in error_of(set_up.run(VENV=str(home)))
+    assert (home / 'letter').exists()
 
 
 def test_every_direct_requirement_is_pinned() -> None:
@@ -238,7 +238,7 @@ def test_every_direct_requirement_is_pinned() -> None:
 
 
 def locked(name: str) -> dict[str, str]:
-    """Names and versions in a lock file, each with at least one hash."""
+    """Returns names and versions in a lock file, and checks that each has a hash."""
     found = {}
     for block in re.split(r'\n(?=\S)', (LOCK / name).read_text().strip()):
         match = LOCKED.fullmatch(block)

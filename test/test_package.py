@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package as colcon, a wheel, an editable install and a checkout bring it to its users."""
+"""The package as installed by colcon, from a wheel and as editable, and in a checkout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(embedded_path('resnet50'))
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """Runs a command, this Python's own first on the path, and returns what it said."""
+    """Runs a command with the folder of this Python first in PATH; returns its output."""
     bin_first = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     result = subprocess.run(
         command,
@@ -53,13 +53,13 @@ def pip(*arguments: str | Path, cwd: Path) -> None:
 
 @pytest.fixture(scope='module')
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder, so that nothing is found in the working directory."""
+    """An empty folder as working directory."""
     return tmp_path_factory.mktemp('elsewhere')
 
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean copy of the checkout, with weights of no use where it has none."""
+    """A clean copy of the checkout; small weights replace missing ones."""
     folder = tmp_path_factory.mktemp('workspace') / 'src' / 'rock_seg_ros'
     ignored = ('.*', 'build', 'install', 'log', 'runs', 'demo_out', '*.egg-info', '__pycache__')
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
@@ -77,7 +77,7 @@ def workspace(source: Path) -> Path:
 
 
 def in_workspace(workspace: Path, command: str, cwd: Path) -> str:
-    """Runs a shell command where the workspace, and only it, is sourced."""
+    """Runs a shell command with only this workspace sourced."""
     sourced = f'. "{workspace}/install/local_setup.bash" && {command}'
     return run('bash', '-c', sourced, cwd=cwd)
 
@@ -117,12 +117,12 @@ def test_the_installed_command_runs_in_a_virtual_environment_with_its_weights(
 
 
 def test_the_installed_node_runs_in_a_virtual_environment(workspace: Path, elsewhere: Path) -> None:
-    said = in_workspace(
+    output = in_workspace(
         workspace, 'seg_node --ros-args --params-file none.yaml 2>&1 || echo "status $?"', elsewhere
     )
-    assert 'seg_node: ' in said
-    assert 'none.yaml' in said
-    assert said.endswith('status 1\n')
+    assert 'seg_node: ' in output
+    assert 'none.yaml' in output
+    assert output.endswith('status 1\n')
 
 
 def test_colcon_installs_the_package_without_training_and_tests(workspace: Path) -> None:
@@ -172,7 +172,7 @@ def test_an_editable_install_finds_the_weights_of_its_checkout(
     venv = elsewhere / 'venv'
     run(sys.executable, '-m', 'venv', '--without-pip', venv, cwd=elsewhere)
     python = venv / 'bin' / 'python'
-    # What the package needs comes from here; the package itself must come from its new install.
+    # Only the dependencies come from this environment, not the package itself.
     (site,) = venv.glob('lib/python*/site-packages')
     (site / 'needed.pth').write_text(SITE_PACKAGES)
     pip('--python', python, 'install', '-e', source, cwd=elsewhere)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README names only what exists."""
+"""Topics, commands and examples of the README exist and run."""
 
 from __future__ import annotations
 

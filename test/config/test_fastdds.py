@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config/fastdds.xml, between two processes as on a robot."""
+"""The profile config/fastdds.xml between two processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ node = rclpy.create_node(sys.argv[1], start_parameter_services=False)
 executor = SingleThreadedExecutor()
 executor.add_node(node)
 profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-came = set()
+received = set()
 if sys.argv[1] == 'camera':
     publisher = node.create_publisher(Image, 'image', profile)
     message = Image(height=480, width=640, encoding='rgb8', step=1920)
@@ -32,16 +32,16 @@ if sys.argv[1] == 'camera':
     for number in range(int(sys.argv[2])):
         message.header.frame_id = str(number)
         publisher.publish(message)
-        time.sleep(0.05)  # a camera's rate
+        time.sleep(0.05)  # the rate of a camera
 else:
     def take(image):
         number = int(image.header.frame_id)
         print(number, flush=True)
-        came.add(number)
+        received.add(number)
     subscription = node.create_subscription(Image, 'image', take, profile)
     last = int(sys.argv[2]) - 1
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and last not in came:
+    while time.monotonic() < deadline and last not in received:
         executor.spin_once(timeout_sec=0.1)
 node.destroy_node()
 rclpy.shutdown()
@@ -58,11 +58,11 @@ def test_all_best_effort_images_arrive_with_the_profile() -> None:
 
     listener, camera = start('listener'), start('camera')
     try:
-        came = listener.communicate(timeout=40)[0].split()
+        received = listener.communicate(timeout=40)[0].split()
     finally:
         for process in (listener, camera):
             process.kill()
             process.communicate()
-    first = int(came[0]) if came else 0
-    assert [int(number) for number in came] == list(range(first, IMAGES))
+    first = int(received[0]) if received else 0
+    assert [int(number) for number in received] == list(range(first, IMAGES))
     assert first < IMAGES / 2

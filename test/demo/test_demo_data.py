@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's data as they are committed."""
+"""The committed data of the demo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_BAG = 2_500_000
 
 @pytest.fixture(scope='module')
 def drive():
-    """Images and camera infos of the bag."""
+    """Returns the images and the camera infos of the bag."""
     with Bag(DEMO / 'mars_drive') as bag:
         types = {topic.name: topic.type for topic in bag.topics}
         assert types == {

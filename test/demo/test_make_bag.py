@@ -13,7 +13,7 @@ CORNER = (10, 5)
 
 @pytest.fixture
 def panorama(tmp_path):
-    """A smooth image just large enough for four windows, and its file."""
+    """Returns a smooth image with space for four windows, and its file."""
     width, height = CORNER[0] + SIZE[0] + 3 * STEP, CORNER[1] + SIZE[1]
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     image = np.dstack([x % 256, y % 256, (x + y) // 5 % 256]).astype(np.uint8)
@@ -24,7 +24,7 @@ def panorama(tmp_path):
 
 @pytest.fixture
 def read(panorama, tmp_path):
-    """The bag's messages by topic, with their stamps in the bag."""
+    """Returns the messages of the bag by topic, with their stamps in the bag."""
     make_bag(panorama[1], tmp_path / 'bag', CORNER, 4, 95)
     with Bag(tmp_path / 'bag') as bag:
         types = {topic.name: topic.type for topic in bag.topics}

@@ -28,12 +28,12 @@ import sys
 from rock_seg_ros.entry_points import seg_node
 sys.exit(seg_node())
 """
-# Writes down how it was called instead.
-TELLTALE = """#!/usr/bin/env python3
+# Instead of the node, a program that records its arguments.
+RECORDER = """#!/usr/bin/env python3
 import json, os, sys
 from pathlib import Path
 files = [Path(word).read_text() for word in sys.argv[1:] if Path(word).is_file()]
-Path(os.environ['TOLD']).write_text(json.dumps({'arguments': sys.argv[1:], 'files': files}))
+Path(os.environ['RECORD']).write_text(json.dumps({'arguments': sys.argv[1:], 'files': files}))
 """
 
 
@@ -60,7 +60,7 @@ def load_launch_file() -> Any:
 
 
 class Recorded:
-    """Any class of launch or launch_ros: keeps what it was made of."""
+    """A substitute for the classes of launch and launch_ros, which keeps its arguments."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.arguments = arguments
@@ -69,7 +69,7 @@ class Recorded:
 
 @pytest.fixture
 def launch_file(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The launch file on recording stand-ins, so that it is read where no launch_ros is."""
+    """The launch file with substitutes for launch and launch_ros, which need not be installed."""
     names = {
         'launch': ['LaunchContext', 'LaunchDescription'],
         'launch.actions': ['DeclareLaunchArgument', 'OpaqueFunction'],
@@ -88,7 +88,7 @@ def launch_file(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def declared(launch_file: Any) -> dict[str, str]:
-    """Names and default values of the declared arguments."""
+    """Returns names and default values of the declared arguments."""
     (entities,) = launch_file.generate_launch_description().arguments
     return {
         entity.arguments[0]: entity.options['default_value']
@@ -98,7 +98,7 @@ def declared(launch_file: Any) -> dict[str, str]:
 
 
 def started(launch_file: Any, **given: str) -> dict[str, Any]:
-    """What the node is started with when these arguments are given."""
+    """Returns the options of the node for given arguments."""
     context = SimpleNamespace(launch_configurations=declared(launch_file) | given)
     (node,) = launch_file.seg_node(context)
     return node.options
@@ -164,10 +164,10 @@ def test_valid_arguments_pass_the_check(launch_file: Any) -> None:
 def test_an_invalid_argument_is_rejected_by_name(
     launch_file: Any, given: dict[str, str], reason: str
 ) -> None:
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError) as error:
         check(launch_file, **given)
-    assert reason in str(refusal.value)
-    assert '\n' not in str(refusal.value)
+    assert reason in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('text', ['threshold: 0.5', '/**: {ros__parameters: {threshold', '[]'])
@@ -193,7 +193,7 @@ def test_rviz_is_rejected_where_it_is_not_installed(launch_file: Any, prefix: Pa
 
 
 def rviz_remappings(launch_file: Any, **given: str) -> tuple[str, dict[str, str]]:
-    """The configuration that RViz is started with, and its remappings."""
+    """Returns the configuration of RViz and its remappings."""
     context = SimpleNamespace(launch_configurations=declared(launch_file) | given)
     (rviz,) = launch_file.rviz(context)
     assert rviz.options['namespace'] == given.get('namespace', '')
@@ -225,7 +225,7 @@ def install(prefix: Path, program: str) -> None:
 
 
 def service_for(**given: str) -> tuple[Any, Any]:
-    """A launch service with the launch file in it, and launch itself."""
+    """Returns a launch service that includes the launch file, and the module launch."""
     pytest.importorskip('launch_ros', reason='launch_ros is not installed here')
     import launch
     from launch.actions import IncludeLaunchDescription
@@ -244,29 +244,27 @@ def test_ros2_launch_passes_given_arguments_on_to_the_node(
 ) -> None:
     import yaml
 
-    install(prefix, TELLTALE)
+    install(prefix, RECORDER)
     monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
-    monkeypatch.setenv('TOLD', str(tmp_path / 'told.json'))
+    monkeypatch.setenv('RECORD', str(tmp_path / 'record.json'))
     service, _ = service_for(
         image='/camera/image_raw', weights='1', autostart='False', namespace='rover',
         use_sim_time='true', log_level='debug',
     )  # fmt: skip
     assert service.run() == 0
-    told = json.loads((tmp_path / 'told.json').read_text())
-    words = told['arguments']
+    record = json.loads((tmp_path / 'record.json').read_text())
+    words = record['arguments']
     for pair in (('--log-level', 'debug'), ('-r', 'image:=/camera/image_raw')):
         assert pair in list(pairwise(words))
     assert {'__node:=rock_seg', '__ns:=/rover'} <= set(words)
-    (block,) = yaml.safe_load(told['files'][-1]).values()
+    (block,) = yaml.safe_load(record['files'][-1]).values()
     assert block == {'ros__parameters': {'weights': '1', 'autostart': False, 'use_sim_time': True}}
 
 
 def test_a_respawned_node_becomes_active_again(
-    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prefix: Path, light_weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, launch = service_for(
-        respawn='true', device='cpu', weights=str(small_weights(tmp_path))
-    )
+    service, launch = service_for(respawn='true', device='cpu', weights=str(light_weights_file))
     install(prefix, NODE)
     monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
@@ -300,18 +298,8 @@ def test_a_respawned_node_becomes_active_again(
     assert len(started_pids) == 2
 
 
-def small_weights(folder: Path) -> Path:
-    from rock_seg_ros.perception.inference.metadata import ModelMetadata
-    from rock_seg_ros.perception.inference.model import build
-    from rock_seg_ros.perception.inference.weights_file import save_weights
-
-    path = folder / 'untrained.safetensors'
-    save_weights(path, build(ModelMetadata()).state_dict(), ModelMetadata())
-    return path
-
-
 def wait_until_active(timeout: float = 120.0) -> bool:
-    """Asks the node for its state until it is active; False when it does not become so in time."""
+    """Requests the state of the node until it is active; returns False after the timeout."""
     import rclpy
     from lifecycle_msgs.msg import State
     from lifecycle_msgs.srv import GetState

@@ -15,12 +15,12 @@ from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeErr
 
 
 class CountingSegmenter:
-    """Says that the left half is rock, and how often it was asked."""
+    """Classifies the left half as rock, and records the thresholds of the calls."""
 
     metadata = ModelMetadata()
 
     def __init__(self) -> None:
-        self.asked: list[float | None] = []
+        self.thresholds: list[float | None] = []
 
     def segment_batch(
         self, images: list[NDArray[np.uint8]], threshold: float | None = None
@@ -28,7 +28,7 @@ class CountingSegmenter:
         return [self.segment(image, threshold) for image in images]
 
     def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-        self.asked.append(threshold)
+        self.thresholds.append(threshold)
         ids = np.zeros(image.shape[:2], np.uint8)
         ids[:, : ids.shape[1] // 2] = 1
         return Segmentation(ids, np.full_like(ids, 200), (1,))
@@ -47,15 +47,15 @@ def test_results_are_computed_on_first_use_and_only_once(
     counted('draw_overlay')
     segmenter = CountingSegmenter()
     analysis = Analysis(small_image, segmenter, Settings(threshold=0.3))  # type: ignore[arg-type]
-    assert segmenter.asked == []
+    assert segmenter.thresholds == []
     assert analysis.mask is analysis.mask
-    assert segmenter.asked == [0.3]
+    assert segmenter.thresholds == [0.3]
     assert calls == []
     assert analysis.rocks is analysis.rocks
     assert calls == ['find_rocks']
     assert analysis.overlay is analysis.overlay
     assert calls == ['find_rocks', 'draw_overlay']
-    assert segmenter.asked == [0.3]
+    assert segmenter.thresholds == [0.3]
 
 
 def test_ignored_pixels_are_in_no_output(small_image: NDArray[np.uint8]) -> None:
@@ -75,7 +75,7 @@ def test_an_ignore_mask_of_another_size_is_rejected_before_the_network_runs(
     segmenter = CountingSegmenter()
     with pytest.raises(SizeError, match='10×10'):
         Analysis(small_image, segmenter, Settings(valid_mask=np.ones((10, 10), np.uint8)))  # type: ignore[arg-type]
-    assert segmenter.asked == []
+    assert segmenter.thresholds == []
 
 
 def test_each_image_of_a_batch_has_its_own_result_and_ignore_mask(
@@ -90,7 +90,7 @@ def test_each_image_of_a_batch_has_its_own_result_and_ignore_mask(
     segment_together([plain, masked])
     assert plain.mask.sum() == 255 * small_image.shape[0] * (small_image.shape[1] // 2)
     assert masked.mask.sum() == 0
-    assert segmenter.asked == [0.3, 0.3]
+    assert segmenter.thresholds == [0.3, 0.3]
 
 
 @pytest.mark.parametrize('together', [False, True])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an error says is one short line that does a terminal no harm."""
+"""Errors are reported in short lines without control characters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_control_character_is_replaced(character: str) -> None:
 
 
 def test_each_line_of_an_error_is_shortened_separately() -> None:
-    told = all_lines(ValueError(f'a.png: \x1b\nb.png: {"x" * 10**5}')).splitlines()
-    assert told[0] == 'a.png: ?'
-    assert len(told[1]) == MAX_LENGTH
+    lines = all_lines(ValueError(f'a.png: \x1b\nb.png: {"x" * 10**5}')).splitlines()
+    assert lines[0] == 'a.png: ?'
+    assert len(lines[1]) == MAX_LENGTH
     assert all_lines(KeyboardInterrupt()) == 'KeyboardInterrupt'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are read whole, if they are files and not too large."""
+"""Only regular files up to a size limit are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_file_is_read_completely(tmp_path: Path) -> None:
 
 def test_a_file_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
     with (tmp_path / 'a').open('wb') as file:
-        file.truncate(MAX_FILE_BYTES + 1)  # takes no room
+        file.truncate(MAX_FILE_BYTES + 1)  # a sparse file
     with pytest.raises(OSError, match='a: has 536870913 bytes; the maximum is 536870912'):
         read_file(tmp_path / 'a')
     with pytest.raises(OSError, match='a: has 536870913 bytes; the maximum is 100'):

@@ -54,9 +54,9 @@ def test_alpha_sets_the_strength_of_the_tint(
 @pytest.mark.parametrize('alpha', [0.0, 0.37, 1.0])
 @pytest.mark.parametrize('height', [1, BAND - 1, BAND, 3 * BAND + 5])
 def test_tinting_in_bands_equals_tinting_the_whole_image(height: int, alpha: float) -> None:
-    chance = np.random.default_rng(height)
-    image = chance.integers(0, 256, (height, 40, 3), np.uint8)
-    mask = np.where(chance.random((height, 40)) < 0.3, np.uint8(255), np.uint8(0))
+    rng = np.random.default_rng(height)
+    image = rng.integers(0, 256, (height, 40, 3), np.uint8)
+    mask = np.where(rng.random((height, 40)) < 0.3, np.uint8(255), np.uint8(0))
     mask[BAND : 2 * BAND] = 0
     whole = cv2.addWeighted(image, 1 - alpha, np.full_like(image, TINT), alpha, 0)
     expected = np.where(mask[..., None] > 0, whole, image)

@@ -10,7 +10,7 @@ import pytest
 from rock_seg_ros.perception import writing as module
 from rock_seg_ros.perception.writing import atomic_write, temporary_folder
 
-WRITE_FOR_EVER = """
+SLOW_WRITE = """
 import sys, time
 from pathlib import Path
 from rock_seg_ros.perception.writing import atomic_write
@@ -27,7 +27,7 @@ atomic_write(Path(sys.argv[1]), write)
 @pytest.fixture
 def writing(tmp_path):
     """A process that is writing tmp_path/a, and its folder."""
-    command = [sys.executable, '-c', WRITE_FOR_EVER, str(tmp_path / 'a')]
+    command = [sys.executable, '-c', SLOW_WRITE, str(tmp_path / 'a')]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process, tmp_path / process.stdout.readline().strip()
         process.kill()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that takes bright pixels for rock, and a small bag and samples that suit it."""
+"""A test network that classifies bright pixels as rock, and a small bag and samples for it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Work:
         return [self.take(path) for path in task]
 
     def take(self, path):
-        with (self.folder / f'tries {path}').open('a') as tries:
-            tries.write(f'{os.getpid()}\\n')
-        tries = (self.folder / f'tries {path}').read_text().splitlines()
-        if path.name == 'fatal' or (path.name == 'unlucky' and len(tries) == 1):
+        with (self.folder / f'attempts {path}').open('a') as attempts:
+            attempts.write(f'{os.getpid()}\\n')
+        attempts = (self.folder / f'attempts {path}').read_text().splitlines()
+        if path.name == 'fatal' or (path.name == 'fatal once' and len(attempts) == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return Outcome(path, 'is bad' if path.name == 'bad' else '', ('a note',))
 """
 
 
 class BrightSegmenter:
-    """Takes pixels with red above 127 for rock."""
+    """Classifies pixels with red above 127 as rock."""
 
     metadata = ModelMetadata(output_stride=16)
     device = 'cpu'
@@ -79,7 +79,7 @@ def scene():
 
 
 def compressed(image, stamp, frame_id='camera_optical_frame', suffix='.png'):
-    """A CompressedImage of rosbags' classes; `stamp` in ns."""
+    """Returns a CompressedImage in the classes of rosbags; `stamp` in ns."""
     make = TYPES.types
     time = make['builtin_interfaces/msg/Time'](*divmod(stamp, 10**9))
     header = make['std_msgs/msg/Header'](time, frame_id)
@@ -115,7 +115,7 @@ def make_compressed():
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """Makes a worker that writes down its processes and tries, in a module that others import."""
+    """Makes a worker that records its processes and attempts, in a module that processes import."""
     (tmp_path / 'work_for_tests.py').write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{Path(__file__).parents[2]}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol of argcomplete, as the shell speaks it, and a real bash."""
+"""Completion by the protocol of argcomplete, and in bash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = 'from rock_seg_ros.entry_points import rock_seg; rock_seg()'
 
 
 def complete(line, folder, program=PROGRAM):
-    """What the shell is offered for a command line; a space after a whole word is taken away."""
+    """Returns the completions of a command line, without a space at their end."""
     output = folder / 'completions'
     environment = os.environ | {
         'COMP_LINE': line,

@@ -27,8 +27,8 @@ def outcomes(make, tasks, *given):
     return list(run_tasks(make, tasks, options(*given)))
 
 
-def tries(folder, name):
-    return (folder / f'tries {name}').read_text().splitlines()
+def attempts(folder, name):
+    return (folder / f'attempts {name}').read_text().splitlines()
 
 
 @pytest.mark.parametrize('jobs', [1, 2])
@@ -44,16 +44,18 @@ def test_each_job_loads_one_network_for_all_its_tasks(make, tmp_path):
     outcomes(make, map(str, range(20)), '--jobs', '2')
     networks = {path.name.split()[1] for path in tmp_path.glob('network *')}
     assert len(networks) <= 2
-    assert {process for n in range(20) for process in tries(tmp_path, n)} == networks
+    assert {process for n in range(20) for process in attempts(tmp_path, n)} == networks
     assert str(os.getpid()) not in networks
 
 
 def test_a_file_whose_worker_dies_is_tried_once_more_and_the_others_are_processed(make, tmp_path):
-    found = outcomes(make, ['a', 'fatal', 'unlucky', 'b'], '--jobs', '2')
+    tasks = [[Path(name)] for name in ('a', 'fatal', 'fatal once', 'b')]
+    found = list(run_tasks(make, tasks, options('--jobs', '2')))
     assert [(str(path), problem) for path, problem, *_ in found] == [
-        ('a', ''), ('fatal', DIED), ('unlucky', ''), ('b', ''),
+        ('a', ''), ('fatal', DIED), ('fatal once', ''), ('b', ''),
     ]  # fmt: skip
-    assert (len(tries(tmp_path, 'fatal')), len(tries(tmp_path, 'unlucky'))) == (2, 2)
+    counts = [len(attempts(tmp_path, name)) for name in ('fatal', 'fatal once')]
+    assert counts == [2, 2]
 
 
 def test_of_a_batch_whose_worker_dies_only_the_faulty_file_fails(make):
@@ -95,7 +97,7 @@ if __name__ == '__main__':
     make = partial(Work, Path(sys.argv[1]))
     for number, _ in enumerate(run_tasks(make, tasks, Namespace(jobs=2, ray=None))):
         if number == 1:
-            print('two are done', flush=True)
+            print('two tasks are done', flush=True)
             time.sleep(60)
 """
 
@@ -103,15 +105,18 @@ if __name__ == '__main__':
 def test_worker_processes_end_when_their_parent_is_killed(make, tmp_path):
     (tmp_path / 'parent.py').write_text(PARENT)
     command = [sys.executable, tmp_path / 'parent.py', tmp_path]
-    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL  # its resource tracker warns of semaphores
+    pipe, quiet = (
+        subprocess.PIPE,
+        subprocess.DEVNULL,
+    )  # the resource tracker of Python warns of semaphores
     with subprocess.Popen(command, stdout=pipe, stderr=quiet) as process:
-        assert process.stdout.readline() == b'two are done\n'
+        assert process.stdout.readline() == b'two tasks are done\n'
         workers = [int(path.name.split()[1]) for path in tmp_path.glob('network *')]
         ends = [os.pidfd_open(worker) for worker in workers]
         process.send_signal(signal.SIGKILL)
     assert ends
     for end in ends:
-        assert select.select([end], [], [], 10)[0], 'the worker goes on'
+        assert select.select([end], [], [], 10)[0], 'the worker still runs'
         os.close(end)
 
 

@@ -16,7 +16,7 @@ from rock_seg_ros.tools.main import COMMANDS, UsageError, main
 
 @pytest.fixture
 def command(monkeypatch):
-    """Adds a command `try` that does what it is told."""
+    """Adds a command `try` that runs a function."""
 
     def add(run):
         module = SimpleNamespace(
@@ -67,17 +67,17 @@ def test_the_status_of_the_command_is_returned_and_its_arguments_are_parsed(comm
 
 
 @pytest.mark.parametrize(
-    ('error', 'told'),
+    ('error', 'message'),
     [
         (ValueError('x.pth: holds no state dict\nmore'), 'x.pth: holds no state dict'),
         (FileNotFoundError(2, 'No such file', 'a.png'), 'a.png: No such file'),
         (ImportError('no', name='rclpy'), 'missing dependency: rclpy'),
     ],
 )
-def test_an_error_is_one_line_and_status_1(error, told, command, capsys):
+def test_an_error_is_one_line_and_status_1(error, message, command, capsys):
     command(raising(error))
     assert main(['try']) == 1
-    assert capsys.readouterr().err == f'rock_seg try: {told}\n'
+    assert capsys.readouterr().err == f'rock_seg try: {message}\n'
 
 
 def test_arguments_that_exclude_each_other_are_status_2(command, capsys):

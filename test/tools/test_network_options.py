@@ -10,7 +10,6 @@ import pytest
 
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.inference.segmenter import CAPTURE_AFTER, Segmenter
-from rock_seg_ros.perception.inference.weights_file import WeightsError
 from rock_seg_ros.tools.network_options import add_network_options, segmenter_of, settings_of
 
 
@@ -28,7 +27,7 @@ def test_the_default_settings_are_those_of_perception(parse):
 def test_the_default_network_options_are_those_of_the_segmenter(parse):
     given = vars(parse())
     for name, parameter in inspect.signature(Segmenter).parameters.items():
-        if name not in ('weights', 'capture_after'):  # the latter suits every command
+        if name not in ('weights', 'capture_after'):  # the latter has one value for all commands
             assert given[name] == parameter.default
 
 
@@ -68,11 +67,6 @@ def test_an_invalid_ignore_mask_is_rejected_by_name(parse, tmp_path):
     cv2.imwrite(str(tmp_path / 'keep.png'), np.zeros((4, 6, 4), np.uint8))
     with pytest.raises(ValueError, match=r'keep\.png: has 4 channels'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
-
-
-def test_missing_weights_are_rejected_by_name(parse):
-    with pytest.raises(WeightsError, match=r'none\.safetensors: no such file'):
-        segmenter_of(parse('--weights=none.safetensors'))
 
 
 def test_options_are_passed_to_the_segmenter(parse, monkeypatch, tmp_path):

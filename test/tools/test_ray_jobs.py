@@ -23,7 +23,7 @@ SAMPLE = ROOT / 'demo/samples/images/332.webp'
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    """Ray starts as many workers as there are cores."""
+    """Limits Ray to two workers, since it starts one per core."""
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1})
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('RAY_worker_niceness', '0')  # the default, 15, is slow on busy cores
@@ -45,15 +45,21 @@ def ray_processes():
 
 
 def test_files_whose_worker_dies_are_tried_again_and_then_listed(make, tmp_path):
-    tasks = [['a'], ['fatal'], ['unlucky'], ['b', 'bad'], *([str(number)] for number in range(9))]
+    tasks = [
+        ['a'],
+        ['fatal'],
+        ['fatal once'],
+        ['b', 'bad'],
+        *([str(number)] for number in range(9)),
+    ]
     options = Namespace(ray='local', jobs=None, device='cpu')
     found = run_tasks(make, [[Path(name) for name in task] for task in tasks], options)
     problems = {str(path): problem for path, problem, *_ in found}
     assert problems.keys() == {name for task in tasks for name in task}
     failed = {name: problem for name, problem in problems.items() if problem}
     assert failed == {'fatal': DIED, 'bad': 'is bad'}
-    assert len((tmp_path / 'tries fatal').read_text().splitlines()) == 2
-    died = 3  # the workers of both tries of `fatal` and of the first try of `unlucky`
+    assert len((tmp_path / 'attempts fatal').read_text().splitlines()) == 2
+    died = 3  # the workers of both attempts of `fatal` and of the first one of `fatal once`
     assert len(list(tmp_path.glob('network *'))) <= 2 + died
 
 

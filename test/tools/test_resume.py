@@ -47,17 +47,17 @@ def images(tmp_path, scene):
 
 @pytest.fixture
 def find_rocks(monkeypatch, segmenter, images):
-    """Runs `rock_seg images` into a folder; returns the exit status and the images worked on."""
-    worked_on = []
+    """Runs `rock_seg images`; returns the exit status and the names of processed images."""
+    processed = []
     read = command.read_rgb
 
     def read_rgb(path, *more):
-        worked_on.append(path.name)
+        processed.append(path.name)
         return read(path, *more)
 
     def run(out, *more):
-        worked_on.clear()
-        return main(['images', str(images), '-o', str(out), *map(str, more)]), list(worked_on)
+        processed.clear()
+        return main(['images', str(images), '-o', str(out), *map(str, more)]), list(processed)
 
     monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
     monkeypatch.setattr(command, 'read_rgb', read_rgb)
@@ -105,7 +105,7 @@ def test_finished_images_are_counted_and_not_processed_again(find_rocks, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ('setting', 'told'),
+    ('setting', 'message'),
     [
         (('--threshold', '0.7'), 'threshold 0.5, not 0.7'),
         (('--alpha', '0.5'), 'alpha 0.4, not 0.5'),
@@ -114,7 +114,7 @@ def test_finished_images_are_counted_and_not_processed_again(find_rocks, tmp_pat
 )
 @pytest.mark.parametrize('left', [0, 1])
 def test_a_run_with_other_settings_is_not_resumed(
-    find_rocks, tmp_path, capsys, setting, told, left
+    find_rocks, tmp_path, capsys, setting, message, left
 ):
     out = tmp_path / 'out'
     find_rocks(out)
@@ -124,7 +124,7 @@ def test_a_run_with_other_settings_is_not_resumed(
     capsys.readouterr()
     assert find_rocks(out, '--resume', *setting) == (2, [])
     assert lines(capsys)[-1] == (
-        f'rock_seg images: {out}: has results that were made with {told}; use another output'
+        f'rock_seg images: {out}: has results that were made with {message}; use another output'
         ' folder, or leave out --resume to replace them'
     )
     assert contents(out) == before

@@ -15,19 +15,19 @@ from rock_seg_ros.tools.network_options import BITS_HINT
 from rock_seg_ros.tools.video import OverlayVideo, Video, VideoError
 from training.datasets import DatasetConfig, find_samples
 
-TIMES = (0, 1, 2, 5, 6)  # fifths of a second: the camera paused once
+TIMES = (0, 1, 2, 5, 6)  # fifths of a second, with a gap
 
 
 @pytest.fixture
 def find_rocks(monkeypatch, segmenter):
-    """Runs `rock_seg video` with the network for tests."""
+    """Runs `rock_seg video` with the test network."""
     monkeypatch.setattr(video, 'segmenter_of', lambda _: segmenter)
     return lambda *given: main(['video', *map(str, given)])
 
 
 @pytest.fixture
 def filmed(tmp_path, scene):
-    """A lossless video of the scene without its last row and column: 63×47, odd."""
+    """A lossless video of the scene with an odd size, 63×47."""
     path = tmp_path / 'in.mp4'
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('libx264rgb', rate=Fraction(5), options={'qp': '0'})
@@ -128,8 +128,8 @@ def test_ctrl_c_leaves_no_incomplete_video(find_rocks, filmed, tmp_path, monkeyp
 
 
 def test_a_rock_keeps_its_id_when_a_larger_one_comes_into_view(find_rocks, tmp_path):
-    chance = np.random.default_rng(3)
-    wide = np.repeat(np.kron(chance.integers(20, 100, (15, 40)), np.ones((8, 8)))[..., None], 3, 2)
+    rng = np.random.default_rng(3)
+    wide = np.repeat(np.kron(rng.integers(20, 100, (15, 40)), np.ones((8, 8)))[..., None], 3, 2)
     wide[30:50, 40:70] = wide[60:110, 175:240] = 220
     path = tmp_path / 'in.mp4'
     with av.open(str(path), 'w') as container:
@@ -149,21 +149,21 @@ def test_a_rock_keeps_its_id_when_a_larger_one_comes_into_view(find_rocks, tmp_p
     assert seen == {'--track': (1, 1), '--no-track': (1, 2)}
 
 
-def told(capsys):
+def messages(capsys):
     lines = capsys.readouterr().err.splitlines()
     return [line.rpartition('rock_seg video: ')[2] for line in lines if 'rock_seg video' in line]
 
 
 def film(path, image, codec, pixels, count=20):
-    options = {'movflags': '+faststart'} if path.suffix == '.mp4' else {}  # its index first
+    options = {'movflags': '+faststart'} if path.suffix == '.mp4' else {}  # the index at the start
     with av.open(str(path), 'w', options=options) as container:
         stream = container.add_stream(codec, rate=Fraction(10))
         stream.height, stream.width = image.shape[:2]
         stream.bit_rate = 2_000_000  # more than headers and index
         stream.pix_fmt = pixels
         for number in range(count):
-            chance = np.random.default_rng(number).integers(0, 26, image.shape, np.uint8)
-            frame = av.VideoFrame.from_ndarray(image + chance, format='rgb24')
+            rng = np.random.default_rng(number).integers(0, 26, image.shape, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image + rng, format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
@@ -185,10 +185,10 @@ def test_a_truncated_video_keeps_what_was_read_and_is_reported(
     film(path, scene, codec, pixels)
     whole = path.read_bytes()
     assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 0
-    assert told(capsys) == []
+    assert messages(capsys) == []
     path.write_bytes(whole[: 6 * len(whole) // 10])
     assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 1
-    (line,) = told(capsys)
+    (line,) = messages(capsys)
     assert line.startswith(f'{path}: truncated after ')
     frames = json.loads((tmp_path / 'out.json').read_text())['frames']
     assert 5 <= len(frames) < 20
@@ -203,7 +203,7 @@ def test_a_frame_that_does_not_decode_is_skipped_and_reported(find_rocks, scene,
     content[at : at + 600] = bytes(600)
     (tmp_path / 'in.avi').write_bytes(content)
     assert find_rocks(tmp_path / 'in.avi', '-o', tmp_path / 'out.mp4') == 1
-    (line,) = told(capsys)
+    (line,) = messages(capsys)
     assert '1 frame could not be decoded' in line
     assert len(json.loads((tmp_path / 'out.json').read_text())['frames']) == 19
 
@@ -211,7 +211,7 @@ def test_a_frame_that_does_not_decode_is_skipped_and_reported(find_rocks, scene,
 def test_a_json_file_that_is_no_record_is_not_overwritten(find_rocks, filmed, tmp_path, capsys):
     (tmp_path / 'notes.json').write_text('{"notes": []}')
     assert find_rocks(filmed, '-o', tmp_path / 'notes.mp4') == 2
-    (line,) = told(capsys)
+    (line,) = messages(capsys)
     assert f'{tmp_path}/notes.json' in line
     assert (tmp_path / 'notes.json').read_text() == '{"notes": []}'
     assert not (tmp_path / 'notes.mp4').exists()
@@ -242,7 +242,7 @@ def test_values_of_fewer_than_16_bits_are_scaled_and_reported_once(
     assert find_rocks(path, '-o', tmp_path / 'out.mp4') == 0
     frames = json.loads((tmp_path / 'out.json').read_text())['frames']
     assert [len(frame['rocks']) for frame in frames] == [2, 0]
-    (line,) = told(capsys)
+    (line,) = messages(capsys)
     assert line == (f'{path}: 16-bit values up to 3680 are scaled as 12 bits; {BITS_HINT}')
 
 

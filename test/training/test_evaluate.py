@@ -125,10 +125,10 @@ def test_the_settings_select_how_touching_rocks_are_separated(
 
 @pytest.mark.parametrize('option', ['--no-split-touching', '--no-rims'])
 def test_the_command_has_options_for_the_separation_of_rocks(
-    option: str, weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+    option: str, light_weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
-    assert main([*given, option, '--output-stride', '16', '--scale', '0.5']) == 0
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs), '--split', 'all']
+    assert main([*given, option, '--scale', '0.5']) == 0
     assert 'rocks.small.recall' in capsys.readouterr().out
 
 
@@ -171,10 +171,10 @@ def test_perturbations_can_be_combined_and_have_a_description() -> None:
 
 
 def test_the_command_prints_one_json_object(
-    weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+    light_weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
-    assert main([*given, '--json', '--output-stride', '16', '--scale', '0.5']) == 0
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs), '--split', 'all']
+    assert main([*given, '--json', '--scale', '0.5']) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures['images'] == 5
     assert figures['conditions']['scale'] == 0.5
@@ -185,9 +185,9 @@ def test_the_command_prints_one_json_object(
 
 
 def test_the_command_prints_a_table_and_accepts_class_map_and_threshold(
-    weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+    light_weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ['--weights', str(weights_file), '--data', str(own_discs), '--split', 'all']
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs), '--split', 'all']
     classes = ['--class-map', '{0: background, 255: ignore}']
     for threshold, rate in (('0.0001', '1'), ('0.9999', '0')):
         assert main([*given, *classes, '--threshold', threshold]) == 0
@@ -212,11 +212,11 @@ def test_the_command_prints_a_table_and_accepts_class_map_and_threshold(
 def test_an_error_is_reported_in_one_line_with_status_1(
     change: tuple[str, str],
     message: str,
-    weights_file: Path,
+    light_weights_file: Path,
     own_discs: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = {'--weights': str(weights_file), '--data': str(own_discs)} | dict([change])
+    given = {'--weights': str(light_weights_file), '--data': str(own_discs)} | dict([change])
     assert main([word for pair in given.items() for word in pair]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith('training.evaluate: ')

@@ -190,25 +190,25 @@ def test_an_invalid_curves_file_is_reported(content: str, tmp_path: Path) -> Non
 
 
 def test_evaluate_writes_a_report_and_checks_the_run_folder_first(
-    weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    light_weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / 'report.html'
-    given = ['--weights', str(weights_file), '--data', str(own_discs), '--report', str(file)]
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs), '--report', str(file)]
     assert main([*given, '--run', str(tmp_path)]) == 1
     assert 'curves.csv: cannot be read' in capsys.readouterr().err
     assert not file.exists()
     assert main([*given, '--worst', '1']) == 0
     text = Page(file).text
-    assert f'python -m training.evaluate --weights {weights_file}' in text
+    assert f'python -m training.evaluate --weights {light_weights_file}' in text
     assert 'data, val' in text
 
 
 def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(
-    weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    light_weights_file: Path, own_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'file').touch()
     file = tmp_path / 'file' / 'report.html'
-    given = ['--weights', str(weights_file), '--data', str(own_discs), '--report', str(file)]
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs), '--report', str(file)]
     assert main([*given, '--split', 'all', '--device', 'cpu', '--json']) == 1
     output = capsys.readouterr()
     assert json.loads(output.out)['images'] == 5

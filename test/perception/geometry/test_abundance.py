@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The share of the ground that rocks cover, by size, and the law that is fitted to it."""
+"""Rock abundance: the share of the ground that rocks cover by size, and the fit of its law."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PINHOLE = Intrinsics(
     np.array([[FOCAL, 0, 159.5], [0, FOCAL, 119.5], [0, 0, 1]]), np.zeros(0), size=SIZE
 )
 DOWN = level_ground(2.0, np.pi / 2)
-WHOLE = 4.0 * SIZE[0] * SIZE[1] / FOCAL**2  # m² of the ground, seen from 2 m above
+WHOLE = 4.0 * SIZE[0] * SIZE[1] / FOCAL**2  # m² of ground in view from a height of 2 m
 SMALLEST = 0.05
 
 
@@ -42,13 +42,13 @@ def squares(side: int, *corners: tuple[int, int]) -> list[Rock]:
 
 
 def population(abundance: float, area: float, seed: int = 0) -> np.ndarray:
-    """Draws diameters: their number in each narrow class is what the law covers over one's area."""
-    chance = np.random.default_rng(seed)
+    """Draws random diameters, m, whose coverage in each size class follows the law."""
+    rng = np.random.default_rng(seed)
     edges = np.geomspace(SMALLEST, 6, 2000)
     rate = 1.79 + 0.152 / abundance
     covered = abundance * np.exp(-rate * edges)
     middle = np.sqrt(edges[1:] * edges[:-1])
-    counts = chance.poisson(area * -np.diff(covered) / (np.pi / 4 * middle**2))
+    counts = rng.poisson(area * -np.diff(covered) / (np.pi / 4 * middle**2))
     return np.repeat(middle, counts)
 
 
@@ -61,9 +61,9 @@ def test_the_k_of_a_random_rock_population_is_estimated_within_10_percent(
     found = compute_abundance(Observation(1, 1, 0, 4000, diameters, SMALLEST))
     assert found.k == pytest.approx(abundance, rel=0.1)
     at = [int(np.abs(SIZES - size).argmin()) for size in (0.1, 0.2)]
-    told = [found.covered[each] for each in at]
+    coverage = [found.covered[each] for each in at]
     exact = cumulative_coverage(SIZES[at], abundance)
-    assert told == pytest.approx(exact, rel=0.15)
+    assert coverage == pytest.approx(exact, rel=0.15)
 
 
 def test_the_fit_recovers_k_exactly_and_without_the_smallest_rocks() -> None:
@@ -180,8 +180,8 @@ def test_the_json_has_null_for_unknown_values() -> None:
         Observation(1, 9, 3, np.nan, np.zeros(0), np.nan),
         Observation(1, 9, 3, 1, np.ones(2), 0.1),
     ):
-        told = compute_abundance(observed).to_dict()
-        again = json.loads(json.dumps(told, allow_nan=False))
-        assert again == told
+        record = compute_abundance(observed).to_dict()
+        again = json.loads(json.dumps(record, allow_nan=False))
+        assert again == record
         assert len(again['sizes']) == len(again['covered']) == len(again['numbers'])
         assert (again['k'] is None) == np.isnan(observed.ground)

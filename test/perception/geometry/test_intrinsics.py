@@ -45,9 +45,9 @@ def test_opencv_projects_rays_to_their_pixels(intrinsics: Intrinsics) -> None:
 def test_impossible_intrinsics_are_rejected_in_one_line(
     matrix: NDArray, distortion: list[float], model: str, size: tuple[int, int], reason: str
 ) -> None:
-    with pytest.raises(ValueError, match=reason) as refused:
+    with pytest.raises(ValueError, match=reason) as error:
         Intrinsics(matrix, np.array(distortion), model, size)
-    assert '\n' not in str(refused.value)
+    assert '\n' not in str(error.value)
 
 
 def test_a_camera_without_a_distortion_model_has_no_distortion() -> None:

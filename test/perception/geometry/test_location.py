@@ -22,7 +22,7 @@ PINHOLE = Intrinsics(MATRIX, np.zeros(0), size=SIZE)
 BARREL = Intrinsics(MATRIX, np.array([-0.3, 0.1, 0.001, -0.001, 0.0]), size=SIZE)
 FISHEYE = Intrinsics(MATRIX, np.array([-0.02, 0.01, 0.0, 0.0]), 'equidistant', SIZE)
 GROUND = level_ground(1.2, np.radians(35))
-BALL = np.array([0.2, 0.1, 2.0])  # middle, m
+BALL = np.array([0.2, 0.1, 2.0])  # centre, m
 RADIUS = 0.15
 SETTINGS = RockSettings(min_area=1, split_touching=False)
 
@@ -45,14 +45,14 @@ def all_rays(intrinsics: Intrinsics) -> NDArray[np.float64]:
 
 
 def ground_depth(intrinsics: Intrinsics, ground: Plane = GROUND) -> NDArray[np.float32]:
-    """Depth of a plane, by intersecting each ray with it."""
+    """Returns the depth of a plane by intersection with the ray of each pixel."""
     slope = all_rays(intrinsics) @ ground.normal
     with np.errstate(divide='ignore'):
         return np.where(slope < 0, -ground.offset / slope, np.nan).astype(np.float32)
 
 
 def ball_on_ground(intrinsics: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Depth of a ball above the ground, and where it is seen, by intersecting each ray with it."""
+    """Returns the depth of a ball above the ground, and the mask of the ball."""
     rays = all_rays(intrinsics)
     along, square = rays @ BALL, (rays**2).sum(axis=-1)
     inner = along**2 - square * (BALL @ BALL - RADIUS**2)
@@ -75,7 +75,7 @@ def test_the_place_of_a_ball_is_that_of_its_visible_surface_for_every_lens_model
     assert location.position == pytest.approx(points.mean(axis=0), abs=0.004)
     assert location.diameter == pytest.approx(2 * RADIUS * location.position[2] / BALL[2], rel=0.02)
     assert location.extent[:2] == pytest.approx((location.diameter, location.diameter), rel=0.03)
-    assert 0.6 * RADIUS < location.extent[2] < RADIUS  # the half that is seen
+    assert 0.6 * RADIUS < location.extent[2] < RADIUS  # the visible half
     assert location.distance == pytest.approx(np.linalg.norm(location.position))
     top = BALL @ GROUND.normal + GROUND.offset + RADIUS
     assert location.height == pytest.approx(top, abs=0.015)
@@ -105,12 +105,12 @@ def test_far_background_behind_two_fifths_of_a_mask_does_not_move_the_rock() -> 
 
 
 def test_noise_holes_and_unknown_depth_change_the_place_by_less_than_one_percent() -> None:
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     depth, hit = ball_on_ground(PINHOLE)
     (exact,) = locate(rocks_of(hit), View(PINHOLE, depth))
-    depth *= chance.normal(1, 0.01, depth.shape)
+    depth *= rng.normal(1, 0.01, depth.shape)
     for value in (np.nan, 0.0, np.inf, -np.inf, -2.0):
-        depth[chance.uniform(size=depth.shape) < 0.08] = value
+        depth[rng.uniform(size=depth.shape) < 0.08] = value
     (location,) = locate(rocks_of(hit), View(PINHOLE, depth.astype(np.float32)))
     assert location.position == pytest.approx(exact.position, abs=0.01 * exact.distance)
     assert location.diameter == pytest.approx(exact.diameter, rel=0.01)
@@ -122,8 +122,8 @@ def test_the_ground_around_a_rock_is_found_among_undetected_rocks() -> None:
     (alone,) = locate(rocks_of(hit), View(PINHOLE, depth))
     for x, y in ((165, 115), (160, 140), (170, 158)):
         depth[disc(x, y, 9) & ~hit] -= np.float32(0.3)
-    (beside,) = locate(rocks_of(hit), View(PINHOLE, depth))
-    assert beside.height == pytest.approx(alone.height, abs=0.01)
+    (among_rocks,) = locate(rocks_of(hit), View(PINHOLE, depth))
+    assert among_rocks.height == pytest.approx(alone.height, abs=0.01)
 
 
 def test_depth_noise_above_the_width_of_a_rock_does_not_make_it_smaller() -> None:
@@ -154,7 +154,7 @@ def test_a_place_needs_enough_pixels_with_depth() -> None:
 
 
 def test_a_rock_that_fills_the_image_is_sampled_in_all_columns() -> None:
-    """Its left edge has no depth, as stereo leaves it."""
+    """Its left edge has no depth, as in stereo cameras."""
     depth = np.full((480, 640), 2.0, np.float32)
     depth[:, :40] = np.nan
     lens = Intrinsics(MATRIX, np.zeros(0), size=(640, 480))
@@ -309,10 +309,10 @@ def test_depth_or_rocks_of_another_image_size_are_rejected() -> None:
 
 
 def test_many_rocks_are_located_like_each_rock_alone() -> None:
-    chance = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     mask = np.zeros(SIZE[::-1], bool)
-    for x, y in chance.integers((5, 60), (315, 235), (60, 2)):
-        mask |= disc(int(x), int(y), int(chance.integers(1, 6)))
+    for x, y in rng.integers((5, 60), (315, 235), (60, 2)):
+        mask |= disc(int(x), int(y), int(rng.integers(1, 6)))
     rocks = rocks_of(mask)
     depth = ground_depth(PINHOLE) - np.float32(0.02) * mask
     together = locate(rocks, View(PINHOLE, depth, GROUND))

@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of rock_seg_ros.perception.geometry.pairing."""
-
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

@@ -16,7 +16,7 @@ SIZE = (640, 480)
 
 
 def photo(*tags, family='apriltag_36h11', side=120.0, matrix=None):
-    """An image of tags (number, x, y of the middle), each `side` px wide, warped by `matrix`."""
+    """Draws tags (id, x and y of the centre) with sides of `side` px, warped by `matrix`."""
     image = np.full((SIZE[1], SIZE[0]), 190, np.uint8)
     dictionary = cv2.aruco.getPredefinedDictionary(tag_families()[family])
     for number, x, y in tags:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The target is the nearest rock that suits, and stays the same one while it does."""
+"""The target is the nearest suitable rock, and is kept while it is suitable."""
 
 from __future__ import annotations
 

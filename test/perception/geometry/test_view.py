@@ -27,16 +27,16 @@ def test_a_camera_that_is_not_above_the_ground_is_rejected(height: float) -> Non
         level_ground(height, 0.3)
 
 
+LENS = Intrinsics(np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48))
+
+
 def test_near_points_move_more_in_the_image_than_far_points() -> None:
     depth = np.full((48, 64), 4.0, np.float32)
     depth[:, 32:] = 2.0
-    lens = Intrinsics(
-        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
-    )
     right = np.eye(4)
-    right[0, 3] = 0.4  # the camera moves, so what it sees goes left
+    right[0, 3] = 0.4  # the camera moves to the right, so the image moves to the left
     motion = motion_between(
-        PosedView(View(lens, depth), np.eye(4)), PosedView(View(lens, depth), right)
+        PosedView(View(LENS, depth), np.eye(4)), PosedView(View(LENS, depth), right)
     )
     assert motion is not None
     assert motion.shape == (6, 8, 2)
@@ -46,18 +46,15 @@ def test_near_points_move_more_in_the_image_than_far_points() -> None:
 
 
 def test_a_rotation_moves_the_image_at_any_known_depth() -> None:
-    lens = Intrinsics(
-        np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(0), size=(64, 48)
-    )
     depth = np.full((48, 64), np.nan, np.float32)
     turned = np.eye(4)
-    turned[:3, :3] = cv2.Rodrigues(np.array([0, 0.1, 0]))[0]  # to the right
-    dark = PosedView(View(lens, depth), np.eye(4))
-    assert motion_between(dark, PosedView(View(lens, depth), turned)) is None
+    turned[:3, :3] = cv2.Rodrigues(np.array([0, 0.1, 0]))[0]  # rotated to the right
+    dark = PosedView(View(LENS, depth), np.eye(4))
+    assert motion_between(dark, PosedView(View(LENS, depth), turned)) is None
     seen = depth.copy()
     seen[20] = 3.0
     motion = motion_between(
-        PosedView(View(lens, seen), np.eye(4)), PosedView(View(lens, depth), turned)
+        PosedView(View(LENS, seen), np.eye(4)), PosedView(View(LENS, depth), turned)
     )
     assert motion is not None
     assert motion[3, 4, 0] == pytest.approx(-50 * np.tan(0.1), rel=0.05)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coded depth becomes metres, and nothing is decoded that cannot be the image's."""
+"""Compressed depth images are decoded to metres, after a check of their format and size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def png(values: NDArray) -> bytes:
 
 
 def config(a: float = 0.0, b: float = 0.0) -> bytes:
-    """The 12 bytes that compressed_depth_image_transport puts before the PNG."""
+    """Returns the 12 bytes that compressed_depth_image_transport writes before the PNG."""
     return struct.pack('<iff', 0, a, b)
 
 
@@ -44,7 +44,7 @@ def test_a_png_in_millimetres_is_decoded_to_metres(kind: str, data: bytes) -> No
 
 
 def test_quantized_inverse_depth_is_decoded_to_metres_and_0_to_nan() -> None:
-    """As the transport's encoder has it: value = a / depth + b."""
+    """The encoder of compressed_depth_image_transport writes a / depth + b."""
     metres = np.array([[0.5, 1.0, 2.0, 4.0], [8.0, 1.5, 3.0, 6.0], [0.7, np.nan, np.nan, 1.1]])
     a, b = 100 * 101.0, 1 - 100 * 101.0 / 10.0
     coded = np.nan_to_num(a / metres + b).astype(np.uint16)
@@ -83,9 +83,9 @@ def test_quantized_inverse_depth_is_decoded_to_metres_and_0_to_nan() -> None:
 def test_an_invalid_depth_image_is_rejected_with_the_reason(
     kind: str, data: bytes, reason: str
 ) -> None:
-    with pytest.raises(ValueError, match=f'^{reason}') as refusal:
+    with pytest.raises(ValueError, match=f'^{reason}') as error:
         decode_depth(kind, data, SHAPE)
-    assert '\n' not in str(refusal.value)
+    assert '\n' not in str(error.value)
 
 
 def test_a_png_with_a_huge_size_in_its_header_is_rejected_before_it_is_decoded() -> None:

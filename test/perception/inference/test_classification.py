@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick ways to class ids and confidence give what the formula gives."""
+"""Fast classification gives the class ids and the confidence of the plain formula."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLES = {
 def on_cpu(
     scores: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids and confidence; what is told of rock at once is checked on the way."""
+    """Returns class ids and confidence, and checks the confidence of the rock pixels."""
     ids, rock_confidence = classify_on_cpu(scores, metadata, threshold)
     confidence = confidence_on_cpu(scores, metadata, ids)
     is_rock = np.isin(ids, metadata.rock_ids)
@@ -46,7 +46,7 @@ def on_cpu(
 def formula(
     scores: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class ids, unrounded confidence, and by how much each pixel's decision was won."""
+    """Returns class ids, unrounded confidence, and the margin of the decision for each pixel."""
     scores = scores.double()
     if metadata.activation == 'sigmoid':
         rock = scores[0].sigmoid()
@@ -81,10 +81,10 @@ def test_class_ids_and_confidence_equal_those_of_the_formula(
     clear = (margin > 1e-6).numpy()
     assert clear.mean() > 0.99
     plain = tuple(part.numpy() for part in classify(scores, metadata, threshold))
-    for ids, sure in (plain, on_cpu(scores, metadata, threshold)):
-        assert ids.dtype == sure.dtype == np.uint8
+    for ids, found in (plain, on_cpu(scores, metadata, threshold)):
+        assert ids.dtype == found.dtype == np.uint8
         assert np.array_equal(ids[clear], class_ids.numpy()[clear])
-        assert np.abs(sure[clear] - confidence.numpy()[clear]).max() <= 1
+        assert np.abs(found[clear] - confidence.numpy()[clear]).max() <= 1
 
 
 def test_scores_in_channels_last_memory_give_the_same_result() -> None:
@@ -107,17 +107,17 @@ def test_images_of_a_batch_are_classified_independently() -> None:
 
 
 def test_scores_that_would_overflow_the_exponential_are_classified() -> None:
-    ids, sure = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), ModelMetadata(), 0.5)
-    assert (ids.item(), sure.item()) == (1, 255)
+    ids, found = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), ModelMetadata(), 0.5)
+    assert (ids.item(), found.item()) == (1, 255)
 
 
 def test_classes_with_very_different_scores_are_classified() -> None:
     scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
-    for ids, sure in (
+    for ids, found in (
         classify(scores, EXAMPLES['rims'], 0.5),
         on_cpu(scores, EXAMPLES['rims'], 0.5),
     ):
-        assert (ids.item(), sure.item()) == (2, 255)
+        assert (ids.item(), found.item()) == (2, 255)
 
 
 @pytest.mark.parametrize(('threshold', 'class_id'), [(0.0, 1), (1.0, 0)])
@@ -139,7 +139,7 @@ def scores_of(*probabilities: float) -> Tensor:
 @pytest.mark.parametrize(
     ('probabilities', 'threshold', 'class_id', 'confidence'),
     [
-        ((0.0, 0.4, 0.35, 0.25), 0.5, 2, 0.35),  # sand is likeliest, but rock in all is 0.6
+        ((0.0, 0.4, 0.35, 0.25), 0.5, 2, 0.35),  # sand is most probable, but all rock is 0.6
         ((0.0, 0.4, 0.35, 0.25), 0.7, 1, 0.4),
         ((0.45, 0.1, 0.0, 0.45), 0.5, 0, 0.45),
         ((0.1, 0.1, 0.1, 0.7), 0.5, 3, 0.7),
@@ -149,12 +149,12 @@ def scores_of(*probabilities: float) -> Tensor:
 def test_the_threshold_applies_to_the_sum_of_the_rock_classes(
     probabilities: tuple[float, ...], threshold: float, class_id: int, confidence: float
 ) -> None:
-    for ids, sure in (
+    for ids, found in (
         classify(scores_of(*probabilities), FOUR, threshold),
         on_cpu(scores_of(*probabilities), FOUR, threshold),
     ):
         assert ids.item() == class_id
-        assert sure.item() == pytest.approx(confidence * 255, abs=0.51)
+        assert found.item() == pytest.approx(confidence * 255, abs=0.51)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_a_single_channel_is_the_probability_of_rock(rock_first: bool) -> None:
     )
     rock, other = (0, 1) if rock_first else (1, 0)
     scores = torch.tensor([[[-9.0, 0.0, 2.0]]])
-    for ids, sure in (classify(scores, metadata, 0.5), on_cpu(scores, metadata, 0.5)):
+    for ids, found in (classify(scores, metadata, 0.5), on_cpu(scores, metadata, 0.5)):
         assert ids.tolist() == [[other, rock, rock]]
-        assert sure.tolist() == [[255, 128, 225]]
+        assert found.tolist() == [[255, 128, 225]]

@@ -28,7 +28,7 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ('text', 'told'),
+    ('text', 'message'),
     [
         ('nonsense', 'not JSON'),
         ('[1]', 'a JSON object, not a list'),
@@ -36,8 +36,8 @@ def test_unknown_keys_are_ignored() -> None:
         ('{"format_version": 2}', 'format_version must be 1, not 2'),
     ],
 )
-def test_text_that_is_no_metadata_of_this_version_is_rejected(text: str, told: str) -> None:
-    with pytest.raises(MetadataError, match=told):
+def test_text_that_is_no_metadata_of_this_version_is_rejected(text: str, message: str) -> None:
+    with pytest.raises(MetadataError, match=message):
         ModelMetadata.from_json(text)
 
 
@@ -97,10 +97,10 @@ def test_text_that_is_no_metadata_of_this_version_is_rejected(text: str, told: s
     ],
 )
 def test_an_invalid_value_is_rejected_with_its_key(key: str, value: object) -> None:
-    with pytest.raises(MetadataError) as refused:
+    with pytest.raises(MetadataError) as error:
         ModelMetadata.from_json(json.dumps({'format_version': 1, key: value}))
-    assert key in str(refused.value)
-    assert '\n' not in str(refused.value)
+    assert key in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('version', [True, 1.0, '1', [1]])
@@ -110,7 +110,7 @@ def test_a_version_that_is_not_an_integer_is_rejected(version: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ('text', 'told'),
+    ('text', 'message'),
     [
         ('[' * 100_000, 'nested too deep'),
         ('{"format_version": 1, "metrics": ' + '{"a": ' * 50_000 + '1' + '}' * 50_001, 'too deep'),
@@ -120,14 +120,14 @@ def test_a_version_that_is_not_an_integer_is_rejected(version: object) -> None:
     ],
     ids=['brackets', 'objects', 'digits', 'half a character', 'length'],
 )
-def test_json_that_python_cannot_parse_is_an_error_of_one_line(text: str, told: str) -> None:
-    with pytest.raises(MetadataError, match=told) as refused:
+def test_json_that_python_cannot_parse_is_an_error_of_one_line(text: str, message: str) -> None:
+    with pytest.raises(MetadataError, match=message) as error:
         ModelMetadata.from_json(text)
-    assert '\n' not in str(refused.value)
+    assert '\n' not in str(error.value)
 
 
 def test_too_many_classes_are_an_error_of_one_short_line() -> None:
     metadata = {'format_version': 1, 'classes': [f'class {number}' for number in range(100_000)]}
-    with pytest.raises(MetadataError, match='2 to 255 different names, not 100000') as refused:
+    with pytest.raises(MetadataError, match='2 to 255 different names, not 100000') as error:
         ModelMetadata.from_json(json.dumps(metadata))
-    assert len(str(refused.value)) < 400
+    assert len(str(error.value)) < 400

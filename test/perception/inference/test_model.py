@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One base test for all variants of the network; torchvision's is matched number for number."""
+"""All variants of the network; the one of torchvision gives the same scores as torchvision."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ EXAMPLES = [
 def meta(
     channels: int = 2, decoder: str = 'skip', output_stride: int = 8, aux: bool = False
 ) -> DeepLabV3:
-    """A ResNet-50 without memory."""
+    """Returns a ResNet-50 on the meta device, which needs no memory."""
     with torch.device('meta'):
         return network_of('resnet50').make(channels, decoder, output_stride, aux)
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
-    """Fresh batch norms are near identities: only random ones show a mix-up."""
+    """Sets random statistics; new batch norms are almost identities, which would hide an error."""
     torch.manual_seed(1)
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -145,8 +145,8 @@ def test_a_state_dict_that_does_not_fit_is_rejected_by_tensor_name() -> None:
     state = dict(model.state_dict())
     with pytest.raises(ValueError, match=r'classifier\.4\.bias is missing'):
         load_state(model, {n: t for n, t in state.items() if n != 'classifier.4.bias'}, 'it')
-    with pytest.raises(ValueError, match='stranger is unknown'):
-        load_state(model, state | {'stranger': torch.zeros(1)}, 'it')
+    with pytest.raises(ValueError, match='other is unknown'):
+        load_state(model, state | {'other': torch.zeros(1)}, 'it')
     with pytest.raises(ValueError, match=r'classifier\.4\.bias has shape \(3,\)'):
         load_state(model, state | {'classifier.4.bias': torch.zeros(3)}, 'it')
 

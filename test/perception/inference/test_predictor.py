@@ -9,8 +9,8 @@ from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.predictor import Predictor, enlargement
 
 
-class Echo:
-    """Scores that are the image itself."""
+class Identity:
+    """A network that returns its input as scores."""
 
     device, precision = torch.device('cpu'), 'fp32'
 
@@ -29,7 +29,7 @@ class Echo:
 def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
     size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
-    network = Echo()
+    network = Identity()
     prepared = torch.rand(2, 3, *size)
     assert (
         Predictor(network, ModelMetadata(smallest_side=96)).scores(prepared).shape == prepared.shape
@@ -44,19 +44,19 @@ def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
 def test_a_given_input_size_overrides_the_smallest_side(
     input_size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
-    network = Echo()
+    network = Identity()
     Predictor(network, ModelMetadata(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
     assert network.sizes == [seen]
 
 
 def test_an_image_of_the_right_size_is_not_resized() -> None:
     prepared = torch.rand(1, 3, 60, 80)
-    assert Predictor(Echo(), ModelMetadata()).scores(prepared) is prepared
+    assert Predictor(Identity(), ModelMetadata()).scores(prepared) is prepared
 
 
 def test_images_are_reduced_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
-    network = Predictor(Echo(), ModelMetadata(), (16, 0))
+    network = Predictor(Identity(), ModelMetadata(), (16, 0))
     smooth = network.scores(stripes)
     assert (smooth - 0.5).abs().max() < 0.2
 

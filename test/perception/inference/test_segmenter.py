@@ -264,9 +264,9 @@ def test_images_of_one_shape_run_as_a_batch_and_results_keep_the_order(
     recorded: Callable[..., Segmenter],
 ) -> None:
     segmenter = recorded()
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     sizes = [(50, 60), (64, 48), (50, 60), (50, 60)]
-    images = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     found = segmenter.segment_batch(images, 0.4)
     assert segmenter._runner.seen == [(3, 3, 50, 60), (1, 3, 64, 48)]  # type: ignore[attr-defined]
     for image, own in zip(images, found, strict=True):

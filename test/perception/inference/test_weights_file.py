@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every way in which a weights file can be right or wrong; wrong ones are one line to read."""
+"""Valid and invalid weights files; the errors of invalid ones have one line."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def plain(channels: int) -> dict[str, Tensor]:
     return {'classifier.4.weight': torch.zeros(channels, 256, 1, 1)}
 
 
-def refused(file: Path) -> str:
-    """Returns why a file is refused, once it is clear that this is one line naming the file."""
+def error_of(file: Path) -> str:
+    """Returns the error of a file after a check that it is one line that starts with the file."""
     with pytest.raises(WeightsError) as error:
         load_weights(file)
     text = str(error.value)
@@ -123,9 +123,9 @@ def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_other(
 
 
 def test_a_missing_file_or_an_unknown_suffix_is_rejected(tmp_path: Path) -> None:
-    assert 'no such file' in refused(tmp_path / 'none.safetensors')
-    assert 'no such file' in refused(tmp_path / 'none.onnx')
-    assert '.safetensors' in refused(tmp_path / 'weights.txt')
+    assert 'no such file' in error_of(tmp_path / 'none.safetensors')
+    assert 'no such file' in error_of(tmp_path / 'none.onnx')
+    assert '.safetensors' in error_of(tmp_path / 'weights.txt')
 
 
 def test_a_truncated_safetensors_file_is_rejected(weights_file: Path, tmp_path: Path) -> None:
@@ -133,30 +133,30 @@ def test_a_truncated_safetensors_file_is_rejected(weights_file: Path, tmp_path: 
     for length in (0, 7, 1000, len(whole) // 2, len(whole) - 1):
         cut = tmp_path / f'{length}.safetensors'
         cut.write_bytes(whole[:length])
-        assert 'not a complete safetensors file' in refused(cut)
+        assert 'not a complete safetensors file' in error_of(cut)
 
 
 def test_a_safetensors_file_without_valid_metadata_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     file.write_bytes(b'\x89PNG' * 100)
-    assert 'not a complete safetensors file' in refused(file)
+    assert 'not a complete safetensors file' in error_of(file)
     save_file(plain(2), file)
-    assert 'no model metadata' in refused(file)
+    assert 'no model metadata' in error_of(file)
     save_file(plain(2), file, {'card': json.dumps({'format_version': 9})})
-    assert 'format_version must be 1, not 9' in refused(file)
+    assert 'format_version must be 1, not 9' in error_of(file)
     save_file(plain(2), file, {'card': '{'})
-    assert 'not JSON' in refused(file)
+    assert 'not JSON' in error_of(file)
 
 
 def test_int8_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / 'w.safetensors'
     tensors = {'a': torch.zeros(3, 2, dtype=torch.int8), 'a.int8_scale': torch.zeros(4)}
     save_file(tensors, file, {'card': METADATA.to_json()})
-    assert 'int8 scale' in refused(file)
+    assert 'int8 scale' in error_of(file)
 
 
-class Bomb:
-    """Makes a file when it is unpickled."""
+class CreatesFile:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -167,11 +167,11 @@ class Bomb:
 
 def test_a_pickle_with_code_is_rejected_and_not_executed(tmp_path: Path) -> None:
     file, mark = tmp_path / 'w.pth', tmp_path / 'mark'
-    torch.save({'model': plain(2), 'args': Bomb(mark)}, file)
-    assert 'only tensors are unpickled' in refused(file)
+    torch.save({'model': plain(2), 'args': CreatesFile(mark)}, file)
+    assert 'only tensors are unpickled' in error_of(file)
     assert not mark.exists()
     torch.load(file, weights_only=False)
-    assert mark.exists(), 'the bomb is a dud, and this test holds nothing'
+    assert mark.exists(), 'the pickle has no effect, so the test shows nothing'
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.pt', '.ckpt'])
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_rejected(tmp_path: Path, suffix: str) -> None:
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:10], b'', b'not a checkpoint'):
         file.write_bytes(content)
-        refused(file)
+        error_of(file)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_rejected(tmp_path: Path, suffix: str) -> None:
 )
 def test_a_checkpoint_without_a_network_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / 'w.pth')
-    assert 'state dict' in refused(tmp_path / 'w.pth')
+    assert 'state dict' in error_of(tmp_path / 'w.pth')
 
 
 def save_pth(folder: Path, content: object, metadata: object = None) -> Weights:
@@ -225,10 +225,10 @@ def test_without_metadata_one_channel_is_read_as_sigmoid(tmp_path: Path) -> None
 
 def test_without_metadata_more_classes_are_rejected_with_the_missing_keys(tmp_path: Path) -> None:
     torch.save(plain(21), tmp_path / 'w.pth')
-    told = refused(tmp_path / 'w.pth')
-    assert '21 classes' in told
-    assert 'w.json' in told
-    assert '"rock_classes"' in told
+    message = error_of(tmp_path / 'w.pth')
+    assert '21 classes' in message
+    assert 'w.json' in message
+    assert '"rock_classes"' in message
 
 
 def test_a_json_file_next_to_the_checkpoint_has_its_metadata(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_json_file_next_to_the_checkpoint_has_its_metadata(tmp_path: Path) -> 
 def test_metadata_for_another_number_of_channels_are_rejected(tmp_path: Path) -> None:
     save_pth(tmp_path, plain(2))
     (tmp_path / 'w.json').write_text('{"classes": ["a", "b", "c"], "rock_classes": ["c"]}')
-    assert 'has 2 channels, but its metadata 3' in refused(tmp_path / 'w.pth')
+    assert 'has 2 channels, but its metadata 3' in error_of(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('content', [b'{', b'[]', b'\xff\xfe\x00', b'{"decoder": "unet"}'])
@@ -264,7 +264,7 @@ def test_a_damaged_onnx_file_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / 'w.onnx'
     for content in (b'', b'not a graph'):
         file.write_bytes(content)
-        assert 'not a complete ONNX file' in refused(file)
+        assert 'not a complete ONNX file' in error_of(file)
 
 
 def save_safetensors(
@@ -283,33 +283,33 @@ def test_values_that_are_not_finite_are_rejected_by_tensor_name(
     bad = torch.zeros(4, 2, dtype=dtype)
     bad[1, 1] = number
     tensors = {**plain(2), 'backbone.bad.weight': bad}
-    assert 'backbone.bad.weight contains NaN' in refused(save_safetensors(tmp_path, tensors))
+    assert 'backbone.bad.weight contains NaN' in error_of(save_safetensors(tmp_path, tensors))
     torch.save(tensors, tmp_path / 'w.pth')
-    assert 'backbone.bad.weight contains NaN' in refused(tmp_path / 'w.pth')
+    assert 'backbone.bad.weight contains NaN' in error_of(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('dtype', [torch.complex64, torch.bool, torch.int32, torch.uint8])
 def test_tensors_of_another_dtype_are_rejected_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
     torch.save({**plain(2), 'backbone.odd': torch.zeros(2, dtype=dtype)}, tmp_path / 'w.pth')
-    assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(tmp_path / 'w.pth')
-    if dtype != torch.complex64:  # which not every version of safetensors can write
+    assert f'floating-point tensor, not {str(dtype)[6:]}' in error_of(tmp_path / 'w.pth')
+    if dtype != torch.complex64:  # not every version of safetensors can write it
         file = save_safetensors(tmp_path, {'backbone.odd': torch.zeros(2, dtype=dtype)})
-        assert f'floating-point tensor, not {str(dtype)[6:]}' in refused(file)
+        assert f'floating-point tensor, not {str(dtype)[6:]}' in error_of(file)
 
 
 def test_sparse_meta_and_expanded_tensors_are_rejected(tmp_path: Path) -> None:
     for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
         torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
-        assert 'backbone.odd must be a dense floating-point tensor, not float32' in refused(
+        assert 'backbone.odd must be a dense floating-point tensor, not float32' in error_of(
             tmp_path / 'w.pth'
         )
-    one = torch.zeros(1).expand(2**20, 2**20)  # a file of one number
+    one = torch.zeros(1).expand(2**20, 2**20)  # a file with one value
     torch.save({**plain(2), 'backbone.odd': one}, tmp_path / 'w.pth')
-    assert 'parameters; the maximum is 268435456' in refused(tmp_path / 'w.pth')
+    assert 'parameters; the maximum is 268435456' in error_of(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize(
-    ('tensors', 'told'),
+    ('tensors', 'message'),
     [
         ({'a': torch.zeros(3, 2, dtype=torch.int8)}, 'a is int8 without a scale'),
         ({'a': torch.zeros(3, 2), 'a.int8_scale': torch.ones(3)}, 'a has an int8 scale'),
@@ -328,9 +328,9 @@ def test_sparse_meta_and_expanded_tensors_are_rejected(tmp_path: Path) -> None:
     ],
 )
 def test_an_int8_tensor_with_an_invalid_scale_is_rejected(
-    tmp_path: Path, tensors: dict[str, Tensor], told: str
+    tmp_path: Path, tensors: dict[str, Tensor], message: str
 ) -> None:
-    assert told in refused(save_safetensors(tmp_path, tensors))
+    assert message in error_of(save_safetensors(tmp_path, tensors))
 
 
 @pytest.mark.parametrize('number', [float('nan'), 1e6])
@@ -355,10 +355,10 @@ def test_deeply_nested_metadata_and_text_as_a_metric_are_rejected(
 ) -> None:
     torch.save(plain(2), tmp_path / 'w.pth')
     (tmp_path / 'w.json').write_text(metadata)
-    refused(tmp_path / 'w.pth')
+    error_of(tmp_path / 'w.pth')
     versioned = metadata.replace('{', '{"format_version": 1, ', 1)
     save_file(plain(2), tmp_path / 'w.safetensors', {'card': versioned})
-    refused(tmp_path / 'w.safetensors')
+    error_of(tmp_path / 'w.safetensors')
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_tensor_names_that_are_numbers_and_scalar_weights_are_rejected(
     tmp_path: Path, content: object
 ) -> None:
     torch.save(content, tmp_path / 'w.pth')
-    refused(tmp_path / 'w.pth')
+    error_of(tmp_path / 'w.pth')
 
 
 def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -404,13 +404,13 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ids=[
         'compiled',
         'distributed and compiled',
-        'all of them',
-        'another name',
-        'compiled in part',
+        'all prefixes',
+        'another prefix',
+        'partly compiled',
         'model_state_dict',
         'another key',
         'average only',
-        'average beside',
+        'model and average',
         'criterion',
         'numpy scalars',
         'epoch among the tensors',
@@ -434,7 +434,7 @@ def test_a_checkpoint_is_read_from_any_common_wrapper(
 
 @pytest.fixture(scope='module')
 def small_networks() -> dict[str, dict[str, Tensor]]:
-    """The score layer and some others of two networks, which are quick to write."""
+    """The score layer and some other layers of two networks, so that files are small."""
     parts: dict[str, dict[str, Tensor]] = {}
     for architecture, decoder in (
         ('deeplabv3_resnet50', 'none'),
@@ -467,12 +467,12 @@ def test_a_light_network_is_read_from_a_checkpoint_without_metadata(tmp_path: Pa
 
 def test_a_checkpoint_with_two_networks_is_ambiguous_and_rejected(tmp_path: Path) -> None:
     torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
-    assert 'contains 2 networks (student, teacher)' in refused(tmp_path / 'w.pth')
+    assert 'contains 2 networks (student, teacher)' in error_of(tmp_path / 'w.pth')
 
 
 def test_a_tensor_that_occurs_twice_without_its_prefix_is_rejected(tmp_path: Path) -> None:
     torch.save({**plain(2), **prefixed('module.', plain(2))}, tmp_path / 'w.pth')
-    assert 'contains classifier.4.weight twice' in refused(tmp_path / 'w.pth')
+    assert 'contains classifier.4.weight twice' in error_of(tmp_path / 'w.pth')
 
 
 def test_a_checkpoint_that_contains_itself_is_read(tmp_path: Path) -> None:
@@ -483,23 +483,23 @@ def test_a_checkpoint_that_contains_itself_is_read(tmp_path: Path) -> None:
 
 def test_the_error_names_the_class_that_is_not_unpickled(tmp_path: Path) -> None:
     torch.save({'model': plain(2), 'out': Path('x')}, tmp_path / 'w.pth')
-    assert 'contains pathlib.' in (told := refused(tmp_path / 'w.pth'))
-    assert 'Path, but only tensors are unpickled' in told
+    assert 'contains pathlib.' in (message := error_of(tmp_path / 'w.pth'))
+    assert 'Path, but only tensors are unpickled' in message
     torch.save(torch.nn.Linear(1, 1), tmp_path / 'w.pth')
-    assert 'contains torch.nn.modules.linear.Linear, but' in refused(tmp_path / 'w.pth')
+    assert 'contains torch.nn.modules.linear.Linear, but' in error_of(tmp_path / 'w.pth')
     torch.save({'w': plain(2), 'a': np.zeros(2)}, tmp_path / 'w.pth')
-    assert 'multiarray._reconstruct' in refused(tmp_path / 'w.pth')
+    assert 'multiarray._reconstruct' in error_of(tmp_path / 'w.pth')
 
 
 @pytest.mark.filterwarnings('error:.*received a zip file')
 def test_the_error_names_a_torchscript_program(tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)).save(tmp_path / 'w.pt')
-    assert 'is a TorchScript program' in refused(tmp_path / 'w.pt')
+    assert 'is a TorchScript program' in error_of(tmp_path / 'w.pt')
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
 @pytest.mark.parametrize(
-    ('content', 'told'),
+    ('content', 'message'),
     [
         (b'\n<!DOCTYPE html>\n<html>', 'is a web page'),
         (b'<?xml version="1.0"?><Error>', 'is a web page'),
@@ -507,11 +507,11 @@ def test_the_error_names_a_torchscript_program(tmp_path: Path) -> None:
     ],
 )
 def test_the_error_names_a_web_page_or_git_lfs_pointer_instead_of_weights(
-    tmp_path: Path, suffix: str, content: bytes, told: str
+    tmp_path: Path, suffix: str, content: bytes, message: str
 ) -> None:
     file = tmp_path / f'w{suffix}'
     file.write_bytes(content)
-    assert told in refused(file)
+    assert message in error_of(file)
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
@@ -521,7 +521,7 @@ def test_a_path_that_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: st
     device.symlink_to('/dev/zero')
     folder.mkdir()
     for file in (pipe, device, folder):
-        assert 'is not a regular file' in refused(file)
+        assert 'is not a regular file' in error_of(file)
 
 
 def test_a_metadata_file_that_is_no_regular_file_or_too_large_is_rejected(
@@ -530,14 +530,14 @@ def test_a_metadata_file_that_is_no_regular_file_or_too_large_is_rejected(
     torch.save(plain(2), tmp_path / 'w.pth')
     metadata = tmp_path / 'w.json'
     os.mkfifo(metadata)
-    assert 'w.json: is not a regular file' in refused(tmp_path / 'w.pth')
+    assert 'w.json: is not a regular file' in error_of(tmp_path / 'w.pth')
     metadata.unlink()
     metadata.symlink_to('/dev/zero')
-    assert 'w.json: is not a regular file' in refused(tmp_path / 'w.pth')
+    assert 'w.json: is not a regular file' in error_of(tmp_path / 'w.pth')
     metadata.unlink()
     with metadata.open('wb') as sparse:
         sparse.truncate(2**40)
-    assert 'w.json: has 1099511627776 bytes' in refused(tmp_path / 'w.pth')
+    assert 'w.json: has 1099511627776 bytes' in error_of(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.onnx'])
@@ -547,7 +547,7 @@ def test_a_file_above_the_size_limit_is_rejected_before_it_is_read(
     file = tmp_path / f'w{suffix}'
     with file.open('wb') as sparse:
         sparse.truncate(MAX_FILE_BYTES + 1)
-    assert f'has {MAX_FILE_BYTES + 1} bytes' in refused(file)
+    assert f'has {MAX_FILE_BYTES + 1} bytes' in error_of(file)
 
 
 def test_a_compressed_checkpoint_that_is_too_large_is_not_unpacked(
@@ -564,8 +564,8 @@ def test_a_compressed_checkpoint_that_is_too_large_is_not_unpacked(
     assert load_weights(tmp_path / 'w.pth').state.keys() == plain(2).keys()
     monkeypatch.setattr('rock_seg_ros.perception.inference.checkpoint.MAX_FILE_BYTES', 2**21)
     assert (tmp_path / 'w.pth').stat().st_size < 2**16
-    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was unpacked'))
-    assert 'bytes; the maximum is 2097152' in refused(tmp_path / 'w.pth')
+    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('the file was unpacked'))
+    assert 'bytes; the maximum is 2097152' in error_of(tmp_path / 'w.pth')
 
 
 def test_a_suffix_in_upper_case_is_read(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known shapes give known measures; a polygon holds every pixel within the tolerance."""
+"""Rocks found in class ids: area, bounding box, centroid, score, polygon, mask and order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def rocks_of(
 
 
 def signed_area(polygon: NDArray[np.float32]) -> float:
-    """Shoelace formula; above 0 is clockwise as seen, y being down."""
+    """Returns the area by the shoelace formula; positive = clockwise in the image."""
     x, y = polygon.astype(np.float64).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> list[Rock]:
-    """The rocks of class 1, each looked for in the whole image, unordered."""
+    """Finds each rock of class 1 in the whole image; a slow and simple reference."""
     _, labels = cv2.connectedComponents((class_ids == 1).astype(np.uint8), connectivity=8)
     rocks = []
     for label in range(1, int(labels.max()) + 1):
@@ -53,8 +53,8 @@ def plain_rocks(class_ids: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> 
 
 
 def blobs(seed: int) -> NDArray[np.uint8]:
-    chance = np.random.default_rng(seed)
-    noise = cv2.GaussianBlur(chance.random((60, 80)), (0, 0), 3)
+    rng = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(rng.random((60, 80)), (0, 0), 3)
     return (noise > np.quantile(noise, 0.7)).astype(np.uint8)
 
 
@@ -80,7 +80,7 @@ def test_the_score_is_the_mean_confidence_of_the_pixels_of_the_rock() -> None:
 
 def test_the_score_excludes_pixels_of_other_classes_in_the_bounding_box() -> None:
     ids = np.zeros((30, 30), np.uint8)
-    ids[5:25, 5:9] = ids[21:25, 5:25] = 1  # an L, and in its box a rock of another class
+    ids[5:25, 5:9] = ids[21:25, 5:25] = 1  # an L with a rock of another class in its bounding box
     ids[8:18, 12:22] = 3
     confidence = np.where(ids == 3, 51, np.where(ids == 1, 204, 255)).astype(np.uint8)
     found = find_rocks(Segmentation(ids, confidence, (1, 3), rim_id=2), ALL)
@@ -90,12 +90,12 @@ def test_the_score_excludes_pixels_of_other_classes_in_the_bounding_box() -> Non
 @pytest.mark.parametrize('share', [0.2, 0.4, 0.6, 0.9])
 @pytest.mark.parametrize('softness', [0.0, 0.7, 2.0])
 def test_rocks_in_noise_are_measured_like_each_rock_alone(share: float, softness: float) -> None:
-    chance = np.random.default_rng(int(100 * share))
-    noise = chance.random((47, 61))
+    rng = np.random.default_rng(int(100 * share))
+    noise = rng.random((47, 61))
     if softness:
         noise = cv2.GaussianBlur(noise, (0, 0), softness)
     ids = (noise > np.quantile(noise, 1 - share)).astype(np.uint8)
-    confidence = chance.integers(0, 256, ids.shape, np.uint8)
+    confidence = rng.integers(0, 256, ids.shape, np.uint8)
     settings = RockSettings(1, 10_000, split_touching=False)
     found = find_rocks(Segmentation(ids, confidence, (1,)), settings)
     plain = plain_rocks(ids, confidence)
@@ -146,12 +146,18 @@ def test_a_larger_tolerance_gives_fewer_vertices() -> None:
     assert coarse < fine / 2
 
 
-def test_a_rock_in_the_hole_of_another_is_a_separate_rock() -> None:
+@pytest.fixture
+def ring_and_stone() -> list[Rock]:
+    """A square ring with a small square in its hole."""
     ids = np.zeros((30, 30), np.uint8)
     ids[2:28, 2:28] = 1
     ids[8:22, 8:22] = 0
     ids[13:17, 13:17] = 1
-    ring, stone = rocks_of(ids)
+    return rocks_of(ids)
+
+
+def test_a_rock_in_the_hole_of_another_is_a_separate_rock(ring_and_stone: list[Rock]) -> None:
+    ring, stone = ring_and_stone
     assert (ring.area, stone.area) == (26 * 26 - 14 * 14, 16)
     assert ring.box == (2, 2, 26, 26)
     assert sorted(map(tuple, ring.polygon)) == [(2, 2), (2, 27), (27, 2), (27, 27)]
@@ -232,12 +238,10 @@ def test_instances_are_drawn_with_their_position_in_the_sequence() -> None:
         np.testing.assert_array_equal(numbers == number, own_pixels(labels, rock))
 
 
-def test_the_mask_of_a_rock_excludes_other_rocks_in_its_bounding_box() -> None:
-    ids = np.zeros((30, 30), np.uint8)
-    ids[2:28, 2:28] = 1
-    ids[8:22, 8:22] = 0
-    ids[13:17, 13:17] = 1
-    ring, stone = rocks_of(ids)
+def test_the_mask_of_a_rock_excludes_other_rocks_in_its_bounding_box(
+    ring_and_stone: list[Rock],
+) -> None:
+    ring, stone = ring_and_stone
     assert [np.count_nonzero(rock.mask) for rock in (ring, stone)] == [ring.area, stone.area]
     assert (ring.mask.shape, stone.mask.shape) == ((26, 26), (4, 4))
     assert not ring.mask[6:20, 6:20].any()

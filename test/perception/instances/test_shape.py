@@ -11,7 +11,7 @@ from rock_seg_ros.perception.instances.shape import measure_shape
 
 
 def ellipse(long: int, short: int, angle: float) -> np.ndarray:
-    """A mask of an ellipse of these half axes (px), counterclockwise by `angle` degrees."""
+    """Returns a mask of an ellipse with half axes in px, counterclockwise by `angle` degrees."""
     side = 2 * long + 21
     mask = np.zeros((side, side), np.uint8)
     cv2.ellipse(mask, (side // 2, side // 2), (long, short), -angle, 0, 360, 255, -1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rocks that touch are cut apart along rims, or by their shape, and single rocks stay whole."""
+"""Touching rocks are separated along rims or by their shape; single rocks are not split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RADIUS = 20
 
 
 def heap() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Three discs in a row that overlap, with half a rim (the lower one) between them."""
+    """Returns rock and rims of three overlapping discs; the rims cover only the lower half."""
     mask = np.zeros((80, 140), np.uint8)
     for place in PLACES:
         cv2.circle(mask, place, RADIUS, 1, -1)
@@ -30,7 +30,7 @@ def heap() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 def cut(
     rock: NDArray[np.bool_], rim: NDArray[np.bool_], confidence: NDArray[np.uint8], smallest: int
 ) -> NDArray[np.bool_]:
-    """What is left of the rock."""
+    """Returns the rock without the cuts."""
     masks = (where.astype(np.uint8) * np.uint8(255) for where in (rock, rim))
     left = split_by_rims(*masks, confidence, smallest)
     assert set(np.unique(left)) <= {0, 255}
@@ -38,19 +38,19 @@ def cut(
 
 
 def parts(rock: NDArray[np.bool_]) -> int:
-    """Number of connected parts, without specks of a few pixels at the end of a cut."""
+    """Returns the number of connected parts of more than a few pixels."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(rock.astype(np.uint8), connectivity=8)
     return int((stats[1:, cv2.CC_STAT_AREA] > 4).sum())
 
 
-def sure(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def uniform_confidence(rock: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.full(rock.shape, 250, np.uint8)
 
 
 def test_a_partial_rim_separates_rocks_completely() -> None:
     rock, rim = heap()
     assert parts(rock) == 1
-    left = cut(rock, rim, sure(rock), smallest=50)
+    left = cut(rock, rim, uniform_confidence(rock), smallest=50)
     assert parts(left) == 3
     numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
     assert len({numbers[y, x] for x, y in PLACES}) == 3
@@ -58,12 +58,12 @@ def test_a_partial_rim_separates_rocks_completely() -> None:
 
 @pytest.mark.parametrize('times', [2, 4, 5])
 def test_separation_does_not_depend_on_the_image_size_and_cuts_stay_thin(times: int) -> None:
-    shape = CELLS * times - 1, CELLS * times + 3  # no whole number of cells
+    shape = CELLS * times - 1, CELLS * times + 3  # not a multiple of the cell size
     rock, rim = np.zeros((2, *shape), bool)
     for whole, where in zip((rock, rim), heap(), strict=True):
         enlarged = np.repeat(np.repeat(where, times, axis=0), times, axis=1)
         whole[-len(enlarged) :, 1 : enlarged.shape[1] + 1] = enlarged
-    left = cut(rock, rim, sure(rock), smallest=50 * times**2)
+    left = cut(rock, rim, uniform_confidence(rock), smallest=50 * times**2)
     assert parts(left) == 3
     numbers = cv2.connectedComponents(left.astype(np.uint8))[1]
     middles = [numbers[times * (y - 80), times * x] for x, y in PLACES]
@@ -73,7 +73,7 @@ def test_separation_does_not_depend_on_the_image_size_and_cuts_stay_thin(times: 
 
 def test_a_cut_removes_few_pixels_and_adds_none() -> None:
     rock, rim = heap()
-    left = cut(rock, rim, sure(rock), smallest=50)
+    left = cut(rock, rim, uniform_confidence(rock), smallest=50)
     assert not (left & ~rock).any()
     assert (rock & ~left).sum() < 0.05 * rock.sum()
 
@@ -81,7 +81,9 @@ def test_a_cut_removes_few_pixels_and_adds_none() -> None:
 def test_without_rims_rocks_are_not_separated() -> None:
     rock, rim = heap()
     rock |= rim
-    np.testing.assert_array_equal(cut(rock, np.zeros_like(rock), sure(rock), 50), rock)
+    np.testing.assert_array_equal(
+        cut(rock, np.zeros_like(rock), uniform_confidence(rock), 50), rock
+    )
 
 
 def test_a_few_rim_pixels_do_not_separate_rocks() -> None:
@@ -89,7 +91,9 @@ def test_a_few_rim_pixels_do_not_separate_rocks() -> None:
     rock |= rim
     speck = np.zeros_like(rock)
     speck[40, 49:53] = True
-    np.testing.assert_array_equal(cut(rock & ~speck, speck, sure(rock), 50), rock & ~speck)
+    np.testing.assert_array_equal(
+        cut(rock & ~speck, speck, uniform_confidence(rock), 50), rock & ~speck
+    )
 
 
 def test_a_band_of_low_confidence_separates_rocks_with_rims() -> None:
@@ -98,20 +102,20 @@ def test_a_band_of_low_confidence_separates_rocks_with_rims() -> None:
     confidence = np.full(rock.shape, 250, np.uint8)
     confidence[:, 56:64] = 140
     rim = np.zeros_like(rock)
-    rim[10:14, 20:32] = True  # elsewhere: it only tells that this is a heap
+    rim[10:14, 20:32] = True  # not at the low confidence; it only marks touching rocks
     assert parts(cut(rock & ~rim, rim, confidence, smallest=50)) == 2
-    assert parts(cut(rock & ~rim, rim, sure(rock), smallest=50)) == 1
+    assert parts(cut(rock & ~rim, rim, uniform_confidence(rock), smallest=50)) == 1
 
 
 def test_a_part_below_the_minimum_area_is_not_separated() -> None:
     rock, rim = heap()
-    assert parts(cut(rock, rim, sure(rock), smallest=5000)) == 1
+    assert parts(cut(rock, rim, uniform_confidence(rock), smallest=5000)) == 1
 
 
 def test_a_rock_without_rims_next_to_touching_rocks_is_not_cut() -> None:
     rock, rim = heap()
     rock[70:78, 4:30] = True
-    left = cut(rock, rim, sure(rock), smallest=50)
+    left = cut(rock, rim, uniform_confidence(rock), smallest=50)
     np.testing.assert_array_equal(left[66:], rock[66:])
 
 
@@ -120,15 +124,17 @@ def test_split_touching_sets_whether_touching_rocks_are_separated(wanted: bool, 
     rock, rim = heap()
     ids = (rock + 2 * rim).astype(np.uint8)
     settings = RockSettings(split_touching=wanted)
-    assert len(find_rocks(Segmentation(ids, sure(rock), (1,), 2), settings)) == count
-    assert len(find_rocks(Segmentation(ids, sure(rock), (1,)), settings)) == count, 'by their shape'
+    assert len(find_rocks(Segmentation(ids, uniform_confidence(rock), (1,), 2), settings)) == count
+    assert len(find_rocks(Segmentation(ids, uniform_confidence(rock), (1,)), settings)) == count, (
+        'by their shape'
+    )
 
 
 def test_rim_pixels_belong_to_the_nearest_rock_and_not_to_the_mask() -> None:
     rock, rim = heap()
-    rim[2:5, 2:5] = True  # near no rock
+    rim[2:5, 2:5] = True  # far from rocks
     ids = (rock + 2 * rim).astype(np.uint8)
-    found = Segmentation(ids, sure(rock), (1,), 2)
+    found = Segmentation(ids, uniform_confidence(rock), (1,), 2)
     rocks = find_rocks(found, RockSettings())
     numbers = draw_instances(rocks, ids.shape)
     rim[2:5, 2:5] = False
@@ -147,12 +153,12 @@ def test_rim_pixels_belong_to_the_nearest_rock_and_not_to_the_mask() -> None:
 def test_a_wide_rim_is_assigned_to_rocks_only_near_them() -> None:
     ids = np.zeros((60, 80), np.uint8)
     ids[20:40, 10:30], ids[20:40, 30:50], ids[20:40, 50:70] = 1, 2, 1
-    rocks = find_rocks(Segmentation(ids, sure(ids > 0), (1,), 2), RockSettings())
+    rocks = find_rocks(Segmentation(ids, uniform_confidence(ids > 0), (1,), 2), RockSettings())
     assert [one.area for one in rocks] == [20 * 23, 20 * 23]
 
 
 def drawn(name: str) -> NDArray[np.uint8]:
-    """A single rock in an image of 240×320 px, 255."""
+    """Returns the mask of a single rock in an image of 240×320 px."""
     rock = np.zeros((240, 320), np.uint8)
     if name == 'disc':
         cv2.circle(rock, (160, 120), 60, 255, -1)
@@ -180,11 +186,11 @@ def drawn(name: str) -> NDArray[np.uint8]:
 )
 def test_a_single_rock_of_any_shape_is_not_split(name: str) -> None:
     rock = drawn(name)
-    chance = np.random.default_rng(0)
-    doubt = cv2.GaussianBlur(chance.normal(0, 12, rock.shape).astype(np.float32), (0, 0), 2)
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.normal(0, 12, rock.shape).astype(np.float32), (0, 0), 2)
     distance = cv2.distanceTransform(rock, cv2.DIST_L2, 5)
-    surely = 255 * np.clip(0.55 + 0.1 * distance, 0, 0.95)  # less at the edge, as networks are
-    confidence = np.clip(surely + doubt, 0, 255).astype(np.uint8)
+    smooth = 255 * np.clip(0.55 + 0.1 * distance, 0, 0.95)  # lower at the edge, as of networks
+    confidence = np.clip(smooth + noise, 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(split_by_shape(rock, confidence), rock)
 
 
@@ -193,7 +199,7 @@ def test_touching_discs_are_separated_at_their_neck(radius: int, gap: int) -> No
     rock = np.zeros((240, 320), np.uint8)
     cv2.circle(rock, (100, 120), 40, 255, -1)
     cv2.circle(rock, (100 + gap, 120), radius, 255, -1)
-    left = split_by_shape(rock, sure(rock > 0))
+    left = split_by_shape(rock, uniform_confidence(rock > 0))
     assert parts(left) == 2
     _, columns = np.nonzero(rock != left)
     neck = (gap**2 + 40**2 - radius**2) / (2 * gap)
@@ -203,7 +209,7 @@ def test_touching_discs_are_separated_at_their_neck(radius: int, gap: int) -> No
 def test_a_band_of_low_confidence_separates_rocks_without_rims() -> None:
     rock = np.zeros((60, 120), bool)
     rock[10:50, 10:110] = True
-    confidence = sure(rock)
+    confidence = uniform_confidence(rock)
     whole = rock.astype(np.uint8) * np.uint8(255)
     assert parts(split_by_shape(whole, confidence)) == 1
     confidence[:, 56:64] = 160
@@ -216,7 +222,7 @@ def test_pixels_of_cuts_belong_to_the_separated_rocks() -> None:
     rock, rim = heap()
     ids = (rock | rim).astype(np.uint8)
     ids[40:52, 47:52] = ids[40:52, 85:90] = 0
-    rocks = find_rocks(Segmentation(ids, sure(rock), (1,)), RockSettings())
+    rocks = find_rocks(Segmentation(ids, uniform_confidence(rock), (1,)), RockSettings())
     assert len(rocks) == 3
     lost = np.count_nonzero(ids) - np.count_nonzero(draw_instances(rocks, ids.shape))
     assert 0 <= lost < 5, 'but for specks beyond a cut'
@@ -231,10 +237,10 @@ def test_tiny_images_are_not_split_by_shape(shape: tuple[int, int]) -> None:
 def test_rims_of_one_group_of_rocks_do_not_cut_another_group() -> None:
     rock, rim = np.zeros((2, 60, 120), bool)
     rock[40:52, 5:105] = True
-    rock[20:37, 75:110] = True  # as near to the bar's end as the bar's own top is far
+    rock[20:37, 75:110] = True  # as near to the end of the bar as the maximum of the bar is
     rim[44:48, 8:12], rim[28:30, 90:94] = True, True
     rock &= ~rim
-    confidence = sure(rock)
+    confidence = uniform_confidence(rock)
     confidence[40:52, 50:] = 140
     left = cut(rock, rim, confidence, smallest=50)
     np.testing.assert_array_equal(left[40:], rock[40:])
@@ -246,7 +252,7 @@ def test_a_thin_rock_is_not_cut_by_its_rim() -> None:
     thin[70, 4:40] = True
     rims = rim.copy()
     rims[70, 20:22], thin[70, 20:22] = True, False
-    left = cut(rock | thin, rims, sure(rock), smallest=50)
+    left = cut(rock | thin, rims, uniform_confidence(rock), smallest=50)
     np.testing.assert_array_equal(left[66:], (rock | thin)[66:])
     assert parts(left[:66]) == 3
 
@@ -255,12 +261,12 @@ def test_a_thin_rock_is_not_cut_by_its_rim() -> None:
 def test_tiny_images_are_split_by_rims_without_an_error(shape: tuple[int, int]) -> None:
     rim = np.zeros(shape, bool)
     rim[0, 0] = True
-    left = cut(~rim, rim, sure(rim), 1)
+    left = cut(~rim, rim, uniform_confidence(rim), 1)
     assert left.shape == shape
     assert not (left & rim).any()
 
 
 def test_an_image_without_rock_is_split_without_an_error() -> None:
     nothing = np.zeros((20, 30), bool)
-    assert not cut(nothing, nothing, sure(nothing), 50).any()
-    assert not cut(nothing, ~nothing, sure(nothing), 50).any()
+    assert not cut(nothing, nothing, uniform_confidence(nothing), 50).any()
+    assert not cut(nothing, ~nothing, uniform_confidence(nothing), 50).any()

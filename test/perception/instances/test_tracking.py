@@ -20,10 +20,10 @@ DISCS: Discs = {'a': (400, 300, 14), 'b': (470, 330, 9), 'c': (350, 380, 22), 'd
 
 
 def ground(seed: int = 0) -> NDArray[np.uint8]:
-    """Returns 800×1000×3, sand with pebbles of all sizes."""
-    chance = np.random.default_rng(seed)
+    """Returns an 800×1000×3 image of sand with pebbles of all sizes."""
+    rng = np.random.default_rng(seed)
     grey = sum(
-        cv2.resize(chance.normal(0, 20, (800 // s, 1000 // s)).astype(np.float32), (1000, 800))
+        cv2.resize(rng.normal(0, 20, (800 // s, 1000 // s)).astype(np.float32), (1000, 800))
         for s in (2, 5, 20)
     )
     return np.repeat(np.clip(120 + grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
@@ -38,7 +38,7 @@ def numbered(mask: NDArray[np.uint8]) -> list[Rock]:
 
 
 class Camera:
-    """Looks straight down on a ground with discs, which a tracker follows.
+    """Looks straight down on a ground with discs, which are tracked.
 
     Attributes:
         tracker: The tracker.
@@ -53,7 +53,7 @@ class Camera:
     def see(
         self, x: int, y: int, hidden: Sequence[str] = (), discs: Discs = DISCS, zoom: float = 1
     ) -> dict[str, int]:
-        """Returns the ids of the discs in view from a place, the first corner of the image."""
+        """Returns the ids of the visible discs; x and y are the first pixel of the image."""
         turn = zoom * np.array([[1.0, 0, -x], [0, 1, -y]])
         image = cv2.warpAffine(GROUND, turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
         names, rocks = [], []
@@ -163,7 +163,7 @@ def test_the_larger_part_of_a_split_rock_keeps_the_id_and_both_ids_return(camera
 
 
 def test_a_rock_at_the_former_position_of_its_neighbour_keeps_its_own_id(camera):
-    # Each stands where its neighbour was: only the motion tells them apart.
+    # Each disc is where its neighbour was; only the motion distinguishes them.
     row: Discs = {str(number): (320 + 40 * number, 370, 10) for number in range(8)}
     before = camera.see(300, 250, discs=row)
     after = camera.see(340, 250, discs=row)
@@ -259,7 +259,7 @@ def test_points_outside_of_the_image_move_with_the_extrapolated_flow():
 
 
 def striped(shift: int) -> NDArray[np.uint8]:
-    """240×320×3, the same stripes every 40 px, with a little that tells them apart."""
+    """Returns a 240×320×3 image of equal stripes every 40 px with a little noise."""
     wave = 120 + 60 * np.sin(2 * np.pi * (np.arange(600) + shift) / 40)
     image = np.repeat(wave[None, :WIDTH], HEIGHT, axis=0)
     fine = np.random.default_rng(2).normal(0, 6, (HEIGHT, 600))
@@ -267,21 +267,21 @@ def striped(shift: int) -> NDArray[np.uint8]:
     return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-@pytest.mark.parametrize('told', [True, False])
+@pytest.mark.parametrize('posed', [True, False])
 def test_depth_and_pose_resolve_the_motion_over_repeating_stripes(
-    told: bool,
+    posed: bool,
 ) -> None:
     def posed_view(shift: int) -> PosedView | None:
         lens = Intrinsics(np.diag([100.0, 100, 1]), np.zeros(0), size=(WIDTH, HEIGHT))
         pose = np.eye(4)
         pose[0, 3] = shift * 2 / 100
         return (
-            PosedView(View(lens, np.full((HEIGHT, WIDTH), 2, np.float32)), pose) if told else None
+            PosedView(View(lens, np.full((HEIGHT, WIDTH), 2, np.float32)), pose) if posed else None
         )
 
     def seen(shift: int) -> list[Rock]:
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-        for x in (120, 160, 200):  # as far apart as the stripes
+        for x in (120, 160, 200):  # with the distance of the stripes
             cv2.circle(mask, (x - shift, 120), 12, 1, -1)
         return sorted(numbered(mask), key=lambda rock: rock.centroid)
 
@@ -289,4 +289,4 @@ def test_depth_and_pose_resolve_the_motion_over_repeating_stripes(
     first = tracker.update(striped(0), seen(0), 0.0, posed_view(0))
     second = tracker.update(striped(40), seen(40), 0.5, posed_view(40))
     kept = [rock.id for rock in first] == [rock.id for rock in second]
-    assert kept == told
+    assert kept == posed

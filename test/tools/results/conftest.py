@@ -21,7 +21,7 @@ def folder(tmp_path, scene):
 
 @pytest.fixture
 def find_rocks(monkeypatch, segmenter, folder, tmp_path):
-    """Runs `rock_seg images` on the folder with the network for tests; results go to `out`."""
+    """Runs `rock_seg images` on the folder with the test network; results go to `out`."""
     monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
     return lambda *given: main(
         ['images', str(folder), '-o', str(tmp_path / 'out'), *map(str, given)]
@@ -29,7 +29,7 @@ def find_rocks(monkeypatch, segmenter, folder, tmp_path):
 
 
 @pytest.fixture
-def said(capsys):
+def messages(capsys):
     """Returns the lines that `rock_seg images` has printed since the last call."""
 
     def lines():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of an image: how it was made, and its sizes in mm."""
+"""The record of an image: settings and sizes in mm."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_two_points_give_sizes_in_mm(find_rocks, tmp_path):
 
 
 def test_each_image_has_the_scale_of_its_tag_and_images_without_a_tag_are_reported(
-    find_rocks, folder, tmp_path, scene, said
+    find_rocks, folder, tmp_path, scene, messages
 ):
     write_tagged(folder / 'a.png', scene, 7)
     write_tagged(folder / 'b.png', scene, 7, 8)
@@ -71,7 +71,7 @@ def test_each_image_has_the_scale_of_its_tag_and_images_without_a_tag_are_report
         '2 tags found (ids 7, 8); exactly one must be in view',
         'no tag of the family apriltag_36h11 found; sizes are in px only',
     ]
-    assert said() == [
+    assert messages() == [
         f'{folder}/{name}: {problem}'
         for name, problem in zip(('b.png', 'empty.png'), problems, strict=True)
     ]
@@ -103,7 +103,7 @@ def test_an_invalid_scale_is_rejected_before_any_image_is_processed(
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_run_with_another_scale_is_not_resumed(find_rocks, said):
+def test_a_run_with_another_scale_is_not_resumed(find_rocks, messages):
     assert find_rocks('--mm-per-px', 1) == 0
     assert find_rocks('--mm-per-px', 2, '--resume') != 0
-    assert any('mm_per_px' in line for line in said())
+    assert any('mm_per_px' in line for line in messages())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is exported trains again: the readers of the training find the same rocks."""
+"""The data sets of the training read the exported rocks without a difference."""
 
 from __future__ import annotations
 

@@ -68,11 +68,11 @@ def test_a_table_without_rocks_has_its_header(tmp_path):
 
 
 def test_too_many_rocks_for_a_worksheet_are_an_error_with_another_format(
-    find_rocks, tmp_path, monkeypatch, said
+    find_rocks, tmp_path, monkeypatch, messages
 ):
     monkeypatch.setattr(table, 'MAX_SHEET_ROWS', 3)
     assert find_rocks('--table', tmp_path / 'rocks.xlsx') == 1
-    (line,) = said()
+    (line,) = messages()
     assert 'a worksheet holds at most 3 rocks, not 4; write .csv or .parquet' in line
 
 

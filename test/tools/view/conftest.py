@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that segments the small samples, and a viewer that speaks as the page does."""
+"""Sources that segment small samples, and a viewer with the protocol of the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rock_seg_ros.tools.view.sources import LocalSource
 
 PATIENCE = 20.0
 
-# The node on real DDS, as the tests of the node have it.
+# The fixture `bench` of the tests of the node.
 _SPEC = importlib.util.spec_from_file_location(
     'node_bench', Path(__file__).parents[2] / 'node' / 'conftest.py'
 )
@@ -37,7 +37,7 @@ bench = _NODE.bench
 
 
 class Viewer:
-    """A websocket that receives messages with their images, and acknowledges when it is told to."""
+    """A websocket that receives messages and images, and acknowledges on request."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -82,7 +82,7 @@ class Viewer:
         return message['frame'], images
 
     async def reply(self, **message):
-        """Sends a message; returns why it was refused, or ''."""
+        """Sends a message; returns the reason of its rejection, or ''."""
         await self.send(**message)
         count = len(self.replies)
         while len(self.replies) == count:
@@ -153,5 +153,5 @@ def samples(make_source, demo_data):
 
 @pytest.fixture
 def drive(make_source, demo_data):
-    """The bag of 12 images, endlessly."""
+    """The bag of 12 images in a loop."""
     return make_source(demo_data / 'mars_drive', loop=True)

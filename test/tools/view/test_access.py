@@ -44,15 +44,15 @@ def test_the_url_has_the_token_and_a_reachable_host():
         ('127.0.0.1', '[::1]:8080', True),
         ('127.0.0.1', 'LocalHost:9', True),
         ('127.0.0.1', '192.168.0.9', False),
-        ('127.0.0.1', 'localhost.evil.example', False),
+        ('127.0.0.1', 'localhost.other.example', False),
         ('127.0.0.1', '', False),
         ('127.0.0.1', '[', False),
         ('0.0.0.0', '192.168.0.9:8080', True),
         ('0.0.0.0', '[fe80::1]:8080', True),
         ('0.0.0.0', f'{socket.gethostname()}.local', True),
-        ('0.0.0.0', 'evil.example', False),
+        ('0.0.0.0', 'other.example', False),
         ('robot.local', 'robot.local:8080', True),
-        ('robot.local', 'robot.local.evil.example', False),
+        ('robot.local', 'robot.local.other.example', False),
     ],
 )
 def test_a_host_header_must_be_an_address_or_a_name_of_this_machine(bound, header, allowed):

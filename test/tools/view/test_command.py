@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rock_seg view` as a process, and its errors."""
+"""The command `rock_seg view`, and its errors."""
 
 from __future__ import annotations
 
@@ -41,17 +41,14 @@ def test_a_port_in_use_is_reported_before_the_input_is_opened(capsys):
     assert error.count('\n') == 1
 
 
-@pytest.mark.parametrize(
-    ('name', 'error'),
-    [('missing.png', 'No such file'), ('empty', 'contains no images'), ('bad.mcap', 'bad.mcap: ')],
-)
-def test_an_input_that_cannot_be_opened_is_an_error_of_one_line(tmp_path, capsys, name, error):
-    (tmp_path / 'empty').mkdir()
+def test_an_input_that_cannot_be_opened_is_an_error_of_one_line(
+    tmp_path, light_weights_file, capsys
+):
     (tmp_path / 'bad.mcap').write_bytes(b'nothing')
-    assert main(['view', str(tmp_path / name), '--port', '0', '--weights', 'light']) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert error in lines[0]
+    given = ['view', str(tmp_path / 'bad.mcap'), '--port', '0', '--weights', light_weights_file]
+    assert main(list(map(str, given))) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'bad.mcap: ' in line
 
 
 def test_without_aiohttp_the_error_names_the_missing_dependency(monkeypatch, capsys):
@@ -64,9 +61,10 @@ def test_without_aiohttp_the_error_names_the_missing_dependency(monkeypatch, cap
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_the_command_within_two_seconds_and_completes_the_recording(
-    demo_data, tmp_path, number, status
+    demo_data, tmp_path, light_weights_file, number, status
 ):
-    command = ['view', demo_data / 'mars_drive', '--loop', '--weights', 'light', '--port', '0']
+    weights = ['--weights', light_weights_file]
+    command = ['view', demo_data / 'mars_drive', '--loop', *weights, '--port', '0']
     process = subprocess.Popen(
         [sys.executable, '-m', 'rock_seg_ros.tools', *command, '--record-folder', tmp_path / 'out'],
         stdout=subprocess.PIPE,

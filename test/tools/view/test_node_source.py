@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node that runs on real DDS, shown by its topics."""
+"""The view of a running node by its topics, on real DDS."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ ALL = frozenset({'overlay', 'mask', 'confidence'})
 
 
 @pytest.fixture
-def scene():
-    """48×64 RGB: a bright 20×10 rock with its corner at (8, 4), and a 10×12 one at (40, 30)."""
-    image = np.full((48, 64, 3), 60, np.uint8)
-    image[4:14, 8:28] = 220
-    image[30:42, 40:50] = 230
-    return image
-
-
-@pytest.fixture
 def source(bench, tmp_path):
     """A source of the node under test."""
     feed = Feed()
@@ -38,12 +29,12 @@ def source(bench, tmp_path):
 
 
 class Camera:
-    """Sends images again and again until something happens, as a camera does."""
+    """Publishes images repeatedly until a condition holds, as a camera does."""
 
     def __init__(self, bench, image):
         self.bench, self.image, self.stamp = bench, image, 0
 
-    def until(self, happened, what='what is waited for'):
+    def until(self, happened, what='the condition'):
         def tick():
             self.stamp += 1
             self.bench.send(self.image, stamp=self.stamp)
@@ -86,7 +77,7 @@ def test_only_the_shown_layers_are_subscribed_to(source, camera, bench):
     source.want(frozenset())
     bench.wait(lambda: wanted() == {'~/rocks', '~/polygon_points'}, 'the rocks alone')
     source.want(None)
-    bench.wait(lambda: wanted() == set(), 'nobody to look')
+    bench.wait(lambda: wanted() == set(), 'no subscriptions')
 
 
 def test_a_live_parameter_is_set_and_a_rejection_has_the_reason_of_the_node(source, camera, bench):
@@ -94,7 +85,7 @@ def test_a_live_parameter_is_set_and_a_rejection_has_the_reason_of_the_node(sour
     values = {control['name']: control['value'] for control in source.controls()}
     assert (values['min_area'], values['jpeg_quality'], values['track']) == (50, 80, True)
     source.set('min_area', 150)
-    source.set('threshold', 0)  # a whole number for a parameter that is a float
+    source.set('threshold', 0)  # an integer for a parameter of floats
     assert bench.node.get_parameter('min_area').value == 150
     with pytest.raises(ValueError, match='threshold'):
         source.set('threshold', 7.5)
@@ -152,7 +143,7 @@ def test_pause_holds_the_page_and_a_step_shows_one_image(source, camera, bench):
     source.pause()
     held = source.feed.result.time
     camera.until(lambda: camera.stamp > held + 5)
-    assert source.feed.result.time <= held + 1  # one may have been on its way
+    assert source.feed.result.time <= held + 1  # one image may have been in transit
     held = source.feed.result.time
     source.step()
     camera.until(lambda: source.feed.result.time > held, 'one more image')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+"""The page in Chromium, controlled by Playwright."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def serve():
             await runner.setup()
             await web.SockSite(runner, listener).start()
 
-        # In a thread, because Playwright has the loop of this one.
+        # In a thread, because Playwright runs the event loop of this one.
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         asyncio.run_coroutine_threadsafe(run(), loop).result(20)
@@ -77,7 +77,7 @@ def serve():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens a page; fails if it reports an error or loads from elsewhere."""
+    """Opens a page; fails if it reports an error or loads from another host."""
     contexts, problems = [], []
 
     def opened(url, size=DESKTOP, **options):
@@ -86,12 +86,7 @@ def open_page(browser):
         page = context.new_page()
         page.on('pageerror', lambda error: problems.append(str(error)))
         page.on('console', lambda line: line.type == 'error' and problems.append(line.text))
-        page.on(
-            'request',
-            lambda r: (
-                r.url.startswith(('http://127.0.0.1', 'blob:', 'data:')) or problems.append(r.url)
-            ),
-        )
+        page.on('request', lambda request: is_local(request.url) or problems.append(request.url))
         page.goto(url)
         page.locator('#table tbody tr').first.wait_for()
         return page
@@ -102,7 +97,7 @@ def open_page(browser):
     assert problems == []
 
 
-def own(url):
+def is_local(url):
     return url.startswith(('http://127.0.0.1:', 'blob:', 'data:'))
 
 
@@ -113,7 +108,7 @@ def shown(page):
 
 
 def at(page, x, y):
-    """Returns the place on the canvas of a pixel of the 64×48 image."""
+    """Returns the position on the canvas of a pixel of the 64×48 image."""
     box = page.locator('#canvas').bounding_box()
     return {'x': box['width'] * (x + 0.5) / 64, 'y': box['height'] * (y + 0.5) / 48}
 
@@ -267,7 +262,9 @@ def test_a_rock_is_tapped_on_a_phone(serve, open_page, samples):
     page = open_page(
         serve.start(*samples), PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
     )
-    page.locator('#canvas').tap(position=at(page, 39, 33))  # beside the rock, within a finger
+    page.locator('#canvas').tap(
+        position=at(page, 39, 33)
+    )  # next to the rock, within the tolerance of a finger
     expect(page.locator('#rock-title')).to_have_text('Rock 2')
 
 
@@ -279,20 +276,20 @@ def test_with_a_token_the_page_works_and_its_address_hides_it(serve, open_page, 
 
 
 def test_a_page_of_another_site_cannot_connect(serve, browser, samples):
-    """As an attacker's page would try: a websocket from a foreign origin."""
+    """It tries to open a websocket from another origin."""
     url = serve.start(*samples)
     context = browser.new_context()
     page = context.new_page()
-    page.goto('data:text/html,<title>foreign</title>')
+    page.goto('data:text/html,<title>other site</title>')
     outcome = page.evaluate(
         """url => new Promise(done => {
             const socket = new WebSocket(url.replace('http', 'ws') + 'live');
             socket.onopen = () => done('open');
-            socket.onerror = () => done('refused');
+            socket.onerror = () => done('rejected');
         })""",
         url,
     )
-    assert outcome == 'refused'
+    assert outcome == 'rejected'
     context.close()
 
 

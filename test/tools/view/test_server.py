@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server with real websockets: frames, settings, refusals, slow and broken viewers."""
+"""The server with real websockets: frames, settings, errors, slow and disconnected viewers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JPEG = b'\xff\xd8'
 
 
 class Pushed(Source):
-    """A source whose results a test pushes."""
+    """A source whose results a test supplies."""
 
     def __init__(self, feed, folder):
         super().__init__(feed, 'pushed', folder)
@@ -136,7 +136,7 @@ def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
 
 
 @pytest.mark.parametrize(
-    ('message', 'refused'),
+    ('message', 'reason'),
     [
         ({'set': 'threshold', 'value': 2}, 'threshold is 2.0; it must be 0 to 1'),
         ({'set': 'min_area', 'value': 1.5}, 'min_area is 1.5; it must be a whole number'),
@@ -153,10 +153,10 @@ def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
         ({'scale': [5, 5, 5, 5, 10]}, 'the two points are the same: 5, 5'),
     ],
 )
-def test_an_invalid_message_is_rejected_with_the_reason(view, samples, message, refused):
+def test_an_invalid_message_is_rejected_with_the_reason(view, samples, message, reason):
     async def scenario():
         async with view.serving(*samples) as served, served.viewer() as viewer:
-            assert refused in await viewer.reply(**message)
+            assert reason in await viewer.reply(**message)
 
     view.run(scenario())
 
@@ -238,7 +238,7 @@ def test_a_slow_viewer_gets_only_the_newest_frame_and_does_not_slow_others(view,
             source.push(0)
             while 'frame' not in (await slow.next())[0]:
                 await slow.acknowledge()
-            for number in range(1, 30):  # not acknowledged by the slow one
+            for number in range(1, 30):  # the slow viewer does not acknowledge them
                 source.push(number)
                 await fast.frame(lambda frame, n=number: frame['image'] == str(n))
             with pytest.raises(TimeoutError):
@@ -405,11 +405,11 @@ def test_the_page_is_served_with_a_strict_content_security_policy(view, pushed):
 @pytest.mark.parametrize(
     'headers',
     [
-        {'Host': 'evil.example'},
-        {'Host': 'evil.example:8080'},
+        {'Host': 'other.example'},
+        {'Host': 'other.example:8080'},
         {'Host': '192.168.0.9'},
         {'Host': ''},
-        {'Origin': 'http://evil.example'},
+        {'Origin': 'http://other.example'},
         {'Origin': 'null'},
         {'Origin': 'http://127.0.0.1:1'},
         {'Origin': 'https://127.0.0.1'},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources that are segmented here: images, video, bag and camera."""
+"""Sources that are segmented by the command itself: images, video, bag and camera."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from rock_seg_ros.tools.view.footage import (
 )
 from rock_seg_ros.tools.view.sources import LocalSource
 
-LOOK = frozenset({'overlay'})
+OVERLAY = frozenset({'overlay'})
 
 
-class Shown:
+class Results:
     """Collects the results of a feed."""
 
     def __init__(self, feed):
@@ -98,15 +98,15 @@ def test_nothing_is_segmented_without_viewers(make_source, demo_data, segmenter,
     source, feed = make_source(demo_data / 'mars_drive')
     source.start()
     assert not asked.wait(0.2)
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: feed.result, 'a result')
 
 
 def test_segmentation_stops_when_the_last_viewer_disconnects(drive, view):
     source, feed = drive
-    shown = Shown(feed)
+    shown = Results(feed)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: len(shown.results) > 2, 'results')
     source.want(None)
     last = view.wait_for(lambda: _settled(shown), 'the last result')
@@ -122,9 +122,9 @@ def _settled(shown):
 
 def test_a_bag_is_played_to_its_end_and_restarts_on_play(make_source, demo_data, view):
     source, feed = make_source(demo_data / 'mars_drive')
-    shown = Shown(feed)
+    shown = Results(feed)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: not source.playing, 'the end')
     assert len(shown.results) == 12
     assert [r.time for r in shown.results] == sorted(r.time for r in shown.results)
@@ -139,25 +139,25 @@ def test_a_bag_is_not_played_faster_than_it_was_recorded(make_source, demo_data,
     source, _ = make_source(demo_data / 'mars_drive')
     began = sources.time.monotonic()
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: not source.playing, 'the end')
     assert sources.time.monotonic() - began >= 11 * 0.05
 
 
 def test_a_loop_continues_until_it_is_stopped(drive, view):
     source, feed = drive
-    shown = Shown(feed)
+    shown = Results(feed)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: len(shown.results) > 13, 'the second round')
     assert source.playing
 
 
 def test_a_video_is_shown_frame_by_frame(make_source, video, view):
     source, feed = make_source(video)
-    shown = Shown(feed)
+    shown = Results(feed)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: not source.playing, 'the end')
     assert [round(result.time, 2) for result in shown.results] == [0, 0.05, 0.1, 0.15, 0.2, 0.25]
     assert shown.images[1] == 'drive.mp4 0.050 s'
@@ -166,7 +166,7 @@ def test_a_video_is_shown_frame_by_frame(make_source, video, view):
 def test_images_are_paused_at_the_first_one(samples, view):
     source, feed = samples
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: feed.result, 'the first image')
     assert not source.playing
     assert feed.result.record['image'] == 'half.png'
@@ -178,7 +178,7 @@ def test_images_are_paused_at_the_first_one(samples, view):
 def test_a_step_shows_the_image_whose_time_a_pause_interrupted(make_source, demo_data, view):
     source, feed = make_source(demo_data / 'samples/images')
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: feed.result, 'the first image')
     source.play()
     view.wait_for(lambda: source._moment and source._due, 'the wait for the second image')
@@ -192,7 +192,7 @@ def test_an_image_that_fails_is_reported_and_the_next_one_is_shown(make_source, 
     (demo_data / 'samples/images/half.png').write_bytes(b'nothing')
     source, feed = make_source(demo_data / 'samples/images')
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: source.problem, 'the problem')
     assert 'half.png' in source.problem
     source.step()
@@ -205,7 +205,7 @@ def test_a_damaged_bag_is_shown_up_to_the_damage(make_source, demo_data, view):
     file.write_bytes(file.read_bytes()[:-2000])
     source, feed = make_source(file)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: source.problem, 'the problem')
     assert 'mars_drive.mcap' in source.problem
     assert feed.result is not None
@@ -220,7 +220,7 @@ def test_a_topic_that_the_bag_does_not_have_is_an_error(demo_data, segmenter):
 def test_settings_apply_to_the_paused_image(samples, view):
     source, feed = samples
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: feed.result, 'the first image')
     source.set('max_rocks', 1)
     view.wait_for(lambda: len(feed.result.record['rocks']) == 1, 'one rock')
@@ -235,7 +235,7 @@ def test_a_layer_that_two_viewers_ask_for_at_the_same_time_is_computed_once(
 
     def compute():
         computed.append(1)
-        never.wait(0.1)  # so that both ask meanwhile
+        never.wait(0.1)  # so that both requests overlap
         return np.full((48, 64), 200, np.uint8)
 
     plain = segmenter.segment
@@ -247,10 +247,10 @@ def test_a_layer_that_two_viewers_ask_for_at_the_same_time_is_computed_once(
         )
 
     segmenter.segment = deferred
-    together = Settings(rocks=RockSettings(split_touching=False))  # needs no confidence
+    together = Settings(rocks=RockSettings(split_touching=False))  # does not use the confidence
     source, feed = make_source(demo_data / 'samples/images', settings=together)
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     result = view.wait_for(lambda: feed.result, 'a result')
     assert not computed
     with ThreadPoolExecutor(2) as pool:
@@ -260,11 +260,11 @@ def test_a_layer_that_two_viewers_ask_for_at_the_same_time_is_computed_once(
 
 
 class Capture:
-    """A cv2.VideoCapture that gives the scene whenever it is let."""
+    """A substitute for cv2.VideoCapture that gives an image per release of a semaphore."""
 
     def __init__(self, scene):
         self.image = cv2.cvtColor(scene, cv2.COLOR_RGB2BGR)
-        self.lets = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
         self.released = threading.Event()
         self.broken = False
 
@@ -272,7 +272,7 @@ class Capture:
         return True
 
     def read(self):
-        self.lets.acquire()
+        self.permits.acquire()
         return not self.broken, self.image
 
     def release(self):
@@ -284,15 +284,15 @@ def test_a_camera_gives_the_newest_image_and_counts_dropped_ones(segmenter, scen
     camera = Camera(0, segmenter, capture)
     feed = Feed()
     source = LocalSource(feed, camera, Settings(), tmp_path)
-    capture.lets.release(5)
+    capture.permits.release(5)
     view.wait_for(lambda: camera.dropped == 4, 'four dropped images')
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: feed.result, 'a result')
     assert [rock['area'] for rock in feed.result.record['rocks']] == [200, 120]
     assert feed.samples(0)[-1].dropped == 4
     capture.broken = True
-    capture.lets.release(2)
+    capture.permits.release(2)
     view.wait_for(lambda: source.problem == 'camera 0 gives no images', 'the problem')
     source.stop()
     assert capture.released.is_set()
@@ -307,10 +307,10 @@ def test_a_recording_has_the_results_of_each_image_that_is_shown(
     make_source, demo_data, view, tmp_path
 ):
     source, feed = make_source(demo_data / 'mars_drive')
-    shown = Shown(feed)
+    shown = Results(feed)
     source.record()
-    source.record()  # goes on with the same bag
-    source.start()  # records although nobody looks
+    source.record()  # continues the same bag
+    source.start()  # records without viewers
     view.wait_for(lambda: not source.playing, 'the end')
     source.stop_recording()
     (path,) = (tmp_path / 'records').iterdir()
@@ -347,11 +347,11 @@ def test_a_full_disk_ends_the_recording_but_not_the_view(drive, view, monkeypatc
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(source._recording, 'write_message', full)
-    shown = Shown(feed)
+    shown = Results(feed)
     problems = []
     feed.subscribe(lambda: problems.append(source.problem))
     source.start()
-    source.want(LOOK)
+    source.want(OVERLAY)
     view.wait_for(lambda: len(shown.results) > 2, 'further results')
     assert source.status()['recording'] == ''
     assert any(p.startswith(f'{path}: ') and p.endswith('recording stopped') for p in problems)

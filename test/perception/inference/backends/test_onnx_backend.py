@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of ONNX Runtime's providers are tried, and with which options."""
+"""The providers of ONNX Runtime, TensorRT engines and invalid graphs."""
 
 from __future__ import annotations
 
@@ -80,19 +80,19 @@ def test_cached_engines_depend_on_model_content_shape_and_gpu(
 
 
 @pytest.mark.parametrize(
-    ('device', 'precision', 'told'),
+    ('device', 'precision', 'message'),
     [
         ('cuda', 'auto', f'not provide {CUDA} here'),
         ('cpu', 'fp16', "precision must be 'auto' or 'fp32', not 'fp16'"),
     ],
 )
 def test_an_unsupported_device_or_precision_is_an_error_of_one_line(
-    device: str, precision: str, told: str, monkeypatch: pytest.MonkeyPatch
+    device: str, precision: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: [CPU])
     weights = Weights(Path('w.onnx'), ModelMetadata(), {})
-    with pytest.raises(WeightsError, match=f'^w.onnx: .*{told}$'):
+    with pytest.raises(WeightsError, match=f'^w.onnx: .*{message}$'):
         OnnxBackend(weights, torch.device(device), precision, 0)
 
 
@@ -118,7 +118,7 @@ def test_a_provider_that_does_not_start_is_an_error_without_fallback(
 
 
 class Session:
-    """A session of a stand-in for ONNX Runtime, which writes down by whom it was run."""
+    """A substitute for a session of ONNX Runtime, which records the provider of each run."""
 
     def __init__(self, providers: list[tuple[str, dict[str, str]]], runs: list[str]) -> None:
         self.providers = providers
@@ -140,7 +140,7 @@ class Session:
 
 @pytest.fixture
 def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A backend on stand-ins: TensorRT opens a session of its own once `go` is set."""
+    """A backend on substitutes; TensorRT opens a session of its own once `go` is set."""
     onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     there = SimpleNamespace(go=threading.Event(), runs=[], built=threading.Semaphore(0), error=None)
     there.go.set()
@@ -161,7 +161,7 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
     with monkeypatch.context() as without_cuda:
         without_cuda.setattr(OnnxBackend, '_test_run', lambda _: None)
         backend = OnnxBackend(Weights(tmp_path / 'w.onnx', ModelMetadata(), {}), ON_CUDA, 'auto', 0)
-    backend.device = ON_CPU  # where the stand-in's memory is
+    backend.device = ON_CPU  # where the memory of the substitute is
     build = backend._build_in_background
 
     def build_in_background(shape: tuple[int, ...]) -> None:
@@ -217,14 +217,14 @@ def test_images_of_a_new_shape_run_on_cuda_until_its_engine_is_built(
 def test_a_shape_whose_engine_cannot_be_built_runs_on_cuda(
     tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(onnx_backend.warnings, 'warn', lambda text, **_: told.append(text))
+    message: list[str] = []
+    monkeypatch.setattr(onnx_backend.warnings, 'warn', lambda text, **_: message.append(text))
     tensorrt.scores(1, 3, 480, 640)
     tensorrt.error = MemoryError('too little memory')
     assert tensorrt.scores(2, 3, 480, 640) == CUDA
     assert tensorrt.built.acquire(timeout=20)
     assert tensorrt.scores(2, 3, 480, 640) == CUDA
-    (line,) = told
+    (line,) = message
     assert 'TensorRT engine for 2×640×480 failed, running without it: ' in line
     assert 'too little memory' in line
 
@@ -245,12 +245,12 @@ def test_the_least_recently_used_engine_is_released_and_built_again_when_needed(
     assert tensorrt.scores(1, 3, 32, 32) == TENSORRT
 
 
-@pytest.mark.parametrize('trouble', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])
+@pytest.mark.parametrize('error', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])
 def test_tensorrt_that_cannot_be_loaded_is_not_available(
-    trouble: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_name: str) -> None:
-        raise trouble
+        raise error
 
     monkeypatch.setattr(onnx_backend.importlib, 'import_module', fail)
     assert not load_tensorrt()
@@ -284,7 +284,7 @@ def test_a_graph_that_onnx_runtime_does_not_finish_opening_is_rejected_after_a_l
 
 
 def write_graph(file: Path, kind: str) -> Weights:
-    """Writes a graph of two channels: 'brightness', 'not finite', or one that 'never ends'."""
+    """Writes a graph of two channels: 'brightness', 'not finite' or 'never ends'."""
     onnx = pytest.importorskip('onnx', reason='onnx is not installed')
     helper, numbers = onnx.helper, onnx.TensorProto
     names = ['batch', 3, 'height', 'width'], ['batch', 2, 'height', 'width']
@@ -295,33 +295,33 @@ def write_graph(file: Path, kind: str) -> Weights:
     gain = float('nan') if kind == 'not finite' else 1.0
     kernel = onnx.numpy_helper.from_array(np.full((2, 3, 1, 1), gain, np.float32), 'kernel')
     constants = [kernel]
-    nodes = [helper.make_node('Conv', [onnx_backend.INPUT, 'kernel'], ['looked at'])]
+    nodes = [helper.make_node('Conv', [onnx_backend.INPUT, 'kernel'], ['convolved'])]
     if kind == 'never ends':
         info = helper.make_tensor_value_info
         body = helper.make_graph(
             [
-                helper.make_node('Identity', ['on'], ['still on']),
+                helper.make_node('Identity', ['continue'], ['continue out']),
                 helper.make_node('Neg', ['old'], ['new']),
             ],
             'body',
             [
-                info('turn', numbers.INT64, []),
-                info('on', numbers.BOOL, []),
+                info('iteration', numbers.INT64, []),
+                info('continue', numbers.BOOL, []),
                 info('old', numbers.FLOAT, None),
             ],
-            [info('still on', numbers.BOOL, []), info('new', numbers.FLOAT, None)],
+            [info('continue out', numbers.BOOL, []), info('new', numbers.FLOAT, None)],
         )
         constants += [
-            onnx.numpy_helper.from_array(np.array(2**60), 'turns'),
-            onnx.numpy_helper.from_array(np.array(True), 'yes'),
+            onnx.numpy_helper.from_array(np.array(2**60), 'count'),
+            onnx.numpy_helper.from_array(np.array(True), 'true'),
         ]
         nodes.append(
             helper.make_node(
-                'Loop', ['turns', 'yes', 'looked at'], [onnx_backend.OUTPUT], body=body
+                'Loop', ['count', 'true', 'convolved'], [onnx_backend.OUTPUT], body=body
             )
         )
     else:
-        nodes.append(helper.make_node('Identity', ['looked at'], [onnx_backend.OUTPUT]))
+        nodes.append(helper.make_node('Identity', ['convolved'], [onnx_backend.OUTPUT]))
     graph = helper.make_graph(nodes, 'graph', [image], [scores], constants)
     opset = helper.make_opsetid('', 18)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
@@ -329,15 +329,15 @@ def write_graph(file: Path, kind: str) -> Weights:
 
 
 @pytest.mark.parametrize(
-    ('kind', 'told'),
+    ('kind', 'message'),
     [('not finite', 'scores are not finite'), ('never ends', 'the graph fails: ')],
 )
 def test_a_graph_with_nan_scores_or_an_endless_loop_is_rejected_when_it_is_opened(
-    tmp_path: Path, kind: str, told: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     monkeypatch.setattr(onnx_backend, 'RUN_TIMEOUT', 0.3)
-    with pytest.raises(WeightsError, match=rf'w\.onnx: .*{told}') as caught:
+    with pytest.raises(WeightsError, match=rf'w\.onnx: .*{message}') as caught:
         OnnxBackend(write_graph(tmp_path / 'w.onnx', kind), ON_CPU, 'auto', 0)
     assert '\n' not in str(caught.value)
 
