@@ -243,7 +243,8 @@ def photographs(tmp_path_factory):
 
 def segment_photographs(folder, out, *options):
     """Returns the exit status and the files of `rock_seg images` with the embedded weights."""
-    given = ['images', str(folder), '-o', str(out), '--device', 'cpu', '--min-area', '4', *options]
+    settings = ['--device', 'cpu', '--backend', 'torch', '--min-area', '4']  # no compilation
+    given = ['images', str(folder), '-o', str(out), *settings, *options]
     return main(given), {path.name: path.read_bytes() for path in out.iterdir()}
 
 
@@ -280,8 +281,9 @@ def test_images_of_a_batch_are_segmented_together(
         return segment(self, images, threshold)
 
     monkeypatch.setattr(Segmenter, 'segment_batch', count)
-    given = ['--weights', str(light_weights_file), '--device', 'cpu', '--batch', '3']
-    assert main(['images', str(photographs), '-o', str(tmp_path / 'out'), *given]) == 1
+    given = ['--weights', str(light_weights_file), '--device', 'cpu', '--backend', 'torch']
+    given += ['--batch', '3', '-o', str(tmp_path / 'out')]
+    assert main(['images', str(photographs), *given]) == 1
     assert batches == [3, 2]
 
 
@@ -310,7 +312,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
         return write(*given)
 
     monkeypatch.setattr(command, 'write_results', write_results)
-    given = ['--device', 'cpu', '--input-size', '64', '64']
+    given = ['--device', 'cpu', '--backend', 'torch', '--input-size', '64', '64']
     assert main(['images', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), *given]) == 0
     growth = used[-1] - used[29]
     assert growth < 10, f'{growth:.1f} MB in 50 images of 0.5 MB'

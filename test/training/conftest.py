@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from rock_seg_ros.perception.inference.backends import openvino_backend
+
 torch.set_num_threads(1)  # a second thread makes operations on small tensors slower
 
 
@@ -28,6 +30,12 @@ def write_images(folder: Path, count: int) -> Path:
         cv2.imwrite(str(folder / 'images' / f'{number}.png'), image)
         cv2.imwrite(str(folder / 'masks' / f'{number}.png'), mask)
     return folder
+
+
+@pytest.fixture
+def torch_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes backend 'auto' choose PyTorch, whose networks need no compilation."""
+    monkeypatch.setattr(openvino_backend, 'is_available', lambda: False)
 
 
 @pytest.fixture(scope='session')

@@ -22,6 +22,7 @@ from training.evaluation import Perturbation, count_image, evaluate, segment_per
 from training.metrics import windows
 
 CLASSES = ('background', 'rock')
+pytestmark = pytest.mark.usefixtures('torch_backend')
 
 
 def all_of(folder: Path, **settings: str) -> list[Sample]:

@@ -32,6 +32,7 @@ from training.report import (
 
 METADATA = ModelMetadata(data='<discs> & more', metrics={'discs_val_iou': 0.75})
 VOID = {'meta', 'img', 'br'}
+pytestmark = pytest.mark.usefixtures('torch_backend')
 
 
 class Page(HTMLParser):
