@@ -223,6 +223,8 @@ def _region(
         raise DataError(
             f'has the category {annotation["category_id"]!r}; expected: [{known}]{hint}'
         )
+    if annotation.get('iscrowd') not in (None, 0, 1):
+        raise DataError(f'has the iscrowd {annotation["iscrowd"]!r}; legal are 0 and 1')
     class_id = labels.id_of(names[annotation['category_id']])
     if not labels.has_instances(class_id):
         instance_id = 0
@@ -233,7 +235,9 @@ def _region(
     if not segmentation:
         raise DataError('has an empty segmentation')
     if isinstance(segmentation, list):
-        return Region(name, class_id, instance_id, tuple(polygon(part) for part in segmentation))
+        is_flat = not isinstance(segmentation[0], list)  # VIA writes one polygon without its list
+        parts = [segmentation] if is_flat else segmentation
+        return Region(name, class_id, instance_id, tuple(map(polygon, parts)))
     runs, size = _run_lengths(segmentation)
     return Region(name, class_id, instance_id, runs=runs, size=size)
 

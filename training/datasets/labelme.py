@@ -21,7 +21,7 @@ from training.datasets.labels import Labels
 from training.datasets.regions import Region, RegionSample, declared_size, encode_runs, polygon
 from training.datasets.sample import IGNORE, DataError, Sample
 
-AREAS = ('polygon', 'rectangle', 'circle', 'mask')
+AREAS = {'polygon': 3, 'rectangle': 2, 'circle': 2, 'mask': 2}  # shape → minimum of points
 FOUR_POINTS = ('oriented_rectangle', 'rotation')  # labelme's, and X-AnyLabeling's
 LINES = ('point', 'points', 'line', 'linestrip')
 CIRCLE_POINTS = 64
@@ -45,8 +45,8 @@ def find_labelme(path: Path, labels: Labels, images: Path | None = None) -> list
     Args:
         path: Folder with `NAME.json` files, or with folders of such files. `imagePath` in a file is
             relative to the file; if that image does not exist, `imageData` is used.
-        labels: Labels → classes. Shapes with the same label and `group_id` are one instance. Points
-            and lines are skipped if their label is ignored.
+        labels: Labels → classes. Shapes with the same label and `group_id` are one instance.
+            Points, lines and other shapes without area are skipped if their label is ignored.
         images: Folder of the images, of which only the file names in `imagePath` are used; None =
             see `path`.
 
@@ -122,6 +122,8 @@ def _sample(path: Path, file: Path, labels: Labels, images: Path | None) -> Regi
 
 def _image(path: Path, file: Path, data: Mapping[str, Any], images: Path | None) -> Path | None:
     """Returns the image file; None if it does not exist and `imageData` is used."""
+    if data.get('imageData') and not data.get('imagePath'):
+        return None
     name = data['imagePath'].replace('\\', '/')
     try:
         if images is None:
@@ -136,9 +138,11 @@ def _image(path: Path, file: Path, data: Mapping[str, Any], images: Path | None)
 def _regions(
     shape: Mapping[str, Any], name: str, instance_ids: dict[Any, int], labels: Labels
 ) -> list[Region]:
-    """Returns the region of a shape; empty for points and lines whose label is ignored."""
+    """Returns the region of a shape; empty if it has no area and its label is ignored."""
     class_id, kind = labels.id_of(shape['label']), shape.get('shape_type') or 'polygon'
-    if kind in LINES and class_id == IGNORE:
+    points = shape['points']
+    is_ignored = class_id == IGNORE
+    if is_ignored and (kind in LINES or len(points) < AREAS.get(kind, 0)):
         return []
     group = shape.get('group_id')
     key = name if group is None else (shape['label'], group)
@@ -147,7 +151,10 @@ def _regions(
         instance_id = instance_ids.setdefault(key, len(instance_ids) + 1)
     if kind == 'mask':
         return [_mask_region(shape, name, class_id, instance_id)]
-    return [Region(name, class_id, instance_id, (_shape_polygon(kind, shape['points']),))]
+    outline = _shape_polygon(kind, points)
+    if is_ignored and not np.ptp(outline, axis=0).all():
+        return []
+    return [Region(name, class_id, instance_id, (outline,))]
 
 
 def _mask_region(shape: Mapping[str, Any], name: str, class_id: int, instance_id: int) -> Region:

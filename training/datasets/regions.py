@@ -202,9 +202,12 @@ def polygon(points: Sequence[Any]) -> NDArray[np.float64]:
         DataError: A coordinate is not a number, or there are fewer than three points.
     """
     try:
-        numbers = np.asarray(points, np.float64).ravel()
-    except (TypeError, ValueError):
+        array = np.asarray(points, np.float64)
+    except (OverflowError, TypeError, ValueError):
         raise DataError('has a polygon with a coordinate that is not a number') from None
+    if array.size and array.shape[1:] not in ((), (2,)):
+        raise DataError('has a polygon with a point that is not a pair of x and y')
+    numbers = array.ravel()
     if numbers.size % 2:
         raise DataError(f'has a polygon of {numbers.size} numbers; it must be pairs of x and y')
     if numbers.size < 6:

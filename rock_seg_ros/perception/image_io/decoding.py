@@ -162,19 +162,16 @@ def decode_rgb(
     content = bytes(data)
     header = read_header(content)
     check_size(header.width, header.height, max_pixels)
-    if header.format not in OPENCV_FORMATS:
+    if header.format not in OPENCV_FORMATS or (header.format == 'PPM' and _is_dim_ppm(content)):
         rgb = _decode_with_pillow(content, upright)
+    elif header.format == 'TIFF':
+        rgb = _decode_tiff(content, upright)
     else:
-        readable = _for_opencv(content) if header.format == 'TIFF' else content
-        # The OpenCV of apt does not have IMREAD_COLOR_RGB.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        bgr = _decode(readable, flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        if bgr is not None:
-            rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        elif header.format in ('JPEG', 'MPO'):
+        rgb = _decode(content, upright)
+        if rgb is None and header.format in ('JPEG', 'MPO'):
             rgb = _decode_jpeg_without_end(content, upright)
-        else:
-            raise _invalid_image(content)
+    if rgb is None:
+        raise _invalid_image(content)
     return (depth or BitDepth()).to_eight_bits(rgb)
 
 
@@ -258,22 +255,42 @@ def _open(content: bytes) -> Image.Image:
         raise _invalid_image(content) from None
 
 
-def _for_opencv(content: bytes) -> bytes:
+def _is_dim_ppm(content: bytes) -> bool:
+    """Whether white is less than 255 in a binary PPM; OpenCV does not scale the values."""
+    with _open(content) as image:
+        codec, _, _, options = image.tile[0]
+    return codec == 'ppm' and options[1] < 255
+
+
+def _decode_tiff(content: bytes, upright: bool) -> Any:
+    """Decodes a TIFF like `_decode`, with the tags that OpenCV misinterprets corrected."""
     tiff = Tiff(content)
     if tiff.deep_planes:
         raise ImageError('a 16-bit TIFF must have a chunky layout, not separate planes')
-    return tiff.for_opencv()
+    rgb = _decode(tiff.for_opencv(), upright)
+    if rgb is not None and tiff.deep_white_is_zero:
+        return (2**tiff.bits - 1) - rgb
+    return rgb
 
 
-def _decode(content: bytes, flags: int) -> Any:
-    """Decodes an image with OpenCV; returns None if OpenCV cannot decode it."""
+def _decode(content: bytes, upright: bool) -> Any:
+    """Decodes an image with OpenCV; returns None if OpenCV cannot decode it.
+
+    Returns:
+        H×W×3 uint8 or uint16 RGB.
+    """
+    # The OpenCV of apt does not have IMREAD_COLOR_RGB.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
-    if decoded is not None and decoded.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f'the values of an image must be uint8 or uint16, not {decoded.dtype}')
-    return decoded
+    if bgr is None:
+        return None
+    if bgr.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f'the values of an image must be uint8 or uint16, not {bgr.dtype}')
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def _decode_with_pillow(content: bytes, upright: bool) -> NDArray[Any]:

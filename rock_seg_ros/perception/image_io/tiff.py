@@ -7,7 +7,7 @@ import struct
 from typing import NamedTuple
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, PLANAR, EXTRA = 256, 257, 258, 262, 277, 284, 338
-BLACK_IS_ZERO, RGB = 1, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 SEPARATE = 2  # planar configuration: one plane per channel
 UNKNOWN = 65535  # a tag that readers ignore
 NUMBERS = {3: 'H', 4: 'I', 16: 'Q'}  # SHORT, LONG, LONG8
@@ -32,6 +32,7 @@ class Tiff:
         width: Width, px.
         height: Height, px.
         samples: Number of channels.
+        bits: Bits per value.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -48,6 +49,7 @@ class Tiff:
         except (KeyError, struct.error):
             raise ValueError('not a TIFF, or truncated') from None
         self.samples = self._value(SAMPLES, 1)
+        self.bits = self._value(BITS, 1)
 
     def _read_tags(self) -> dict[int, Tag]:
         big = self._unpack('H', 2) == 43
@@ -77,7 +79,12 @@ class Tiff:
     def deep_planes(self) -> bool:
         """Whether it has separate planes of more than 8 bits; OpenCV reads only the first one."""
         separate = self._value(PLANAR, 1) == SEPARATE and self.samples > 1
-        return separate and self._value(BITS, 1) > 8
+        return separate and self.bits > 8
+
+    @property
+    def deep_white_is_zero(self) -> bool:
+        """Whether 0 is white and values have 9 to 16 bits; OpenCV does not invert these values."""
+        return self._value(PHOTOMETRIC, RGB) == WHITE_IS_ZERO and 8 < self.bits <= 16
 
     def for_opencv(self) -> bytes:
         """Returns the content with tags that OpenCV and libtiff interpret correctly.

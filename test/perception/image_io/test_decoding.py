@@ -283,6 +283,20 @@ def test_a_tiff_of_one_band_is_read_as_grey(colours):
     np.testing.assert_array_equal(decode_rgb(tiff(grey, 1)), colours[..., [0, 0, 0]])
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_a_tiff_whose_zero_is_white_is_inverted(colours, dtype):
+    grey = np.ascontiguousarray(colours[..., :1]).astype(dtype) * dtype(np.iinfo(dtype).max // 255)
+    np.testing.assert_array_equal(decode_rgb(tiff(grey, 0)), 255 - colours[..., [0, 0, 0]])
+
+
+@pytest.mark.parametrize('kind', ['P5', 'P6'])
+def test_a_ppm_with_a_maximum_below_255_is_scaled_to_the_full_range(kind):
+    channels = 1 if kind == 'P5' else 3
+    pixels = np.arange(16, dtype=np.uint8).repeat(channels)
+    rgb = decode_rgb(f'{kind}\n16 1\n15\n'.encode() + pixels.tobytes())
+    assert rgb[0, :, 0].tolist() == list(range(0, 256, 17))
+
+
 @pytest.mark.parametrize('bits', [8, 16])
 @pytest.mark.parametrize('alpha', [0, 1, 2])
 def test_the_alpha_channel_of_a_tiff_does_not_darken_it(colours, bits, alpha):

@@ -96,6 +96,13 @@ def test_several_polygons_of_an_annotation_are_one_instance(
     assert (instances[1, 1], instances[7, 9], (instances == 1).sum()) == (1, 1, 18)
 
 
+def test_one_polygon_may_be_a_flat_list_of_numbers(find: Finder, write_coco: Writer) -> None:
+    write_coco({'segmentation': [2, 1, 6, 1, 6, 5, 2, 5]})
+    classes = read(find).classes
+    assert (classes[SQUARE] == 1).all()
+    assert (classes == 1).sum() == 16
+
+
 def test_a_polygon_is_clipped_to_the_image(find: Finder, write_coco: Writer) -> None:
     write_coco({'segmentation': [[-5, -5, 3, -5, 3, 40, -5, 40]]})
     assert read(find).classes.sum() == 30
@@ -166,6 +173,8 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
         ({'segmentation': [[1, 1, 5, 5]]}, 'has a polygon of 2 points; the minimum is 3'),
         ({'segmentation': [[]]}, 'has a polygon of 0 points; the minimum is 3'),
         ({'segmentation': [[1, 1, 5, 5, 3]]}, 'has a polygon of 5 numbers; it must be pairs of x'),
+        ({'segmentation': [[10**400, 1, 5, 5, 3, 3]]}, 'a coordinate that is not a number'),
+        ({'iscrowd': '0'}, "has the iscrowd '0'; legal are 0 and 1"),
         ({'segmentation': [['a'] * 6]}, 'has a polygon with a coordinate that is not a number'),
         ({'segmentation': [[1, 1, 5, 5, 3, float('nan')]]}, 'number that is not finite'),
         ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'is outside its image, which is 12×10'),

@@ -103,6 +103,7 @@ def test_images_may_be_in_another_folder_and_paths_may_have_backslashes(
         ({'shape_type': 'circle'}, 'is a circle of 4 points; it must have 2'),
         ({'shape_type': 'circle', 'points': [[1], [2]]}, 'must have a label and points of x and y'),
         ({'points': None}, 'has a polygon of'),
+        ({'points': [[1, 1, 0], [5, 1, 0]]}, 'has a polygon with a point that is not a pair'),
         ({'shape_type': 'rectangle', 'points': [[1, 1], [5, 1]]}, 'has no area'),
         ({'label': 'stone'}, "has the label 'stone'; the class map has background, rock"),
         ({'points': [[30, 30], [40, 30], [40, 40]]}, 'is outside its image'),
@@ -232,6 +233,27 @@ def test_a_line_is_skipped_if_its_label_is_ignored_and_else_an_error(
         read(find)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'points'),
+    [
+        ('polygon', []),
+        ('polygon', [[1, 1], [2, 2]]),
+        ('polygon', [[1, 1], [1, 3], [1, 5]]),
+        ('rectangle', [[1, 1]]),
+        ('rectangle', [[1, 1], [1, 1]]),
+        ('circle', [[1, 1], [1, 1]]),
+    ],
+)
+def test_a_shape_without_area_is_skipped_if_its_label_is_ignored_and_else_an_error(
+    find: Finder, write_labelme: Writer, kind: str, points: list[list[int]]
+) -> None:
+    write_labelme({}, {'label': 'slip', 'shape_type': kind, 'points': points})
+    classes = read(find, class_map={'rock': 'rock', 'slip': 'ignore'}).classes
+    assert ((classes == 1).sum(), (classes == IGNORE).sum()) == (16, 0)
+    with pytest.raises(DataError, match='shape 2'):
+        read(find, class_map={'rock': 'rock', 'slip': 'rock'})
+
+
 @pytest.mark.parametrize('kind', ['oriented_rectangle', 'rotation'])
 def test_a_rotated_rectangle_is_the_polygon_of_its_corners(
     find: Finder, write_labelme: Writer, kind: str
@@ -240,7 +262,7 @@ def test_a_rotated_rectangle_is_the_polygon_of_its_corners(
     assert read(find).classes.sum() == 16
 
 
-@pytest.mark.parametrize('name', ['a.png', '../../a.png', 'C:\\photos\\a.png'])
+@pytest.mark.parametrize('name', [None, '', 'a.png', '../../a.png', 'C:\\photos\\a.png'])
 def test_an_embedded_image_is_used_if_there_is_no_image_file(
     find: Finder, write_labelme: Writer, tmp_path: Path, name: str
 ) -> None:
