@@ -258,7 +258,7 @@ def _open(content: bytes) -> Image.Image:
 def _is_dim_ppm(content: bytes) -> bool:
     """Whether white is less than 255 in a binary PPM; OpenCV does not scale the values."""
     with _open(content) as image:
-        codec, _, _, options = image.tile[0]
+        codec, _, _, options = image.tile[0]  # type: ignore[attr-defined]
     return codec == 'ppm' and options[1] < 255
 
 
