@@ -56,7 +56,7 @@ def test_a_rock_at_the_image_border_is_never_the_target(
     'wrong',
     [location(0.49), location(4.01), location(1.0, 0.09), location(1.0, 0.51), Location.unknown()],
 )
-def test_a_rock_out_of_reach_or_of_the_wrong_size_or_without_metres_is_never_the_target(
+def test_a_rock_beyond_the_limits_or_without_metres_is_never_the_target(
     wrong: Location,
 ) -> None:
     assert choose_target([rock(1)], [wrong], SHAPE, LIMITS, previous_id=1) is None
