@@ -30,7 +30,7 @@ setup(
         NAME: ['py.typed'],
         f'{NAME}.perception': ['*.jinja'],
         f'{NAME}.tools': ['completion.json'],
-        f'{NAME}.tools.bag': ['*.jinja', 'foxglove_msgs.msg'],
+        f'{NAME}.tools.bag': ['foxglove_msgs.msg'],
         f'{NAME}.tools.results': ['*.jinja'],
         f'{NAME}.tools.view': ['static/*'],
         f'{NAME}.weights': ['*.safetensors'],

@@ -82,15 +82,18 @@ def image_record(
     Args:
         name: Name of the image.
         analysis: Its results.
-        scale: Its scale; None = sizes in mm are known only where the view of the analysis has
-            depth or the ground.
-        problem: Why there is no scale although one was asked for.
+        scale: Its scale, which takes precedence over the view of the analysis; None = sizes in mm
+            are known only where the view has depth or the ground.
+        problem: Why there is no scale although one was asked for; the sizes in mm are unknown then.
     """
     height, width = analysis.image.shape[:2]
     known: dict[str, Any] | None = None
+    mm_per_px: float | None = None
     if scale:
-        known = {'mm_per_px': _significant(scale.mm_per_px), 'source': scale.source}
+        mm_per_px = scale.mm_per_px
+        known = {'mm_per_px': _significant(mm_per_px), 'source': scale.source}
     elif problem:
+        mm_per_px = math.nan
         known = {'mm_per_px': None, 'problem': problem}
     locations = analysis.locations
     return {
@@ -99,19 +102,20 @@ def image_record(
         'height': height,
         'scale': known,
         'rocks': [
-            _rock_record(rock, location, analysis.classes[rock.class_id], scale)
+            _rock_record(rock, location, analysis.classes[rock.class_id], mm_per_px)
             for rock, location in zip(analysis.rocks, locations, strict=True)
         ],
     }
 
 
 def _rock_record(
-    rock: Rock, location: Location, class_name: str, scale: Scale | None
+    rock: Rock, location: Location, class_name: str, mm_per_px: float | None
 ) -> dict[str, Any]:
     shape = measure_shape(rock.mask)
-    # In the image of a camera with known geometry, the scale differs from rock to rock.
-    mm = scale.mm_per_px if scale else 1000 * location.extent[0] / rock.box[2]
-    diameter = mm * shape.diameter if scale else 1000 * location.diameter
+    if mm_per_px is not None:
+        mm, diameter = mm_per_px, mm_per_px * shape.diameter
+    else:  # in the image of a camera with known geometry, each rock has a scale of its own
+        mm, diameter = 1000 * location.extent[0] / rock.box[2], 1000 * location.diameter
     return {
         'id': rock.id,
         'class': class_name,
@@ -209,8 +213,13 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, lambda temporary: temporary.write_bytes(coded))
 
 
-def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
-    """Writes a JSON object of lists. Memory holds one item at a time.
+def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]], **values: Any) -> None:
+    """Writes a JSON object of values and lists. Memory holds one item of a list at a time.
+
+    Args:
+        path: The file.
+        lists: Key → items.
+        **values: Key → value; these keys come first.
 
     Raises:
         OSError: The file cannot be written.
@@ -218,8 +227,13 @@ def write_json_lists(path: Path, lists: Mapping[str, Iterable[Any]]) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open('wb') as file:
-            for number, (name, items) in enumerate(lists.items()):
-                file.write((b',\n' if number else b'{\n') + encode_json(name) + b': [')
+            begin = b'{'
+            for name, value in values.items():
+                file.write(begin + encode_json(name) + b': ' + encode_json(value))
+                begin = b',\n'
+            for name, items in lists.items():
+                file.write(begin + encode_json(name) + b': [')
+                begin = b',\n'
                 for index, item in enumerate(items):
                     file.write((b',\n' if index else b'\n') + encode_json(item))
                 file.write(b'\n]')

@@ -208,7 +208,7 @@ def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
             yield read_rgb(overlay) if overlay.exists() else None
 
     records = StoredRecords([record for *_, record in paths])
-    return Results(', '.join(arguments.inputs), records, images, overlays)
+    return Results(', '.join(arguments.inputs), records, lambda index, _: images[index], overlays)
 
 
 def _refuse_collisions(images: Sequence[Path], output: Path) -> None:

@@ -19,8 +19,8 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeError, check_size
 from rock_seg_ros.perception.instances.tracking import Tracker
-from rock_seg_ros.perception.writing import atomic_write
-from rock_seg_ros.tools.image_results import is_result_file, write_image, write_json
+from rock_seg_ros.perception.writing import atomic_write, temporary_folder
+from rock_seg_ros.tools.image_results import is_result_file, write_json_lists
 from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
@@ -31,8 +31,9 @@ from rock_seg_ros.tools.network_options import (
 )
 from rock_seg_ros.tools.progress import progress
 from rock_seg_ros.tools.results.exports import add_export_options, check_exports, write_exports
-from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options, scale_problem
-from rock_seg_ros.tools.results.results import Results, frame_name
+from rock_seg_ros.tools.results.record_file import RecordFiles, RecordWriter
+from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options
+from rock_seg_ros.tools.results.results import Results, frame_file
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)
@@ -89,28 +90,30 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.significant_bits,
         lambda text: print_message('video', f'{arguments.input}: {text}; {BITS_HINT}'),
     )
-    with Video(arguments.input, depth, arguments.max_pixels) as video:
+    with (
+        Video(arguments.input, depth, arguments.max_pixels) as video,
+        temporary_folder(record) as folder,
+    ):
         drawing = _Drawing(arguments)
-        atomic_write(output, lambda temporary: drawing.draw(video, temporary))
-    made_by, frames = drawing.recorder.made_by, drawing.records
-    write_json(record, {'video': arguments.input.name, 'made_by': made_by, 'frames': frames})
-    problems = write_exports(_results(frames, made_by, arguments), arguments)
-    without_scale = list(filter(None, map(scale_problem, frames)))
-    if without_scale:
-        count = f'{len(without_scale)} of {len(frames)} frames'
-        print_message('video', f'{count} have no scale; the first one: {without_scale[0]}')
+        file = folder / 'records.jsonl'
+        name = arguments.input.name
+        with RecordWriter(file, name, drawing.recorder, arguments.labelme) as records:
+            atomic_write(output, lambda temporary: drawing.draw(video, temporary, records))
+        frames = RecordFiles([file])
+        write_json_lists(
+            record, {'frames': frames.plain()}, video=name, made_by=drawing.recorder.made_by
+        )
+        problems = write_exports(_results(frames, arguments), arguments)
+    if line := records.scale_line('frames'):
+        print_message('video', line)
     problems += [video.problem] if video.problem else []
     for line in problems:
         print_message('video', line)
-    return FAILED if problems or len(without_scale) == len(frames) else 0
+    return FAILED if problems or records.without_scale == records.count else 0
 
 
-def _results(
-    frames: Sequence[dict[str, Any]], made_by: dict[str, Any], arguments: argparse.Namespace
-) -> Results:
+def _results(frames: RecordFiles, arguments: argparse.Namespace) -> Results:
     """Returns the results of the frames; their overlays are those of the video that was written."""
-    name = arguments.input.name
-    folder = arguments.labelme or Path()
 
     def overlays(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         with Video(arguments.output) as drawn:
@@ -118,8 +121,10 @@ def _results(
                 if number in indices:
                     yield frame.image
 
-    files = [folder / frame_name(name, number) for number in range(len(frames))]
-    return Results(name, [{**frame, 'made_by': made_by} for frame in frames], files, overlays)
+    folder = arguments.labelme
+    return Results(
+        arguments.input.name, frames, lambda _, record: frame_file(folder, record), overlays
+    )
 
 
 class Video:
@@ -249,32 +254,25 @@ class _Drawing:
 
     Attributes:
         recorder: Makes their records.
-        records: One per frame.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._settings = settings_of(arguments)
         self._segmenter = segmenter_of(arguments)
         self._tracker = Tracker()
-        self._frames: Path | None = arguments.labelme
         self.recorder = Recorder(arguments, self._segmenter)
-        self.records: list[dict[str, Any]] = []
 
-    def draw(self, video: Video, output: Path) -> None:
-        """Writes the overlay video, and the frames if they are exported for labelling."""
-        name = video.path.name
+    def draw(self, video: Video, output: Path, records: RecordWriter) -> None:
+        """Writes the overlay video and the records."""
         frames = progress(video.frames(), total=video.count or None, unit='frame')
         with OverlayVideo(output, video.rate, video.time_base) as drawn:
-            for number, frame in enumerate(frames):
+            for frame in frames:
                 time = float(frame.stamp * video.time_base)
                 analysis = Analysis(
                     frame.image, self._segmenter, self._settings, tracker=self._tracker, time=time
                 )
                 drawn.write(frame._replace(image=analysis.overlay))
-                position = {'frame': number, 'time': time}
-                self.records.append({**self.recorder.record(name, analysis), **position})
-                if self._frames:
-                    write_image(self._frames / frame_name(name, number), frame.image)
+                records.add(analysis, time=time)
 
 
 class OverlayVideo:

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from rock_seg_ros.perception.analysis import Analysis
+from rock_seg_ros.perception.geometry.intrinsics import Intrinsics
+from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.image_io import encoding
 from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.tools.image_results import (
@@ -18,6 +20,7 @@ from rock_seg_ros.tools.image_results import (
     result_paths,
     write_image,
     write_json,
+    write_json_lists,
     write_results,
 )
 
@@ -119,6 +122,26 @@ def test_a_file_name_that_is_not_utf_8_is_written_with_a_replacement(tmp_path):
     write_json(tmp_path / 'a.json', {'image': 'stone\udcff.png'})
     content = (tmp_path / 'a.json').read_bytes()
     assert json.loads(content.decode('utf-8'))['image'] == 'stone\ufffd.png'
+
+
+def test_without_the_scale_that_was_asked_for_the_sizes_are_in_pixels_only(scene, segmenter):
+    matrix = np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
+    depth = np.full((48, 64), 2, np.float32)
+    view = View(Intrinsics(matrix, np.zeros(0), size=(64, 48)), depth)
+    measured = image_record('a.png', Analysis(scene, segmenter, view=view))['rocks'][0]
+    assert measured['diameter_mm'] > 0
+    record = image_record('a.png', Analysis(scene, segmenter, view=view), None, 'no tag found')
+    assert record['scale'] == {'mm_per_px': None, 'problem': 'no tag found'}
+    rock = record['rocks'][0]
+    assert [rock[f'{name}_mm'] for name in ('diameter', 'long_axis', 'short_axis')] == [None] * 3
+    assert rock['distance'] == measured['distance']
+
+
+def test_a_json_file_of_values_and_lists_is_written_piece_by_piece(tmp_path):
+    write_json_lists(tmp_path / 'a.json', {'frames': iter([1, 2]), 'rest': []}, video='a.mp4')
+    content = (tmp_path / 'a.json').read_bytes()
+    assert json.loads(content) == {'video': 'a.mp4', 'frames': [1, 2], 'rest': []}
+    assert is_result_file(tmp_path / 'a.json')
 
 
 def test_a_result_file_is_recognized_by_its_content(tmp_path, scene, segmenter):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rclpy.serialization import serialize_message
 
@@ -22,7 +21,6 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.pairing import NS
 from rock_seg_ros.perception.geometry.view import level_ground
 from rock_seg_ros.perception.inference.segmenter import Segmenter
-from rock_seg_ros.perception.inference.weights_file import embedded_name
 from rock_seg_ros.perception.writing import temporary_folder
 from rock_seg_ros.tools.bag import foxglove
 from rock_seg_ros.tools.bag.files import (
@@ -36,11 +34,11 @@ from rock_seg_ros.tools.bag.files import (
 )
 from rock_seg_ros.tools.bag.frames import Frame, frames
 from rock_seg_ros.tools.bag.images import IMAGE_ERRORS, BagImageReader, reason_of
-from rock_seg_ros.tools.bag.records import RecordWriter, results_of
+from rock_seg_ros.tools.bag.records import FILE_NAME, results_of
 from rock_seg_ros.tools.bag.storage import BAG_HELP
 from rock_seg_ros.tools.bag.topics import CameraTopics, find_camera_topics, first_intact_message
 from rock_seg_ros.tools.jobs import add_job_options
-from rock_seg_ros.tools.main import FAILED, UsageError, print_message
+from rock_seg_ros.tools.main import FAILED, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -55,11 +53,10 @@ from rock_seg_ros.tools.results.exports import (
     chosen_exports,
     write_exports,
 )
-from rock_seg_ros.tools.results.recorder import Recorder
+from rock_seg_ros.tools.results.ground import ground_of
+from rock_seg_ros.tools.results.record_file import RecordWriter
+from rock_seg_ros.tools.results.recorder import Recorder, add_scale_options
 from rock_seg_ros.tools.resume import add_resume_option
-
-if TYPE_CHECKING:
-    from rock_seg_ros.tools.bag.report import Record
 
 NODE = '/rock_seg'
 MADE_BY = 'rock_seg'  # key of the metadata
@@ -96,7 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_resume_option(parser)
     add_job_options(parser, 'bag')
-    add_export_options(parser, without=('report',))
+    add_export_options(parser)
+    add_scale_options(
+        parser,
+        note='; instead of sizes from camera_info and depth, but not in the messages of OUT',
+    )
     parser.add_argument(
         '--outputs', nargs='+', choices=CHOICES, default=DEFAULT_OUTPUTS, metavar='NAME',
         help=f'topics to write, of {", ".join(CHOICES)} (default: {" ".join(DEFAULT_OUTPUTS)})',
@@ -111,12 +112,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--copy',
         action='store_true',
         help='also copy the messages of IN to OUT (default: only the results)',
-    )
-    parser.add_argument(
-        '--report',
-        type=Path,
-        metavar='FILE.html',
-        help='write a report with statistics, plots and example images to this file',
     )
     parser.add_argument(
         '--image',
@@ -171,17 +166,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Processes one bag in this process, or several bags, or with several workers."""
-    many = len(arguments.inputs) > 1
-    if many and arguments.report:
-        raise UsageError('--report is for one IN; run the command for each bag that needs a report')
     from rock_seg_ros.tools.bag.many import outputs_of, run_many  # which imports this module
 
     outputs = outputs_of(arguments.inputs, arguments.output)
     check_exports(arguments, None, outputs.values())
-    if many or arguments.resume or arguments.jobs or arguments.ray:
+    if len(outputs) > 1 or arguments.resume or arguments.jobs or arguments.ray:
         status = run_many(arguments, outputs)
     else:
-        status = process(arguments.inputs[0], arguments, lambda: segmenter_of(arguments))
+        status = process(arguments.inputs[0], arguments, lambda: load(arguments))
     return status if write_bag_exports(outputs.values(), arguments) else FAILED
 
 
@@ -196,13 +188,27 @@ def write_bag_exports(bags: Iterable[Path], arguments: argparse.Namespace) -> bo
     return not problems
 
 
-def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmenter]) -> int:
+def load(arguments: argparse.Namespace) -> tuple[Segmenter, Recorder]:
+    """Loads the network that the options name; returns it and what makes its records.
+
+    Raises:
+        ValueError: The weights or the scale cannot be used.
+    """
+    segmenter = segmenter_of(arguments)
+    return segmenter, Recorder(arguments, segmenter, SETTINGS)
+
+
+def process(
+    path: Path,
+    arguments: argparse.Namespace,
+    load_network: Callable[[], tuple[Segmenter, Recorder]],
+) -> int:
     """Processes all images. An image that fails is reported and counted, and the next one follows.
 
     Args:
         path: The bag.
         arguments: The options of the command.
-        load: Returns the network.
+        load_network: Returns the network, and what makes its records.
 
     Returns:
         The exit status.
@@ -213,10 +219,6 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
     output: Path = arguments.output
     if output.exists():
         raise BagError(f'{output}: exists; choose another output or delete it')
-    if arguments.report:  # fails before the processing if matplotlib is missing
-        from rock_seg_ros.tools.bag.report import Record, RunSummary, write_report
-
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
     outputs = [CHOICES[name] for name in CHOICES if name in arguments.outputs]
     with Bag(path) as bag:
         camera = find_camera_topics(
@@ -224,41 +226,29 @@ def process(path: Path, arguments: argparse.Namespace, load: Callable[[], Segmen
         )
         for line in camera.unused:
             print_message('bag', line)
-        segmenter = load()
+        segmenter, recorder = load_network()
         reader = _reader(arguments, camera, segmenter)
-        record = Record(camera.image.count) if arguments.report else None
         with _atomic_bag(output) as (writer, folder), ExitStack() as stack:
-            made_by = made_by_of(arguments, segmenter)
-            writer.add_metadata(MADE_BY, json.dumps(made_by))
+            writer.add_metadata(MADE_BY, json.dumps(recorder.made_by))
             records = None
-            if chosen_exports(arguments):
-                records = RecordWriter(folder, path.name, made_by, arguments.labelme)
+            if chosen_exports(arguments) or recorder.has_scale:
+                about = {'bag': path.name, 'topics': camera.names}
+                file = folder / FILE_NAME
+                records = RecordWriter(file, path.name, recorder, arguments.labelme, about)
                 stack.enter_context(records)
-            results = Results(writer, outputs, record, arguments.annotations, records)
+            results = Results(writer, outputs, arguments.annotations, records)
             copied = _add_copied(bag, writer, results.names) if arguments.copy else []
             with closing(_frames(bag, camera, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
-    if damage:
-        print_message('bag', f'{damage}; the results before the damage are kept')
+            if records:
+                records.finish(rejected=results.rejected, ignored=reader.ignored, damage=damage)
+    for line in damage:
+        print_message('bag', f'{line}; the results before the damage are kept')
+    if records and (line := records.scale_line('images')):
+        print_message('bag', f'{path}: {line}')
     print(f'{output}: {summary(results.done, results.rejected, reader.ignored)}')
-    if record:
-        about = RunSummary(
-            arguments.command_line,
-            _facts(camera, segmenter, arguments),
-            results.rejected,
-            reader.ignored,
-            arguments.track,
-            segmenter.metadata,
-        )
-        write_report(arguments.report, path.name, record, about)
-    return FAILED if results.rejected or damage else 0
-
-
-def made_by_of(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
-    """Returns version, weights and settings, which the metadata of the output bag keeps."""
-    made_by = Recorder(arguments, segmenter).made_by
-    given = vars(arguments)
-    return {**made_by, 'settings': {**made_by['settings'], **{n: given[n] for n in SETTINGS}}}
+    without_scale = records and records.count and records.without_scale == records.count
+    return FAILED if results.rejected or damage or without_scale else 0
 
 
 def _reader(
@@ -295,21 +285,6 @@ def _frames(
         yield from shown
 
 
-def _facts(
-    camera: CameraTopics, segmenter: Segmenter, arguments: argparse.Namespace
-) -> dict[str, str]:
-    """Returns the topics, weights and settings that the report lists."""
-    facts = {
-        'images': camera.image.name,
-        'camera_info': camera.info.name if camera.info else '–',
-        'depth': camera.depth.name if camera.depth else '–',
-        'weights': arguments.weights
-        or embedded_name(arguments.device, arguments.backend, arguments.precision),
-    }
-    names = ('device', 'precision', 'backend')
-    return facts | {name: str(getattr(segmenter, name)) for name in names}
-
-
 class Results:
     """Writes the results of images to a bag.
 
@@ -324,7 +299,6 @@ class Results:
         self,
         writer: BagWriter,
         outputs: Sequence[type[Output]],
-        record: Record | None = None,
         annotations: bool = False,
         records: RecordWriter | None = None,
     ) -> None:
@@ -333,7 +307,6 @@ class Results:
         Args:
             writer: The bag.
             outputs: Outputs of the node that are written.
-            record: Collects the data of a report.
             annotations: Whether the messages for Foxglove are written.
             records: Writes the records of the images for exports.
         """
@@ -341,7 +314,6 @@ class Results:
         self.rejected: Counter[str] = Counter()
         self.topics = {output.topic.replace('~', NODE): output for output in outputs}
         self._writer = writer
-        self._record = record
         self._records = records
         self._parameters = Parameters()
         for topic, output in self.topics.items():
@@ -352,8 +324,8 @@ class Results:
             writer.add_topic(f'{NODE}/{name}', kind)
             self.names.add(f'{NODE}/{name}')
 
-    def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> str:
-        """Writes the results of all images before any damage; returns the damage, or ''.
+    def write_all(self, frames: Iterable[Frame], reader: BagImageReader) -> list[str]:
+        """Writes the results of all images before any damage; returns a line for each damage.
 
         Raises:
             BagError: The input is damaged before its first image.
@@ -363,10 +335,10 @@ class Results:
             for frame in frames:
                 self.add(frame, reader)
         except BagError as error:
-            if not self.done:
+            if not self.done and not self.rejected:
                 raise
-            return first_line(error)
-        return ''
+            return list(error.args)
+        return []
 
     def add(self, frame: Frame, reader: BagImageReader) -> None:
         """Writes all results of an image, or none of them if an error occurs.
@@ -378,10 +350,9 @@ class Results:
             analysis = reader.read(frame)
             results = self.serialize(analysis)
             reader.target = analysis.current_target
-            if self._record:
-                self._record.add(frame.message.stamp, analysis)
             if self._records:
-                self._records.add(frame.message.stamp, analysis)
+                time = round(frame.message.stamp / NS, 6)
+                self._records.add(analysis, time=time, ground=ground_of(analysis))
         except IMAGE_ERRORS as error:
             self._reject(frame, error)
             return

@@ -98,7 +98,7 @@ class Bag:
         """
         self.path = Path(path)
         self._stack = ExitStack()
-        self._damage = ''
+        self._damage: list[str] = []
         try:
             files = storage_files(self.path) if self.path.is_dir() else [self.path]
             self._reader = self._open(files)
@@ -126,7 +126,7 @@ class Bag:
         except Exception:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
             readable = [found for file in files if (found := self._readable(file))]
         if not readable:
-            raise BagError(f'{self.path}: {self._damage}')
+            raise BagError(*self._damage)
         return self._open_all(readable)
 
     def _open_all(self, files: Sequence[Path]) -> AnyReader:
@@ -137,18 +137,18 @@ class Bag:
 
     def _readable(self, file: Path) -> Path | None:
         """Returns an intact file, or the recovered part of a truncated one; None if it is lost."""
-        prefix = '' if file == self.path else f'{file.name}: '
+        prefix = f'{self.path}: ' if file == self.path else f'{self.path}: {file.name}: '
         try:
             plain = self._decompressed(file)
             if not has_end(plain):
-                self._damage = f'{prefix}the end of the recording is missing'
+                self._damage.append(f'{prefix}the end of the recording is missing')
                 return self._recovered(plain)
             with AnyReader([plain], default_typestore=TYPES):
                 return plain
         except BagError:
             raise
         except Exception as error:  # noqa: BLE001  (as in _open)
-            self._damage = f'{prefix}{_reason(error)}'
+            self._damage.append(f'{prefix}{_reason(error)}')
             return None
 
     def _recovered(self, file: Path) -> Path | None:
@@ -213,11 +213,11 @@ class Bag:
                 left -= 1
                 yield BagMessage(connection.topic, stamp, data)
         except Exception as error:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
-            raise BagError(f'{self.path}: {_reason(error)}') from None
+            raise BagError(*self._damage, f'{self.path}: {_reason(error)}') from None
         if left > 0:
-            raise BagError(f'{self.path}: damaged ({left} messages are missing)')
+            raise BagError(*self._damage, f'{self.path}: damaged ({left} messages are missing)')
         if self._damage:
-            raise BagError(f'{self.path}: {self._damage}')
+            raise BagError(*self._damage)
 
     def first(self, topic: BagTopic) -> BagMessage | None:
         """Reads the first message of a topic; None if the topic has no messages.

@@ -68,15 +68,14 @@ class BagWorker:
             made_by: How the bags were made that are kept; None if there are none.
 
         Raises:
-            ValueError: The weights cannot be used, or the bags that are kept were made with other
-                settings.
+            ValueError: The weights or the scale cannot be used, or the bags that are kept were
+                made with other settings.
         """
         self._arguments = arguments
         self._outputs = outputs
-        self._segmenter = command.segmenter_of(arguments)
+        self._network = command.load(arguments)
         if made_by is not None:
-            now = command.made_by_of(arguments, self._segmenter)
-            check_same(arguments.output, made_by, now)
+            check_same(arguments.output, made_by, self._network[1].made_by)
 
     def __call__(self, paths: Sequence[Path]) -> list[Outcome]:
         """Processes bags; returns one outcome per bag."""
@@ -86,14 +85,15 @@ class BagWorker:
         one = argparse.Namespace(**vars(self._arguments))
         one.output = self._outputs[path]
         said, told = io.StringIO(), io.StringIO()
-        problem, written = '', True
+        problem, written, failed = '', True, 0
         with redirect_stderr(told), redirect_stdout(said):
             try:
-                if command.process(path, one, lambda: self._segmenter) != 0:
-                    problem = 'some of its images have no results'
+                failed = command.process(path, one, lambda: self._network)
             except _BAG_ERRORS as error:
                 problem, written = reason(error), False
         lines = [line.removeprefix(_LINE) for line in told.getvalue().splitlines() if _LINE in line]
+        if failed:
+            problem = lines.pop()
         return Outcome(path, problem, (*lines, *said.getvalue().splitlines()), written)
 
 

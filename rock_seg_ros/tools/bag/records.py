@@ -1,90 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of the images of a bag: a file of JSON lines in the output bag, for exports."""
+"""The results of output bags for exports: records, overlays, and what became of the inputs."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rock_seg_ros.perception.analysis import Analysis
-from rock_seg_ros.perception.geometry.pairing import NS
-from rock_seg_ros.tools.image_results import encode_json, image_record, write_image
+import numpy as np
+from numpy.typing import NDArray
+
+from rock_seg_ros.node.images import ImageReader
+from rock_seg_ros.tools.bag.files import Bag
+from rock_seg_ros.tools.bag.topics import read_message
 from rock_seg_ros.tools.results.exports import chosen_exports
-from rock_seg_ros.tools.results.results import Record, Results, frame_name
+from rock_seg_ros.tools.results.record_file import RecordFiles, summary_of
+from rock_seg_ros.tools.results.results import Results, frame_file
 
 FILE_NAME = 'rocks.jsonl'  # in the folder of the output bag
-
-
-class RecordWriter:
-    """Writes the records of a bag, and its images where they are to be labelled."""
-
-    def __init__(
-        self, folder: Path, name: str, made_by: Mapping[str, Any], images: Path | None
-    ) -> None:
-        """Creates the file.
-
-        Args:
-            folder: Folder of the output bag.
-            name: Name of the input bag.
-            made_by: Version, weights and settings.
-            images: Folder for the images; None = they are not written.
-        """
-        self._file = (folder / FILE_NAME).open('wb')
-        self._name = name
-        self._images = images
-        self._count = 0
-        self._write({'bag': name, 'made_by': made_by})
-
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, stamp: int, analysis: Analysis) -> None:
-        """Writes the record of the next image; `stamp` in ns since the epoch."""
-        if self._images:
-            write_image(self._images / frame_name(self._name, self._count), analysis.image)
-        place = {'frame': self._count, 'time': round(stamp / NS, 6)}
-        self._write({**image_record(self._name, analysis), **place})
-        self._count += 1
-
-    def _write(self, value: Any) -> None:
-        self._file.write(encode_json(value) + b'\n')
-
-
-class BagRecords:
-    """The records of output bags, which are read each time, so that memory holds one of them."""
-
-    def __init__(self, bags: Sequence[Path]) -> None:
-        """Takes the output bags in the order of the records."""
-        self._bags = bags
-
-    def __iter__(self) -> Iterator[Record]:
-        for bag in self._bags:
-            with (bag / FILE_NAME).open('rb') as file:
-                made_by = json.loads(next(file))['made_by']
-                for line in file:
-                    yield {**json.loads(line), 'made_by': made_by}
+OVERLAYS = ('/rock_seg/overlay/compressed', '/rock_seg/overlay')
+MAX_NAMES = 3  # of bags in the title of a report
 
 
 def results_of(bags: Iterable[Path], arguments: argparse.Namespace) -> tuple[Results, list[str]]:
     """Returns the results of output bags, and a line for each bag that has no records."""
-    problems, usable = [], []
+    problems: list[str] = []
+    summaries: dict[Path, dict[str, Any]] = {}
     for bag in filter(Path.exists, bags):
-        if (bag / FILE_NAME).is_file():
-            usable.append(bag)
+        file = bag / FILE_NAME
+        summary = summary_of(file) if file.is_file() else {}
+        if 'records' in summary:
+            summaries[bag] = summary
         else:
             options = ' or '.join(f'--{name}' for name in chosen_exports(arguments))
             problems.append(f'{bag}: was made without {options}, and is not in it; process it anew')
-    records = BagRecords(usable)
-    folder = arguments.labelme or Path()
-    files = [folder / frame_name(record['image'], record['frame']) for record in records]
-    return Results(', '.join(bag.name for bag in usable), records, files, _none), problems
+    results = Results(
+        _title([summary['bag'] for summary in summaries.values()]),
+        RecordFiles([bag / FILE_NAME for bag in summaries]),
+        lambda _, record: frame_file(arguments.labelme, record),
+        partial(_overlays, {bag: summary['records'] for bag, summary in summaries.items()}),
+        _tables(list(summaries.values())),
+    )
+    return results, problems
 
 
-def _none(places: Sequence[int]) -> Iterator[None]:
-    yield from [None] * len(places)
+def _title(names: Sequence[str]) -> str:
+    more = f' and {len(names) - MAX_NAMES} more' if len(names) > MAX_NAMES else ''
+    return ', '.join(names[:MAX_NAMES]) + more
+
+
+def _tables(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
+    """Returns the tables of a report: the bags, and why images or other inputs were not used."""
+    bags = [
+        {
+            'bag': summary['bag'],
+            'images with results': str(summary['records']),
+            'rejected images': str(sum(summary['rejected'].values())),
+            **{f'{name} topic': topic or '–' for name, topic in summary['topics'].items()},
+            'damage': '; '.join(summary['damage']) or '–',
+        }
+        for summary in summaries
+    ]
+    rows = {
+        title: [
+            {'bag': summary['bag'], 'reason': reason, 'images': str(count)}
+            for summary in summaries
+            for reason, count in summary[key].items()
+        ]
+        for title, key in (('Rejected images', 'rejected'), ('Ignored inputs', 'ignored'))
+    }
+    return {'Bags': bags, **rows}
+
+
+def _overlays(
+    counts: Mapping[Path, int], indices: Sequence[int]
+) -> Iterator[NDArray[np.uint8] | None]:
+    """Yields the overlays of records in output bags; None where a bag has none.
+
+    Args:
+        counts: Bag → number of its records.
+        indices: The records over all bags, in increasing order.
+    """
+    start = 0
+    for bag, count in counts.items():
+        wanted = [index - start for index in indices if start <= index < start + count]
+        start += count
+        if wanted:
+            found = dict(_overlays_of(bag, wanted))
+            yield from map(found.get, wanted)
+
+
+def _overlays_of(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields number and overlay of some images of a bag."""
+    reader = ImageReader(lambda _: None)
+    with Bag(path) as bag:
+        topics = {topic.name: topic for topic in bag.topics}
+        chosen = [topics[name] for name in OVERLAYS if name in topics][:1]
+        for number, message in enumerate(bag.messages(chosen)):
+            if number in wanted:
+                yield number, reader.read(read_message(message.data, chosen[0].type))

@@ -29,7 +29,13 @@ BAG_HELP = (
 
 
 class BagError(ValueError):
-    """A bag that cannot be read; the message is one line with the bag and the reason."""
+    """A bag that cannot be read; the message is one line with the bag and the reason.
+
+    If several of its files are damaged, `args` has a line for each, which the message joins.
+    """
+
+    def __str__(self) -> str:
+        return '; '.join(self.args)
 
 
 def storage_files(folder: Path) -> list[Path]:

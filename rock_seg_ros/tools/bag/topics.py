@@ -41,6 +41,12 @@ class CameraTopics:
     unused: tuple[str, ...] = ()
 
     @property
+    def names(self) -> dict[str, str]:
+        """The names of the topics; '' for one that the bag does not have."""
+        topics = {'image': self.image, 'camera_info': self.info, 'depth': self.depth}
+        return {name: topic.name if topic else '' for name, topic in topics.items()}
+
+    @property
     def topics(self) -> list[BagTopic]:
         """The topics of the camera that the bag has."""
         return [topic for topic in (self.image, self.info, self.depth) if topic is not None]

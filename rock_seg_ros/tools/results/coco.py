@@ -47,10 +47,10 @@ def class_names(results: Results) -> list[str]:
 
 
 def _images(folder: Path, results: Results) -> Iterator[dict[str, Any]]:
-    for number, (record, file) in enumerate(zip(results.records, results.files, strict=True), 1):
+    for index, record in enumerate(results.records):
         yield {
-            'id': number,
-            'file_name': _relative(file, folder),
+            'id': index + 1,
+            'file_name': _relative(results.file_of(index, record), folder),
             'width': record['width'],
             'height': record['height'],
         }

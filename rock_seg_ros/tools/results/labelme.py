@@ -20,7 +20,8 @@ def write(path: Path, results: Results) -> None:
     Raises:
         OSError: A file cannot be written.
     """
-    for record, file in zip(results.records, results.files, strict=True):
+    for index, record in enumerate(results.records):
+        file = results.file_of(index, record)
         image = os.path.relpath(file.absolute(), path.absolute())
         write_json(path / f'{file.stem}.json', _labels(record, Path(image).as_posix()))
 

@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,31 @@ from rock_seg_ros.tools.main import UsageError
 SETTINGS = (
     'preset', 'output_stride', 'input_size', 'tile', 'tile_overlap', 'min_area', 'max_rocks',
     'polygon_tolerance', 'split_touching', 'track', 'ignore_mask', 'significant_bits',
-    'mm_per_px', 'scale_tag', 'scale_points',
     'mm_per_px', 'scale_tag', 'scale_points', 'alpha',
 )  # fmt: skip
 
 
-def add_scale_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that give sizes in mm without a calibrated camera."""
+def add_scale_options(parser: argparse.ArgumentParser, note: str = '') -> None:
+    """Adds the options that give sizes in mm without a calibrated camera.
+
+    Args:
+        parser: The parser.
+        note: End of each help text.
+    """
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         '--mm-per-px', type=_above_zero, metavar='X',
-        help='millimetres per pixel of all images, which gives sizes in mm',
+        help='millimetres per pixel of all images, which gives sizes in mm' + note,
     )  # fmt: skip
     group.add_argument(
         '--scale-tag', type=_tag, metavar='FAMILY:SIDE_MM',
         help='measure the scale of each image from an ArUco or AprilTag marker in it, of this'
-        ' family and with a black square of this side, such as apriltag_36h11:50',
+        ' family and with a black square of this side, such as apriltag_36h11:50' + note,
     )  # fmt: skip
     group.add_argument(
         '--scale-points', type=float, nargs=5, metavar=('X1', 'Y1', 'X2', 'Y2', 'MM'),
         help='two points of the image, px, that are MM millimetres apart, such as the ends of a'
-        ' scale bar; for images that are all taken from the same distance',
+        ' scale bar; for images that are all taken from the same distance' + note,
     )  # fmt: skip
 
 
@@ -60,21 +64,26 @@ class Recorder:
 
     Attributes:
         made_by: Version, weights and settings, so that a figure can be traced.
+        has_scale: Whether an option gives a scale.
     """
 
-    def __init__(self, arguments: argparse.Namespace, segmenter: Segmenter) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, segmenter: Segmenter, settings: Sequence[str] = ()
+    ) -> None:
         """Reads the options.
 
         Args:
             arguments: The options of the network and, where the command has them, of the scale.
             segmenter: The network that finds the rocks.
+            settings: Other options of the command that change the results.
 
         Raises:
             UsageError: The scale is not valid.
             OSError: The weights file cannot be read.
         """
-        self.made_by = _made_by(arguments, segmenter)
+        self.made_by = _made_by(arguments, segmenter, (*SETTINGS, *settings))
         self._measure = _scale_source(arguments)
+        self.has_scale = self._measure is not None
 
     def record(self, name: str, analysis: Analysis) -> dict[str, Any]:
         """Returns the record of an image, without `made_by`.
@@ -96,14 +105,16 @@ def scale_problem(record: dict[str, Any]) -> str:
     return (record['scale'] or {}).get('problem', '')
 
 
-def _made_by(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+def _made_by(
+    arguments: argparse.Namespace, segmenter: Segmenter, names: Sequence[str]
+) -> dict[str, Any]:
     weights = weights_path(
         arguments.weights, arguments.device, arguments.backend, arguments.precision
     )
     with weights.open('rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
     given = vars(arguments)
-    settings = {name: _plain(given[name]) for name in SETTINGS if name in given}
+    settings = {name: _plain(given[name]) for name in names if name in given}
     ran = {name: str(getattr(segmenter, name)) for name in ('device', 'precision', 'backend')}
     metadata = segmenter.metadata
     threshold = metadata.threshold if arguments.threshold is None else arguments.threshold

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ class Results:
     Attributes:
         name: Name of the folder, video or bag.
         records: The records in their order, with `made_by`. They can be iterated several times.
-        files: The image file of each record; one that does not exist for a frame of a video or bag
-            that is not exported.
+        file_of: Returns the image file of a record and its index; it does not exist for a frame of
+            a video or bag that is not exported.
         overlays: Returns the overlays of the records with these indices, H×W×3 uint8 RGB; None if
             an overlay does not exist.
+        tables: Title → rows of other tables of the report; a row is heading → text.
     """
 
     name: str
     records: Iterable[Record]
-    files: Sequence[Path]
+    file_of: Callable[[int, Record], Path]
     overlays: Callable[[Sequence[int]], Iterator[NDArray[np.uint8] | None]]
+    tables: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
 class StoredRecords:
@@ -44,6 +46,11 @@ class StoredRecords:
     def __iter__(self) -> Iterator[Record]:
         for path in self._paths:
             yield json.loads(path.read_bytes())
+
+
+def frame_file(folder: Path | None, record: Record) -> Path:
+    """Returns the image file of a frame in a folder; None = the current folder."""
+    return (folder or Path()) / frame_name(record['image'], record['frame'])
 
 
 def frame_name(name: str, number: int) -> str:

@@ -593,11 +593,14 @@ def test_no_output_remains_of_a_damaged_bag(find_rocks, demo_data, tmp_path, cap
     assert remaining_files(tmp_path) == []
 
 
-def damage_after(monkeypatch, count):
-    """Simulates damage after a number of messages."""
+def damage_after(monkeypatch, count, damaged):
+    """Simulates damage after a number of messages of a bag."""
     original = Bag.messages
 
     def messages(bag, topics):
+        if bag.path != damaged:
+            yield from original(bag, topics)
+            return
         for _, message in zip(range(count), original(bag, topics), strict=False):
             yield message
         raise BagError(f'{bag.path}: damaged (nonsense)')
@@ -614,9 +617,8 @@ def test_results_before_damage_are_kept_and_the_status_is_an_error(
         *(('/image', stamp, raw(scene, stamp)) for stamp in (1, 2, 3)),
         *([('/depth', 4, depth(3))] if with_depth else []),
     )
-    damage_after(monkeypatch, 2)
+    damage_after(monkeypatch, 2, source)
     assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
-    monkeypatch.undo()
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1, 2]
     output = capsys.readouterr()
     assert f'{tmp_path / "out"}: 2 images with results' in output.out
@@ -624,14 +626,27 @@ def test_results_before_damage_are_kept_and_the_status_is_an_error(
         f'rock_seg bag: {source}: damaged (nonsense); the results before the damage are kept'
         in output.err
     )
-    assert (tmp_path / 'report.html').exists()
+    assert f'{source}: damaged (nonsense)' in (tmp_path / 'report.html').read_text()
+
+
+def test_damage_after_images_that_are_all_rejected_leaves_an_output_and_is_reported(
+    find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
+):
+    source = write_bag(*(('/image', stamp, raw(scene, stamp, 'nonsense')) for stamp in (1, 2)))
+    damage_after(monkeypatch, 1, source)
+    assert find_rocks(source, '--table', tmp_path / 'rocks.csv') == 1
+    output = capsys.readouterr()
+    assert f'{source}: damaged (nonsense); the results before the damage are kept' in output.err
+    assert '0 images with results; rejected: unknown encoding (1)' in output.out
+    assert not any(read(tmp_path / 'out').values())
+    assert len((tmp_path / 'rocks.csv').read_text().splitlines()) == 1
 
 
 def test_no_output_remains_after_damage_before_the_first_image(
     find_rocks, write_bag, scene, tmp_path, capsys, monkeypatch
 ):
     source = write_bag(('/image', 1, raw(scene, 1)))
-    damage_after(monkeypatch, 0)
+    damage_after(monkeypatch, 0, source)
     assert find_rocks(source) == 1
     assert printed_lines(capsys) == [f'rock_seg bag: {source}: damaged (nonsense)']
     assert remaining_files(tmp_path) == []
@@ -651,6 +666,25 @@ def test_a_bag_with_a_truncated_last_file_has_the_results_of_the_other_files(
     assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1]
     (line,) = printed_lines(capsys)
     assert line.startswith(f'rock_seg bag: {folder}: recording_2.mcap: ')
+
+
+def test_each_damaged_file_of_a_bag_is_named_on_its_own_line(
+    find_rocks, write_bag, scene, tmp_path, capsys
+):
+    folder = tmp_path / 'recording'
+    folder.mkdir()
+    for number in (1, 2, 3):
+        part = write_bag(('/image', number, raw(scene, number)), name=f'part{number}')
+        (storage,) = part.glob('*.mcap')
+        content = storage.read_bytes()
+        (folder / f'{number}.mcap').write_bytes(content[: None if number == 2 else -400])
+    assert find_rocks(folder) == 1
+    assert [stamp for stamp, _ in read(tmp_path / 'out')['/rock_seg/rocks']] == [1, 2, 3]
+    assert printed_lines(capsys) == [
+        f'rock_seg bag: {folder}: {number}.mcap: the end of the recording is missing;'
+        ' the results before the damage are kept'
+        for number in (1, 3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -677,11 +711,3 @@ def test_no_output_remains_after_an_error_or_an_interruption(
     expected = [f'rock_seg bag: {tmp_path / "out"}: No space left on device'][:lines]
     assert printed_lines(capsys) == expected
     assert remaining_files(tmp_path) == []
-
-
-def test_the_report_is_written_and_lists_rejected_images(find_rocks, write_bag, scene, tmp_path):
-    source = write_bag(('/image', 1, raw(scene, 1)), ('/image', 2, raw(scene, 2, 'nonsense')))
-    assert find_rocks(source, '--report', tmp_path / 'report.html') == 1
-    page = (tmp_path / 'report.html').read_text()
-    assert '--report' in page
-    assert 'unknown encoding' in page

@@ -127,9 +127,21 @@ def test_two_bags_of_one_name_are_refused(find_rocks, bags, tmp_path, capsys):
     ]
 
 
-def test_a_report_is_for_one_bag(find_rocks, bags, tmp_path, capsys):
-    assert find_rocks(*bags, '--report', tmp_path / 'report.html') == 2
-    assert '--report is for one IN' in told(capsys)[0]
+def test_each_damaged_bag_is_named_on_its_own_line(find_rocks, bags, tmp_path, capsys):
+    for bag in bags:
+        (bag / 'metadata.yaml').unlink()
+        (storage,) = bag.iterdir()
+        storage.write_bytes(storage.read_bytes()[:-400])
+    assert find_rocks(bags[0], tmp_path / 'broken.mcap', bags[1]) == 1
+    lines = told(capsys)
+    for bag in bags:
+        (line,) = (line for line in lines if line.startswith(f'rock_seg bag: {bag}: {bag.name}'))
+        assert line == (
+            f'rock_seg bag: {bag}: {bag.name}.mcap: the end of the recording is missing;'
+            ' the results before the damage are kept'
+        )
+    assert len([line for line in lines if 'broken.mcap: ' in line]) == 1
+    assert len(masks(tmp_path / 'out/monday')) == 2
 
 
 def test_images_that_are_rejected_are_told_with_their_bag(
@@ -138,8 +150,8 @@ def test_images_that_are_rejected_are_told_with_their_bag(
     cv2.imwrite(str(tmp_path / 'keep.png'), scene[:8, :8, 0])
     assert find_rocks(*bags, '--ignore-mask', tmp_path / 'keep.png') == 1
     lines = told(capsys)
-    assert f'rock_seg bag: {bags[0]}: some of its images have no results' in lines
-    assert any(line.startswith(f'rock_seg bag: {bags[1]}: image 1 (1.000 s): ') for line in lines)
+    for bag in bags:
+        assert any(line.startswith(f'rock_seg bag: {bag}: image 1 (1.000 s): ') for line in lines)
 
 
 def test_a_bag_whose_worker_dies_is_listed(find_rocks, bags, monkeypatch, capsys):
