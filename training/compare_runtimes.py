@@ -81,10 +81,14 @@ def timed(runtime: Runtime, images: Tensor) -> Run:
 def main() -> None:
     """Prints the median time of each runtime, and its ratio to that of the package."""
     parser = argparse.ArgumentParser(description='Compares CPU runtimes with the package.')
-    parser.add_argument('--size', default='640x480', metavar='WxH')
-    parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16))
-    parser.add_argument('--weights', default='resnet50', metavar='FILE')
-    parser.add_argument('--seconds', type=float, default=60.0, metavar='S', help='to measure')
+    parser.add_argument('--size', default='640x480', metavar='WxH',
+                        help='size of the image, px')  # fmt: skip
+    parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16),
+                        help='output stride of the backbone')  # fmt: skip
+    parser.add_argument('--weights', default='resnet50', metavar='FILE',
+                        help='weights file, or resnet50 or light')  # fmt: skip
+    parser.add_argument('--seconds', type=float, default=60.0, metavar='S',
+                        help='duration of the measurement, s')  # fmt: skip
     given = parser.parse_args()
     width, height = map(int, given.size.split('x'))
     weights = load_weights(given.weights)

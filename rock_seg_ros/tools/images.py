@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--batch', type=positive, metavar='N',
-        help='number of images that go through the network together, where they have one size;'
+        help='number of images of one size that the network processes at once;'
         f' reduce it if memory runs out (default: {GPU_BATCH} on a GPU, 1 on a CPU)',
     )  # fmt: skip
     add_resume_option(parser)
