@@ -133,11 +133,11 @@ class Client:
                     self._acknowledged.set()
                 return
             await self._execute(message)
-            refused = ''
+            rejected = ''
         except (ValueError, TypeError, OSError) as error:
-            refused = first_line(error)
+            rejected = first_line(error)
         with suppress(ConnectionError):
-            await self._websocket.send_json({'reply': True, 'refused': refused}, dumps=_dumps)
+            await self._websocket.send_json({'reply': True, 'rejected': rejected}, dumps=_dumps)
         self.changed.set()
 
     async def _execute(self, message: dict[str, Any]) -> None:

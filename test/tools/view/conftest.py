@@ -51,7 +51,7 @@ class Viewer:
             message = await self._json()
             if 'reply' not in message:
                 break
-            self.replies.append(message['refused'])
+            self.replies.append(message['rejected'])
         self.message = message
         self.status = message.get('status', self.status)
         layers = message['frame']['layers'] if 'frame' in message else []

@@ -186,7 +186,7 @@ def test_a_slider_changes_the_rocks_and_a_rejected_value_is_reported(serve, open
     expect(number).to_have_value('150')
     number.fill('-5')
     number.press('Enter')
-    expect(page.locator('#refused')).to_have_text('min_area is -5; it must be 0 to 1000000')
+    expect(page.locator('#rejected')).to_have_text('min_area is -5; it must be 0 to 1000000')
     expect(number).to_have_value('150')
 
 

@@ -42,7 +42,7 @@ function send(value) {
 function receive(data) {
   if (typeof data === 'string') {
     const value = JSON.parse(data);
-    if (value.reply) return answered(value.refused);
+    if (value.reply) return answered(value.rejected);
     message = value;
     images = [];
   } else {
@@ -463,8 +463,8 @@ function sendChange() {
 }
 
 // Handles a reply. Only changes of settings wait for one.
-function answered(refused) {
-  showText('refused', refused);
+function answered(rejected) {
+  showText('rejected', rejected);
   if (!asked) return;
   asked = false;
   if (waiting.size) sendChange();
