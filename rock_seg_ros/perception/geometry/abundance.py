@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 # Lower limits of the size classes, m. Each is √2 times the one before.
 SIZES = 0.01 * 2 ** (np.arange(19) / 2)
 ABUNDANCES = np.geomspace(0.001, 0.999, 2000)  # values of k from which the fit selects
+MAX_DISTANCE = 10.0  # default distance up to which ground and rocks count, m
 STEP = 4  # grid on which the area of the ground is summed, px
 
 
@@ -96,7 +97,7 @@ def observe(
     locations: Sequence[Location],
     shape: tuple[int, int],
     view: View | None,
-    max_distance: float = 10.0,
+    max_distance: float = MAX_DISTANCE,
     min_area: int = 50,
 ) -> Observation:
     """Measures the ground and the rocks in one image.

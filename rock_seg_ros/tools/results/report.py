@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.errors import visible
 from rock_seg_ros.perception.figures import jpeg, render
 from rock_seg_ros.perception.geometry.abundance import (
+    MAX_DISTANCE,
     Abundance,
     Observation,
     combine,
@@ -46,7 +46,6 @@ TEMPLATE = Path(__file__).with_name('report.html.jinja')
 MAX_IMAGES = 48  # number of images in the report
 THUMBNAIL_WIDTH = 320  # px
 MIN_TRACK_LENGTH = 3  # images; a shorter track may be noise
-REACH = signature(observe).parameters['max_distance'].default  # m
 
 
 @dataclass
@@ -142,7 +141,7 @@ def write(path: Path, results: Results) -> None:
         characteristic=characteristic_table(sizes),
         plots=[plot_passing(sizes), plot_classes(sizes)] if sizes.values else [],
         covered=covered_plots(abundance),
-        reach=f'{REACH:g} m',
+        reach=f'{MAX_DISTANCE:g} m',
         over_time=plots_over_time(summary),
         shown=list(_shown(results, summary)),
         total=len(summary.counts),

@@ -186,7 +186,7 @@ def test_the_parts_of_a_network_on_openvino_equal_the_whole_network(
     embedded: Callable[[type[Runner], str], Predictor], name: str
 ) -> None:
     predictor = embedded(OpenVinoBackend, name)
-    check_parts(predictor.runner, predictor.metadata)  # type: ignore[arg-type]
+    check_parts(predictor.backend, predictor.metadata)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
