@@ -224,7 +224,7 @@ def _region(
             f'has the category {annotation["category_id"]!r}; expected: [{known}]{hint}'
         )
     if annotation.get('iscrowd') not in (None, 0, 1):
-        raise DataError(f'has the iscrowd {annotation["iscrowd"]!r}; legal are 0 and 1')
+        raise DataError(f'has the iscrowd {annotation["iscrowd"]!r}; it must be 0 or 1')
     class_id = labels.id_of(names[annotation['category_id']])
     if not labels.has_instances(class_id):
         instance_id = 0

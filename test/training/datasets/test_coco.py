@@ -174,7 +174,7 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
         ({'segmentation': [[]]}, 'has a polygon of 0 points; the minimum is 3'),
         ({'segmentation': [[1, 1, 5, 5, 3]]}, 'has a polygon of 5 numbers; it must be pairs of x'),
         ({'segmentation': [[10**400, 1, 5, 5, 3, 3]]}, 'a coordinate that is not a number'),
-        ({'iscrowd': '0'}, "has the iscrowd '0'; legal are 0 and 1"),
+        ({'iscrowd': '0'}, "has the iscrowd '0'; it must be 0 or 1"),
         ({'segmentation': [['a'] * 6]}, 'has a polygon with a coordinate that is not a number'),
         ({'segmentation': [[1, 1, 5, 5, 3, float('nan')]]}, 'number that is not finite'),
         ({'segmentation': [[20, 20, 30, 20, 30, 30]]}, 'is outside its image, which is 12×10'),
