@@ -26,7 +26,6 @@ from rock_seg_ros.perception.geometry.abundance import (
     Observation,
     combine,
     compute_abundance,
-    observe,
 )
 from rock_seg_ros.perception.instances.size_distribution import characteristic_sizes
 from rock_seg_ros.perception.writing import atomic_write
