@@ -11,6 +11,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import PointCloud2
 
 from rock_seg_ros.tools.bag import command
 from rock_seg_ros.tools.bag.files import TYPES, Bag, BagWriter
@@ -130,7 +132,8 @@ def test_a_scale_takes_precedence_over_metres_in_records_and_not_in_messages(
         assert main(['bag', *given, '--outputs', 'rocks', '--table', f'{tmp_path}/{name}.csv']) == 0
         with Bag(tmp_path / name) as bag:
             (message,) = bag.messages(bag.topics)
-        return pd.read_csv(tmp_path / f'{name}.csv').iloc[0], message.data
+        cloud = deserialize_message(message.data, PointCloud2)
+        return pd.read_csv(tmp_path / f'{name}.csv').iloc[0], cloud
 
     measured, message = find('measured')
     scaled, same = find('scaled', '--mm-per-px', '2')
