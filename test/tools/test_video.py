@@ -274,7 +274,7 @@ def test_exported_frames_of_a_video_are_read_for_training(find_rocks, filmed, tm
     for path, kind in ((labels, 'labelme'), (coco, 'coco')):
         samples = find_samples(DatasetConfig(str(path), kind), 'all', ('background', 'rock'))
         assert [sample.image.name for sample in samples] == [
-            f'in_{number:06d}.jpg' for number in range(5)
+            f'{filmed.name}_{number:06d}.jpg' for number in range(5)
         ]
         assert [sample.faults for sample in samples] == [()] * 5
         assert samples[0].read().classes.sum() == 320

@@ -84,17 +84,19 @@ class BagWorker:
     def _process(self, path: Path) -> Outcome:
         one = argparse.Namespace(**vars(self._arguments))
         one.output = self._outputs[path]
-        said, told = io.StringIO(), io.StringIO()
+        output, errors = io.StringIO(), io.StringIO()
         problem, written, failed = '', True, 0
-        with redirect_stderr(told), redirect_stdout(said):
+        with redirect_stderr(errors), redirect_stdout(output):
             try:
                 failed = command.process(path, one, lambda: self._network)
             except _BAG_ERRORS as error:
                 problem, written = reason(error), False
-        lines = [line.removeprefix(_LINE) for line in told.getvalue().splitlines() if _LINE in line]
+        lines = [
+            line.removeprefix(_LINE) for line in errors.getvalue().splitlines() if _LINE in line
+        ]
         if failed:
             problem = lines.pop()
-        return Outcome(path, problem, (*lines, *said.getvalue().splitlines()), written)
+        return Outcome(path, problem, (*lines, *output.getvalue().splitlines()), written)
 
 
 def outputs_of(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
@@ -108,11 +110,11 @@ def outputs_of(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
         return {inputs[0]: output}
     found: dict[Path, Path] = {}
     for path in inputs:
-        place = output / _name(path)
+        target = output / _name(path)
         for other, taken in found.items():
-            if taken == place:
+            if taken == target:
                 raise UsageError(f'{path}: its results would overwrite those of {other}')
-        found[path] = place
+        found[path] = target
     return found
 
 

@@ -35,7 +35,9 @@ def results_of(bags: Iterable[Path], arguments: argparse.Namespace) -> tuple[Res
             summaries[bag] = summary
         else:
             options = ' or '.join(f'--{name}' for name in chosen_exports(arguments))
-            problems.append(f'{bag}: was made without {options}, and is not in it; process it anew')
+            problems.append(
+                f'{bag}: was made without {options}, so its rocks are left out; process it again'
+            )
     results = Results(
         _title([summary['bag'] for summary in summaries.values()]),
         RecordFiles([bag / FILE_NAME for bag in summaries]),

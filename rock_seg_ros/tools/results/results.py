@@ -54,5 +54,8 @@ def frame_file(folder: Path | None, record: Record) -> Path:
 
 
 def frame_name(name: str, number: int) -> str:
-    """Returns the name of the image file of a frame of a video or bag; `number` from 0."""
-    return f'{Path(name).stem}_{number:06d}.jpg'
+    """Returns the name of the image file of a frame of a video or bag; `number` from 0.
+
+    It keeps the suffix, so that the bags `run.1` and `run.2` may share a folder.
+    """
+    return f'{Path(name).name}_{number:06d}.jpg'

@@ -260,7 +260,7 @@ def test_several_bags_make_one_report_and_a_resumed_run_the_same(
 def test_a_bag_that_was_made_without_records_is_named(find_rocks, tmp_path, capsys):
     assert find_rocks() == 0
     assert find_rocks('--resume', '--table', tmp_path / 'rocks.csv') == 1
-    line = f'{tmp_path}/out: was made without --table, and is not in it; process it anew'
+    line = f'{tmp_path}/out: was made without --table, so its rocks are left out; process it again'
     assert line in capsys.readouterr().err
 
 

@@ -39,10 +39,14 @@ def test_records_are_read_as_they_were_written_with_made_by(tmp_path, recorder, 
     assert (summary['bag'], summary['records'], summary['damage']) == ('a', 2, [])
 
 
-def test_images_are_written_where_they_are_to_be_labelled(tmp_path, recorder, analysis):
-    with RecordWriter(tmp_path / 'a', 'drive.mp4', recorder, tmp_path / 'images') as writer:
-        writer.add(analysis)
-    assert cv2.imread(str(tmp_path / 'images/drive_000000.jpg')).shape == (48, 64, 3)
+def test_images_of_names_that_differ_in_the_suffix_are_written_to_one_folder(
+    tmp_path, recorder, analysis
+):
+    for name in ('run.1', 'run.2'):
+        with RecordWriter(tmp_path / name, name, recorder, tmp_path / 'images') as writer:
+            writer.add(analysis)
+    for name in ('run.1', 'run.2'):
+        assert cv2.imread(str(tmp_path / f'images/{name}_000000.jpg')).shape == (48, 64, 3)
 
 
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path, recorder, analysis):
