@@ -26,7 +26,7 @@ from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmentation import Pixels
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
-from rock_seg_ros.tools.bench.timing import Run, run_interleaved
+from rock_seg_ros.tools.bench.timing import run_interleaved
 from training.cases import (
     HALF_CHOICES,
     Case,
@@ -178,15 +178,13 @@ def milliseconds(networks: Mapping[str, SegmenterNetwork], image: Pixels) -> dic
         TIMING_SECONDS,
         MAX_RUNS,
     )
-    return {
-        name: 1e3 * float(np.median([run.seconds for run in timed])) for name, timed in runs.items()
-    }
+    return {name: 1e3 * float(np.median(timed)) for name, timed in runs.items()}
 
 
-def _run_once(segmenter: Segmenter, image: Pixels) -> Run:
+def _run_once(segmenter: Segmenter, image: Pixels) -> float:
     start = time.perf_counter()
     segmenter.segment(image).mask()
-    return Run(time.perf_counter() - start, 0.0)
+    return time.perf_counter() - start
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:

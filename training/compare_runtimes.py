@@ -25,7 +25,7 @@ from torch import Tensor
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
-from rock_seg_ros.tools.bench.timing import Run, rss_mb, run_interleaved
+from rock_seg_ros.tools.bench.timing import run_interleaved
 from training.weights_export import INPUT, export
 
 Runtime = Callable[[Tensor], object]
@@ -71,11 +71,11 @@ def frozen_compile(weights: Weights, output_stride: int) -> Runtime:
     return run
 
 
-def timed(runtime: Runtime, images: Tensor) -> Run:
-    """Runs a runtime once and returns the time."""
+def timed(runtime: Runtime, images: Tensor) -> float:
+    """Runs a runtime once and returns the time, s."""
     began = time.perf_counter()
     runtime(images)
-    return Run(time.perf_counter() - began, rss_mb())
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def main() -> None:
             given.seconds,
             MAX_ROUNDS,
         )
-    medians = {name: float(np.median([r.seconds for r in runs])) for name, runs in taken.items()}
+    medians = {name: float(np.median(runs)) for name, runs in taken.items()}
     print(f'{given.size}, output stride {given.output_stride}, fp32, {len(taken[OURS])} runs each')
     for name, seconds in medians.items():
         print(f'{name:<22} {seconds * 1e3:8.1f} ms  {seconds / medians[OURS]:.3f} of rock_seg')

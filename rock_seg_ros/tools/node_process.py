@@ -48,7 +48,7 @@ class NodeProcess:
             command += ['-p', f'{name}:={value}']
         for name, value in remappings.items():
             command += ['-r', f'{name}:={value}']
-        with log.open('wb') as output, _interrupts_held():
+        with log.open('wb') as output, interrupts_held():
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -102,7 +102,7 @@ def child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Delays Ctrl-C until the end of the block, because Python loses it during a fork."""
     held: list[Any] = []
     before: Any = signal.signal(signal.SIGINT, lambda *details: held.append(details))

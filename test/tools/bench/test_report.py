@@ -1,55 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import sys
-
 import cv2
 import pytest
 
-from rock_seg_ros.tools.bench.report import machine, plot, table
+from rock_seg_ros.tools.bench import report
+from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table
 from rock_seg_ros.tools.bench.timing import Case, Run
 
+SIZE = (640, 480)
+
+
+def case(kind, name, seconds, size=SIZE, device='cpu', precision='fp32'):
+    return Case(kind, name, size, device, precision, [Run(seconds, 900.0)])
+
+
 CASES = [
-    Case('network', 'torchvision', (640, 480), 'cpu', 'fp32', [Run(3.0, 900.0)], 1200.0),
-    Case('network', 'fast', (640, 480), 'cpu', 'int8', [Run(0.4, 700.0), Run(0.5, 701.0)], 900.0),
-    Case('shell', 'rock_seg', (640, 480), 'cpu', '', [Run(0.00512, 300.0)]),
+    case('network', 'torchvision', 3.0),
+    case('network', 'exact', 2.0),
+    case('network', 'exact', 0.1, size=(64, 48)),
+    case('network', 'torchvision', 0.08, device='cuda'),
+    case('network', 'exact', 0.04, device='cuda'),
+    case('network', 'exact', 0.01, device='cuda', precision='fp16'),
+    case('network', 'matrix product', 0.002, device='cuda', precision='fp16'),
+    case('shell', 'rock_seg', 0.00512, precision=''),
+    case('shell', 'plain node', 0.02048, precision=''),
+    case('shell', 'rock_seg', 0.001, size=(64, 48), precision=''),
+    case('shell', 'plain node', 0.002, size=(64, 48), precision=''),
 ]
 
 
-def test_the_table_has_a_row_per_case_and_a_line_per_ratio():
-    lines = table(CASES, {'cpu_fast_vs_torchvision': 6.666, 'gpu_vs_roofline': None}).splitlines()
+def test_ratios_compare_medians_and_are_none_without_measurements(monkeypatch):
+    monkeypatch.setattr(report, 'roofline_ms', lambda product_ms, *_: 2 * product_ms)
+    ratios = ratios_of(CASES, SIZE)
+    assert ratios['cpu_exact_vs_torchvision'] == 1.5
+    assert ratios['cpu_fast_vs_torchvision'] is None
+    assert ratios['shell_vs_plain_640x480'] == pytest.approx(4)
+    assert ratios['shell_vs_plain_64x48'] == pytest.approx(2)
+    assert ratios['shell_vs_plain_1920x1080'] is None
+    assert ratios['gpu_vs_torchvision_fp32'] == 8.0
+    assert ratios['gpu_vs_roofline'] == 2.5
+    assert ratios_of(CASES[:1], SIZE)['gpu_vs_roofline'] is None
+
+
+def test_the_table_has_a_row_per_case_with_its_ratio():
+    lines = table(CASES).splitlines()
     assert lines[1].split() == [
         *('network:', 'torchvision', '640×480', 'cpu', 'fp32'),
-        *('3000', '3000', '3000', '0.333', '900', '1', '1200'),
+        *('3000', '3000', '3000', '0.333', '900', '1', '1.00'),
     ]
-    assert lines[2].split()[5:8] == ['450', '495', '499']
-    assert lines[3].split() == [
+    assert lines[2].split()[-1] == '1.50'
+    assert lines[3].split()[-1] == '1'  # torchvision was not measured at this size
+    assert lines[7].split()[-1] == '1'  # nothing is compared with the matrix product
+    assert lines[8].split() == [
         *('shell:', 'rock_seg', '640×480', 'cpu'),
-        *('5.12', '5.12', '5.12', '195', '300', '1'),
+        *('5.12', '5.12', '5.12', '195', '900', '1', '4.00'),
     ]
-    assert lines[-2:] == ['cpu_fast_vs_torchvision  6.67', 'gpu_vs_roofline          not measured']
 
 
 def test_the_machine_has_its_hardware_and_library_versions():
     about = machine()
     assert about['cores'] >= 1
-    assert about['memory_gb'] > 0.5
     assert about['cpu']
     assert about['torch'].startswith('2.')
 
 
 def test_the_plot_is_an_image_that_is_not_empty(tmp_path):
     pytest.importorskip('matplotlib')
-    assert plot(CASES, machine(), tmp_path / 'plot.png')
+    plot(CASES, machine(), tmp_path / 'plot.png')
     drawn = cv2.imread(str(tmp_path / 'plot.png'))
     assert drawn.shape[1] >= 640
     assert drawn.std() > 10
-
-
-def test_a_missing_matplotlib_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
-    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    assert not plot(CASES, machine(), tmp_path / 'plot.png')
-    error = capsys.readouterr().err
-    assert error == 'rock_seg bench: no plot, because matplotlib is not installed\n'
-    assert not list(tmp_path.iterdir())

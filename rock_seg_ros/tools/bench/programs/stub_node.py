@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node of this package with fixed scores instead of a network.
 
-Run it as `python -m rock_seg_ros.tools.bench.programs.stub_node --rocks 20`.
+python -m rock_seg_ros.tools.bench.programs.stub_node --network-ms 100 --ros-args -r image:=I
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,33 +21,31 @@ from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights
 from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
 
-METADATA = ModelMetadata(
-    classes=('background', 'rock', RIM), smallest_side=480
-)  # like the embedded weights
-BACKEND = 'stub'
+# Like those of the embedded weights.
+METADATA = ModelMetadata(classes=('background', 'rock', RIM), smallest_side=480)
 
 
 class StubBackend:
     """A backend that always returns the same rocks."""
 
-    def __init__(self, device: torch.device, rocks: int, seconds: float) -> None:
-        """Stores the settings.
+    precision = 'fp32'
+    seconds = 0.0  # simulated time per batch, in which the backend sleeps
 
-        Args:
-            device: Device of the scores.
-            rocks: Number of rocks.
-            seconds: Simulated time per batch, s, in which the backend sleeps.
-        """
-        self.device, self.precision = device, 'fp32'
-        self._rocks, self._seconds = rocks, seconds
+    def __init__(self, weights: Weights, device: torch.device, *_: Any, **__: Any) -> None:
+        """Takes the arguments of a backend; only the device is used."""
+        self.device = device
 
     def scores(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W to N×3×H×W logits."""
-        if self._seconds:
-            time.sleep(self._seconds)
-        height, width = images.shape[-2:]
-        fixed = torch.from_numpy(fixed_scores(height, width, self._rocks, METADATA.channels))
+        time.sleep(self.seconds)
+        fixed = torch.from_numpy(fixed_scores(*images.shape[-2:], METADATA.channels))
         return fixed.to(self.device).expand(len(images), -1, -1, -1)
+
+
+def load(parameters: Parameters) -> Segmenter:
+    """Returns a segmenter with the stub backend."""
+    BACKENDS['stub'] = StubBackend
+    return Segmenter(Weights(Path('stub'), METADATA, {}), parameters.device, backend='stub')
 
 
 def main() -> int:
@@ -54,18 +53,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description='The node with a stub network.', allow_abbrev=False
     )
-    parser.add_argument('--rocks', type=int, default=20, metavar='N')
-    parser.add_argument(
-        '--network-ms', type=float, default=0.0, metavar='MS', help='time per batch'
-    )
+    parser.add_argument('--network-ms', type=float, default=0.0, help='time per batch, ms')
     arguments, ros_arguments = parser.parse_known_args()
-
-    def load(parameters: Parameters) -> Segmenter:
-        BACKENDS[BACKEND] = lambda weights, device, *how, **parts: StubBackend(
-            device, arguments.rocks, arguments.network_ms / 1e3
-        )
-        return Segmenter(Weights(Path(BACKEND), METADATA, {}), parameters.device, backend=BACKEND)
-
+    StubBackend.seconds = arguments.network_ms / 1e3
     return seg_node.main(ros_arguments, load)
 
 

@@ -6,22 +6,15 @@ import pytest
 
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings, find_rocks
-
-
-@pytest.fixture
-def fixed_scores(monkeypatch):
-    from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
-
-    return fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_scores import ROCKS, fixed_scores
 
 
 @pytest.mark.parametrize(('width', 'height'), [(640, 480), (1920, 1080)])
-@pytest.mark.parametrize('rocks', [20, 200])
-def test_the_scores_have_the_given_number_of_separate_rocks(fixed_scores, width, height, rocks):
-    scores = fixed_scores(height, width, rocks, 3)
+def test_the_scores_have_separate_rocks(width, height):
+    scores = fixed_scores(height, width, 3)
     assert scores.shape == (3, height, width)
     class_ids = scores.argmax(axis=0).astype(np.uint8)
     segmentation = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
     found = find_rocks(segmentation, RockSettings(max_rocks=1000))
-    assert len(found) == rocks
+    assert len(found) == ROCKS
     assert sum(rock.area for rock in found) > 0.2 * width * height
