@@ -284,7 +284,7 @@ def _serve(connection: Connection, contender: Contender) -> None:
                 shape, prepared = image.shape, network.prepare(image)
             value = prepared if kind == 'network' else image
             connection.send(_measure(partial(getattr(network, kind), value), contender.device))
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the parent has ended
         return
     except Exception as error:  # noqa: BLE001  (any error is reported to the parent)
         connection.send(BenchError(first_line(error)))
