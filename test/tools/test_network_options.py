@@ -65,7 +65,7 @@ def test_an_invalid_ignore_mask_is_rejected_by_name(parse, tmp_path):
     with pytest.raises(ValueError, match=r'keep\.png: does not decode'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
     cv2.imwrite(str(tmp_path / 'keep.png'), np.zeros((4, 6, 4), np.uint8))
-    with pytest.raises(ValueError, match=r'keep\.png: has 4 channels'):
+    with pytest.raises(ValueError, match=r'keep\.png: a label image must have 1 channel, not 4'):
         settings_of(parse(f'--ignore-mask={tmp_path / "keep.png"}'))
 
 
