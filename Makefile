@@ -13,7 +13,7 @@ demo: environment
 	$(VENV)/bin/rock_seg demo
 
 test: environment
-	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
+	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m pytest --numprocesses 3 --dist worksteal
 
 lint: environment
 	$(VENV)/bin/ruff check
