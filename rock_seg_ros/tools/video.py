@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.errors import first_line
+from rock_seg_ros.perception.files import size_of_regular_file
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, ImageTooLargeError, check_size
 from rock_seg_ros.perception.instances.tracking import Tracker
@@ -151,11 +152,12 @@ class Video:
 
         Raises:
             VideoError: The file is not a video, or its frames are too large.
-            OSError: The file cannot be read.
+            OSError: The file cannot be read, or is not a regular file.
         """
         self.path = path
         self.problem = ''
         self._depth = depth or BitDepth()
+        size_of_regular_file(path)  # a pipe might never end
         with path.open('rb'):  # raises OSError with a clear message if the file cannot be read
             pass
         try:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 
 import av
@@ -108,6 +109,12 @@ def test_a_file_that_is_no_video_is_an_error_of_one_line(find_rocks, tmp_path, c
 def test_a_missing_video_is_an_error_of_one_line(find_rocks, tmp_path, capsys):
     assert find_rocks('no.mp4', '-o', tmp_path / 'out.mp4') == 1
     assert capsys.readouterr().err == 'rock_seg video: no.mp4: No such file or directory\n'
+
+
+def test_a_pipe_is_not_opened_as_a_video(find_rocks, tmp_path, capsys):
+    os.mkfifo(tmp_path / 'pipe.mp4')
+    assert find_rocks(tmp_path / 'pipe.mp4', '-o', tmp_path / 'out.mp4') == 1
+    assert 'pipe.mp4: is not a regular file' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('output', ['in.mp4', 'out.avi'])

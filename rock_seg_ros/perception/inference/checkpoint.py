@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ PARTS = ('backbone', 'classifier', 'aux_classifier')
 WRAPPERS = {'module', '_orig_mod', 'model', 'net'}
 # Keys under which training scripts store the network, next to averaged weights or teachers.
 USUAL_KEYS = ('model', 'state_dict', 'model_state_dict', 'module', 'net')
+CHUNK_BYTES = 2**20  # that are read at once
 KeyPath = tuple[str, ...]
 
 
@@ -98,7 +100,7 @@ def _load(file: Path) -> Any:
 
 
 def _check_archive(file: Path) -> None:
-    """Raises ArchiveError if a ZIP archive is too large or contains a program."""
+    """Raises ArchiveError if a ZIP archive is too large, contains a program or is damaged."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
@@ -108,6 +110,20 @@ def _check_archive(file: Path) -> None:
         raise ArchiveError(f'unpacks to {size} bytes; the maximum is {MAX_FILE_BYTES}')
     if any(entry.filename.endswith('/constants.pkl') for entry in entries):
         raise ArchiveError('is a TorchScript program; save its state_dict() instead')
+    for entry in entries:
+        if entry.CRC and not _matches_checksum(file, entry):  # torch can write 0 as the checksum
+            raise ArchiveError(f'is damaged: {entry.filename} does not match its checksum')
+
+
+def _matches_checksum(file: Path, entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry of a ZIP archive has its checksum, which torch does not compare."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(entry) as content:
+            while content.read(CHUNK_BYTES):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return False
+    return True
 
 
 def _choose(loaded: Any) -> dict[str, Tensor]:

@@ -97,6 +97,8 @@ class Bag:
             BagError: The bag does not exist, or all of it is damaged.
         """
         self.path = Path(path)
+        if self.path.exists() and not (self.path.is_dir() or self.path.is_file()):
+            raise BagError(f'{self.path}: is not a regular file')  # a pipe might never end
         self._stack = ExitStack()
         self._damage: list[str] = []
         try:

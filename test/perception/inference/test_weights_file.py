@@ -565,6 +565,19 @@ def test_a_compressed_checkpoint_that_is_too_large_is_not_unpacked(
     assert 'bytes; the maximum is 2097152' in error_of(tmp_path / 'w.pth')
 
 
+def test_a_checkpoint_with_a_changed_byte_is_rejected_with_the_damaged_tensor(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / 'w.pth'
+    torch.save(plain(2), file)
+    with zipfile.ZipFile(file) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(file.read_bytes())
+    content[largest.header_offset + 1000] ^= 1
+    file.write_bytes(content)
+    assert f'{largest.filename} does not match its checksum' in error_of(file)
+
+
 def test_a_suffix_in_upper_case_is_read(tmp_path: Path) -> None:
     torch.save(plain(2), tmp_path / 'W.PTH')
     assert load_weights(tmp_path / 'W.PTH').state.keys() == plain(2).keys()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -129,6 +130,12 @@ def test_a_latched_ros_1_topic_is_transient_local(rosbag1):
 def test_the_error_for_a_missing_bag_names_it(tmp_path):
     with pytest.raises(BagError, match='none: the bag does not exist'):
         Bag(tmp_path / 'none')
+
+
+def test_a_pipe_is_not_opened_as_a_bag(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.mcap')
+    with pytest.raises(BagError, match=r'pipe\.mcap: is not a regular file'):
+        Bag(tmp_path / 'pipe.mcap')
 
 
 def test_the_error_for_a_damaged_bag_names_it(written):
