@@ -15,6 +15,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_tracker
@@ -273,21 +274,22 @@ class Worker:
 
 
 def _serve(connection: Connection, contender: Contender) -> None:
-    """Loads the network and serves measurements until the connection is closed."""
-    try:
-        network = load(contender)
-        connection.send(network.precision)
-        shape, prepared = None, None
-        while True:
-            kind, image = connection.recv()
-            if image.shape != shape:
-                shape, prepared = image.shape, network.prepare(image)
-            value = prepared if kind == 'network' else image
-            connection.send(_measure(partial(getattr(network, kind), value), contender.device))
-    except (EOFError, BrokenPipeError):  # the parent has ended
-        return
-    except Exception as error:  # noqa: BLE001  (any error is reported to the parent)
-        connection.send(BenchError(first_line(error)))
+    """Loads the network and serves measurements until the other process closes the connection."""
+    with suppress(EOFError, BrokenPipeError):
+        try:
+            network = load(contender)
+            connection.send(network.precision)
+            shape, prepared = None, None
+            while True:
+                kind, image = connection.recv()
+                if image.shape != shape:
+                    shape, prepared = image.shape, network.prepare(image)
+                value = prepared if kind == 'network' else image
+                connection.send(_measure(partial(getattr(network, kind), value), contender.device))
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001  (any error is reported to the parent)
+            connection.send(BenchError(first_line(error)))
 
 
 def _measure(run: Callable[[], Any], device: str) -> Run:

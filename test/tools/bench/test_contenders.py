@@ -98,3 +98,9 @@ def test_a_process_that_ended_is_an_error(worker):
     other.close()
     with pytest.raises(BenchError, match=r'^exact: the process ended unexpectedly$'):
         worker.await_loaded()
+
+
+def test_the_process_ends_quietly_if_nobody_waits_for_its_error(worker):
+    worker, other = worker
+    worker._connection.close()
+    contenders._serve(other, worker.contender)
