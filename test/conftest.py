@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rock_seg_ros.tools.local_domain import use_local_domain
+
 if TYPE_CHECKING:
     import torch
 
     from rock_seg_ros.perception.inference.metadata import ModelMetadata
     from rock_seg_ros.perception.inference.segmenter import Segmenter
 
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+use_local_domain()
 # Two test processes share the cores; threads that wait for each other would slow both down.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import threading
 import time
 from collections import defaultdict
@@ -26,9 +24,9 @@ from rock_seg_ros.node.outputs import Output
 from rock_seg_ros.node.seg_node import SegNode
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.tools.local_domain import LocalDomain
 
 PATIENCE = 20.0
-NUMBERS = itertools.count()
 
 
 class BrightSegmenter:
@@ -84,9 +82,9 @@ class Bench:
 
     def __init__(self) -> None:
         # An own domain, in which the nodes of earlier tests are not visible.
-        self.domain = 1 + (os.getpid() + 7 * next(NUMBERS)) % 100
+        self.domain = LocalDomain()
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
+        rclpy.init(context=self.context, domain_id=self.domain.number)
         self.tester = rclpy.create_node('tester', context=self.context)
         self.executors = [self._spin(self.tester)]
         self.received: dict[str, list[Any]] = defaultdict(list)
@@ -203,6 +201,7 @@ class Bench:
             self.node.destroy_node()
         self.tester.destroy_node()
         rclpy.shutdown(context=self.context)
+        self.domain.release()
 
 
 @pytest.fixture

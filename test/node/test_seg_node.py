@@ -943,7 +943,7 @@ def test_a_topic_without_publisher_is_reported(bench, monkeypatch):
 
 def test_a_topic_with_the_other_transport_is_reported(bench, monkeypatch):
     context = rclpy.Context()  # one participant cannot have two types on one topic
-    rclpy.init(context=context, domain_id=bench.domain)
+    rclpy.init(context=context, domain_id=bench.domain.number)
     camera = rclpy.create_node('camera', context=context)
     try:
         camera.create_publisher(CompressedImage, '/camera/compressed', 1)
@@ -981,7 +981,7 @@ def test_if_only_the_other_transport_is_published_its_topic_and_argument_are_rep
     bench, monkeypatch, given, transport, kind, published, advice
 ):
     context = rclpy.Context()  # one participant cannot have two types on one topic
-    rclpy.init(context=context, domain_id=bench.domain)
+    rclpy.init(context=context, domain_id=bench.domain.number)
     camera = rclpy.create_node('camera', context=context)
     try:
         camera.create_publisher(kind, published, 1)

@@ -19,8 +19,9 @@ from rock_seg_ros.tools.bench.contenders import PRESETS, choose_contenders
 from rock_seg_ros.tools.bench.measurements import Bench
 from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table, to_json
 from rock_seg_ros.tools.bench.timing import Case, Size
-from rock_seg_ros.tools.demo.command import find_data, use_local_domain
+from rock_seg_ros.tools.demo.command import find_data
 from rock_seg_ros.tools.jobs import positive
+from rock_seg_ros.tools.local_domain import use_local_domain
 from rock_seg_ros.tools.main import exit_on_interrupt
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import sys
@@ -26,6 +25,7 @@ from rock_seg_ros.tools.demo.drive import (
     warm_up,
 )
 from rock_seg_ros.tools.demo.report import table, write_report
+from rock_seg_ros.tools.local_domain import use_local_domain
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.node_process import NodeProcess
 
@@ -138,13 +138,6 @@ def clear(output: Path) -> None:
             file.unlink()
     if from_demo:
         shutil.rmtree(recording)
-
-
-def use_local_domain() -> None:
-    """Gives this process and its children their own ROS domain, which is limited to loopback."""
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
-    os.environ.pop('ROS_STATIC_PEERS', None)
 
 
 def _terminate(number: int, *_: object) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from rock_seg_ros.tools.bag.files import Bag
 from rock_seg_ros.tools.demo import command as demo
-from rock_seg_ros.tools.demo.command import clear, find_data, use_local_domain
+from rock_seg_ros.tools.demo.command import clear, find_data
 from rock_seg_ros.tools.main import main
 
 TIMEOUT = 240.0
@@ -119,15 +119,6 @@ def test_only_the_files_of_an_earlier_demo_are_removed(tmp_path):
     (tmp_path / 'recording').mkdir()
     clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
-
-
-def test_the_local_domain_is_limited_to_loopback(monkeypatch):
-    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID', 'ROS_STATIC_PEERS'):
-        monkeypatch.setenv(name, '0')
-    use_local_domain()
-    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    assert 1 <= int(os.environ['ROS_DOMAIN_ID']) <= 100
-    assert 'ROS_STATIC_PEERS' not in os.environ
 
 
 def test_the_data_of_the_checkout_is_found():
