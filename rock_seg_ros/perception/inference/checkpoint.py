@@ -105,20 +105,21 @@ def _check_archive(file: Path) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-    size = sum(entry.file_size for entry in entries)
-    if size > MAX_FILE_BYTES:
-        raise ArchiveError(f'unpacks to {size} bytes; the maximum is {MAX_FILE_BYTES}')
-    if any(entry.filename.endswith('/constants.pkl') for entry in entries):
-        raise ArchiveError('is a TorchScript program; save its state_dict() instead')
-    for entry in entries:
-        if entry.CRC and not _matches_checksum(file, entry):  # torch can write 0 as the checksum
-            raise ArchiveError(f'is damaged: {entry.filename} does not match its checksum')
+        size = sum(entry.file_size for entry in entries)
+        if size > MAX_FILE_BYTES:
+            raise ArchiveError(f'unpacks to {size} bytes; the maximum is {MAX_FILE_BYTES}')
+        if any(entry.filename.endswith('/constants.pkl') for entry in entries):
+            raise ArchiveError('is a TorchScript program; save its state_dict() instead')
+        for entry in entries:
+            # torch can write 0 as the checksum
+            if entry.CRC and not _matches_checksum(archive, entry):
+                raise ArchiveError(f'is damaged: {entry.filename} does not match its checksum')
 
 
-def _matches_checksum(file: Path, entry: zipfile.ZipInfo) -> bool:
+def _matches_checksum(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
     """Whether an entry of a ZIP archive has its checksum, which torch does not compare."""
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(entry) as content:
+        with archive.open(entry) as content:
             while content.read(CHUNK_BYTES):
                 pass
     except (zipfile.BadZipFile, zlib.error, EOFError):
