@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads command line and configuration file of a training into a `TrainingConfig`."""
+"""Command-line arguments that several commands share, and those of a training."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rock_seg_ros.perception.inference.presets import PRESETS
+from training.cases import Case
 from training.config import TrainingConfig
 
 
@@ -39,3 +41,32 @@ def read_config(file: str) -> TrainingConfig:
     """
     parser = argument_parser('config', '')
     return to_config(parser, parser.parse_args(['--config', file]))
+
+
+def add_case_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that choose sets of labelled images, and the device."""
+    parser.add_argument('--config', action='config', help='YAML file with these settings')
+    parser.add_argument(
+        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
+    )
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        type=str,
+        default=[],
+        help='names of the cases to use (default: all whose images exist)',
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+
+
+def add_network_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that choose one network."""
+    parser.add_argument(
+        '--weights',
+        type=str,
+        default='',
+        help='weights file, resnet50 or light (default: the embedded weights of the device)',
+    )
+    parser.add_argument(
+        '--preset', choices=PRESETS, default='auto', help='trade-off of accuracy and speed'
+    )

@@ -27,6 +27,7 @@ from rock_seg_ros.perception.inference.segmentation import Pixels
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import EMBEDDED, WeightsError, load_weights
 from rock_seg_ros.tools.bench.timing import run_interleaved
+from training.arguments import add_case_arguments
 from training.cases import (
     HALF_CHOICES,
     Case,
@@ -231,24 +232,13 @@ def _parser() -> ArgumentParser:
         default=list(EMBEDDED),
         help='weights files, resnet50 or light (default: both embedded networks)',
     )
-    parser.add_argument('--config', action='config', help='YAML file with these settings')
-    parser.add_argument(
-        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
-    )
-    parser.add_argument(
-        '--only',
-        nargs='+',
-        type=str,
-        default=[],
-        help='names of the cases to evaluate (default: all whose images exist)',
-    )
+    add_case_arguments(parser)
     parser.add_argument(
         '--half',
         choices=HALF_CHOICES,
         default='report',
         help='half of each validation set to evaluate on; training.tune uses the half tune',
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
         '--presets',
         '--preset',

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.pipeline import ScoresError
-from rock_seg_ros.perception.inference.segmentation import Segmentation
+from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, Labelled, Sample
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,25 @@ def count_image(
         ImageResult(sample, area_counts, mask[area], None if tiles is None else area, only_recall)
         for area, area_counts in zip(areas, counts, strict=True)
     ]
+
+
+class LatestResult(Generic[T]):
+    """Stores what was computed for the latest image, for networks that differ only afterwards."""
+
+    def __init__(self, compute: Callable[[Pixels, Perturbation], T]) -> None:
+        """Stores the function.
+
+        Args:
+            compute: Its arguments are an image, H×W×3 uint8 RGB, and how the image is changed.
+        """
+        self._compute = compute
+        self._latest: tuple[Pixels, Perturbation, T] | None = None
+
+    def of(self, image: Pixels, perturbation: Perturbation) -> T:
+        """Returns the result for an image, which is computed if it is not the latest one."""
+        if self._latest is None or self._latest[0] is not image or self._latest[1] != perturbation:
+            self._latest = (image, perturbation, self._compute(image, perturbation))
+        return self._latest[2]
 
 
 def segment_perturbed(

@@ -20,14 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
-from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, atomic_write, load_weights
 from rock_seg_ros.perception.instances.rocks import RockSettings
+from training.arguments import add_case_arguments, add_network_arguments
 from training.cases import ALL_ROCKS, Case, available_cases, measure
 from training.datasets import DataError
-from training.evaluation import Perturbation, segment_perturbed
+from training.evaluation import LatestResult, Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
 from training.tables import Table, as_text
 
@@ -41,7 +41,7 @@ class ProbabilityCache:
     def __init__(self, segmenter: Segmenter) -> None:
         """Stores the network."""
         self._segmenter = segmenter
-        self._latest: tuple[Pixels, Perturbation, Segmentation, Segmentation] | None = None
+        self._extremes = LatestResult(self._segment_extremes)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -54,19 +54,22 @@ class ProbabilityCache:
         The result is exact for one class of rock. With several, the most probable class alone has
         to reach the threshold.
         """
-        if self._latest is None or self._latest[0] is not image or self._latest[1] != perturbation:
-            rock, other = (
-                segment_perturbed(self._segmenter, image, perturbation, limit)
-                for limit in (LOWEST, HIGHEST)
-            )
-            self._latest = (image, perturbation, rock, other)
-        _, _, rock, other = self._latest
+        rock, other = self._extremes.of(image, perturbation)
         is_rock = rock.rock_confidence >= threshold * 255
         return Segmentation(
             np.where(is_rock, rock.class_ids, other.class_ids),
             np.where(is_rock, rock.confidence, other.confidence),
             rock.rock_ids,
             rock.rim_id,
+        )
+
+    def _segment_extremes(
+        self, image: Pixels, perturbation: Perturbation
+    ) -> tuple[Segmentation, Segmentation]:
+        """Segments an image with the lowest and with the highest threshold."""
+        return (
+            segment_perturbed(self._segmenter, image, perturbation, LOWEST),
+            segment_perturbed(self._segmenter, image, perturbation, HIGHEST),
         )
 
 
@@ -236,27 +239,8 @@ def table(
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog='python -m training.tune')
-    parser.add_argument(
-        '--weights',
-        type=str,
-        default='',
-        help='weights file, resnet50 or light (default: the embedded weights of the device)',
-    )
-    parser.add_argument('--config', action='config', help='YAML file with these settings')
-    parser.add_argument(
-        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
-    )
-    parser.add_argument(
-        '--only',
-        nargs='+',
-        type=str,
-        default=[],
-        help='names of the cases to use (default: all whose images exist)',
-    )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument(
-        '--preset', choices=PRESETS, default='auto', help='trade-off of accuracy and speed'
-    )
+    add_network_arguments(parser)
+    add_case_arguments(parser)
     parser.add_argument(
         '--thresholds',
         nargs='+',

@@ -9,23 +9,40 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from rock_seg_ros.perception.inference.presets import PRESETS
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
+from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import DeviceError, Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
+from rock_seg_ros.perception.instances.rocks import RockSettings
 from rock_seg_ros.perception.instances.splitting import RimSeparation
+from training.arguments import add_case_arguments, add_network_arguments
 from training.cases import ALL_ROCKS, Case, available_cases, measure
 from training.datasets import DataError
+from training.evaluation import LatestResult, Perturbation, segment_perturbed
 from training.metrics import Counts, figures, stack, weighted_sum
 from training.tables import Table, as_text
-from training.tune import HALF, NetworkAtThreshold, ProbabilityCache
+from training.tune import HALF
 
 DEFAULTS = 'defaults'
 SETTINGS = tuple(field.name for field in fields(RimSeparation))
+
+
+@dataclass(frozen=True)
+class _Separated:
+    """A network whose rocks are separated with other settings than the defaults."""
+
+    results: LatestResult[Segmentation]
+    metadata: ModelMetadata
+    rocks: RockSettings
+
+    def segment(self, image: Pixels, perturbation: Perturbation) -> Segmentation:
+        return self.results.of(image, perturbation)
 
 
 def compare_separations(
@@ -36,33 +53,42 @@ def compare_separations(
     Args:
         segmenter: The network.
         cases: The cases by name, all with images.
-        separations: The settings by name.
+        separations: The settings by name, with the defaults.
 
     Returns:
         Per setting the mean F1 score of rocks over the cases, and precision and recall per case,
-        matched at an IoU of 0.5; the highest score first.
+        matched at an IoU of 0.5; the highest score first. Cases without labelled rocks are left
+        out.
 
     Raises:
-        DataError: A file cannot be decoded.
+        DataError: A file cannot be decoded, or no case has labelled rocks.
     """
-    cache = ProbabilityCache(segmenter)
-    threshold = segmenter.metadata.threshold
+    results = LatestResult(partial(segment_perturbed, segmenter))
     networks = {
-        name: NetworkAtThreshold(cache, threshold, replace(ALL_ROCKS, separation=separation))
+        name: _Separated(results, segmenter.metadata, replace(ALL_ROCKS, separation=separation))
         for name, separation in separations.items()
     }
     counts: dict[str, dict[str, list[Counts]]] = {name: {} for name in networks}
     for network, case, image_result in measure(networks, cases, HALF):
         counts[network].setdefault(case, []).append(image_result.counts)
+    with_rocks = [case for case, of_case in counts[DEFAULTS].items() if _has_rocks(of_case)]
+    if not with_rocks:
+        raise DataError('no case has labelled rocks, so no setting can be chosen')
     scored = [
-        (_scores([stack(of_case) for of_case in by_case.values()]), name)
+        (_scores([stack(by_case[case]) for case in with_rocks]), name)
         for name, by_case in counts.items()
     ]
     scored.sort(key=lambda one: -one[0][0])
     heads = ['settings', 'rocks, mean F1']
-    heads += [f'{case}: {metric}' for case in cases for metric in ('precision', 'recall')]
+    heads += [f'{case}: {metric}' for case in with_rocks for metric in ('precision', 'recall')]
     rows = [[name, *(f'{value:.4f}' for value in scores)] for scores, name in scored]
     return Table('Separation of touching rocks on the tuning half', heads, rows)
+
+
+def _has_rocks(of_case: Sequence[Counts]) -> bool:
+    """Whether any image has a labelled rock; without one, recall is undefined."""
+    counts = stack(of_case)
+    return not np.isnan(figures(weighted_sum(counts, np.ones(len(counts.pixels))))['rocks.recall'])
 
 
 def _scores(cases: Sequence[Counts]) -> list[float]:
@@ -91,27 +117,8 @@ def alternatives(values: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, R
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog='python -m training.tune_separation')
-    parser.add_argument(
-        '--weights',
-        type=str,
-        default='',
-        help='weights file, resnet50 or light (default: the embedded weights of the device)',
-    )
-    parser.add_argument('--config', action='config', help='YAML file with these settings')
-    parser.add_argument(
-        '--cases', type=dict[str, Case], required=True, help='the sets of images by name'
-    )
-    parser.add_argument(
-        '--only',
-        nargs='+',
-        type=str,
-        default=[],
-        help='names of the cases to use (default: all whose images exist)',
-    )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument(
-        '--preset', choices=PRESETS, default='auto', help='trade-off of accuracy and speed'
-    )
+    add_network_arguments(parser)
+    add_case_arguments(parser)
     for setting in SETTINGS:
         parser.add_argument(
             f'--{setting}',
@@ -129,7 +136,11 @@ def _compare(given: Namespace) -> tuple[Table, dict[str, str]]:
     weights = load_weights(given.weights, given.device)
     if weights.metadata.rim_id is None:
         raise ValueError(f'{weights.path}: has no class rim, so these settings have no effect')
-    usable = {n: case for n, case in given.cases.items() if not case.held_out and case.weight}
+    usable = {
+        name: case
+        for name, case in given.cases.items()
+        if case.weight and not (case.held_out or case.only_recall)
+    }
     cases, missing = available_cases(usable, given.only, weights.metadata.classes, HALF)
     segmenter = Segmenter(weights, given.device, preset=given.preset)
     return compare_separations(segmenter, cases, separations), missing

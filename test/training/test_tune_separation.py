@@ -71,7 +71,42 @@ def test_the_settings_that_separate_the_rocks_come_first(
     assert scores['defaults'] == scores['rim_share 0.001'] == [1, 1, 1]
     assert scores['rim_share 0.9'][2] == 0.5, 'the stones are one rock, which matches one of them'
     assert list(scores)[-1] == 'rim_share 0.9'
-    assert network.calls == 2 * 2, 'each image of the tuning half is segmented twice'
+    assert network.calls == 2, 'each of the two images of the tuning half is segmented once'
+
+
+def test_only_cases_whose_rocks_are_all_labelled_are_compared(
+    config: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stones = {'source': {'path': str(tmp_path)}, 'split': 'all'}
+    cases = {
+        'stones': stones,
+        'some': stones | {'only_recall': True},
+        'empty': {
+            'source': {
+                'path': str(tmp_path),
+                'class_map': {'0': 'background', '255': 'background'},
+            },
+            'split': 'all',
+        },
+    }
+    Path(config[1]).write_text(yaml.safe_dump({'cases': cases}))
+    assert main(config) == 0
+    heads = capsys.readouterr().out
+    assert 'stones: recall' in heads
+    assert 'some' not in heads
+    assert 'empty' not in heads
+
+
+def test_cases_without_labelled_rocks_cannot_be_compared(
+    config: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_rock = {'path': str(tmp_path), 'class_map': {'0': 'background', '255': 'background'}}
+    Path(config[1]).write_text(
+        yaml.safe_dump({'cases': {'empty': {'source': no_rock, 'split': 'all'}}})
+    )
+    assert main(config) == 1
+    message = 'training.tune_separation: no case has labelled rocks, so no setting can be chosen'
+    assert capsys.readouterr().err.splitlines()[-1] == message
 
 
 @pytest.mark.parametrize(

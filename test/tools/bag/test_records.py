@@ -87,20 +87,24 @@ def test_the_images_of_a_bag_train_again(find_rocks, tmp_path):
         assert samples[0].read().classes.any()
 
 
-def test_several_bags_make_one_table_and_a_resumed_run_the_same(
-    monkeypatch, segmenter, demo_data, tmp_path
-):
+@pytest.fixture
+def process_two_bags(monkeypatch, segmenter, demo_data, tmp_path):
+    """Processes two equal bags, of which a finished one is skipped."""
     monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
     bags = [demo_data / name for name in ('mars_drive', 'second')]
-    shutil.copytree(bags[0], bags[1])
+    shutil.copytree(*bags)
 
-    def find(table):
-        given = [*bags, '-o', tmp_path / 'out', '--resume', '--table', table]
-        return main(['bag', *map(str, given)])
+    def process(*given):
+        words = [*bags, '-o', tmp_path / 'out', '--resume', *given]
+        assert main(['bag', *map(str, words)]) == 0
 
-    assert find(tmp_path / 'one.csv') == 0
+    return process
+
+
+def test_several_bags_make_one_table_and_a_resumed_run_the_same(process_two_bags, tmp_path):
+    process_two_bags('--table', tmp_path / 'one.csv')
     shutil.rmtree(tmp_path / 'out/second')
-    assert find(tmp_path / 'two.csv') == 0
+    process_two_bags('--table', tmp_path / 'two.csv')
     assert (tmp_path / 'one.csv').read_bytes() == (tmp_path / 'two.csv').read_bytes()
     assert set(pd.read_csv(tmp_path / 'one.csv')['image']) == {'mars_drive', 'second'}
 
@@ -237,24 +241,15 @@ def test_rejected_images_and_ignored_inputs_are_in_the_report(
     assert 'camera_info: missing' in page
 
 
-def test_several_bags_make_one_report_and_a_resumed_run_the_same(
-    monkeypatch, segmenter, demo_data, tmp_path
-):
-    monkeypatch.setattr(command, 'segmenter_of', lambda _: segmenter)
-    bags = [demo_data / name for name in ('mars_drive', 'second')]
-    shutil.copytree(bags[0], bags[1])
-
-    def find(report):
-        given = [*bags, '-o', tmp_path / 'out', '--resume', '--report', report]
-        assert main(['bag', *map(str, given)]) == 0
-        return report.read_text()
-
-    page = find(tmp_path / 'one.html')
+def test_several_bags_make_one_report_and_a_resumed_run_the_same(process_two_bags, tmp_path):
+    process_two_bags('--report', tmp_path / 'one.html')
+    page = (tmp_path / 'one.html').read_text()
     assert '<h1>Rocks in mars_drive, second</h1>' in page
     assert page.count('data:image/jpeg') == 24
     assert page.count('data:image/svg+xml') == 2, 'plots over time are of one bag'
     shutil.rmtree(tmp_path / 'out/second')
-    assert find(tmp_path / 'two.html') == page
+    process_two_bags('--report', tmp_path / 'two.html')
+    assert (tmp_path / 'two.html').read_text() == page
 
 
 def test_a_bag_that_was_made_without_records_is_named(find_rocks, tmp_path, capsys):
