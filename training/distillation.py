@@ -40,17 +40,17 @@ class Distillation(nn.Module):
             self._teacher_features = _FeatureHook(first)
             self.adapter = nn.Conv2d(student.context_channels, first.context_channels, 1)
 
-    def forward(self, scores: Tensor, clean: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, clean: Tensor) -> Tensor:
         """Returns the loss of a batch; call it directly after the forward pass of the student.
 
         Args:
-            scores: N×channels×H×W logits of the student.
+            logits: N×channels×H×W, those of the student.
             clean: N×3×H×W uint8 RGB input of the teachers. Black pixels are outside the image and
                 do not contribute.
         """
         probabilities, features = self._run_teachers(clean)
         divergence = functional.kl_div(
-            scores.float().log_softmax(dim=1), probabilities, reduction='none'
+            logits.float().log_softmax(dim=1), probabilities, reduction='none'
         ).sum(dim=1)
         inside = (clean.amax(dim=1) > 0).float()
         loss = self.config.weight * (divergence * inside).sum() / inside.sum().clamp(min=1)

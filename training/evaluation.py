@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
-from rock_seg_ros.perception.inference.pipeline import ScoresError
+from rock_seg_ros.perception.inference.pipeline import LogitsError
 from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
@@ -215,7 +215,7 @@ def evaluate(
         label = sample.read()
         try:
             found = segment_perturbed(segmenter, label.image, perturbation, threshold)
-        except ScoresError as error:
+        except LogitsError as error:
             raise DataError(f'{sample.name}: {error}') from None
         if not rims:
             found.rim_id = None

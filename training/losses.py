@@ -12,19 +12,19 @@ from torch.nn import functional
 from training.datasets import IGNORE
 
 
-def dice_loss(scores: Tensor, targets: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Soft Dice loss (Milletari et al. 2016), averaged over the classes of the batch.
 
     Args:
-        scores: N×C×H×W logits.
+        logits: N×C×H×W.
         targets: N×H×W class ids, int64; 255 is ignored.
 
     Returns:
         A scalar, 0 to 1.
     """
-    probabilities = scores.softmax(dim=1)
+    probabilities = logits.softmax(dim=1)
     valid = (targets != IGNORE).unsqueeze(1)
-    truth = functional.one_hot(torch.where(targets == IGNORE, 0, targets), scores.shape[1])
+    truth = functional.one_hot(torch.where(targets == IGNORE, 0, targets), logits.shape[1])
     truth = truth.permute(0, 3, 1, 2) * valid
     probabilities = probabilities * valid
     intersection = (probabilities * truth).sum(dim=(0, 2, 3))
@@ -32,19 +32,19 @@ def dice_loss(scores: Tensor, targets: Tensor) -> Tensor:
     return 1 - ((2 * intersection + 1) / (cardinality + 1)).mean()
 
 
-def lovasz_softmax(scores: Tensor, targets: Tensor) -> Tensor:
+def lovasz_softmax(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász-Softmax loss (Berman et al. 2018, arXiv:1705.08790), a surrogate of 1 − mean IoU.
 
     It is computed over the pixels of the whole batch and averaged over the classes present in it.
 
     Args:
-        scores: N×C×H×W logits.
+        logits: N×C×H×W.
         targets: N×H×W class ids, int64; 255 is ignored.
 
     Returns:
         A scalar, 0 to 1.
     """
-    probabilities = scores.float().softmax(dim=1).transpose(0, 1).flatten(1)
+    probabilities = logits.float().softmax(dim=1).transpose(0, 1).flatten(1)
     ids = torch.arange(len(probabilities), device=targets.device).unsqueeze(1)
     truth = targets.flatten() == ids
     # Ignored pixels get the error 0, so they do not contribute, wherever they are sorted to.
@@ -90,7 +90,7 @@ REGION_LOSSES = {'dice': dice_loss, 'lovasz': lovasz_softmax}
 
 
 def segmentation_loss(
-    scores: Tensor,
+    logits: Tensor,
     targets: Tensor,
     region: str = 'dice',
     region_weight: float = 1.0,
@@ -101,7 +101,7 @@ def segmentation_loss(
     """Returns cross-entropy, weighted by class and boundary, plus a region loss.
 
     Args:
-        scores: N×C×H×W logits.
+        logits: N×C×H×W.
         targets: N×H×W class ids, int64; 255 is ignored.
         region: 'dice', 'lovasz' or 'none'.
         region_weight: Weight of the region loss.
@@ -117,7 +117,7 @@ def segmentation_loss(
     """
     if region != 'none' and region not in REGION_LOSSES:
         raise ValueError(f"region is {region!r}; it must be 'dice', 'lovasz' or 'none'")
-    entropy = functional.cross_entropy(scores, targets, ignore_index=IGNORE, reduction='none')
+    entropy = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='none')
     weights = (targets != IGNORE).float()
     if boundary_weight:
         weights = weights * boundary_weights(targets, boundary_width, boundary_weight)
@@ -125,5 +125,5 @@ def segmentation_loss(
         weights = torch.where(targets == class_id, weight * weights, weights)
     loss = (entropy * weights).sum() / weights.sum().clamp(min=1)  # all pixels may be ignored
     if region != 'none':
-        loss = loss + region_weight * REGION_LOSSES[region](scores, targets)
+        loss = loss + region_weight * REGION_LOSSES[region](logits, targets)
     return loss

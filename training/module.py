@@ -63,15 +63,15 @@ class RockSegmentation(pl.LightningModule):
         torch.manual_seed(self.config.seed_at(self._micro_batch(batch_index)))
         images, targets, clean = batch
         prepared = normalize(images, self.metadata).contiguous(memory_format=torch.channels_last)
-        scores = self.model(prepared)
-        loss = self._loss(scores['out'], targets)
+        logits = self.model(prepared)
+        loss = self._loss(logits['out'], targets)
         rate = self.trainer.optimizers[0].param_groups[0]['lr']
         # `CurveWriter` passes these values to the logger.
         self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)
-        if 'aux' in scores:
-            loss = loss + self.config.loss.aux_weight * self._loss(scores['aux'], targets)
+        if 'aux' in logits:
+            loss = loss + self.config.loss.aux_weight * self._loss(logits['aux'], targets)
         if self.distillation is not None:
-            loss = loss + self.distillation(scores['out'], clean)
+            loss = loss + self.distillation(logits['out'], clean)
         return loss
 
     def _micro_batch(self, batch_index: int) -> int:
@@ -83,10 +83,10 @@ class RockSegmentation(pl.LightningModule):
         index = self.global_step * accumulate + batch_index % accumulate
         return index * self.trainer.world_size + self.trainer.global_rank
 
-    def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         settings = self.config.loss
         return segmentation_loss(
-            scores.float(),
+            logits.float(),
             targets,
             settings.region,
             settings.region_weight,

@@ -22,7 +22,7 @@ from rock_seg_ros.perception.inference.weights_file import WeightsError, load_we
 from training.config import PRETRAINED
 
 DOWNLOAD_TIMEOUT = 20.0
-SCORE_LAYERS = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
+LAST_LAYERS = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
 
 
 def load_initial_weights(model: DeepLabV3, metadata: ModelMetadata, start_from: str) -> None:
@@ -47,7 +47,7 @@ def load_initial_weights(model: DeepLabV3, metadata: ModelMetadata, start_from: 
 
 
 def load_file(model: DeepLabV3, metadata: ModelMetadata, path: str) -> None:
-    """Copies the tensors of a weights file whose shape matches, and class scores by class name.
+    """Copies the tensors of a weights file whose shape matches, and the last layer by class name.
 
     Classes and an auxiliary head that the file does not have keep their random weights.
 
@@ -72,7 +72,7 @@ def load_file(model: DeepLabV3, metadata: ModelMetadata, path: str) -> None:
     current = model.state_dict()
     tensors = {
         name: _match_classes(tensor, current[name], loaded, metadata)
-        if name.startswith(SCORE_LAYERS)
+        if name.startswith(LAST_LAYERS)
         else tensor
         for name, tensor in weights.state.items()
         if name in current
@@ -83,8 +83,8 @@ def load_file(model: DeepLabV3, metadata: ModelMetadata, path: str) -> None:
 def load_torchvision(model: DeepLabV3) -> bool:
     """Copies the tensors of torchvision's COCO weights whose shape matches.
 
-    The ASPP of torchvision's head is used for the skip decoder. Class scores never match and keep
-    their random weights.
+    The ASPP of torchvision's head is used for the skip decoder. The last layer never matches, so
+    its weights stay random.
 
     Returns:
         Whether the weights were available; otherwise a warning is logged.
@@ -161,7 +161,7 @@ def _copy_matching(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:
 def _match_classes(
     loaded: Tensor, current: Tensor, loaded_metadata: ModelMetadata, metadata: ModelMetadata
 ) -> Tensor:
-    """Returns weights or biases of a score layer with the rows of common classes replaced."""
+    """Returns weights or biases of the last layer with the rows of common classes replaced."""
     if loaded_metadata.channels != len(loaded_metadata.classes):  # sigmoid: one row for two classes
         return current
     rows = current.clone()

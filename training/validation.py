@@ -27,8 +27,8 @@ class TrainingBackend:
         self.device = device
         self._model = model
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
         return self._model(images)['out'].float()
 
     def deep(self, images: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class TrainingBackend:
         return self._model.context(deep).float()
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W images and their scaled context to N×channels×h×w float32 scores."""
+        """Maps N×3×H×W images and their scaled context to N×channels×h×w float32 logits."""
         return self._model.decode(images, context).float()
 
 
@@ -62,5 +62,5 @@ def predict_classes(model: DeepLabV3, metadata: ModelMetadata, image: Tensor) ->
         found = Tiling(predictor, TILE, OVERLAP).run(pixels, metadata.threshold)
         return torch.from_numpy(found.class_ids).to(image.device)
     return classify(
-        predictor.scores(normalize(image[None], metadata))[0], metadata, metadata.threshold
+        predictor.logits(normalize(image[None], metadata))[0], metadata, metadata.threshold
     )[0]

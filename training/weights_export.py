@@ -45,7 +45,7 @@ METRICS = (
 ROCK_METRICS = ('precision', 'recall', 'mean_iou')
 
 
-class ScoresOnly(nn.Module):
+class LogitsOnly(nn.Module):
     """A network that returns the logits as a tensor, as an ONNX graph needs."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -135,7 +135,7 @@ def _onnx_writer(model: nn.Module) -> Callable[[Path, ModelMetadata], None]:
     fold_batch_norm(model.eval())  # takes a quarter off the time of the export
     size = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
-        ScoresOnly(model).eval(),
+        LogitsOnly(model).eval(),
         (torch.zeros(2, 3, 97, 129),),  # sizes without a common factor stay dynamic
         input_names=[INPUT],
         output_names=[OUTPUT],

@@ -85,7 +85,7 @@ def warm_up(segmenter: Segmenter, parameters: Parameters, last_sizes: Iterable[S
             Then the input size is assumed, or 640×480.
 
     Raises:
-        ScoresError: The scores of the network are not finite.
+        LogitsError: The logits of the network are not finite.
     """
     default = parameters.input_height or WARM_UP_HEIGHT, parameters.input_width or WARM_UP_WIDTH
     for (height, width), cameras in Counter(size or default for size in last_sizes).items():

@@ -289,14 +289,14 @@ def test_an_error_in_one_image_does_not_affect_the_next_one(bench, scene, error)
     assert masks(bench, 1)[0].header.stamp.sec == 2
 
 
-def test_scores_that_are_not_finite_are_an_error_of_their_image_only(
+def test_logits_that_are_not_finite_are_an_error_of_their_image_only(
     bench, scene, nan_segmenter, capfd
 ):
     bench.start(load=lambda _: nan_segmenter)
     watch_mask(bench)
     bench.send(np.full_like(scene, 255), stamp=1)
     reason = (
-        "the network's scores are not finite: the weights are damaged, or need precision 'fp32'"
+        "the network's logits are not finite: the weights are damaged, or need precision 'fp32'"
     )
     assert bench.diagnosed(f'failed: {reason}', '1')['frames failed'] == '1'
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[ERROR]' in line]

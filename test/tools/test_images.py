@@ -100,14 +100,14 @@ def test_an_error_on_one_image_is_reported_in_one_line_and_the_others_are_proces
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
 
 
-def test_an_image_with_scores_that_are_not_finite_is_reported_and_has_no_results(
+def test_an_image_with_logits_that_are_not_finite_is_reported_and_has_no_results(
     images, tmp_path, capsys, scene, nan_segmenter, monkeypatch
 ):
     monkeypatch.setattr(command, 'segmenter_of', lambda _: nan_segmenter)
     cv2.imwrite(str(images / 'a.png'), np.full_like(scene, 255))
     assert main(['images', str(images), '-o', str(tmp_path / 'out')]) == 1
     (line,) = messages(capsys)
-    assert line.startswith(f"{images}/a.png: the network's scores are not finite")
+    assert line.startswith(f"{images}/a.png: the network's logits are not finite")
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']
 
 

@@ -49,9 +49,9 @@ def test_the_loss_of_a_student_that_equals_the_teacher_is_0(
     file, model = teacher
     distillation = Distillation(DistillConfig([str(file)]), build(METADATA), METADATA)
     with torch.no_grad():
-        scores = log_probabilities(model, crops)
-    assert distillation(scores, crops) < 1e-4
-    assert distillation(scores.flip(1), crops) > 1e-3
+        logits = log_probabilities(model, crops)
+    assert distillation(logits, crops) < 1e-4
+    assert distillation(logits.flip(1), crops) > 1e-3
 
 
 def test_black_pixels_from_outside_the_image_have_no_gradient(
@@ -59,11 +59,11 @@ def test_black_pixels_from_outside_the_image_have_no_gradient(
 ) -> None:
     distillation = Distillation(DistillConfig([str(teacher[0])]), build(METADATA), METADATA)
     crops[:, :, :, 32:] = 0
-    scores = torch.zeros(2, 2, 64, 64, requires_grad=True)
-    distillation(scores, crops).backward()
-    assert scores.grad is not None
-    assert scores.grad[..., :32].abs().min() > 0
-    assert scores.grad[..., 32:].abs().max() == 0
+    logits = torch.zeros(2, 2, 64, 64, requires_grad=True)
+    distillation(logits, crops).backward()
+    assert logits.grad is not None
+    assert logits.grad[..., :32].abs().min() > 0
+    assert logits.grad[..., 32:].abs().max() == 0
 
 
 def test_the_feature_loss_trains_backbone_and_adapter(
@@ -71,8 +71,8 @@ def test_the_feature_loss_trains_backbone_and_adapter(
 ) -> None:
     student = build(METADATA).train()
     distillation = Distillation(DistillConfig([str(teacher[0])], 0.0, 1.0), student, METADATA)
-    scores = student(normalize(crops, METADATA))['out']
-    loss = distillation(scores, crops)
+    logits = student(normalize(crops, METADATA))['out']
+    loss = distillation(logits, crops)
     assert 0 < loss <= 2
     loss.backward()
     assert student.backbone.conv_stem.weight.grad.abs().max() > 0

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
-from rock_seg_ros.perception.inference.pipeline import ScoresError
+from rock_seg_ros.perception.inference.pipeline import LogitsError
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, DatasetConfig, Labelled, Sample, find_samples
@@ -274,7 +274,7 @@ def test_an_image_on_which_the_network_fails_is_reported(discs: Path) -> None:
         metadata = ModelMetadata()
 
         def segment(self, image: NDArray[np.uint8], threshold: float | None = None) -> Segmentation:
-            raise ScoresError
+            raise LogitsError
 
     samples = find_samples(DatasetConfig(str(discs)), 'all', FailingSegmenter.metadata.classes)
     with pytest.raises(DataError, match=f'{samples[0].name}: .*not finite'):

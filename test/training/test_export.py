@@ -242,9 +242,9 @@ def test_an_onnx_file_has_the_masks_of_pytorch_at_any_size_and_batch(
         one, two = onnx.segment(image), plain.segment(image)
         assert (one.mask() == two.mask()).mean() >= 0.999
     batch = torch.randn(3, 3, 40, 56)
-    scores = [s._runner.scores(batch) for s in (onnx, plain)]
-    assert scores[0].shape == (3, 2, 40, 56)
-    assert (scores[0].softmax(1) - scores[1].softmax(1)).abs().max() <= 1e-3
+    logits = [s._runner.logits(batch) for s in (onnx, plain)]
+    assert logits[0].shape == (3, 2, 40, 56)
+    assert (logits[0].softmax(1) - logits[1].softmax(1)).abs().max() <= 1e-3
     for arguments, message in (
         ({'output_stride': 8}, 'exported with output stride 16, not 8'),
         ({'precision': 'fp16'}, "'fp16'"),
@@ -365,8 +365,8 @@ def test_a_light_network_as_onnx_has_the_logits_of_pytorch_at_any_size(tmp_path:
     assert (onnx.backend, onnx.metadata.architecture) == ('onnx', metadata.architecture)
     for height, width in ((64, 96), (101, 75)):
         batch = torch.randn(2, 3, height, width)
-        scores = [one._runner.scores(batch) for one in (onnx, plain)]
-        torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
+        logits = [one._runner.logits(batch) for one in (onnx, plain)]
+        torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
 
 
 def test_undefined_metrics_are_not_written_to_the_metadata(

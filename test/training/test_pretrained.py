@@ -61,13 +61,13 @@ def test_all_tensors_of_matching_shape_are_copied(
     assert load_torchvision(model)
     after = model.state_dict()
     aspp = 'classifier.aspp' if decoder == 'skip' else 'classifier.0'
-    scores = 'classifier.score' if decoder == 'skip' else 'classifier.4'
+    last = 'classifier.score' if decoder == 'skip' else 'classifier.4'
     for name in ('backbone.conv1.weight', 'backbone.layer4.2.bn3.running_var',
                  'aux_classifier.0.weight'):  # fmt: skip
         assert torch.equal(after[name], theirs[name]), name
     for tail in ('convs.2.0.weight', 'convs.4.1.weight', 'project.1.bias'):
         assert torch.equal(after[f'{aspp}.{tail}'], theirs[f'classifier.0.{tail}'])
-    assert torch.equal(after[f'{scores}.weight'], before[f'{scores}.weight'])
+    assert torch.equal(after[f'{last}.weight'], before[f'{last}.weight'])
 
 
 @pytest.mark.parametrize(
@@ -162,15 +162,15 @@ RIM = ModelMetadata(classes=('rim', 'rock', 'background'))
 
 
 @pytest.mark.parametrize('int8', [False, True])
-def test_class_scores_are_copied_by_class_name(int8: bool, tmp_path: Path) -> None:
+def test_the_last_layer_is_copied_by_class_name(int8: bool, tmp_path: Path) -> None:
     old, new = Heads(2, bias=5.0), Heads(3)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     save_weights(tmp_path / 'old.safetensors', old.state_dict(), TWO, int8=int8)
     load_file(new, RIM, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
     theirs, after = old.state_dict(), new.state_dict()
     assert torch.allclose(after['backbone.weight'], theirs['backbone.weight'], atol=0.05)
-    for scores in ('classifier.score', 'aux_classifier.4'):
-        for name in (f'{scores}.weight', f'{scores}.bias'):
+    for last in ('classifier.score', 'aux_classifier.4'):
+        for name in (f'{last}.weight', f'{last}.bias'):
             rim, rock, background = after[name]
             assert torch.equal(rim, before[name][0]), 'a class that the file does not have'
             assert torch.allclose(background, theirs[name][0], atol=0.05)

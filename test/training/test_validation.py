@@ -28,8 +28,8 @@ class Brightness(nn.Module):
         context = functional.interpolate(
             self.context(self.deep(images)), [-(-side // 4) for side in size], mode='bilinear'
         )
-        scores = self.decode(images, context)
-        return {'out': functional.interpolate(scores, size, mode='bilinear')}
+        logits = self.decode(images, context)
+        return {'out': functional.interpolate(logits, size, mode='bilinear')}
 
     def deep(self, images: Tensor) -> Tensor:
         self.shown.append(tuple(images.shape[-2:]))

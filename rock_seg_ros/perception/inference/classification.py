@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computation of class ids and confidence from scores.
+"""Computation of class ids and confidence from logits.
 
 A pixel is rock if the sum of the probabilities of the rock classes is at least the threshold and at
 least the probability of the rim between two rocks. A low threshold therefore finds more rock, but
@@ -24,12 +24,12 @@ STRIP_PIXELS = 1 << 16  # the arrays of a strip fit into the cache of a CPU core
 
 
 def classify(
-    scores: Tensor, metadata: ModelMetadata, threshold: float | Tensor
+    logits: Tensor, metadata: ModelMetadata, threshold: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Computes class ids and confidence on any device, without synchronizing with it.
 
     Args:
-        scores: …×channels×H×W float32 logits.
+        logits: …×channels×H×W float32.
         metadata: The metadata of the weights.
         threshold: 0 to 1. If it is a scalar tensor, it can be changed between the replays of a
             CUDA graph.
@@ -37,7 +37,7 @@ def classify(
     Returns:
         …×H×W uint8 class ids, and …×H×W uint8 probability of that class, 0 to 255.
     """
-    probabilities = _logits(scores, metadata).softmax(dim=-3).unbind(-3)
+    probabilities = _of_all_classes(logits, metadata).softmax(dim=-3).unbind(-3)
     rock_ids, other_ids = _groups(metadata)
     all_rock = reduce(torch.add, (probabilities[i] for i in rock_ids))
     is_rock = all_rock >= threshold
@@ -50,12 +50,12 @@ def classify(
 
 
 def classify_on_cpu(
-    scores: Tensor, metadata: ModelMetadata, threshold: float
+    logits: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Computes class ids and the confidence of rock, much faster than `classify` on one CPU core.
 
     Args:
-        scores: channels×H×W float32 logits on the CPU, contiguous or not.
+        logits: channels×H×W float32 on the CPU, contiguous or not.
         metadata: The metadata of the weights.
         threshold: 0 to 1.
 
@@ -63,29 +63,29 @@ def classify_on_cpu(
         H×W uint8 class ids, and H×W uint8 probability of that class, 0 to 255, if it is rock, else
         0. `confidence_on_cpu` computes the probability for all pixels.
     """
-    logits = _logits(scores, metadata).contiguous().numpy()
-    class_ids, rock_confidence = np.empty((2, *logits.shape[1:]), np.uint8)
+    every = _of_all_classes(logits, metadata).contiguous().numpy()
+    class_ids, rock_confidence = np.empty((2, *every.shape[1:]), np.uint8)
     max_odds = np.float32(_max_odds(threshold))
     for rows in _strips(*class_ids.shape):
-        _classify_strip(logits[:, rows], metadata, max_odds, class_ids[rows], rock_confidence[rows])
+        _classify_strip(every[:, rows], metadata, max_odds, class_ids[rows], rock_confidence[rows])
     return class_ids, rock_confidence
 
 
 def confidence_on_cpu(
-    scores: Tensor, metadata: ModelMetadata, class_ids: NDArray[np.uint8]
+    logits: Tensor, metadata: ModelMetadata, class_ids: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Returns H×W uint8, the probability of each pixel's class, 0 to 255.
 
     Args:
-        scores: channels×H×W float32 logits on the CPU, contiguous or not.
+        logits: channels×H×W float32 on the CPU, contiguous or not.
         metadata: The metadata of the weights.
-        class_ids: H×W uint8 class ids that `classify_on_cpu` computed from the scores.
+        class_ids: H×W uint8 class ids that `classify_on_cpu` computed from the logits.
     """
-    logits = _logits(scores, metadata).contiguous().numpy()
+    every = _of_all_classes(logits, metadata).contiguous().numpy()
     confidence = np.empty_like(class_ids)
     for rows in _strips(*class_ids.shape):
-        highest = reduce(np.maximum, logits[:, rows])
-        powers = [cv2.exp(logit - highest) for logit in logits[:, rows]]
+        highest = reduce(np.maximum, every[:, rows])
+        powers = [cv2.exp(logit - highest) for logit in every[:, rows]]
         total = reduce(np.add, powers)
         chosen: NDArray[Any] = powers[0].copy()
         for i, power in enumerate(powers[1:], start=1):
@@ -113,12 +113,12 @@ def _groups(metadata: ModelMetadata) -> tuple[list[int], list[int]]:
     ]
 
 
-def _logits(scores: Tensor, metadata: ModelMetadata) -> Tensor:
+def _of_all_classes(logits: Tensor, metadata: ModelMetadata) -> Tensor:
     """Returns …×classes×H×W logits for a softmax; for a sigmoid, the other class has 0."""
     if metadata.activation == 'softmax':
-        return scores
-    other = torch.zeros_like(scores)
-    return torch.cat((scores, other) if metadata.rock_ids == (0,) else (other, scores), dim=-3)
+        return logits
+    other = torch.zeros_like(logits)
+    return torch.cat((logits, other) if metadata.rock_ids == (0,) else (other, logits), dim=-3)
 
 
 def _most_probable(probabilities: Sequence[Tensor], ids: list[int]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.classification import classify
-from rock_seg_ros.perception.inference.pipeline import ScoresError, are_finite
+from rock_seg_ros.perception.inference.pipeline import LogitsError, are_finite
 from rock_seg_ros.perception.inference.predictor import Predictor
 from rock_seg_ros.perception.inference.preprocessing import Normalization
 from rock_seg_ros.perception.inference.segmentation import (
@@ -52,11 +52,11 @@ class DeviceForward:
 
         Returns:
             On the device: N×H×W uint8 class ids, N×H×W uint8 confidence, 0 to 255, and N bool,
-            whether the scores of the image are finite.
+            whether the logits of the image are finite.
         """
         prepared = self._normalize(pixels.permute(0, 3, 1, 2))
-        scores = self._predictor.scores(prepared)
-        return (*classify(scores, self._predictor.metadata, threshold), are_finite(scores))
+        logits = self._predictor.logits(prepared)
+        return (*classify(logits, self._predictor.metadata, threshold), are_finite(logits))
 
 
 class _Captured(NamedTuple):
@@ -110,7 +110,7 @@ class CudaPipeline:
             all_finite.copy_(finite, non_blocking=True)
             self._stream.synchronize()
         if not all_finite.all():
-            raise ScoresError
+            raise LogitsError
 
         @cache
         def download() -> Pixels:

@@ -17,7 +17,7 @@ ACTIVATIONS = ('softmax', 'sigmoid')
 RIM = 'rim'
 MAX_LENGTH = 2**24  # characters of JSON
 FLOAT32_MAX = 3.4e38  # the network computes in float32
-MIN_STD, MIN_RANGE = 1e-9, 1e-9  # divisors that are smaller make the scores infinite
+MIN_STD, MIN_RANGE = 1e-9, 1e-9  # divisors that are smaller make the logits infinite
 
 
 class MetadataError(ValueError):

@@ -24,13 +24,13 @@ from rock_seg_ros.perception.inference.segmentation import (
 )
 
 
-class ScoresError(ValueError):
-    """The scores of the network are not finite."""
+class LogitsError(ValueError):
+    """The logits of the network are not finite."""
 
     def __init__(self) -> None:
         """Creates the error with its message."""
         super().__init__(
-            "the network's scores are not finite: the weights are damaged, or need precision 'fp32'"
+            "the network's logits are not finite: the weights are damaged, or need precision 'fp32'"
         )
 
 
@@ -45,14 +45,14 @@ class Pipeline(Protocol):
             threshold: Probability from which a pixel is rock, 0 to 1.
 
         Raises:
-            ScoresError: The scores for one of the images are not finite.
+            LogitsError: The logits for one of the images are not finite.
         """
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
         """Prepares for batches of this size, so that the first one is not slower.
 
         Raises:
-            ScoresError: The scores are not finite.
+            LogitsError: The logits are not finite.
         """
 
     def capture_pending(self) -> None:
@@ -69,8 +69,8 @@ class PlainPipeline:
 
     def run(self, images: Sequence[Pixels], threshold: float) -> list[Segmentation]:
         """Segments images of one size; see `Pipeline`."""
-        scores = self._predictor.scores(self._preprocess(images))
-        return [postprocess(one, self._predictor.metadata, threshold) for one in scores]
+        logits = self._predictor.logits(self._preprocess(images))
+        return [postprocess(one, self._predictor.metadata, threshold) for one in logits]
 
     def warm_up(self, batch: int, height: int, width: int) -> None:
         """Runs the network once."""
@@ -82,29 +82,29 @@ class PlainPipeline:
         """Does nothing: the speed does not depend on a preparation."""
 
 
-def postprocess(scores: Tensor, metadata: ModelMetadata, threshold: float) -> Segmentation:
-    """Computes the segmentation of one image from its scores.
+def postprocess(logits: Tensor, metadata: ModelMetadata, threshold: float) -> Segmentation:
+    """Computes the segmentation of one image from its logits.
 
     Args:
-        scores: channels×H×W float32 logits on any device.
+        logits: channels×H×W float32 on any device.
         metadata: The metadata of the weights.
         threshold: Probability from which a pixel is rock, 0 to 1.
 
     Raises:
-        ScoresError: The scores are not finite.
+        LogitsError: The logits are not finite.
     """
-    if not are_finite(scores):
-        raise ScoresError
-    if scores.device.type == 'cpu':
-        ids, rock_confidence = classify_on_cpu(scores, metadata, threshold)
+    if not are_finite(logits):
+        raise LogitsError
+    if logits.device.type == 'cpu':
+        ids, rock_confidence = classify_on_cpu(logits, metadata, threshold)
         return DeferredSegmentation(
             ids,
-            lambda: confidence_on_cpu(scores, metadata, ids),
+            lambda: confidence_on_cpu(logits, metadata, ids),
             metadata.rock_ids,
             metadata.rim_id,
             lambda: rock_confidence,
         )
-    class_ids, confidence = classify(scores, metadata, threshold)
+    class_ids, confidence = classify(logits, metadata, threshold)
     return DeferredSegmentation(
         class_ids.cpu().numpy(),
         lambda: confidence.cpu().numpy(),
@@ -113,13 +113,13 @@ def postprocess(scores: Tensor, metadata: ModelMetadata, threshold: float) -> Se
     )
 
 
-def are_finite(scores: Tensor) -> Tensor:
-    """Returns whether the scores of each image are finite.
+def are_finite(logits: Tensor) -> Tensor:
+    """Returns whether the logits of each image are finite.
 
     Args:
-        scores: …×channels×H×W float32, on any device.
+        logits: …×channels×H×W float32, on any device.
 
     Returns:
         … bool, on the same device.
     """
-    return scores.sum(dim=(-3, -2, -1)).isfinite()  # needs no temporary array
+    return logits.sum(dim=(-3, -2, -1)).isfinite()  # needs no temporary array

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction of scores in the size of the image, for any input size of the network."""
+"""Prediction of logits in the size of the image, for any input size of the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:
 
 
 class Predictor:
-    """Runs the network at its input size, and resizes the scores to the size of the image.
+    """Runs the network at its input size, and resizes the logits to the size of the image.
 
     Attributes:
         backend: The network.
@@ -44,7 +44,7 @@ class Predictor:
         self.metadata = metadata
         self._input_size = input_size
 
-    def scores(self, prepared: Tensor) -> Tensor:
+    def logits(self, prepared: Tensor) -> Tensor:
         """Runs the network.
 
         Args:
@@ -59,7 +59,7 @@ class Predictor:
         else:
             scale = enlargement(height, width, self.metadata)
             input_size = (round(height * scale), round(width * scale))
-        return resize(self.backend.scores(resize(prepared, input_size)), (height, width))
+        return resize(self.backend.logits(resize(prepared, input_size)), (height, width))
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -98,7 +98,7 @@ class DeferredSegmentation(Segmentation):
         compute = self._compute_confidence  # another thread may set it to None
         if compute is not None:
             self._confidence = compute()
-            self._compute_confidence = None  # releases the scores
+            self._compute_confidence = None  # releases the logits
         return self._confidence
 
     @cached_property

@@ -166,7 +166,7 @@ class Segmenter:
 
         Raises:
             SizeError: The image has no pixels.
-            ScoresError: The scores of the network are not finite.
+            LogitsError: The logits of the network are not finite.
         """
         return self.segment_batch([image], threshold)[0]
 
@@ -184,7 +184,7 @@ class Segmenter:
 
         Raises:
             SizeError: An image has no pixels.
-            ScoresError: The scores for one of the images are not finite.
+            LogitsError: The logits for one of the images are not finite.
         """
         threshold = self.metadata.threshold if threshold is None else threshold
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -211,7 +211,7 @@ class Segmenter:
             max_batch: Maximum number of images per batch; each number from 1 is prepared.
 
         Raises:
-            ScoresError: The scores of the network are not finite.
+            LogitsError: The logits of the network are not finite.
         """
         image = np.zeros((height, width, 3), np.uint8)
         if self._needs_tiling(image):

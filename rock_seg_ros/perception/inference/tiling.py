@@ -94,23 +94,23 @@ class Tiling:
             threshold: Probability from which a pixel is rock, 0 to 1.
 
         Raises:
-            ScoresError: The scores are not finite.
+            LogitsError: The logits are not finite.
         """
         height, width = image.shape[:2]
         scale = enlargement(height, width, self._card)
         input_size = round(height * scale), round(width * scale)
-        coarse = self._scores(image, input_size)
+        coarse = self._logits(image, input_size)
         metadata = self._card  # the result must not hold the network
 
         def segment() -> Segmentation:
-            scores = resize(resize(coarse, input_size), (height, width))
-            return postprocess(scores[0], metadata, threshold)
+            logits = resize(resize(coarse, input_size), (height, width))
+            return postprocess(logits[0], metadata, threshold)
 
         segmentation = segment()
         if coarse.device.type != 'cpu':
             return segmentation
-        # On the CPU, the confidence would hold the scores of all pixels. They are computed again
-        # from the coarse scores, which are many times smaller.
+        # On the CPU, the confidence would hold the logits of all pixels. They are computed again
+        # from the coarse logits, which are many times smaller.
         rock_confidence = segmentation.rock_confidence
         return DeferredSegmentation(
             segmentation.class_ids,
@@ -120,8 +120,8 @@ class Tiling:
             lambda: rock_confidence,
         )
 
-    def _scores(self, image: Pixels, input_size: tuple[int, int]) -> Tensor:
-        """Returns 1×channels×h×w scores, at a lower resolution than the network's input."""
+    def _logits(self, image: Pixels, input_size: tuple[int, int]) -> Tensor:
+        """Returns 1×channels×h×w logits, at a lower resolution than the network's input."""
         rows, columns = (
             tiles_along(side, self._tile, self._overlap, self._grid) for side in input_size
         )

@@ -149,7 +149,7 @@ class Preset:
     def prepare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
         """Returns a function that runs the backend; on a GPU as a CUDA graph like the segmenter."""
         self._input = self._preprocess([image])  # a CUDA graph does not keep it
-        run = partial(self._segmenter._runner.scores, self._input)
+        run = partial(self._segmenter._runner.logits, self._input)
         if self._segmenter.device.type != 'cuda':
             return run
         self._segmenter.warm_up(*image.shape[:2])

@@ -31,11 +31,11 @@ EXAMPLES = {
 
 
 def on_cpu(
-    scores: Tensor, metadata: ModelMetadata, threshold: float
+    logits: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns class ids and confidence, and checks the confidence of the rock pixels."""
-    ids, rock_confidence = classify_on_cpu(scores, metadata, threshold)
-    confidence = confidence_on_cpu(scores, metadata, ids)
+    ids, rock_confidence = classify_on_cpu(logits, metadata, threshold)
+    confidence = confidence_on_cpu(logits, metadata, ids)
     is_rock = np.isin(ids, metadata.rock_ids)
     assert rock_confidence.dtype == np.uint8
     assert not rock_confidence[~is_rock].any()
@@ -44,17 +44,17 @@ def on_cpu(
 
 
 def formula(
-    scores: Tensor, metadata: ModelMetadata, threshold: float
+    logits: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns class ids, unrounded confidence, and the margin of the decision for each pixel."""
-    scores = scores.double()
+    logits = logits.double()
     if metadata.activation == 'sigmoid':
-        rock = scores[0].sigmoid()
+        rock = logits[0].sigmoid()
         probabilities = torch.stack(
             [rock, 1 - rock] if metadata.rock_ids == (0,) else [1 - rock, rock]
         )
     else:
-        probabilities = scores.softmax(0)
+        probabilities = logits.softmax(0)
     is_rock_class = torch.tensor([i in metadata.rock_ids for i in range(len(metadata.classes))])
     rock = probabilities[is_rock_class].sum(0)
     rim = probabilities[metadata.rim_id] if metadata.rim_id is not None else -torch.ones_like(rock)
@@ -76,46 +76,46 @@ def test_class_ids_and_confidence_equal_those_of_the_formula(
     name: str, size: tuple[int, int], threshold: float
 ) -> None:
     metadata = EXAMPLES[name]
-    scores = torch.randn(metadata.channels, *size, generator=torch.Generator().manual_seed(1)) * 4
-    class_ids, confidence, margin = formula(scores, metadata, threshold)
+    logits = torch.randn(metadata.channels, *size, generator=torch.Generator().manual_seed(1)) * 4
+    class_ids, confidence, margin = formula(logits, metadata, threshold)
     clear = (margin > 1e-6).numpy()
     assert clear.mean() > 0.99
-    plain = tuple(part.numpy() for part in classify(scores, metadata, threshold))
-    for ids, found in (plain, on_cpu(scores, metadata, threshold)):
+    plain = tuple(part.numpy() for part in classify(logits, metadata, threshold))
+    for ids, found in (plain, on_cpu(logits, metadata, threshold)):
         assert ids.dtype == found.dtype == np.uint8
         assert np.array_equal(ids[clear], class_ids.numpy()[clear])
         assert np.abs(found[clear] - confidence.numpy()[clear]).max() <= 1
 
 
-def test_scores_in_channels_last_memory_give_the_same_result() -> None:
-    scores = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
+def test_logits_in_channels_last_memory_give_the_same_result() -> None:
+    logits = torch.randn(1, 3, 20, 30).contiguous(memory_format=torch.channels_last)[0]
     metadata = EXAMPLES['rims']
     for ours, theirs in zip(
-        on_cpu(scores, metadata, 0.5),
-        on_cpu(scores.contiguous(), metadata, 0.5),
+        on_cpu(logits, metadata, 0.5),
+        on_cpu(logits.contiguous(), metadata, 0.5),
         strict=True,
     ):
         assert np.array_equal(ours, theirs)
 
 
 def test_images_of_a_batch_are_classified_independently() -> None:
-    scores, metadata = torch.randn(3, 4, 6, 7), FOUR
-    together = classify(scores, metadata, torch.tensor(0.5))
-    for number, own in enumerate(scores):
+    logits, metadata = torch.randn(3, 4, 6, 7), FOUR
+    together = classify(logits, metadata, torch.tensor(0.5))
+    for number, own in enumerate(logits):
         for batched, alone in zip(together, classify(own, metadata, 0.5), strict=True):
             assert torch.equal(batched[number], alone)
 
 
-def test_scores_that_would_overflow_the_exponential_are_classified() -> None:
+def test_logits_that_would_overflow_the_exponential_are_classified() -> None:
     ids, found = on_cpu(torch.tensor([-3e4, 3e4]).view(2, 1, 1), ModelMetadata(), 0.5)
     assert (ids.item(), found.item()) == (1, 255)
 
 
-def test_classes_with_very_different_scores_are_classified() -> None:
-    scores = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
+def test_classes_with_very_different_logits_are_classified() -> None:
+    logits = torch.tensor([50.0, -40.0, 60.0]).view(3, 1, 1)
     for ids, found in (
-        classify(scores, EXAMPLES['rims'], 0.5),
-        on_cpu(scores, EXAMPLES['rims'], 0.5),
+        classify(logits, EXAMPLES['rims'], 0.5),
+        on_cpu(logits, EXAMPLES['rims'], 0.5),
     ):
         assert (ids.item(), found.item()) == (2, 255)
 
@@ -124,15 +124,15 @@ def test_classes_with_very_different_scores_are_classified() -> None:
 def test_with_threshold_0_all_pixels_are_rock_and_with_1_only_certain_ones(
     threshold: float, class_id: int
 ) -> None:
-    scores = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
+    logits = torch.tensor([[9.0, 0.0], [-9.0, 99.0]]).view(2, 1, 2)
     for ids in (
-        classify(scores, ModelMetadata(), threshold)[0],
-        on_cpu(scores, ModelMetadata(), threshold)[0],
+        classify(logits, ModelMetadata(), threshold)[0],
+        on_cpu(logits, ModelMetadata(), threshold)[0],
     ):
         assert ids.tolist() == [[class_id, 1]]
 
 
-def scores_of(*probabilities: float) -> Tensor:
+def logits_of(*probabilities: float) -> Tensor:
     return torch.tensor(probabilities).log().view(-1, 1, 1)
 
 
@@ -150,8 +150,8 @@ def test_the_threshold_applies_to_the_sum_of_the_rock_classes(
     probabilities: tuple[float, ...], threshold: float, class_id: int, confidence: float
 ) -> None:
     for ids, found in (
-        classify(scores_of(*probabilities), FOUR, threshold),
-        on_cpu(scores_of(*probabilities), FOUR, threshold),
+        classify(logits_of(*probabilities), FOUR, threshold),
+        on_cpu(logits_of(*probabilities), FOUR, threshold),
     ):
         assert ids.item() == class_id
         assert found.item() == pytest.approx(confidence * 255, abs=0.51)
@@ -164,8 +164,8 @@ def test_the_threshold_applies_to_the_sum_of_the_rock_classes(
 def test_a_low_threshold_keeps_the_rims_between_rocks(
     probabilities: tuple[float, ...], class_id: int
 ) -> None:
-    scores = scores_of(*probabilities)
-    for ids, _ in (classify(scores, EXAMPLES['rims'], 0.4), on_cpu(scores, EXAMPLES['rims'], 0.4)):
+    logits = logits_of(*probabilities)
+    for ids, _ in (classify(logits, EXAMPLES['rims'], 0.4), on_cpu(logits, EXAMPLES['rims'], 0.4)):
         assert ids.item() == class_id
 
 
@@ -175,7 +175,7 @@ def test_a_single_channel_is_the_probability_of_rock(rock_first: bool) -> None:
         activation='sigmoid', rock_classes=('background' if rock_first else 'rock',)
     )
     rock, other = (0, 1) if rock_first else (1, 0)
-    scores = torch.tensor([[[-9.0, 0.0, 2.0]]])
-    for ids, found in (classify(scores, metadata, 0.5), on_cpu(scores, metadata, 0.5)):
+    logits = torch.tensor([[[-9.0, 0.0, 2.0]]])
+    for ids, found in (classify(logits, metadata, 0.5), on_cpu(logits, metadata, 0.5)):
         assert ids.tolist() == [[other, rock, rock]]
         assert found.tolist() == [[255, 128, 225]]

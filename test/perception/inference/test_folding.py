@@ -23,7 +23,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
     ('backbone', 'decoder', 'output_stride'),
     [('resnet50', 'skip', 16), ('resnet50', 'none', 16), ('efficientnet_lite0', 'skip', 32)],
 )
-def test_folding_removes_batch_norms_and_keeps_the_scores(
+def test_folding_removes_batch_norms_and_keeps_the_logits(
     backbone: str, decoder: str, output_stride: int
 ) -> None:
     with torch.random.fork_rng(devices=[]), torch.inference_mode():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All variants of the network; the one of torchvision gives the same scores as torchvision."""
+"""All variants of the network; the one of torchvision gives the same logits as torchvision."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize('metadata', EXAMPLES, ids=lambda c: f'{c.architecture}-{c.decoder}')
 @pytest.mark.parametrize(('height', 'width'), [(33, 70), (64, 64), (1, 1), (479, 641)])
-def test_scores_have_the_size_of_the_image(
+def test_logits_have_the_size_of_the_image(
     metadata: ModelMetadata, height: int, width: int
 ) -> None:
     with torch.device('meta'):
         model = build(metadata).eval()
-    scores = model(torch.empty(2, 3, height, width, device='meta'))
-    assert list(scores) == ['out']
-    assert scores['out'].shape == (2, 3, height, width)
+    logits = model(torch.empty(2, 3, height, width, device='meta'))
+    assert list(logits) == ['out']
+    assert logits['out'].shape == (2, 3, height, width)
 
 
 def test_the_auxiliary_head_runs_in_training_only() -> None:
@@ -68,7 +68,7 @@ def test_the_auxiliary_head_runs_in_training_only() -> None:
 
 
 @pytest.mark.parametrize('aux', [False, True])
-def test_torchvision_weights_give_the_scores_of_torchvision(tmp_path: Path, aux: bool) -> None:
+def test_torchvision_weights_give_the_logits_of_torchvision(tmp_path: Path, aux: bool) -> None:
     torch.manual_seed(0)
     theirs = with_random_statistics(
         deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux)
@@ -81,7 +81,7 @@ def test_torchvision_weights_give_the_scores_of_torchvision(tmp_path: Path, aux:
     image = torch.randn(1, 3, 65, 98)
     with torch.inference_mode():
         expected = theirs(image)['out']
-    ours = TorchBackend(weights, torch.device('cpu'), 'fp32', 8).scores(image)
+    ours = TorchBackend(weights, torch.device('cpu'), 'fp32', 8).logits(image)
     assert expected.std() > 0.05
     assert (ours - expected).abs().max() <= 1e-4
 

@@ -21,8 +21,8 @@ from rock_seg_ros.perception.inference.cuda_pipeline import (
 )
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.pipeline import (
+    LogitsError,
     PlainPipeline,
-    ScoresError,
     are_finite,
     postprocess,
 )
@@ -212,13 +212,13 @@ def test_a_frequent_shape_is_captured_automatically(
 
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
-def test_scores_that_are_not_finite_are_an_error(number: float) -> None:
-    scores = torch.zeros(2, 2, 30, 40)
-    scores[1, 0, 7, 9] = number
-    assert are_finite(scores).tolist() == [True, False]
-    assert postprocess(scores[0], ModelMetadata(), 0.5).class_ids.shape == (30, 40)
-    with pytest.raises(ScoresError, match='not finite'):
-        postprocess(scores[1], ModelMetadata(), 0.5)
+def test_logits_that_are_not_finite_are_an_error(number: float) -> None:
+    logits = torch.zeros(2, 2, 30, 40)
+    logits[1, 0, 7, 9] = number
+    assert are_finite(logits).tolist() == [True, False]
+    assert postprocess(logits[0], ModelMetadata(), 0.5).class_ids.shape == (30, 40)
+    with pytest.raises(LogitsError, match='not finite'):
+        postprocess(logits[1], ModelMetadata(), 0.5)
 
 
 class NanForBlack:
@@ -226,16 +226,16 @@ class NanForBlack:
 
     device, precision = torch.device('cpu'), 'fp32'
 
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         return images[:, :2].log()
 
 
-def test_an_image_with_scores_that_are_not_finite_is_an_error_in_each_pipeline() -> None:
+def test_an_image_with_logits_that_are_not_finite_is_an_error_in_each_pipeline() -> None:
     images = [np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40, 3), np.uint8)]
     predictor = Predictor(NanForBlack(), ModelMetadata())
     with torch.inference_mode():
         assert len(PlainPipeline(predictor).run(images[:1], 0.5)) == 1
-        with pytest.raises(ScoresError):
+        with pytest.raises(LogitsError):
             PlainPipeline(predictor).run(images, 0.5)
         *_, finite = DeviceForward(predictor)(torch.from_numpy(np.stack(images)), torch.tensor(0.5))
     assert finite.tolist() == [True, False]
@@ -243,12 +243,12 @@ def test_an_image_with_scores_that_are_not_finite_is_an_error_in_each_pipeline()
 
 @needs_cuda
 @pytest.mark.gpu
-def test_scores_that_are_not_finite_are_an_error_on_cuda(weights_file: Path) -> None:
+def test_logits_that_are_not_finite_are_an_error_on_cuda(weights_file: Path) -> None:
     predictor = predictor_on('cuda', weights_file, 'fp16')
     predictor.backend._model.classifier.score.bias.data.fill_(float('nan'))  # type: ignore[attr-defined]
     with torch.inference_mode():
         pipeline = CudaPipeline(predictor)
-        with pytest.raises(ScoresError):
+        with pytest.raises(LogitsError):
             pipeline.run([np.zeros((64, 80, 3), np.uint8)], 0.5)
 
 

@@ -10,14 +10,14 @@ from rock_seg_ros.perception.inference.predictor import Predictor, enlargement
 
 
 class Identity:
-    """A network that returns its input as scores."""
+    """A network that returns its input as logits."""
 
     device, precision = torch.device('cpu'), 'fp32'
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         self.sizes.append(tuple(images.shape[-2:]))
         return images
 
@@ -32,7 +32,7 @@ def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
     network = Identity()
     prepared = torch.rand(2, 3, *size)
     assert (
-        Predictor(network, ModelMetadata(smallest_side=96)).scores(prepared).shape == prepared.shape
+        Predictor(network, ModelMetadata(smallest_side=96)).logits(prepared).shape == prepared.shape
     )
     assert network.sizes == [seen]
     assert enlargement(*size, ModelMetadata()) == 1
@@ -45,19 +45,19 @@ def test_a_given_input_size_overrides_the_smallest_side(
     input_size: tuple[int, int], seen: tuple[int, int]
 ) -> None:
     network = Identity()
-    Predictor(network, ModelMetadata(smallest_side=96), input_size).scores(torch.rand(1, 3, 60, 80))
+    Predictor(network, ModelMetadata(smallest_side=96), input_size).logits(torch.rand(1, 3, 60, 80))
     assert network.sizes == [seen]
 
 
 def test_an_image_of_the_right_size_is_not_resized() -> None:
     prepared = torch.rand(1, 3, 60, 80)
-    assert Predictor(Identity(), ModelMetadata()).scores(prepared) is prepared
+    assert Predictor(Identity(), ModelMetadata()).logits(prepared) is prepared
 
 
 def test_images_are_reduced_with_antialiasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(32).expand(1, 3, 64, 64)
     network = Predictor(Identity(), ModelMetadata(), (16, 0))
-    smooth = network.scores(stripes)
+    smooth = network.logits(stripes)
     assert (smooth - 0.5).abs().max() < 0.2
 
 

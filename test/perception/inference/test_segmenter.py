@@ -227,7 +227,7 @@ def test_a_sigmoid_network_runs_from_its_file(
 
 
 class Recorder:
-    """A backend that records the shapes of its inputs; bright pixels have high scores for rock."""
+    """A backend that records the shapes of its inputs; bright pixels have high logits for rock."""
 
     def __init__(
         self, weights: Weights, device: torch.device, *how: object, parts: bool = False
@@ -236,7 +236,7 @@ class Recorder:
         self.seen: list[tuple[int, ...]] = []
         self.seen_in_part: list[tuple[int, ...]] = []
 
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.append(tuple(images.shape))
         bright = images.mean(1, keepdim=True)
         return torch.cat([-bright, bright], dim=1)
@@ -384,7 +384,7 @@ def test_out_of_memory_during_warm_up_is_a_warning(
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
     with monkeypatch.context() as patched:
-        patched.setattr(segmenter._runner, 'scores', fail)
+        patched.setattr(segmenter._runner, 'logits', fail)
         with pytest.warns(UserWarning, match='1×80×60 is too large for cpu: CUDA out of memory'):
             segmenter.warm_up(60, 80, max_batch=2)
     segmenter.segment(np.zeros((60, 80, 3), np.uint8))

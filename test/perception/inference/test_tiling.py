@@ -58,7 +58,7 @@ class Brightness:
         bright = cells(images.mean(1, keepdim=True), 4) + context
         return torch.cat([-bright, bright], dim=1)
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         context = self.context(self.deep(images))
         size = [-(-side // 4) for side in images.shape[-2:]]
         coarse = self.decode(images, functional.interpolate(context, size, mode='bilinear'))
@@ -163,14 +163,14 @@ def embedded() -> Callable[[type[Runner], str], Predictor]:
 
 
 def check_parts(runner: Runner, metadata: ModelMetadata) -> None:
-    """Checks that the parts in sequence give the scores of the whole network."""
+    """Checks that the parts in sequence give the logits of the whole network."""
     image = torch.randn(1, 3, 75, 130, generator=torch.Generator().manual_seed(1))
     one = [Span(0, side, 0, side) for side in (75, 130)]
     result = runner.context(stitch(lambda *_: runner.deep(image), [one[0]], [one[1]]))
     if metadata.decoder == 'skip':
         result = runner.decode(image, sample(result, *one, (75, 130)))
     result = functional.interpolate(result, (75, 130), mode='bilinear', align_corners=False)
-    torch.testing.assert_close(result, runner.scores(image), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(result, runner.logits(image), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', EXAMPLES)

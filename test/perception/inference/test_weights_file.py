@@ -431,7 +431,7 @@ def test_a_checkpoint_is_read_from_any_common_wrapper(
 
 @pytest.fixture(scope='module')
 def small_networks() -> dict[str, dict[str, Tensor]]:
-    """The score layer and some other layers of two networks, so that files are small."""
+    """The last layer and some other layers of two networks, so that files are small."""
     parts: dict[str, dict[str, Tensor]] = {}
     for architecture, decoder in (
         ('deeplabv3_resnet50', 'none'),

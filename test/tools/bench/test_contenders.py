@@ -45,11 +45,11 @@ def test_the_preprocessing_and_the_mask_of_torchvision_are_those_of_its_document
     batch = network.prepare(image)
     red = (image[0, 0, 0] / 255 - 0.485) / 0.229
     torch.testing.assert_close(batch[0, 0, 0, 0], torch.tensor(red, dtype=torch.float32))
-    scores = network.network(batch)
-    assert scores.shape == (1, 2, 64, 80)
-    assert not scores.requires_grad
+    logits = network.network(batch)
+    assert logits.shape == (1, 2, 64, 80)
+    assert not logits.requires_grad
     mask = network.image(image)
-    assert torch.equal(torch.from_numpy(mask), scores[0, 1] > scores[0, 0])
+    assert torch.equal(torch.from_numpy(mask), logits[0, 1] > logits[0, 0])
 
 
 def test_the_roofline_is_the_flop_of_the_network_at_the_rate_of_the_product(monkeypatch):

@@ -14,15 +14,15 @@ class Backend(Protocol):
     """Runs the network on prepared images.
 
     Attributes:
-        device: The device of the images and of the scores.
+        device: The device of the images and of the logits.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'.
     """
 
     device: torch.device
     precision: str
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
 
 
 class TilingBackend(Backend, Protocol):
@@ -35,7 +35,7 @@ class TilingBackend(Backend, Protocol):
         """Maps the output of `deep` to N×context_channels×h×w, or N×channels×h×w, float32."""
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 logits."""
 
 
 def threads_from_environment() -> int:

@@ -215,24 +215,24 @@ class OnnxBackend:
         self._any_shape = self._open(others or self._providers, self._file.parent)
         self._test_run()
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
         images = images.contiguous()
         shape = tuple(images.shape)
-        result = self._empty_scores(shape)
+        result = self._empty_logits(shape)
         self._run(self._session(shape), images, result, RUN_TIMEOUT)
         return result
 
     def _test_run(self) -> None:
-        """Runs the graph once; raises WeightsError if it fails or the scores are not finite."""
+        """Runs the graph once; raises WeightsError if it fails or the logits are not finite."""
         shape = (1, 3, TEST_SIDE, TEST_SIDE)
-        result = self._empty_scores(shape)
+        result = self._empty_logits(shape)
         try:
             self._run(self._any_shape, torch.zeros(shape, device=self.device), result, RUN_TIMEOUT)
         except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors have no common base)
             raise WeightsError(f'{self._file}: the graph fails: {first_line(error)}') from None
         if not result.isfinite().all():
-            raise WeightsError(f'{self._file}: its scores are not finite; the file is damaged')
+            raise WeightsError(f'{self._file}: its logits are not finite; the file is damaged')
 
     def _run(self, session: Any, images: Tensor, result: Tensor, limit: float) -> None:
         import onnxruntime
@@ -282,7 +282,7 @@ class OnnxBackend:
         with self._build_lock:
             session = self._open(self._providers, folder)
             images = torch.zeros(shape, device=self.device)
-            self._run(session, images, self._empty_scores(shape), BUILD_TIMEOUT)
+            self._run(session, images, self._empty_logits(shape), BUILD_TIMEOUT)
         with self._engines_lock:
             self._engines[shape] = session
             if len(self._engines) > MAX_ENGINES:
@@ -300,8 +300,8 @@ class OnnxBackend:
                 stacklevel=1,
             )
 
-    def _empty_scores(self, shape: tuple[int, ...]) -> Tensor:
-        """Returns an uninitialized tensor for the scores of N×3×H×W images."""
+    def _empty_logits(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns an uninitialized tensor for the logits of N×3×H×W images."""
         return torch.empty((shape[0], self._channels, *shape[2:]), device=self.device)
 
     def _open(self, names: Sequence[str], engines: Path) -> Any:

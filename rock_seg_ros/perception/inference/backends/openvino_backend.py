@@ -89,17 +89,17 @@ class OpenVinoBackend:
             self._parts['decode'] = _compile(model, 'decode', [RGB, context], weights, precision)
         self._channels = weights.metadata.channels
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
         from openvino import Tensor as View
 
         images = images.contiguous()
         batch, _, height, width = images.shape
-        scores = torch.empty(batch, self._channels, height, width)
+        logits = torch.empty(batch, self._channels, height, width)
         self._request.set_input_tensor(View(images.numpy(), shared_memory=True))
-        self._request.set_output_tensor(View(scores.numpy(), shared_memory=True))
-        self._request.infer(share_outputs=True)  # without it, the scores would be copied
-        return scores
+        self._request.set_output_tensor(View(logits.numpy(), shared_memory=True))
+        self._request.infer(share_outputs=True)  # without it, the logits would be copied
+        return logits
 
     def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
@@ -110,7 +110,7 @@ class OpenVinoBackend:
         return self._run('context', deep)
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 logits."""
         return self._run('decode', images, context)
 
     def _run(self, part: str, *maps: Tensor) -> Tensor:

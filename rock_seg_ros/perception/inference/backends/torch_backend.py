@@ -60,8 +60,8 @@ class TorchBackend:
         self._dtype = DTYPES[precision]
         self._model = model.to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 scores (logits)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
         return self._run(lambda prepared: self._model(prepared)['out'], images)
 
     def deep(self, images: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class TorchBackend:
         return self._run(self._model.context, deep)
 
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 scores."""
+        """Maps N×3×H×W and their scaled context to N×channels×H/4×W/4 float32 logits."""
         return self._run(self._model.decode, images, context)
 
     @torch.inference_mode()

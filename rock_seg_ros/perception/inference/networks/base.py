@@ -21,7 +21,7 @@ def atrous_rates(output_stride: int) -> tuple[int, ...]:
 
 
 class DeepLabV3(nn.Module, ABC):
-    """Computes class scores (logits) in the size of the image.
+    """Computes the logits of the classes in the size of the image.
 
     The ASPP has a large receptive field and pools over the whole image; the other parts have a
     small one. Large images can therefore be processed in tiles: `deep` and `decode` run tile by
@@ -42,13 +42,13 @@ class DeepLabV3(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the scores of every pixel.
+        """Computes the logits of every pixel.
 
         Args:
             images: N×3×H×W normalised RGB, float.
 
         Returns:
-            'out': N×channels×H×W scores (logits). In training mode, a network with an auxiliary
+            'out': N×channels×H×W logits. In training mode, a network with an auxiliary
             head also returns 'aux' of the same shape.
         """
 
@@ -60,12 +60,12 @@ class DeepLabV3(nn.Module, ABC):
     def context(self, deep: Tensor) -> Tensor:
         """Maps the output of `deep` for whole images to N×context_channels×h×w.
 
-        Without a decoder, it returns the scores, N×channels×h×w.
+        Without a decoder, it returns the logits, N×channels×h×w.
         """
 
     @abstractmethod
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        """Maps N×3×H×W and their context, scaled to N×context_channels×H/4×W/4, to scores.
+        """Maps N×3×H×W and their context, scaled to N×context_channels×H/4×W/4, to logits.
 
         Returns:
             N×channels×H/4×W/4.
@@ -118,11 +118,11 @@ class Network:
         return f'deeplabv3_{self.backbone}'
 
 
-def resize_scores(scores: Tensor, size: Size) -> Tensor:
-    """Scales N×channels×h×w scores bilinearly to a height and width."""
+def resize_logits(logits: Tensor, size: Size) -> Tensor:
+    """Scales N×channels×h×w logits bilinearly to a height and width."""
     # On several cores, few channels take several times longer in channels-last memory.
     return functional.interpolate(
-        scores.contiguous(), size=size, mode='bilinear', align_corners=False
+        logits.contiguous(), size=size, mode='bilinear', align_corners=False
     )
 
 

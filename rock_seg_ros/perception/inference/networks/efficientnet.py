@@ -15,7 +15,7 @@ from rock_seg_ros.perception.inference.networks.base import (
     DeepLabV3,
     Network,
     atrous_rates,
-    resize_scores,
+    resize_logits,
     scale_to,
 )
 
@@ -109,8 +109,8 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
     @override
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         _, shallow, middle, *far = self.backbone(images)
-        scores = self._score(self._join(middle, *far), shallow)
-        return {'out': resize_scores(scores, images.shape[-2:])}
+        logits = self._logits(self._join(middle, *far), shallow)
+        return {'out': resize_logits(logits, images.shape[-2:])}
 
     @override
     def deep(self, images: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
 
     @override
     def decode(self, images: Tensor, context: Tensor) -> Tensor:
-        return self._score(context, self._blocks(self._stem(images), 0, SHALLOW))
+        return self._logits(context, self._blocks(self._stem(images), 0, SHALLOW))
 
     def _stem(self, images: Tensor) -> Tensor:
         return self.backbone.bn1(self.backbone.conv_stem(images))
@@ -138,8 +138,8 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
         joined = self.classifier.refine(self.classifier.aspp(coarsest), coarse, '16')
         return self.classifier.refine(joined, middle, '8')
 
-    def _score(self, context: Tensor, shallow: Tensor) -> Tensor:
-        """Maps N×128×h×w and the features at stride 4 to N×channels×H/4×W/4 scores."""
+    def _logits(self, context: Tensor, shallow: Tensor) -> Tensor:
+        """Maps N×128×h×w and the features at stride 4 to N×channels×H/4×W/4 logits."""
         return self.classifier.score(self.classifier.refine(context, shallow, '4'))
 
     @override

@@ -18,7 +18,7 @@ from rock_seg_ros.perception.inference.networks.base import (
     DeepLabV3,
     Network,
     atrous_rates,
-    resize_scores,
+    resize_logits,
     scale_to,
 )
 
@@ -52,14 +52,14 @@ class SkipDecoder(nn.Module):
         self.score = nn.Conv2d(width, classes, 1)
 
     def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
-        """Computes the scores.
+        """Computes the logits.
 
         Args:
             deep: N×2048×h×w, output of the last stage of the backbone.
             shallow: N×256×H/4×W/4, output of the first stage.
 
         Returns:
-            N×classes×H/4×W/4 scores.
+            N×classes×H/4×W/4 logits.
         """
         return self.join(scale_to(self.aspp(deep), shallow), shallow)
 
@@ -109,12 +109,12 @@ class DeepLabV3ResNet50(DeepLabV3):
         size = images.shape[-2:]
         features = self.backbone(images)
         if self.decoder == 'skip':
-            scores = self.classifier(features['deep'], features['shallow'])
+            logits = self.classifier(features['deep'], features['shallow'])
         else:
-            scores = self.classifier(features['deep'])
-        result = {'out': resize_scores(scores, size)}
+            logits = self.classifier(features['deep'])
+        result = {'out': resize_logits(logits, size)}
         if self.aux_classifier is not None and self.training:
-            result['aux'] = resize_scores(self.aux_classifier(features['aux']), size)
+            result['aux'] = resize_logits(self.aux_classifier(features['aux']), size)
         return result
 
     @override

@@ -24,7 +24,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_logits import fixed_logits
 
 DEPTH = 10
 OUTPUTS = {
@@ -39,16 +39,16 @@ OUTPUTS = {
 }
 MIN_AREA = 50
 TINT = (255, 200, 0)
-Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # H×W×3 RGB → classes×H×W logits
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # H×W×3 RGB → classes×H×W logits
 
 
 class PlainNode(Node):
     """Subscribes to a camera and publishes its rocks."""
 
-    def __init__(self, scores: Scores) -> None:
+    def __init__(self, logits: Logits) -> None:
         """Creates the topics."""
         super().__init__('rock_seg')
-        self._scores = scores
+        self._logits = logits
         self._publishers_of = {
             topic: self.create_publisher(kind, f'~/{topic}', depth)
             for topic, (kind, depth) in OUTPUTS.items()
@@ -57,8 +57,8 @@ class PlainNode(Node):
 
     def _on_image(self, message: Image) -> None:
         header, bgr = message.header, imgmsg_to_cv2(message)
-        scores = self._scores(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))  # type: ignore[arg-type]
-        powers = np.exp(scores - scores.max(axis=0))
+        logits = self._logits(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))  # type: ignore[arg-type]
+        powers = np.exp(logits - logits.max(axis=0))
         probabilities = powers / powers.sum(axis=0)
         class_ids = probabilities.argmax(axis=0).astype(np.uint8)
         confidence = (probabilities.max(axis=0) * 255).astype(np.uint8)
@@ -133,12 +133,12 @@ def create_cloud(
     return message
 
 
-def stub_scores(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns fixed scores of two classes for an image."""
-    return fixed_scores(*rgb.shape[:2], 2)
+def stub_logits(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns fixed logits of two classes for an image."""
+    return fixed_logits(*rgb.shape[:2], 2)
 
 
-def torchvision_scores() -> Scores:
+def torchvision_logits() -> Logits:
     """Loads torchvision's network; returns a function that runs it."""
     import torch
 
@@ -152,11 +152,11 @@ def torchvision_scores() -> Scores:
 def main() -> None:
     """Runs the node until it is interrupted."""
     parser = argparse.ArgumentParser(description='A simple segmentation node.', allow_abbrev=False)
-    parser.add_argument('--stub', action='store_true', help='use fixed scores, not a network')
+    parser.add_argument('--stub', action='store_true', help='use fixed logits, not a network')
     arguments, ros_arguments = parser.parse_known_args()
     rclpy.init(args=ros_arguments)
     try:
-        rclpy.spin(PlainNode(stub_scores if arguments.stub else torchvision_scores()))
+        rclpy.spin(PlainNode(stub_logits if arguments.stub else torchvision_logits()))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node of this package with fixed scores instead of a network.
+"""The node of this package with fixed logits instead of a network.
 
 python -m rock_seg_ros.tools.bench.programs.stub_node --network-ms 100 --ros-args -r image:=I
 """
@@ -19,7 +19,7 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.inference.metadata import RIM, ModelMetadata
 from rock_seg_ros.perception.inference.segmenter import BACKENDS, Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights
-from rock_seg_ros.tools.bench.programs.stub_scores import fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_logits import fixed_logits
 
 # Like those of the embedded weights.
 METADATA = ModelMetadata(classes=('background', 'rock', RIM), smallest_side=480)
@@ -35,10 +35,10 @@ class StubBackend:
         """Takes the arguments of a backend; only the device is used."""
         self.device = device
 
-    def scores(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W to N×3×H×W logits."""
         time.sleep(self.seconds)
-        fixed = torch.from_numpy(fixed_scores(*images.shape[-2:], METADATA.channels))
+        fixed = torch.from_numpy(fixed_logits(*images.shape[-2:], METADATA.channels))
         return fixed.to(self.device).expand(len(images), -1, -1, -1)
 
 

@@ -170,16 +170,16 @@ def tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
 
     backend._build_in_background = build_in_background  # type: ignore[method-assign]
     there.backend = backend
-    there.scores = lambda *shape: backend.scores(torch.zeros(shape)) is not None and there.runs[-1]
+    there.logits = lambda *shape: backend.logits(torch.zeros(shape)) is not None and there.runs[-1]
     yield there
     there.go.set()
 
 
-def test_the_engine_of_the_first_shape_is_built_before_its_scores(
+def test_the_engine_of_the_first_shape_is_built_before_its_logits(
     tensorrt: SimpleNamespace,
 ) -> None:
     assert tensorrt.backend._engines == {}
-    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert tensorrt.logits(1, 3, 480, 640) == TENSORRT
     assert list(tensorrt.backend._engines) == [(1, 3, 480, 640)]
 
 
@@ -197,20 +197,20 @@ def test_building_an_engine_has_its_own_longer_time_limit(
     opening = threading.Timer(0.1, tensorrt.go.set)
     opening.start()
     monkeypatch.setattr(onnx_backend.threading, 'Timer', timer)
-    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert tensorrt.logits(1, 3, 480, 640) == TENSORRT
     assert limits == [onnx_backend.BUILD_TIMEOUT, onnx_backend.RUN_TIMEOUT]
 
 
 def test_images_of_a_new_shape_run_on_cuda_until_its_engine_is_built(
     tensorrt: SimpleNamespace,
 ) -> None:
-    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.logits(1, 3, 480, 640)
     tensorrt.go.clear()
-    assert [tensorrt.scores(2, 3, 480, 640) for _ in range(3)] == [CUDA] * 3
-    assert tensorrt.scores(1, 3, 480, 640) == TENSORRT
+    assert [tensorrt.logits(2, 3, 480, 640) for _ in range(3)] == [CUDA] * 3
+    assert tensorrt.logits(1, 3, 480, 640) == TENSORRT
     tensorrt.go.set()
     assert tensorrt.built.acquire(timeout=20)
-    assert tensorrt.scores(2, 3, 480, 640) == TENSORRT
+    assert tensorrt.logits(2, 3, 480, 640) == TENSORRT
 
 
 @pytest.mark.filterwarnings('error')
@@ -219,11 +219,11 @@ def test_a_shape_whose_engine_cannot_be_built_runs_on_cuda(
 ) -> None:
     message: list[str] = []
     monkeypatch.setattr(onnx_backend.warnings, 'warn', lambda text, **_: message.append(text))
-    tensorrt.scores(1, 3, 480, 640)
+    tensorrt.logits(1, 3, 480, 640)
     tensorrt.error = MemoryError('too little memory')
-    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    assert tensorrt.logits(2, 3, 480, 640) == CUDA
     assert tensorrt.built.acquire(timeout=20)
-    assert tensorrt.scores(2, 3, 480, 640) == CUDA
+    assert tensorrt.logits(2, 3, 480, 640) == CUDA
     (line,) = message
     assert 'TensorRT engine for 2×640×480 failed, running without it: ' in line
     assert 'too little memory' in line
@@ -233,16 +233,16 @@ def test_the_least_recently_used_engine_is_released_and_built_again_when_needed(
     tensorrt: SimpleNamespace,
 ) -> None:
     sizes = [32 * number for number in range(1, MAX_ENGINES + 2)]
-    tensorrt.scores(1, 3, 32, 32)
+    tensorrt.logits(1, 3, 32, 32)
     for size in sizes[1:]:
-        tensorrt.scores(1, 3, size, size)
+        tensorrt.logits(1, 3, size, size)
         assert tensorrt.built.acquire(timeout=20)
     assert len(tensorrt.backend._engines) == MAX_ENGINES
     tensorrt.go.clear()
-    assert tensorrt.scores(1, 3, 32, 32) == CUDA
+    assert tensorrt.logits(1, 3, 32, 32) == CUDA
     tensorrt.go.set()
     assert tensorrt.built.acquire(timeout=20)
-    assert tensorrt.scores(1, 3, 32, 32) == TENSORRT
+    assert tensorrt.logits(1, 3, 32, 32) == TENSORRT
 
 
 @pytest.mark.parametrize('error', [ModuleNotFoundError('tensorrt'), OSError('libnvinfer.so.10')])
@@ -288,7 +288,7 @@ def write_graph(file: Path, kind: str) -> Weights:
     onnx = pytest.importorskip('onnx', reason='onnx is not installed')
     helper, numbers = onnx.helper, onnx.TensorProto
     names = ['batch', 3, 'height', 'width'], ['batch', 2, 'height', 'width']
-    image, scores = (
+    image, logits = (
         helper.make_tensor_value_info(name, numbers.FLOAT, shape)
         for name, shape in zip((onnx_backend.INPUT, onnx_backend.OUTPUT), names, strict=True)
     )
@@ -322,7 +322,7 @@ def write_graph(file: Path, kind: str) -> Weights:
         )
     else:
         nodes.append(helper.make_node('Identity', ['convolved'], [onnx_backend.OUTPUT]))
-    graph = helper.make_graph(nodes, 'graph', [image], [scores], constants)
+    graph = helper.make_graph(nodes, 'graph', [image], [logits], constants)
     opset = helper.make_opsetid('', 18)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), file)
     return Weights(file, ModelMetadata(), {})
@@ -330,9 +330,9 @@ def write_graph(file: Path, kind: str) -> Weights:
 
 @pytest.mark.parametrize(
     ('kind', 'message'),
-    [('not finite', 'scores are not finite'), ('never ends', 'the graph fails: ')],
+    [('not finite', 'logits are not finite'), ('never ends', 'the graph fails: ')],
 )
-def test_a_graph_with_nan_scores_or_an_endless_loop_is_rejected_when_it_is_opened(
+def test_a_graph_with_nan_logits_or_an_endless_loop_is_rejected_when_it_is_opened(
     tmp_path: Path, kind: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -345,4 +345,4 @@ def test_a_graph_with_nan_scores_or_an_endless_loop_is_rejected_when_it_is_opene
 def test_a_valid_graph_runs(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     backend = OnnxBackend(write_graph(tmp_path / 'w.onnx', 'brightness'), ON_CPU, 'auto', 0)
-    assert backend.scores(torch.ones(2, 3, 5, 7)).eq(3).all()
+    assert backend.logits(torch.ones(2, 3, 5, 7)).eq(3).all()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO gives the scores of PyTorch; int8 gives nearly the same and is computed in int8."""
+"""OpenVINO gives the logits of PyTorch; int8 gives nearly the same and is computed in int8."""
 
 from __future__ import annotations
 
@@ -75,33 +75,33 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize('shape', [(1, 64, 80), (2, 33, 50)])
-def test_scores_equal_those_of_pytorch_for_any_size_and_batch(
+def test_logits_equal_those_of_pytorch_for_any_size_and_batch(
     weights: Weights, compiled: OpenVinoBackend, shape: tuple[int, int, int]
 ) -> None:
     images = noise(*shape)
-    wanted = TorchBackend(weights, CPU, 'auto', 0).scores(images)
-    torch.testing.assert_close(compiled.scores(images), wanted, rtol=1e-3, atol=1e-4)
+    wanted = TorchBackend(weights, CPU, 'auto', 0).logits(images)
+    torch.testing.assert_close(compiled.logits(images), wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_channels_last_images_have_the_same_scores(compiled: OpenVinoBackend) -> None:
+def test_channels_last_images_have_the_same_logits(compiled: OpenVinoBackend) -> None:
     images = noise(1, 48, 64)
     last = images.to(memory_format=torch.channels_last)
-    assert torch.equal(compiled.scores(last), compiled.scores(images))
+    assert torch.equal(compiled.logits(last), compiled.logits(images))
 
 
-def test_scores_are_not_changed_by_the_next_image(compiled: OpenVinoBackend) -> None:
-    first = compiled.scores(noise(1, 48, 64))
+def test_logits_are_not_changed_by_the_next_image(compiled: OpenVinoBackend) -> None:
+    first = compiled.logits(noise(1, 48, 64))
     kept = first.clone()
-    compiled.scores(-noise(1, 48, 64))
+    compiled.logits(-noise(1, 48, 64))
     assert torch.equal(first, kept)
 
 
 def test_the_output_stride_can_be_changed(weights: Weights, compiled: OpenVinoBackend) -> None:
     images = noise(1, 64, 64)
-    scores = OpenVinoBackend(weights, CPU, 'fp32', 8).scores(images)
-    wanted = TorchBackend(weights, CPU, 'fp32', 8).scores(images)
-    torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(scores, compiled.scores(images))  # output stride 16
+    logits = OpenVinoBackend(weights, CPU, 'fp32', 8).logits(images)
+    wanted = TorchBackend(weights, CPU, 'fp32', 8).logits(images)
+    torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(logits, compiled.logits(images))  # output stride 16
 
 
 def test_int8_equals_the_quantized_network_and_runs_in_int8(
@@ -109,18 +109,18 @@ def test_int8_equals_the_quantized_network_and_runs_in_int8(
 ) -> None:
     backend = OpenVinoBackend(weights, CPU, 'int8', 0)
     images = noise(1, 64, 80)
-    scores = backend.scores(images)
+    logits = backend.logits(images)
     quantized = restore(weights.metadata, weights.state)
     quantize(quantized, weights.metadata.activation_ranges)
     with torch.inference_mode():
         wanted = quantized(images)['out']
     spread = wanted.std()
-    assert (scores - wanted).square().mean().sqrt() < 0.05 * spread
-    assert (scores - compiled.scores(images)).square().mean().sqrt() < 0.2 * spread
+    assert (logits - wanted).square().mean().sqrt() < 0.05 * spread
+    assert (logits - compiled.logits(images)).square().mean().sqrt() < 0.2 * spread
     assert set(convolution_types(compiled)) == {'f32'}
     types = convolution_types(backend)
     assert len(types) == len(convolution_types(compiled))
-    assert types.count('f32') == 2, types  # the pooled branch and the last scores
+    assert types.count('f32') == 2, types  # the pooled branch and the last layer
     assert set(types) <= {'f32', 'u8', 'i8'}
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from rock_seg_ros.perception.inference.segmentation import Segmentation
 from rock_seg_ros.perception.instances.rocks import RockSettings, find_rocks
-from rock_seg_ros.tools.bench.programs.stub_scores import ROCKS, fixed_scores
+from rock_seg_ros.tools.bench.programs.stub_logits import ROCKS, fixed_logits
 
 
 @pytest.mark.parametrize(('width', 'height'), [(640, 480), (1920, 1080)])
-def test_the_scores_have_separate_rocks(width, height):
-    scores = fixed_scores(height, width, 3)
-    assert scores.shape == (3, height, width)
-    class_ids = scores.argmax(axis=0).astype(np.uint8)
+def test_the_logits_have_separate_rocks(width, height):
+    logits = fixed_logits(height, width, 3)
+    assert logits.shape == (3, height, width)
+    class_ids = logits.argmax(axis=0).astype(np.uint8)
     segmentation = Segmentation(class_ids, np.full_like(class_ids, 255), (1,), rim_id=2)
     found = find_rocks(segmentation, RockSettings(max_rocks=1000))
     assert len(found) == ROCKS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed scores instead of a network, so that only the code around the network is timed."""
+"""Fixed logits instead of a network, so that only the code around the network is timed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOGIT = 8.0
 
 
 @lru_cache(maxsize=4)
-def fixed_scores(height: int, width: int, channels: int) -> NDArray[np.float32]:
-    """Draws the scores of an image with separate ellipses in rows and columns.
+def fixed_logits(height: int, width: int, channels: int) -> NDArray[np.float32]:
+    """Draws the logits of an image with separate ellipses in rows and columns.
 
     Args:
         height: Height of the image, px.
@@ -29,8 +29,8 @@ def fixed_scores(height: int, width: int, channels: int) -> NDArray[np.float32]:
     y = (np.arange(height) + 0.5) * ROWS / height % 1 - 0.5
     x = (np.arange(width) + 0.5) * COLUMNS / width % 1 - 0.5
     inside = np.hypot(*np.meshgrid(x, y)) < RADIUS
-    scores = np.full((channels, height, width), -LOGIT, np.float32)
-    scores[0] = 0
-    scores[1, inside] = LOGIT
-    scores.flags.writeable = False
-    return scores
+    logits = np.full((channels, height, width), -LOGIT, np.float32)
+    logits[0] = 0
+    logits[1, inside] = LOGIT
+    logits.flags.writeable = False
+    return logits
