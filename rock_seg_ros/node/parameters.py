@@ -93,8 +93,8 @@ class Parameters:
         'auto',
         "Trade-off between accuracy and speed: 'exact' (finest output stride, fp32), "
         "'balanced' (coarsest stride), 'fast' (coarsest stride; int8 on a CPU, the same as "
-        "'balanced' on CUDA) or 'auto' (stride of the training). precision and output_stride "
-        'override it.',
+        "'balanced' on CUDA) or 'auto' (stride of the training; int8 on a CPU if the weights are "
+        'calibrated for it). precision and output_stride override it.',
         choices=PRESETS,
     )
     precision: str = _parameter(

@@ -51,7 +51,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--preset',
         network['preset'],
-        'trade-off between accuracy and speed: exact is the most accurate, fast the fastest; on'
+        'trade-off between accuracy and speed: exact is the most accurate, fast the fastest; auto'
+        ' uses int8 on a CPU if the weights are calibrated for it, as the embedded ones are; on'
         ' CUDA, fast is the same as balanced',
         choices=PRESETS,
     )

@@ -23,6 +23,7 @@ def resolve_preset(
     metadata: ModelMetadata,
     precision: str = 'auto',
     output_stride: int = 0,
+    int8_backend: bool = False,
 ) -> tuple[str, int]:
     """Returns the precision and the output stride of a preset, unless they are given.
 
@@ -30,14 +31,16 @@ def resolve_preset(
     output stride.
 
     Args:
-        preset: 'auto' (output stride of the training; fp16 on CUDA, else fp32), 'exact' (finest
-            output stride; fp32, on CUDA without TF32), 'balanced' (coarsest output stride; fp16 on
-            CUDA, else fp32) or 'fast' (coarsest output stride; int8 on the CPU, fp16 on CUDA).
-            ResNet-50 has the output strides 8 and 16, EfficientNet-Lite has only 32.
+        preset: 'auto' (output stride of the training; fp16 on CUDA, int8 on the CPU where weights
+            and backend support it, else fp32), 'exact' (finest output stride; fp32, on CUDA without
+            TF32), 'balanced' (coarsest output stride; fp16 on CUDA, else fp32) or 'fast' (coarsest
+            output stride; int8 on the CPU, fp16 on CUDA). ResNet-50 has the output strides 8 and
+            16, EfficientNet-Lite has only 32.
         device: The device of the network.
         metadata: The metadata of the weights; int8 needs its activation ranges.
         precision: 'fp32', 'fp16', 'bf16' or 'int8'; 'auto' = that of the preset.
         output_stride: An output stride of the network; 0 = that of the preset.
+        int8_backend: Whether the backend supports int8, which 'auto' then prefers on the CPU.
 
     Returns:
         The precision, which is not 'auto', and the output stride.
@@ -52,7 +55,8 @@ def resolve_preset(
     choice = f'precision {precision!r}'
     if precision == 'auto':
         choice = f'preset {preset!r}'
-        on_cpu = 'int8' if preset == 'fast' else 'fp32'
+        auto_int8 = preset == 'auto' and int8_backend and bool(metadata.activation_ranges)
+        on_cpu = 'int8' if preset == 'fast' or auto_int8 else 'fp32'
         precision = 'fp32' if preset == 'exact' else 'fp16' if on_cuda else on_cpu
     if precision == 'int8' and on_cuda:
         raise ValueError(f"{choice} needs the CPU, not {str(device)!r}; on CUDA use 'fp16'")

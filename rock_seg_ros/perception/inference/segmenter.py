@@ -123,8 +123,9 @@ class Segmenter:
             output_stride: 8 or 16 (ResNet-50), 32 (EfficientNet-Lite); 0 = that of the preset.
             input_size: Width and height of the network's input, px; 0 = those of the image. If
                 both are 0, small images are enlarged if the metadata requires it.
-            preset: 'auto' (output stride of the training), 'exact', 'balanced' or 'fast'. An ONNX
-                file has its own precision and output stride.
+            preset: 'auto' (output stride of the training; int8 on the CPU where weights and backend
+                support it), 'exact', 'balanced' or 'fast'. An ONNX file has its own precision and
+                output stride.
             tile: Tile size for images that are larger than this, px; 0 = no tiling.
             tile_overlap: Minimum overlap of neighbouring tiles, px.
             capture_after: Number of batches of one shape after which its CUDA graph is captured;
@@ -139,7 +140,12 @@ class Segmenter:
         where = choose_device(device, weights, backend, precision)
         if not weights.is_onnx:
             precision, output_stride = resolve_preset(
-                preset, where, weights.metadata, precision, output_stride
+                preset,
+                where,
+                weights.metadata,
+                precision,
+                output_stride,
+                int8_backend=backend in ('auto', 'openvino') and openvino_backend.is_available(),
             )
         self.metadata: ModelMetadata = weights.metadata
         self.backend = choose_backend(backend, weights, where, precision)

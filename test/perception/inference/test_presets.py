@@ -32,6 +32,13 @@ def test_a_preset_sets_precision_and_output_stride(
     assert resolve_preset(preset, device, CALIBRATED) == meant
 
 
+def test_auto_is_int8_on_the_cpu_if_weights_and_backend_support_it() -> None:
+    assert resolve_preset('auto', CPU, CALIBRATED, int8_backend=True) == ('int8', 8)
+    assert resolve_preset('auto', CPU, ModelMetadata(), int8_backend=True) == ('fp32', 8)
+    assert resolve_preset('auto', CUDA, CALIBRATED, int8_backend=True) == ('fp16', 8)
+    assert resolve_preset('balanced', CPU, CALIBRATED, int8_backend=True) == ('fp32', 16)
+
+
 @pytest.mark.parametrize('preset', PRESETS)
 def test_a_network_with_one_output_stride_keeps_it_with_each_preset(preset: str) -> None:
     metadata = replace(CALIBRATED, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
