@@ -216,7 +216,7 @@ class RockSegmenter:
             weights: A weights file, or the name of embedded weights, 'resnet50' or 'light'. Empty:
                 'resnet50' on CUDA, 'light' on a CPU.
             device: 'auto' (CUDA where it can be used), 'cpu', 'cuda' or 'cuda:N'.
-            preset: 'auto' (on a CPU int8, if the weights are calibrated for it), 'exact', 'balanced'
+            preset: 'auto' (on a CPU int8 if the weights are calibrated for it), 'exact', 'balanced'
                 or 'fast'.
             threshold: Probability, 0 to 1, from which a pixel is rock; None = the threshold in the
                 metadata of the weights.
