@@ -24,7 +24,7 @@ from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.geometry.intrinsics import Intrinsics, standard_distortion
 from rock_seg_ros.perception.geometry.pairing import Pairing
 from rock_seg_ros.perception.geometry.view import View
-from rock_seg_ros.perception.image_io.depth import TRANSPORTS, decode_depth
+from rock_seg_ros.perception.image_io.depth import TRANSPORTS, DepthError, decode_depth
 
 MAX_DEPTH_SILENCE = 1.0  # s without a depth image, after which depth is not waited for
 MAX_LOGGED_REASONS = 50  # a reason may hold numbers that a publisher changes each time
@@ -293,8 +293,8 @@ def read_registered(
         return decode_depth(message.format, message.data, shape)
     except InvalidImageError as error:
         raise UnusableInput(f'depth: {error.reason}', str(error)) from None
-    except ValueError as error:
-        detail = f'format {message.format!r}, {len(message.data)} bytes'
+    except DepthError as error:
+        detail = error.detail or f'format {message.format!r}, {len(message.data)} bytes'
         raise UnusableInput(f'depth: {error}', detail) from None
 
 

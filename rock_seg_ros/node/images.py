@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -56,6 +56,8 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'bgr16': (3, 2, cv2.COLOR_BGR2RGB),
     'rgba16': (4, 2, cv2.COLOR_RGBA2RGB),
     'bgra16': (4, 2, cv2.COLOR_BGRA2RGB),
+    '16UC3': (3, 2, cv2.COLOR_BGR2RGB),
+    '16UC4': (4, 2, cv2.COLOR_BGRA2RGB),
     'bayer_rggb8': (1, 1, cv2.COLOR_BayerBG2RGB),
     'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
     'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
@@ -136,7 +138,9 @@ class ImageReader:
         check_size(message.width, message.height, self.max_pixels)
         encoding = NAMES.get(message.encoding.lower())
         if encoding is None:
-            raise InvalidImageError('unknown encoding', repr(message.encoding))
+            raise InvalidImageError(
+                'unknown encoding', f'{message.encoding!r}; expected: {", ".join(NAMES.values())}'
+            )
         if encoding in YUV_PLANES:
             luma, chroma = _planes(message, encoding)
             return _convert_planes(luma, chroma, YUV_PLANES[encoding])
@@ -169,7 +173,9 @@ def read_depth(message: Image) -> NDArray[np.float32]:
     if encoding in ('16uc1', 'mono16'):
         return np.multiply(_view(message, 1, 2)[..., 0], np.float32(0.001), dtype=np.float32)
     if encoding != '32fc1':
-        raise InvalidImageError('unknown encoding', repr(message.encoding))
+        raise InvalidImageError(
+            'unknown encoding', f'{message.encoding!r}; expected: 16UC1, mono16 or 32FC1'
+        )
     stored = _view(message, 1, 4)[..., 0]
     metres = stored.view(stored.dtype.str.replace('u', 'f'))
     return metres.astype(np.float32, copy=False)
@@ -215,28 +221,80 @@ def _view(message: Image, channels: int, size: int) -> NDArray[Any]:
 
 
 def _planes(message: Image, encoding: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns views of the luma, H×W, and of the chroma pairs, H×W×2 or H/2×W/2×2."""
+    """Returns views of the luma, H×W, and of the chroma pairs, H×W×2 or about H/2×W/2×2."""
     height, width = message.height, message.width
-    subsampled = encoding != 'nv24'
-    rows, columns = (-(-height // 2), -(-width // 2)) if subsampled else (height, width)
-    row = 2 * columns if subsampled else width
-    _check_step(message, row)
-    step, chroma_rows = message.step, rows if subsampled else 2 * rows
-    if len(message.data) == row * (height + chroma_rows):
-        step = row  # some drivers add the chroma bytes to the step
-    start = step * height
-    _check_length(message, start + step * chroma_rows)
+    layout = _layout(message, encoding)
+    start = layout.step * height
 
     def view(shape: tuple[int, ...], offset: int, *strides: int) -> NDArray[np.uint8]:
         return np.ndarray(shape, np.uint8, message.data, offset, strides)
 
-    luma = view((height, width), 0, step, 1)
+    luma = view((height, width), 0, layout.step, 1)
+    shape = (layout.rows, layout.columns)
     if encoding != 'i420':
-        pitch = step if subsampled else 2 * step
-        return luma, view((rows, columns, 2), start, pitch, 2, 1)
-    pitch = step // 2
-    blue, red = (view((rows, columns), start + n * rows * pitch, pitch, 1) for n in (0, 1))
+        return luma, view((*shape, 2), start, layout.chroma_step, 2, 1)
+    pitch = layout.chroma_step // 2
+    blue, red = (view(shape, start + n * layout.rows * pitch, pitch, 1) for n in (0, 1))
     return luma, cv2.merge((blue, red))  # type: ignore[return-value]
+
+
+class _Layout(NamedTuple):
+    """Where the planes of an image are.
+
+    Attributes:
+        step: Bytes from one row of luma to the next.
+        chroma_step: Bytes from one row of chroma pairs to the next, of both planes of i420.
+        rows: Number of rows of chroma.
+        columns: Number of chroma pairs of a row.
+    """
+
+    step: int
+    chroma_step: int
+    rows: int
+    columns: int
+
+    def size(self, height: int) -> int:
+        """Returns the number of bytes of an image."""
+        return self.step * height + self.chroma_step * self.rows
+
+
+def _layout(message: Image, encoding: str) -> _Layout:
+    """Returns the layout that the size of the data and the step have.
+
+    A width or height that is odd is rounded up (FFmpeg, GStreamer) or down for the chroma, and by
+    some drivers for the luma too, while the step is still the width.
+    """
+    height, width, step = message.height, message.width, message.step
+    subsampled = encoding != 'nv24'
+    rows, columns = (-(-height // 2), -(-width // 2)) if subsampled else (height, width)
+    row = 2 * columns if subsampled else width
+    packed = _Layout(row, 2 * columns, rows, columns)  # some drivers add the chroma to the step
+    if step == width < row:
+        down = width - 1 if encoding == 'i420' else width  # two planes need an even number
+        layouts = [
+            packed,
+            _Layout(width, row, rows, columns),
+            _Layout(width, down, rows, width // 2),
+        ]
+    else:
+        _check_step(message, row)
+        chroma_step = step if subsampled else 2 * step
+        layouts = [_Layout(step, chroma_step, rows, columns), packed]
+        if subsampled:
+            layouts.append(_Layout(step, chroma_step, height // 2, columns))
+    size = len(message.data)
+    for layout in layouts:
+        if size == layout.size(height) and layout.rows and layout.columns:
+            return layout
+    if step < row:
+        sizes = ', '.join(str(layout.size(height)) for layout in layouts)
+        raise InvalidImageError(
+            'wrong step',
+            f'{step} bytes per row, {encoding} of width {width} needs {row}, or data of one of'
+            f' {sizes} bytes, not {size}',
+        )
+    _check_length(message, layouts[0].size(height))
+    return layouts[0]
 
 
 def _check_step(message: Image, row: int) -> None:
@@ -275,5 +333,8 @@ def _convert_planes(
         doubled = cv2.resize(luma, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
         return np.ascontiguousarray(cv2.cvtColorTwoPlane(doubled, chroma, conversion)[::2, ::2])
     even = cv2.copyMakeBorder(luma, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    rows, columns = (height + 1) // 2 - chroma.shape[0], (width + 1) // 2 - chroma.shape[1]
+    if rows or columns:  # the last row or column, which the driver rounded down
+        chroma = np.pad(chroma, ((0, rows), (0, columns), (0, 0)), 'edge')
     rgb = cv2.cvtColorTwoPlane(even, chroma, conversion)
     return np.ascontiguousarray(rgb[:height, :width])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 
@@ -20,6 +21,7 @@ from rock_seg_ros.node.images import (
     read_depth,
     to_message,
 )
+from rock_seg_ros.perception.errors import printable
 
 try:
     import cv_bridge
@@ -231,6 +233,51 @@ def test_a_step_that_includes_the_chroma_bytes_is_accepted():
     assert np.abs(image - expected_of(planes)).max() <= 2
 
 
+@pytest.mark.parametrize(
+    ('encoding', 'pack'), [('nv12', nv12_of), ('nv21', nv21_of), ('i420', i420_of)]
+)
+@pytest.mark.parametrize('height', [5, 6])
+@pytest.mark.parametrize('rounding', ['luma and chroma', 'chroma'])
+def test_planar_yuv_420_of_odd_width_may_be_rounded_up(encoding, pack, height, rounding):
+    luma, blue, red = planes_of(height, 7)
+    stored = np.pad(luma, ((0, 0), (0, 1)), constant_values=77) if 'luma' in rounding else luma
+    data = pack((stored, blue, red))
+    image = make_reader().read(message_of_planes(data, encoding, height, 7, 7))
+    assert image.shape == (height, 7, 3)
+    assert np.abs(image - expected_of((luma, blue, red))).max() <= 2
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'i420'])
+def test_planar_yuv_420_of_odd_width_may_be_rounded_down(encoding):
+    luma, blue, red = planes_of(6, 7)
+    blue[:, 3], red[:, 3] = blue[:, 2], red[:, 2]  # the last column, which is not in the data
+    if encoding == 'i420':
+        data = np.concatenate([luma.ravel(), blue[:, :3].ravel(), red[:, :3].ravel()])
+    else:
+        pairs = np.dstack([blue, red] if encoding == 'nv12' else [red, blue]).reshape(3, 8)
+        data = np.concatenate([luma, pairs[:, :7]]).ravel()  # as V4L2 has it: equal steps
+    image = make_reader().read(message_of_planes(data, encoding, 6, 7, 7))
+    assert np.abs(image - expected_of((luma, blue, red))).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'pack'), [('nv12', nv12_of), ('nv21', nv21_of), ('i420', i420_of)]
+)
+def test_planar_yuv_420_of_odd_height_may_be_rounded_down(encoding, pack):
+    luma, blue, red = planes_of(5, 8)
+    data = pack((luma, blue[:2], red[:2]))
+    blue[2], red[2] = blue[1], red[1]  # the last row, which is not in the data
+    image = make_reader().read(message_of_planes(data, encoding, 5, 8, 8))
+    assert np.abs(image - expected_of((luma, blue, red))).max() <= 2
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'i420'])
+def test_planar_yuv_420_of_odd_width_and_unknown_layout_is_rejected_with_the_sizes(encoding):
+    message = message_of_planes(np.zeros(70), encoding, 6, 7, 7)
+    with pytest.raises(InvalidImageError, match=r'width 7 needs 8, or data of one of 72, 66, 6'):
+        make_reader().read(message)
+
+
 @pytest.mark.parametrize('encoding', sorted(YUV_PLANES))
 @pytest.mark.parametrize(
     ('damage', 'reason'),
@@ -283,6 +330,16 @@ def test_an_8uc4_image_is_read_as_bgra(rgb):
     assert np.array_equal(make_reader().read(message), rgb)
 
 
+def test_16uc3_and_16uc4_images_are_read_as_bgr16_and_bgra16(rgb):
+    deep = rgb.astype(np.uint16) * 257
+    deep[0, 0] = 65535
+    expected = (deep >> 8).astype(np.uint8)
+    alpha = np.full((6, 8, 1), 9, np.uint16)
+    bgra = np.concatenate([deep[..., ::-1], alpha], axis=2)
+    assert np.array_equal(make_reader().read(message_of(bgra[..., :3], '16UC3')), expected)
+    assert np.array_equal(make_reader().read(message_of(bgra, '16UC4')), expected)
+
+
 def test_a_thermal_image_in_16uc1_is_read_as_mono16():
     deep = np.array([[[0], [32768], [65535]]] * 3, np.uint16)
     image = make_reader().read(message_of(deep, '16UC1'))
@@ -331,11 +388,17 @@ def test_an_image_that_is_too_large_is_rejected_before_it_is_decoded(height, wid
         assert error.value.reason == 'too large'
 
 
-@pytest.mark.parametrize('encoding', ['', 'rgb9', '32FC1', '32FC3', '8UC2'])
-def test_an_unknown_encoding_is_rejected(rgb, encoding):
+@pytest.mark.parametrize(
+    'encoding', ['', 'rgb9', '32FC1', '32FC3', '64FC1', '8UC2', '8SC3', '16UC2', '16SC1', '32SC1']
+)
+def test_an_unknown_encoding_is_rejected_with_the_accepted_ones(rgb, encoding):
     with pytest.raises(InvalidImageError, match='unknown encoding') as error:
         make_reader().read(message_of(rgb, encoding))
     assert error.value.reason == 'unknown encoding'
+    line = printable(str(error.value))
+    assert repr(encoding) in line
+    for accepted in (*ENCODINGS, *YUV_PLANES):
+        assert re.search(rf'\b{accepted}\b', line)
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'mono8', 'mono16', 'bgra8', 'bayer_rggb16', 'uyvy'])

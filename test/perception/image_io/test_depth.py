@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rock_seg_ros.perception.image_io.depth import decode_depth, is_depth
+from rock_seg_ros.perception.image_io.depth import DepthError, decode_depth, is_depth
 
 SHAPE = (3, 4)
 MILLIMETRES = np.arange(0, 12000, 1000, np.uint16).reshape(SHAPE)
@@ -86,6 +87,27 @@ def test_an_invalid_depth_image_is_rejected_with_the_reason(
     with pytest.raises(ValueError, match=f'^{reason}') as error:
         decode_depth(kind, data, SHAPE)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('a', 'b', 'reason', 'detail'),
+    [
+        (np.inf, -9.0, 'header of compressedDepth invalid', 'is inf, -9; both must be finite'),
+        (np.nan, -9.0, 'header of compressedDepth invalid', 'is nan, -9; both must be finite'),
+        (101.0, -np.inf, 'header of compressedDepth invalid', 'is 101, -inf; both must be finite'),
+        (101.0, np.nan, 'header of compressedDepth invalid', 'is 101, nan; both must be finite'),
+        (-101.0, -9.0, 'header of compressedDepth invalid', 'is -101, -9; .* the first above 0'),
+        (0.0, 0.0, 'header of compressedDepth invalid', 'is 0, 0; .* the first above 0'),
+        (101.0, 5000.0, 'negative depth', 'is 101, 5000; the second must be below'),
+    ],
+)
+def test_a_header_that_gives_no_depth_or_negative_depth_is_rejected(
+    a: float, b: float, reason: str, detail: str
+) -> None:
+    data = config(a, b) + png(MILLIMETRES)
+    with pytest.raises(DepthError, match=f'^{reason}$') as error:
+        decode_depth('32FC1; compressedDepth png', data, SHAPE)
+    assert re.search(detail, error.value.detail)
 
 
 def test_a_png_with_a_huge_size_in_its_header_is_rejected_before_it_is_decoded() -> None:
