@@ -60,6 +60,7 @@ from rock_seg_ros.tools.resume import add_resume_option
 
 NODE = '/rock_seg'
 MADE_BY = 'rock_seg'  # key of the metadata
+PROBLEMS = 'rock_seg_problems'  # key of the metadata: the lines that --resume reports again
 # Options of this command that change the results.
 SETTINGS = (
     'outputs', 'copy', 'image', 'camera_info', 'rectified', 'depth', 'depth_tolerance',
@@ -240,15 +241,20 @@ def process(
             copied = _add_copied(bag, writer, results.names) if arguments.copy else []
             with closing(_frames(bag, camera, arguments.depth_tolerance, writer, copied)) as found:
                 damage = results.write_all(found, reader)
+            problems = [f'{line}; the results before the damage are kept' for line in damage]
             if records:
                 records.finish(rejected=results.rejected, ignored=reader.ignored, damage=damage)
-    for line in damage:
-        print_message('bag', f'{line}; the results before the damage are kept')
-    if records and (line := records.scale_line('images')):
-        print_message('bag', f'{path}: {line}')
-    print(f'{output}: {summary(results.done, results.rejected, reader.ignored)}')
-    without_scale = records and records.count and records.without_scale == records.count
-    return FAILED if results.rejected or damage or without_scale else 0
+                if line := records.scale_line('images'):
+                    problems.append(f'{path}: {line}')
+            counts = summary(results.done, results.rejected, reader.ignored)
+            without_scale = records and records.count and records.without_scale == records.count
+            failed = bool(results.rejected or damage or without_scale)
+            if failed:
+                writer.add_metadata(PROBLEMS, json.dumps([*problems, f'{path}: {counts}']))
+    for line in problems:
+        print_message('bag', line)
+    print(f'{output}: {counts}')
+    return FAILED if failed else 0
 
 
 def _reader(

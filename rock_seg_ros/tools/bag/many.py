@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,11 +36,16 @@ def run_many(arguments: argparse.Namespace, outputs: Mapping[Path, Path]) -> int
         The exit status.
     """
     finished, made_by = _finished(outputs, arguments)
+    failed = 0
     if finished:
         print_message('bag', f'{len(finished)} of {len(outputs)} bags are finished already')
+    for path in finished:
+        problems = _stored(outputs[path], command.PROBLEMS) or ()
+        for line in problems:
+            print_message('bag', line)
+        failed += bool(problems)
     tasks = [[path] for path in outputs if path not in finished] or [[]]
     make = partial(BagWorker, arguments, outputs, made_by)
-    failed = 0
     with progress(total=len(outputs), done=len(finished), unit='bag') as bar:
         for path, problem, notes, written in run_tasks(make, tasks, arguments):
             for note in notes:
@@ -128,31 +134,31 @@ def _name(path: Path) -> str:
 
 def _finished(
     outputs: Mapping[Path, Path], arguments: argparse.Namespace
-) -> tuple[set[Path], MadeBy | None]:
+) -> tuple[list[Path], MadeBy | None]:
     """Returns the inputs whose outputs exist, and how those were made.
 
     Raises:
         BagError: An output exists and is not to be kept, or is not of `rock_seg bag`.
         UsageError: The outputs were made with different settings.
     """
-    finished: set[Path] = set()
+    finished: list[Path] = []
     first: MadeBy | None = None
     for path, output in outputs.items():
         if not output.exists():
             continue
-        made_by = _made_by(output) if arguments.resume else None
+        made_by = _stored(output, command.MADE_BY) if arguments.resume else None
         if made_by is None:
             raise BagError(f'{output}: exists; choose another output or delete it')
         first = made_by if first is None else first
         check_same(arguments.output, first, made_by)
-        finished.add(path)
+        finished.append(path)
     return finished, first
 
 
-def _made_by(bag: Path) -> MadeBy | None:
-    """Returns how `rock_seg bag` made a bag; None if it did not."""
+def _stored(bag: Path, key: str) -> Any:
+    """Returns a value that `rock_seg bag` wrote to the metadata of a bag; None if it did not."""
     try:
         metadata = yaml.safe_load((bag / METADATA).read_text())
-        return json.loads(metadata['rosbag2_bagfile_information']['custom_data'][command.MADE_BY])
+        return json.loads(metadata['rosbag2_bagfile_information']['custom_data'][key])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None

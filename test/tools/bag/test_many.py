@@ -161,3 +161,35 @@ def test_a_bag_whose_worker_dies_is_listed(find_rocks, bags, monkeypatch, capsys
     )
     assert find_rocks(*bags, '--jobs', '2') == 1
     assert told(capsys) == [f'rock_seg bag: {bag}: {DIED}' for bag in bags]
+
+
+def test_a_damaged_bag_that_is_finished_is_reported_again(find_rocks, bags, tmp_path, capsys):
+    (storage,) = bags[0].glob('*.mcap')
+    storage.write_bytes(storage.read_bytes()[:-400])
+    assert find_rocks(*bags) == 1
+    damage = [line for line in told(capsys) if 'the end of the recording is missing' in line]
+    assert len(damage) == 1
+    for _ in range(2):
+        assert find_rocks(*bags, '--resume') == 1
+        lines = told(capsys)
+        assert lines[0] == 'rock_seg bag: 2 of 2 bags are finished already'
+        assert lines[1] == damage[0]
+
+
+def test_a_finished_bag_with_rejected_images_is_reported_again(
+    find_rocks, tmp_path, make_compressed, scene, capsys
+):
+    bag = tmp_path / 'monday'
+    with BagWriter(bag) as writer:
+        writer.add_topic('/camera/image_raw/compressed', make_compressed.type)
+        for stamp in (1_000_000_000, 2_000_000_000):
+            message = make_compressed.message(scene, stamp)
+            if stamp == 2_000_000_000:
+                message.data = message.data[:100]
+            writer.write_message('/camera/image_raw/compressed', stamp, message)
+    assert find_rocks(bag) == 1
+    told(capsys)
+    assert find_rocks(bag, '--resume') == 1
+    assert told(capsys)[1] == (
+        f'rock_seg bag: {bag}: 1 images with results; rejected: not decodable (1)'
+    )
