@@ -128,6 +128,11 @@ def _read(file: Path) -> dict[str, Any]:
     data = read_json(file)
     if not isinstance(data, dict) or not all(isinstance(data.get(n), list) for n in LISTS):
         raise DataError(f'{file}: is not COCO; it must have the lists {", ".join(LISTS)}')
+    if any(isinstance(entry, dict) and 'segments_info' in entry for entry in data['annotations']):
+        raise DataError(
+            f'{file}: is a COCO panoptic file, whose labels are PNG images; give a file of'
+            ' instances, such as instances_val2017.json'
+        )
     return data
 
 

@@ -25,6 +25,7 @@ AREAS = {'polygon': 3, 'rectangle': 2, 'circle': 2, 'mask': 2}  # shape → mini
 FOUR_POINTS = ('oriented_rectangle', 'rotation')  # labelme's, and X-AnyLabeling's
 LINES = ('point', 'points', 'line', 'linestrip')
 CIRCLE_POINTS = 64
+MAX_SHOWN = 60  # characters of an invalid text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class EmbeddedSample(RegionSample):
     def read_image(self) -> NDArray[np.uint8]:
         """Reads the image from the label file."""
         try:
-            return decode_rgb(b64decode(read_json(self.labels)['imageData']))
+            return decode_rgb(_decode(read_json(self.labels)['imageData']))
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f'{self.labels}: imageData: {error}') from None
 
@@ -157,19 +158,33 @@ def _regions(
     return [Region(name, class_id, instance_id, (outline,))]
 
 
+def _decode(text: Any) -> bytes:
+    """Decodes base64, which may be in a data URI (RFC 2397).
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f'must be base64, not {text!r}'[:MAX_SHOWN])
+    start, _, coded = text.partition(',')
+    is_uri = start.startswith('data:') and start.endswith(';base64')
+    try:
+        return b64decode(''.join((coded if is_uri else text).split()), validate=True)
+    except ValueError:
+        raise ValueError(f'must be base64, not {text[:MAX_SHOWN]!r}') from None
+
+
 def _mask_region(shape: Mapping[str, Any], name: str, class_id: int, instance_id: int) -> Region:
     """Reads a mask: an image of the box whose first and last pixels are the shape's points."""
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape['points'])
     try:
-        inside = decode_labels(b64decode(shape.get('mask') or '')) > 0
+        inside = decode_labels(_decode(shape.get('mask') or '')) > 0
     except ValueError as error:
         raise DataError(f'has a mask that cannot be read: {error}') from None
     (height, width) = inside.shape
     box = (right - left + 1, bottom - top + 1)
     if box != (width, height):
         raise DataError(f'has a mask of {width}×{height} px in a box of {"×".join(map(str, box))}')
-    if not inside.any():
-        raise DataError('has no area')
     size, corner = (width, height), (left, top)
     return Region(name, class_id, instance_id, runs=encode_runs(inside), size=size, corner=corner)
 

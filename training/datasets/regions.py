@@ -106,13 +106,16 @@ def rasterize(region: Region, height: int, width: int) -> tuple[Window, NDArray[
     Raises:
         DataError: The region is for another image size, outside the image, or has no area.
     """
-    if region.runs and region.corner is not None:
-        return _clip(_decode_runs(region.runs, region.size[1]), region.corner, height, width)
     if region.runs:
-        if region.size != (width, height):
+        if region.corner is None and region.size != (width, height):
             size = '×'.join(map(str, region.size))
             raise DataError(f'has the size {size}, but its image {width}×{height}')
-        return (slice(None), slice(None)), _decode_runs(region.runs, height)
+        inside = _decode_runs(region.runs, region.size[1])
+        if not inside.any():
+            raise DataError('has no area')
+        if region.corner is not None:
+            return _clip(inside, region.corner, height, width)
+        return (slice(None), slice(None)), inside
     points = np.concatenate(region.polygons)
     if np.abs(points).max() > MAX_DISTANCE * max(height, width):
         raise DataError(f'extends to {np.abs(points).max():.3g} px; its image is {width}×{height}')

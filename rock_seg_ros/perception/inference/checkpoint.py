@@ -7,6 +7,7 @@ import argparse
 import re
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ WRAPPERS = {'module', '_orig_mod', 'model', 'net'}
 # Keys under which training scripts store the network, next to averaged weights or teachers.
 USUAL_KEYS = ('model', 'state_dict', 'model_state_dict', 'module', 'net')
 CHUNK_BYTES = 2**20  # that are read at once
-KeyPath = tuple[str, ...]
+KeyPath = tuple[str | int, ...]  # keys of dictionaries, and indices of lists and tuples
 
 
 class ArchiveError(ValueError):
@@ -140,10 +141,13 @@ def _choose(loaded: Any) -> dict[str, Tensor]:
     }
     usual = [key for key in found if not key[-1] and set(key[:-1]) <= set(USUAL_KEYS)]
     if usual:
-        return found[min(usual, key=lambda key: [USUAL_KEYS.index(part) for part in key[:-1]])]
+        return found[min(usual, key=lambda key: [USUAL_KEYS.index(str(part)) for part in key[:-1]])]
     if len(found) > 1:
-        paths = ', '.join('.'.join(filter(None, key)) for key in list(found)[:3])
-        raise ValueError(f'contains {len(found)} networks ({paths}); save the state_dict() of one')
+        paths = ', '.join(_place(key) for key in list(found)[:3])
+        raise ValueError(
+            f'contains {len(found)} networks: {paths}; choose one, such as the first one, and save'
+            f' only its tensors: {_saving(next(iter(found)))}'
+        )
     if found:
         return next(iter(found.values()))
     names = [name for _, tensors in _dicts_of_tensors(loaded) for name in tensors]
@@ -155,16 +159,36 @@ def _choose(loaded: Any) -> dict[str, Tensor]:
     )
 
 
+def _place(key: KeyPath) -> str:
+    """Describes where a network is: the keys that lead to it, and the prefix of its names."""
+    return '.'.join(str(part) for part in key if part != '').removesuffix('.')
+
+
+def _saving(key: KeyPath) -> str:
+    """Returns Python code that saves one of the networks of a checkpoint."""
+    *path, prefix = key
+    found = f"torch.load('FILE'){''.join(f'[{part!r}]' for part in path)}"
+    if prefix:
+        found = f'{{n: t for n, t in {found}.items() if {prefix!r} in n}}'
+    return f"torch.save({found}, 'ONE.pth')"
+
+
 def _dicts_of_tensors(loaded: Any) -> Iterator[tuple[KeyPath, dict[str, Tensor]]]:
-    """Yields the keys that lead to each dictionary, and its tensors by name."""
-    pending: list[tuple[KeyPath, Any]] = [((), loaded)]
+    """Yields the keys and indices that lead to each dictionary, and its tensors by name."""
+    pending: deque[tuple[KeyPath, Any]] = deque([((), loaded)])
     seen: set[int] = set()  # a pickle may contain itself
     while pending:
-        path, value = pending.pop(0)
-        if not isinstance(value, Mapping) or id(value) in seen:
+        path, value = pending.popleft()
+        if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
             continue
         seen.add(id(value))
-        pending += [((*path, str(key)), inner) for key, inner in value.items()]
+        if not isinstance(value, Mapping):
+            pending += [((*path, index), inner) for index, inner in enumerate(value)]
+            continue
+        pending += [
+            ((*path, key if isinstance(key, int) else str(key)), inner)
+            for key, inner in value.items()
+        ]
         tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
         if tensors:
             yield path, tensors

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.resources
 import os
 from collections.abc import Mapping
@@ -26,13 +27,11 @@ MIN_INT8_NUMBERS = 32768  # smaller tensors save little space in int8 and lose m
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_NUMBERS = 2**28  # parameters of a network; DeepLabV3-ResNet50 has 4e7
-FOREIGN = {  # first bytes of a file → what it is instead of weights
-    **dict.fromkeys(
-        (b'<!doctype', b'<html', b'<head', b'<?xml'),
-        'a web page, not the file itself; download it again',
-    ),
-    b'version https://git-lfs': 'a Git LFS pointer, not the file itself; run git lfs pull',
+FOREIGN = {  # beginning of a text file → what it is instead of weights
+    '<': 'a web page or XML, not the file itself; download it again',
+    'version https://git-lfs': 'a Git LFS pointer, not the file itself; run git lfs pull',
 }
+BYTE_ORDER_MARKS = {b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}  # of text that is not UTF-8
 
 
 class WeightsError(ValueError):
@@ -146,10 +145,19 @@ def _check_file(file: Path) -> None:
     if size > MAX_FILE_BYTES:
         raise ValueError(f'has {size} bytes; the maximum is {MAX_FILE_BYTES}')
     with file.open('rb') as opened:
-        start = opened.read(200).lstrip().lower()
+        start = opened.read(200)
+    encoding = BYTE_ORDER_MARKS.get(start[:2], 'utf-8-sig')
+    try:  # the last character may be incomplete
+        text = codecs.getincrementaldecoder(encoding)().decode(start).strip()
+    except UnicodeDecodeError:
+        return
+    if not text or not ''.join(text.split()).isprintable():
+        return
     for beginning, what in FOREIGN.items():
-        if start.startswith(beginning):
+        if text.startswith(beginning):
             raise ValueError(f'is {what}')
+    line = text.splitlines()[0]
+    raise ValueError(f'is text that begins with {line!r}, not weights; download it again')
 
 
 def _usable(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,12 +166,24 @@ def _usable(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     _check_count(state)
     for name, tensor in state.items():
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_meta:
-            kind = f'{tensor.dtype}'.removeprefix('torch.')
-            raise ValueError(f'{name} must be a dense floating-point tensor, not {kind}')
+            raise ValueError(f'{name} must be a dense floating-point tensor, not {_kind(tensor)}')
         state[name] = tensor = tensor.detach().float()
         if not tensor.isfinite().all():
             raise ValueError(f'{name} contains NaN or infinity; the file is damaged')
     return state
+
+
+def _kind(tensor: Tensor) -> str:
+    """Describes a tensor that cannot be a parameter."""
+    dtype = f'{tensor.dtype}'.removeprefix('torch.')
+    if tensor.is_meta:
+        return f'a meta tensor without values ({dtype}); load the network before it is saved'
+    if tensor.layout != torch.strided:
+        layout = f'{tensor.layout}'.removeprefix('torch.')
+        return f'{layout} ({dtype}); save its to_dense()'
+    if tensor.is_quantized:
+        return f'quantized ({dtype}); save the network before it is quantized'
+    return dtype
 
 
 def _check_count(tensors: Mapping[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Callable, Mapping
@@ -255,7 +256,7 @@ def test_invalid_metadata_in_a_json_file_are_an_error_of_one_line(
 def test_a_damaged_onnx_file_is_rejected(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     file = tmp_path / 'w.onnx'
-    for content in (b'', b'not a graph'):
+    for content in (b'', b'\0not a graph'):
         file.write_bytes(content)
         assert 'not a complete ONNX file' in error_of(file)
 
@@ -290,11 +291,22 @@ def test_tensors_of_another_dtype_are_rejected_by_name(tmp_path: Path, dtype: to
         assert f'floating-point tensor, not {str(dtype)[6:]}' in error_of(file)
 
 
-def test_sparse_meta_and_expanded_tensors_are_rejected(tmp_path: Path) -> None:
-    for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device='meta')):
+@pytest.mark.filterwarnings('ignore:.*(csr|CSR|quantize)')
+def test_sparse_meta_quantized_and_expanded_tensors_are_rejected(tmp_path: Path) -> None:
+    whole = torch.zeros(2, 2)
+    for odd, kind in (
+        (whole.to_sparse(), r'sparse_coo \(float32\); save its to_dense\(\)'),
+        (whole.to_sparse_csr(), r'sparse_csr \(float32\); save its to_dense\(\)'),
+        (whole.to('meta'), r'a meta tensor without values \(float32\); load the network before'),
+        (
+            torch.quantize_per_tensor(whole, 0.1, 0, torch.qint8),
+            r'quantized \(qint8\); save the network before it is quantized',
+        ),
+    ):
         torch.save({**plain(2), 'backbone.odd': odd}, tmp_path / 'w.pth')
-        assert 'backbone.odd must be a dense floating-point tensor, not float32' in error_of(
-            tmp_path / 'w.pth'
+        assert re.search(
+            f'backbone.odd must be a dense floating-point tensor, not {kind}',
+            error_of(tmp_path / 'w.pth'),
         )
     one = torch.zeros(1).expand(2**20, 2**20)  # a file with one value
     torch.save({**plain(2), 'backbone.odd': one}, tmp_path / 'w.pth')
@@ -397,6 +409,8 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         lambda s: {'state_dict': {**prefixed('net.', s), 'criterion.weight': torch.ones(2)}},
         lambda s: {'model': s, 'best': np.float64(0.5), 'step': np.int64(3)},
         lambda s: {**s, 'epoch': 3, 'name': 'mine'},
+        lambda s: [s],
+        lambda s: (3, {'epoch': 3}, {'model': s}),
     ],
     ids=[
         'compiled',
@@ -411,6 +425,8 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         'criterion',
         'numpy scalars',
         'epoch among the tensors',
+        'list',
+        'tuple',
     ],
 )
 def test_a_checkpoint_is_read_from_any_common_wrapper(
@@ -462,9 +478,27 @@ def test_a_light_network_is_read_from_a_checkpoint_without_metadata(tmp_path: Pa
     assert torch.equal(restored['classifier.score.weight'], state['classifier.score.weight'])
 
 
-def test_a_checkpoint_with_two_networks_is_ambiguous_and_rejected(tmp_path: Path) -> None:
-    torch.save({'student': plain(2), 'teacher': plain(2)}, tmp_path / 'w.pth')
-    assert 'contains 2 networks (student, teacher)' in error_of(tmp_path / 'w.pth')
+@pytest.mark.parametrize(
+    ('content', 'places'),
+    [
+        ({'student': plain(2), 'teacher': plain(2)}, 'student, teacher'),
+        ({'nets': [plain(2), plain(2)]}, 'nets.0, nets.1'),
+        ({'state_dict': prefixed('student.', plain(2)) | prefixed('teacher.', plain(2))},
+         'state_dict.student, state_dict.teacher'),
+        (prefixed('model.a.', plain(2)) | prefixed('model.b.', plain(2)), 'a, b'),
+    ],
+)  # fmt: skip
+def test_of_several_networks_the_message_names_the_keys_and_how_to_save_one(
+    tmp_path: Path, content: object, places: str
+) -> None:
+    torch.save(content, tmp_path / 'w.pth')
+    message = error_of(tmp_path / 'w.pth')
+    assert f'contains 2 networks: {places}; choose one' in message
+    code = message[message.index('torch.save(') :]
+    for name, file in (('FILE', 'w.pth'), ('ONE.pth', 'one.pth')):
+        code = code.replace(f"'{name}'", repr(str(tmp_path / file)))
+    exec(code, {'torch': torch})
+    assert load_weights(tmp_path / 'one.pth').state.keys() == plain(2).keys()
 
 
 def test_a_tensor_that_occurs_twice_without_its_prefix_is_rejected(tmp_path: Path) -> None:
@@ -499,11 +533,18 @@ def test_the_error_names_a_torchscript_program(tmp_path: Path) -> None:
     ('content', 'message'),
     [
         (b'\n<!DOCTYPE html>\n<html>', 'is a web page'),
-        (b'<?xml version="1.0"?><Error>', 'is a web page'),
+        (b'<?xml version="1.0"?><Error>', 'is a web page or XML'),
+        (b'<!-- saved from url -->\n<html>', 'is a web page'),
+        (b'\xef\xbb\xbf<!DOCTYPE html>', 'is a web page'),
+        (b'\xef\xbb\xbf\r\n<?xml version="1.0"?>', 'is a web page or XML'),
+        ('\ufeff<!DOCTYPE html>'.encode('utf-16-le'), 'is a web page'),
+        ('<!-- Größe -->'.encode() + b'\n<p>' * 90, 'is a web page'),
+        (b'{"error": "Entry not found"}', 'is text that begins with \'{"error": "Entry not found'),
+        (b'Not Found', "is text that begins with 'Not Found', not weights; download it again"),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a Git LFS pointer'),
     ],
 )
-def test_the_error_names_a_web_page_or_git_lfs_pointer_instead_of_weights(
+def test_the_error_names_a_web_page_text_or_git_lfs_pointer_instead_of_weights(
     tmp_path: Path, suffix: str, content: bytes, message: str
 ) -> None:
     file = tmp_path / f'w{suffix}'

@@ -193,8 +193,14 @@ def test_a_mask_shape_is_clipped_to_the_image(find: Finder, write_labelme: Write
         (mask_shape([7, 6], [10, 7]), 'has a mask of 3×2 px in a box of 4×2'),
         (mask_shape([7, 6], [9, 7], mask=None), 'has a mask that cannot be read: does not decode'),
         (mask_shape([7, 6], [9, 7], mask='AAAA'), 'has a mask that cannot be read: does not dec'),
-        (mask_shape([7, 6], [9, 7], mask='A'), 'has a mask that cannot be read: '),
-        (mask_shape([7, 6], [9, 7], mask=7), 'must have a label and points'),
+        (
+            mask_shape([7, 6], [9, 7], mask='A'),
+            "has a mask that cannot be read: must be base64, not 'A'",
+        ),
+        (
+            mask_shape([7, 6], [9, 7], mask=7),
+            'has a mask that cannot be read: must be base64, not 7',
+        ),
         (mask_shape([7, 6]), 'must have a label and points of x and y'),
         (mask_shape([7, float('nan')], [9, 7]), 'must have a label and points of x and y'),
         (mask_shape([7, float('inf')], [9, 7]), 'must have a label and points of x and y'),
@@ -285,11 +291,27 @@ def test_the_image_file_is_preferred_to_the_embedded_image(
     assert read(find).image[0, 0].tolist() == [80, 80, 80]
 
 
+@pytest.mark.parametrize('start', ['data:image/png;base64,', 'data:;base64,', '\n'])
+def test_an_embedded_image_and_a_mask_may_be_data_uris_and_may_have_whitespace(
+    find: Finder, write_labelme: Writer, tmp_path: Path, start: str
+) -> None:
+    image = np.zeros((10, 12, 3), np.uint8)
+    image[..., 0] = 200  # OpenCV writes BGR
+    mask = start + coded(np.full((2, 3), 255, np.uint8))
+    write_labelme(mask_shape([7, 6], [9, 7], mask=mask), imageData=start + coded(image))
+    (tmp_path / 'a.png').unlink()
+    labelled = read(find)
+    assert labelled.image[0, 0].tolist() == [0, 0, 200]
+    assert labelled.classes.sum() == 6
+
+
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ('no+image==', r'a\.json: imageData: does not decode'),
-        ('A', r'a\.json: imageData: '),
+        ('noimage+', r'a\.json: imageData: does not decode'),
+        ('A', r"a\.json: imageData: must be base64, not 'A'"),
+        ('https://a.b/c.png', r"a\.json: imageData: must be base64, not 'https://a\.b/c\.png'"),
+        ('data:image/svg+xml,<svg/>', r"a\.json: imageData: must be base64, not 'data:image/svg"),
         (7, r'a\.json: imageData: '),
         ('', r'a\.json: imagePath: .*a\.png: no such file; set the folder of the images'),
         (None, r'a\.json: imagePath: .*a\.png: no such file; set the folder of the images'),
