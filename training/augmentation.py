@@ -15,6 +15,7 @@ RANGES = {
     'gamma': (0.01, 100.0),
     'white_balance': (0.01, 100.0),
     'blur': (0.01, 100.0),
+    'motion_blur': (1.0, 1000.0),
     'resolution': (0.01, 1.0),
     'noise': (0.0, 255.0),
     'jpeg': (1.0, 100.0),
@@ -52,6 +53,8 @@ class AugmentationConfig:
         white_balance_p: Probability of a change of white balance.
         blur: Standard deviation of a Gaussian blur, px, above 0.
         blur_p: Probability of a blur.
+        motion_blur: Length of a motion blur in a random direction, px, 1 or more.
+        motion_blur_p: Probability of a motion blur.
         resolution: Factor by which an image is scaled down before it is scaled up again, above 0 to
             1.
         resolution_p: Probability of a lower resolution.
@@ -86,6 +89,8 @@ class AugmentationConfig:
     white_balance_p: float = 0.3
     blur: tuple[float, float] = (0.3, 1.5)
     blur_p: float = 0.15
+    motion_blur: tuple[float, float] = (3.0, 21.0)
+    motion_blur_p: float = 0.15
     resolution: tuple[float, float] = (0.3, 0.9)
     resolution_p: float = 0.15
     noise: float = 12.0

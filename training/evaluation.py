@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, Labelled, Sample
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
+from training.transforms import blur_motion
 
 T = TypeVar('T')
 
@@ -32,21 +34,26 @@ class Perturbation:
         grey: Convert the image to grey.
         scale: Factor on width and height; results are scaled back to the size of the label.
         gain: Factor on pixel values, which are clipped at 255.
+        motion_blur: Length of a motion blur along the diagonal of the image, px; 1 = none.
     """
 
     grey: bool = False
     scale: float = 1.0
     gain: float = 1.0
+    motion_blur: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks the values; raises ValueError for an invalid one."""
         for name in ('scale', 'gain'):
             if not 0 < getattr(self, name) <= 16:
                 raise ValueError(f'{name} must be above 0, at most 16, not {getattr(self, name)}')
+        if not 1 <= self.motion_blur <= 1000:
+            raise ValueError(f'motion_blur must be 1 to 1000 px, not {self.motion_blur:g}')
 
     def __str__(self) -> str:
         """Returns a description such as 'grey, scale 0.5'; '' if nothing is changed."""
-        changed = [f'{name} {getattr(self, name):g}' for name in ('scale', 'gain')]
+        names = ('scale', 'gain', 'motion_blur')
+        changed = [f'{name} {getattr(self, name):g}' for name in names]
         parts = ['grey'] * self.grey + [text for text in changed if not text.endswith(' 1')]
         return ', '.join(parts)
 
@@ -56,6 +63,8 @@ class Perturbation:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]
         if self.gain != 1:
             image = cv2.convertScaleAbs(image, alpha=self.gain)  # type: ignore[assignment]
+        if self.motion_blur > 1:
+            image = blur_motion(image, self.motion_blur, math.pi / 4)
         if self.scale != 1:
             height, width = (max(1, round(side * self.scale)) for side in image.shape[:2])
             method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR

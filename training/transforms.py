@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -76,6 +77,9 @@ def photometric_transform(augmentation: AugmentationConfig) -> Transform:
     It is applied after copy-paste, so that pasted rocks are changed like the rest of the image.
     """
     a = augmentation
+    motion_blur = [_randomly(partial(_motion_blur, limits=a.motion_blur), a.motion_blur_p)]
+    if not a.motion_blur_p:
+        motion_blur.clear()  # it would change the random draws of runs from before it existed
     return v2.Compose(
         [
             v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue),
@@ -83,6 +87,7 @@ def photometric_transform(augmentation: AugmentationConfig) -> Transform:
             _randomly(partial(_gamma, limits=a.gamma), a.gamma_p),
             _randomly(partial(_exposure, limits=a.exposure), a.exposure_p),
             v2.RandomApply([v2.GaussianBlur(_kernel_size(a.blur[1]), a.blur)], a.blur_p),
+            *motion_blur,
             _randomly(partial(_resolution, limits=a.resolution), a.resolution_p),
             _randomly(partial(_noise, max_sigma=a.noise), a.noise_p),
             v2.RandomGrayscale(a.grey_p),
@@ -99,6 +104,33 @@ def log_uniform(limits: tuple[float, float], count: int = 1) -> Tensor:
 
 def _randomly(change: Callable[[Tensor], Tensor], probability: float) -> v2.RandomApply:
     return v2.RandomApply([v2.Lambda(change, tv_tensors.Image)], probability)
+
+
+def blur_motion(pixels: NDArray[np.uint8], length: float, angle: float) -> NDArray[np.uint8]:
+    """Blurs an image like a camera that moves during the exposure.
+
+    Args:
+        pixels: H×W×3 uint8.
+        length: Length of the motion, px, 1 or more.
+        angle: Direction of the motion, radians, counterclockwise from the rows of the image.
+
+    Returns:
+        H×W×3 uint8.
+    """
+    half = math.ceil((length - 1) / 2)
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    kernel[half] = np.clip((length + 1) / 2 - np.abs(np.arange(-half, half + 1)), 0, 1)
+    turn = cv2.getRotationMatrix2D((half, half), math.degrees(angle), 1)
+    turned = cv2.warpAffine(kernel, turn, kernel.shape)
+    blurred = cv2.filter2D(pixels, -1, turned / turned.sum(), borderType=cv2.BORDER_REFLECT_101)
+    return blurred.astype(np.uint8, copy=False)
+
+
+def _motion_blur(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    length = torch.empty(()).uniform_(*limits).item()
+    angle = torch.empty(()).uniform_(0, math.pi).item()
+    blurred = blur_motion(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), length, angle)
+    return tv_tensors.Image(torch.from_numpy(blurred).permute(2, 0, 1).contiguous())
 
 
 def _kernel_size(sigma: float) -> int:

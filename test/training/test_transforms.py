@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from training.augmentation import AugmentationConfig
-from training.transforms import geometric_transform, photometric_transform
+from training.transforms import blur_motion, geometric_transform, photometric_transform
 
 OFF = AugmentationConfig(
     brightness=0,
@@ -180,6 +181,33 @@ def test_exposure_is_drawn_log_uniformly() -> None:
     assert 70 < sum(value < 100 for value in values) < 130
 
 
+@pytest.mark.parametrize(
+    ('angle', 'across'), [(0, (1, 9)), (math.pi / 2, (9, 1)), (math.pi / 4, (7, 7))]
+)
+def test_motion_blur_smears_a_point_along_its_direction(
+    angle: float, across: tuple[int, int]
+) -> None:
+    point = np.zeros((31, 31, 3), np.uint8)
+    point[15, 15] = 255
+    blurred = blur_motion(point, 9, angle)
+    rows, columns = np.nonzero(blurred[..., 0] > 255 / 9 / 2)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == across
+    assert abs(int(blurred[..., 0].sum()) - 255) < 9  # nine pixels are rounded
+    if angle == math.pi / 4:
+        assert (rows + columns == 30).all(), 'angles are counterclockwise'
+
+
+def test_a_motion_blur_of_one_pixel_changes_nothing() -> None:
+    image = noisy()[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(blur_motion(image, 1, 0.7), image)
+
+
+def test_without_motion_blur_the_other_random_draws_stay_the_same() -> None:
+    changes = len(photometric_transform(OFF).transforms)  # type: ignore[attr-defined]
+    changed = photometric_transform(replace(OFF, motion_blur_p=0.5))
+    assert len(changed.transforms) == changes + 1  # type: ignore[attr-defined]
+
+
 def test_white_balance_scales_the_channels_independently() -> None:
     pair = tv_tensors.Image(torch.full((3, 4, 4), 100, dtype=torch.uint8)), noisy(4)[1]
     changed = replace(OFF, white_balance_p=1.0, white_balance=(0.5, 2.0))
@@ -246,7 +274,7 @@ def test_a_transform_can_be_pickled() -> None:
         ({'exposure': (0.0, 1.0)}, r'exposure is \[0.0, 1.0\]; .* from 0.001 to 1000'),
     ],
 )
-def test_an_invalid_setting_is_reported_with_the_legal_range(
+def test_an_invalid_setting_is_reported_with_the_valid_range(
     changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
