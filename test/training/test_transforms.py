@@ -141,6 +141,7 @@ def test_pixels_from_outside_the_image_are_black_and_ignored() -> None:
         ({'gamma_p': 1.0, 'gamma': (1.5, 1.7)}, 'another gamma'),
         ({'white_balance_p': 1.0}, 'another white balance'),
         ({'blur_p': 1.0}, 'blurred'),
+        ({'motion_blur_p': 1.0}, 'blurred along a line'),
         ({'resolution_p': 1.0}, 'fewer pixels'),
         ({'noise_p': 1.0}, 'noisy'),
         ({'grey_p': 1.0}, 'grey'),
