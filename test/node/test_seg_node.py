@@ -415,7 +415,7 @@ def broken_weights(tmp_path):
     [
         ('missing', 'no such file'),
         ('truncated', 'not a complete safetensors file'),
-        ('text', 'not a complete safetensors file'),
+        ('text', 'is text that begins with'),
         ('foreign', 'no model metadata'),
         ('future', 'format_version must be 1, not 99'),
     ],
@@ -447,7 +447,7 @@ def test_weights_must_be_inside_weights_folder(bench, tmp_path):
     assert f'it must be a file in weights_folder, {tmp_path}' in result.reason
     assert set_parameter(bench, 'weights', 'text.safetensors').successful
     assert not bench.change_state('configure')
-    reason = f'{tmp_path}/text.safetensors: not a complete safetensors file'
+    reason = f'{tmp_path}/text.safetensors: is text that begins with'
     assert reason in error_status(bench).message
 
 
@@ -685,7 +685,10 @@ def test_a_worker_that_died_is_logged_and_restarted_and_its_image_counts_as_fail
     bench.send(scene)
     values = bench.diagnosed('worker restarts', '1')
     assert (values['frames in'], values['frames failed']) == ('1', '1')
-    assert 'the worker thread died, restarting it: test error' in capfd.readouterr().err
+    assert (
+        'the worker thread ended with an error and is restarted: test error'
+        in capfd.readouterr().err
+    )
     bench.send(scene)
     masks(bench, 1)
 
