@@ -88,8 +88,8 @@ class Recorder:
     def record(self, name: str, analysis: Analysis) -> dict[str, Any]:
         """Returns the record of an image, without `made_by`.
 
-        An image without the marker that `--scale-tag` names has no sizes in mm; its record gives
-        the reason as `scale.problem`.
+        An image without the marker of `--scale-tag`, or without a point of `--scale-points`, has
+        no sizes in mm; its record gives the reason as `scale.problem`.
         """
         scale, problem = None, ''
         if self._measure:
@@ -145,15 +145,29 @@ def _scale_source(
     arguments: argparse.Namespace,
 ) -> Callable[[NDArray[np.uint8]], Scale] | None:
     given = vars(arguments)
-    fixed: Scale | None = None
     if given.get('mm_per_px'):
         fixed = Scale(arguments.mm_per_px, 'given')
-    elif given.get('scale_points'):
-        fixed = _scale_of_points(*arguments.scale_points)
-    elif given.get('scale_tag'):
+        return lambda _: fixed
+    if given.get('scale_points'):
+        of_points = _scale_of_points(*arguments.scale_points)
+        points = np.reshape(arguments.scale_points[:4], (2, 2))
+        return lambda image: _scale_with_points_in(image, points, of_points)
+    if given.get('scale_tag'):
         family, side = arguments.scale_tag
         return lambda image: scale_from_tag(image, family, side)
-    return None if fixed is None else lambda _: fixed
+    return None
+
+
+def _scale_with_points_in(
+    image: NDArray[np.uint8], points: NDArray[np.floating], scale: Scale
+) -> Scale:
+    """Returns the scale; raises ScaleError if a point (x, y in px) is outside of the image."""
+    height, width = image.shape[:2]
+    for x, y in points:
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            size = f'{width}×{height} px'
+            raise ScaleError(f'the point {x:g}, {y:g} is outside of the image, which is {size}')
+    return scale
 
 
 def _scale_of_points(x1: float, y1: float, x2: float, y2: float, mm: float) -> Scale:

@@ -53,8 +53,16 @@ def test_mm_per_px_gives_sizes_in_mm(find_rocks, tmp_path):
 
 
 def test_two_points_give_sizes_in_mm(find_rocks, tmp_path):
-    assert find_rocks('--scale-points', 10, 10, 40, 50, 100) == 0
+    assert find_rocks('--scale-points', 10, 5, 40, 45, 100) == 0
     assert record(tmp_path)['scale']['mm_per_px'] == 2
+
+
+def test_an_image_that_does_not_contain_the_points_of_the_scale_is_reported(
+    find_rocks, tmp_path, messages
+):
+    assert find_rocks('--scale-points', 10, 10, 4000, 50, 100) == 1
+    assert record(tmp_path)['scale']['mm_per_px'] is None
+    assert any('the point 4000, 50 is outside of the image' in line for line in messages())
 
 
 def test_each_image_has_the_scale_of_its_tag_and_images_without_a_tag_are_reported(
