@@ -124,7 +124,8 @@ def describe(summary: Summary) -> str:
 
 
 def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
-    lines = [f'  {split}: {figures["images"]} images, {figures["groups"]} groups']
+    images, groups = (_counted(figures[f'{name}s'], name) for name in ('image', 'group'))
+    lines = [f'  {split}: {images}, {groups}']
     if not figures['images']:
         return lines
     sides = ((figures['width'][name], figures['height'][name]) for name in ('min', 'median', 'max'))
@@ -138,6 +139,10 @@ def _describe_split(split: str, figures: Mapping[str, Any]) -> list[str]:
         area = ', '.join(f'{key} {value:.0f}' for key, value in instances['area'].items())
         lines.append(f'    {instances["count"]} {name}; area in px: {area}')
     return lines
+
+
+def _counted(number: int, name: str) -> str:
+    return f'{number} {name}' if number == 1 else f'{number} {name}s'
 
 
 def _count(text: str) -> int:

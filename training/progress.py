@@ -51,7 +51,7 @@ class RunProgressBar(pl.Callback):
         """Prints the validation metrics above the bar."""
         if not trainer.is_global_zero:
             return
-        figures = (f'{n} {float(v):.3f}' for n, v in trainer.callback_metrics.items())
+        figures = (f'{n} {float(v):.3g}' for n, v in trainer.callback_metrics.items())
         tqdm.write(f'step {trainer.global_step}: {", ".join(figures)}')
         sys.stdout.flush()
 

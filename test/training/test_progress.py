@@ -39,3 +39,12 @@ def test_the_loss_is_copied_only_when_it_is_shown(
     bar.on_train_end(trainer(40), None)  # type: ignore[arg-type]
     assert 1 <= Loss.fetched <= 5
     assert 'loss=0.250' in capsys.readouterr().err
+
+
+def test_a_learning_rate_below_0_001_is_printed_with_its_digits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_validation = trainer(100)
+    at_validation.callback_metrics = {'lr': 3e-4, 'val_iou': 0.84312}
+    RunProgressBar(100).on_train_epoch_end(at_validation, None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == 'step 100: lr 0.0003, val_iou 0.843\n'
