@@ -30,7 +30,7 @@ RVIZ = 'rviz2'
 TRUE, FALSE = ('true', '1'), ('false', '0')
 
 TOPICS = {
-    'image': 'topic of the images (sensor_msgs/Image); several: image_topics in params_file',
+    'image': 'topic of the images (sensor_msgs/Image); of several cameras: set image_topics',
     'camera_info': "topic of the camera's intrinsics (sensor_msgs/CameraInfo), for metres",
     'depth': 'topic of the depth (sensor_msgs/Image), registered to the images, for metres',
 }

@@ -165,7 +165,9 @@ def parts_of(name: str, case: Case, classes: tuple[str, ...], half: str) -> list
     elif half == 'tune':
         units = []
     if not units:
-        raise MissingDataError(f'{case.source.path}: no image in the half {half!r}')
+        raise MissingDataError(
+            f'{case.source.path}: no image in the half {half!r}; it needs 2 images or more'
+        )
     tiles: dict[str, list[Window]] = {}
     for sample, tile in units:
         tiles.setdefault(sample.name, []).extend([tile] if tile else [])

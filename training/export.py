@@ -169,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     for name, value in metadata.metrics.items():
         print(f'{name} {value:.4g}')
-    checked = f'checked on {len(samples)} images' if samples else 'not checked'
+    plural = '' if len(samples) == 1 else 's'
+    checked = f'checked on {len(samples)} image{plural}' if samples else 'not checked'
     print(f'{given.output}: written, {given.output.stat().st_size / 1e6:.1f} MB, {checked}')
     return 0
 

@@ -294,7 +294,7 @@ class SegNode(AsyncLifecycleNode):
         if worker is None or worker.error is None:
             return
         self.get_logger().error(
-            f'the worker thread died, restarting it: {first_line(worker.error)}'
+            f'the worker thread ended with an error and is restarted: {first_line(worker.error)}'
         )
         self._count_remaining(worker, [])
         self._worker_restarts += 1

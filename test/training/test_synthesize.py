@@ -96,7 +96,7 @@ def test_the_help_describes_every_scene_kind(capsys: pytest.CaptureFixture[str])
         (['--bag', 'b'], '--bag b needs --drive'),
         (
             ['--drive', '--look', 'belt'],
-            "kind is 'belt'; with a drive, it must be one of mars, moon, quarry",
+            "kind is 'belt'; with --drive, it must be one of mars, moon, quarry",
         ),
         (['--val-fraction', '1'], 'val_fraction is 1.0; it must be at least 0 and below 1'),
         (['--drive', '--rate', '0'], 'rate is 0.0; it must be above 0 and below 10000'),

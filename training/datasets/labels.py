@@ -50,7 +50,7 @@ class Labels:
         """
         if label not in self.ids:
             expected = join_first(self.ids, most=MAX_LISTED)
-            raise DataError(f'has the label {label!r}; the class map has {expected}')
+            raise DataError(f'has the label {label!r}; expected: {expected}; class_map maps others')
         return self.ids[label]
 
     def class_id(self, name: str) -> int:

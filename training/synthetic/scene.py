@@ -115,7 +115,7 @@ def make_drive(
         ValueError: The kind is not one of `DRIVES`.
     """
     if kind not in DRIVES:
-        raise ValueError(f'kind is {kind!r}; with a drive, it must be one of {", ".join(DRIVES)}')
+        raise ValueError(f'kind is {kind!r}; with --drive, it must be one of {", ".join(DRIVES)}')
     rng = np.random.default_rng([seed, number, 0])
     drawn = SCENE_KINDS[kind](rng)
     # There are no robot parts, because they would have to move with the camera.

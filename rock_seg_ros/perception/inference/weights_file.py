@@ -127,7 +127,11 @@ def load_weights(
     suffix = file.suffix.lower()
     try:
         if suffix not in readers:
-            raise ValueError(f'the name must end in {", ".join(readers)}')
+            *others, last = readers
+            raise ValueError(
+                f'the name must end in {", ".join(others)} or {last},'
+                f' or be that of embedded weights: {" or ".join(EMBEDDED)}'
+            )
         _check_file(file)
         metadata, stored = readers[suffix](file)
         return Weights(file, metadata, _usable(stored))

@@ -160,7 +160,7 @@ class Bench:
         images: Mapping[Size, Any],
         share: float,
     ) -> list[Case]:
-        """Runs everything in turn on the image of a size, at one size after the other."""
+        """Measures the contenders in turn, at one image size after the other."""
         cases: list[Case] = []
         for size in self.sizes:
             chosen = {

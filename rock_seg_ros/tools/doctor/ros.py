@@ -51,7 +51,9 @@ def ros() -> Iterator[Finding]:
         text = f'no RMW implementation: {first_line(error)}'
         yield Finding('ROS', 'failed', text, 'unset RMW_IMPLEMENTATION')
         return
-    yield Finding('ROS', 'ok', f'{distribution or "from PyPI, none is sourced"}, {rmw}')
+    yield Finding(
+        'ROS', 'ok', f'{distribution or "not sourced, its packages are from PyPI"}, {rmw}'
+    )
 
 
 def _rclpy_fix() -> str:

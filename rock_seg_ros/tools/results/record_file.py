@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of the frames of a video or bag in a file of JSON lines: memory holds one of them."""
+"""A file with the records of the frames of a video or bag; only one of them is in memory."""
 
 from __future__ import annotations
 

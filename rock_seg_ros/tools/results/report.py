@@ -151,7 +151,7 @@ def write(path: Path, results: Results) -> None:
 
 
 def summarize(results: Results) -> Summary:
-    """Reads the records once."""
+    """Returns the figures that the report needs, from one pass over the records."""
     summary = Summary()
     for record in results.records:
         summary.add(record)

@@ -67,7 +67,7 @@ class Footage(ABC):
     tracked = True
 
     def __init__(self, title: str) -> None:
-        """Reads nothing."""
+        """Stores the title; the images are read later."""
         self.title = title
         self.detail = ''
         self.dropped = 0

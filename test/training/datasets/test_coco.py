@@ -204,7 +204,7 @@ def test_labels_are_class_names_without_a_map(find: Finder, write_coco: Writer) 
             'has the size 5×5, but its image 12×10',
         ),
         ({'category_id': 9}, r'has the category 9; expected: \[1, 2, 3\]'),
-        ({'category_id': 2}, "has the label 'clod'; the class map has rock"),
+        ({'category_id': 2}, "has the label 'clod'; expected: rock"),
     ],
 )
 def test_an_invalid_annotation_is_reported_with_the_reason(

@@ -117,6 +117,6 @@ def test_the_camera_moves_forward_by_the_step(drive: Scene) -> None:
 
 def test_a_drive_on_a_belt_is_an_error() -> None:
     with pytest.raises(
-        ValueError, match=r"'belt'; with a drive, it must be one of mars, moon, quarry"
+        ValueError, match=r"'belt'; with --drive, it must be one of mars, moon, quarry"
     ):
         make_drive(0, 0, 'belt', SIZE, 2, 0.1)
