@@ -281,7 +281,7 @@ class SegNode(AsyncLifecycleNode):
     def _count_remaining(
         self, worker: Worker[IncomingImage], remaining: list[IncomingImage]
     ) -> None:
-        """Counts the images that remain in the mailbox, and those during which the worker died."""
+        """Counts the images in the mailbox, and those during which the worker failed."""
         for incoming in remaining:
             incoming.camera.statistics.dropped()
         if worker.error is not None:
@@ -289,7 +289,7 @@ class SegNode(AsyncLifecycleNode):
                 incoming.camera.statistics.failed(first_line(worker.error))
 
     def _check_worker(self) -> None:
-        """Starts a new worker if the current one has died, and logs the reason."""
+        """Starts a new worker if the current one has failed, and logs the reason."""
         worker = self._worker
         if worker is None or worker.error is None:
             return

@@ -88,7 +88,7 @@ class Worker(Generic[Item]):
 
     Attributes:
         mailbox: The mailbox.
-        current_items: The items that the thread processes, or that it was processing when it died.
+        current_items: The items in work, also those during which the thread failed.
         error: The exception that ended the thread; None while it runs, or after a normal end.
     """
 

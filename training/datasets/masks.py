@@ -72,7 +72,9 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
         DataError: The folder does not exist, or lacks these folders.
     """
     if not is_mask_folder(path) or not (path / 'images').is_dir():
-        raise DataError(f'{path}: must be a folder with images/, and masks/ or instances/')
+        raise DataError(
+            f'{path}: must be a folder with images/, and masks/ or instances/; else set format'
+        )
     if not labels.class_map:
         labels = replace(labels, class_map={'0': labels.unlabelled, '255': 'rock'})
     class_ids = {int(value): class_id for value, class_id in labels.ids.items()}
