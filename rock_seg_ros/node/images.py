@@ -259,7 +259,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(message: Image, encoding: str) -> _Layout:
-    """Returns the layout that the size of the data and the step have.
+    """Returns the layout that fits the size and the step of the data.
 
     A width or height that is odd is rounded up (FFmpeg, GStreamer) or down for the chroma, and by
     some drivers for the luma too, while the step is still the width.

@@ -22,7 +22,7 @@ SIXTEEN_BITS_GREY = (16, 0)
 
 
 class DepthError(ValueError):
-    """A compressed depth image is invalid. The message contains no values and can be counted.
+    """A compressed depth image is invalid. The message has no values, so equal ones are counted.
 
     Attributes:
         detail: The values, for the log; '' = none.
