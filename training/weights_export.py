@@ -42,6 +42,7 @@ METRICS = (
     'false_rock_on_empty',
     'ece',
 )
+METRICS_WITHOUT_ROCK = ('false_rock', 'false_rock_on_empty', 'ece')  # IoU and others say nothing
 ROCK_METRICS = ('precision', 'recall', 'mean_iou')
 
 
@@ -247,6 +248,8 @@ def compare_int8(
 def figures_of(results: dict[str, Result]) -> dict[str, float]:
     """Returns the main metrics of each source for the metadata, such as 'NAME_val_iou'.
 
+    A source without labelled rock has only metrics of false rock and of calibration.
+
     Args:
         results: Path of a source → result on its val split.
     """
@@ -255,6 +258,9 @@ def figures_of(results: dict[str, Result]) -> dict[str, float]:
         path = Path(source).resolve()
         name = f'{path.stem if path.is_file() else path.name}_val'
         found = result.figures
-        metrics |= {f'{name}_{metric}': found[metric] for metric in METRICS}
-        metrics |= {f'{name}_rocks_{metric}': found['rocks'][metric] for metric in ROCK_METRICS}
+        has_rock = found['recall'] is not None
+        names = METRICS if has_rock else METRICS_WITHOUT_ROCK
+        metrics |= {f'{name}_{metric}': found[metric] for metric in names}
+        if has_rock:
+            metrics |= {f'{name}_rocks_{metric}': found['rocks'][metric] for metric in ROCK_METRICS}
     return {name: v for name, v in metrics.items() if v is not None and isfinite(v)}

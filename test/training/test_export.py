@@ -377,3 +377,10 @@ def test_undefined_metrics_are_not_written_to_the_metadata(
     metrics = figures_of(results)
     assert 'discs_val_iou' in metrics
     assert 'discs_val_ece' not in metrics
+
+
+def test_a_source_without_labelled_rock_has_no_iou_in_the_metadata(discs: Path) -> None:
+    ground = DatasetConfig(str(discs), class_map={'0': 'background', '255': 'background'})
+    metrics = figures_of(found(find_samples(ground, 'all', METADATA.classes), 100))
+    assert metrics['discs_val_false_rock'] > 0
+    assert {name for name in metrics if 'iou' in name or 'precision' in name} == set()
