@@ -31,8 +31,9 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.tools.bag.recovery import has_end, recover
+from rock_seg_ros.tools.bag.recovery import has_end, has_journal, recover, with_journal
 from rock_seg_ros.tools.bag.storage import (
+    STORAGE,
     ZSTD,
     BagError,
     decompress,
@@ -42,6 +43,8 @@ from rock_seg_ros.tools.bag.storage import (
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 _READ_ERRORS = (AnyReaderError, Rosbag1Error, Rosbag2Error, SerdeError, TypesysError, OSError)
+READ = (*STORAGE, *(suffix + ZSTD for suffix in STORAGE), '.bag')  # suffixes of bags
+REINDEX = 'run rosbag reindex'
 _NO_TIME = QosTime(0, 0)
 
 
@@ -103,6 +106,8 @@ class Bag:
         self._damage: list[str] = []
         try:
             files = storage_files(self.path) if self.path.is_dir() else [self.path]
+            if self.path.is_file() and not self.path.name.endswith(READ):
+                raise BagError(f'{self.path}: {_wrong_name(self.path)}')
             self._reader = self._open(files)
         except Exception as error:
             self._stack.close()
@@ -122,7 +127,7 @@ class Bag:
             BagError: Nothing can be read.
         """
         try:
-            return self._open_all([self._decompressed(file) for file in files])
+            return self._open_all([self._plain(file) for file in files])
         except FileNotFoundError:
             raise
         except Exception:  # noqa: BLE001  (rosbags raises any exception for damaged bytes)
@@ -140,18 +145,22 @@ class Bag:
     def _readable(self, file: Path) -> Path | None:
         """Returns an intact file, or the recovered part of a truncated one; None if it is lost."""
         prefix = f'{self.path}: ' if file == self.path else f'{self.path}: {file.name}: '
+        plain = file
         try:
-            plain = self._decompressed(file)
+            if not file.stat().st_size:
+                raise EOFError('the file is empty')
+            if file.suffix == ZSTD:
+                folder = self._temporary()
+                plain = folder / file.stem
+                decompress(file, folder)
+            plain = self._with_journal(plain)
             if not has_end(plain):
-                self._damage.append(f'{prefix}the end of the recording is missing')
-                return self._recovered(plain)
+                raise EOFError('the end of the recording is missing')
             with AnyReader([plain], default_typestore=TYPES):
                 return plain
-        except BagError:
-            raise
         except Exception as error:  # noqa: BLE001  (as in _open)
             self._damage.append(f'{prefix}{_reason(error)}')
-            return None
+            return self._recovered(plain) if plain.is_file() else None
 
     def _recovered(self, file: Path) -> Path | None:
         folder = self._temporary()
@@ -163,8 +172,14 @@ class Bag:
                 f' ({error.strerror}); set TMPDIR to another folder'
             ) from None
 
-    def _decompressed(self, file: Path) -> Path:
-        return decompress(file, self._temporary()) if file.suffix == ZSTD else file
+    def _plain(self, file: Path) -> Path:
+        """Returns a storage file without compression, and with the messages of its journal."""
+        return self._with_journal(
+            decompress(file, self._temporary()) if file.suffix == ZSTD else file
+        )
+
+    def _with_journal(self, file: Path) -> Path:
+        return with_journal(file, self._temporary()) if has_journal(file) else file
 
     def _temporary(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
@@ -322,7 +337,16 @@ def _topic(name: str, connections: Sequence[Connection]) -> BagTopic:
 
 def _reason(error: Exception) -> str:
     line = first_line(error)
-    return line if isinstance(error, _READ_ERRORS) else f'damaged ({line})'
+    if 'index looks damaged' in line:  # of a rosbag1
+        return f'{line}; {REINDEX}'
+    return line if isinstance(error, (*_READ_ERRORS, EOFError)) else f'damaged ({line})'
+
+
+def _wrong_name(path: Path) -> str:
+    """Returns why the name of an existing file cannot be that of a bag."""
+    if path.suffix == '.active':
+        return f'the recording was not closed; {REINDEX}'
+    return f'must be a rosbag2 folder, or a file that ends in {", ".join(READ)}'
 
 
 def _offered(connection: Connection) -> Qos | None:

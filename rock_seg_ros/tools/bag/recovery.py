@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovers the intact messages of a truncated or damaged mcap file."""
+"""Recovers the intact messages of a truncated or damaged mcap or sqlite3 file."""
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -18,6 +21,8 @@ from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from rock_seg_ros.tools.bag.storage import zstd
 
+SQLITE = '.db3'
+JOURNALS = ('-wal', '-journal')  # suffixes of the files that sqlite3 has next to an open file
 RECORD_HEADER = struct.Struct('<BQ')  # opcode, and number of bytes of the content
 PADDING = 0  # not an opcode; file systems may leave zeros at the end after a loss of power
 COPIED_OPCODES = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
@@ -35,13 +40,44 @@ def has_end(path: Path) -> bool:
         return file.read() == MCAP0_MAGIC
 
 
+def has_journal(path: Path) -> bool:
+    """Returns whether a sqlite3 file has messages in a journal next to it.
+
+    A recorder that is killed leaves them there, and rosbags does not read them.
+    """
+    return path.suffix == SQLITE and bool(_journals(path))
+
+
+def with_journal(path: Path, folder: Path) -> Path:
+    """Writes a sqlite3 file and the messages in its journal to a new file.
+
+    Args:
+        path: A sqlite3 file. It is not changed.
+        folder: Folder of the new file.
+
+    Raises:
+        OSError: A file cannot be read or written.
+        sqlite3.Error: The file or its journal is damaged.
+    """
+    for file in (path, *_journals(path)):
+        shutil.copyfile(file, folder / file.name)
+    with closing(sqlite3.connect(folder / path.name)) as database:
+        database.execute('PRAGMA journal_mode = DELETE')  # moves the messages to the file
+    return folder / path.name
+
+
+def _journals(path: Path) -> list[Path]:
+    found = [path.with_name(path.name + suffix) for suffix in JOURNALS]
+    return [file for file in found if file.is_file() and file.stat().st_size]
+
+
 def recover(path: Path, folder: Path) -> Path | None:
-    """Writes the messages of an mcap file before any damage to a new file with an index.
+    """Writes the messages of a file before any damage to a new file with an index.
 
     Times, types and QoS do not change. One chunk at a time is in memory.
 
     Args:
-        path: The mcap file. It is not changed.
+        path: The mcap or sqlite3 file. It is not changed.
         folder: Folder of the new file, which is about as large as the old one.
 
     Returns:
@@ -50,7 +86,9 @@ def recover(path: Path, folder: Path) -> Path | None:
     Raises:
         OSError: A file cannot be read or written.
     """
-    target = folder / path.name
+    target = folder / f'recovered_{path.name}'
+    if path.suffix == SQLITE:
+        return target if _recover_sqlite(path, target) else None
     with path.open('rb') as source, target.open('wb') as sink:
         copy = _Copy(Writer(sink, compression=CompressionType.NONE))
         try:
@@ -62,6 +100,26 @@ def recover(path: Path, folder: Path) -> Path | None:
         except Exception:  # noqa: BLE001  (mcap raises any exception for damaged bytes)
             pass
         return target if copy.finish() else None
+
+
+def _recover_sqlite(path: Path, target: Path) -> bool:
+    """Copies the rows of a sqlite3 file before any damage; returns whether there are messages."""
+    messages = 0
+    with (
+        closing(sqlite3.connect(f'{path.absolute().as_uri()}?immutable=1', uri=True)) as source,
+        closing(sqlite3.connect(target)) as sink,
+        suppress(sqlite3.DatabaseError),
+    ):
+        source.execute('PRAGMA writable_schema = ON')  # else a truncated file is not opened
+        sql = "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql NOT NULL"
+        for name, statement in sorted(source.execute(sql), key=lambda row: row[0] == 'messages'):
+            sink.execute(statement)
+            with suppress(sqlite3.DatabaseError):
+                for row in source.execute(f'SELECT * FROM "{name}" ORDER BY rowid'):
+                    sink.execute(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', row)
+                    messages += name == 'messages'
+            sink.commit()
+    return messages > 0
 
 
 class _Copy:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -348,3 +350,88 @@ def test_the_files_before_a_truncated_one_are_read_and_then_the_error_is_raised(
             BagError, match=r'split: split_2\.mcap: the end of the recording is missing'
         ):
             next(messages)
+
+
+@pytest.fixture
+def sqlite(tmp_path, serialized, make_compressed):
+    """The storage file of a rosbag2 with the plugin sqlite3, and with 30 messages."""
+    writer = Rosbag2Writer(tmp_path / 's', version=9, storage_plugin=StoragePlugin.SQLITE3)
+    with writer:
+        topic = writer.add_connection('/a', make_compressed.type, typestore=TYPES)
+        for stamp in range(1, 31):
+            writer.write(topic, stamp, serialized[0] + os.urandom(20000))
+    return tmp_path / 's/s.db3'
+
+
+def stamps_before_damage(path):
+    """Returns the stamps of the messages and the damage."""
+    stamps = []
+    try:
+        with Bag(path) as bag:
+            stamps.extend(message.stamp for message in bag.messages(bag.topics))
+    except BagError as error:
+        return stamps, str(error)
+    return stamps, ''
+
+
+def test_messages_in_the_journal_of_a_killed_recorder_are_read(sqlite, tmp_path):
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    with closing(sqlite3.connect(sqlite)) as database:
+        database.execute('PRAGMA journal_mode = WAL')
+        database.execute(
+            'INSERT INTO messages(topic_id, timestamp, data)'
+            ' SELECT topic_id, 31, data FROM messages LIMIT 1'
+        )
+        database.commit()
+        for file in (sqlite, sqlite.with_name('s.db3-wal')):
+            shutil.copy(file, killed)
+    before = {file.name: file.read_bytes() for file in killed.iterdir()}
+    for path in (killed, killed / 's.db3'):
+        assert stamps_before_damage(path) == (list(range(1, 32)), '')
+    assert {file.name: file.read_bytes() for file in killed.iterdir()} == before
+
+
+def test_the_messages_before_the_damage_of_a_truncated_sqlite3_file_are_read(sqlite):
+    content = sqlite.read_bytes()
+    sqlite.write_bytes(content[: len(content) // 2])
+    stamps, damage = stamps_before_damage(sqlite)
+    assert 10 <= len(stamps) < 20
+    assert stamps == list(range(1, len(stamps) + 1))
+    assert damage.startswith(f'{sqlite}: ')
+    assert '\n' not in damage
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'wrong bytes'])
+def test_the_messages_before_the_damage_of_a_compressed_file_are_read(sqlite, kind):
+    compressed = sqlite.with_name('s.db3.zstd')
+    content = zstd.compress(sqlite.read_bytes())
+    end = bytes(len(content) // 2) if kind == 'wrong bytes' else b''
+    compressed.write_bytes(content[: len(content) // 2] + end)
+    stamps, damage = stamps_before_damage(compressed)
+    assert 5 <= len(stamps) < 20
+    assert stamps == list(range(1, len(stamps) + 1))
+    assert damage.startswith(f'{compressed}: ')
+    assert '\n' not in damage
+
+
+@pytest.mark.parametrize('name', ['a.mcap', 'a.db3', 'a.mcap.zstd', 'a.bag'])
+def test_the_error_names_an_empty_file(tmp_path, name):
+    (tmp_path / name).write_bytes(b'')
+    with pytest.raises(BagError, match=rf'^\S*/{name}: the file is empty$'):
+        Bag(tmp_path / name)
+
+
+def test_the_error_names_the_suffixes_of_bags(tmp_path, rosbag1):
+    metadata = tmp_path / METADATA
+    metadata.write_text('')
+    with pytest.raises(BagError, match=r'metadata\.yaml: must be a rosbag2 folder, or a file that'):
+        Bag(metadata)
+    active = tmp_path / 'a.bag.active'
+    active.write_bytes(b'#ROSBAG V2.0\n')
+    with pytest.raises(BagError, match=r'active: the recording was not closed; run rosbag reindex'):
+        Bag(active)
+    cut = tmp_path / 'cut.bag'
+    cut.write_bytes(rosbag1.read_bytes()[:-200])
+    with pytest.raises(BagError, match=r'cut\.bag: Bag index looks damaged.*; run rosbag reindex'):
+        Bag(cut)

@@ -82,7 +82,7 @@ def test_all_messages_before_the_end_of_a_truncated_file_are_read_and_the_error_
     path = record(chunked)
     content = path.read_bytes()
     ends = [content.index(text(number)) + len(text(number)) for number in range(len(STAMPS))]
-    for cut in range(0, len(content), 23):
+    for cut in range(23, len(content), 23):
         path.write_bytes(content[:cut])
         stamps, damage = read(path)
         assert stamps == sorted(STAMPS[: sum(end <= cut for end in ends)]), cut
@@ -95,7 +95,7 @@ def test_intact_messages_of_a_truncated_compressed_chunk_are_read(record, compre
     path = record(compression=compression, chunk_size=chunk_size)
     content = path.read_bytes()
     most = 0
-    for cut in range(0, len(content), 150):
+    for cut in range(150, len(content), 150):
         path.write_bytes(content[:cut])
         stamps, damage = read(path)
         assert most <= len(stamps)
