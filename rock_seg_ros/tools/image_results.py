@@ -155,7 +155,9 @@ def result_paths(stem: Path) -> tuple[Path, Path, Path]:
 
 
 def is_result_file(path: Path) -> bool:
-    """Whether a JSON file was written by `rock_seg images` or `rock_seg video`."""
+    """Whether an existing path is a JSON file of `rock_seg images` or `rock_seg video`."""
+    if not path.is_file():
+        return False
     with path.open('rb') as file:
         return file.read(len(RECORDS[0])) in RECORDS
 

@@ -212,14 +212,17 @@ def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
 
 
 def _refuse_collisions(images: Sequence[Path], output: Path) -> None:
-    """Raises UsageError if a result file would overwrite an input or another result."""
+    """Raises UsageError if the results cannot be written, or would overwrite other files."""
+    if output.exists() and not output.is_dir():
+        raise UsageError(f'{output}: exists and is not a folder; choose another output folder')
     inputs = {image.resolve() for image in images}
     writers: dict[Path, Path] = {}
     for image in images:
         for result in result_paths((output / image.stem).resolve()):
             if result in inputs:
                 raise UsageError(f'{image}: its result would overwrite the input {result}')
-            if result.suffix == '.json' and result.is_file() and not is_result_file(result):
+            is_record = result.suffix == '.json'
+            if result.exists() and not (is_result_file(result) if is_record else result.is_file()):
                 raise UsageError(
                     f'{image}: its result would overwrite {result}, which rock_seg did not write'
                 )

@@ -82,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f'{output}: the name must end in .mp4')
     if output.resolve() == arguments.input.resolve():
         raise UsageError(f'{output}: is the input file; choose another output file')
-    if record.is_file() and not is_result_file(record):
+    if output.exists() and not output.is_file():
+        raise UsageError(f'{output}: exists and is not a file; choose another output file')
+    if record.exists() and not is_result_file(record):
         raise UsageError(
             f'{record}: exists and was not written by rock_seg; choose another output file'
         )

@@ -131,6 +131,24 @@ def test_an_input_is_not_overwritten(find_rocks, images, monkeypatch, scene, cap
     assert 'would overwrite the input' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('name', ['a.json', 'a_mask.png', 'a_overlay.jpg'])
+def test_a_result_that_is_a_folder_is_named_before_any_work(
+    find_rocks, images, tmp_path, capsys, name
+):
+    (tmp_path / 'out' / name).mkdir(parents=True)
+    assert find_rocks(images) == 2
+    assert f'would overwrite {tmp_path}/out/{name}, which' in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_named_before_any_work(find_rocks, images, tmp_path, capsys):
+    (tmp_path / 'out').write_text('')
+    assert find_rocks(images) == 2
+    assert capsys.readouterr().err == (
+        f'rock_seg images: {tmp_path}/out: exists and is not a folder;'
+        ' choose another output folder\n'
+    )
+
+
 def test_missing_weights_are_an_error_of_one_line(images, tmp_path, capsys):
     arguments = ['images', str(images), '-o', str(tmp_path), '--weights', 'no.safetensors']
     assert main(arguments) == 1

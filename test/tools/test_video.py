@@ -215,6 +215,17 @@ def test_a_frame_that_does_not_decode_is_skipped_and_reported(find_rocks, scene,
     assert len(json.loads((tmp_path / 'out.json').read_text())['frames']) == 19
 
 
+@pytest.mark.parametrize('suffix', ['.mp4', '.json'])
+def test_an_output_that_is_a_folder_is_named_before_any_work(
+    find_rocks, filmed, tmp_path, capsys, suffix
+):
+    (tmp_path / f'out{suffix}').mkdir()
+    assert find_rocks(filmed, '-o', tmp_path / 'out.mp4') == 2
+    (line,) = messages(capsys)
+    assert f'{tmp_path}/out{suffix}: exists and ' in line
+    assert not (tmp_path / 'out.mp4').is_file()
+
+
 def test_a_json_file_that_is_no_record_is_not_overwritten(find_rocks, filmed, tmp_path, capsys):
     (tmp_path / 'notes.json').write_text('{"notes": []}')
     assert find_rocks(filmed, '-o', tmp_path / 'notes.mp4') == 2
