@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,8 @@ def _check_topics(name: str, topics: tuple[str, ...]) -> None:
             raise ValueError(f'{name} has {topic!r} twice')
 
 
+MIN_SIMILARITY = 0.8  # of names of parameters, of which one is misspelled
+MIN_SIMILARITY = 0.8  # of the name of a parameter and its misspelling
 PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
 
 
@@ -408,6 +411,26 @@ def _declare(node: Node, spec: Field[Any], ignore_override: bool = False) -> Any
     if value is None:
         node.set_parameters([rclpy.parameter.Parameter(spec.name, string_array, [])])
     return tuple(value or ())
+
+
+def unknown_overrides(names: Iterable[str]) -> list[str]:
+    """Describes initial values whose name is almost that of a parameter, and which have no effect.
+
+    Other unknown names are not reported, because a YAML file may have parameters of other nodes.
+
+    Args:
+        names: Names of the initial values.
+
+    Returns:
+        One line per name.
+    """
+    lines = []
+    for name in sorted(set(names) - PARAMETERS.keys()):
+        if similar := get_close_matches(name, PARAMETERS, 1, MIN_SIMILARITY):
+            lines.append(
+                f'parameter {name} is unknown and has no effect; did you mean {similar[0]}?'
+            )
+    return lines
 
 
 def read_parameters(node: Node, changed: Iterable[rclpy.parameter.Parameter] = ()) -> Parameters:

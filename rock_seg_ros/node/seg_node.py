@@ -37,6 +37,7 @@ from rock_seg_ros.node.parameters import (
     declare_parameters,
     first_not_settable,
     read_parameters,
+    unknown_overrides,
 )
 from rock_seg_ros.node.processing import Processor
 from rock_seg_ros.node.transforms import CameraTransforms
@@ -113,6 +114,8 @@ class SegNode(AsyncLifecycleNode):
         """
         super().__init__('rock_seg', **node_arguments)
         self._invalid = {**(invalid or {}), **declare_parameters(self)}
+        for line in unknown_overrides(self._parameter_overrides):
+            self.get_logger().warning(line)
         self._load = load
         # These are kept when the cameras are created again: the counters continue, track ids are
         # not reused, and the next network is warmed up for the sizes of the last images.

@@ -15,6 +15,7 @@ from rock_seg_ros.node.parameters import (
     declare_parameters,
     first_not_settable,
     read_parameters,
+    unknown_overrides,
 )
 
 CONTRACT = {
@@ -159,6 +160,14 @@ def test_one_of_several_cameras_may_have_no_depth(make_node):
     )
     declare_parameters(node)
     assert read_parameters(node).depth_topics == ('/front/depth', '')
+
+
+def test_a_misspelled_parameter_is_reported_and_those_of_other_nodes_are_not():
+    names = ['treshold', 'threshold', 'use_sim_time', 'exposure', 'qos_overrides./a.depth']
+    assert unknown_overrides(names) == [
+        'parameter treshold is unknown and has no effect; did you mean threshold?'
+    ]
+    assert unknown_overrides(PARAMETERS) == []
 
 
 def test_weights_are_confined_to_weights_folder(tmp_path):
