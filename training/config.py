@@ -185,7 +185,12 @@ class MachineConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        """Checks the values; raises ValueError for a number that is too small."""
+        """Checks the values; raises ValueError for a value that is not valid."""
+        if not re.fullmatch(r'auto|-1|[1-9]\d*|\d+(,\d*)+', str(self.devices)):
+            raise ValueError(
+                'machine.devices must be auto, a number from 1, -1 (all) or a list of indices such'
+                f' as "0,1", not {self.devices!r}'
+            )
         _check_minimum('machine.nodes', self.nodes, 1)
         _check_minimum('machine.accumulate', self.accumulate, 1)
         _check_minimum('machine.workers', self.workers, 0)

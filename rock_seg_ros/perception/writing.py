@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import os
@@ -18,8 +19,14 @@ NAME = re.compile(re.escape(PREFIX) + r'\w{8}')  # as tempfile makes them
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary_path)` and renames the result to `path`."""
+    """Calls `write(temporary_path)` and renames the result to `path`.
+
+    Raises:
+        OSError: The path is a folder, or a file cannot be written.
+    """
     target = Path(path)
+    if target.is_dir():  # before a long computation
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with temporary_folder(target) as folder:
         temporary = folder / target.name
         temporary.touch()

@@ -87,3 +87,9 @@ def test_a_temporary_folder_that_was_removed_before_its_lock_is_created_again(
         assert folder.is_dir()
         assert folder != removed[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError) as error:
+        atomic_write(tmp_path, lambda _: pytest.fail('was called'))
+    assert error.value.filename == str(tmp_path)

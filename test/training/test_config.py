@@ -97,6 +97,12 @@ def test_the_old_name_of_pseudo_label_threshold_is_deprecated(
         (lambda: OptimizerConfig(ema_decay=1.0), 'optimizer.ema_decay'),
         (lambda: OptimizerConfig(warmup_steps=-1), 'optimizer.warmup_steps must be 0 or more'),
         (lambda: MachineConfig(accumulate=0), 'machine.accumulate must be 1 or more, not 0'),
+        (
+            lambda: MachineConfig(devices=0),
+            'machine.devices must be auto, a number from 1, .* not 0',
+        ),
+        (lambda: MachineConfig(devices=-7), 'machine.devices must be auto, .* not -7'),
+        (lambda: MachineConfig(devices='gpu'), "machine.devices must be auto, .* not 'gpu'"),
         (lambda: Stage(100, 0, AREA), 'crop must be 1 or more'),
         (lambda: Stage(100, 64, (0.0, 1.0)), r'area is \[0.0, 1.0\]'),
         (lambda: Stage(100, 64, (0.9, 0.2)), 'two shares in ascending order'),
@@ -147,3 +153,8 @@ def test_rim_is_the_last_class_and_not_a_rock_class() -> None:
     metadata = config(rim_width=1.5).metadata()
     assert metadata.classes == ('background', 'rock', 'rim')
     assert metadata.rock_ids == (1,)
+
+
+@pytest.mark.parametrize('devices', ['auto', 1, 3, -1, '2', '0,1', '0,'])
+def test_devices_may_be_a_number_a_list_or_auto(devices: int | str) -> None:
+    assert MachineConfig(devices=devices).devices == devices
