@@ -137,3 +137,12 @@ def exit_on_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def exit_on_termination() -> None:
+    """Lets SIGTERM end the process like `sys.exit`, so that its context managers clean up."""
+
+    def terminate(number: int, *_: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the node in a child process, which ends when its parent ends."""
+"""Runs the node, or another Python program, in a child process that ends with its parent."""
 
 from __future__ import annotations
 
@@ -43,20 +43,14 @@ class NodeProcess:
             OSError: The log cannot be written.
         """
         self._log = log
-        command = [sys.executable, *program, '--ros-args']
+        arguments = [*program, '--ros-args']
         for name, value in parameters.items():
-            command += ['-p', f'{name}:={value}']
+            arguments += ['-p', f'{name}:={value}']
         for name, value in remappings.items():
-            command += ['-r', f'{name}:={value}']
-        with log.open('wb') as output, interrupts_held():
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C reaches only this process, which then stops the node
-                preexec_fn=_end_with_parent,
-                env=child_environment(),
+            arguments += ['-r', f'{name}:={value}']
+        with log.open('wb') as output:
+            self._process = start_python(
+                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
 
     def __enter__(self) -> NodeProcess:
@@ -95,6 +89,25 @@ class NodeProcess:
             self._process.wait()
 
 
+def start_python(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts Python in a child process, which ends when this process ends.
+
+    Ctrl-C reaches only this process, which then stops the child.
+
+    Args:
+        arguments: Arguments of the Python interpreter.
+        options: Other arguments of `subprocess.Popen`.
+    """
+    with _interrupts_held():
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            process_group=0,
+            preexec_fn=_end_with_parent,
+            env=child_environment(),
+            **options,
+        )
+
+
 def child_environment() -> dict[str, str]:
     """Returns this environment, in which a child imports the same package as this process."""
     paths = [str(Path(rock_seg_ros.__file__).parents[1]), os.environ.get('PYTHONPATH', '')]
@@ -102,7 +115,7 @@ def child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
+def _interrupts_held() -> Iterator[None]:
     """Delays Ctrl-C until the end of the block, because Python loses it during a fork."""
     held: list[Any] = []
     before: Any = signal.signal(signal.SIGINT, lambda *details: held.append(details))

@@ -6,30 +6,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.tools.bench.contenders import PRESETS, choose_contenders
 from rock_seg_ros.tools.bench.measurements import Bench
-from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table, to_json
+from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table
 from rock_seg_ros.tools.bench.timing import Case, Size
 from rock_seg_ros.tools.demo.command import find_data
+from rock_seg_ros.tools.doctor.dds import PROFILES
 from rock_seg_ros.tools.jobs import positive
 from rock_seg_ros.tools.local_domain import use_local_domain
-from rock_seg_ros.tools.main import exit_on_interrupt
+from rock_seg_ros.tools.main import exit_on_interrupt, exit_on_termination
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 SECONDS = 170
 OVERLOAD_IMAGES = 500
 QUICK = ((64, 48),), 0, 60  # sizes, seconds and images of the overload
-# Variables of Fast DDS 2 and 3. Its default shared memory segment is too small for a raw image.
-PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,29 +76,32 @@ def run(arguments: argparse.Namespace) -> int:
             import matplotlib  # noqa: F401  # a missing one is reported before the measurements
 
     start = time.monotonic()
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_termination()
     use_local_domain()
     data = find_data()
-    for name in PROFILES:
+    for name in PROFILES:  # the default shared memory segment is too small for a raw image
         os.environ.setdefault(name, str(data.parent / 'config' / 'fastdds.xml'))
-    sizes, seconds, images = QUICK if arguments.quick else (SIZES, SECONDS, OVERLOAD_IMAGES)
-    sizes, seconds = arguments.sizes or sizes, arguments.seconds or seconds
+    sizes, seconds, overload = QUICK if arguments.quick else (SIZES, SECONDS, OVERLOAD_IMAGES)
+    sizes = arguments.sizes or sizes
     weights = str(arguments.weights.resolve()) if arguments.weights else ''
     image = read_rgb(min((data / 'samples' / 'images').glob('*.*')))
+    images = {size: np.asarray(cv2.resize(image, size), np.uint8) for size in sizes}
     cases: list[Case] = []
     bar = tqdm(file=sys.stderr, bar_format='{desc} ({n} runs, {elapsed})')
     with bar, redirect_stdout(sys.stderr):  # stdout gets only the results
-        bench = Bench(image, sizes, seconds, bar)
+        bench = Bench(images, arguments.seconds or seconds, bar)
         for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
             contenders = choose_contenders(arguments.presets, weights, device)
             measured, loaded = bench.measure_networks(contenders)
             cases += measured
         cases += bench.measure_nodes(loaded)
         cases += bench.measure_shell()
-        cases.append(bench.measure_overload(arguments.overload or images))
+        cases.append(bench.measure_overload(arguments.overload or overload))
     about, ratios = machine(), ratios_of(cases, sizes[0], weights)
     if arguments.json:
-        print(json.dumps(to_json(about, cases, ratios), ensure_ascii=False))
+        rounded = {name: ratio and round(ratio, 3) for name, ratio in ratios.items()}
+        results = [case.to_json() for case in cases]
+        print(json.dumps({'machine': about, 'cases': results, 'ratios': rounded}))
     else:
         print(table(cases))
         if ratios['gpu_vs_roofline']:
@@ -115,7 +118,3 @@ def _size(text: str) -> Size:
     if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f'must be like 640x480, not {text}')
     return int(width), int(height)
-
-
-def _terminate(number: int, *_: object) -> None:
-    raise SystemExit(128 + number)

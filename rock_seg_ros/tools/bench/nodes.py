@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import numpy as np
 import rclpy
@@ -31,74 +30,69 @@ START_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 120.0
 REPEAT_AFTER = 5.0
 SPIN_TIMEOUT = 0.1
-STAMP = struct.Struct('<i')  # the seconds; the nanoseconds stay 0
-STAMP_AT = 4  # bytes, after the CDR header
-
-
-def serialize_image(rgb: NDArray[np.uint8]) -> bytearray:
-    """Serializes H×W×3 uint8 RGB in advance, because a camera driver does this untimed."""
-    return bytearray(serialize_message(to_message(rgb, 'rgb8', Header(frame_id='bench'))))
-
-
-@dataclass(frozen=True)
-class NodeProgram:
-    """How a node is started.
-
-    Attributes:
-        name: Unique namespace of the node.
-        program: Arguments of the Python interpreter.
-        parameters: Parameters of the node.
-        outputs: Topics in `OUTPUTS` that are subscribed to, each with one message per image.
-    """
-
-    name: str
-    program: Sequence[str]
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[str] = ('mask',)
+SECONDS_AT = 4  # bytes, after the CDR header: the seconds of the stamp, int32
 
 
 class BenchNode:
-    """A node in its own process, with a publisher of its images and subscribers of its outputs."""
+    """A node in its own process, with a publisher of its images and subscribers of its outputs.
 
-    def __init__(self, program: NodeProgram, context: rclpy.Context, folder: Path) -> None:
+    Use it as a context manager, which stops the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: Sequence[str],
+        parameters: Mapping[str, str] = MappingProxyType({}),
+        outputs: Sequence[str] = ('mask',),
+    ) -> None:
         """Starts the process, and creates the publisher and the subscribers.
 
         Args:
-            program: How the node is started.
-            context: ROS context of the publisher and the subscribers.
-            folder: Folder of the log file.
+            name: Unique namespace of the node.
+            program: Arguments of the Python interpreter.
+            parameters: Parameters of the node.
+            outputs: Topics in `OUTPUTS` that are subscribed to, each with one message per image.
         """
-        self.name = name = program.name
-        # A node per instance, so that spinning does not become slower with more instances.
-        self._node = rclpy.create_node(
-            f'bench_{name}', context=context, start_parameter_services=False
+        self.name = name
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node(
+            f'bench_{name}', context=self._context, start_parameter_services=False
         )
-        self._publisher = self._node.create_publisher(Image, f'/{name}/image', 1)
+        self._publisher = node.create_publisher(Image, f'/{name}/image', 1)
         # Raw, because deserialization is not part of the measurement.
         self._subscriptions = [
-            self._node.create_subscription(
+            node.create_subscription(
                 OUTPUTS[topic], f'/{name}/rock_seg/{topic}', self._on_output, 10, raw=True
             )
-            for topic in program.outputs
+            for topic in outputs
         ]
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self._node)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
         self._sent: list[float] = []  # the stamp of an image is its place in this list
-        self._arrived: Counter[int] = Counter()
-        self._done: dict[int, float] = {}  # stamp → seconds until the last output
-        self.process = NodeProcess(
-            {
-                **program.parameters,
-                # With best-effort reliability, DDS loses most messages above 0.5 MB.
-                f'qos_overrides./{name}/image.subscription.reliability': 'reliable',
-            },
+        self._arrived: Counter[int] = Counter()  # stamp → number of outputs
+        self._done: dict[int, Run] = {}  # stamp → result, once all outputs have arrived
+        # With best-effort reliability, DDS loses most messages above 0.5 MB.
+        reliable = {f'qos_overrides./{name}/image.subscription.reliability': 'reliable'}
+        self._folder = TemporaryDirectory()
+        self._process = NodeProcess(
+            {**parameters, **reliable},
             {'__ns': f'/{name}', '__node': 'rock_seg'},
-            folder / f'{name}.log',
-            tuple(program.program),
+            Path(self._folder.name) / 'log',
+            program,
         )
 
-    def await_ready(self, image: bytearray) -> None:
-        """Publishes a serialized Image until all outputs have arrived for it.
+    def __enter__(self) -> BenchNode:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stop()
+        self._context.try_shutdown()
+        self._folder.cleanup()
+
+    def await_ready(self, image: NDArray[np.uint8]) -> None:
+        """Publishes H×W×3 uint8 RGB until all outputs have arrived for it.
 
         It is repeated, because DDS loses images until both sides have discovered each other.
 
@@ -107,35 +101,31 @@ class BenchNode:
         """
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
+            self._spin(SPIN_TIMEOUT)
             if self._connected():
-                self._send(image)
+                self._send(_message(image))
                 if self._await(0, REPEAT_AFTER):
                     return
-            elif 'cannot be ' in self.process.last_lines():
-                raise BenchError(f'{self.name}: {self.process.last_lines()}')
-            else:
-                self._spin(SPIN_TIMEOUT)
         raise BenchError(
-            f'{self.name}: no results after {START_TIMEOUT:.0f} s: {self.process.last_lines()}'
+            f'{self.name}: no results after {START_TIMEOUT:.0f} s: {self._process.last_lines()}'
         )
 
-    def run(self, image: bytearray) -> Run:
-        """Measures the time from the publication of an image to the last output.
+    def run(self, image: NDArray[np.uint8]) -> Run:
+        """Measures the time from the publication of H×W×3 uint8 RGB to the last output.
 
         Raises:
             BenchError: An output did not arrive.
         """
-        self._done.clear()
-        stamp = self._send(image)
+        stamp = self._send(_message(image))
         if not self._await(stamp, ANSWER_TIMEOUT):
             raise BenchError(f'{self.name}: an output did not arrive within {ANSWER_TIMEOUT:.0f} s')
-        return Run(self._done[stamp], rss_mb(self.process.pid))
+        return self._done[stamp]
 
-    def overload(self, image: bytearray, rate: float, images: int) -> list[Run]:
-        """Publishes images at a fixed rate, without waiting for their results.
+    def overload(self, image: NDArray[np.uint8], rate: float, images: int) -> list[Run]:
+        """Publishes an image at a fixed rate, without waiting for the results.
 
         Args:
-            image: Serialized Image that is published repeatedly.
+            image: H×W×3 uint8 RGB.
             rate: Images per second.
             images: Number of images.
 
@@ -143,28 +133,25 @@ class BenchNode:
             The age of the outputs when they were complete, for each image that was not dropped.
         """
         self._done.clear()
-        runs: list[Run] = []
+        message = _message(image)
         start = time.perf_counter()
         for turn in range(1, images + 1):
-            self._send(image)
-            remaining = 1 / rate
-            while remaining > 0:  # at least once per image, even if publishing is slow
+            self._send(message)
+            self._spin(0.0)  # at least once per image, even if publishing is slow
+            while (remaining := start + turn / rate - time.perf_counter()) > 0:
                 self._spin(remaining)
-                runs += [Run(seconds, rss_mb(self.process.pid)) for seconds in self._done.values()]
-                self._done.clear()
-                remaining = start + turn / rate - time.perf_counter()
-        return runs
+        return list(self._done.values())
 
     def _connected(self) -> bool:
         has_publishers = all(s.get_publisher_count() for s in self._subscriptions)
         return has_publishers and self._publisher.get_subscription_count() > 0
 
-    def _send(self, image: bytearray) -> int:
-        stamp = len(self._sent)
-        STAMP.pack_into(image, STAMP_AT, stamp)
-        message = bytes(image)
+    def _send(self, message: Image) -> int:
+        """Publishes an image with a new stamp; returns the stamp, s."""
+        message.header.stamp.sec = stamp = len(self._sent)
+        serialized = serialize_message(message)  # not timed, because a camera driver does it
         self._sent.append(time.perf_counter())
-        self._publisher.publish(message)
+        self._publisher.publish(serialized)
         return stamp
 
     def _await(self, first: int, timeout: float) -> bool:
@@ -176,30 +163,17 @@ class BenchNode:
 
     def _spin(self, timeout: float) -> None:
         """Receives outputs; raises BenchError if the node has ended."""
-        if self.process.status() is not None:
-            raise BenchError(f'{self.name}: the node ended: {self.process.last_lines()}')
+        if self._process.status() is not None:
+            raise BenchError(f'{self.name}: the node ended: {self._process.last_lines()}')
         self._executor.spin_once(timeout_sec=timeout)
 
-    def _on_output(self, data: bytes) -> None:
+    def _on_output(self, serialized: bytes) -> None:
         arrival = time.perf_counter()
-        (stamp,) = STAMP.unpack_from(data, STAMP_AT)
+        (stamp,) = struct.unpack_from('<i', serialized, SECONDS_AT)
         self._arrived[stamp] += 1
         if self._arrived[stamp] == len(self._subscriptions):
-            self._done[stamp] = arrival - self._sent[stamp]
+            self._done[stamp] = Run(arrival - self._sent[stamp], rss_mb(self._process.pid))
 
 
-@contextmanager
-def start_nodes(programs: Sequence[NodeProgram], image: bytearray) -> Iterator[list[BenchNode]]:
-    """Starts nodes, and yields them once they have answered an image; stops them at the end."""
-    with ExitStack() as stack:
-        context = rclpy.Context()
-        rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-        stack.callback(context.try_shutdown)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        nodes = []
-        for program in programs:
-            nodes.append(BenchNode(program, context, folder))
-            stack.callback(nodes[-1].process.stop)
-        for node in nodes:
-            node.await_ready(image)
-        yield nodes
+def _message(image: NDArray[np.uint8]) -> Image:
+    return to_message(image, 'rgb8', Header(frame_id='bench'))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of `rock_seg bench` as a JSON object, a table and a plot."""
+"""The results of `rock_seg bench` as ratios, a table and a plot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rock_seg_ros.tools.bench.contenders import PRESETS, PRODUCT, RESNET, TORCHVISION, roofline_ms
+from rock_seg_ros.tools.bench.contenders import PRESETS, RESNET, TORCHVISION
 from rock_seg_ros.tools.bench.measurements import OURS, PLAIN
 from rock_seg_ros.tools.bench.timing import Case, Size
 
+PRODUCT_SIDE = 8192  # large enough to reach the peak rate of a GPU
 SHELL_SIZES = ((640, 480), (1920, 1080))  # their ratios are always in the JSON object
 # Kind of a case → contender that it is compared with.
 REFERENCES = {'network': TORCHVISION, 'image': TORCHVISION, 'node': PLAIN, 'shell': PLAIN}
@@ -50,34 +52,47 @@ def machine() -> dict[str, Any]:
     }
 
 
-def find_case(
-    cases: Sequence[Case],
-    kind: str,
-    contender: str | None,
-    size: Size,
-    device: str = 'cpu',
-    precision: str = '',
-) -> Case | None:
-    """Returns the first case with these properties; an empty precision matches any."""
-    wanted = (kind, contender, size, device)
-    for case in cases:
-        found = (case.kind, case.contender, case.size, case.device)
-        if found == wanted and precision in ('', case.precision):
-            return case
-    return None
+def find_case(cases: Sequence[Case], **wanted: Any) -> Case | None:
+    """Returns the first case whose attributes have these values."""
+    return next((c for c in cases if all(getattr(c, k) == v for k, v in wanted.items())), None)
 
 
-def speed_up(case: Case | None, cases: Sequence[Case]) -> float | None:
+def speed_up(case: Case, cases: Sequence[Case]) -> float | None:
     """Returns how many times as fast as its reference a case is, by the medians; None = unknown."""
-    if case is None or case.contender == PRODUCT:
-        return None
-    contender = REFERENCES.get(case.kind)
-    reference = find_case(cases, case.kind, contender, case.size, case.device)
+    same = {name: getattr(case, name) for name in ('kind', 'size', 'device')}
+    reference = find_case(cases, contender=REFERENCES.get(case.kind), **same)
     return reference.percentile(50) / case.percentile(50) if reference else None
 
 
+def roofline_ms(weights: str, size: Size, device: str = 'cuda') -> float:
+    """Returns the time of the network of `exact` at the peak rate of the device, ms.
+
+    The peak rate is that of a product of two large fp16 matrices.
+
+    Args:
+        weights: Weights file or name of embedded weights.
+        size: Width and height of the image, px.
+        device: Device whose rate is measured.
+    """
+    import torch
+    from torch.utils.benchmark import Timer
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rock_seg_ros.perception.inference.model import build
+    from rock_seg_ros.perception.inference.presets import preset_stride
+    from rock_seg_ros.perception.inference.weights_file import load_weights
+
+    metadata = load_weights(weights).metadata
+    with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model = build(metadata, preset_stride('exact', metadata)).eval()
+        model(torch.empty(1, 3, size[1], size[0]))
+    matrix = torch.rand(PRODUCT_SIDE, PRODUCT_SIDE, device=device, dtype=torch.float16)
+    product = Timer('matrix @ matrix', globals={'matrix': matrix}).blocked_autorange()
+    return product.median * 1e3 * counter.get_total_flops() / (2 * PRODUCT_SIDE**3)
+
+
 def ratios_of(cases: Sequence[Case], size: Size, weights: str = '') -> dict[str, float | None]:
-    """Computes the ratios of the JSON object; above 1 means that this package is faster.
+    """Computes ratios of medians; above 1 means that this package is faster.
 
     Args:
         cases: All measurements.
@@ -85,35 +100,26 @@ def ratios_of(cases: Sequence[Case], size: Size, weights: str = '') -> dict[str,
         weights: Weights file that replaces the embedded ResNet-50; empty = none.
 
     Returns:
-        Name → ratio; None if it was not measured. 'gpu_vs_roofline' is the time of the network
-        divided by the time that it would take at the rate of a large matrix product.
+        Name in the JSON object → ratio; None if it was not measured. 'gpu_vs_roofline' is the time
+        of the network divided by its time at the peak rate of the GPU.
     """
-    shell_sizes = dict.fromkeys([*SHELL_SIZES, *(c.size for c in cases if c.kind == 'shell')])
-    gpu = find_case(cases, 'network', 'exact', size, 'cuda', 'fp16')
-    product = find_case(cases, 'network', PRODUCT, size, 'cuda')
-    roofline = product and roofline_ms(product.percentile(50), weights or RESNET, size)
+
+    def ratio(case: Case | None) -> float | None:
+        return speed_up(case, cases) if case else None
+
+    network = partial(find_case, cases, kind='network', size=size)
+    gpu = network(contender='exact', device='cuda', precision='fp16')
+    shells = {**dict.fromkeys(SHELL_SIZES), **{c.size: c for c in cases if c.contender == OURS}}
     return {
         **{
-            f'cpu_{name}_vs_torchvision': speed_up(find_case(cases, 'network', name, size), cases)
+            f'cpu_{name}_vs_torchvision': ratio(network(contender=name, device='cpu'))
             for name in PRESETS
         },
-        **{
-            f'shell_vs_plain_{w}x{h}': speed_up(find_case(cases, 'shell', OURS, (w, h)), cases)
-            for w, h in shell_sizes
-        },
-        'gpu_vs_torchvision_fp32': speed_up(gpu, cases),
-        'gpu_vs_roofline': gpu.percentile(50) / roofline if gpu and roofline else None,
-    }
-
-
-def to_json(
-    about: Mapping[str, Any], cases: Sequence[Case], ratios: Mapping[str, float | None]
-) -> dict[str, Any]:
-    """Returns the object that `--json` prints."""
-    return {
-        'machine': about,
-        'cases': [case.to_json() for case in cases],
-        'ratios': {name: ratio and round(ratio, 3) for name, ratio in ratios.items()},
+        **{f'shell_vs_plain_{w}x{h}': ratio(case) for (w, h), case in shells.items()},
+        'gpu_vs_torchvision_fp32': ratio(gpu),
+        'gpu_vs_roofline': gpu.percentile(50) / roofline_ms(weights or RESNET, size)
+        if gpu
+        else None,
     }
 
 
@@ -122,6 +128,25 @@ def table(cases: Sequence[Case]) -> str:
     rows = [tuple(COLUMNS), *(_row(case, cases) for case in cases)]
     lines = [' '.join(map(format, row, COLUMNS.values())).rstrip() for row in rows]
     return '\n'.join([*lines, '', LEGEND])
+
+
+def _row(case: Case, cases: Sequence[Case]) -> tuple[str, ...]:
+    values, ratio = case.to_json(), speed_up(case, cases)
+    return (
+        values['name'],
+        f'{case.size[0]}×{case.size[1]}',
+        case.device,
+        case.precision,
+        *(_format_ms(values[f'p{which}_ms']) for which in (50, 95, 99)),
+        f'{values["fps"]:.3g}',
+        f'{values["rss_mb"]:.0f}',
+        str(values['runs']),
+        '' if ratio is None else f'{ratio:.2f}',
+    )
+
+
+def _format_ms(value: float) -> str:
+    return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
 def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> None:
@@ -142,48 +167,19 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> None:
     figure = Figure((8, 0.9 + 0.27 * sum(heights)), layout='constrained')
     all_axes = figure.subplots(len(groups), height_ratios=heights, squeeze=False).ravel()
     for axes, (title, group) in zip(all_axes, groups.items(), strict=True):
-        _draw_bars(axes, group)
         axes.set_title(title, fontsize=9, loc='left')
-    figure.suptitle(
-        f'rock_seg bench: ms per image, median; line to p95\n{about["gpu"] or about["cpu"]},'
-        f' {about["cores"]} cores',
-        fontsize=10,
-    )
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.tick_params(labelsize=8)
+        for case in group:
+            median = case.percentile(50)
+            bar = axes.barh(
+                f'{case.contender} {case.precision}',
+                median,
+                xerr=[[0.0], [case.percentile(95) - median]],
+                color=REFERENCE_COLOUR if case.contender in (TORCHVISION, PLAIN) else OURS_COLOUR,
+            )
+            axes.bar_label(bar, [_format_ms(median)], padding=3, fontsize=8)
+    processor = f'{about["gpu"] or about["cpu"]}, {about["cores"]} cores'
+    figure.suptitle(f'ms per image, median; line to p95\n{processor}', fontsize=10)
     figure.savefig(file, dpi=120)
-
-
-def _draw_bars(axes: Any, group: Sequence[Case]) -> None:
-    medians = [case.percentile(50) for case in group]
-    above = [case.percentile(95) - median for case, median in zip(group, medians, strict=True)]
-    is_reference = [case.contender == REFERENCES.get(case.kind) for case in group]
-    colours = [REFERENCE_COLOUR if found else OURS_COLOUR for found in is_reference]
-    bars = axes.barh(
-        [' '.join(filter(None, (case.contender, case.precision))) for case in group],
-        medians,
-        xerr=[[0.0] * len(group), above],
-        color=colours,
-    )
-    axes.bar_label(bars, [_format_ms(median) for median in medians], padding=3, fontsize=8)
-    axes.margins(x=0.15)
-    axes.tick_params(labelsize=8)
-    axes.invert_yaxis()
-    axes.spines[['top', 'right']].set_visible(False)
-
-
-def _row(case: Case, cases: Sequence[Case]) -> tuple[str, ...]:
-    values, ratio = case.to_json(), speed_up(case, cases)
-    return (
-        values['name'],
-        f'{case.size[0]}×{case.size[1]}',
-        case.device,
-        case.precision,
-        *(_format_ms(values[f'p{which}_ms']) for which in (50, 95, 99)),
-        f'{values["fps"]:.3g}',
-        f'{values["rss_mb"]:.0f}',
-        str(values['runs']),
-        '' if ratio is None else f'{ratio:.2f}',
-    )
-
-
-def _format_ms(value: float) -> str:
-    return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'

@@ -96,11 +96,9 @@ def run_interleaved(
         if turn > 1 and time.monotonic() > deadline:
             break
         for name, run in contenders.items():
-            result = run()
-            if turn:
-                results[name].append(result)
+            results[name].append(run())
             on_run()
-    return results
+    return {name: taken[1:] for name, taken in results.items()}
 
 
 def rss_mb(process: int | str = 'self') -> float:

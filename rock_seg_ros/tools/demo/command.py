@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -26,7 +25,7 @@ from rock_seg_ros.tools.demo.drive import (
 )
 from rock_seg_ros.tools.demo.report import table, write_report
 from rock_seg_ros.tools.local_domain import use_local_domain
-from rock_seg_ros.tools.main import UsageError
+from rock_seg_ros.tools.main import UsageError, exit_on_termination
 from rock_seg_ros.tools.node_process import NodeProcess
 
 LIGHT_IMAGES = WANTED_MASKS
@@ -78,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         parameters['weights'] = str(file.resolve() if file.suffix else file)
     if arguments.device:
         parameters['device'] = arguments.device
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_termination()
     use_local_domain()
     with (
         NodeProcess(parameters, {'image': IMAGE}, output / 'node.log') as process,
@@ -138,7 +137,3 @@ def clear(output: Path) -> None:
             file.unlink()
     if from_demo:
         shutil.rmtree(recording)
-
-
-def _terminate(number: int, *_: object) -> None:
-    raise SystemExit(128 + number)

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import MappingProxyType
 from unittest import mock
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from rock_seg_ros.node.parameters import PARAMETERS
 from rock_seg_ros.tools.bench import measurements
 from rock_seg_ros.tools.bench.contenders import BenchError
-from rock_seg_ros.tools.bench.nodes import NodeProgram, start_nodes
+from rock_seg_ros.tools.bench.nodes import BenchNode
 from rock_seg_ros.tools.bench.timing import Run
 from rock_seg_ros.tools.main import main
 
@@ -28,7 +29,7 @@ RATIOS = {
     *('gpu_vs_torchvision_fp32', 'gpu_vs_roofline'),
 }
 KEYS = {'name', 'size', 'device', 'precision', 'p50_ms', 'p95_ms', 'p99_ms', 'fps', 'rss_mb'}
-# Answers all images with all outputs. With an argument it needs 50 ms for an image, drops others.
+# Answers all images with all outputs. As a slow stub it needs 50 ms for an image, drops others.
 NODE = """
 import sys, time, rclpy
 from sensor_msgs.msg import Image, PointCloud2
@@ -40,7 +41,7 @@ for topic, kind in kinds.items():
     publishers[kind].append(node.create_publisher(kind, f'~/{topic}', 10))
 
 def answer(image):
-    time.sleep(0.05 * ('--network-ms' in sys.argv))
+    time.sleep(0.05 * ('100' in sys.argv))
     for kind in publishers:
         for publisher in publishers[kind]:
             publisher.publish(kind(header=image.header))
@@ -75,15 +76,15 @@ class FakeWorker:
 
 @pytest.fixture(scope='module')
 def bench(tmp_path_factory):
-    """One run with stub networks and nodes: its status, JSON, errors, plot and node programs."""
+    """One run with stub networks and nodes: its JSON, errors, plot and parameters of nodes."""
     plot = tmp_path_factory.mktemp('bench') / 'plot.png'
     command = ['bench', '--quick', '--json', '--sizes', '64x48', '32x24', '--weights', 'mine.pth']
     command += ['-o', str(plot), '--presets', 'exact', 'balanced', 'fast']
-    programs: list[NodeProgram] = []
+    nodes = {}
 
-    def start(given, image):
-        programs.extend(given)
-        return start_nodes(given, image)
+    def start(name, program, parameters=MappingProxyType({}), outputs=('mask',)):
+        nodes[name] = parameters
+        return BenchNode(name, program, parameters, outputs)
 
     output, error = io.StringIO(), io.StringIO()
     handler = signal.getsignal(signal.SIGTERM)
@@ -94,13 +95,13 @@ def bench(tmp_path_factory):
         redirect_stderr(error),
     ):
         patch.setattr(measurements, 'Worker', FakeWorker)
-        patch.setattr(measurements, 'start_nodes', start)
-        for name in ('NODE_PROGRAM', 'STUB_NODE', 'PLAIN_NODE'):
+        patch.setattr(measurements, 'BenchNode', start)
+        for name in ('NODE', 'STUB_NODE', 'PLAIN_NODE'):
             patch.setattr(measurements, name, ('-c', NODE))
         status = main(command)
     signal.signal(signal.SIGTERM, handler)
     assert status == 0, error.getvalue()
-    return json.loads(output.getvalue()), error.getvalue(), plot, programs
+    return json.loads(output.getvalue()), error.getvalue(), plot, nodes
 
 
 def test_networks_nodes_shell_and_overload_are_measured_at_each_size(bench):
@@ -146,20 +147,12 @@ def test_an_overloaded_node_drops_images(bench):
 
 
 def test_the_nodes_get_parameters_that_the_node_has(bench):
-    programs = {program.name: program for program in bench[3]}
-    assert list(programs) == [
-        'plain',
-        'exact_1',
-        'balanced_2',
-        'rock_seg',
-        'plain_node',
-        'overload',
-    ]
-    given = programs['balanced_2'].parameters
-    assert given['preset'] == 'balanced'
-    assert Path(given['weights']).name == 'mine.pth'
-    for program in programs.values():
-        assert program.parameters.keys() <= PARAMETERS.keys()
+    nodes = bench[3]
+    assert list(nodes) == ['plain', 'exact_1', 'balanced_2', 'stub', 'plain_stub', 'overload']
+    assert nodes['balanced_2']['preset'] == 'balanced'
+    assert Path(nodes['balanced_2']['weights']).name == 'mine.pth'
+    for parameters in nodes.values():
+        assert parameters.keys() <= PARAMETERS.keys()
 
 
 def test_the_plot_is_written(bench):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import pytest
 
 from rock_seg_ros.tools.bench import report
-from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table
+from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, roofline_ms, table
 from rock_seg_ros.tools.bench.timing import Case, Run
 
 SIZE = (640, 480)
@@ -22,7 +24,6 @@ CASES = [
     case('network', 'torchvision', 0.08, device='cuda'),
     case('network', 'exact', 0.04, device='cuda'),
     case('network', 'exact', 0.01, device='cuda', precision='fp16'),
-    case('network', 'matrix product', 0.002, device='cuda', precision='fp16'),
     case('shell', 'rock_seg', 0.00512, precision=''),
     case('shell', 'plain node', 0.02048, precision=''),
     case('shell', 'rock_seg', 0.001, size=(64, 48), precision=''),
@@ -31,7 +32,7 @@ CASES = [
 
 
 def test_ratios_compare_medians_and_are_none_without_measurements(monkeypatch):
-    monkeypatch.setattr(report, 'roofline_ms', lambda product_ms, *_: 2 * product_ms)
+    monkeypatch.setattr(report, 'roofline_ms', lambda weights, size: 4.0)
     ratios = ratios_of(CASES, SIZE)
     assert ratios['cpu_exact_vs_torchvision'] == 1.5
     assert ratios['cpu_fast_vs_torchvision'] is None
@@ -43,6 +44,13 @@ def test_ratios_compare_medians_and_are_none_without_measurements(monkeypatch):
     assert ratios_of(CASES[:1], SIZE)['gpu_vs_roofline'] is None
 
 
+def test_the_roofline_is_the_flop_of_the_network_at_the_rate_of_a_matrix_product(monkeypatch):
+    monkeypatch.setattr(report, 'PRODUCT_SIDE', 1000)  # 2 GFLOP
+    measured = SimpleNamespace(blocked_autorange=lambda: SimpleNamespace(median=0.003))
+    monkeypatch.setattr('torch.utils.benchmark.Timer', lambda *_, **__: measured)
+    assert 3 * 1e9 < roofline_ms('light', (640, 480), 'cpu') * 2e9 < 3 * 20e9
+
+
 def test_the_table_has_a_row_per_case_with_its_ratio():
     lines = table(CASES).splitlines()
     assert lines[1].split() == [
@@ -51,8 +59,7 @@ def test_the_table_has_a_row_per_case_with_its_ratio():
     ]
     assert lines[2].split()[-1] == '1.50'
     assert lines[3].split()[-1] == '1'  # torchvision was not measured at this size
-    assert lines[7].split()[-1] == '1'  # nothing is compared with the matrix product
-    assert lines[8].split() == [
+    assert lines[7].split() == [
         *('shell:', 'rock_seg', '640×480', 'cpu'),
         *('5.12', '5.12', '5.12', '195', '900', '1', '4.00'),
     ]

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simple segmentation node with which `rock_seg bench` compares the node of this package.
 
-It does what most segmentation nodes do: it processes images in the subscription callback, copies
-them as cv_bridge does, calls torchvision eagerly, computes softmax and argmax in NumPy, draws with
+It does what most segmentation nodes do: it processes images in the subscription callback, converts
+them to BGR and back, calls torchvision eagerly, computes softmax and argmax in NumPy, draws with
 OpenCV, and publishes all outputs even without subscribers. Its topics are those of the node.
 
     python -m rock_seg_ros.tools.bench.programs.plain_node --ros-args -r image:=/camera/image_raw
+
+With `--stub`, it uses fixed logits instead of a network.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -24,21 +27,25 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from rock_seg_ros.tools.bench.programs.stub_logits import fixed_logits
+from rock_seg_ros.node.images import to_message
 
 DEPTH = 10
 OUTPUTS = {
-    'mask': (Image, DEPTH),
-    'class_ids': (Image, DEPTH),
-    'confidence': (Image, DEPTH),
-    'overlay': (Image, DEPTH),
-    'overlay/compressed': (CompressedImage, DEPTH),
-    'polygons': (PolygonInstanceStamped, 2000),
-    'polygon_points': (PointCloud2, DEPTH),
-    'rocks': (PointCloud2, DEPTH),
+    'mask': Image,
+    'class_ids': Image,
+    'confidence': Image,
+    'overlay': Image,
+    'overlay/compressed': CompressedImage,
+    'polygons': PolygonInstanceStamped,
+    'polygon_points': PointCloud2,
+    'rocks': PointCloud2,
 }
 MIN_AREA = 50
 TINT = (255, 200, 0)
+# Rocks of the fixed logits.
+ROCK_COLUMNS, ROCK_ROWS = 5, 4
+RADIUS = 0.38  # of the size of a cell
+LOGIT = 8.0
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # H×W×3 RGB → classes×H×W logits
 
 
@@ -50,14 +57,16 @@ class PlainNode(Node):
         super().__init__('rock_seg')
         self._logits = logits
         self._publishers_of = {
-            topic: self.create_publisher(kind, f'~/{topic}', depth)
-            for topic, (kind, depth) in OUTPUTS.items()
+            topic: self.create_publisher(kind, f'~/{topic}', DEPTH)
+            for topic, kind in OUTPUTS.items()
         }
         self.create_subscription(Image, 'image', self._on_image, DEPTH)
 
     def _on_image(self, message: Image) -> None:
-        header, bgr = message.header, imgmsg_to_cv2(message)
-        logits = self._logits(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))  # type: ignore[arg-type]
+        header = message.header
+        stored = np.ndarray((message.height, message.width, 3), np.uint8, message.data)
+        bgr: Any = cv2.cvtColor(stored, cv2.COLOR_RGB2BGR)
+        logits = self._logits(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
         powers = np.exp(logits - logits.max(axis=0))
         probabilities = powers / powers.sum(axis=0)
         class_ids = probabilities.argmax(axis=0).astype(np.uint8)
@@ -66,10 +75,10 @@ class PlainNode(Node):
         contours: Any = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
         contours = [c for c in contours if cv2.contourArea(c) >= MIN_AREA]
         overlay = draw(bgr, mask, contours)
-        self._publish('mask', cv2_to_imgmsg(mask, 'mono8', header))
-        self._publish('class_ids', cv2_to_imgmsg(class_ids, 'mono8', header))
-        self._publish('confidence', cv2_to_imgmsg(confidence, 'mono8', header))
-        self._publish('overlay', cv2_to_imgmsg(overlay, 'bgr8', header))
+        self._publish('mask', to_message(mask, 'mono8', header))
+        self._publish('class_ids', to_message(class_ids, 'mono8', header))
+        self._publish('confidence', to_message(confidence, 'mono8', header))
+        self._publish('overlay', to_message(overlay, 'bgr8', header))
         compressed = CompressedImage(header=header, format='jpeg')
         compressed.data.frombytes(cv2.imencode('.jpg', overlay)[1].tobytes())
         self._publish('overlay/compressed', compressed)
@@ -88,20 +97,6 @@ class PlainNode(Node):
 
     def _publish(self, topic: str, message: Any) -> None:
         self._publishers_of[topic].publish(message)
-
-
-def imgmsg_to_cv2(message: Image) -> NDArray[Any]:
-    """Copies an rgb8 Image to H×W×3 uint8 BGR, as cv_bridge does."""
-    stored = np.ndarray((message.height, message.width, 3), np.uint8, message.data)
-    return cv2.cvtColor(stored, cv2.COLOR_RGB2BGR)
-
-
-def cv2_to_imgmsg(array: NDArray[np.uint8], encoding: str, header: Header) -> Image:
-    """Copies an array twice into an Image, as cv_bridge does."""
-    message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
-    message.data.frombytes(array.tobytes())
-    message.step = len(message.data) // message.height
-    return message
 
 
 def draw(bgr: NDArray[np.uint8], mask: NDArray[np.uint8], contours: Any) -> NDArray[np.uint8]:
@@ -133,30 +128,36 @@ def create_cloud(
     return message
 
 
-def stub_logits(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns fixed logits of two classes for an image."""
-    return fixed_logits(*rgb.shape[:2], 2)
+@lru_cache(maxsize=4)
+def fixed_logits(height: int, width: int, channels: int = 2) -> NDArray[np.float32]:
+    """Returns channels×H×W logits of separate ellipses in rows and columns; channel 1 is rock."""
+    y = (np.arange(height) + 0.5) * ROCK_ROWS / height % 1 - 0.5
+    x = (np.arange(width) + 0.5) * ROCK_COLUMNS / width % 1 - 0.5
+    inside = np.hypot(*np.meshgrid(x, y)) < RADIUS
+    logits = np.full((channels, height, width), -LOGIT, np.float32)
+    logits[0] = 0
+    logits[1, inside] = LOGIT
+    logits.flags.writeable = False
+    return logits
 
 
 def torchvision_logits() -> Logits:
     """Loads torchvision's network; returns a function that runs it."""
     import torch
 
-    from rock_seg_ros.tools.bench.contenders import TORCHVISION, Contender, Torchvision
+    from rock_seg_ros.tools.bench.programs.network import Torchvision
 
-    contender = Contender(TORCHVISION, 'cuda' if torch.cuda.is_available() else 'cpu')
-    network = Torchvision(contender)
-    return lambda rgb: network.network(network.prepare(rgb))[0].cpu().numpy()
+    network = Torchvision('cuda' if torch.cuda.is_available() else 'cpu')
+    return lambda rgb: network.prepare(rgb)()[0].cpu().numpy()
 
 
 def main() -> None:
     """Runs the node until it is interrupted."""
-    parser = argparse.ArgumentParser(description='A simple segmentation node.', allow_abbrev=False)
-    parser.add_argument('--stub', action='store_true', help='use fixed logits, not a network')
-    arguments, ros_arguments = parser.parse_known_args()
-    rclpy.init(args=ros_arguments)
+    rclpy.init(args=sys.argv)
     try:
-        rclpy.spin(PlainNode(stub_logits if arguments.stub else torchvision_logits()))
+        is_stub = '--stub' in sys.argv
+        logits = (lambda rgb: fixed_logits(*rgb.shape[:2])) if is_stub else torchvision_logits()
+        rclpy.spin(PlainNode(logits))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
