@@ -20,11 +20,14 @@ PRODUCT_SIDE = 8192  # large enough to reach the peak rate of a GPU
 SHELL_SIZES = ((640, 480), (1920, 1080))  # their ratios are always in the JSON object
 # Kind of a case → contender that it is compared with.
 REFERENCES = {'network': TORCHVISION, 'image': TORCHVISION, 'node': PLAIN, 'shell': PLAIN}
-# Column → format of its cells.
-COLUMNS = {
-    **{'case': '<26', 'size': '<9', 'device': '<6', 'precision': '<9'},
-    **dict.fromkeys(('p50', 'p95', 'p99', 'fps', 'MB', 'runs', '×'), '>7'),
-}
+HEADER = (
+    f'{"case":<26} {"size":<9} device precision {"p50":>8} {"p95":>8} {"p99":>8}'
+    f' {"fps":>7} {"MB":>6} {"runs":>5} {"×":>6}'
+)
+ROW = (
+    '{name:<26} {size:<9} {device:<6} {precision:<9} {p50_ms:8.2f} {p95_ms:8.2f} {p99_ms:8.2f}'
+    ' {fps:7.2f} {rss_mb:6.0f} {runs:5} {ratio:>6}'
+)
 LEGEND = """\
 p50, p95, p99: percentiles of the time per image, ms. fps: images per second, one after the other;
 in overload, published masks per second. MB: resident memory of the process.
@@ -125,28 +128,16 @@ def ratios_of(cases: Sequence[Case], size: Size, weights: str = '') -> dict[str,
 
 def table(cases: Sequence[Case]) -> str:
     """Formats the cases and the legend as text."""
-    rows = [tuple(COLUMNS), *(_row(case, cases) for case in cases)]
-    lines = [' '.join(map(format, row, COLUMNS.values())).rstrip() for row in rows]
+    lines = [HEADER]
+    for case in cases:
+        ratio = speed_up(case, cases)
+        values = {
+            **case.to_json(),
+            'size': f'{case.size[0]}×{case.size[1]}',
+            'ratio': f'{ratio:.2f}' if ratio else '',
+        }
+        lines.append(ROW.format(**values).rstrip())
     return '\n'.join([*lines, '', LEGEND])
-
-
-def _row(case: Case, cases: Sequence[Case]) -> tuple[str, ...]:
-    values, ratio = case.to_json(), speed_up(case, cases)
-    return (
-        values['name'],
-        f'{case.size[0]}×{case.size[1]}',
-        case.device,
-        case.precision,
-        *(_format_ms(values[f'p{which}_ms']) for which in (50, 95, 99)),
-        f'{values["fps"]:.3g}',
-        f'{values["rss_mb"]:.0f}',
-        str(values['runs']),
-        '' if ratio is None else f'{ratio:.2f}',
-    )
-
-
-def _format_ms(value: float) -> str:
-    return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
 def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> None:
@@ -179,7 +170,7 @@ def plot(cases: Sequence[Case], about: Mapping[str, Any], file: Path) -> None:
                 xerr=[[0.0], [case.percentile(95) - median]],
                 color=REFERENCE_COLOUR if case.contender in (TORCHVISION, PLAIN) else OURS_COLOUR,
             )
-            axes.bar_label(bar, [_format_ms(median)], padding=3, fontsize=8)
+            axes.bar_label(bar, [f'{median:.2f}'], padding=3, fontsize=8)
     processor = f'{about["gpu"] or about["cpu"]}, {about["cores"]} cores'
     figure.suptitle(f'ms per image, median; line to p95\n{processor}', fontsize=10)
     figure.savefig(file, dpi=120)

@@ -55,13 +55,13 @@ def test_the_table_has_a_row_per_case_with_its_ratio():
     lines = table(CASES).splitlines()
     assert lines[1].split() == [
         *('network:', 'torchvision', '640×480', 'cpu', 'fp32'),
-        *('3000', '3000', '3000', '0.333', '900', '1', '1.00'),
+        *('3000.00', '3000.00', '3000.00', '0.33', '900', '1', '1.00'),
     ]
     assert lines[2].split()[-1] == '1.50'
     assert lines[3].split()[-1] == '1'  # torchvision was not measured at this size
     assert lines[7].split() == [
         *('shell:', 'rock_seg', '640×480', 'cpu'),
-        *('5.12', '5.12', '5.12', '195', '900', '1', '4.00'),
+        *('5.12', '5.12', '5.12', '195.31', '900', '1', '4.00'),
     ]
 
 
