@@ -98,7 +98,7 @@ def start_python(arguments: Sequence[str], **options: Any) -> subprocess.Popen[b
         arguments: Arguments of the Python interpreter.
         options: Other arguments of `subprocess.Popen`.
     """
-    with _interrupts_held():
+    with _signals_held():
         return subprocess.Popen(
             [sys.executable, *arguments],
             process_group=0,
@@ -115,18 +115,25 @@ def child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Delays Ctrl-C until the end of the block, because Python loses it during a fork."""
-    held: list[Any] = []
-    before: Any = signal.signal(signal.SIGINT, lambda *details: held.append(details))
+def _signals_held() -> Iterator[None]:
+    """Delays Ctrl-C and SIGTERM until the end of the block.
+
+    During a fork, Python ignores what their handlers raise.
+    """
+    held: list[int] = []
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda received, _: held.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if held and callable(before):
-        before(*held[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in held:
+        signal.raise_signal(number)
 
 
 def _end_with_parent() -> None:
-    """Makes Linux interrupt the node when its parent ends for any reason, see prctl(2)."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    """Makes Linux terminate the child when its parent ends for any reason, see prctl(2)."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

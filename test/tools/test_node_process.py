@@ -125,18 +125,21 @@ def running(pid):
         return False
 
 
-def test_ctrl_c_during_the_start_is_raised(tmp_path, idle):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_is_handled_after_it(tmp_path, idle, number):
     code = (
         'import os, pathlib, signal, sys\n'
         'from rock_seg_ros.tools.node_process import NodeProcess\n'
-        'os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))\n'
+        'number = int(sys.argv[2])\n'
+        'signal.signal(number, signal.default_int_handler)\n'
+        'os.register_at_fork(after_in_parent=lambda: signal.raise_signal(number))\n'
         'sys.executable = sys.argv[1]\n'
         'try:\n'
         "    NodeProcess({}, {}, pathlib.Path(sys.argv[1] + '.log'))\n"
         'except KeyboardInterrupt:\n'
         "    print('interrupted')\n"
     )
-    command = [sys.executable, '-c', code, str(idle)]
+    command = [sys.executable, '-c', code, str(idle), str(int(number))]
     assert subprocess.check_output(command, text=True) == 'interrupted\n'
 
 

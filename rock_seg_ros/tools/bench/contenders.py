@@ -121,7 +121,7 @@ class Worker:
                 self._connection.send(request)
             answer = self._connection.recv()
         except (EOFError, ConnectionError):
-            answer = BenchError('the process ended unexpectedly')
+            raise BenchError(f'{self.contender.name}: the process ended unexpectedly') from None
         if isinstance(answer, BenchError):
             raise BenchError(f'{self.contender.name}: {answer}')
         return answer

@@ -17,7 +17,7 @@ import pytest
 
 from rock_seg_ros.node.parameters import PARAMETERS
 from rock_seg_ros.tools.bench import measurements
-from rock_seg_ros.tools.bench.contenders import BenchError
+from rock_seg_ros.tools.bench.contenders import PROGRAM, BenchError
 from rock_seg_ros.tools.bench.nodes import BenchNode
 from rock_seg_ros.tools.bench.timing import Run
 from rock_seg_ros.tools.main import main
@@ -159,17 +159,25 @@ def test_the_plot_is_written(bench):
     assert bench[2].stat().st_size > 1000
 
 
-def test_ctrl_c_ends_all_processes_without_a_traceback():
+def networks_of(pid):
+    """Returns the ids of the processes of networks."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    return [child for child in children if PROGRAM in Path(f'/proc/{child}/cmdline').read_text()]
+
+
+@pytest.mark.parametrize(
+    ('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_signal_ends_all_processes_without_a_traceback(number, status):
     process = subprocess.Popen(COMMAND, stderr=subprocess.PIPE, text=True, process_group=0)
-    children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
     deadline = time.monotonic() + TIMEOUT
-    while not (started := children.read_text().split()):
+    while not (started := networks_of(process.pid)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, error = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert 'Traceback' not in error
     deadline = time.monotonic() + TIMEOUT
     while any(Path(f'/proc/{child}').exists() for child in started):

@@ -9,7 +9,6 @@ It is idle while they run. Its class has `precision` and these methods:
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -143,5 +142,4 @@ def _captured(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # sent at the end of the other process
     serve(Connection(int(sys.argv[1])))
