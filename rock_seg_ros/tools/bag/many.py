@@ -138,7 +138,8 @@ def _finished(
     """Returns the inputs whose outputs exist, and how those were made.
 
     Raises:
-        BagError: An output exists and is not to be kept, or is not of `rock_seg bag`.
+        BagError: An output exists and is not to be kept, is not of `rock_seg bag`, or is older
+            than its input.
         UsageError: The outputs were made with different settings.
     """
     finished: list[Path] = []
@@ -149,10 +150,18 @@ def _finished(
         made_by = _stored(output, command.MADE_BY) if arguments.resume else None
         if made_by is None:
             raise BagError(f'{output}: exists; choose another output or delete it')
+        if _changed(path) > (output / METADATA).stat().st_mtime:
+            raise BagError(f'{output}: is older than {path}; delete it to process the bag again')
         first = made_by if first is None else first
         check_same(arguments.output, first, made_by)
         finished.append(path)
     return finished, first
+
+
+def _changed(bag: Path) -> float:
+    """Returns the time of the last change of a bag, s since the epoch; 0 if it does not exist."""
+    files = list(bag.iterdir()) if bag.is_dir() else [bag]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0)
 
 
 def _stored(bag: Path, key: str) -> Any:

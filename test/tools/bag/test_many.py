@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import shutil
 
 import cv2
@@ -193,3 +194,16 @@ def test_a_finished_bag_with_rejected_images_is_reported_again(
     assert told(capsys)[1] == (
         f'rock_seg bag: {bag}: 1 images with results; rejected: not decodable (1)'
     )
+
+
+def test_a_bag_that_changed_after_its_results_is_not_finished(find_rocks, bags, tmp_path, capsys):
+    assert find_rocks(*bags) == 0
+    told(capsys)
+    (storage,) = bags[0].glob('*.mcap')
+    later = (tmp_path / 'out/monday/metadata.yaml').stat().st_mtime + 10
+    os.utime(storage, (later, later))
+    assert find_rocks(*bags, '--resume') == 1
+    assert told(capsys) == [
+        f'rock_seg bag: {tmp_path}/out/monday: is older than {bags[0]};'
+        ' delete it to process the bag again'
+    ]
