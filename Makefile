@@ -7,7 +7,7 @@ VENV ?= .venv
 # The ROS wheels set this variable for their own interpreter; others must not inherit it.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test lint docs weights environment clean
+.PHONY: demo test lint docs weights light.weights resnet50.weights environment clean
 
 demo: environment
 	$(VENV)/bin/rock_seg demo
@@ -30,17 +30,28 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
 	touch $@
 
-# Trains the embedded weights on the data in config/training/NAME.yaml. On two CPU cores, `light`
-# takes 1.5 hours and `resnet50` far longer. An interrupted training is resumed.
+# Trains the embedded weights on the data in config/training/*.yaml. On two CPU cores, `light` takes
+# two hours and `resnet50` far longer. An interrupted training is resumed.
 weights: light.weights resnet50.weights
 
-%.weights: environment
-	[ -d runs/scenes ] || $(VENV)/bin/python -m training.synthesize -o runs/scenes --count 500 --seed 12 --per-scene 2
-	[ -d runs/no_rock ] || $(VENV)/bin/python -m training.collect -o runs/no_rock
-	$(VENV)/bin/python -m training.train --config config/training/$*.yaml \
-	  $(if $(wildcard runs/$*/checkpoints/last.ckpt),--resume)
-	$(VENV)/bin/python -m training.export --checkpoint runs/$*/checkpoints/last.ckpt --int8 --calibrate \
-	  --measure -o rock_seg_ros/weights/$*.safetensors
+PYTHON_OF_VENV = $(VENV)/bin/python
+train = $(PYTHON_OF_VENV) -m training.train $(if $(wildcard runs/$(1)/checkpoints/last.ckpt),--resume)
+export = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measure --checkpoint runs/$(1)/checkpoints/last.ckpt
+
+light.weights: runs/scenes runs/no_rock
+	$(call train,light) --config config/training/light.yaml
+	$(call train,light_motion) --config config/training/light.yaml --config config/training/light_motion.yaml
+	$(call export,light_motion) --interpolate runs/light/checkpoints/last.ckpt 0.75 -o rock_seg_ros/weights/light.safetensors
+
+resnet50.weights: runs/scenes runs/no_rock
+	$(call train,resnet50) --config config/training/resnet50.yaml
+	$(call export,resnet50) -o rock_seg_ros/weights/resnet50.safetensors
+
+runs/scenes: | environment
+	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2
+
+runs/no_rock: | environment
+	$(PYTHON_OF_VENV) -m training.collect -o $@
 
 environment:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' environment/create.sh

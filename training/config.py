@@ -35,7 +35,6 @@ class Stage:
             empty, it must contain each of these sources.
         learning_rate: Peak learning rate of a new warm-up and decay that begin with this stage; 0 =
             continue the previous schedule.
-        augmentation: Augmentation settings of this stage; None = those of the run.
     """
 
     steps: int
@@ -44,7 +43,6 @@ class Stage:
     shares: dict[str, float] = field(default_factory=dict)
     self_train: list[str] = field(default_factory=list)
     learning_rate: float = 0.0
-    augmentation: AugmentationConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks the values; raises ValueError for an invalid one."""
@@ -312,10 +310,9 @@ class TrainingConfig:
 
     def _check_blur(self, number: int, stage: Stage) -> None:
         largest = (stage.crop - 1) / 2  # the kernel has two standard deviations on each side
-        augmentation = self.augmentation_of(stage)
-        if augmentation.blur_p and augmentation.blur[1] > largest:
+        if self.augmentation.blur_p and self.augmentation.blur[1] > largest:
             raise ValueError(
-                f'augmentation.blur is up to {augmentation.blur[1]:g} px; the crops of stage'
+                f'augmentation.blur is up to {self.augmentation.blur[1]:g} px; the crops of stage'
                 f' {number}, {stage.crop} px, allow at most {largest:g}'
             )
 
@@ -366,10 +363,6 @@ class TrainingConfig:
         seed of the run over them, so that the numbers of different runs do not overlap.
         """
         return (self.seed * 0x9E3779B1 + number) % 2**32
-
-    def augmentation_of(self, stage: Stage) -> AugmentationConfig:
-        """Returns the augmentation settings of a stage."""
-        return stage.augmentation or self.augmentation
 
     def stage_at(self, step: int) -> int:
         """Returns the index of the stage that a step belongs to; after the end, the last one."""

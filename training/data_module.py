@@ -96,9 +96,8 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.sources = [sources[name] for name in shares]
         self.shares = torch.tensor(list(shares.values()), dtype=torch.float)
         self.config = config
-        self.augmentation = config.augmentation_of(settings)
-        self.geometric = geometric_transform(settings.crop, settings.area, self.augmentation)
-        self.photometric = photometric_transform(self.augmentation)
+        self.geometric = geometric_transform(settings.crop, settings.area, config.augmentation)
+        self.photometric = photometric_transform(config.augmentation)
         self._read = lru_cache(CACHED_IMAGES)(lambda sample: sample.read())
         metadata = config.metadata()
         self.rock_ids = metadata.rock_ids
@@ -119,10 +118,10 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
             torch.manual_seed(self.config.seed_at(index))
             source = self.sources[int(torch.multinomial(self.shares, 1))]
             image, labels = self._crop(source)
-            if torch.rand(()) < self.augmentation.paste_p:
+            if torch.rand(()) < self.config.augmentation.paste_p:
                 other = self.sources[int(torch.multinomial(self.shares, 1))]
                 image, labels = paste_rocks(
-                    image, labels, *self._crop(other), self.rock_ids, self.augmentation
+                    image, labels, *self._crop(other), self.rock_ids, self.config.augmentation
                 )
             clean = image.as_subclass(Tensor) if self.config.distill.teachers else torch.empty(0)
             augmented, labels = self.photometric(image, labels)

@@ -66,6 +66,40 @@ def _samples(given: argparse.Namespace, metadata: ModelMetadata) -> list[Sample]
     return [sample for group in found for sample in evenly_spaced(group, each)]
 
 
+def _interpolated(weights: Weights, file: str, share: str) -> Weights:
+    """Interpolates linearly between weights and those that their training started from.
+
+    WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): fine-tuned weights lose less of what the
+    original ones have learned if both are averaged.
+
+    Raises:
+        ValueError: The share is not 0 to 1.
+        WeightsError: The networks differ.
+    """
+    try:
+        part = float(share)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise ValueError(f'the SHARE of --interpolate must be 0 to 1, not {share}')
+    before = load_weights(file)
+    if before.metadata.classes != weights.metadata.classes:
+        raise WeightsError(
+            f'{before.path}: its classes {before.metadata.classes} are not those of the checkpoint,'
+            f' {weights.metadata.classes}'
+        )
+    state = {}
+    for name, tensor in weights.state.items():
+        other = before.state.get(name)
+        if other is not None and other.shape == tensor.shape:
+            state[name] = torch.lerp(other.double(), tensor.double(), part).to(tensor.dtype)
+        elif not name.startswith('aux_classifier.'):  # exported files do not have it
+            raise WeightsError(
+                f'{before.path}: is of another network than the checkpoint; {name} differs'
+            )
+    return replace(weights, state=state)
+
+
 def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
     """Returns the weights with measured activation ranges, for --calibrate."""
     sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
@@ -99,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar='DATA',
         help='measure the activation ranges that int8 (preset fast) needs, on the train splits of'
         ' these data (without DATA: of the data that the checkpoint was trained on)',
+    )
+    parser.add_argument(
+        '--interpolate',
+        nargs=2,
+        metavar=('FILE', 'SHARE'),
+        help='interpolate between the weights in FILE, from which the training started, and the'
+        ' checkpoint, whose share is 0 to 1; a smaller share keeps more of what FILE has learned'
+        ' (WiSE-FT)',
     )
     parser.add_argument(
         '--output-stride', type=int, default=0, help='8 or 16; 0 = as trained (default)'
@@ -146,6 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f'--max-images must be at least 1, not {given.max_images}; see --no-check')
     try:
         weights = load_weights(given.checkpoint)
+        if given.interpolate:
+            weights = _interpolated(weights, *given.interpolate)
         if given.calibrate is not None:
             weights = _calibrated(given, weights)
         if given.threshold is not None:

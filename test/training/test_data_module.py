@@ -101,15 +101,6 @@ def test_image_and_labels_stay_aligned(discs: Path) -> None:
     assert correct > 0.9 * total
 
 
-def test_a_stage_can_have_its_own_augmentation() -> None:
-    dark = replace(STILL, exposure=(0.5, 0.5), exposure_p=1.0)
-    stages = [Stage(2, 32, (1.0, 1.0)), Stage(2, 32, (1.0, 1.0), augmentation=dark)]
-    config = config_of(stages=stages, augmentation=STILL)
-    pixels = [RandomCrops({'one': [Flat(50)]}, config, stage)[0][0] for stage in (0, 1)]
-    assert (pixels[0] == 50).all()
-    assert (pixels[1] == 25).all()
-
-
 def test_crops_have_the_size_of_their_stage() -> None:
     sources = {'one': [Flat(50)], 'two': [Flat(90)]}
     first, second = (RandomCrops(sources, config_of(), stage) for stage in (0, 1))

@@ -369,6 +369,46 @@ def test_a_light_network_as_onnx_has_the_logits_of_pytorch_at_any_size(tmp_path:
         torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
 
 
+def test_interpolated_weights_are_between_those_of_two_files(
+    light_weights_file: Path, tmp_path: Path
+) -> None:
+    before = load_weights(light_weights_file)
+    after = tmp_path / 'after.safetensors'
+    save_weights(after, {n: t.float() + 1 for n, t in before.state.items()}, before.metadata)
+    target = tmp_path / 'between.safetensors'
+    words = ['--checkpoint', str(after), '-o', str(target), '--no-check']
+    assert main([*words, '--interpolate', str(light_weights_file), '0.25']) == 0
+    name = 'classifier.score.bias'
+    change = load_weights(target).state[name].float() - before.state[name].float()
+    torch.testing.assert_close(change, torch.full_like(change, 0.25), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ('interpolate', 'message'),
+    [
+        (['{file}', '1.5'], 'the SHARE of --interpolate must be 0 to 1, not 1.5'),
+        (['{file}', 'half'], 'the SHARE of --interpolate must be 0 to 1, not half'),
+        (['resnet50', '0.5'], "its classes ('background', 'rock', 'rim') are not those of"),
+        (['{other}', '0.5'], 'is of another network than the checkpoint'),
+    ],
+)
+def test_weights_that_cannot_be_interpolated_are_reported_in_one_line(
+    interpolate: list[str],
+    message: str,
+    weights_file: Path,
+    light_weights_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [one.format(file=light_weights_file, other=weights_file) for one in interpolate]
+    target = tmp_path / 'never.safetensors'
+    given = ['--checkpoint', str(light_weights_file), '-o', str(target), '--no-check']
+    assert main([*given, '--interpolate', *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not target.exists()
+
+
 def test_undefined_metrics_are_not_written_to_the_metadata(
     discs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
