@@ -276,7 +276,7 @@ def test_a_graph_that_onnx_runtime_does_not_finish_opening_is_rejected_after_a_l
     released = threading.Event()
     monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *_, **__: released.wait(20))
     monkeypatch.setattr(onnx_backend, 'OPEN_TIMEOUT', 0.1)
-    (tmp_path / 'w.onnx').write_bytes(b'graph')
+    (tmp_path / 'w.onnx').write_bytes(b'\x08graph')
     line = f'{tmp_path}/w.onnx: ONNX Runtime did not finish opening the graph within 0.1 s'
     with pytest.raises(WeightsError, match=f'^{re.escape(line)}$'):
         open_file(tmp_path / 'w.onnx')
