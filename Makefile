@@ -35,17 +35,17 @@ $(VENV)-docs/made: environment/lock/docs.txt
 weights: light.weights resnet50.weights
 
 PYTHON_OF_VENV = $(VENV)/bin/python
-train = $(PYTHON_OF_VENV) -m training.train $(if $(wildcard runs/$(1)/checkpoints/last.ckpt),--resume)
-export = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measure --checkpoint runs/$(1)/checkpoints/last.ckpt
+train_weights = $(PYTHON_OF_VENV) -m training.train $(if $(wildcard runs/$(1)/checkpoints/last.ckpt),--resume)
+export_weights = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measure --checkpoint runs/$(1)/checkpoints/last.ckpt
 
 light.weights: runs/scenes runs/no_rock
-	$(call train,light) --config config/training/light.yaml
-	$(call train,light_motion) --config config/training/light.yaml --config config/training/light_motion.yaml
-	$(call export,light_motion) --interpolate runs/light/checkpoints/last.ckpt 0.75 -o rock_seg_ros/weights/light.safetensors
+	$(call train_weights,light) --config config/training/light.yaml
+	$(call train_weights,light_motion) --config config/training/light.yaml --config config/training/light_motion.yaml
+	$(call export_weights,light_motion) --interpolate runs/light/checkpoints/last.ckpt 0.75 -o rock_seg_ros/weights/light.safetensors
 
 resnet50.weights: runs/scenes runs/no_rock
-	$(call train,resnet50) --config config/training/resnet50.yaml
-	$(call export,resnet50) -o rock_seg_ros/weights/resnet50.safetensors
+	$(call train_weights,resnet50) --config config/training/resnet50.yaml
+	$(call export_weights,resnet50) -o rock_seg_ros/weights/resnet50.safetensors
 
 runs/scenes: | environment
 	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2

@@ -77,9 +77,9 @@ def photometric_transform(augmentation: AugmentationConfig) -> Transform:
     It is applied after copy-paste, so that pasted rocks are changed like the rest of the image.
     """
     a = augmentation
-    motion_blur = [_randomly(partial(_motion_blur, limits=a.motion_blur), a.motion_blur_p)]
-    if not a.motion_blur_p:
-        motion_blur.clear()  # it would change the random draws of runs from before it existed
+    # Without motion blur, the other random draws are those of runs from before it existed.
+    blur = partial(_motion_blur, limits=a.motion_blur)
+    motion_blur = [_randomly(blur, a.motion_blur_p)] if a.motion_blur_p else []
     return v2.Compose(
         [
             v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue),

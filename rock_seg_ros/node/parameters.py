@@ -377,7 +377,6 @@ def _check_topics(name: str, topics: tuple[str, ...]) -> None:
             raise ValueError(f'{name} has {topic!r} twice')
 
 
-MIN_SIMILARITY = 0.8  # of names of parameters, of which one is misspelled
 MIN_SIMILARITY = 0.8  # of the name of a parameter and its misspelling
 PARAMETERS: dict[str, Field[Any]] = {spec.name: spec for spec in fields(Parameters)}
 
