@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.writing import make_folder
 from rock_seg_ros.tools.bag.files import TYPES, BagWriter
 
 SIZE = (640, 480)
@@ -77,7 +78,7 @@ def make_bag(panorama: Path, bag: Path, corner: tuple[int, int], frames: int, qu
     if whole is None:
         raise ValueError(f'{panorama}: no image')
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]  # smallest
-    bag.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(bag.parent)
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix='.writing-') as folder:
         written = Path(folder) / bag.name
         with BagWriter(written) as writer:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rock_seg_ros.perception.image_io.decoding import ImageError, decode_rgb
+from rock_seg_ros.perception.writing import make_folder
 from training.datasets.sample import DataError
 from training.synthetic.writing import atomic_folder
 from training.writing import write_atomically, write_image
@@ -245,7 +246,7 @@ def _find(package: str, folder: Path) -> Path | None:
 def _download(package: str, folder: Path) -> Path:
     _require('apt-get', 'apt')
     command = ('apt-get', 'download', '--quiet', package)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         result = subprocess.run(
             command,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rock_seg_ros.perception.errors import all_lines, printable, visible
 from rock_seg_ros.perception.image_io.image_files import image_files
+from rock_seg_ros.perception.writing import make_folder
 from training.arguments import read_config
 from training.datasets import (
     DataError,
@@ -56,7 +57,7 @@ def inspect(
         OSError: The folder cannot be written.
     """
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     results = []
     for name, source in sources.items():
         head = {'name': name, 'path': source.path, 'format': source.format}

@@ -36,6 +36,18 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         temporary.replace(target)
 
 
+def make_folder(folder: Path) -> None:
+    """Creates a folder and its parents, unless it exists.
+
+    Raises:
+        OSError: It cannot be created; a NotADirectoryError if it is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """Yields a new temporary folder next to a target, and removes it at the end.
@@ -44,7 +56,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     killed are removed before the first one of this process is created; a folder that is in use is
     locked by its process.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     _remove_leftovers(target.parent.resolve())
     while True:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=PREFIX) as folder:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.analysis import Analysis, segment_together
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.image_io.bit_depth import BitDepth
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.weights_file import auto_device
@@ -26,7 +27,7 @@ from rock_seg_ros.tools.image_results import (
     write_results,
 )
 from rock_seg_ros.tools.jobs import Outcome, add_job_options, positive, run_tasks
-from rock_seg_ros.tools.main import FAILED, UsageError, print_message, reason
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.network_options import (
     BITS_HINT,
     add_network_options,
@@ -150,7 +151,7 @@ class ImageWorker:
             image = read_rgb(path, depth, self._arguments.max_pixels)
             return Analysis(image, self._segmenter, self._settings), tuple(notes)
         except _IMAGE_ERRORS as error:
-            return reason(error), tuple(notes)
+            return first_line(error), tuple(notes)
 
     def _write(self, path: Path, analysis: Analysis | str, notes: tuple[str, ...]) -> Outcome:
         if isinstance(analysis, str):
@@ -161,7 +162,7 @@ class ImageWorker:
             problem = write_results(self._arguments.output / path.stem, record, analysis)
             return Outcome(path, problem or scale_problem(record), notes, written=True)
         except _IMAGE_ERRORS as error:
-            return Outcome(path, reason(error), notes)
+            return Outcome(path, first_line(error), notes)
 
 
 class _Report:

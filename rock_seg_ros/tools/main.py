@@ -90,12 +90,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
         parser.set_defaults(command_line=shlex.join(['rock_seg', *arguments]))
         return command.run(parser.parse_args(rest))
     except UsageError as error:
-        print(f'{prog}: {reason(error)}', file=sys.stderr)
+        print(f'{prog}: {first_line(error)}', file=sys.stderr)
         return WRONG_USE
     except ImportError as error:
         print(f'{prog}: missing dependency: {error.name or error}', file=sys.stderr)
     except (ValueError, OSError) as error:
-        print(f'{prog}: {reason(error)}', file=sys.stderr)
+        print(f'{prog}: {first_line(error)}', file=sys.stderr)
     return FAILED
 
 
@@ -112,13 +112,6 @@ def _command_line() -> argparse.ArgumentParser:
         'command', choices=COMMANDS, metavar='COMMAND', help='one of the commands above'
     )
     return parser
-
-
-def reason(error: BaseException) -> str:
-    """Formats an error as one line with the file and the reason."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return printable(f'{error.filename}: {error.strerror}')
-    return first_line(error)
 
 
 def print_message(command: str, text: str) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from rock_seg_ros.perception.errors import MAX_LENGTH, all_lines, first_line, printable
@@ -11,6 +13,14 @@ from rock_seg_ros.perception.errors import MAX_LENGTH, all_lines, first_line, pr
 def test_an_error_is_reported_by_its_first_line_or_its_type() -> None:
     assert first_line(ValueError('\n  a.png: broken\nlong story')) == 'a.png: broken'
     assert first_line(ValueError()) == 'ValueError'
+
+
+@pytest.mark.parametrize('format_error', [first_line, all_lines])
+def test_an_os_error_is_reported_by_its_file_and_its_reason(
+    format_error: Callable[[BaseException], str],
+) -> None:
+    assert format_error(IsADirectoryError(21, 'Is a directory', 'out')) == 'out: Is a directory'
+    assert format_error(OSError('disk\nfailure')) == format_error(ValueError('disk\nfailure'))
 
 
 def test_a_long_line_is_shortened_in_the_middle() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rock_seg_ros.perception import writing as module
-from rock_seg_ros.perception.writing import atomic_write, temporary_folder
+from rock_seg_ros.perception.writing import atomic_write, make_folder, temporary_folder
 
 SLOW_WRITE = """
 import sys, time
@@ -93,3 +94,12 @@ def test_a_folder_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(IsADirectoryError) as error:
         atomic_write(tmp_path, lambda _: pytest.fail('was called'))
     assert error.value.filename == str(tmp_path)
+
+
+def test_a_folder_below_a_file_is_named_as_no_folder(tmp_path):
+    file = tmp_path / 'file'
+    file.touch()
+    for write in (lambda: make_folder(file), lambda: atomic_write(file / 'x', Path.touch)):
+        with pytest.raises(NotADirectoryError) as error:
+            write()
+        assert error.value.filename == str(file)

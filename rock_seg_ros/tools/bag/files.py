@@ -31,7 +31,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rock_seg_ros.perception.errors import first_line
-from rock_seg_ros.tools.bag.recovery import has_end, has_journal, recover, with_journal
+from rock_seg_ros.tools.bag.recovery import has_end, has_journal, has_start, recover, with_journal
 from rock_seg_ros.tools.bag.storage import (
     STORAGE,
     ZSTD,
@@ -154,6 +154,8 @@ class Bag:
                 plain = folder / file.stem
                 decompress(file, folder)
             plain = self._with_journal(plain)
+            if not has_start(plain):
+                raise ValueError('it is not an mcap file')
             if not has_end(plain):
                 raise EOFError('the end of the recording is missing')
             with AnyReader([plain], default_typestore=TYPES):

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
+from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.tools.bag import command
 from rock_seg_ros.tools.bag.storage import METADATA, STORAGE, ZSTD, BagError
 from rock_seg_ros.tools.jobs import Outcome, run_tasks
-from rock_seg_ros.tools.main import FAILED, UsageError, print_message, reason
+from rock_seg_ros.tools.main import FAILED, UsageError, print_message
 from rock_seg_ros.tools.progress import progress
 from rock_seg_ros.tools.resume import MadeBy, check_same
 
@@ -96,7 +97,7 @@ class BagWorker:
             try:
                 failed = command.process(path, one, lambda: self._network)
             except _BAG_ERRORS as error:
-                problem, written = reason(error), False
+                problem, written = first_line(error), False
         lines = [
             line.removeprefix(_LINE) for line in errors.getvalue().splitlines() if _LINE in line
         ]

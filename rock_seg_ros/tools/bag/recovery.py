@@ -31,6 +31,14 @@ BLOCK = 1 << 16  # number of bytes that are decompressed at once
 DECOMPRESSORS = {'zstd': zstd.ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
 
+def has_start(path: Path) -> bool:
+    """Returns whether a file begins as an mcap file, if that is its suffix."""
+    if path.suffix != '.mcap':
+        return True
+    with path.open('rb') as file:
+        return file.read(len(MCAP0_MAGIC)) == MCAP0_MAGIC
+
+
 def has_end(path: Path) -> bool:
     """Returns whether a file is complete: an mcap file with its end, or any other file."""
     if path.suffix != '.mcap':

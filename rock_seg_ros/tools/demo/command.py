@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import rock_seg_ros
+from rock_seg_ros.perception.writing import make_folder
 from rock_seg_ros.tools.bag.files import Bag, BagWriter
 from rock_seg_ros.tools.demo.drive import (
     COMPRESSED,
@@ -125,7 +126,7 @@ def clear(output: Path) -> None:
     Raises:
         UsageError: The folder is not empty and was not written by an earlier demo.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     recording = output / 'recording'
     from_demo = (output / 'node.log').is_file() and recording.is_dir()
     if not from_demo and any(output.iterdir()):

@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.pairing import NS
+from rock_seg_ros.perception.writing import make_folder
 from rock_seg_ros.tools.bag.command import CHOICES, DEFAULT_OUTPUTS, Results, type_name
 from rock_seg_ros.tools.bag.files import RELIABLE, BagWriter
 
@@ -30,7 +31,7 @@ class Recording:
         Raises:
             OSError: The bag cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = time.strftime('view_%Y%m%d_%H%M%S')
         path, number = folder / name, 1
         while path.exists():

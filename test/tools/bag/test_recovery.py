@@ -89,6 +89,12 @@ def test_all_messages_before_the_end_of_a_truncated_file_are_read_and_the_error_
         assert damage == f'{path}: the end of the recording is missing', cut
 
 
+def test_a_file_that_is_no_recording_is_not_called_truncated(tmp_path):
+    path = tmp_path / 'text.mcap'
+    path.write_text('These are notes.')
+    assert read(path) == ([], f'{path}: damaged (it is not an mcap file)')
+
+
 @pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
 @pytest.mark.parametrize('chunk_size', [900, 10_000])
 def test_intact_messages_of_a_truncated_compressed_chunk_are_read(record, compression, chunk_size):

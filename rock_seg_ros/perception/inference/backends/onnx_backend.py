@@ -22,6 +22,7 @@ from torch import Tensor
 from rock_seg_ros.perception.errors import first_line
 from rock_seg_ros.perception.inference.backends import threads_from_environment
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError
+from rock_seg_ros.perception.writing import make_folder
 
 INPUT = 'images'
 OUTPUT = 'scores'
@@ -278,7 +279,7 @@ class OnnxBackend:
     def _build(self, shape: tuple[int, ...]) -> Any:
         """Builds an engine or reads it from the disk, by a run; drops the least recently used."""
         folder = engine_folder(self._file, shape, torch.cuda.get_device_name(self.device))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with self._build_lock:
             session = self._open(self._providers, folder)
             images = torch.zeros(shape, device=self.device)
