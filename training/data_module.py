@@ -277,6 +277,11 @@ class RockDataModule(pl.LightningDataModule):
             raise DataError('\n'.join(problems))
         return has_instances
 
+    def first_crops(self, count: int) -> Tensor:
+        """Returns the first crops of the training, count×3×crop×crop uint8 RGB."""
+        crops = RandomCrops(dict(self.train), self.config, 0)
+        return torch.stack([crops[index][0] for index in range(count)])
+
     @override
     def train_dataloader(self) -> DataLoader:
         """Returns the batches of the current epoch; Lightning calls this before each epoch."""

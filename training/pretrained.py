@@ -8,7 +8,7 @@ import logging
 import pickle
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -19,25 +19,36 @@ from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import NETWORKS, DeepLabV3
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights
-from training.config import PRETRAINED
+from training.config import OPEN_NSFW, PRETRAINED
+from training.widening import load_open_nsfw
 
 DOWNLOAD_TIMEOUT = 20.0
+STATISTICS_CROPS = 32
 LAST_LAYERS = ('classifier.score.', 'classifier.4.', 'aux_classifier.4.')
 
 
-def load_initial_weights(model: DeepLabV3, metadata: ModelMetadata, start_from: str) -> None:
+def load_initial_weights(
+    model: DeepLabV3,
+    metadata: ModelMetadata,
+    start_from: str,
+    crops: Callable[[int], Tensor],
+) -> None:
     """Loads the initial weights into a new network.
 
     Args:
         model: The network, with random weights.
         metadata: Metadata of the network.
         start_from: See `TrainingConfig.start_from`.
+        crops: Returns a number of training crops, N×3×H×W uint8 RGB. They are needed where the
+            pretrained weights have no statistics for batch normalization.
 
     Raises:
         WeightsError: The file cannot be used, or the package that has the weights is missing.
     """
     network = NETWORKS[metadata.architecture]
-    if start_from in (PRETRAINED, network.pretrained):
+    if start_from == OPEN_NSFW:
+        load_open_nsfw(model, crops(STATISTICS_CROPS))
+    elif start_from in (PRETRAINED, network.pretrained):
         if network.pretrained == 'torchvision':
             load_torchvision(model)
         else:

@@ -79,7 +79,7 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
             remove_pseudo_labels(run)
     module = RockSegmentation(config, list(data.val))
     if not resume:
-        load_initial_weights(module.model, module.metadata, config.start_from)
+        load_initial_weights(module.model, module.metadata, config.start_from, data.first_crops)
     try:
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     except BaseException:

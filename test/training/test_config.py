@@ -39,6 +39,10 @@ def config(**changes: object) -> TrainingConfig:
         ({'output_stride': 4}, 'output_stride is 4; it must be 0 or 8 or 16'),
         ({'backbone': 'vgg16'}, "backbone must be 'resnet50' or 'efficientnet_lite0' or"),
         ({'backbone': 'efficientnet_lite0', 'output_stride': 8}, '8; it must be 0 or 32'),
+        (
+            {'backbone': 'efficientnet_lite0', 'start_from': 'open_nsfw'},
+            "start_from 'open_nsfw' has weights for the backbone resnet50, not efficientnet_lite0",
+        ),
         ({'rock_classes': ['stone']}, 'stone'),
         ({'classes': ['background', 'rock', 'rim']}, 'rim_width adds automatically'),
         ({'rim_width': -1.0}, 'rim_width must be 0 or more'),

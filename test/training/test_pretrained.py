@@ -37,6 +37,10 @@ def theirs() -> dict[str, Tensor]:
     return model.state_dict()
 
 
+def no_crops(count: int) -> Tensor:
+    raise AssertionError('only open_nsfw needs crops')
+
+
 def answer_with(monkeypatch: pytest.MonkeyPatch, result: Any) -> list[float | None]:
     """Replaces torchvision's download; returns a list of the socket timeouts during the calls."""
     timeouts: list[float | None] = []
@@ -114,7 +118,7 @@ def test_a_light_network_starts_from_imagenet_weights() -> None:
     metadata = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
     model = build(metadata)
     before = model.classifier.score.weight.clone()
-    load_initial_weights(model, metadata, 'pretrained')
+    load_initial_weights(model, metadata, 'pretrained', no_crops)
     state = imagenet_state('efficientnet_lite0')
     assert torch.equal(model.backbone.conv_stem.weight, state['_conv_stem.weight'])
     last = model.backbone.blocks[6][0].bn3
@@ -141,7 +145,7 @@ def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
         WeightsError,
         match='EfficientNet-Lite0, but this run trains DeepLabV3-ResNet50; set backbone: effic',
     ):
-        load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(file), no_crops)  # type: ignore[arg-type]
 
 
 class Heads(nn.Module):
@@ -191,7 +195,7 @@ def test_a_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
     state = {f'model.{name}': tensor for name, tensor in old.state_dict().items()}
     file = tmp_path / 'last.ckpt'
     torch.save({'state_dict': state, 'card': TWO.to_json()}, file)
-    load_initial_weights(new, TWO, str(file))  # type: ignore[arg-type]
+    load_initial_weights(new, TWO, str(file), no_crops)  # type: ignore[arg-type]
     assert all(torch.equal(tensor, old.state_dict()[n]) for n, tensor in new.state_dict().items())
 
 
@@ -201,7 +205,7 @@ def test_weights_of_another_decoder_are_rejected_in_one_line(tmp_path: Path) -> 
     with pytest.raises(
         WeightsError, match=r"has the decoder 'none', but this run 'skip'"
     ) as raised:
-        load_initial_weights(Heads(2), TWO, str(file))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(file), no_crops)  # type: ignore[arg-type]
     assert '\n' not in str(raised.value)
 
 
@@ -209,16 +213,16 @@ def test_onnx_weights_are_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     graph = SimpleNamespace(is_onnx=True)
     monkeypatch.setattr('training.pretrained.load_weights', lambda path: graph)
     with pytest.raises(WeightsError, match=r'rocks\.onnx: .* not ONNX$'):
-        load_initial_weights(Heads(2), TWO, 'rocks.onnx')  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, 'rocks.onnx', no_crops)  # type: ignore[arg-type]
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match='no such file'):
-        load_initial_weights(Heads(2), TWO, str(tmp_path / 'old.safetensors'))  # type: ignore[arg-type]
+        load_initial_weights(Heads(2), TWO, str(tmp_path / 'old.safetensors'), no_crops)  # type: ignore[arg-type]
 
 
 def test_an_empty_start_from_keeps_random_weights() -> None:
     new = Heads(2)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
-    load_initial_weights(new, TWO, '')  # type: ignore[arg-type]
+    load_initial_weights(new, TWO, '', no_crops)  # type: ignore[arg-type]
     assert all(torch.equal(tensor, before[name]) for name, tensor in new.state_dict().items())
