@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument('bag', type=Path)
     parser.add_argument('--corner', type=int, nargs=2, default=(2690, 24), metavar=('X', 'Y'))
     parser.add_argument('--frames', type=int, default=60)
-    parser.add_argument('--quality', type=int, default=54, help='of the JPEG images')
+    parser.add_argument('--quality', type=int, default=51, help='of the JPEG images')
     arguments = parser.parse_args()
     make_bag(
         arguments.panorama,

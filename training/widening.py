@@ -108,8 +108,7 @@ def set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
     """Sets the statistics of batch normalization to those of images, and keeps the outputs.
 
     Args:
-        model: A network, in evaluation mode during the call; the statistics of its batch
-            normalization must be a mean of 0 and a variance of 1.
+        model: A network whose batch normalization has the mean 0 and the variance 1.
         images: N×C×H×W, the normalized input.
     """
 
@@ -123,7 +122,8 @@ def set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     training = model.training
     try:
-        model.eval()(images)
+        with torch.no_grad():
+            model.eval()(images)
     finally:
         model.train(training)
         for hook in hooks:
