@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import cast
 
 import onnx
 import torch
@@ -47,12 +48,12 @@ def load_open_nsfw(model: DeepLabV3, images: Tensor) -> None:
     weight, bias = convolutions['conv1', 'bn1']
     convolutions['conv1', 'bn1'] = (weight.flip(1) * std, bias)  # its images are BGR, 0 to 255
     generator = torch.Generator().manual_seed(0)
-    backbone = model.backbone
+    backbone = cast('nn.Module', model.backbone)
     with torch.no_grad():
         for (convolution, batch_norm), (weight, bias) in convolutions.items():
-            wide = backbone.get_submodule(convolution).weight
-            wide.copy_(widen(weight, wide.shape[0], wide.shape[1], generator))
-            norm = backbone.get_submodule(batch_norm)
+            wide = cast('nn.Conv2d', backbone.get_submodule(convolution))
+            wide.weight.copy_(widen(weight, wide.out_channels, wide.in_channels, generator))
+            norm = cast('nn.BatchNorm2d', backbone.get_submodule(batch_norm))
             norm.bias.copy_(bias.repeat(len(norm.bias) // len(bias)))
             norm.weight.fill_((1 + norm.eps) ** 0.5)  # the identity, but for the bias
         set_batch_norm_statistics(backbone, (images - mean) / std)
@@ -114,8 +115,8 @@ def set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
 
     def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-        norm.bias += norm.weight * mean / (1 + norm.eps) ** 0.5
-        norm.weight *= ((variance + norm.eps) / (1 + norm.eps)).sqrt()
+        norm.bias.add_(norm.weight * mean / (1 + norm.eps) ** 0.5)
+        norm.weight.mul_(((variance + norm.eps) / (1 + norm.eps)).sqrt())
         norm.running_mean, norm.running_var = mean, variance
 
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -91,7 +91,7 @@ def test_a_device_that_the_cluster_does_not_have_is_an_error(make, monkeypatch):
 
 def test_without_ray_the_error_names_the_missing_dependency(tmp_path, monkeypatch, capsys):
     cv2.imwrite(str(tmp_path / 'a.png'), cv2.imread(str(SAMPLE)))
-    monkeypatch.delitem(sys.modules, 'rock_seg_ros.tools.ray_jobs')
+    monkeypatch.delitem(sys.modules, 'rock_seg_ros.tools.ray_jobs', raising=False)
     monkeypatch.setitem(sys.modules, 'ray', None)
     given = ['images', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out'), '--ray', 'local']
     assert main(given) == 1

@@ -359,5 +359,5 @@ def test_a_full_disk_ends_the_recording_but_not_the_view(drive, view, monkeypatc
 
 def test_a_recording_folder_that_cannot_be_created_is_an_error(samples, tmp_path):
     (tmp_path / 'records').write_text('in the way')
-    with pytest.raises(OSError, match='exists'):
+    with pytest.raises(NotADirectoryError, match='records'):
         samples[0].record()
