@@ -20,6 +20,7 @@ from rock_seg_ros.perception.inference.segmentation import Pixels, Segmentation
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.instances.rocks import RockSettings
 from training.datasets import DataError, Labelled, Sample
+from training.flare import add_flare
 from training.metrics import Counts, Window, count_windows, stack, summarize, windows
 from training.transforms import blur_motion
 
@@ -34,12 +35,14 @@ class Perturbation:
         grey: Convert the image to grey.
         scale: Factor on width and height; results are scaled back to the size of the label.
         gain: Factor on pixel values, which are clipped at 255.
+        flare: Strength of a lens flare of the Sun, 0 to 1; 0 = none.
         motion_blur: Length of a motion blur along the diagonal of the image, px; 1 = none.
     """
 
     grey: bool = False
     scale: float = 1.0
     gain: float = 1.0
+    flare: float = 0.0
     motion_blur: float = 1.0
 
     def __post_init__(self) -> None:
@@ -47,15 +50,19 @@ class Perturbation:
         for name in ('scale', 'gain'):
             if not 0 < getattr(self, name) <= 16:
                 raise ValueError(f'{name} must be above 0, at most 16, not {getattr(self, name)}')
+        if not 0 <= self.flare <= 1:
+            raise ValueError(f'flare must be 0 to 1, not {self.flare:g}')
         if not 1 <= self.motion_blur <= 1000:
             raise ValueError(f'motion_blur must be 1 to 1000 px, not {self.motion_blur:g}')
 
     def __str__(self) -> str:
         """Returns a description such as 'grey, scale 0.5'; '' if nothing is changed."""
-        names = ('scale', 'gain', 'motion_blur')
-        changed = [f'{name} {getattr(self, name):g}' for name in names]
-        parts = ['grey'] * self.grey + [text for text in changed if not text.endswith(' 1')]
-        return ', '.join(parts)
+        changed = {
+            name: value for name, value in asdict(self).items() if value != getattr(UNCHANGED, name)
+        }
+        return ', '.join(
+            name if value is True else f'{name} {value:g}' for name, value in changed.items()
+        )
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns the changed image; both are H×W×3 uint8 RGB."""
@@ -63,6 +70,8 @@ class Perturbation:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]
         if self.gain != 1:
             image = cv2.convertScaleAbs(image, alpha=self.gain)  # type: ignore[assignment]
+        if self.flare:
+            image = add_flare(image, self.flare)
         if self.motion_blur > 1:
             image = blur_motion(image, self.motion_blur, math.pi / 4)
         if self.scale != 1:
@@ -70,6 +79,9 @@ class Perturbation:
             method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
             image = cv2.resize(image, (width, height), interpolation=method)  # type: ignore[assignment]
         return image
+
+
+UNCHANGED = Perturbation()
 
 
 @dataclass(frozen=True)

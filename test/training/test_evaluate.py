@@ -148,7 +148,7 @@ def test_predictions_of_a_scaled_image_are_compared_at_label_size(
     assert {image.shape for image in network.shown} == {(80 * scale, 96 * scale, 3)}
     assert 0.9 < figures['iou'] < 1
     assert figures['conditions'] == {
-        'grey': False, 'scale': scale, 'gain': 1.0, 'motion_blur': 1.0
+        'grey': False, 'scale': scale, 'gain': 1.0, 'flare': 0.0, 'motion_blur': 1.0
     }  # fmt: skip
 
 
