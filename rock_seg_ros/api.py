@@ -82,7 +82,7 @@ class SegmentationResult:
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """H×W uint8: 255 where there is rock, 0 elsewhere."""
+        """H×W uint8: 255 where there is rock or the rim between touching rocks, 0 elsewhere."""
         return self._analysis.mask
 
     @property
@@ -97,7 +97,7 @@ class SegmentationResult:
 
     @property
     def confidence(self) -> NDArray[np.uint8]:
-        """H×W uint8: the probability of the pixel's class, 0 to 255."""
+        """H×W uint8: the probability of the pixel's class, 0 to 255; see `classification`."""
         return self._analysis.segmentation.confidence
 
     @property

@@ -62,6 +62,16 @@ def light_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def rim_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the light network with the class rim."""
+    from rock_seg_ros.perception.inference.metadata import RIM, ModelMetadata
+
+    classes = ('background', 'rock', RIM)
+    metadata = ModelMetadata(classes, architecture='deeplabv3_efficientnet_lite0', output_stride=32)
+    return save_random_weights(tmp_path_factory.mktemp('weights') / 'rim.safetensors', metadata)
+
+
+@pytest.fixture(scope='session')
 def small_image() -> NDArray[np.uint8]:
     """64×80×3 uint8 RGB: a noisy gradient, which differs from each of its mirror images."""
     rng = np.random.default_rng(0)

@@ -206,9 +206,9 @@ class TrainingConfig:
         stages: The stages of the training, in order.
         classes: Class names; the index in the list is the class id.
         rock_classes: The names among `classes` that are rock.
-        rim_width: Width of the class 'rim', px; 0 = no such class. Rims are not rock: they are the
-            pixels within this distance of two different rocks, and separate touching rocks. At
-            least one source must have instances.
+        rim_width: Width of the class 'rim', px; 0 = no such class. Rims are the pixels
+            within this distance of two different rocks; they belong to the mask, and separate
+            touching rocks. At least one source must have instances.
         backbone: 'resnet50', or for CPUs 'efficientnet_lite0', 'efficientnet_lite1' or
             'efficientnet_lite2'.
         start_from: Initial weights. A weights file or checkpoint of this package, of which all

@@ -239,7 +239,8 @@ def evaluate(
         except LogitsError as error:
             raise DataError(f'{sample.name}: {error}') from None
         if not rims:
-            found.rim_id = None
+            ids = np.where(found.class_ids == found.rim_id, found.rock_ids[0], found.class_ids)
+            found = Segmentation(ids.astype(np.uint8), found.confidence, found.rock_ids)
         results += count_image(sample, label, found, settings)
     return Result(name, perturbation, results, shown)
 

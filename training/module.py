@@ -111,7 +111,7 @@ class RockSegmentation(pl.LightningModule):
         """
         images, targets = batch
         class_ids = predict_classes(self.model, self.metadata, images[0])
-        rock = torch.tensor(self.metadata.rock_ids, device=class_ids.device)
+        rock = torch.tensor(self.metadata.mask_ids, device=class_ids.device)
         truth = torch.where(targets[0] == IGNORE, IGNORE, torch.isin(targets[0], rock).long())
         predicted = torch.isin(class_ids, rock).long()
         self._metrics()[dataloader_idx].update(predicted, truth)

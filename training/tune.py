@@ -51,17 +51,18 @@ class ProbabilityCache:
     def at(self, image: Pixels, perturbation: Perturbation, threshold: float) -> Segmentation:
         """Segments H×W×3 uint8 RGB with a threshold, whose resolution is 1/255.
 
-        The result is exact for one class of rock. With several, the most probable class alone has
-        to reach the threshold.
+        The result is exact for one class of rock and one other class, with or without rim. With
+        several, the most probable class alone has to reach the threshold.
         """
         rock, other = self._extremes.of(image, perturbation)
         is_rock = rock.rock_confidence >= threshold * 255
-        return Segmentation(
-            np.where(is_rock, rock.class_ids, other.class_ids),
-            np.where(is_rock, rock.confidence, other.confidence),
-            rock.rock_ids,
-            rock.rim_id,
-        )
+        ids = np.where(is_rock, rock.class_ids, other.class_ids)
+        confidence = np.where(is_rock, rock.confidence, other.confidence)
+        if rock.rim_id is not None:  # rock and rim together may reach the threshold
+            whole = 255 - other.confidence
+            is_rim = ~is_rock & (whole >= threshold * 255)
+            ids[is_rim], confidence[is_rim] = rock.rim_id, whole[is_rim]
+        return Segmentation(ids, confidence, rock.rock_ids, rock.rim_id)
 
     def _segment_extremes(
         self, image: Pixels, perturbation: Perturbation

@@ -139,18 +139,22 @@ def test_the_table_marks_the_best_and_the_current_threshold(
     assert lines[-1].startswith('missing: none: nowhere')
 
 
+@pytest.mark.parametrize('weights', ['weights_file', 'rim_weights_file'])
 @pytest.mark.parametrize('threshold', [0.1, 0.42, 0.5, 0.77])
 def test_cached_results_at_a_threshold_equal_those_of_the_segmenter(
-    threshold: float, weights_file: Path, small_image: NDArray[np.uint8]
+    threshold: float, weights: str, small_image: NDArray[np.uint8], request: pytest.FixtureRequest
 ) -> None:
-    segmenter = Segmenter(load_weights(weights_file), 'cpu', backend='torch')
+    file: Path = request.getfixturevalue(weights)
+    segmenter = Segmenter(load_weights(file), 'cpu', backend='torch')
     cache = ProbabilityCache(segmenter)
     rock = cache.at(small_image, NO_PERTURBATION, 1e-5).confidence.astype(int)
-    threshold = float(np.quantile(rock, threshold)) / 255 - 0.2 / 255  # where some are rock
+    whole = 255 - segmenter.segment(small_image, 1 - 1e-6).confidence.astype(int)
+    threshold = float(np.quantile(whole, threshold)) / 255 - 0.2 / 255  # where some are rock
     result = cache.at(small_image, NO_PERTURBATION, threshold)
     wanted = segmenter.segment(small_image, threshold)
-    near = np.abs(rock - threshold * 255) < 1
+    near = (np.abs(rock - threshold * 255) < 1) | (np.abs(whole - threshold * 255) < 1)
     assert 0 < wanted.mask().mean() < 255
+    assert not near.all()
     assert np.array_equal(result.class_ids[~near], wanted.class_ids[~near])
     assert np.abs(result.confidence.astype(int) - wanted.confidence)[~near].max() <= 1
 

@@ -31,7 +31,7 @@ class FakeSegmenter:
         self.calls += 1
         rock = image[..., 0] > 100
         rim = np.zeros_like(rock)
-        rim[:38, 43] = rock[:38, 43]
+        rim[:38, 42:45] = rock[:38, 42:45]
         ids = np.where(rim, 2, rock).astype(np.uint8)
         return Segmentation(ids, np.full_like(ids, 230), (1,), 2)
 

@@ -15,7 +15,7 @@ from rock_seg_ros.perception.analysis import Analysis
 
 
 class Mask(Output):
-    """The mask: 255 rock, 0 not rock."""
+    """The mask: 255 rock, the rim between touching rocks included, 0 not rock."""
 
     topic = '~/mask'
     message_type = Image
@@ -41,7 +41,7 @@ class ClassIds(Output):
 
 
 class Confidence(Output):
-    """The probability of the class of each pixel, 0 to 255."""
+    """The probability of each pixel's class, 0 to 255; of rock and rim together if it is rim."""
 
     topic = '~/confidence'
     message_type = Image

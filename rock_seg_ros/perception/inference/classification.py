@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computation of class ids and confidence from logits.
 
-A pixel is rock if the sum of the probabilities of the rock classes is at least the threshold and at
-least the probability of the rim between two rocks. A low threshold therefore finds more rock, but
-does not merge rocks. The class is the most probable rock class, or the most probable other class.
+A pixel belongs to a rock if the sum of the probabilities of the rock classes and of the rim between
+two rocks is at least the threshold. It is rock if the rock classes alone reach the threshold and
+are at least as probable as the rim, and rim otherwise: a low threshold finds more rock, but does
+not merge rocks. Its class is then the most probable rock class; a pixel that belongs to no rock has
+the most probable other class. The confidence is the probability of the class; that of rim is the
+probability that the pixel belongs to a rock.
 """
 
 from __future__ import annotations
@@ -41,10 +44,14 @@ def classify(
     rock_ids, other_ids = _groups(metadata)
     all_rock = reduce(torch.add, (probabilities[i] for i in rock_ids))
     is_rock = all_rock >= threshold
-    if metadata.rim_id is not None:
-        is_rock &= all_rock >= probabilities[metadata.rim_id]
     rock, rock_id = _most_probable(probabilities, rock_ids)
     other, other_id = _most_probable(probabilities, other_ids)
+    if metadata.rim_id is not None:
+        rim = probabilities[metadata.rim_id]
+        is_rock &= all_rock >= rim
+        whole = all_rock + rim
+        other = torch.where(whole >= threshold, whole, other)
+        other_id = other_id.masked_fill(whole >= threshold, metadata.rim_id)
     confidence = torch.where(is_rock, rock, other).mul_(255).round_().to(torch.uint8)
     return torch.where(is_rock, rock_id, other_id), confidence
 
@@ -52,7 +59,7 @@ def classify(
 def classify_on_cpu(
     logits: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Computes class ids and the confidence of rock, much faster than `classify` on one CPU core.
+    """Computes class ids and the confidence of rocks, much faster than `classify` on one CPU core.
 
     Args:
         logits: channels×H×W float32 on the CPU, contiguous or not.
@@ -60,8 +67,8 @@ def classify_on_cpu(
         threshold: 0 to 1.
 
     Returns:
-        H×W uint8 class ids, and H×W uint8 probability of that class, 0 to 255, if it is rock, else
-        0. `confidence_on_cpu` computes the probability for all pixels.
+        H×W uint8 class ids, and H×W uint8 confidence, 0 to 255, of pixels that are rock or rim, and
+        0 elsewhere. `confidence_on_cpu` computes the confidence of all pixels.
     """
     every = _of_all_classes(logits, metadata).contiguous().numpy()
     class_ids, rock_confidence = np.empty((2, *every.shape[1:]), np.uint8)
@@ -74,7 +81,7 @@ def classify_on_cpu(
 def confidence_on_cpu(
     logits: Tensor, metadata: ModelMetadata, class_ids: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Returns H×W uint8, the probability of each pixel's class, 0 to 255.
+    """Returns H×W uint8, the confidence of each pixel's class, 0 to 255.
 
     Args:
         logits: channels×H×W float32 on the CPU, contiguous or not.
@@ -87,6 +94,8 @@ def confidence_on_cpu(
         highest = reduce(np.maximum, every[:, rows])
         powers = [cv2.exp(logit - highest) for logit in every[:, rows]]
         total = reduce(np.add, powers)
+        if metadata.rim_id is not None:
+            powers[metadata.rim_id] += reduce(np.add, [powers[i] for i in metadata.rock_ids])
         chosen: NDArray[Any] = powers[0].copy()
         for i, power in enumerate(powers[1:], start=1):
             cv2.copyTo(power, (class_ids[rows] == i).view(np.uint8), chosen)
@@ -107,10 +116,9 @@ def _strips(height: int, width: int) -> list[slice]:
 
 
 def _groups(metadata: ModelMetadata) -> tuple[list[int], list[int]]:
-    """Returns the class ids that are rock and those that are not, both ascending."""
-    return list(metadata.rock_ids), [
-        i for i in range(len(metadata.classes)) if i not in metadata.rock_ids
-    ]
+    """Returns the class ids that are rock, and those that are neither rock nor rim, ascending."""
+    whole = {*metadata.rock_ids, metadata.rim_id}
+    return list(metadata.rock_ids), [i for i in range(len(metadata.classes)) if i not in whole]
 
 
 def _of_all_classes(logits: Tensor, metadata: ModelMetadata) -> Tensor:
@@ -140,7 +148,7 @@ def _classify_strip(
 ) -> None:
     """Computes the results of `classify_on_cpu` for a strip of rows.
 
-    All probabilities are divided by that of the most probable rock class.
+    All probabilities are divided by that of the most probable class among rock classes and rim.
 
     Args:
         logits: classes×H×W.
@@ -150,24 +158,29 @@ def _classify_strip(
         rock_confidence: H×W, is filled with the result.
     """
     rock_ids, other_ids = _groups(metadata)
-    highest = reduce(np.maximum, [logits[i] for i in rock_ids])
-    odds = dict(zip(other_ids, _relative([logits[i] for i in other_ids], highest), strict=True))
-    all_rock: Any = np.float32(1)
-    if rock_ids[1:]:
-        all_rock = reduce(_add, _relative([logits[i] for i in rock_ids], highest))
-    is_rock: NDArray[Any] = np.ones_like(class_ids, bool)
-    if metadata.rim_id is not None:
-        np.less_equal(odds[metadata.rim_id], all_rock, out=is_rock)
-    total = reduce(_add, odds.values())
-    is_rock &= total <= all_rock * max_odds
-    total += all_rock
-    rock_id: NDArray[Any] = np.empty_like(class_ids)
+    rim_ids = [] if metadata.rim_id is None else [metadata.rim_id]
+    highest = reduce(np.maximum, [logits[i] for i in (*rock_ids, *rim_ids)])
+    rocks, rims, others = (
+        _relative([logits[i] for i in ids], highest) for ids in (rock_ids, rim_ids, other_ids)
+    )
+    confidence: NDArray[Any] = reduce(np.maximum, rocks).copy()
+    rock, against = reduce(_add, rocks), reduce(_add, others)
     _fill_winner(logits, other_ids, class_ids)
+    if rim_ids:
+        whole = rock + rims[0]
+        belongs = against <= whole * max_odds
+        is_rock = (rims[0] <= rock) & (against + rims[0] <= rock * max_odds)
+        cv2.copyTo(np.full_like(class_ids, rim_ids[0]), belongs.view(np.uint8), class_ids)
+        cv2.copyTo(whole, (~is_rock).view(np.uint8), confidence)
+    else:
+        whole = rock
+        belongs = is_rock = against <= rock * max_odds
+    rock_id: NDArray[Any] = np.empty_like(class_ids)
     _fill_winner(logits, rock_ids, rock_id)
     cv2.copyTo(rock_id, is_rock.view(np.uint8), class_ids)
-    np.divide(np.float32(1), total, out=total)
-    cv2.convertScaleAbs(total, rock_confidence, 255)
-    np.multiply(rock_confidence, is_rock.view(np.uint8), out=rock_confidence)
+    np.divide(confidence, _add(against, whole), out=confidence)
+    cv2.convertScaleAbs(confidence, rock_confidence, 255)
+    np.multiply(rock_confidence, belongs.view(np.uint8), out=rock_confidence)
 
 
 def _relative(

@@ -109,6 +109,11 @@ class ModelMetadata:
                 f'metadata rock_classes must be some, not all, of {shorten(self.classes)},'
                 f' not {shorten(self.rock_classes)}'
             )
+        if RIM in self.rock_classes or not set(self.classes) - {*self.rock_classes, RIM}:
+            raise MetadataError(
+                f'metadata rock_classes must not contain {RIM!r}, and classes must have one that is'
+                f' neither rock nor {RIM!r}, not {shorten(self.classes)}'
+            )
         if self.activation == 'sigmoid' and len(self.classes) != 2:
             raise MetadataError(
                 f'metadata classes must be 2 with activation sigmoid, not {len(self.classes)}'
@@ -128,6 +133,11 @@ class ModelMetadata:
     def rim_id(self) -> int | None:
         """Class id of the rim between touching rocks; None if there is no rim class."""
         return self.classes.index(RIM) if RIM in self.classes else None
+
+    @property
+    def mask_ids(self) -> tuple[int, ...]:
+        """Class ids of the pixels that belong to rocks: those of the rock classes and of rim."""
+        return self.rock_ids if self.rim_id is None else (*self.rock_ids, self.rim_id)
 
     def to_json(self) -> str:
         """Returns the metadata as a JSON object."""

@@ -37,7 +37,7 @@ class Segmentation:
 
         Args:
             class_ids: H×W uint8.
-            confidence: H×W uint8, the probability of each pixel's class, 0 to 255.
+            confidence: H×W uint8, the confidence of each pixel's class, 0 to 255.
             rock_ids: The class ids that are rock.
             rim_id: The class id of the rim; None = the network has no rim class.
         """
@@ -48,20 +48,21 @@ class Segmentation:
 
     @property
     def confidence(self) -> Pixels:
-        """H×W uint8, the probability of each pixel's class, 0 to 255."""
+        """H×W uint8, the confidence of each pixel's class, 0 to 255; see `classify`."""
         return self._confidence
 
     @property
     def rock_confidence(self) -> Pixels:
-        """H×W uint8, the confidence of pixels that are rock, and 0 elsewhere."""
+        """H×W uint8, the confidence of pixels that are rock or rim, and 0 elsewhere."""
         return cv2.bitwise_and(self.confidence, self.mask())  # type: ignore[return-value]
 
     def mask(self) -> Pixels:
-        """Returns H×W uint8: 255 rock, 0 not rock."""
-        if len(self.rock_ids) == 1:  # several times as fast as a lookup table
-            return class_mask(self.class_ids, self.rock_ids[0])
+        """Returns H×W uint8: 255 rock or rim, 0 neither."""
+        ids = sorted({*self.rock_ids, self.rim_id} - {None})
+        if ids == list(range(ids[0], ids[-1] + 1)):  # several times as fast as a lookup table
+            return cv2.inRange(self.class_ids, ids[0], ids[-1])  # type: ignore[return-value]
         table = np.zeros(256, np.uint8)
-        table[list(self.rock_ids)] = 255
+        table[ids] = 255
         return cv2.LUT(self.class_ids, table)  # type: ignore[return-value]
 
 
@@ -94,7 +95,7 @@ class DeferredSegmentation(Segmentation):
 
     @property
     def confidence(self) -> Pixels:
-        """H×W uint8, the probability of each pixel's class, 0 to 255."""
+        """H×W uint8, the confidence of each pixel's class, 0 to 255; see `classify`."""
         compute = self._compute_confidence  # another thread may set it to None
         if compute is not None:
             self._confidence = compute()
@@ -103,7 +104,7 @@ class DeferredSegmentation(Segmentation):
 
     @cached_property
     def rock_confidence(self) -> Pixels:
-        """H×W uint8, the confidence of pixels that are rock, and 0 elsewhere."""
+        """H×W uint8, the confidence of pixels that are rock or rim, and 0 elsewhere."""
         if self._compute_rock_confidence is None:
             return super().rock_confidence
         return self._compute_rock_confidence()
@@ -126,9 +127,9 @@ def apply_ignore_mask(segmentation: Segmentation, valid_mask: Pixels) -> Segment
         SizeError: The sizes differ.
     """
     check_size(valid_mask, segmentation.class_ids.shape)
-    rims = segmentation.class_ids == segmentation.rim_id if segmentation.rim_id else False
-    ignored = (valid_mask == 0) & ((segmentation.mask() > 0) | rims)
-    background = next(i for i in range(256) if i not in segmentation.rock_ids)
+    ignored = (valid_mask == 0) & (segmentation.mask() > 0)
+    whole = {*segmentation.rock_ids, segmentation.rim_id}
+    background = next(i for i in range(256) if i not in whole)
     return DeferredSegmentation(
         np.where(ignored, np.uint8(background), segmentation.class_ids),
         lambda: np.where(ignored, np.uint8(255), segmentation.confidence),

@@ -98,7 +98,8 @@ class RockSettings:
 def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
     """Finds the rocks in a segmentation.
 
-    A rock is an 8-connected component of one rock class, after touching rocks were separated.
+    A rock is an 8-connected component of one rock class, with the rim at it, after touching rocks
+    were separated.
 
     Returns:
         At most `max_rocks` rocks, largest first, with ids from 1.
@@ -110,10 +111,7 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
         found = _split_rocks(segmentation, rims, settings)
         confidence = segmentation.confidence  # pixels of rims that belong to a rock count, too
     else:
-        found, confidence = [], segmentation.rock_confidence
-        for class_id in segmentation.rock_ids:
-            rock = class_mask(segmentation.class_ids, class_id)
-            found.extend(_components(rock, class_id, settings))
+        found, confidence = _whole_components(segmentation, settings), segmentation.rock_confidence
     found.sort(key=lambda component: -component.area)
     return [
         _make_rock(number, component, confidence, settings.polygon_tolerance)
@@ -136,6 +134,24 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
         x, y, width, height = rock.box
         numbers[y : y + height, x : x + width][rock.mask > 0] = number
     return numbers
+
+
+def _whole_components(segmentation: Segmentation, settings: RockSettings) -> list[Component]:
+    """Finds the components of each rock class together with the rim that touches them."""
+    if len(segmentation.rock_ids) == 1:
+        return _components(segmentation.mask(), segmentation.rock_ids[0], settings)
+    found: list[Component] = []
+    rims: NDArray[Any] = np.zeros_like(segmentation.class_ids)
+    if segmentation.rim_id is not None:
+        rims = class_mask(segmentation.class_ids, segmentation.rim_id)
+    for class_id in segmentation.rock_ids:
+        rock = class_mask(segmentation.class_ids, class_id)
+        _, parts = cv2.connectedComponents(cv2.bitwise_or(rock, rims), connectivity=8)
+        has_rock = np.bincount(parts.ravel(), rock.ravel()) > 0
+        whole = has_rock[parts].view(np.uint8) * np.uint8(255)
+        found.extend(_components(whole, class_id, settings))
+        rims = cv2.subtract(rims, whole)
+    return found
 
 
 def _split_rocks(

@@ -36,7 +36,7 @@ class RimSeparation:
     """
 
     cells: float = CELLS
-    rim_share: float = 0.002
+    rim_share: float = 0.012
     full_depth: float = 4.0
     softness: float = 0.9
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -33,10 +35,10 @@ EXAMPLES = {
 def on_cpu(
     logits: Tensor, metadata: ModelMetadata, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns class ids and confidence, and checks the confidence of the rock pixels."""
+    """Returns class ids and confidence, and checks the confidence of rock and rim."""
     ids, rock_confidence = classify_on_cpu(logits, metadata, threshold)
     confidence = confidence_on_cpu(logits, metadata, ids)
-    is_rock = np.isin(ids, metadata.rock_ids)
+    is_rock = np.isin(ids, metadata.mask_ids)
     assert rock_confidence.dtype == np.uint8
     assert not rock_confidence[~is_rock].any()
     assert np.abs(rock_confidence[is_rock].astype(int) - confidence[is_rock]).max(initial=0) <= 1
@@ -55,18 +57,27 @@ def formula(
         )
     else:
         probabilities = logits.softmax(0)
-    is_rock_class = torch.tensor([i in metadata.rock_ids for i in range(len(metadata.classes))])
-    rock = probabilities[is_rock_class].sum(0)
-    rim = probabilities[metadata.rim_id] if metadata.rim_id is not None else -torch.ones_like(rock)
-    allowed = torch.where(
-        (rock >= threshold) & (rock >= rim),
-        is_rock_class[:, None, None],
-        ~is_rock_class[:, None, None],
-    )
-    ranked = torch.where(allowed, probabilities, -1.0).sort(dim=0, descending=True)
-    margin = torch.minimum((rock - threshold).abs(), ranked.values[0] - ranked.values[1])
-    margin = torch.minimum(margin, (rock - rim).abs())
-    return ranked.indices[0], ranked.values[0] * 255, margin
+    rock = probabilities[list(metadata.rock_ids)].sum(0)
+    others = [i for i in range(len(probabilities)) if i not in metadata.mask_ids]
+    rim = torch.zeros_like(rock) if metadata.rim_id is None else probabilities[metadata.rim_id]
+    is_rock = (rock >= threshold) & (rock >= rim)
+    is_rim = ~is_rock & (rock + rim >= threshold)
+    best_rock, best_other = (ranked(probabilities, ids) for ids in (metadata.rock_ids, others))
+    ids = torch.where(is_rock, best_rock[0], best_other[0])
+    confidence = torch.where(is_rock, best_rock[1], best_other[1])
+    if metadata.rim_id is not None:
+        ids[is_rim] = metadata.rim_id
+        confidence = torch.where(is_rim, rock + rim, confidence)
+    margins = [rock - threshold, rock + rim - threshold, best_rock[2], best_other[2]]
+    margins += [] if metadata.rim_id is None else [rock - rim]
+    return ids, confidence * 255, torch.stack(margins).abs().min(0).values
+
+
+def ranked(probabilities: Tensor, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the most probable of some classes, its probability and its lead over the next."""
+    first, *others = probabilities[list(ids)].sort(dim=0, descending=True).values
+    winner = torch.tensor(ids)[probabilities[list(ids)].argmax(0)]
+    return winner, first, first - others[0] if others else torch.ones_like(first)
 
 
 @pytest.mark.parametrize('threshold', [0.3, 0.59])
@@ -158,15 +169,24 @@ def test_the_threshold_applies_to_the_sum_of_the_rock_classes(
 
 
 @pytest.mark.parametrize(
-    ('probabilities', 'class_id'),
-    [((0.1, 0.42, 0.48), 2), ((0.1, 0.46, 0.44), 1), ((0.5, 0.42, 0.08), 1), ((0.6, 0.3, 0.1), 0)],
+    ('probabilities', 'class_id', 'confidence'),
+    [
+        ((0.1, 0.42, 0.48), 2, 0.9),  # a low threshold keeps the rims between rocks
+        ((0.1, 0.46, 0.44), 1, 0.46),
+        ((0.5, 0.42, 0.08), 1, 0.42),
+        ((0.5, 0.3, 0.2), 2, 0.5),  # only both together reach the threshold
+        ((0.5, 0.05, 0.45), 2, 0.5),
+        ((0.65, 0.3, 0.05), 0, 0.65),
+    ],
 )
-def test_a_low_threshold_keeps_the_rims_between_rocks(
-    probabilities: tuple[float, ...], class_id: int
+def test_a_pixel_belongs_to_a_rock_if_rock_and_rim_together_reach_the_threshold(
+    probabilities: tuple[float, ...], class_id: int, confidence: float
 ) -> None:
     logits = logits_of(*probabilities)
-    for ids, _ in (classify(logits, EXAMPLES['rims'], 0.4), on_cpu(logits, EXAMPLES['rims'], 0.4)):
+    for classify_ in (classify, on_cpu):
+        ids, found = classify_(logits, EXAMPLES['rims'], 0.4)
         assert ids.item() == class_id
+        assert found.item() == pytest.approx(confidence * 255, abs=0.51)
 
 
 @pytest.mark.parametrize('rock_first', [False, True])

@@ -50,6 +50,7 @@ def test_text_that_is_no_metadata_of_this_version_is_rejected(text: str, message
         ('output_stride', 32),
         ('classes', ['rock']),
         ('classes', ['rock', 'rock']),
+        ('classes', ['rock', 'rim']),
         ('classes', 'rock'),
         ('rock_classes', ['stone']),
         ('rock_classes', []),

@@ -38,6 +38,15 @@ def test_rock_confidence_is_0_for_other_classes_and_for_ignored_pixels() -> None
         assert masked.rock_confidence.tolist() == [[0, 201, 0]]
 
 
+@pytest.mark.parametrize(('rock_ids', 'rim_id'), [((1,), 2), ((1, 2), None), ((1,), 4), ((3,), 1)])
+def test_the_mask_is_rock_and_rim(rock_ids: tuple[int, ...], rim_id: int | None) -> None:
+    ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    segmentation = Segmentation(ids, np.full_like(ids, 9), rock_ids, rim_id)
+    belongs = np.isin(ids, [*rock_ids, *([] if rim_id is None else [rim_id])])
+    assert np.array_equal(segmentation.mask(), np.where(belongs, 255, 0))
+    assert np.array_equal(segmentation.rock_confidence, np.where(belongs, 9, 0))
+
+
 def test_ignored_rims_become_background() -> None:
     segmentation = Segmentation(np.array([[2, 2]], np.uint8), np.array([[9, 9]], np.uint8), (1,), 2)
     masked = apply_ignore_mask(segmentation, np.array([[0, 1]], np.uint8))

@@ -218,6 +218,18 @@ def test_rocks_of_two_classes_share_no_pixel_of_the_rim_between_them() -> None:
     assert np.count_nonzero(draw_instances(rocks, ids.shape)) == 20 * 40
 
 
+@pytest.mark.parametrize('right', [1, 3])
+def test_without_separation_rim_joins_the_rocks_that_it_touches(right: int) -> None:
+    ids = np.zeros((40, 60), np.uint8)
+    ids[10:30, 10:28], ids[10:30, 28:30], ids[10:30, 30:50] = 1, 2, right
+    ids[35:38, 5:15] = 2  # rim without a rock beside it
+    rock_ids = tuple(sorted({1, right}))
+    segmentation = Segmentation(ids, np.full_like(ids, 250), rock_ids, rim_id=2)
+    rocks = find_rocks(segmentation, RockSettings(min_area=31, split_touching=False))
+    assert sorted(rock.area for rock in rocks) == ([800] if right == 1 else [400, 400])
+    assert np.count_nonzero(draw_instances(rocks, ids.shape)) == 800
+
+
 def test_an_image_without_rock_has_no_rocks_and_an_image_full_of_rock_has_one() -> None:
     assert rocks_of(np.zeros((8, 9), np.uint8)) == []
     (rock,) = rocks_of(np.ones((8, 9), np.uint8))
