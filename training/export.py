@@ -67,7 +67,7 @@ def _samples(given: argparse.Namespace, metadata: ModelMetadata) -> list[Sample]
 
 
 def _interpolated(weights: Weights, file: str, share: str) -> Weights:
-    """Interpolates linearly between weights and those that their training started from.
+    """Interpolates linearly between weights and those that came before them in the training.
 
     WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): fine-tuned weights lose less of what the
     original ones have learned if both are averaged.
@@ -138,9 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         '--interpolate',
         nargs=2,
         metavar=('FILE', 'SHARE'),
-        help='interpolate between the weights in FILE, from which the training started, and the'
-        ' checkpoint, whose share is 0 to 1; a smaller share keeps more of what FILE has learned'
-        ' (WiSE-FT)',
+        help='interpolate between the weights in FILE, from which the training started or which are'
+        ' an earlier checkpoint of it, and the checkpoint, whose share is 0 to 1; a smaller share'
+        ' keeps more of what FILE has learned (WiSE-FT)',
     )
     parser.add_argument(
         '--output-stride', type=int, default=0, help='8 or 16; 0 = as trained (default)'
