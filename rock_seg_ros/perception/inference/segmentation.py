@@ -58,7 +58,7 @@ class Segmentation:
 
     def mask(self) -> Pixels:
         """Returns H×W uint8: 255 rock or rim, 0 neither."""
-        ids = sorted({*self.rock_ids, self.rim_id} - {None})
+        ids = sorted(self.rock_ids if self.rim_id is None else (*self.rock_ids, self.rim_id))
         if ids == list(range(ids[0], ids[-1] + 1)):  # several times as fast as a lookup table
             return cv2.inRange(self.class_ids, ids[0], ids[-1])  # type: ignore[return-value]
         table = np.zeros(256, np.uint8)
