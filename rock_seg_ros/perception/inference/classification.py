@@ -117,8 +117,8 @@ def _strips(height: int, width: int) -> list[slice]:
 
 def _groups(metadata: ModelMetadata) -> tuple[list[int], list[int]]:
     """Returns the class ids that are rock, and those that are neither rock nor rim, ascending."""
-    whole = {*metadata.rock_ids, metadata.rim_id}
-    return list(metadata.rock_ids), [i for i in range(len(metadata.classes)) if i not in whole]
+    others = [i for i in range(len(metadata.classes)) if i not in metadata.mask_ids]
+    return list(metadata.rock_ids), others
 
 
 def _of_all_classes(logits: Tensor, metadata: ModelMetadata) -> Tensor:

@@ -56,9 +56,14 @@ class Segmentation:
         """H×W uint8, the confidence of pixels that are rock or rim, and 0 elsewhere."""
         return cv2.bitwise_and(self.confidence, self.mask())  # type: ignore[return-value]
 
+    @property
+    def mask_ids(self) -> tuple[int, ...]:
+        """Class ids of the mask: those of rock and rim."""
+        return self.rock_ids if self.rim_id is None else (*self.rock_ids, self.rim_id)
+
     def mask(self) -> Pixels:
         """Returns H×W uint8: 255 rock or rim, 0 neither."""
-        ids = sorted(self.rock_ids if self.rim_id is None else (*self.rock_ids, self.rim_id))
+        ids = sorted(self.mask_ids)
         if ids == list(range(ids[0], ids[-1] + 1)):  # several times as fast as a lookup table
             return cv2.inRange(self.class_ids, ids[0], ids[-1])  # type: ignore[return-value]
         table = np.zeros(256, np.uint8)
@@ -128,8 +133,7 @@ def apply_ignore_mask(segmentation: Segmentation, valid_mask: Pixels) -> Segment
     """
     check_size(valid_mask, segmentation.class_ids.shape)
     ignored = (valid_mask == 0) & (segmentation.mask() > 0)
-    whole = {*segmentation.rock_ids, segmentation.rim_id}
-    background = next(i for i in range(256) if i not in whole)
+    background = next(i for i in range(256) if i not in segmentation.mask_ids)
     return DeferredSegmentation(
         np.where(ignored, np.uint8(background), segmentation.class_ids),
         lambda: np.where(ignored, np.uint8(255), segmentation.confidence),

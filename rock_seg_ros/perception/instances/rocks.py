@@ -105,13 +105,15 @@ def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]
         At most `max_rocks` rocks, largest first, with ids from 1.
     """
     rims: NDArray[np.uint8] | None = None
-    if settings.split_touching and segmentation.rim_id is not None:
+    if segmentation.rim_id is not None:
         rims = class_mask(segmentation.class_ids, segmentation.rim_id)
-    if settings.split_touching and (rims is None or cv2.countNonZero(rims)):
+    has_rims = rims is not None and cv2.countNonZero(rims) > 0
+    if settings.split_touching and (rims is None or has_rims):
         found = _split_rocks(segmentation, rims, settings)
         confidence = segmentation.confidence  # pixels of rims that belong to a rock count, too
     else:
-        found, confidence = _whole_components(segmentation, settings), segmentation.rock_confidence
+        found = _whole_rocks(segmentation, rims if has_rims else None, settings)
+        confidence = segmentation.rock_confidence
     found.sort(key=lambda component: -component.area)
     return [
         _make_rock(number, component, confidence, settings.polygon_tolerance)
@@ -136,21 +138,25 @@ def draw_instances(rocks: Sequence[Rock], shape: tuple[int, int]) -> NDArray[np.
     return numbers
 
 
-def _whole_components(segmentation: Segmentation, settings: RockSettings) -> list[Component]:
-    """Finds the components of each rock class together with the rim that touches them."""
-    if len(segmentation.rock_ids) == 1:
-        return _components(segmentation.mask(), segmentation.rock_ids[0], settings)
+def _whole_rocks(
+    segmentation: Segmentation, rims: NDArray[np.uint8] | None, settings: RockSettings
+) -> list[Component]:
+    """Finds the components of each rock class, together with the rim that touches them.
+
+    Args:
+        segmentation: The segmentation of the image.
+        rims: H×W, 255 where there is a rim, else 0; None = there is none.
+        settings: Which rocks are reported.
+    """
     found: list[Component] = []
-    rims: NDArray[Any] = np.zeros_like(segmentation.class_ids)
-    if segmentation.rim_id is not None:
-        rims = class_mask(segmentation.class_ids, segmentation.rim_id)
     for class_id in segmentation.rock_ids:
         rock = class_mask(segmentation.class_ids, class_id)
-        _, parts = cv2.connectedComponents(cv2.bitwise_or(rock, rims), connectivity=8)
-        has_rock = np.bincount(parts.ravel(), rock.ravel()) > 0
-        whole = has_rock[parts].view(np.uint8) * np.uint8(255)
-        found.extend(_components(whole, class_id, settings))
-        rims = cv2.subtract(rims, whole)
+        if rims is not None:
+            _, parts = cv2.connectedComponents(cv2.bitwise_or(rock, rims), connectivity=8)
+            has_rock = np.bincount(parts.ravel(), rock.ravel()) > 0
+            rock = has_rock[parts].view(np.uint8) * np.uint8(255)
+            rims = cv2.subtract(rims, rock)  # type: ignore[assignment]
+        found.extend(_components(rock, class_id, settings))
     return found
 
 

@@ -225,7 +225,7 @@ def test_without_separation_rim_joins_the_rocks_that_it_touches(right: int) -> N
     ids[35:38, 5:15] = 2  # rim without a rock beside it
     rock_ids = tuple(sorted({1, right}))
     segmentation = Segmentation(ids, np.full_like(ids, 250), rock_ids, rim_id=2)
-    rocks = find_rocks(segmentation, RockSettings(min_area=31, split_touching=False))
+    rocks = find_rocks(segmentation, RockSettings(min_area=1, split_touching=False))
     assert sorted(rock.area for rock in rocks) == ([800] if right == 1 else [400, 400])
     assert np.count_nonzero(draw_instances(rocks, ids.shape)) == 800
 
