@@ -7,7 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
-from rock_seg_ros.perception.inference.preprocessing import Preprocessing, normalize
+from rock_seg_ros.perception.inference.preprocessing import (
+    BRIGHT,
+    MAX_GAIN,
+    Preprocessing,
+    brightened,
+    normalize,
+)
 
 CPU = torch.device('cpu')
 
@@ -48,3 +54,31 @@ def test_images_of_any_strides_are_read(view: str, small_image: NDArray[np.uint8
     }[view]
     prepare = Preprocessing(ModelMetadata(), CPU)
     assert torch.equal(prepare([image]), prepare([np.array(image, order='C')]))
+
+
+def test_a_dark_image_is_brightened_by_one_gain() -> None:
+    dark = np.linspace(0, 50, 100 * 80 * 3).reshape(100, 80, 3).astype(np.uint8)
+    gain = BRIGHT / np.percentile(dark, 99)
+    result = brightened(dark[:, ::-1])
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result, dark[:, ::-1] * gain, atol=0.5)
+
+
+def test_the_brightness_of_a_large_image_is_that_of_all_its_regions() -> None:
+    image = np.full((1080, 1920, 3), 20, np.uint8)
+    image[-60:, -960:] = BRIGHT  # 2.8 % of its pixels
+    assert brightened(image) is image
+    image[-60:, -960:] = 20
+    assert (brightened(image) == 20 * MAX_GAIN).all()
+
+
+@pytest.mark.parametrize(('value', 'expected'), [(0, 0), (1, 8), (10, 80), (100, 200), (199, 200)])
+def test_the_gain_is_limited(value: int, expected: int) -> None:
+    for shape in ((1, 1, 3), (7, 300, 3)):
+        assert (brightened(np.full(shape, value, np.uint8)) == expected).all()
+
+
+@pytest.mark.parametrize('value', [BRIGHT, 255])
+def test_an_image_that_is_not_dark_is_not_copied(value: int) -> None:
+    image = np.full((9, 9, 3), value, np.uint8)
+    assert brightened(image) is image

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference import segmenter as segmenter_module
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
@@ -388,3 +389,13 @@ def test_out_of_memory_during_warm_up_is_a_warning(
         with pytest.warns(UserWarning, match='1×80×60 is too large for cpu: CUDA out of memory'):
             segmenter.warm_up(60, 80, max_batch=2)
     segmenter.segment(np.zeros((60, 80, 3), np.uint8))
+
+
+@pytest.mark.parametrize('tile', [0, 256])
+def test_a_dark_image_has_nearly_the_mask_of_a_bright_one(tile: int) -> None:
+    segmenter = Segmenter(load_weights('light'), 'cpu', tile=tile, tile_overlap=64)
+    file = sorted((Path(__file__).parents[3] / 'demo/samples/images').iterdir())[0]
+    image = read_rgb(file)
+    expected = segmenter.segment(image).mask() > 0
+    dark = segmenter.segment(np.round(image * 0.15).astype(np.uint8)).mask() > 0
+    assert (dark & expected).sum() > 0.95 * (dark | expected).sum()
