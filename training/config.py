@@ -98,7 +98,8 @@ class OptimizerConfig:
         name: 'adamw' or 'sgd' (momentum 0.9).
         learning_rate: Peak learning rate, for stages that do not set one.
         backbone_rate: Factor on the learning rate of the backbone, 0 or more; below 1, a pretrained
-            backbone changes less than the decoder.
+            backbone changes less than the decoder. With 0 it stays as it is, with its batch norm
+            statistics, and a step takes less time and memory.
         weight_decay: Weight decay of parameters with more than one dimension.
         schedule: Decay after the warm-up: 'poly' (power 0.9) or 'cosine'.
         warmup_steps: Number of steps of linear warm-up.

@@ -40,6 +40,7 @@ class RockSegmentation(pl.LightningModule):
         self.metadata = config.metadata()
         self.model = build(self.metadata, aux=True)
         self.model.to(memory_format=torch.channels_last)
+        self.model.backbone.requires_grad_(config.optimizer.backbone_rate > 0)
         self.distillation = (
             Distillation(config.distill, self.model, self.metadata)
             if config.distill.teachers
@@ -50,6 +51,11 @@ class RockSegmentation(pl.LightningModule):
 
     def _metrics(self) -> list[MetricCollection]:
         return [cast('MetricCollection', metrics) for metrics in self.metrics]
+
+    def on_train_epoch_start(self) -> None:
+        """Keeps the batch norm statistics of a backbone that is not trained."""
+        if not self.config.optimizer.backbone_rate:
+            self.model.backbone.eval()
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:

@@ -77,12 +77,12 @@ class Tiny(nn.Module):
     def __init__(self, plain: bool = False) -> None:
         super().__init__()
         more = () if plain else (nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
-        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *more)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *more)
         self.out = nn.Conv2d(8, 2, 1)
         self.aux = nn.Conv2d(8, 2, 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(images)
+        features = self.backbone(images)
         return {'out': self.out(features), 'aux': self.aux(features)}
 
 
@@ -366,6 +366,19 @@ def test_the_configured_optimizer_is_used(
     losses = [value for _, value in curve(tmp_path, 'loss')]
     assert len(losses) == 4
     assert all(value < 5 for value in losses)
+
+
+def test_a_backbone_with_rate_zero_is_not_trained(discs: Path, tmp_path: Path) -> None:
+    config = small(discs, tmp_path)
+    config = dataclasses.replace(
+        config, optimizer=dataclasses.replace(config.optimizer, backbone_rate=0.0)
+    )
+    train(config)
+    torch.manual_seed(config.seed)
+    fresh = Tiny().state_dict()
+    trained = load(tmp_path)['current_model_state']
+    same = {name for name in fresh if torch.equal(trained[f'model.{name}'], fresh[name])}
+    assert same == {name for name in fresh if name.startswith('backbone.')}
 
 
 def test_a_checkpoint_has_the_configuration_of_its_sources(complete_run: Path, discs: Path) -> None:
