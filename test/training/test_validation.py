@@ -48,12 +48,12 @@ def test_a_small_image_is_enlarged_to_smallest_side() -> None:
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     image[:, :, 20:] = 255
     found = predict_classes(model, ModelMetadata(smallest_side=60), image)  # type: ignore[arg-type]
-    assert model.shown == [(60, 80)]
+    assert model.shown == [(64, 80)]
     assert found.dtype == torch.uint8
     assert found[:, :19].max() == 0
     assert found[:, 21:].min() == 1
     predict_classes(model, ModelMetadata(), image)  # type: ignore[arg-type]
-    assert model.shown[1] == (30, 40)
+    assert model.shown[1] == (32, 48)
 
 
 def test_a_large_image_is_processed_in_tiles_with_the_same_result(

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
+from rock_seg_ros.perception.inference.networks import NETWORKS
 
 MAX_ENLARGEMENT = 2.0  # factor
 # Pixels of an enlarged image; a narrow image would otherwise need gigabytes of memory.
@@ -19,6 +20,20 @@ def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:
     wanted = metadata.smallest_side / min(height, width)
     limit = (MAX_NETWORK_PIXELS / (height * width)) ** 0.5
     return min(MAX_ENLARGEMENT, max(1.0, min(wanted, limit)))
+
+
+def grid_size(height: int, width: int, metadata: ModelMetadata) -> tuple[int, int]:
+    """Returns height and width of the network's input for an image of a size, px.
+
+    Each is the next multiple of the largest output stride. With other sizes, the cells of the
+    coarse feature maps would extend beyond the image, and the skip decoder, which scales them to
+    the image, would shift them by up to half an output stride. Without a decoder, the result is
+    that of torchvision for any size.
+    """
+    if metadata.decoder == 'none':
+        return height, width
+    grid = NETWORKS[metadata.architecture].output_strides[-1]
+    return -(-height // grid) * grid, -(-width // grid) * grid
 
 
 class Predictor:
@@ -56,10 +71,11 @@ class Predictor:
         height, width = prepared.shape[-2:]
         if any(self._input_size):
             input_size = (self._input_size[1] or height, self._input_size[0] or width)
-        else:
-            scale = enlargement(height, width, self.metadata)
-            input_size = (round(height * scale), round(width * scale))
-        return resize(self.backend.logits(resize(prepared, input_size)), (height, width))
+            return resize(self.backend.logits(resize(prepared, input_size)), (height, width))
+        scale = enlargement(height, width, self.metadata)
+        rows, columns = round(height * scale), round(width * scale)
+        padded = pad(resize(prepared, (rows, columns)), grid_size(rows, columns, self.metadata))
+        return resize(self.backend.logits(padded)[..., :rows, :columns], (height, width))
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -71,3 +87,14 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(
         maps, size=size, mode='bilinear', align_corners=False, antialias=shrinks
     )
+
+
+def pad(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mirrors N×C×H×W maps at their lower and right border, up to a size."""
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    below, right = size[0] - height, size[1] - width
+    # A border of the size of the maps or more cannot be mirrored.
+    mode = 'reflect' if below < height and right < width else 'replicate'
+    return functional.pad(maps, (0, right, 0, below), mode=mode)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple, cast
 
+import cv2
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +20,13 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends import TilingBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.pipeline import postprocess
-from rock_seg_ros.perception.inference.predictor import Predictor, enlargement, resize
+from rock_seg_ros.perception.inference.predictor import (
+    Predictor,
+    enlargement,
+    grid_size,
+    pad,
+    resize,
+)
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
 from rock_seg_ros.perception.inference.segmentation import (
     DeferredSegmentation,
@@ -98,12 +105,13 @@ class Tiling:
         """
         height, width = image.shape[:2]
         scale = enlargement(height, width, self._card)
-        input_size = round(height * scale), round(width * scale)
-        coarse = self._logits(image, input_size)
+        rows, columns = round(height * scale), round(width * scale)
+        input_size = grid_size(rows, columns, self._card)
+        coarse = self._logits(image, (rows, columns), input_size)
         metadata = self._card  # the result must not hold the network
 
         def segment() -> Segmentation:
-            logits = resize(resize(coarse, input_size), (height, width))
+            logits = resize(resize(coarse, input_size)[..., :rows, :columns], (height, width))
             return postprocess(logits[0], metadata, threshold)
 
         segmentation = segment()
@@ -120,13 +128,24 @@ class Tiling:
             lambda: rock_confidence,
         )
 
-    def _logits(self, image: Pixels, input_size: tuple[int, int]) -> Tensor:
-        """Returns 1×channels×h×w logits, at a lower resolution than the network's input."""
+    def _logits(
+        self, image: Pixels, enlarged_size: tuple[int, int], input_size: tuple[int, int]
+    ) -> Tensor:
+        """Returns 1×channels×h×w logits, at a lower resolution than the network's input.
+
+        Args:
+            image: H×W×3 uint8 RGB, any strides.
+            enlarged_size: Height and width of the image in the network's input, px.
+            input_size: Height and width of the network's input, px.
+        """
         rows, columns = (
             tiles_along(side, self._tile, self._overlap, self._grid) for side in input_size
         )
-        if enlarged := input_size != image.shape[:2]:
-            whole = resize(self._preprocess([image]), input_size)
+        if enlarged := enlarged_size != image.shape[:2]:
+            whole = pad(resize(self._preprocess([image]), enlarged_size), input_size)
+        elif input_size != enlarged_size:  # needs a quarter of the memory of `pad`
+            below, right = input_size[0] - enlarged_size[0], input_size[1] - enlarged_size[1]
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
 
         def tile(row: Span, column: Span) -> Tensor:
             window = slice(row.start, row.end), slice(column.start, column.end)

@@ -4,9 +4,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.predictor import Predictor, enlargement
+
+LITE = ModelMetadata(architecture='deeplabv3_efficientnet_lite0', output_stride=32)
 
 
 class Identity:
@@ -24,7 +27,7 @@ class Identity:
 
 @pytest.mark.parametrize(
     ('size', 'seen'),
-    [((60, 80), (96, 128)), ((30, 80), (60, 160)), ((96, 100), (96, 100)), ((200, 90), (213, 96))],
+    [((60, 80), (96, 128)), ((30, 80), (64, 160)), ((96, 100), (96, 112)), ((200, 90), (224, 96))],
 )
 def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
     size: tuple[int, int], seen: tuple[int, int]
@@ -50,8 +53,45 @@ def test_a_given_input_size_overrides_the_smallest_side(
 
 
 def test_an_image_of_the_right_size_is_not_resized() -> None:
-    prepared = torch.rand(1, 3, 60, 80)
-    assert Predictor(Identity(), ModelMetadata()).logits(prepared) is prepared
+    prepared = torch.rand(1, 3, 64, 80)
+    logits = Predictor(Identity(), ModelMetadata()).logits(prepared)
+    assert logits.shape == prepared.shape
+    assert logits.data_ptr() == prepared.data_ptr()
+
+
+class Coarse(Identity):
+    """A network that scales features of stride 32 to the size of its input, as a decoder does."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        super().logits(images)
+        cells = functional.avg_pool2d(images, 32, ceil_mode=True, count_include_pad=False)
+        return functional.interpolate(cells, images.shape[-2:], mode='bilinear')
+
+
+@pytest.mark.parametrize('size', [(96, 128), (97, 129), (100, 150), (127, 131)])
+def test_coarse_features_stay_in_their_place_in_an_image_of_any_size(size: tuple[int, int]) -> None:
+    places = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing='ij')).float()
+    logits = Predictor(Coarse(), LITE).logits(places[None])[0]
+    inside = (slice(None), slice(16, -48), slice(16, -48))
+    torch.testing.assert_close(logits[inside], places[inside])
+
+
+@pytest.mark.parametrize(
+    ('metadata', 'seen'),
+    [(LITE, (64, 96)), (ModelMetadata(), (48, 80)), (ModelMetadata(decoder='none'), (41, 66))],
+)
+def test_the_input_has_whole_cells_if_there_is_a_skip_decoder(
+    metadata: ModelMetadata, seen: tuple[int, int]
+) -> None:
+    network, prepared = Identity(), torch.rand(1, 3, 41, 66)
+    assert torch.equal(Predictor(network, metadata).logits(prepared), prepared)
+    assert network.sizes == [seen]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 40), (33, 5)])
+def test_the_border_of_a_tiny_image_is_repeated(size: tuple[int, int]) -> None:
+    prepared = torch.rand(1, 3, *size)
+    assert torch.equal(Predictor(Identity(), LITE).logits(prepared), prepared)
 
 
 def test_images_are_reduced_with_antialiasing() -> None:

@@ -269,7 +269,7 @@ def test_images_of_one_shape_run_as_a_batch_and_results_keep_the_order(
     sizes = [(50, 60), (64, 48), (50, 60), (50, 60)]
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     found = segmenter.segment_batch(images, 0.4)
-    assert segmenter._runner.seen == [(3, 3, 50, 60), (1, 3, 64, 48)]  # type: ignore[attr-defined]
+    assert segmenter._runner.seen == [(3, 3, 64, 64), (1, 3, 64, 48)]  # type: ignore[attr-defined]
     for image, own in zip(images, found, strict=True):
         alone = segmenter.segment(image, 0.4)
         assert np.array_equal(own.class_ids, alone.class_ids)
@@ -293,9 +293,9 @@ def test_warm_up_runs_each_batch_size(
     segmenter.warm_up(60, 80, max_batch=3)
     segmenter.capture_pending()
     assert segmenter._runner.seen == [  # type: ignore[attr-defined]
-        (1, 3, 60, 80),
-        (2, 3, 60, 80),
-        (3, 3, 60, 80),
+        (1, 3, 64, 80),
+        (2, 3, 64, 80),
+        (3, 3, 64, 80),
     ]
 
 
@@ -313,7 +313,7 @@ def test_only_images_larger_than_a_tile_are_tiled(recorded: Callable[..., Segmen
     runner: Recorder = segmenter._runner  # type: ignore[assignment]
     assert runner.parts
     segmenter.segment(np.zeros((128, 60, 3), np.uint8))
-    assert (runner.seen, runner.seen_in_part) == ([(1, 3, 128, 60)], [])
+    assert (runner.seen, runner.seen_in_part) == ([(1, 3, 128, 64)], [])
     found = segmenter.segment(np.zeros((128, 200, 3), np.uint8))
     assert found.class_ids.shape == (128, 200)
     assert len(runner.seen) == 1
