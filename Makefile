@@ -30,8 +30,9 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
 	touch $@
 
-# Trains the embedded weights on the data in config/training/*.yaml. `light` takes less than two hours
-# on a CPU core; `resnet50` takes an hour and a half on two with AMX. An interrupted training is resumed.
+# Trains the embedded weights on the data in config/training/*.yaml. `light` takes three hours on a CPU
+# core; `resnet50` takes an hour and a half on two with AMX, and an hour more on one. An interrupted
+# training is resumed.
 weights: light.weights resnet50.weights
 
 PYTHON_OF_VENV = $(VENV)/bin/python
@@ -40,11 +41,12 @@ export_weights = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measu
 
 light.weights: runs/scenes runs/no_rock
 	$(call train_weights,light) --config config/training/light.yaml
-	$(call export_weights,light) --interpolate runs/light/checkpoints/best.ckpt 0.5 -o rock_seg_ros/weights/light.safetensors
+	$(call export_weights,light) -o rock_seg_ros/weights/light.safetensors
 
 resnet50.weights: runs/scenes runs/no_rock
 	$(call train_weights,resnet50) --config config/training/resnet50.yaml
-	$(call export_weights,resnet50) -o rock_seg_ros/weights/resnet50.safetensors
+	$(call train_weights,resnet50_rims) --config config/training/resnet50.yaml --config config/training/resnet50_rims.yaml
+	$(call export_weights,resnet50_rims) --interpolate runs/resnet50/checkpoints/last.ckpt 0.5 -o rock_seg_ros/weights/resnet50.safetensors
 
 runs/scenes: | environment
 	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2

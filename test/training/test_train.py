@@ -26,7 +26,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from training.arguments import read_config
+from training.arguments import argument_parser, read_config, to_config
 from training.augmentation import AugmentationConfig
 from training.config import LossConfig, MachineConfig, OptimizerConfig, Stage, TrainingConfig
 from training.curves import read_rows
@@ -682,6 +682,18 @@ def test_configurations_of_the_package_are_valid_and_repeat_no_default(name: str
     example = yaml.safe_load(file.read_text())
     bare = TrainingConfig({'x': DatasetConfig('')}, '', [Stage(100, 64, (0.5, 1.0))])
     assert repeated(example, dataclasses.asdict(bare)) == []
+
+
+def test_the_second_training_of_resnet50_overrides_the_first() -> None:
+    parser = argument_parser('train', '')
+    files = [ROOT / 'config/training' / name for name in ('resnet50.yaml', 'resnet50_rims.yaml')]
+    given = [text for file in files for text in ('--config', str(file))]
+    first, second = (to_config(parser, parser.parse_args(given[:end])) for end in (2, 4))
+    assert second.start_from == f'{first.run}/checkpoints/last.ckpt'
+    assert second.run != first.run
+    assert second.data_description == first.data_description
+    assert second.optimizer.backbone_rate == 0
+    assert second.distill.teachers == []
 
 
 def repeated(given: dict, defaults: dict) -> list[str]:
