@@ -55,7 +55,7 @@ class RockSegmentation(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Keeps the batch norm statistics of a backbone that is not trained."""
         if not self.config.optimizer.backbone_rate:
-            self.model.backbone.eval()
+            self.model.get_submodule('backbone').eval()
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:

@@ -145,7 +145,7 @@ class Tiling:
             whole = pad(resize(self._preprocess([image]), enlarged_size), input_size)
         elif input_size != enlarged_size:  # needs a quarter of the memory of `pad`
             below, right = input_size[0] - enlarged_size[0], input_size[1] - enlarged_size[1]
-            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)  # type: ignore[assignment]
 
         def tile(row: Span, column: Span) -> Tensor:
             window = slice(row.start, row.end), slice(column.start, column.end)
