@@ -31,8 +31,8 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	touch $@
 
 # Trains the embedded weights on the data in config/training/*.yaml. `light` takes three hours on a CPU
-# core; `resnet50` takes an hour and a half on two with AMX, and an hour more on one. An interrupted
-# training is resumed.
+# core; `resnet50` takes an hour and a half on two with AMX, and an hour and a quarter more on one. An
+# interrupted training is resumed.
 weights: light.weights resnet50.weights
 
 PYTHON_OF_VENV = $(VENV)/bin/python

@@ -118,15 +118,15 @@ class Parameters:
     )
     input_width: int = _parameter(
         0,
-        "Width of the network's input, px, preferably a multiple of 32; 0 = the width of the "
-        'image, enlarged where the weights require it.',
+        "Width of the network's input, px; 0 = the width of the image, enlarged where the "
+        'weights require it.',
         0,
         MAX_SIDE,
     )
     input_height: int = _parameter(
         0,
-        "Height of the network's input, px, preferably a multiple of 32; 0 = the height of the "
-        'image, enlarged where the weights require it.',
+        "Height of the network's input, px; 0 = the height of the image, enlarged where the "
+        'weights require it.',
         0,
         MAX_SIDE,
     )

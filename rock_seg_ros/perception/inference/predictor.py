@@ -23,7 +23,7 @@ def enlargement(height: int, width: int, metadata: ModelMetadata) -> float:
 
 
 def grid_size(height: int, width: int, metadata: ModelMetadata) -> tuple[int, int]:
-    """Returns height and width of the network's input for an image of a size, px.
+    """Returns height and width of the network's input for an image that is scaled to a size, px.
 
     Each is the next multiple of the largest output stride. With other sizes, the cells of the
     coarse feature maps would extend beyond the image, and the skip decoder, which scales them to
@@ -70,10 +70,10 @@ class Predictor:
         """
         height, width = prepared.shape[-2:]
         if any(self._input_size):
-            input_size = (self._input_size[1] or height, self._input_size[0] or width)
-            return resize(self.backend.logits(resize(prepared, input_size)), (height, width))
-        scale = enlargement(height, width, self.metadata)
-        rows, columns = round(height * scale), round(width * scale)
+            rows, columns = self._input_size[1] or height, self._input_size[0] or width
+        else:
+            scale = enlargement(height, width, self.metadata)
+            rows, columns = round(height * scale), round(width * scale)
         padded = pad(resize(prepared, (rows, columns)), grid_size(rows, columns, self.metadata))
         return resize(self.backend.logits(padded)[..., :rows, :columns], (height, width))
 

@@ -42,7 +42,7 @@ def test_an_image_below_the_smallest_side_is_enlarged_at_most_twofold(
 
 
 @pytest.mark.parametrize(
-    ('input_size', 'seen'), [((64, 0), (60, 64)), ((0, 50), (50, 80)), ((64, 50), (50, 64))]
+    ('input_size', 'seen'), [((64, 0), (64, 64)), ((0, 50), (64, 80)), ((70, 50), (64, 80))]
 )
 def test_a_given_input_size_overrides_the_smallest_side(
     input_size: tuple[int, int], seen: tuple[int, int]
@@ -69,9 +69,13 @@ class Coarse(Identity):
 
 
 @pytest.mark.parametrize('size', [(96, 128), (97, 129), (100, 150), (127, 131)])
-def test_coarse_features_stay_in_their_place_in_an_image_of_any_size(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize('given', [False, True])
+def test_coarse_features_stay_in_their_place_in_an_image_of_any_size(
+    size: tuple[int, int], given: bool
+) -> None:
     places = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing='ij')).float()
-    logits = Predictor(Coarse(), LITE).logits(places[None])[0]
+    input_size = size[::-1] if given else (0, 0)
+    logits = Predictor(Coarse(), LITE, input_size).logits(places[None])[0]
     inside = (slice(None), slice(16, -48), slice(16, -48))
     torch.testing.assert_close(logits[inside], places[inside])
 
