@@ -13,7 +13,7 @@ from rock_seg_ros.perception.image_io.decoding import ImageError
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.networks import DeepLabV3
 from rock_seg_ros.perception.inference.predictor import Predictor
-from rock_seg_ros.perception.inference.preprocessing import Preprocessing
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing, correct_exposure
 from rock_seg_ros.perception.inference.presets import preset_stride
 from rock_seg_ros.perception.inference.quantization import quantized_inputs
 from rock_seg_ros.perception.inference.weights_file import Weights
@@ -46,7 +46,7 @@ def measure_ranges(weights: Weights, samples: Sequence[Sample]) -> dict[str, tup
             image = sample.read_image()
         except (ImageError, OSError) as error:
             raise DataError(str(error)) from None
-        predictor.logits(prepare([image]))
+        predictor.logits(prepare([correct_exposure(image)]))
     return observer.ranges
 
 

@@ -10,7 +10,7 @@ from rock_seg_ros.perception.inference.classification import classify
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import DeepLabV3
 from rock_seg_ros.perception.inference.predictor import Predictor
-from rock_seg_ros.perception.inference.preprocessing import brightened, normalize
+from rock_seg_ros.perception.inference.preprocessing import correct_exposure, normalize
 from rock_seg_ros.perception.inference.tiling import Tiling
 
 TILE = 1536  # px; it limits the memory for images of any size
@@ -57,7 +57,7 @@ def predict_classes(model: DeepLabV3, metadata: ModelMetadata, image: Tensor) ->
         H×W uint8 class ids, on the same device.
     """
     predictor = Predictor(TrainingBackend(model, image.device), metadata)
-    pixels = brightened(image.permute(1, 2, 0).cpu().numpy())
+    pixels = correct_exposure(image.permute(1, 2, 0).cpu().numpy())
     if max(pixels.shape[:2]) > TILE:
         found = Tiling(predictor, TILE, OVERLAP).run(pixels, metadata.threshold)
         return torch.from_numpy(found.class_ids).to(image.device)

@@ -15,26 +15,29 @@ from rock_seg_ros.perception.inference.metadata import ModelMetadata
 
 BRIGHT = 200  # an image is dark if 99 % of its values are below this
 MAX_GAIN = 8.0
-SAMPLED_SIDE = 60  # px; the brightness is measured on about this many rows or columns
+LIGHT = 170  # an image is overexposed if half of its values are above this
+SAMPLED_SIDE = 60  # px; the values are counted on about this many rows or columns
 
 
-def brightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Brightens a dark image, because networks find fewer rocks in one.
+def correct_exposure(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Brightens a dark image and darkens an overexposed one; networks find fewer rocks in both.
 
     Args:
         image: H×W×3 uint8 RGB, any strides.
 
     Returns:
-        H×W×3 uint8 RGB: the image times the gain that brings its 99th percentile to `BRIGHT`, at
-        most `MAX_GAIN`, or the image itself if it is not dark.
+        H×W×3 uint8 RGB: the image times a gain. It brings the 99th percentile of a dark image to
+        `BRIGHT`, is at most `MAX_GAIN`, and keeps the median at or below `LIGHT`. With a gain of 1,
+        the image itself.
     """
     step = max(1, min(image.shape[:2]) // SAMPLED_SIDE)
     values = image[::step, ::step].ravel()
-    counts = np.bincount(values, minlength=256)
-    percentile = int(np.searchsorted(counts.cumsum(), 0.99 * values.size))
-    if percentile >= BRIGHT:
+    cumulated = np.bincount(values, minlength=256).cumsum()
+    median, percentile = np.searchsorted(cumulated, [0.5 * values.size, 0.99 * values.size])
+    brightening = max(BRIGHT / max(percentile, 1), 1.0)
+    gain = float(min(brightening, MAX_GAIN, LIGHT / max(median, 1)))
+    if gain == 1.0:
         return image
-    gain = min(BRIGHT / max(percentile, 1), MAX_GAIN)
     return cv2.convertScaleAbs(image, alpha=gain)  # type: ignore[return-value]
 
 

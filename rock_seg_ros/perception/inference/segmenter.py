@@ -21,7 +21,7 @@ from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.pipeline import Pipeline, PlainPipeline
 from rock_seg_ros.perception.inference.predictor import Predictor
-from rock_seg_ros.perception.inference.preprocessing import brightened
+from rock_seg_ros.perception.inference.preprocessing import correct_exposure
 from rock_seg_ros.perception.inference.presets import PRESETS, resolve_preset
 from rock_seg_ros.perception.inference.segmentation import Segmentation, SizeError
 from rock_seg_ros.perception.inference.tiling import Tiling, check_tiling
@@ -253,7 +253,7 @@ class Segmenter:
 
     def _run(self, images: list[NDArray[np.uint8]], threshold: float) -> list[Segmentation]:
         """Segments images of one size."""
-        images = [brightened(image) for image in images]
+        images = [correct_exposure(image) for image in images]
         if self._tiling is not None and self._tiling.needs_tiling(images[0]):
             return [self._tiling.run(image, threshold) for image in images]
         return self._pipeline.run(images, threshold)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.preprocessing import (
     BRIGHT,
+    LIGHT,
     MAX_GAIN,
     Preprocessing,
-    brightened,
+    correct_exposure,
     normalize,
 )
 
@@ -59,7 +60,7 @@ def test_images_of_any_strides_are_read(view: str, small_image: NDArray[np.uint8
 def test_a_dark_image_is_brightened_by_one_gain() -> None:
     dark = np.linspace(0, 50, 100 * 80 * 3).reshape(100, 80, 3).astype(np.uint8)
     gain = BRIGHT / np.percentile(dark, 99)
-    result = brightened(dark[:, ::-1])
+    result = correct_exposure(dark[:, ::-1])
     assert result.dtype == np.uint8
     np.testing.assert_allclose(result, dark[:, ::-1] * gain, atol=0.5)
 
@@ -67,18 +68,43 @@ def test_a_dark_image_is_brightened_by_one_gain() -> None:
 def test_the_brightness_of_a_large_image_is_that_of_all_its_regions() -> None:
     image = np.full((1080, 1920, 3), 20, np.uint8)
     image[-60:, -960:] = BRIGHT  # 2.8 % of its pixels
-    assert brightened(image) is image
+    assert correct_exposure(image) is image
     image[-60:, -960:] = 20
-    assert (brightened(image) == 20 * MAX_GAIN).all()
+    assert (correct_exposure(image) == 20 * MAX_GAIN).all()
 
 
-@pytest.mark.parametrize(('value', 'expected'), [(0, 0), (1, 8), (10, 80), (100, 200), (199, 200)])
+@pytest.mark.parametrize(('value', 'expected'), [(0, 0), (1, 8), (10, 80), (100, LIGHT), (255, LIGHT)])
 def test_the_gain_is_limited(value: int, expected: int) -> None:
     for shape in ((1, 1, 3), (7, 300, 3)):
-        assert (brightened(np.full(shape, value, np.uint8)) == expected).all()
+        assert (correct_exposure(np.full(shape, value, np.uint8)) == expected).all()
 
 
-@pytest.mark.parametrize('value', [BRIGHT, 255])
-def test_an_image_that_is_not_dark_is_not_copied(value: int) -> None:
-    image = np.full((9, 9, 3), value, np.uint8)
-    assert brightened(image) is image
+def test_an_overexposed_image_is_darkened_by_one_gain() -> None:
+    bright = np.linspace(100, 255, 100 * 80 * 3).reshape(100, 80, 3).astype(np.uint8)
+    result = correct_exposure(bright[::-1])
+    gain = LIGHT / np.median(bright)
+    assert gain < 1
+    np.testing.assert_allclose(result, bright[::-1] * gain, atol=1.5)
+
+
+def test_a_bright_sky_does_not_darken_an_image() -> None:
+    image = np.full((90, 90, 3), 255, np.uint8)
+    image[40:] = 100
+    assert correct_exposure(image) is image
+
+
+@pytest.mark.parametrize('spread', [1, 20, 150])
+def test_the_correction_has_no_steps(spread: int) -> None:
+    ramp = np.linspace(-spread / 2, spread / 2, 90 * 90 * 3).reshape(90, 90, 3)
+    means = [
+        correct_exposure(np.clip(middle + ramp, 0, 255).astype(np.uint8)).mean()
+        for middle in range(40, 256)
+    ]
+    assert np.abs(np.diff(means)).max() < 6  # a gain of at most 5, for one level
+
+
+def test_an_image_that_is_well_exposed_is_not_copied() -> None:
+    image = np.linspace(0, 255, 9 * 9 * 3).reshape(9, 9, 3).astype(np.uint8)
+    assert correct_exposure(image) is image
+    image[4:] = 255
+    assert correct_exposure(image) is not image
