@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from rock_seg_ros.perception.inference.backends import Backend
 from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.networks import NETWORKS
+from rock_seg_ros.perception.inference.scaling import pad, resize
 
 MAX_ENLARGEMENT = 2.0  # factor
 # Pixels of an enlarged image; a narrow image would otherwise need gigabytes of memory.
@@ -76,25 +76,3 @@ class Predictor:
             rows, columns = round(height * scale), round(width * scale)
         padded = pad(resize(prepared, (rows, columns)), grid_size(rows, columns, self.metadata))
         return resize(self.backend.logits(padded)[..., :rows, :columns], (height, width))
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scales N×C×H×W maps bilinearly, with antialiasing where they shrink."""
-    height, width = maps.shape[-2:]
-    if (height, width) == size:
-        return maps
-    shrinks = size[0] < height or size[1] < width  # enlarging needs no antialiasing
-    return functional.interpolate(
-        maps, size=size, mode='bilinear', align_corners=False, antialias=shrinks
-    )
-
-
-def pad(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mirrors N×C×H×W maps at their lower and right border, up to a size."""
-    height, width = maps.shape[-2:]
-    if (height, width) == size:
-        return maps
-    below, right = size[0] - height, size[1] - width
-    # A border of the size of the maps or more cannot be mirrored.
-    mode = 'reflect' if below < height and right < width else 'replicate'
-    return functional.pad(maps, (0, right, 0, below), mode=mode)

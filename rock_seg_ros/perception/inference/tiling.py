@@ -20,14 +20,9 @@ from torch.nn import functional
 from rock_seg_ros.perception.inference.backends import TilingBackend
 from rock_seg_ros.perception.inference.networks import NETWORKS
 from rock_seg_ros.perception.inference.pipeline import postprocess
-from rock_seg_ros.perception.inference.predictor import (
-    Predictor,
-    enlargement,
-    grid_size,
-    pad,
-    resize,
-)
+from rock_seg_ros.perception.inference.predictor import Predictor, enlargement, grid_size
 from rock_seg_ros.perception.inference.preprocessing import Preprocessing
+from rock_seg_ros.perception.inference.scaling import pad, resize
 from rock_seg_ros.perception.inference.segmentation import (
     DeferredSegmentation,
     Pixels,

@@ -73,7 +73,9 @@ def test_the_brightness_of_a_large_image_is_that_of_all_its_regions() -> None:
     assert (correct_exposure(image) == 20 * MAX_GAIN).all()
 
 
-@pytest.mark.parametrize(('value', 'expected'), [(0, 0), (1, 8), (10, 80), (100, LIGHT), (255, LIGHT)])
+@pytest.mark.parametrize(
+    ('value', 'expected'), [(0, 0), (1, 8), (10, 80), (100, LIGHT), (255, LIGHT)]
+)
 def test_the_gain_is_limited(value: int, expected: int) -> None:
     for shape in ((1, 1, 3), (7, 300, 3)):
         assert (correct_exposure(np.full(shape, value, np.uint8)) == expected).all()

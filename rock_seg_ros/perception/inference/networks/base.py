@@ -53,6 +53,10 @@ class DeepLabV3(nn.Module, ABC):
         """
 
     @abstractmethod
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W to N×channels×h×w logits, before they are scaled to the image's size."""
+
+    @abstractmethod
     def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W to N×deep_channels×h×w, by the part with a small receptive field."""
 

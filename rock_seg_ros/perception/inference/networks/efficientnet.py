@@ -108,9 +108,12 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
 
     @override
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {'out': resize_logits(self.coarse_logits(images), images.shape[-2:])}
+
+    @override
+    def coarse_logits(self, images: Tensor) -> Tensor:
         _, shallow, middle, *far = self.backbone(images)
-        logits = self._logits(self._join(middle, *far), shallow)
-        return {'out': resize_logits(logits, images.shape[-2:])}
+        return self._logits(self._join(middle, *far), shallow)
 
     @override
     def deep(self, images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import takewhile
 
 import torch
@@ -108,14 +109,20 @@ class DeepLabV3ResNet50(DeepLabV3):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         size = images.shape[-2:]
         features = self.backbone(images)
-        if self.decoder == 'skip':
-            logits = self.classifier(features['deep'], features['shallow'])
-        else:
-            logits = self.classifier(features['deep'])
-        result = {'out': resize_logits(logits, size)}
+        result = {'out': resize_logits(self._logits(features), size)}
         if self.aux_classifier is not None and self.training:
             result['aux'] = resize_logits(self.aux_classifier(features['aux']), size)
         return result
+
+    @override
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        return self._logits(self.backbone(images))
+
+    def _logits(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Maps the features of the backbone to N×channels×h×w logits."""
+        if self.decoder == 'skip':
+            return self.classifier(features['deep'], features['shallow'])
+        return self.classifier(features['deep'])
 
     @override
     def deep(self, images: Tensor) -> Tensor:
