@@ -41,7 +41,7 @@ export_weights = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measu
 
 light.weights: runs/scenes runs/no_rock
 	$(call train_weights,light) --config config/training/light.yaml
-	$(call export_weights,light) -o rock_seg_ros/weights/light.safetensors
+	$(call export_weights,light) --interpolate runs/light/checkpoints/step6000.ckpt 0.5 -o rock_seg_ros/weights/light.safetensors
 
 resnet50.weights: runs/scenes runs/no_rock
 	$(call train_weights,resnet50) --config config/training/resnet50.yaml

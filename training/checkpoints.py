@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -51,14 +53,38 @@ def best_checkpoint(run: Path) -> Path:
     return run / 'checkpoints' / 'best.ckpt'
 
 
+class CycleCheckpoint(Callback):
+    """Keeps the checkpoint at the end of each learning rate cycle but the last, as stepN.ckpt.
+
+    The mean of the weights at the ends of cycles is often better than the last ones (Izmailov et al.
+    2018, arXiv:1803.05407); `training.export --interpolate` averages two.
+    """
+
+    def __init__(self, run: Path, restarts: Sequence[int]) -> None:
+        """Stores the folder of the run and the numbers of steps."""
+        self._folder = last_checkpoint(run).parent
+        self._restarts = frozenset(restarts)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the checkpoint."""
+        if trainer.global_step in self._restarts:
+            trainer.save_checkpoint(self._folder / f'step{trainer.global_step}.ckpt')
+
+
 def remove_temporary_files(run: Path) -> None:
     """Removes temporary folders that a killed process left in the folder of a run."""
     for folder in run.rglob(f'{TEMPORARY_PREFIX}*'):
         shutil.rmtree(folder)
 
 
-def checkpoint_callbacks(run: Path) -> list[Callback]:
-    """Returns the callbacks that write the latest and best checkpoint after each validation."""
+def checkpoint_callbacks(run: Path, restarts: Sequence[int]) -> list[Callback]:
+    """Returns the callbacks that write the latest, the best and the kept checkpoints of a run.
+
+    Args:
+        run: The folder of the run.
+        restarts: Numbers of steps after which the checkpoint is kept.
+    """
     last, best = last_checkpoint(run), best_checkpoint(run)
     return [
         ModelCheckpoint(
@@ -72,4 +98,5 @@ def checkpoint_callbacks(run: Path) -> list[Callback]:
         ModelCheckpoint(
             last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True
         ),
+        CycleCheckpoint(run, restarts),
     ]

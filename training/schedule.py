@@ -26,15 +26,26 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return peak * warmup * remaining**POLY_POWER
 
 
+def restarts(config: TrainingConfig) -> list[int]:
+    """Returns the number of steps before each cycle but the first."""
+    return [start for start, _ in _starts(config)[1:]]
+
+
 def _cycle(config: TrainingConfig, step: int) -> tuple[int, float, int]:
     """Returns first step, peak learning rate and length of the cycle that contains a step."""
+    starts = _starts(config)
+    ends = [start for start, _ in starts[1:]] + [config.steps]
+    number = max(n for n, (start, _) in enumerate(starts) if start <= step)
+    start, peak = starts[number]
+    return start, peak, ends[number] - start
+
+
+def _starts(config: TrainingConfig) -> list[tuple[int, float]]:
+    """Returns first step and peak learning rate of each cycle."""
     starts = [(0, config.stages[0].learning_rate or config.optimizer.learning_rate)]
     first = 0
     for previous, stage in pairwise(config.stages):
         first += previous.steps
         if stage.learning_rate:
             starts.append((first, stage.learning_rate))
-    ends = [start for start, _ in starts[1:]] + [config.steps]
-    number = max(n for n, (start, _) in enumerate(starts) if start <= step)
-    start, peak = starts[number]
-    return start, peak, ends[number] - start
+    return starts

@@ -35,6 +35,7 @@ from training.module import RockSegmentation
 from training.pretrained import load_initial_weights
 from training.progress import RunProgressBar
 from training.run_folder import CurveWriter, ValidationImageWriter, describe_run
+from training.schedule import restarts
 from training.self_training import remove_pseudo_labels
 
 
@@ -124,7 +125,11 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     on_cpu = machine.accelerator == 'cpu' or not cuda
     run = Path(config.run)
     logger = TensorBoardLogger(str(run), name='', version='tensorboard')
-    callbacks = [*checkpoint_callbacks(run), CurveWriter(run, logger), ValidationImageWriter(run)]
+    callbacks = [
+        *checkpoint_callbacks(run, restarts(config)),
+        CurveWriter(run, logger),
+        ValidationImageWriter(run),
+    ]
     if config.optimizer.ema_decay:
         callbacks.insert(0, AveragedWeights(decay=config.optimizer.ema_decay))
     return pl.Trainer(

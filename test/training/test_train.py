@@ -427,6 +427,22 @@ def test_the_best_checkpoint_has_the_best_validation_result(
     ]
 
 
+def test_the_checkpoint_at_the_end_of_a_cycle_is_kept(discs: Path, tmp_path: Path) -> None:
+    stages = [
+        Stage(2, 48, (0.5, 1.0)),
+        Stage(2, 48, (0.5, 1.0)),
+        Stage(2, 48, (0.5, 1.0), learning_rate=1e-2),
+    ]
+    config = small(discs, tmp_path, stages=stages)
+    train(config, stop_after=2)
+    state = load(tmp_path)['state_dict']
+    train(config, resume=True)
+    kept = load(tmp_path, 'step4')
+    assert (kept['global_step'], load(tmp_path)['global_step']) == (4, 6)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept['state_dict'].items())
+    assert not (tmp_path / 'checkpoints/step2.ckpt').exists()
+
+
 def test_a_stage_can_use_self_training(discs: Path, tmp_path: Path, own_discs: Path) -> None:
     made: list[object] = []
 
