@@ -30,7 +30,7 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
 	touch $@
 
-# Trains the embedded weights on the data in config/training/*.yaml. `light` takes three hours on a CPU
+# Trains the embedded weights on the data in config/training/*.yaml. `light` takes four hours on a CPU
 # core; `resnet50` takes an hour and a half on two with AMX, and an hour and a quarter more on one. An
 # interrupted training is resumed.
 weights: light.weights resnet50.weights

@@ -56,8 +56,8 @@ def best_checkpoint(run: Path) -> Path:
 class CycleCheckpoint(Callback):
     """Keeps the checkpoint at the end of each learning rate cycle but the last, as stepN.ckpt.
 
-    The mean of the weights at the ends of cycles is often better than the last ones (Izmailov et al.
-    2018, arXiv:1803.05407); `training.export --interpolate` averages two.
+    The mean of the weights at the ends of cycles is often better than the last ones (Izmailov et
+    al. 2018, arXiv:1803.05407); `training.export --interpolate` averages two.
     """
 
     def __init__(self, run: Path, restarts: Sequence[int]) -> None:

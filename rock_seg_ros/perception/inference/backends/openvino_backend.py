@@ -91,7 +91,8 @@ class OpenVinoBackend:
 
     def logits(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×channels×H×W float32 logits."""
-        return resize(self._run('coarse_logits', images), images.shape[-2:])
+        height, width = images.shape[-2:]
+        return resize(self._run('coarse_logits', images), (height, width))
 
     def deep(self, images: Tensor) -> Tensor:
         """Maps N×3×H×W normalised float32 RGB to N×deep_channels×h×w float32."""
