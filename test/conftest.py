@@ -82,6 +82,14 @@ def small_image() -> NDArray[np.uint8]:
 
 
 @pytest.fixture
+def white_corner(scene: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The scene with white pixels, for which `nan_segmenter` fails."""
+    image = scene.copy()
+    image[:8, :8] = 255
+    return image
+
+
+@pytest.fixture
 def nan_segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
     """A segmenter whose network returns NaN for images with white pixels."""
     from rock_seg_ros.perception.inference.metadata import ModelMetadata

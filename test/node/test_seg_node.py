@@ -290,11 +290,11 @@ def test_an_error_in_one_image_does_not_affect_the_next_one(bench, scene, error)
 
 
 def test_logits_that_are_not_finite_are_an_error_of_their_image_only(
-    bench, scene, nan_segmenter, capfd
+    bench, scene, white_corner, nan_segmenter, capfd
 ):
     bench.start(load=lambda _: nan_segmenter)
     watch_mask(bench)
-    bench.send(np.full_like(scene, 255), stamp=1)
+    bench.send(white_corner, stamp=1)
     reason = (
         "the network's logits are not finite: the weights are damaged, or need precision 'fp32'"
     )

@@ -101,10 +101,10 @@ def test_an_error_on_one_image_is_reported_in_one_line_and_the_others_are_proces
 
 
 def test_an_image_with_logits_that_are_not_finite_is_reported_and_has_no_results(
-    images, tmp_path, capsys, scene, nan_segmenter, monkeypatch
+    images, tmp_path, capsys, white_corner, nan_segmenter, monkeypatch
 ):
     monkeypatch.setattr(command, 'segmenter_of', lambda _: nan_segmenter)
-    cv2.imwrite(str(images / 'a.png'), np.full_like(scene, 255))
+    cv2.imwrite(str(images / 'a.png'), white_corner)
     assert main(['images', str(images), '-o', str(tmp_path / 'out')]) == 1
     (line,) = messages(capsys)
     assert line.startswith(f"{images}/a.png: the network's logits are not finite")
@@ -306,10 +306,10 @@ def test_images_of_a_batch_are_segmented_together(
 
 
 def test_an_image_that_fails_in_a_batch_does_not_affect_the_others(
-    images, tmp_path, capsys, scene, nan_segmenter, monkeypatch
+    images, tmp_path, capsys, white_corner, nan_segmenter, monkeypatch
 ):
     monkeypatch.setattr(command, 'segmenter_of', lambda _: nan_segmenter)
-    cv2.imwrite(str(images / 'a.png'), np.full_like(scene, 255))
+    cv2.imwrite(str(images / 'a.png'), white_corner)
     assert main(['images', str(images), '-o', str(tmp_path / 'out'), '--batch', '2']) == 1
     assert len(messages(capsys)) == 1
     assert names(tmp_path / 'out') == ['b.json', 'b_mask.png', 'b_overlay.jpg']

@@ -37,7 +37,7 @@ class RimSeparation:
 
     cells: float = CELLS
     rim_share: float = 0.012
-    full_depth: float = 2.5
+    full_depth: float = 4.0
     softness: float = 0.9
 
     def __post_init__(self) -> None:
