@@ -76,7 +76,7 @@ class OpenVinoBackend:
             raise WeightsError(f'{weights.path}: {error}') from None
         self.device = device
         self.precision = precision
-        # OpenVINO needs a tenth of the time of `light` to scale the logits; `resize` is faster.
+        # Without the scaling to the image, for which `resize` is several times faster.
         whole = _compile(model, 'coarse_logits', [RGB], weights, precision)
         self._parts = {'coarse_logits': whole}
         self._part = ''
