@@ -20,6 +20,7 @@ from training.calibration import measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples
 from training.datasets.options import add_dataset_options, dataset_from_options
 from training.datasets.selection import evenly_spaced
+from training.rounding import round_to_int8
 from training.weights_export import export
 
 IMAGES = 8
@@ -100,17 +101,14 @@ def _interpolated(weights: Weights, file: str, share: str) -> Weights:
     return replace(weights, state=state)
 
 
-def _calibrated(given: argparse.Namespace, weights: Weights) -> Weights:
-    """Returns the weights with measured activation ranges, for --calibrate."""
+def _calibration_samples(given: argparse.Namespace, weights: Weights) -> list[Sample]:
+    """Returns the images for --calibrate."""
     sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
         weights.path
     )
     found = [find_samples(source, 'train', weights.metadata.classes) for source in sources]
     each = -(-CALIBRATION_IMAGES // max(1, len(found)))
-    ranges = measure_ranges(
-        weights, [sample for group in found for sample in evenly_spaced(group, each)]
-    )
-    return replace(weights, metadata=replace(weights.metadata, activation_ranges=ranges))
+    return [sample for group in found for sample in evenly_spaced(group, each)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs='*',
         metavar='DATA',
         help='measure the activation ranges that int8 (preset fast) needs, on the train splits of'
-        ' these data (without DATA: of the data that the checkpoint was trained on)',
+        ' these data (without DATA: of the data that the checkpoint was trained on); with --int8,'
+        ' the weights are also rounded so that the outputs of the layers change least on them',
     )
     parser.add_argument(
         '--interpolate',
@@ -190,8 +189,12 @@ def main(arguments: list[str] | None = None) -> int:
         weights = load_weights(given.checkpoint)
         if given.interpolate:
             weights = _interpolated(weights, *given.interpolate)
+        rounded = None
         if given.calibrate is not None:
-            weights = _calibrated(given, weights)
+            images = _calibration_samples(given, weights)
+            ranges = measure_ranges(weights, images)
+            weights = replace(weights, metadata=replace(weights.metadata, activation_ranges=ranges))
+            rounded = round_to_int8(weights, images) if given.int8 else None
         if given.threshold is not None:
             weights = replace(
                 weights, metadata=replace(weights.metadata, threshold=given.threshold)
@@ -205,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.output_stride,
             given.device,
             given.measure,
+            rounded,
         )
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.export: {all_lines(error)}', file=sys.stderr)

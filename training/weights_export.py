@@ -69,6 +69,7 @@ def export(
     output_stride: int = 0,
     device: str = 'auto',
     measure: bool = False,
+    rounded: Weights | None = None,
 ) -> ModelMetadata:
     """Writes a weights file without the auxiliary head; the target appears only after the check.
 
@@ -83,6 +84,8 @@ def export(
         output_stride: Output stride of the file, 8 or 16; 0 = as trained.
         device: Device of the check: 'auto', 'cpu', 'cuda' or 'cuda:N'.
         measure: Whether the metrics of the file on the samples are added to the metadata.
+        rounded: The same weights after `round_to_int8`, which the file stores; without them, int8
+            is rounded to nearest.
 
     Returns:
         The metadata of the file, whose metrics include the results of the check.
@@ -102,7 +105,7 @@ def export(
     )
     model = build(metadata)
     try:
-        load_state(model, weights.state, NETWORKS[metadata.architecture].title)
+        load_state(model, (rounded or weights).state, NETWORKS[metadata.architecture].title)
     except ValueError as error:
         raise WeightsError(f'{weights.path}: {error}') from None
     write = _onnx_writer(model) if target.suffix == '.onnx' else _safetensors_writer(model, int8)

@@ -225,8 +225,8 @@ def save_weights(
         tensor = tensor.detach().cpu().float().contiguous()
         if tensor.ndim < 2:
             stored[name] = tensor
-        elif int8 and tensor.numel() >= MIN_INT8_NUMBERS and tensor.shape[1] > 1:
-            scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
+        elif int8 and stored_as_int8(tensor):
+            scale = int8_scale(tensor)
             shaped = scale.view(-1, *[1] * (tensor.ndim - 1))
             stored[name] = (tensor / shaped).round().to(torch.int8)
             stored[name + SCALE_SUFFIX] = scale
@@ -238,6 +238,16 @@ def save_weights(
                 f'{path}: {name} contains NaN, infinity or values beyond the range of float16'
             )
     atomic_write(path, lambda temporary: save_file(stored, temporary, {'card': metadata.to_json()}))
+
+
+def stored_as_int8(weight: Tensor) -> bool:
+    """Whether `save_weights` with int8 stores a tensor as int8."""
+    return weight.ndim >= 2 and weight.numel() >= MIN_INT8_NUMBERS and weight.shape[1] > 1
+
+
+def int8_scale(weight: Tensor) -> Tensor:
+    """Returns the size of an int8 step of each output channel (the first dimension), float."""
+    return weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
 
 
 def _read_safetensors(file: Path) -> tuple[ModelMetadata, dict[str, Tensor]]:
