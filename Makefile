@@ -31,7 +31,7 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	touch $@
 
 # Trains the embedded weights on the data in config/training/*.yaml. `light` takes four hours on a CPU
-# core; `resnet50` takes an hour and a half on two with AMX, and an hour and a quarter more on one. An
+# core; `resnet50` takes an hour and a half on two with AMX, and two hours and a half more on one. An
 # interrupted training is resumed.
 weights: light.weights resnet50.weights
 
@@ -46,7 +46,9 @@ light.weights: runs/scenes runs/no_rock
 resnet50.weights: runs/scenes runs/no_rock
 	$(call train_weights,resnet50) --config config/training/resnet50.yaml
 	$(call train_weights,resnet50_rims) --config config/training/resnet50.yaml --config config/training/resnet50_rims.yaml
-	$(call export_weights,resnet50_rims) --interpolate runs/resnet50/checkpoints/last.ckpt 0.5 -o rock_seg_ros/weights/resnet50.safetensors
+	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/resnet50_rims/checkpoints/last.ckpt --interpolate runs/resnet50/checkpoints/last.ckpt 0.5 -o runs/resnet50_rims/mean.safetensors
+	$(call train_weights,resnet50_whole) --config config/training/resnet50.yaml --config config/training/resnet50_whole.yaml
+	$(call export_weights,resnet50_whole) --interpolate runs/resnet50_rims/mean.safetensors 0.5 -o rock_seg_ros/weights/resnet50.safetensors
 
 runs/scenes: | environment
 	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2

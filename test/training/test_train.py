@@ -700,16 +700,21 @@ def test_configurations_of_the_package_are_valid_and_repeat_no_default(name: str
     assert repeated(example, dataclasses.asdict(bare)) == []
 
 
-def test_the_second_training_of_resnet50_overrides_the_first() -> None:
+def test_the_later_trainings_of_resnet50_override_the_first() -> None:
     parser = argument_parser('train', '')
-    files = [ROOT / 'config/training' / name for name in ('resnet50.yaml', 'resnet50_rims.yaml')]
-    given = [text for file in files for text in ('--config', str(file))]
-    first, second = (to_config(parser, parser.parse_args(given[:end])) for end in (2, 4))
-    assert second.start_from == f'{first.run}/checkpoints/last.ckpt'
-    assert second.run != first.run
-    assert second.data_description == first.data_description
-    assert second.optimizer.backbone_rate == 0
-    assert second.distill.teachers == []
+
+    def read(*names: str) -> TrainingConfig:
+        files = [f'{ROOT}/config/training/{name}.yaml' for name in names]
+        return to_config(parser, parser.parse_args([f'--config={file}' for file in files]))
+
+    first, rims = read('resnet50'), read('resnet50', 'resnet50_rims')
+    whole = read('resnet50', 'resnet50_whole')
+    assert rims.start_from == f'{first.run}/checkpoints/last.ckpt'
+    assert whole.start_from == f'{rims.run}/mean.safetensors'
+    assert len({first.run, rims.run, whole.run}) == 3
+    assert first.data_description == rims.data_description == whole.data_description
+    assert (rims.optimizer.backbone_rate, whole.optimizer.backbone_rate) == (0, 0.25)
+    assert (rims.distill.teachers, whole.distill.teachers) == ([], ['light'])
 
 
 def repeated(given: dict, defaults: dict) -> list[str]:
