@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rock_seg_ros.perception.inference.model import restore
-from rock_seg_ros.perception.inference.weights_file import Weights, int8_scale, stored_as_int8
+from rock_seg_ros.perception.inference.weights_file import (
+    Weights,
+    WeightsError,
+    int8_scale,
+    stored_as_int8,
+)
 from training.calibration import run_network
 from training.datasets import Sample
 
@@ -38,6 +43,7 @@ def round_to_int8(weights: Weights, samples: Sequence[Sample]) -> Weights:
     Raises:
         DataError: There is no image, or an image cannot be read.
         ValueError: The weights do not match the network.
+        WeightsError: The network computes NaN or infinity.
     """
     model = restore(weights.metadata, weights.state, weights.metadata.output_stride)
     generator = torch.Generator().manual_seed(0)
@@ -51,6 +57,11 @@ def round_to_int8(weights: Weights, samples: Sequence[Sample]) -> Weights:
         ):
             module.register_forward_pre_hook(_recorder(f'{name}.weight', products, generator))
     run_network(model, weights, samples, 'rounding')
+    for name, product in products.items():
+        if not product.isfinite().all():
+            raise WeightsError(
+                f'{weights.path}: the input of {name} is NaN or infinite on the images'
+            )
     rounded = {name: round_convolution(weights.state[name], products[name]) for name in products}
     return replace(weights, state={**weights.state, **rounded})
 

@@ -11,6 +11,7 @@ from rock_seg_ros.perception.inference.metadata import ModelMetadata
 from rock_seg_ros.perception.inference.model import build
 from rock_seg_ros.perception.inference.weights_file import (
     Weights,
+    WeightsError,
     int8_scale,
     load_weights,
     save_weights,
@@ -69,3 +70,10 @@ def test_rounding_needs_an_image_that_can_be_read(weights: Weights, samples: lis
         round_to_int8(weights, [])
     with pytest.raises(DataError, match=r'gone\.png'):
         round_to_int8(weights, [replace(samples[0], image=Path('gone.png'))])
+
+
+def test_a_network_that_computes_nan_is_an_error(weights: Weights, samples: list[Sample]) -> None:
+    name = 'backbone.conv_stem.weight'
+    broken = replace(weights, state={**weights.state, name: weights.state[name] * float('nan')})
+    with pytest.raises(WeightsError, match=r'random: the input of .*weight is NaN or infinite'):
+        round_to_int8(broken, samples[:1])
