@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.weights_file import (
+    INT8_STEPS,
     Weights,
     WeightsError,
     int8_scale,
@@ -117,7 +118,7 @@ def round_convolution(weight: Tensor, products: Tensor) -> Tensor:
         end = min(start + BLOCK, exact.shape[1])
         errors = torch.zeros(len(exact), end - start)
         for i in range(start, end):
-            steps = (wanted[:, i] / scale).round().clamp(-127, 127)
+            steps = (wanted[:, i] / scale).round().clamp(-INT8_STEPS, INT8_STEPS)
             rounded[:, i] = torch.where(kept[:, i], exact[:, i], steps * scale)
             error = (wanted[:, i] - rounded[:, i]) / passed_on[i, i]
             wanted[:, i + 1 : end] -= error[:, None] * passed_on[i, i + 1 : end]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rock_seg_ros.perception.inference.networks import DeepLabV3
+from rock_seg_ros.perception.inference.weights_file import INT8_STEPS, int8_scale
 
 ACTIVATION_STEPS = 255  # unsigned 8 bit
-WEIGHT_STEPS = 127  # signed 8 bit, symmetric
 
 
 def quantized_inputs(model: DeepLabV3) -> dict[str, list[nn.Conv2d]]:
@@ -83,11 +83,10 @@ class _WeightRounding(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        largest = weight.detach().flatten(1).abs().amax(dim=1).clamp(min=1e-12)
-        self.register_buffer('scale', largest / WEIGHT_STEPS)
+        self.register_buffer('scale', int8_scale(weight.detach()))
         self.register_buffer('zero', torch.zeros(len(weight), dtype=torch.int32))
 
     def forward(self, weight: Tensor) -> Tensor:
         return torch.fake_quantize_per_channel_affine(
-            weight, self.scale, self.zero, 0, -WEIGHT_STEPS, WEIGHT_STEPS
+            weight, self.scale, self.zero, 0, -INT8_STEPS, INT8_STEPS
         )

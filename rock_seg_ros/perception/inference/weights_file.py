@@ -23,6 +23,7 @@ from rock_seg_ros.perception.writing import atomic_write
 EMBEDDED = ('resnet50', 'light')
 ON_CUDA, ON_CPU = EMBEDDED
 SCALE_SUFFIX = '.int8_scale'
+INT8_STEPS = 127  # signed 8 bit, symmetric
 MIN_INT8_NUMBERS = 32768  # smaller tensors save little space in int8 and lose most accuracy
 TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -247,7 +248,7 @@ def stored_as_int8(weight: Tensor) -> bool:
 
 def int8_scale(weight: Tensor) -> Tensor:
     """Returns the size of an int8 step of each output channel (the first dimension), float."""
-    return weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
+    return weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / INT8_STEPS
 
 
 def _read_safetensors(file: Path) -> tuple[ModelMetadata, dict[str, Tensor]]:
