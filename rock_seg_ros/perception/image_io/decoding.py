@@ -203,7 +203,18 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise type(error)(f'{path}: {error}') from None
 
 
-def decode_labels(data: bytes) -> NDArray[Any]:
+def read_ignore_mask(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Reads a mask whose black pixels are never rock, as `read_label_image`, but as seen.
+
+    The order of the colours in a palette is that of the program which wrote it, so white may be 0.
+    """
+    try:
+        return decode_labels(read_file(path, MAX_FILE_BYTES), palette_indices=False)
+    except ImageError as error:
+        raise type(error)(f'{path}: {error}') from None
+
+
+def decode_labels(data: bytes, palette_indices: bool = True) -> NDArray[Any]:
     """Decodes a label image to its pixel values.
 
     A palette image gives its indices, 16-bit values are kept. Grey values with fewer than 8 bits
@@ -211,6 +222,8 @@ def decode_labels(data: bytes) -> NDArray[Any]:
 
     Args:
         data: The encoded image, of one of the `LABEL_FORMATS`.
+        palette_indices: Whether a palette image gives its indices; false = the grey values of its
+            colours.
 
     Returns:
         H×W uint8 or uint16.
@@ -227,7 +240,10 @@ def decode_labels(data: bytes) -> NDArray[Any]:
             channels = len(image.getbands())
             if channels > 1:
                 raise ImageError(f'a label image must have 1 channel, not {channels}')
-            values = np.asarray(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            if image.mode == 'P' and not palette_indices:
+                upright = upright.convert('L')
+            values = np.asarray(upright)
     except ImageError:
         raise
     except PILLOW_ERRORS:

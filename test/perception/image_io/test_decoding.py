@@ -17,6 +17,7 @@ from rock_seg_ros.perception.image_io.decoding import (
     ImageError,
     ImageTooLargeError,
     decode_rgb,
+    read_ignore_mask,
     read_label_image,
     read_rgb,
 )
@@ -124,6 +125,19 @@ def test_a_palette_label_image_is_read_as_indices(tmp_path, suffix):
     coded.putpalette([0, 0, 0, 128, 0, 0, 0, 65, 0])  # 1 and 2 have the same luma
     coded.save(tmp_path / f'a.{suffix}')
     np.testing.assert_array_equal(read_label_image(tmp_path / f'a.{suffix}'), mask)
+
+
+def test_an_ignore_mask_with_a_palette_is_read_as_it_is_seen(tmp_path):
+    seen = np.array([[255, 0, 255], [0, 255, 255]], np.uint8)
+    grey = Image.fromarray(seen)
+    grey.save(tmp_path / 'grey.png')
+    grey.convert('RGB').quantize(2).save(tmp_path / 'palette.png')
+    assert Image.open(tmp_path / 'palette.png').getpixel((0, 0)) == 0, 'white is the first colour'
+    for name in ('grey', 'palette'):
+        np.testing.assert_array_equal(read_ignore_mask(tmp_path / f'{name}.png'), seen)
+    (tmp_path / 'text.png').write_text('text')
+    with pytest.raises(ImageError, match=r'text\.png: '):
+        read_ignore_mask(tmp_path / 'text.png')
 
 
 def test_white_in_a_1_bit_label_image_is_255(tmp_path):
