@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Transform
 from numpy.typing import NDArray
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
@@ -46,6 +48,7 @@ class CameraTransforms:
         self._plane: Plane | None = None
         self._buffer: Any = None
         self._listener: Any = None
+        self._jumps: Any = None
         if parameters.ground_plane == 'level':
             self._plane = level_ground(
                 parameters.camera_height, parameters.camera_tilt, parameters.camera_roll
@@ -58,6 +61,14 @@ class CameraTransforms:
                     else f'fixed_frame is {self._fixed!r}, but tf2_ros is not installed'
                 )
             self._buffer = tf2_ros.Buffer()
+            # tf2 rejects transforms that are far older than its newest, such as those of a bag that
+            # starts again.
+            backward = JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+            )
+            self._jumps = node.get_clock().create_jump_callback(
+                backward, post_callback=lambda _: self._buffer.clear()
+            )
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def ground_plane(self, header: Header, on_failure: Callable[[str], None]) -> Plane | None:
@@ -98,7 +109,11 @@ class CameraTransforms:
         """
         if not self._fixed:
             return None
-        stamp = Time.from_msg(header.stamp)
+        try:
+            stamp = Time.from_msg(header.stamp)
+        except ValueError:
+            on_failure(f'pose: no transform to {self._fixed} (the stamp is negative)')
+            return None
         while True:
             try:
                 found = self._buffer.lookup_transform(self._fixed, header.frame_id, stamp)
@@ -128,6 +143,7 @@ class CameraTransforms:
     def close(self) -> None:
         """Unsubscribes from TF."""
         if self._listener is not None:
+            self._jumps.unregister()
             self._listener.unregister()
             self._listener = None
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import Transform
+from rclpy.clock import ROSClock
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from rock_seg_ros.node import transforms as transforms_module
@@ -19,6 +21,8 @@ from rock_seg_ros.node.transforms import CameraTransforms, plane_of
 from rock_seg_ros.perception.geometry.view import level_ground
 
 HEIGHT, TILT = 1.2, 0.35
+CLOCK = ROSClock()
+NODE: Any = SimpleNamespace(get_clock=lambda: CLOCK)
 
 
 def base_in_camera() -> Transform:
@@ -57,6 +61,9 @@ def transforms(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Transfo
                 raise AbsentError
             return SimpleNamespace(transform=known[target, source])
 
+        def clear(self) -> None:
+            known.clear()
+
     class TransformListener:
         def __init__(self, *_: object) -> None:
             pass
@@ -75,7 +82,7 @@ def test_with_tf_the_ground_plane_is_in_the_frame_of_the_image(
     transforms: dict[tuple[str, str], Transform],
 ) -> None:
     transforms['camera', 'base_link'] = base_in_camera()
-    found = CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(ground_plane='tf'))
     reasons: list[str] = []
     plane = found.ground_plane(Header(frame_id='camera'), reasons.append)
     assert plane is not None
@@ -96,7 +103,7 @@ def test_a_base_frame_that_is_not_below_the_camera_gives_no_ground_plane_and_a_r
     base.translation.z -= lift * np.sin(TILT)
     transforms['camera', 'base_link'] = base
     reasons: list[str] = []
-    found = CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(ground_plane='tf'))
     assert found.ground_plane(Header(frame_id='camera'), reasons.append) is None
     assert reasons == ['ground: the camera is not above base_link']
 
@@ -104,7 +111,7 @@ def test_a_base_frame_that_is_not_below_the_camera_gives_no_ground_plane_and_a_r
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_ground_plane_tf_without_tf2_ros_is_an_error_that_names_the_alternative() -> None:
     with pytest.raises(ValueError, match="tf2_ros is not installed; use 'level'"):
-        CameraTransforms(None, Parameters(ground_plane='tf'))  # type: ignore[arg-type]
+        CameraTransforms(NODE, Parameters(ground_plane='tf'))
 
 
 def test_the_pose_in_the_fixed_frame_is_that_at_the_stamp_of_the_image(
@@ -114,7 +121,7 @@ def test_the_pose_in_the_fixed_frame_is_that_at_the_stamp_of_the_image(
     camera.translation.x, camera.translation.z = 2.0, 1.0
     camera.rotation.z = camera.rotation.w = np.sqrt(0.5)
     transforms['odom', 'camera'] = camera
-    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
     reasons: list[str] = []
     header = Header(frame_id='camera')
     header.stamp.sec = 7
@@ -124,6 +131,30 @@ def test_the_pose_in_the_fixed_frame_is_that_at_the_stamp_of_the_image(
     assert found.ground_plane(header, pytest.fail) is None
     assert found.pose(Header(frame_id='elsewhere'), reasons.append) is None
     assert reasons == ['pose: no transform to odom (AbsentError)']
+
+
+def test_the_transforms_are_forgotten_when_time_goes_back(
+    transforms: dict[tuple[str, str], Transform],
+) -> None:
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
+    CLOCK._set_ros_time_is_active(True)
+    for seconds, kept in ((100, True), (131, True), (100, False)):
+        transforms['odom', 'camera'] = Transform()
+        CLOCK.set_ros_time_override(Time(seconds=seconds, clock_type=CLOCK.clock_type))
+        assert bool(transforms) == kept, seconds
+    found.close()
+    transforms['odom', 'camera'] = Transform()
+    CLOCK._set_ros_time_is_active(False)
+    assert transforms, 'the callback is removed'
+
+
+def test_a_negative_stamp_has_no_pose(transforms: dict[tuple[str, str], Transform]) -> None:
+    transforms['odom', 'camera'] = Transform()
+    header, reasons = Header(frame_id='camera'), list[str]()
+    header.stamp.sec = -5
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
+    assert found.pose(header, reasons.append) is None
+    assert reasons == ['pose: no transform to odom (the stamp is negative)']
 
 
 @pytest.fixture
@@ -158,7 +189,7 @@ def at_seven() -> Header:
 
 
 def test_a_pose_that_is_expected_is_waited_for(late: SimpleNamespace) -> None:
-    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
     assert found.pose(at_seven(), pytest.fail, time.monotonic() + 20) is not None
     assert late.lookups == 3
 
@@ -177,7 +208,7 @@ def test_a_pose_that_is_not_expected_in_time_is_not_waited_for(
     late: SimpleNamespace, newest: float, seconds: float, keep_waiting: bool
 ) -> None:
     late.newest = newest
-    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
     reasons: list[str] = []
     deadline = time.monotonic() + seconds
     assert found.pose(at_seven(), reasons.append, deadline, lambda: keep_waiting) is None
@@ -187,7 +218,7 @@ def test_a_pose_that_is_not_expected_in_time_is_not_waited_for(
 
 def test_the_wait_for_a_pose_ends_at_its_deadline(late: SimpleNamespace) -> None:
     late.available_at = 10**9
-    found = CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+    found = CameraTransforms(NODE, Parameters(fixed_frame='odom'))
     reasons: list[str] = []
     begun = time.monotonic()
     assert found.pose(at_seven(), reasons.append, begun + 0.1) is None
@@ -199,13 +230,13 @@ def test_the_wait_for_a_pose_ends_at_its_deadline(late: SimpleNamespace) -> None
 @pytest.mark.skipif('tf2_ros' in sys.modules, reason='tf2_ros is installed')
 def test_a_fixed_frame_without_tf2_ros_is_an_error() -> None:
     with pytest.raises(ValueError, match="fixed_frame is 'odom', but tf2_ros is not installed"):
-        CameraTransforms(None, Parameters(fixed_frame='odom'))  # type: ignore[arg-type]
+        CameraTransforms(NODE, Parameters(fixed_frame='odom'))
 
 
 def test_level_ground_needs_a_height() -> None:
     with pytest.raises(ValueError, match=r'camera_height is 0\.0'):
-        Parameters(ground_plane='level')
+        Parameters(ground_plane='level').check_combination()
 
 
 def test_there_is_no_ground_plane_by_default() -> None:
-    assert CameraTransforms(None, Parameters()).ground_plane(Header(), pytest.fail) is None  # type: ignore[arg-type]
+    assert CameraTransforms(NODE, Parameters()).ground_plane(Header(), pytest.fail) is None
