@@ -24,7 +24,7 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.abundance import compute_abundance, observe
 from rock_seg_ros.perception.geometry.location import locate
-from rock_seg_ros.perception.image_io.decoding import read_label_image
+from rock_seg_ros.perception.image_io.decoding import read_ignore_mask
 from rock_seg_ros.perception.instances.tracking import Tracker
 
 IMAGE_TIMEOUT = 5.0  # s without an image, after which the reason is reported
@@ -102,6 +102,7 @@ class Camera:
         self,
         node: LifecycleNode,
         name: str,
+        before_remapping: str,
         topic: str,
         parameters: Parameters,
         statistics: CameraStatistics,
@@ -114,6 +115,8 @@ class Camera:
         Args:
             node: The node.
             name: Part of the outputs' topics, `~/NAME/mask`; '' for `~/mask`.
+            before_remapping: The image topic as it is given; rclpy remaps each name once, and would
+                remap the full name again.
             topic: Full name of the image topic, without the image transport.
             parameters: The parameters of the node.
             statistics: Counts the images by outcome.
@@ -137,7 +140,9 @@ class Camera:
         self._node = node
         self._transport = parameters.image_transport
         self._base_topic = topic
-        self.topic = topic + (COMPRESSED_SUFFIX if self._transport == 'compressed' else '')
+        compressed = self._transport == 'compressed'
+        self.topic = topic + (COMPRESSED_SUFFIX if compressed else '')
+        self._name_for_rclpy = self.topic if compressed else before_remapping
         self._no_images_reason = ''
         self.reader = ImageReader(
             lambda scaling: node.get_logger().warning(
@@ -146,7 +151,7 @@ class Camera:
         )
         self.valid_mask: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
-            self.valid_mask = read_label_image(
+            self.valid_mask = read_ignore_mask(
                 parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name)
             )
 
@@ -182,7 +187,7 @@ class Camera:
         self.statistics.new_subscription()
         self.subscription = self._node.create_subscription(
             CompressedImage if self._transport == 'compressed' else Image,
-            self.topic,
+            self._name_for_rclpy,
             receive,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -235,7 +240,7 @@ class Camera:
         """Returns why no images arrive, according to the ROS graph."""
         if self.subscription is None or self.statistics.seconds_without_image() < IMAGE_TIMEOUT:
             return ''
-        types = self._published_types(self.topic)
+        types = self._published_types(self._name_for_rclpy)
         expected = COMPRESSED_TYPE if self._transport == 'compressed' else RAW_TYPE
         if expected in types:
             return why_no_messages('images', self.topic)

@@ -321,6 +321,14 @@ class Parameters:
         """Raises ValueError if a value is not a valid choice, or a topic name is not valid."""
         for spec in fields(self):
             _check(spec, getattr(self, spec.name))
+        _ = self.weights_path
+
+    def check_combination(self) -> None:
+        """Raises ValueError if parameters contradict each other.
+
+        They are checked before they are used, not when they are set, because `ros2 param set` sets
+        one after the other.
+        """
         if self.depth_topics and len(self.depth_topics) != len(self.image_topics):
             raise ValueError(
                 f'depth_topics has {len(self.depth_topics)} topics; it needs'
@@ -328,7 +336,6 @@ class Parameters:
             )
         if self.ground_plane == 'level' and self.camera_height <= 0:
             raise ValueError("camera_height is 0.0; it must be above 0 with ground_plane 'level'")
-        _ = self.weights_path
 
     @property
     def weights_name(self) -> str:

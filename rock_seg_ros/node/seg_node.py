@@ -171,6 +171,7 @@ class SegNode(AsyncLifecycleNode):
                 more = [f'and {len(reasons) - 3} more'] if reasons[3:] else []
                 raise ValueError('; '.join(reasons[:3] + more))
             self._current_parameters = parameters = read_parameters(self)
+            parameters.check_combination()
             self._cameras = self._make_cameras(parameters)
             self._set_segmenter(await self._load_in_thread(parameters), parameters)
             for camera in self._cameras:
@@ -233,7 +234,8 @@ class SegNode(AsyncLifecycleNode):
 
     def _make_cameras(self, parameters: Parameters) -> list[Camera]:
         """Returns the cameras that the parameters specify; those of `image_topics` have names."""
-        topics = [self._resolve(topic) for topic in parameters.image_topics or ('image',)]
+        given = parameters.image_topics or ('image',)
+        topics = [self._resolve(topic) for topic in given]
         names, infos, depths = [''], ['camera_info'], ['depth']
         if parameters.image_topics:
             names = camera_names(topics)
@@ -244,6 +246,7 @@ class SegNode(AsyncLifecycleNode):
             Camera(
                 self,
                 name,
+                before_remapping,
                 topic,
                 parameters,
                 self._statistics[name],
@@ -251,7 +254,9 @@ class SegNode(AsyncLifecycleNode):
                 self._trackers[name],
                 self._last_sizes.get(name, ()),
             )
-            for name, topic, info, depth in zip(names, topics, infos, depths, strict=True)
+            for name, before_remapping, topic, info, depth in zip(
+                names, given, topics, infos, depths, strict=True
+            )
         ]
 
     def _resolve(self, topic: str) -> str:

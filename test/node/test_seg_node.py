@@ -524,6 +524,19 @@ def test_without_autostart_the_node_waits_for_transitions(bench):
     assert bench.get_state() == 'active'
 
 
+def test_parameters_that_depend_on_each_other_are_set_one_by_one(bench):
+    bench.start(autostart=False)
+    assert set_parameter(bench, 'ground_plane', 'level').successful
+    assert set_parameter(bench, 'depth_topics', ['/a/depth', '/b/depth']).successful
+    assert not bench.change_state('configure')
+    assert 'depth_topics has 2 topics; it needs 0' in bench.node._error
+    assert set_parameter(bench, 'image_topics', ['/a/image', '/b/image']).successful
+    assert not bench.change_state('configure')
+    assert 'camera_height is 0.0' in bench.node._error
+    assert set_parameter(bench, 'camera_height', 1.0).successful
+    assert bench.change_state('configure')
+
+
 def test_setting_autostart_while_unconfigured_activates_the_node(bench):
     bench.start(autostart=False)
     assert set_parameter(bench, 'autostart', True).successful

@@ -251,6 +251,16 @@ def test_the_compressed_transport_applies_to_each_camera(bench, rig):
         assert rig.masks(name)[0].header == message.header
 
 
+def test_remapped_cameras_that_are_swapped_keep_their_names_and_images(bench, rig):
+    rules = [word for a, b in ((FRONT, REAR), (REAR, FRONT)) for word in ('-r', f'{a}:={b}')]
+    bench.start(*rules, image_topics=[FRONT, REAR])
+    bench.wait(lambda: bench.node.state == 'active', 'active')
+    for camera, name in zip(bench.node._cameras, ('rear', 'front'), strict=True):
+        topic = f'/{name}/image_raw'
+        assert (camera.name, camera.topic) == (name, topic)
+        assert camera.subscription.topic_name == topic
+
+
 def test_cameras_of_the_same_name_are_a_configuration_error_of_one_line(bench, capfd):
     bench.start('-r', 'a/image:=/x/image', image_topics=['a/image', '/x/image'], autostart=False)
     assert not bench.change_state('configure')
