@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,12 @@ from rock_seg_ros.perception.instances.shape import measure_shape
 from rock_seg_ros.perception.writing import atomic_write
 
 MAX_LISTED_FILES = 3
-RECORDS = (b'{"image": ', b'{"video": ')  # first bytes of the JSON files that are written here
+HEAD_BYTES = 4096
+# How the JSON files that are written here begin. Other programs write {"image": "a.jpg", too.
+RECORD_HEAD = re.compile(
+    rb'\{"image": "(?:[^"\\]|\\.)*", "width": \d+, "height": \d+, "(?:scale|rocks)": '
+    rb'|\{"video": "(?:[^"\\]|\\.)*",\n"(?:made_by|frames)": '
+)
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
@@ -159,7 +165,7 @@ def is_result_file(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open('rb') as file:
-        return file.read(len(RECORDS[0])) in RECORDS
+        return RECORD_HEAD.match(file.read(HEAD_BYTES)) is not None
 
 
 def write_results(stem: Path, record: dict[str, Any], analysis: Analysis) -> str:

@@ -145,8 +145,13 @@ def test_a_json_file_of_values_and_lists_is_written_piece_by_piece(tmp_path):
 
 
 def test_a_result_file_is_recognized_by_its_content(tmp_path, scene, segmenter):
-    write(tmp_path / 'a', 'a.png', Analysis(scene, segmenter))
+    write(tmp_path / 'a', 'a"b.png', Analysis(scene, segmenter))
     assert is_result_file(result_paths(tmp_path / 'a')[2])
-    for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe'):
+    own = (
+        {'image': 'a.png', 'boxes': []},
+        {'image': 'a.png', 'width': 9, 'height': 9, 'boxes': []},
+    )
+    texts = [json.dumps(content).encode() for content in (*own, {'video': 'a.mp4', 'frames': []})]
+    for content in (b'{"version": "5.0", "image": "a.png"}', b'', b'[]', b'\xff\xfe', *texts):
         (tmp_path / 'b.json').write_bytes(content)
         assert not is_result_file(tmp_path / 'b.json')
