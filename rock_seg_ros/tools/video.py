@@ -38,6 +38,9 @@ from rock_seg_ros.tools.results.results import Results, frame_file
 
 QUARTER_TURNS = {-90: 3, 90: 1, 180: 2, -180: 2}
 FALLBACK_RATE = Fraction(25)
+# s; larger jumps of the stamps are restarts of the clock. FFmpeg takes a restart in MPEG-TS
+# for an overflow of 33 bits, so the jump may be forwards.
+MAX_BACKWARD, MAX_FORWARD = 0.5, 3600
 MARGIN = 0.5  # s; durations in headers are rounded and need not start at the first frame
 
 
@@ -193,16 +196,22 @@ class Video:
         self._container.close()
 
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames with increasing stamps. Frames that do not decode are skipped.
+        """Yields the frames with increasing stamps from 0. Frames that do not decode are skipped.
+
+        Where the clock of the recorder starts again, the stamps go on.
 
         Raises:
             VideoError: No frame can be decoded.
         """
         last: int | None = None
+        shift = 0
         step = max(1, round(1 / (self.rate * self.time_base)))
         for frame in self._decoded():
             expected = 0 if last is None else last + step
-            stamp = expected if frame.pts is None else frame.pts
+            stamp = expected if frame.pts is None else frame.pts + shift
+            jump = (stamp - expected) * self.time_base
+            if frame.pts is not None and (last is None or not -MAX_BACKWARD <= jump <= MAX_FORWARD):
+                shift, stamp = expected - frame.pts, expected
             last = stamp if last is None else max(stamp, last + 1)
             yield Frame(last, frame.duration or step, self._image(frame))
         if last is None:

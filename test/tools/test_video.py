@@ -62,6 +62,36 @@ def test_the_overlay_video_keeps_the_times_and_has_an_even_size(find_rocks, film
         assert after.duration == before.duration == 1_400_000
 
 
+@pytest.fixture
+def recorded(tmp_path, scene):
+    """Writes MPEG-TS of 10 frames at 5 Hz whose clock starts at the given times, s."""
+
+    def write(*starts):
+        path = tmp_path / 'in.ts'
+        with path.open('wb') as whole:
+            for start in starts:
+                with av.open(str(tmp_path / 'part.ts'), 'w') as container:
+                    stream = container.add_stream('mpeg2video', rate=5)
+                    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+                    for time in range(10):
+                        frame = av.VideoFrame.from_ndarray(scene[:48, :64].copy(), format='rgb24')
+                        frame.pts, frame.time_base = 5 * start + time, Fraction(1, 5)
+                        container.mux(stream.encode(frame))
+                    container.mux(stream.encode(None))
+                whole.write((tmp_path / 'part.ts').read_bytes())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize('starts', [(3600,), (3600, 0), (0, 0)])
+def test_the_times_of_a_video_start_at_0_and_go_on_where_its_clock_starts_again(recorded, starts):
+    with Video(recorded(*starts)) as video:
+        times = [float(frame.stamp * video.time_base) for frame in video.frames()]
+        assert not video.problem
+    np.testing.assert_allclose(times, np.arange(10 * len(starts)) / 5, atol=1e-4)
+
+
 def test_the_record_has_the_rocks_and_the_time_of_every_frame(find_rocks, filmed, tmp_path):
     find_rocks(filmed, '-o', tmp_path / 'out.mp4')
     record = json.loads((tmp_path / 'out.json').read_text())
