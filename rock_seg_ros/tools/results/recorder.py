@@ -111,21 +111,26 @@ def _made_by(
     weights = weights_path(
         arguments.weights, arguments.device, arguments.backend, arguments.precision
     )
-    with weights.open('rb') as file:
-        digest = hashlib.file_digest(file, 'sha256').hexdigest()
     given = vars(arguments)
     settings = {name: _plain(given[name]) for name in names if name in given}
+    if given.get('ignore_mask'):
+        settings['ignore_mask_sha256'] = _sha256(given['ignore_mask'])
     ran = {name: str(getattr(segmenter, name)) for name in ('device', 'precision', 'backend')}
     metadata = segmenter.metadata
     threshold = metadata.threshold if arguments.threshold is None else arguments.threshold
     return {
         'version': _version(),
         'weights': weights.name,
-        'weights_sha256': digest,
+        'weights_sha256': _sha256(weights),
         'classes': list(metadata.classes),
         'rock_classes': list(metadata.rock_classes),
         'settings': {'threshold': threshold, **settings, **ran},
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _version() -> str:

@@ -115,3 +115,16 @@ def test_a_run_with_another_scale_is_not_resumed(find_rocks, messages):
     assert find_rocks('--mm-per-px', 1) == 0
     assert find_rocks('--mm-per-px', 2, '--resume') != 0
     assert any('mm_per_px' in line for line in messages())
+
+
+def test_a_run_with_another_ignore_mask_of_the_same_name_is_not_resumed(
+    find_rocks, messages, scene, tmp_path
+):
+    mask = tmp_path / 'mask.png'
+    cv2.imwrite(str(mask), np.full(scene.shape[:2], 255, np.uint8))
+    assert find_rocks('--resume', '--ignore-mask', mask) == 0
+    assert find_rocks('--resume', '--ignore-mask', mask) == 0
+    cv2.imwrite(str(mask), np.zeros(scene.shape[:2], np.uint8))
+    messages()
+    assert find_rocks('--resume', '--ignore-mask', mask) == 2
+    assert 'ignore_mask_sha256' in messages()[-1]
