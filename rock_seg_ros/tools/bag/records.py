@@ -17,7 +17,7 @@ from rock_seg_ros.tools.bag.files import Bag
 from rock_seg_ros.tools.bag.topics import read_message
 from rock_seg_ros.tools.results.exports import chosen_exports
 from rock_seg_ros.tools.results.record_file import RecordFiles, summary_of
-from rock_seg_ros.tools.results.results import Results, frame_file
+from rock_seg_ros.tools.results.results import Results, frame_file, frame_name
 
 FILE_NAME = 'rocks.jsonl'  # in the folder of the output bag
 OVERLAYS = ('/rock_seg/overlay/compressed', '/rock_seg/overlay')
@@ -31,12 +31,16 @@ def results_of(bags: Iterable[Path], arguments: argparse.Namespace) -> tuple[Res
     for bag in filter(Path.exists, bags):
         file = bag / FILE_NAME
         summary = summary_of(file) if file.is_file() else {}
-        if 'records' in summary:
+        missing = ''
+        if 'records' not in summary:
+            missing = ' or '.join(f'--{name}' for name in chosen_exports(arguments))
+        elif not _has_labelme_images(summary, arguments.labelme):
+            missing = f'--labelme {arguments.labelme}'
+        if not missing:
             summaries[bag] = summary
         else:
-            options = ' or '.join(f'--{name}' for name in chosen_exports(arguments))
             problems.append(
-                f'{bag}: was made without {options}, so its rocks are left out; process it again'
+                f'{bag}: was made without {missing}, so its rocks are left out; process it again'
             )
     results = Results(
         _title([summary['bag'] for summary in summaries.values()]),
@@ -46,6 +50,13 @@ def results_of(bags: Iterable[Path], arguments: argparse.Namespace) -> tuple[Res
         _tables(list(summaries.values())),
     )
     return results, problems
+
+
+def _has_labelme_images(summary: Mapping[str, Any], folder: Path | None) -> bool:
+    """Whether the images, which are written while a bag is processed, are in the folder."""
+    if folder is None or not summary['records']:
+        return True
+    return (folder / frame_name(summary['bag'], summary['records'] - 1)).is_file()
 
 
 def _title(names: Sequence[str]) -> str:

@@ -87,6 +87,14 @@ def test_the_images_of_a_bag_train_again(find_rocks, tmp_path):
         assert samples[0].read().classes.any()
 
 
+def test_labels_of_a_finished_bag_are_not_written_without_its_images(find_rocks, tmp_path, capsys):
+    assert find_rocks('--table', tmp_path / 'a.csv') == 0
+    labels = tmp_path / 'labels'
+    assert find_rocks('--table', tmp_path / 'b.csv', '--resume', '--labelme', labels) == 1
+    assert f'out: was made without --labelme {labels}, so' in capsys.readouterr().err
+    assert not list(labels.glob('*'))
+
+
 @pytest.fixture
 def process_two_bags(monkeypatch, segmenter, demo_data, tmp_path):
     """Processes two equal bags, of which a finished one is skipped."""
