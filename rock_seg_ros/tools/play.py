@@ -13,6 +13,7 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -129,10 +130,16 @@ class Player:
                     f'{topic.name} is skipped: {topic.type} has other fields in ROS 2'
                 )
             else:
-                self._topics.append(topic)
-                self._publishers[topic.name] = node.create_publisher(
-                    kind, topic.name, to_profile(topic.qos or RELIABLE)
-                )
+                try:
+                    self._publishers[topic.name] = node.create_publisher(
+                        kind, topic.name, to_profile(topic.qos or RELIABLE)
+                    )
+                except InvalidTopicNameException:  # ROS 1 permits tokens such as 0
+                    self.skipped.append(
+                        f'{topic.name} is skipped: it is not a valid topic name in ROS 2'
+                    )
+                else:
+                    self._topics.append(topic)
         self.count = sum(topic.count for topic in self._topics)
         if not self.count:
             raise BagError(f'{bag.path}: {"; ".join(self.skipped) or "has no messages"}')

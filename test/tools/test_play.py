@@ -156,6 +156,18 @@ def _only_sensor_msgs(name):
     return CompressedImage if name == 'sensor_msgs/msg/CompressedImage' else None
 
 
+def test_a_topic_whose_name_is_not_valid_in_ros_2_is_skipped_with_a_message(
+    listener, bag, tmp_path
+):
+    with BagWriter(tmp_path / 'numbered') as writer:
+        writer.add_topic('/uav/0/image', 'sensor_msgs/msg/CompressedImage')
+        writer.write('/uav/0/image', 1, b'')
+    with Bag(tmp_path / 'numbered') as numbered:
+        player = Player(listener.node, bag, [*numbered.topics, *bag.topics])
+    assert player.skipped == ['/uav/0/image is skipped: it is not a valid topic name in ROS 2']
+    assert player.count == 12
+
+
 def test_message_classes_are_found_by_name():
     assert message_class('sensor_msgs/msg/Image') is Image
     assert message_class('no_such_msgs/msg/Thing') is None
