@@ -72,6 +72,32 @@ class CycleCheckpoint(Callback):
             trainer.save_checkpoint(self._folder / f'step{trainer.global_step}.ckpt')
 
 
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint whose best score is kept when the folder of the run is moved.
+
+    `ModelCheckpoint` forgets it then, and the next validation would replace the best checkpoint.
+    """
+
+    @property
+    @override
+    def state_key(self) -> str:
+        """The key of `ModelCheckpoint`, so that its checkpoints can be resumed."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state with the present folder of the run."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or '', Path(path).name)) if path else ''
+
+        paths = {name: here(path) for name, path in state_dict.items() if name.endswith('_path')}
+        best = {here(path): score for path, score in state_dict['best_k_models'].items()}
+        super().load_state_dict(
+            {**state_dict, **paths, 'best_k_models': best, 'dirpath': self.dirpath}
+        )
+
+
 def remove_temporary_files(run: Path) -> None:
     """Removes temporary folders that a killed process left in the folder of a run."""
     for folder in run.rglob(f'{TEMPORARY_PREFIX}*'):
@@ -87,7 +113,7 @@ def checkpoint_callbacks(run: Path, restarts: Sequence[int]) -> list[Callback]:
     """
     last, best = last_checkpoint(run), best_checkpoint(run)
     return [
-        ModelCheckpoint(
+        RunCheckpoint(
             best.parent,
             best.stem,
             monitor='val_iou',
@@ -95,7 +121,7 @@ def checkpoint_callbacks(run: Path, restarts: Sequence[int]) -> list[Callback]:
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         ),
-        ModelCheckpoint(
+        RunCheckpoint(
             last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True
         ),
         CycleCheckpoint(run, restarts),

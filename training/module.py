@@ -71,7 +71,7 @@ class RockSegmentation(pl.LightningModule):
         prepared = normalize(images, self.metadata).contiguous(memory_format=torch.channels_last)
         logits = self.model(prepared)
         loss = self._loss(logits['out'], targets)
-        rate = self.trainer.optimizers[0].param_groups[0]['lr']
+        rate = max(group['lr'] for group in self.trainer.optimizers[0].param_groups)
         # `CurveWriter` passes these values to the logger.
         self.log_dict({'loss': loss, 'lr': rate}, sync_dist=True, logger=False)
         if 'aux' in logits:

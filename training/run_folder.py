@@ -30,6 +30,7 @@ from training.writing import write_atomically, write_image
 
 PACKAGES = ('torch', 'torchvision', 'lightning', 'numpy', 'opencv-python-headless')
 SHEET_IMAGES = 2
+SHEET_WIDTH = 16384  # px; JPEG permits 65500
 TINT_STRENGTH = 0.4
 
 
@@ -222,6 +223,8 @@ class ValidationImageWriter(pl.Callback):
         if not self._drawn:
             return
         height = min(len(image) for image in self._drawn)
-        row = [cv2.resize(p, (p.shape[1] * height // len(p), height)) for p in self._drawn]
+        width = sum(image.shape[1] * height / len(image) for image in self._drawn)
+        height = max(1, int(height * min(1, SHEET_WIDTH / width)))
+        row = [cv2.resize(p, (max(1, p.shape[1] * height // len(p)), height)) for p in self._drawn]
         write_image(self._folder / f'step_{trainer.global_step:06}.jpg', np.hstack(row))
         self._drawn = []

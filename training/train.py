@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
-from rock_seg_ros.perception.errors import all_lines
+from rock_seg_ros.perception.errors import all_lines, first_line
 from rock_seg_ros.perception.inference.weights_file import WeightsError
 from training.arguments import argument_parser, to_config
 from training.averaging import AveragedWeights
@@ -132,7 +133,8 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     ]
     if config.optimizer.ema_decay:
         callbacks.insert(0, AveragedWeights(decay=config.optimizer.ema_decay))
-    return pl.Trainer(
+    trainer = partial(
+        pl.Trainer,
         max_epochs=stop_after or config.steps // config.steps_per_epoch,
         accelerator=machine.accelerator,
         devices=_devices(config, on_cpu),
@@ -152,6 +154,10 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    try:
+        return trainer()
+    except TypeError as error:  # of Lightning, such as devices that do not exist
+        raise ValueError(f'machine: {first_line(error)}') from None
 
 
 def _precision(precision: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mixed', '32-true']:

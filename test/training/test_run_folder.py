@@ -288,6 +288,19 @@ def test_validation_images_of_all_sources_are_in_one_row(tmp_path: Path) -> None
     assert len(list((tmp_path / 'images').iterdir())) == 1
 
 
+def test_wide_validation_images_fit_into_one_jpeg_file(tmp_path: Path) -> None:
+    images = ValidationImageWriter(tmp_path)
+    for source in range(6):
+        for number in range(2):
+            batch = (torch.full((1, 3, 64, 6000), 90, dtype=torch.uint8), None)
+            found = torch.zeros(64, 6000, dtype=torch.long)
+            images.on_validation_batch_end(trainer(7), None, found, batch, number, source)  # type: ignore[arg-type]
+    images.on_validation_end(trainer(7), None)  # type: ignore[arg-type]
+    height, width = cv2.imread(str(tmp_path / 'images/step_000007.jpg')).shape[:2]
+    assert height == 14
+    assert 15000 < width <= 16384
+
+
 def test_an_image_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images/step_000007.jpg').mkdir()

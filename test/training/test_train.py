@@ -374,6 +374,8 @@ def test_a_backbone_with_rate_zero_is_not_trained(discs: Path, tmp_path: Path) -
         config, optimizer=dataclasses.replace(config.optimizer, backbone_rate=0.0)
     )
     train(config)
+    events = EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
+    assert events.Scalars('lr')[0].value == pytest.approx(config.optimizer.learning_rate)
     torch.manual_seed(config.seed)
     fresh = Tiny().state_dict()
     trained = load(tmp_path)['current_model_state']
@@ -409,19 +411,23 @@ def test_a_checkpoint_is_written_after_each_epoch(
     assert load(tmp_path)['global_step'] == 2
 
 
+@pytest.mark.parametrize('moved', [False, True])
 def test_the_best_checkpoint_has_the_best_validation_result(
-    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moved: bool, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ious = iter([0.2, 0.6, 0.4])
     monkeypatch.setattr(
         'training.module.RockSegmentation.on_validation_epoch_end',
         lambda self: self.log('val_iou', torch.tensor(next(ious))),
     )
-    config = small(discs, tmp_path, stages=[Stage(6, 48, (0.5, 1.0))])
+    config = small(discs, tmp_path / 'run', stages=[Stage(6, 48, (0.5, 1.0))])
     train(config, stop_after=2)
-    train(config, resume=True)
-    assert (load(tmp_path, 'best')['global_step'], load(tmp_path)['global_step']) == (4, 6)
-    assert sorted(f.name for f in (tmp_path / 'checkpoints').iterdir()) == [
+    run = Path(config.run)
+    if moved:
+        run = run.rename(tmp_path / 'moved')
+    train(dataclasses.replace(config, run=str(run)), resume=True)
+    assert (load(run, 'best')['global_step'], load(run)['global_step']) == (4, 6)
+    assert sorted(f.name for f in (run / 'checkpoints').iterdir()) == [
         'best.ckpt',
         'last.ckpt',
     ]
@@ -608,10 +614,11 @@ def test_an_invalid_setting_is_reported_in_one_line_with_status_1(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='has a GPU')
+@pytest.mark.parametrize('missing', [{'accelerator': 'gpu'}, {'devices': '0,1'}, {'devices': -1}])
 def test_a_missing_device_is_reported_in_one_line(
-    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    missing: dict[str, Any], discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine = dataclasses.replace(CPU, accelerator='gpu')
+    machine = dataclasses.replace(CPU, **missing)
     assert main(arguments(small(discs, tmp_path / 'run', machine=machine))) == 1
     assert capsys.readouterr().err.strip().count('\n') == 0
 

@@ -69,7 +69,8 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
             is rock.
 
     Raises:
-        DataError: The folder does not exist, or lacks these folders.
+        DataError: The folder does not exist, or lacks these folders; or there are only instances,
+            and the map lacks 0 or 255.
     """
     if not is_mask_folder(path) or not (path / 'images').is_dir():
         raise DataError(
@@ -82,6 +83,10 @@ def find_masks(path: Path, labels: Labels) -> list[Sample]:
         _by_stem(path / folder) for folder in ('images', 'masks', 'instances')
     )
     without_masks = not (path / 'masks').is_dir()
+    if without_masks and not {0, 255} <= class_ids.keys():
+        raise DataError(
+            f'{path}: has no masks/, so class_map must have 0 (no instance) and 255 (instance)'
+        )
     return [
         _sample(path, label, images.get(stem, []), instances.get(stem, []), class_ids)
         for stem, files in (instances if without_masks else masks).items()

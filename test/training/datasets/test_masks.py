@@ -336,6 +336,8 @@ def test_without_masks_the_instances_are_the_rocks(
     assert labelled.instances is not None
     assert labelled.instances[4, 5] == 7
     assert sample.label_files() == (tmp_path / 'instances/a.png',)
+    with pytest.raises(DataError, match=r'has no masks/, so class_map must have 0 .* and 255'):
+        find('masks', class_map={'0': 'background', '1': 'rock'})
 
 
 def test_a_given_image_is_not_read_again(
