@@ -53,6 +53,13 @@ resnet50.weights: runs/scenes runs/no_rock
 runs/scenes: | environment
 	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2
 
+# More scenes of two kinds, on which training.benchmark measures.
+runs/moon: | environment
+	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 200 --seed 13 --kind moon --per-scene 1
+
+runs/boulders: | environment
+	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 150 --seed 13 --kind boulder --per-scene 1
+
 runs/no_rock: | environment
 	$(PYTHON_OF_VENV) -m training.collect -o $@
 
