@@ -223,11 +223,14 @@ def evaluate(
             without the class rim.
 
     Raises:
-        DataError: There is no image, or a file cannot be decoded or does not match its image.
+        DataError: There is no image, there are no labels, or a file cannot be decoded or does not
+            match its image.
         ValueError: The threshold is invalid.
     """
     if not samples:
         raise DataError(f'{name or "data"}: no images to evaluate on')
+    if not any(sample.label_files() for sample in samples):
+        raise DataError(f'{name or "data"}: the images have no labels')
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f'threshold must be between 0 and 1, not {threshold:g}')
     perturbation = perturbation or Perturbation()

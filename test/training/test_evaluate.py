@@ -226,6 +226,16 @@ def test_an_error_is_reported_in_one_line_with_status_1(
     assert message in last
 
 
+def test_images_without_labels_are_an_error(
+    light_weights_file: Path, own_discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ['--weights', str(light_weights_file), '--data', str(own_discs / 'images')]
+    assert main([*given, '--split', 'all']) == 1
+    assert capsys.readouterr().err.endswith(
+        'training.evaluate: images, all: the images have no labels\n'
+    )
+
+
 def test_missing_arguments_end_with_status_2() -> None:
     with pytest.raises(SystemExit) as left:
         main([])
