@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +63,10 @@ def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> 
         raise DataError(f'{last}: does not exist, so there is no run to resume')
     if last.exists() and not resume:
         raise DataError(f'{last}: exists; continue the run with --resume, or choose another --run')
-    trainer = _trainer(config, stop_after)
+    try:
+        trainer = _trainer(config, stop_after)
+    except TypeError as error:  # of Lightning, such as devices that do not exist
+        raise ValueError(f'machine: {first_line(error)}') from None
     _check_processes(config, trainer.world_size)
     data = RockDataModule(config)
     if trainer.is_global_zero:
@@ -133,8 +135,7 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
     ]
     if config.optimizer.ema_decay:
         callbacks.insert(0, AveragedWeights(decay=config.optimizer.ema_decay))
-    trainer = partial(
-        pl.Trainer,
+    return pl.Trainer(
         max_epochs=stop_after or config.steps // config.steps_per_epoch,
         accelerator=machine.accelerator,
         devices=_devices(config, on_cpu),
@@ -154,10 +155,6 @@ def _trainer(config: TrainingConfig, stop_after: int) -> pl.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    try:
-        return trainer()
-    except TypeError as error:  # of Lightning, such as devices that do not exist
-        raise ValueError(f'machine: {first_line(error)}') from None
 
 
 def _precision(precision: Precision, on_cpu: bool) -> Literal['16-mixed', 'bf16-mixed', '32-true']:

@@ -24,7 +24,7 @@ from rock_seg_ros.node.parameters import Parameters
 from rock_seg_ros.perception.analysis import Analysis
 from rock_seg_ros.perception.geometry.abundance import compute_abundance, observe
 from rock_seg_ros.perception.geometry.location import locate
-from rock_seg_ros.perception.image_io.decoding import read_ignore_mask
+from rock_seg_ros.perception.image_io.decoding import read_label_image
 from rock_seg_ros.perception.instances.tracking import Tracker
 
 IMAGE_TIMEOUT = 5.0  # s without an image, after which the reason is reported
@@ -151,8 +151,8 @@ class Camera:
         )
         self.valid_mask: NDArray[np.uint8] | None = None
         if parameters.ignore_mask:
-            self.valid_mask = read_ignore_mask(
-                parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name)
+            self.valid_mask = read_label_image(
+                parameters.ignore_mask.replace(CAMERA_PLACEHOLDER, name), palette_indices=False
             )
 
     def advertise(self) -> None:

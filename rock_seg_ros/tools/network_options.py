@@ -10,7 +10,7 @@ from typing import Any
 
 from rock_seg_ros.perception.analysis import Settings
 from rock_seg_ros.perception.image_io import bit_depth
-from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, read_ignore_mask
+from rock_seg_ros.perception.image_io.decoding import MAX_PIXELS, read_label_image
 from rock_seg_ros.perception.inference.networks import OUTPUT_STRIDES
 from rock_seg_ros.perception.inference.presets import PRESETS
 from rock_seg_ros.perception.inference.segmenter import (
@@ -216,7 +216,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         vars(arguments).get('track', Settings.track),
         valid_mask=None
         if arguments.ignore_mask is None
-        else read_ignore_mask(arguments.ignore_mask),
+        else read_label_image(arguments.ignore_mask, palette_indices=False),
     )
 
 

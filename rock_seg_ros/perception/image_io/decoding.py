@@ -190,7 +190,7 @@ def read_rgb(
         raise type(error)(f'{path}: {error}') from None
 
 
-def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
+def read_label_image(path: str | os.PathLike[str], palette_indices: bool = True) -> NDArray[Any]:
     """Reads a label file as `decode_labels` does.
 
     Raises:
@@ -198,18 +198,7 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[Any]:
         OSError: The file cannot be read, or is not a regular file.
     """
     try:
-        return decode_labels(read_file(path, MAX_FILE_BYTES))
-    except ImageError as error:
-        raise type(error)(f'{path}: {error}') from None
-
-
-def read_ignore_mask(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Reads a mask whose black pixels are never rock, as `read_label_image`, but as seen.
-
-    The order of the colours in a palette is that of the program which wrote it, so white may be 0.
-    """
-    try:
-        return decode_labels(read_file(path, MAX_FILE_BYTES), palette_indices=False)
+        return decode_labels(read_file(path, MAX_FILE_BYTES), palette_indices)
     except ImageError as error:
         raise type(error)(f'{path}: {error}') from None
 
@@ -223,7 +212,7 @@ def decode_labels(data: bytes, palette_indices: bool = True) -> NDArray[Any]:
     Args:
         data: The encoded image, of one of the `LABEL_FORMATS`.
         palette_indices: Whether a palette image gives its indices; false = the grey values of its
-            colours.
+            colours, as in an ignore mask, where the order of the palette has no meaning.
 
     Returns:
         H×W uint8 or uint16.

@@ -17,7 +17,6 @@ from rock_seg_ros.perception.image_io.decoding import (
     ImageError,
     ImageTooLargeError,
     decode_rgb,
-    read_ignore_mask,
     read_label_image,
     read_rgb,
 )
@@ -134,10 +133,10 @@ def test_an_ignore_mask_with_a_palette_is_read_as_it_is_seen(tmp_path):
     grey.convert('RGB').quantize(2).save(tmp_path / 'palette.png')
     assert Image.open(tmp_path / 'palette.png').getpixel((0, 0)) == 0, 'white is the first colour'
     for name in ('grey', 'palette'):
-        np.testing.assert_array_equal(read_ignore_mask(tmp_path / f'{name}.png'), seen)
+        np.testing.assert_array_equal(read_label_image(tmp_path / f'{name}.png', False), seen)
     (tmp_path / 'text.png').write_text('text')
     with pytest.raises(ImageError, match=r'text\.png: '):
-        read_ignore_mask(tmp_path / 'text.png')
+        read_label_image(tmp_path / 'text.png', False)
 
 
 def test_white_in_a_1_bit_label_image_is_255(tmp_path):
