@@ -22,7 +22,7 @@ MIN_IOU = 0.1  # so low that a rock that is half hidden, or split in four, is st
 MIN_CONTRAST = 1.0  # standard deviation of an image in which motion can be found, grey values
 TRUSTED_CORRELATION = 0.9  # of aligned images, from which the flow is accepted at once
 MIN_CORRELATION = 0.5  # of aligned images; below it they show different scenes
-MIN_SIDE = 16  # of an image that motion can be found in, px
+MIN_SIDE = 32  # of an image that motion can be found in, px; with less, OpenCV's search crashes
 MAX_MISSED_ROCKS = 1000
 MAX_DISTANCE = 2  # image lengths; rocks that are farther out of view are discarded
 

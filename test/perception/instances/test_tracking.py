@@ -221,8 +221,8 @@ def test_many_small_rocks_and_an_image_full_of_rock_are_tracked(camera):
     assert len(ids[0] & ids[2]) == 1000
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (3, 500), (500, 3), (15, 40), (40, 17)])
-def test_tiny_images_are_tracked(shape):
+@pytest.mark.parametrize('shape', [(1, 1), (500, 3), (20, 320), (31, 200), (250, 4000)])
+def test_tiny_and_very_wide_images_are_tracked(shape):
     tracker = Tracker()
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     rocks = numbered(np.full(shape, 255, np.uint8))
