@@ -136,7 +136,10 @@ def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
     width, height = view.intrinsics.size
     across, down = max(1, width // STEP), max(1, height // STEP)
     edges = np.meshgrid(np.linspace(0, width, across + 1), np.linspace(0, height, down + 1))
-    rays = view.intrinsics.rays(np.stack(edges, axis=-1).reshape(-1, 2) - 0.5)
+    pixels = np.stack(edges, axis=-1).reshape(-1, 2) - 0.5
+    rays = view.intrinsics.rays(pixels)
+    # Of pixels outside the image circle of a fisheye lens, and 90° off its axis, the rays are wrong.
+    valid = np.abs(view.intrinsics.pixels(rays) - pixels).max(axis=1) < 1
     _, first, second = np.linalg.svd(plane.normal[None])[2]  # two directions along the plane
     level = np.stack([rays @ first, rays @ second], axis=-1)
     steepness = -(rays @ plane.normal) / plane.offset
@@ -147,6 +150,9 @@ def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
     falling = steepness.reshape(down + 1, across + 1)
     shows = np.maximum(falling[1:], falling[:-1])
     shows = np.maximum(shows[:, 1:], shows[:, :-1]) > 0  # a corner below the horizon
+    valid = valid.reshape(falling.shape)
+    valid = valid[1:] & valid[:-1]
+    shows &= valid[:, 1:] & valid[:, :-1]
     one, other = grid[1:, 1:] - grid[:-1, :-1], grid[1:, :-1] - grid[:-1, 1:]
     twice = np.abs(one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0])
     return float(twice[shows].sum() / 2)

@@ -126,6 +126,18 @@ def test_the_ground_area_ends_at_the_reach_and_at_the_horizon() -> None:
     assert observe([], [], SIZE[::-1], sky).ground == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize(('tilt', 'area'), [(0.3, 162.3), (1.57, 309.6)])
+def test_the_ground_outside_the_image_circle_of_a_fisheye_lens_does_not_count(
+    tilt: float, area: float
+) -> None:
+    matrix = np.array([[286.0, 0, 419], [0, 286, 400], [0, 0, 1]])  # of an Intel T265
+    lens = np.array([-0.0047, 0.0397, -0.0374, 0.0062])
+    size = (848, 800)
+    view = View(Intrinsics(matrix, lens, 'equidistant', size), ground=level_ground(1.2, tilt))
+    observed = observe([], [], size[::-1], view)
+    assert observed.ground == pytest.approx(area, rel=0.03)  # of points drawn at random
+
+
 def test_rocks_beyond_the_reach_or_without_metres_are_not_counted() -> None:
     rocks = squares(26, (50, 50), (200, 100))
     depth = np.full(SIZE[::-1], 2, np.float32)
