@@ -44,6 +44,7 @@ def measure_shape(mask: NDArray[np.uint8]) -> Shape:
 
     The ellipse is fitted to the outer contour by direct least squares (Fitzgibbon et al. 1999,
     `cv2.fitEllipseDirect`): that of `cv2.fitEllipse` can be many times as large as an angular rock.
+    Both can be for a rock of two rows, so the axes are at most the diameter of the circle around it.
     The contour runs through pixel centres. Half a pixel on each side is added to both axes, and π
     to the perimeter.
 
@@ -57,7 +58,8 @@ def measure_shape(mask: NDArray[np.uint8]) -> Shape:
     if len(contour) >= MIN_ELLIPSE_POINTS:
         cv2.setRNGSeed(0)  # it moves the points of a thin rock at random until an ellipse fits
         _, axes, angle = cv2.fitEllipseDirect(contour)  # the angle is that of the first axis
-        short_axis, long_axis = sorted(axes)
+        largest = 2 * cv2.minEnclosingCircle(contour)[1]
+        short_axis, long_axis = sorted(min(axis, largest) for axis in axes)
         turned = 90 - angle if axes[1] >= axes[0] else -angle
         short_axis, long_axis, orientation = short_axis + 1, long_axis + 1, turned % 180
     perimeter = _length(contour[:, 0]) + np.pi

@@ -58,6 +58,12 @@ def test_the_ellipse_of_an_angular_rock_is_not_much_larger_than_the_rock():
         assert shape.short_axis <= shape.long_axis < 2 * diagonal + 2
 
 
+def test_the_axes_of_a_rock_of_two_rows_are_not_longer_than_the_rock():
+    mask = np.full((2, 60), 255, np.uint8)
+    mask[0, 0] = 0
+    assert measure_shape(mask).long_axis == pytest.approx(60, abs=1)
+
+
 def test_a_hole_reduces_the_area_but_not_the_perimeter():
     whole = ellipse(30, 30, 0)
     hollow = whole.copy()
