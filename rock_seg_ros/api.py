@@ -221,7 +221,7 @@ class RockSegmenter:
             threshold: Probability, 0 to 1, from which a pixel is rock; None = the threshold in the
                 metadata of the weights.
             min_area: Smallest area of a reported rock, px.
-            max_rocks: Maximum number of reported rocks, largest first.
+            max_rocks: Maximum number of reported rocks, largest first, 0 to 65535.
             split_touching: Whether rocks that touch are separated.
 
         Raises:

@@ -192,9 +192,18 @@ def test_an_invalid_argument_is_an_error_with_its_name(
         segmenter.segment(**{'image': scene(), **given})
 
 
-def test_a_threshold_out_of_range_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r'threshold must be 0 to 1, not 1\.5'):
-        RockSegmenter(threshold=1.5)
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        ({'threshold': 1.5}, r'threshold must be 0 to 1, not 1\.5'),
+        ({'max_rocks': -1}, 'max_rocks must be a whole number of 0 to 65535, not -1'),
+        ({'max_rocks': 2.5}, r'max_rocks must be .*, not 2\.5'),
+        ({'min_area': -5}, 'min_area must be a whole number of 0 or more, not -5'),
+    ],
+)
+def test_a_setting_out_of_range_is_rejected(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RockSegmenter(**setting)
 
 
 def test_the_examples_in_the_docstrings_run(monkeypatch: pytest.MonkeyPatch) -> None:

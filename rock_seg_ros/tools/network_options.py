@@ -20,7 +20,7 @@ from rock_seg_ros.perception.inference.segmenter import (
     Segmenter,
 )
 from rock_seg_ros.perception.inference.weights_file import load_weights
-from rock_seg_ros.perception.instances.rocks import RockSettings
+from rock_seg_ros.perception.instances.rocks import MOST_ROCKS, RockSettings
 
 BITS_HINT = 'set the number of bits with --significant-bits'
 
@@ -119,7 +119,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--max-rocks',
         rocks['max_rocks'],
         'maximum number of reported rocks per image; the largest ones are reported',
-        type=_count,
+        type=_number_of_rocks,
         metavar='N',
     )
     add(
@@ -245,4 +245,11 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
+    return value
+
+
+def _number_of_rocks(text: str) -> int:
+    value = _count(text)
+    if value > MOST_ROCKS:
+        raise argparse.ArgumentTypeError(f'must be at most {MOST_ROCKS}, not {text}')
     return value

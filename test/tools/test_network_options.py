@@ -51,7 +51,7 @@ def test_options_are_passed_to_the_settings(parse, tmp_path):
     'option',
     ['--threshold=1.5', '--threshold=nan', '--alpha=-1', '--min-area=-1', '--output-stride=7',
      '--precision=fp64', '--preset=best', '--tile=-1', '--tile-overlap=x',
-     '--polygon-tolerance=inf', '--max-rocks=x', '--significant-bits=7', '--max-pixels=x'],
+     '--polygon-tolerance=inf', '--max-rocks=65536', '--significant-bits=7', '--max-pixels=x'],
 )  # fmt: skip
 def test_a_value_out_of_range_is_a_usage_error(parse, option, capsys):
     with pytest.raises(SystemExit) as leaving:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
+from numbers import Integral
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from rock_seg_ros.perception.instances.splitting import (
     split_by_shape,
 )
 
+MOST_ROCKS = 2**16 - 1  # their numbers are uint16
 MAX_SEAM_DISTANCE = 3  # px; about the width of a rim
 SQUARE = np.ones((3, 3), np.uint8)
 
@@ -80,7 +82,7 @@ class RockSettings:
 
     Attributes:
         min_area: Minimum area of a reported rock, px.
-        max_rocks: Maximum number of reported rocks, largest first.
+        max_rocks: Maximum number of reported rocks, largest first, 0 to 65535.
         polygon_tolerance: Maximum distance between a contour and its polygon, px.
         split_touching: Whether rocks that touch are separated: along the rims that the network
             finds, or by their shape if the network has no rim class. Pixels of rims and cuts are
@@ -93,6 +95,18 @@ class RockSettings:
     polygon_tolerance: float = 1.0
     split_touching: bool = True
     separation: RimSeparation = field(default_factory=RimSeparation)
+
+    def __post_init__(self) -> None:
+        """Checks the values; raises ValueError for an invalid one."""
+        for name, highest in (('min_area', np.inf), ('max_rocks', MOST_ROCKS)):
+            value = getattr(self, name)
+            if not (isinstance(value, Integral) and 0 <= value <= highest):
+                limit = f' to {highest}' if highest < np.inf else ' or more'
+                raise ValueError(f'{name} must be a whole number of 0{limit}, not {value!r}')
+        if not 0 <= self.polygon_tolerance < np.inf:
+            raise ValueError(
+                f'polygon_tolerance must be 0 or more and finite, not {self.polygon_tolerance!r}'
+            )
 
 
 def find_rocks(segmentation: Segmentation, settings: RockSettings) -> list[Rock]:
