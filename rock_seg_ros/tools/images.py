@@ -206,7 +206,8 @@ def _results(images: Sequence[Path], arguments: argparse.Namespace) -> Results:
     def overlays(indices: Sequence[int]) -> Iterator[NDArray[np.uint8] | None]:
         for index in indices:
             overlay = paths[index][1]
-            yield read_rgb(overlay) if overlay.exists() else None
+            exists = overlay.exists()
+            yield read_rgb(overlay, max_pixels=arguments.max_pixels) if exists else None
 
     records = StoredRecords([record for *_, record in paths])
     return Results(', '.join(arguments.inputs), records, lambda index, _: images[index], overlays)

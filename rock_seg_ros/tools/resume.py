@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rock_seg_ros.perception.errors import printable
-from rock_seg_ros.tools.image_results import result_paths
+from rock_seg_ros.tools.image_results import encode_json, result_paths
 from rock_seg_ros.tools.main import UsageError
 from rock_seg_ros.tools.results.recorder import scale_problem
 
@@ -78,7 +78,8 @@ def _complete_record(image: Path, stem: Path) -> dict[str, Any] | None:
         if record_file.stat().st_mtime < image.stat().st_mtime:
             return None
         record = json.loads(record_file.read_bytes())
-        complete = record['image'] == image.name and not scale_problem(record)
+        name = json.loads(encode_json(image.name))  # which need not be UTF-8
+        complete = record['image'] == name and not scale_problem(record)
         return record if complete and 'settings' in record['made_by'] else None
     except (OSError, ValueError, KeyError, TypeError):  # missing, damaged, or of an older version
         return None

@@ -213,6 +213,19 @@ def test_a_file_larger_than_max_pixels_is_rejected_by_name(find_rocks, images, c
     assert messages(capsys) == [f'{images}/a.png: 64×48; max_pixels is 3000']
 
 
+def test_the_report_shows_images_of_up_to_max_pixels(find_rocks, images, tmp_path, monkeypatch):
+    given, read = [], command.read_rgb
+
+    def read_rgb(*arguments, **options):
+        given.append(options.get('max_pixels'))
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(command, 'read_rgb', read_rgb)
+    report = ('--report', tmp_path / 'report.html')
+    assert find_rocks(images / 'a.png', *report, '--max-pixels', 200_000_000) == 0
+    assert given == [None, 200_000_000], 'the image, and its overlay for the report'
+
+
 def test_a_file_name_that_is_not_utf_8_is_processed(find_rocks, images, tmp_path):
     strange = os.fsdecode(os.fsencode(images) + b'/stone\xff.png')
     (images / 'a.png').rename(strange)

@@ -104,6 +104,12 @@ def test_finished_images_are_counted_and_not_processed_again(find_rocks, tmp_pat
     assert find_rocks(tmp_path / 'out')[1] == ['a.png', 'b.png', 'c.png', 'd.png']
 
 
+def test_an_image_whose_name_is_not_utf_8_is_not_processed_again(find_rocks, images, tmp_path):
+    (images / 'a.png').rename(os.fsdecode(os.fsencode(images) + b'/stone\xff.png'))
+    assert len(find_rocks(tmp_path / 'out')[1]) == 4
+    assert find_rocks(tmp_path / 'out', '--resume') == (0, [])
+
+
 @pytest.mark.parametrize(
     ('setting', 'message'),
     [

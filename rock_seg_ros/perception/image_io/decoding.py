@@ -273,7 +273,7 @@ def _decode_tiff(content: bytes, upright: bool) -> Any:
     if tiff.deep_planes:
         raise ImageError('a 16-bit TIFF must have a chunky layout, not separate planes')
     rgb = _decode(tiff.for_opencv(), upright)
-    if rgb is not None and tiff.deep_white_is_zero:
+    if rgb is not None and rgb.dtype == np.uint16 and tiff.deep_white_is_zero:
         return (2**tiff.bits - 1) - rgb
     return rgb
 

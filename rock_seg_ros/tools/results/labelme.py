@@ -22,7 +22,7 @@ def write(path: Path, results: Results) -> None:
     """
     for index, record in enumerate(results.records):
         file = results.file_of(index, record)
-        image = os.path.relpath(file.absolute(), path.absolute())
+        image = os.path.relpath(file.absolute(), path.resolve())
         write_json(path / f'{file.stem}.json', _labels(record, Path(image).as_posix()))
 
 

@@ -300,6 +300,9 @@ def test_a_tiff_of_one_band_is_read_as_grey(colours):
 def test_a_tiff_whose_zero_is_white_is_inverted(colours, dtype):
     grey = np.ascontiguousarray(colours[..., :1]).astype(dtype) * dtype(np.iinfo(dtype).max // 255)
     np.testing.assert_array_equal(decode_rgb(tiff(grey, 0)), 255 - colours[..., [0, 0, 0]])
+    with_alpha = np.dstack([grey, grey // 3])
+    inverted = decode_rgb(tiff(with_alpha, 0, [2])).astype(int)
+    np.testing.assert_allclose(inverted, 255 - colours[..., [0, 0, 0]].astype(int), atol=2)
 
 
 @pytest.mark.parametrize('kind', ['P5', 'P6'])

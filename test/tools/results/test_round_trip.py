@@ -59,6 +59,14 @@ def test_labelme_files_in_another_folder_are_read_with_the_setting_images(
     check_rocks(find(tmp_path / 'labels', 'labelme', images=str(folder)), scene)
 
 
+def test_labelme_files_in_a_linked_folder_name_images_that_exist(find_rocks, tmp_path):
+    (tmp_path / 'disk/deep').mkdir(parents=True)
+    (tmp_path / 'labels').symlink_to(tmp_path / 'disk/deep')
+    assert find_rocks('--labelme', tmp_path / 'labels') == 0
+    data = json.loads((tmp_path / 'labels/a.json').read_text())
+    assert (tmp_path / 'labels' / data['imagePath']).exists()
+
+
 def test_a_corrected_label_is_read_as_it_was_corrected(find_rocks, folder, tmp_path):
     assert find_rocks('--labelme', folder) == 0
     data = json.loads((folder / 'a.json').read_text())
