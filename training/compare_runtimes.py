@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rock_seg_ros.perception.errors import all_lines
 from rock_seg_ros.perception.inference.model import restore
 from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
-from rock_seg_ros.tools.bench.timing import run_interleaved
+from rock_seg_ros.tools.bench.timing import parse_size, run_interleaved
 from training.weights_export import INPUT, export
 
 Runtime = Callable[[Tensor], object]
@@ -78,30 +79,41 @@ def timed(runtime: Runtime, images: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    """Prints the median time of each runtime, and its ratio to that of the package."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description='Compares CPU runtimes with the package.')
-    parser.add_argument('--size', default='640x480', metavar='WxH',
+    parser.add_argument('--size', type=parse_size, default='640x480', metavar='WxH',
                         help='size of the image, px')  # fmt: skip
-    parser.add_argument('--output-stride', type=int, default=8, choices=(8, 16),
-                        help='output stride of the backbone')  # fmt: skip
+    parser.add_argument('--output-stride', type=int, default=0,
+                        help='output stride of the backbone; 0 = as trained')  # fmt: skip
     parser.add_argument('--weights', default='resnet50', metavar='FILE',
                         help='weights file, or resnet50 or light')  # fmt: skip
     parser.add_argument('--seconds', type=float, default=60.0, metavar='S',
                         help='duration of the measurement, s')  # fmt: skip
-    given = parser.parse_args()
-    width, height = map(int, given.size.split('x'))
+    given = parser.parse_args(arguments)
+    try:
+        _compare(given)
+    except (ValueError, OSError) as error:
+        print(f'training.compare_runtimes: {all_lines(error)}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _compare(given: argparse.Namespace) -> None:
+    """Prints the median time of each runtime, and its ratio to that of the package."""
+    width, height = given.size
     weights = load_weights(given.weights)
+    stride = given.output_stride or weights.metadata.output_stride
     images = torch.rand(1, 3, height, width) * 4 - 2
-    ours = Segmenter(weights, 'cpu', 'fp32', output_stride=given.output_stride)
+    ours = Segmenter(weights, 'cpu', 'fp32', output_stride=stride)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'network.onnx'
-        export(weights, file, [], output_stride=given.output_stride)
+        export(weights, file, [], output_stride=stride)
         runtimes: dict[str, Runtime] = {
             OURS: ours._runner.logits,
             'ONNX Runtime': onnx_runtime(file),
             'OpenVINO': openvino(file, images),
-            'torch.compile, frozen': frozen_compile(weights, given.output_stride),
+            'torch.compile, frozen': frozen_compile(weights, stride),
         }
         taken = run_interleaved(
             {name: partial(timed, runtime, images) for name, runtime in runtimes.items()},
@@ -109,10 +121,10 @@ def main() -> None:
             MAX_ROUNDS,
         )
     medians = {name: float(np.median(runs)) for name, runs in taken.items()}
-    print(f'{given.size}, output stride {given.output_stride}, fp32, {len(taken[OURS])} runs each')
+    print(f'{width}x{height}, output stride {stride}, fp32, {len(taken[OURS])} runs each')
     for name, seconds in medians.items():
         print(f'{name:<22} {seconds * 1e3:8.1f} ms  {seconds / medians[OURS]:.3f} of rock_seg')
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

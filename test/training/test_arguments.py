@@ -18,6 +18,7 @@ STRANGE = f'no\x1b[31m{"where" * 200}'
     ('command', 'words'),
     [
         ('benchmark', ['--config', str(CONFIG / 'training/benchmark.yaml'), '--weights', STRANGE]),
+        ('compare_runtimes', ['--weights', STRANGE]),
         ('evaluate', ['--weights', STRANGE, '--data', 'nowhere']),
         ('export', ['--checkpoint', STRANGE, '-o', 'nowhere.safetensors']),
         ('evaluate_tracking', ['--network', '--weights', STRANGE]),

@@ -19,7 +19,7 @@ from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.tools.bench.contenders import PRESETS, choose_contenders
 from rock_seg_ros.tools.bench.measurements import Bench
 from rock_seg_ros.tools.bench.report import machine, plot, ratios_of, table
-from rock_seg_ros.tools.bench.timing import Case, Size
+from rock_seg_ros.tools.bench.timing import Case, parse_size
 from rock_seg_ros.tools.demo.command import find_data
 from rock_seg_ros.tools.doctor.dds import PROFILES
 from rock_seg_ros.tools.jobs import positive
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--output', type=Path, metavar='PLOT', help='also write a plot: PNG, SVG or PDF'
     )
     parser.add_argument(
-        '--sizes', type=_size, nargs='+', metavar='WxH',
+        '--sizes', type=parse_size, nargs='+', metavar='WxH',
         help='image sizes; on a CPU, torchvision and exact are measured only at the first, because'
         f' they are slow (default: {" ".join(f"{w}x{h}" for w, h in SIZES)})',
     )  # fmt: skip
@@ -111,10 +111,3 @@ def run(arguments: argparse.Namespace) -> int:
         plot(cases, about, arguments.output)
         print(f'{arguments.output}: plot written', file=sys.stderr)
     return 0
-
-
-def _size(text: str) -> Size:
-    width, cross, height = text.partition('x')
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'must be like 640x480, not {text}')
-    return int(width), int(height)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -69,6 +70,14 @@ class Case:
             'runs': len(self.runs),
             **self.more,
         }
+
+
+def parse_size(text: str) -> Size:
+    """Reads a size such as 640x480 from the command line."""
+    width, cross, height = text.partition('x')
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f'must be like 640x480, not {text}')
+    return int(width), int(height)
 
 
 def run_interleaved(
