@@ -299,6 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
         given = parser.instantiate(parsed)
         curves = read_curves(given.run) if given.run else None
         benchmark, networks = _benchmark(given)
+        _write_tables(benchmark, given)
         if given.report:
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
             tables = benchmark.tables()[1:]
@@ -306,7 +307,6 @@ def main(arguments: list[str] | None = None) -> int:
         for network in benchmark.networks if given.sheet else []:
             file = _sheet_file(given.sheet, network.name, len(networks) > 1)
             write_image(file, worst_sheet(networks[network.name], network.results))
-        _write_tables(benchmark, given)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1

@@ -324,6 +324,13 @@ def test_the_report_has_all_networks_and_their_differences(cases: Path, tmp_path
         assert part in page
 
 
+def test_the_tables_are_printed_although_the_report_cannot_be_written(
+    cases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['--config', str(cases), '--json', '--report', str(cases / 'no.html')]) == 1
+    assert json.loads(capsys.readouterr().out)['networks']
+
+
 def test_the_sheet_shows_each_of_the_worst_images_once(cases: Path, tmp_path: Path) -> None:
     sheet = tmp_path / 'sheet.png'
     words = ['--config', str(cases), '--weights', 'poor.safetensors', '--sheet', str(sheet)]
