@@ -134,7 +134,7 @@ class Client:
                 return
             await self._execute(message)
             rejected = ''
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, OverflowError, RecursionError) as error:
             rejected = first_line(error)
         with suppress(ConnectionError):
             await self._websocket.send_json({'reply': True, 'rejected': rejected}, dumps=_dumps)

@@ -146,6 +146,7 @@ def test_two_points_give_sizes_in_mm_of_this_image_and_the_next(view, samples):
         ({'command': 'format'}, "command is 'format'; it must be one of play, pause,"),
         ({'select': 'x'}, 'invalid literal'),
         ({'side': None}, 'int() argument'),
+        ({'side': float('inf')}, 'cannot convert float infinity to integer'),
         ({'layers': 5}, 'not iterable'),
         ({'scale': [0, 0, 5, 5]}, 'not enough values'),
         ({'scale': [0, 0, 5, 5, 0]}, 'the distance is 0 mm; it must be a number above 0'),
@@ -161,7 +162,10 @@ def test_an_invalid_message_is_rejected_with_the_reason(view, samples, message, 
     view.run(scenario())
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '3', '"x"', 'null', '{"ack": "\\ud800"}'])
+@pytest.mark.parametrize(
+    'text',
+    ['{', '[]', '3', '"x"', 'null', '{"ack": "\\ud800"}', pytest.param('[' * 4000, id='nested')],
+)
 def test_text_that_is_no_message_does_not_close_the_connection(view, samples, text):
     async def scenario():
         async with view.serving(*samples) as served, served.viewer() as viewer:
