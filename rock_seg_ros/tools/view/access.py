@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
@@ -109,7 +109,8 @@ class Access:
         if _is_address(host) and ipaddress.ip_address(host).is_unspecified:
             host = _own_address(host)
         host = f'[{host}]' if ':' in host else host
-        return f'http://{host}:{port}/' + (f'?token={self.token}' if self.token else '')
+        token = quote(self.token, safe='')
+        return f'http://{host}:{port}/' + (f'?token={token}' if token else '')
 
 
 def is_loopback(host: str) -> bool:

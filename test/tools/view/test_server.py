@@ -465,14 +465,16 @@ def test_a_missing_or_wrong_token_is_rejected(view, pushed):
     assert source.wanted == []
 
 
-def test_the_printed_url_sets_a_cookie_and_hides_the_token(view, pushed):
-    access = Access('0.0.0.0', 'right')
+@pytest.mark.parametrize('token', ['right', 'ab+c/1==', 'a&b#c %41;"ä'])
+def test_the_printed_url_sets_a_cookie_and_hides_the_token(view, pushed, token):
+    access = Access('0.0.0.0', token)
 
     async def scenario():
         async with view.serving(*pushed, access) as served:
             # A container does not know the address that its viewers use, so each is allowed.
             host = {'Host': f'192.168.0.9:{served.client.port}'}
-            response = await served.client.get('/?token=right', headers=host, allow_redirects=False)
+            path = access.url(80).partition(':80')[2]
+            response = await served.client.get(path, headers=host, allow_redirects=False)
             assert (response.status, response.headers['Location']) == (303, '/')
             cookie = response.headers['Set-Cookie']
             assert 'HttpOnly' in cookie
