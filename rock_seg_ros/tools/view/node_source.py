@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,8 @@ class NodeSource(Source):
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name='view node', daemon=True)
         self._subscriptions: dict[str, Any] = {}
-        self._wanted: frozenset[str] | None = None
+        self._wanted: set[str] = set()
+        self._displayed: set[str] = set()  # changed in the executor's thread
         self._pending: dict[Stamp, dict[str, Any]] = {}
         self._steps = 0
         self._stopped = False
@@ -124,27 +124,27 @@ class NodeSource(Source):
             rclpy.try_shutdown(context=self._context)
 
     def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
+        while not self._stopped and self._context.ok():
+            try:
+                self._executor.spin()
+            except ExternalShutdownException:
+                return
+            except Exception as error:  # noqa: BLE001  (the view must continue)
+                self.problem = f'{type(error).__name__}: {first_line(error)}'
+                self._feed.notify()
 
     # Topics
 
     def want(self, layers: frozenset[str] | None) -> None:
         """Subscribes to the layers that viewers display; None = to nothing."""
-        self._wanted = layers
+        named = (LAYER_OUTPUTS[name] for name in layers or ())
+        self._wanted = set() if layers is None else {*ROCK_OUTPUTS, *named}
         self._recording_changed()
-
-    def _displayed(self) -> set[str]:
-        """Returns the outputs that the viewers see."""
-        if self._wanted is None:
-            return set()
-        return {*ROCK_OUTPUTS, *(LAYER_OUTPUTS[name] for name in self._wanted)}
 
     def _subscribe(self) -> None:
         """Subscribes to the outputs that are displayed or recorded, and to no others."""
-        needed = self._displayed()
-        if self._recording is not None:
-            needed.update(DEFAULT_OUTPUTS)
+        displayed = self._wanted
+        needed = displayed if self._recording is None else displayed.union(DEFAULT_OUTPUTS)
         for name in set(self._subscriptions) - needed:
             self._node.destroy_subscription(self._subscriptions.pop(name))
         for name in needed - set(self._subscriptions):
@@ -156,21 +156,21 @@ class NodeSource(Source):
                 QoSProfile(depth=output.depth),
                 raw=True,
             )
+        self._displayed = displayed
 
     def _take(self, name: str, data: bytes) -> None:
         """Receives a message; the messages with one stamp are one result."""
         if name in DEFAULT_OUTPUTS:
             topic = f'{self._namespace}/{name}'
             self._write(lambda recording: recording.write_message(topic, time.time_ns(), data))
-        displayed = self._displayed()
-        if name not in displayed or not (self.playing or self._steps):
+        if name not in self._displayed or not (self.playing or self._steps):
             return
         message = deserialize_message(data, CHOICES[name].message_type)
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
         messages = self._pending.setdefault(stamp, {})
         messages[name] = message
         # Layers without a publisher are not waited for.
-        published = {n for n in displayed if self._subscriptions[n].get_publisher_count()}
+        published = {n for n in self._displayed if self._subscriptions[n].get_publisher_count()}
         if published <= set(messages):
             self._pending.clear()
             self._show(stamp, messages)

@@ -80,6 +80,25 @@ def test_only_the_shown_layers_are_subscribed_to(source, camera, bench):
     bench.wait(lambda: wanted() == set(), 'no subscriptions')
 
 
+def test_a_layer_switched_on_while_a_message_arrives_does_not_stop_the_view(
+    source, camera, monkeypatch
+):
+    source.want(frozenset({'overlay'}))
+    camera.until(lambda: source.feed.result, 'a result')
+    monkeypatch.setattr(source, '_recording_changed', lambda: None)
+    source.want(ALL)
+    held = source.feed.result.time
+    camera.until(lambda: source.feed.result.time > held + 1)
+
+
+def test_an_unexpected_error_is_shown_and_does_not_stop_the_view(source, camera, monkeypatch):
+    source.want(ALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(source, '_show', lambda *_: {}['x'])
+        camera.until(lambda: source.problem == "KeyError: 'x'")
+    camera.until(lambda: source.feed.result)
+
+
 def test_a_live_parameter_is_set_and_a_rejection_has_the_reason_of_the_node(source, camera, bench):
     bench.wait(source.controls, 'the parameters')
     values = {control['name']: control['value'] for control in source.controls()}
