@@ -104,6 +104,7 @@ class NodeSource(Source):
         ]
         self._values: dict[str, Any] = {}
         self._asked: Any = None
+        self._asked_at = 0.0
         self._heard = 0.0
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnosed, 10)
         self._node.create_timer(1.0, self._look_at_node)
@@ -252,12 +253,18 @@ class NodeSource(Source):
         if self._heard and time.monotonic() - self._heard > SILENCE:
             self._heard, self.line = 0.0, 'the node is gone'
             self._feed.notify()
-        client = self._client()
+        client, now = self._client(), time.monotonic()
+        if self._asked is not None and (client is None or now - self._asked_at > ANSWER_TIMEOUT):
+            self._asked.cancel()  # a node that was killed does not answer
+            self._asked = None
         if client is not None and (self._asked is None or self._asked.done()):
             names = [control.name for control in NODE_CONTROLS]
+            self._asked_at = now
             self._asked = client.get_parameters(names, callback=partial(self._got, names))
 
     def _got(self, names: list[str], future: Any) -> None:
+        if future.cancelled():
+            return
         values = map(parameter_value_to_python, future.result().values)
         found = {n: v for n, v in zip(names, values, strict=False) if v is not None}
         if found != self._values:

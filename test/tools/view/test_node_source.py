@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import rclpy
 
 from rock_seg_ros.tools.bag.files import Bag
 from rock_seg_ros.tools.main import UsageError
@@ -123,6 +124,14 @@ def test_a_parameter_that_another_program_sets_is_shown(source, camera, bench):
     bench.wait(lambda: shown().get('max_rocks') == 200, 'the first value')
     bench.node.set_parameters([Parameter('max_rocks', value=7)])
     bench.wait(lambda: shown()['max_rocks'] == 7, 'the second value')
+
+
+def test_the_parameters_are_read_again_after_a_node_died_without_an_answer(source, bench):
+    dead = rclpy.create_node('rock_seg', context=bench.context)  # does not spin
+    bench.wait(lambda: source._asked, 'a request')
+    bench.start()
+    bench.wait(source.controls, 'the parameters')
+    dead.destroy_node()
 
 
 def test_a_scale_is_rejected_because_sizes_come_from_the_node(source):
