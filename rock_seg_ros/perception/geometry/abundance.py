@@ -138,7 +138,7 @@ def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
     edges = np.meshgrid(np.linspace(0, width, across + 1), np.linspace(0, height, down + 1))
     pixels = np.stack(edges, axis=-1).reshape(-1, 2) - 0.5
     rays = view.intrinsics.rays(pixels)
-    # Of pixels outside the image circle of a fisheye lens, and 90° off its axis, the rays are wrong.
+    # Rays of pixels outside the image circle of a fisheye lens, or 90° off its axis, are wrong.
     valid = np.abs(view.intrinsics.pixels(rays) - pixels).max(axis=1) < 1
     _, first, second = np.linalg.svd(plane.normal[None])[2]  # two directions along the plane
     level = np.stack([rays @ first, rays @ second], axis=-1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
-from numbers import Integral
 from typing import Any
 
 import cv2
@@ -100,7 +99,7 @@ class RockSettings:
         """Checks the values; raises ValueError for an invalid one."""
         for name, highest in (('min_area', np.inf), ('max_rocks', MOST_ROCKS)):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and 0 <= value <= highest):
+            if not (isinstance(value, (int, np.integer)) and 0 <= value <= highest):
                 limit = f' to {highest}' if highest < np.inf else ' or more'
                 raise ValueError(f'{name} must be a whole number of 0{limit}, not {value!r}')
         if not 0 <= self.polygon_tolerance < np.inf:

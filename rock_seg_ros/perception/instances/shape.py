@@ -44,7 +44,7 @@ def measure_shape(mask: NDArray[np.uint8]) -> Shape:
 
     The ellipse is fitted to the outer contour by direct least squares (Fitzgibbon et al. 1999,
     `cv2.fitEllipseDirect`): that of `cv2.fitEllipse` can be many times as large as an angular rock.
-    Both can be for a rock of two rows, so the axes are at most the diameter of the circle around it.
+    Both can be for a rock of two rows, so the axes are at most the diameter of a circle around it.
     The contour runs through pixel centres. Half a pixel on each side is added to both axes, and π
     to the perimeter.
 
