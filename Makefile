@@ -31,7 +31,7 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	touch $@
 
 # Trains the embedded weights on the data in config/training/*.yaml. `light` takes five hours on a CPU
-# core; `resnet50` takes an hour and a half on two with AMX, and four hours more on one. An
+# core; `resnet50` takes an hour and a half on two with AMX, and two hours and a half more on one. An
 # interrupted training is resumed.
 weights: light.weights resnet50.weights
 
@@ -44,14 +44,12 @@ light.weights: runs/scenes runs/moon runs/boulders runs/navcam runs/no_rock
 	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/light/checkpoints/step7500.ckpt --interpolate runs/light/checkpoints/step6000.ckpt 0.5 -o runs/light/mean.safetensors
 	$(call export_weights,light) --interpolate runs/light/mean.safetensors 0.5 -o rock_seg_ros/weights/light.safetensors
 
-resnet50.weights: runs/scenes runs/moon runs/boulders runs/navcam runs/no_rock
+resnet50.weights: runs/scenes runs/no_rock
 	$(call train_weights,resnet50) --config config/training/resnet50.yaml
 	$(call train_weights,resnet50_rims) --config config/training/resnet50.yaml --config config/training/resnet50_rims.yaml
 	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/resnet50_rims/checkpoints/last.ckpt --interpolate runs/resnet50/checkpoints/last.ckpt 0.5 -o runs/resnet50_rims/mean.safetensors
 	$(call train_weights,resnet50_whole) --config config/training/resnet50.yaml --config config/training/resnet50_whole.yaml
-	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/resnet50_whole/checkpoints/last.ckpt --interpolate runs/resnet50_rims/mean.safetensors 0.5 -o runs/resnet50_whole/mean.safetensors
-	$(call train_weights,resnet50_more) --config config/training/resnet50.yaml --config config/training/resnet50_more.yaml
-	$(call export_weights,resnet50_more) --interpolate runs/resnet50_whole/mean.safetensors 0.5 -o rock_seg_ros/weights/resnet50.safetensors
+	$(call export_weights,resnet50_whole) --interpolate runs/resnet50_rims/mean.safetensors 0.5 -o rock_seg_ros/weights/resnet50.safetensors
 
 runs/scenes: | environment
 	$(PYTHON_OF_VENV) -m training.synthesize -o $@ --count 500 --seed 12 --per-scene 2
