@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 SIZES = 0.01 * 2 ** (np.arange(19) / 2)
 ABUNDANCES = np.geomspace(0.001, 0.999, 2000)  # values of k from which the fit selects
 MAX_DISTANCE = 10.0  # default distance up to which ground and rocks count, m
-STEP = 4  # grid on which the area of the ground is summed, px
+STEP = 8  # grid on which the area of the ground is summed, px
 
 
 @dataclass(frozen=True)

@@ -191,13 +191,19 @@ def test_a_process_survives_a_signal_after_a_network_was_released_in_another_thr
     assert program.stdout.splitlines()[1:] == ['signal handled']
 
 
+class Doubled(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * 2
+
+
 def test_the_environment_sets_the_number_of_threads(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Doubled(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images * 2
-
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     compiled = openvino_backend._compile(Doubled(), 'forward', [(3, 8, 8)], weights, 'fp32')
     assert compiled.get_property('INFERENCE_NUM_THREADS') == 1
+
+
+def test_threads_may_leave_a_core_on_which_other_work_runs(weights: Weights) -> None:
+    compiled = openvino_backend._compile(Doubled(), 'forward', [(3, 8, 8)], weights, 'fp32')
+    assert compiled.get_property('ENABLE_CPU_PINNING') is False
