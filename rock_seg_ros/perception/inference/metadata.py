@@ -44,8 +44,8 @@ class ModelMetadata:
         metrics: Metrics by name, such as {'marsdata_val_iou': 0.69}.
         data: Description of the training data.
         licence: Licence of the weights.
-        activation_ranges: Minimum and maximum of the input of each convolution, by its name,
-            measured on images. They define the int8 quantization; empty = no int8.
+        activation_ranges: Range of the input of each convolution, by its name, measured on
+            images; int8 limits the input to it. Empty = no int8.
         architecture: Name of the network, a key of `networks.NETWORKS`.
         format_version: Version of the metadata format.
     """

@@ -57,13 +57,15 @@ def quantize(model: DeepLabV3, ranges: Mapping[str, tuple[float, float]]) -> Non
             ' training.export --calibrate'
         )
     for name, convolutions in inputs.items():
-        model.get_submodule(name).register_forward_pre_hook(_InputRounding(*ranges[name]))
+        model.get_submodule(name).register_forward_pre_hook(InputRounding(*ranges[name]))
         for convolution in convolutions:
             rounding = _WeightRounding(convolution.weight)
             parametrize.register_parametrization(convolution, 'weight', rounding)
 
 
-class _InputRounding:
+class InputRounding:
+    """Rounds the input of a module to 8 bits, as its forward pre-hook."""
+
     def __init__(self, low: float, high: float) -> None:
         """Computes scale and zero point; the value 0 is represented exactly."""
         low, high = min(low, 0.0), max(high, 0.0)
@@ -71,10 +73,14 @@ class _InputRounding:
         self.zero = round(-low / self.scale)
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rounded = torch.fake_quantize_per_tensor_affine(
-            inputs[0], self.scale, self.zero, 0, ACTIVATION_STEPS
+        """Returns the inputs of the module, the first of them rounded."""
+        return (self.rounded(inputs[0]), *inputs[1:])
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """Returns float32 values, rounded to 8 bits and limited to the range."""
+        return torch.fake_quantize_per_tensor_affine(
+            values, self.scale, self.zero, 0, ACTIVATION_STEPS
         )
-        return (rounded, *inputs[1:])
 
 
 class _WeightRounding(nn.Module):
@@ -83,10 +89,22 @@ class _WeightRounding(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer('scale', int8_scale(weight.detach()))
+        scale = torch.maximum(int8_scale(weight.detach()), _scale_of_pairs(weight.detach()))
+        self.register_buffer('scale', scale)
         self.register_buffer('zero', torch.zeros(len(weight), dtype=torch.int32))
 
     def forward(self, weight: Tensor) -> Tensor:
         return torch.fake_quantize_per_channel_affine(
             weight, self.scale, self.zero, 0, -INT8_STEPS, INT8_STEPS
         )
+
+
+def _scale_of_pairs(weight: Tensor) -> Tensor:
+    """Returns the smallest step of each output channel with which no 16-bit sum overflows.
+
+    A CPU without VNNI adds the products of each two neighbouring input channels in 16 bits, where
+    larger sums are cut off. Activations are at most 255, so two weights are at most 128 together.
+    """
+    even = weight.shape[1] // 2 * 2
+    sums = weight[:, 0:even:2] + weight[:, 1:even:2]
+    return sums.abs().flatten(1).amax(dim=1) / INT8_STEPS if even else torch.zeros(len(weight))

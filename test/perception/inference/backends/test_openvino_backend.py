@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.backends import openvino_backend
 from rock_seg_ros.perception.inference.backends.openvino_backend import OpenVinoBackend
 from rock_seg_ros.perception.inference.backends.torch_backend import TorchBackend
 from rock_seg_ros.perception.inference.model import restore
+from rock_seg_ros.perception.inference.preprocessing import Preprocessing, correct_exposure
 from rock_seg_ros.perception.inference.quantization import quantize, quantized_inputs
 from rock_seg_ros.perception.inference.weights_file import Weights, WeightsError, load_weights
 
 pytest.importorskip('openvino')
 CPU = torch.device('cpu')
+SAMPLE = Path(__file__).parents[4] / 'demo/samples/images/336.webp'
 
 PROGRAM = """
 import os, signal, sys, threading, torch
@@ -122,6 +125,18 @@ def test_int8_equals_the_quantized_network_and_runs_in_int8(
     assert len(types) == len(convolution_types(compiled))
     assert types.count('f32') == 2, types  # the pooled branch and the last layer
     assert set(types) <= {'f32', 'u8', 'i8'}
+
+
+def test_int8_of_the_embedded_weights_computes_without_overflow_in_16_bits() -> None:
+    weights = load_weights('light')
+    quantized = restore(weights.metadata, weights.state)
+    quantize(quantized, weights.metadata.activation_ranges)
+    image = read_rgb(SAMPLE)[:288, :384]
+    images = Preprocessing(weights.metadata, CPU)([correct_exposure(image)])
+    with torch.inference_mode():
+        wanted = quantized(images)['out']
+    logits = OpenVinoBackend(weights, CPU, 'int8', 0).logits(images)
+    assert (logits - wanted).square().mean().sqrt() < 0.035 * wanted.std()
 
 
 @pytest.mark.parametrize(
