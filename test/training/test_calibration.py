@@ -10,7 +10,7 @@ import torch
 from rock_seg_ros.perception.image_io.decoding import read_rgb
 from rock_seg_ros.perception.inference.preprocessing import normalize
 from rock_seg_ros.perception.inference.weights_file import Weights, load_weights
-from training.calibration import measure_ranges
+from training.calibration import best_range, measure_ranges
 from training.datasets import DataError, DatasetConfig, Sample, find_samples
 
 
@@ -33,6 +33,15 @@ def test_ranges_cover_the_inputs_of_all_images(weights: Weights, samples: list[S
     low, high = ranges['backbone.layer3.2.conv2']  # after a ReLU
     assert (low, 0 < high < float('inf')) == (0.0, True)
     assert replace(weights.metadata, activation_ranges=ranges).activation_ranges == ranges
+
+
+def test_the_range_of_least_error_leaves_out_a_value_that_is_far_from_all_others() -> None:
+    values = torch.randn(20_000, generator=torch.Generator().manual_seed(0)) - 1
+    low, high = best_range(values, torch.cat([values, torch.tensor([40.0])]))
+    assert low == pytest.approx(values.min().item(), rel=0.2)
+    assert values.max() - 1 < high < 20
+    even = torch.linspace(0, 6, 1000)  # all values as frequent
+    assert best_range(even, even) == (0.0, 6.0)
 
 
 def test_no_images_are_an_error(weights: Weights) -> None:
