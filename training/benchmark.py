@@ -11,7 +11,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -299,23 +300,37 @@ def main(arguments: list[str] | None = None) -> int:
         given = parser.instantiate(parsed)
         curves = read_curves(given.run) if given.run else None
         benchmark, networks = _benchmark(given)
-        _write_tables(benchmark, given)
+        failures: list[Exception] = []
+        _write_tables(benchmark, given, failures)
         if given.report:
             command = shlex.join(['python', '-m', 'training.benchmark', *words])
             tables = benchmark.tables()[1:]
-            write_report(given.report, benchmark.networks, command, curves, tables=tables)
+            with _kept(failures):
+                write_report(given.report, benchmark.networks, command, curves, tables=tables)
         for network in benchmark.networks if given.sheet else []:
             file = _sheet_file(given.sheet, network.name, len(networks) > 1)
-            write_image(file, worst_sheet(networks[network.name], network.results))
+            with _kept(failures):
+                write_image(file, worst_sheet(networks[network.name], network.results))
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.benchmark: {all_lines(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    for failure in failures:
+        print(f'training.benchmark: {all_lines(failure)}', file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _write_tables(benchmark: Benchmark, given: Namespace) -> None:
+@contextmanager
+def _kept(failures: list[Exception]) -> Iterator[None]:
+    """Keeps the error of an output, so that the others are written."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        failures.append(error)
+
+
+def _write_tables(benchmark: Benchmark, given: Namespace, failures: list[Exception]) -> None:
     """Writes JSON and Markdown; prints the tables as text unless one of these is printed."""
     outputs = [
         (given.json, json.dumps(benchmark.to_json())),
@@ -327,7 +342,8 @@ def _write_tables(benchmark: Benchmark, given: Namespace) -> None:
         if target == PRINT:
             print(content)
         elif target:
-            write_atomically(Path(target), f'{content}\n'.encode())
+            with _kept(failures):
+                write_atomically(Path(target), f'{content}\n'.encode())
 
 
 if __name__ == '__main__':

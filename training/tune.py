@@ -256,8 +256,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _tune(given: Namespace) -> tuple[list[CurvePoint], CurvePoint | None, float, dict[str, str]]:
-    """Returns the curve, its best point, the current threshold, and the missing cases."""
+def _tune(given: Namespace) -> tuple[list[CurvePoint], Path, float, dict[str, str]]:
+    """Returns the curve, the weights file, its threshold, and the missing cases."""
     if not all(0 < threshold < 1 for threshold in given.thresholds):
         raise ValueError(f'thresholds must be between 0 and 1, not {given.thresholds}')
     weights = load_weights(given.weights, given.device)
@@ -273,10 +273,28 @@ def _tune(given: Namespace) -> tuple[list[CurvePoint], CurvePoint | None, float,
     cases, missing = available_cases(usable, given.only, weights.metadata.classes, HALF)
     current = weights.metadata.threshold
     points = curve(segmenter, cases, [*given.thresholds, current])
-    chosen = best_point(points)
-    if given.write and chosen:
-        write_threshold(weights.path, chosen.threshold)
-    return points, chosen, current, missing
+    return points, weights.path, current, missing
+
+
+def _print(
+    points: Sequence[CurvePoint],
+    chosen: CurvePoint | None,
+    current: float,
+    missing: Mapping[str, str],
+    as_json: bool,
+) -> None:
+    if as_json:
+        result = {
+            'threshold': chosen.threshold if chosen else None,
+            'card_threshold': current,
+            'missing': missing,
+            'curve': [point.to_json() for point in points],
+        }
+        print(json.dumps(result))
+        return
+    print(as_text(table(points, chosen, current)))
+    for name, reason in missing.items():
+        print(f'missing: {name}: {reason}')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -285,26 +303,18 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = parser.parse_args(arguments)
     try:
         given = parser.instantiate(parsed)
-        points, chosen, current, missing = _tune(given)
+        points, file, current, missing = _tune(given)
+        chosen = best_point(points)
+        _print(points, chosen, current, missing, given.json)
+        if given.write and chosen:
+            write_threshold(file, chosen.threshold)
     except (DataError, DeviceError, WeightsError, ValueError, OSError) as error:
         print(f'training.tune: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    if given.json:
-        result = {
-            'threshold': chosen.threshold if chosen else None,
-            'card_threshold': current,
-            'missing': missing,
-            'curve': [point.to_json() for point in points],
-        }
-        print(json.dumps(result))
-    else:
-        print(as_text(table(points, chosen, current)))
-        for name, reason in missing.items():
-            print(f'missing: {name}: {reason}')
-        if given.write and chosen:
-            print(f'threshold {chosen.threshold:g} written; the metrics are those of the old one')
+    if given.write and chosen and not given.json:
+        print(f'threshold {chosen.threshold:g} written; the metrics are those of the old one')
     if chosen is None:
         exceeded = ', '.join(points[-1].exceeded)
         print(

@@ -20,6 +20,7 @@ from training.benchmark import main
 
 ROOT = Path(__file__).parents[2]
 CAPTION = 18
+OUTPUTS = ['json', 'markdown', 'report', 'sheet']
 
 
 class FakeSegmenter:
@@ -324,11 +325,15 @@ def test_the_report_has_all_networks_and_their_differences(cases: Path, tmp_path
         assert part in page
 
 
-def test_the_tables_are_printed_although_the_report_cannot_be_written(
-    cases: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize('blocked', OUTPUTS)
+def test_each_output_is_written_although_another_cannot_be(
+    blocked: str, cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(['--config', str(cases), '--json', '--report', str(cases / 'no.html')]) == 1
-    assert json.loads(capsys.readouterr().out)['networks']
+    files = {name: (cases if name == blocked else tmp_path) / f'{name}.png' for name in OUTPUTS}
+    words = [word for name, file in files.items() for word in (f'--{name}', str(file))]
+    assert main(['--config', str(cases), *words]) == 1
+    assert str(cases) in capsys.readouterr().err.splitlines()[-1]
+    assert [name for name in OUTPUTS if not files[name].exists()] == [blocked]
 
 
 def test_the_sheet_shows_each_of_the_worst_images_once(cases: Path, tmp_path: Path) -> None:

@@ -206,6 +206,11 @@ def test_an_error_is_reported_in_one_line_with_status_1(
     assert result in last
 
 
+def test_the_curve_is_printed_although_it_cannot_be_written(cases: Path, capsys: Any) -> None:
+    assert main(['--config', str(cases), '--json', '--write']) == 1
+    assert json.loads(capsys.readouterr().out)['threshold']
+
+
 def test_write_needs_a_safetensors_file(
     cases: Path, network: FakeSegmenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
