@@ -53,10 +53,8 @@ def _samples(given: argparse.Namespace, metadata: ModelMetadata) -> list[Sample]
     checkpoint = Path(given.checkpoint)
     if given.check_on:
         found = [find_samples(dataset_from_options(given.check_on, given), 'val', metadata.classes)]
-    else:  # a source may have no val split
-        sources = trained_on(checkpoint)
-        all_of = [find_samples(source, 'all', metadata.classes) for source in sources]
-        found = [[sample for sample in group if sample.split == 'val'] for group in all_of]
+    else:
+        found = _of_split('val', trained_on(checkpoint), metadata)
     if not any(found):
         raise DataError(
             f'{checkpoint}: has no record of images for the check; give --check-on or --no-check'
@@ -65,6 +63,14 @@ def _samples(given: argparse.Namespace, metadata: ModelMetadata) -> list[Sample]
         return [sample for group in found for sample in group]
     each = -(-given.max_images // sum(map(bool, found)))
     return [sample for group in found for sample in evenly_spaced(group, each)]
+
+
+def _of_split(
+    split: str, sources: list[DatasetConfig], metadata: ModelMetadata
+) -> list[list[Sample]]:
+    """Returns the images of each source in a split, which a source may not have."""
+    all_of = [find_samples(source, 'all', metadata.classes) for source in sources]
+    return [[sample for sample in group if sample.split == split] for group in all_of]
 
 
 def _interpolated(weights: Weights, file: str, share: str) -> Weights:
@@ -106,8 +112,8 @@ def _calibration_samples(given: argparse.Namespace, weights: Weights) -> list[Sa
     sources = [dataset_from_options(path, given) for path in given.calibrate] or trained_on(
         weights.path
     )
-    found = [find_samples(source, 'train', weights.metadata.classes) for source in sources]
-    each = -(-CALIBRATION_IMAGES // max(1, len(found)))
+    found = _of_split('train', sources, weights.metadata)
+    each = -(-CALIBRATION_IMAGES // max(1, sum(map(bool, found))))
     return [sample for group in found for sample in evenly_spaced(group, each)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from rock_seg_ros.perception.inference.segmenter import Segmenter
 from rock_seg_ros.perception.inference.weights_file import WeightsError, load_weights, save_weights
 from training.datasets import DatasetConfig, Sample, find_samples
 from training.evaluation import Result, evaluate
-from training.export import main, trained_on
+from training.export import _calibration_samples, main, trained_on
 from training.weights_export import compare, compare_int8, export, figures_of
 
 METADATA = ModelMetadata(output_stride=16, data='discs', metrics={'earlier': 0.5})
@@ -307,6 +308,16 @@ def test_invalid_arguments_end_with_status_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(['--checkpoint', 'c.ckpt', '-o', 'w.safetensors', *wrong])
     assert left.value.code == 2
+
+
+def test_calibration_uses_the_sources_with_train_images(
+    own_discs: Path, discs: Path, monkeypatch: Any
+) -> None:
+    (own_discs / 'manifest.csv').write_text('id,split\n3,val\n')
+    sources = [DatasetConfig(str(path)) for path in (own_discs, discs)]
+    monkeypatch.setattr('training.export.trained_on', lambda _: sources)
+    found = _calibration_samples(Mock(calibrate=[]), Mock(metadata=METADATA))
+    assert found == samples_of(discs, 'train')
 
 
 def test_calibration_enables_int8_without_changing_the_weights(
