@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -31,14 +30,11 @@ from training.rims import mark_rims
 from training.self_training import pseudo_label_sources
 from training.transforms import geometric_transform, photometric_transform
 
-CACHED_IMAGES = 1024  # decoded images in the cache of each loader process
+CACHED_BYTES = 2**31  # of the decoded images in the cache of each loader process
 
 
 class ReadableSample(Protocol):
     """An image and its labels, which are read on demand."""
-
-    def __hash__(self) -> int:
-        """Returns a hash, which makes the sample a key of the image cache."""
 
     def read(self) -> Labelled:
         """Reads the image and its labels."""
@@ -98,7 +94,8 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.config = config
         self.geometric = geometric_transform(settings.crop, settings.area, config.augmentation)
         self.photometric = photometric_transform(config.augmentation)
-        self._read = lru_cache(CACHED_IMAGES)(lambda sample: sample.read())
+        self._images: dict[int, Labelled] = {}  # by id of the sample, the latest one last
+        self._free = CACHED_BYTES
         metadata = config.metadata()
         self.rock_ids = metadata.rock_ids
         self.rim_id = metadata.rim_id
@@ -131,6 +128,16 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
                 classes, instances, self.rock_ids, self.rim_id, self.config.rim_width
             )
         return augmented.as_subclass(Tensor), torch.from_numpy(classes).long(), clean
+
+    def _read(self, sample: ReadableSample) -> Labelled:
+        read = self._images.pop(id(sample), None)
+        if read is None:
+            read = sample.read()
+            self._free -= 8 * read.classes.size  # image, classes and instances
+        self._images[id(sample)] = read
+        while self._free < 0:
+            self._free += 8 * self._images.pop(next(iter(self._images))).classes.size
+        return read
 
     def _crop(self, source: Sequence[ReadableSample]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         read = self._read(source[int(torch.randint(len(source), ()))])

@@ -38,6 +38,12 @@ from training.run_folder import CurveWriter, ValidationImageWriter, describe_run
 from training.schedule import restarts
 from training.self_training import remove_pseudo_labels
 
+HINTS = {
+    'CUDA out of memory': 'increase machine.accumulate or reduce batch_size',
+    'DataLoader worker': 'machine.workers: 0 needs less memory',
+    'PytorchStreamReader': 'RUN/checkpoints/last.ckpt is damaged',
+}
+
 
 def train(config: TrainingConfig, resume: bool = False, stop_after: int = 0) -> Path:
     """Trains a model.
@@ -184,6 +190,12 @@ def main(arguments: list[str] | None = None) -> int:
         last = train(to_config(parser, parsed), resume)
     except (DataError, WeightsError, ValueError, OSError, MisconfigurationException) as error:
         print(f'training.train: {all_lines(error)}', file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        reason = first_line(error).partition('. ')[0]
+        if not (hints := [HINTS[start] for start in HINTS if reason.startswith(start)]):
+            raise
+        print(f'training.train: {reason}; {hints[0]}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         print('training.train: interrupted; continue the run with --resume', file=sys.stderr)

@@ -209,6 +209,15 @@ def test_a_file_that_becomes_unreadable_is_reported_in_one_line(workers: int) ->
     assert str(raised.value) == 'images/3.png: does not decode as an image (0 bytes)'
 
 
+def test_the_images_in_memory_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('training.data_module.CACHED_BYTES', 2 * 40 * 40 * 8)
+    samples = [Flat(50), Flat(60), Flat(70)]
+    crops = RandomCrops({'one': samples, 'two': []}, config_of(), 0)
+    for sample in samples:
+        crops._read(sample)
+    assert list(crops._images) == [id(sample) for sample in samples[1:]]
+
+
 @pytest.mark.parametrize('ranks', [1, 2, 4])
 def test_processes_share_the_crops_of_each_step_without_gap_or_overlap(ranks: int) -> None:
     config = config_of()

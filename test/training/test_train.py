@@ -34,7 +34,7 @@ from training.data_module import RockDataModule
 from training.datasets import DataError, DatasetConfig
 from training.datasets.labelme import labelme_labels
 from training.losses import segmentation_loss
-from training.train import _trainer, main, train
+from training.train import HINTS, _trainer, main, train
 
 ROOT = Path(__file__).parents[2]
 CPU = MachineConfig(accelerator='cpu', workers=0)
@@ -324,6 +324,16 @@ def test_an_existing_run_is_not_overwritten(discs: Path, complete_run: Path) -> 
 def test_resuming_a_run_without_checkpoint_is_an_error(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match='does not exist, so there is no run to resume'):
         train(small(discs, tmp_path), resume=True)
+
+
+@pytest.mark.parametrize('reason', list(HINTS))
+def test_too_little_memory_and_a_damaged_checkpoint_are_reported_in_one_line(
+    reason: str, discs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    error = RuntimeError(f'{reason} 1. Tried to allocate 2 GiB')
+    monkeypatch.setattr('training.module.segmentation_loss', Mock(side_effect=error))
+    assert main(arguments(small(discs, tmp_path / 'run'))) == 1
+    assert f'training.train: {reason} 1; ' in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_curves_have_loss_learning_rate_and_validation_metrics(complete_run: Path) -> None:
