@@ -26,7 +26,7 @@ from rock_seg_ros.perception.geometry.pairing import Pairing
 from rock_seg_ros.perception.geometry.view import View
 from rock_seg_ros.perception.image_io.depth import TRANSPORTS, DepthError, decode_depth
 
-MAX_DEPTH_SILENCE = 1.0  # s without a depth image, after which depth is not waited for
+MAX_DEPTH_SILENCE = 1.0  # s without depth, after which only one image waits for it
 MAX_LOGGED_REASONS = 50  # a reason may hold numbers that a publisher changes each time
 
 
@@ -94,6 +94,7 @@ class CameraGeometry:
         self._changed = threading.Condition()
         self._newest_depth = 0  # stamp, ns
         self._depth_received = float('-inf')  # time.monotonic()
+        self._missed = True  # whether an image waited in vain since then
         self._logged: set[str] = set()
         self._subscriptions: list[Any] = []
 
@@ -205,6 +206,7 @@ class CameraGeometry:
         with self._changed:
             self._newest_depth = stamp
             self._depth_received = time.monotonic()
+            self._missed = False
             self._changed.notify_all()
 
     def _check_depth_arrives(self) -> None:
@@ -228,15 +230,17 @@ class CameraGeometry:
         """Returns the image's depth, H×W float32, m; None if no depth is published."""
         stamp = nanoseconds(header)
         with self._changed:
-            if time.monotonic() - self._depth_received > MAX_DEPTH_SILENCE:
-                self._check_depth_arrives()
-                return None
-            self._changed.wait_for(
-                lambda: self._newest_depth >= stamp or not self._subscriptions,
-                max(0.0, deadline - time.monotonic()),
-            )
+            now = time.monotonic()
+            stopped = self._missed and now - self._depth_received > MAX_DEPTH_SILENCE
+            if not stopped and now < deadline:
+                self._missed = not self._changed.wait_for(
+                    lambda: self._newest_depth >= stamp or not self._subscriptions, deadline - now
+                )
         message = self._depths.nearest(stamp, tolerance)
         if message is None:
+            if stopped:
+                self._check_depth_arrives()
+                return None
             raise UnusableInput(
                 'depth: none at the time of the image', f'depth_tolerance is {tolerance} s'
             )

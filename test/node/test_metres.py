@@ -312,6 +312,28 @@ def test_an_image_waits_for_its_depth_while_depth_arrives(bench, scene, depth):
     assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
 
 
+@pytest.mark.parametrize('first', ['depth', 'image'])
+def test_depth_that_arrives_every_few_seconds_is_used(bench, scene, depth, first):
+    stub = CameraStub(bench, depth_tolerance=5.0)
+    stub.send_info(camera_info())
+    stub.send(scene, depth_message(depth))
+    message = depth_message(depth + 1)
+    message.header.stamp.sec, message.header.stamp.nanosec = 3, 123456789
+    if first == 'depth':  # and the network is slow
+        stub.geometry._on_depth(message)
+    stub.geometry._depth_received -= 2
+    masks = '/rock_seg/mask'
+    bench.listen(Image, masks)
+    bench.wait_active('~/mask')
+    bench.send(scene, stamp=3)
+    bench.wait(lambda: bench.received[masks], masks)
+    if first == 'image':
+        stub.depths.publish(message)
+    cloud = bench.wait(lambda: len(bench.received[ROCKS]) == 2 and bench.received[ROCKS][1], ROCKS)
+    assert np.frombuffer(cloud.data, ROCK_POINT)['z'] == pytest.approx([NEAR + 1] * 2, rel=0.01)
+    assert stub.log == []
+
+
 def test_the_mask_is_published_before_the_depth_arrives_and_the_rocks_after_it(
     bench, scene, depth, monkeypatch
 ):
