@@ -63,6 +63,17 @@ def camera_names(topics: Sequence[str]) -> list[str]:
     return names
 
 
+def derived_topic(node: LifecycleNode, topic: str, derive: Callable[[str], str]) -> str:
+    """Returns the name, before remapping, of a topic whose name is derived from another topic's.
+
+    It is derived from the full name of that topic before remapping if it is then remapped itself,
+    otherwise from the name after remapping.
+    """
+    name = derive(node.resolve_topic_name(topic, only_expand=True))
+    remapped = node.resolve_topic_name(name) != name
+    return name if remapped else derive(node.resolve_topic_name(topic))
+
+
 @dataclass(frozen=True)
 class IncomingImage:
     """An image message with its camera and the time of its receipt, `time.monotonic()`."""
@@ -140,9 +151,12 @@ class Camera:
         self._node = node
         self._transport = parameters.image_transport
         self._base_topic = topic
-        compressed = self._transport == 'compressed'
-        self.topic = topic + (COMPRESSED_SUFFIX if compressed else '')
-        self._name_for_rclpy = self.topic if compressed else before_remapping
+        self._name_for_rclpy = before_remapping
+        if self._transport == 'compressed':
+            self._name_for_rclpy = derived_topic(
+                node, before_remapping, lambda name: name + COMPRESSED_SUFFIX
+            )
+        self.topic = node.resolve_topic_name(self._name_for_rclpy)
         self._no_images_reason = ''
         self.reader = ImageReader(
             lambda scaling: node.get_logger().warning(

@@ -26,7 +26,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import Trigger
 
-from rock_seg_ros.node.camera import Camera, IncomingImage, Size, camera_names
+from rock_seg_ros.node.camera import Camera, IncomingImage, Size, camera_names, derived_topic
 from rock_seg_ros.node.camera_geometry import CameraGeometry
 from rock_seg_ros.node.diagnostics import CameraStatistics
 from rock_seg_ros.node.lifecycle import AsyncLifecycleNode
@@ -239,7 +239,10 @@ class SegNode(AsyncLifecycleNode):
         names, infos, depths = [''], ['camera_info'], ['depth']
         if parameters.image_topics:
             names = camera_names(topics)
-            infos = [topic.rpartition('/')[0] + '/camera_info' for topic in topics]
+            infos = [
+                derived_topic(self, topic, lambda name: name.rpartition('/')[0] + '/camera_info')
+                for topic in given
+            ]
             depths = list(parameters.depth_topics) or [''] * len(topics)
         self._transforms = transforms = CameraTransforms(self, parameters)
         return [

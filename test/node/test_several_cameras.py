@@ -261,6 +261,24 @@ def test_remapped_cameras_that_are_swapped_keep_their_names_and_images(bench, ri
         assert camera.subscription.topic_name == topic
 
 
+@pytest.mark.parametrize('explicit', [False, True])
+def test_swapped_cameras_keep_their_camera_info_and_compressed_images(bench, explicit):
+    names = ('image_raw', 'image_raw/compressed', 'camera_info')
+    swapped = [
+        (f'/{a}/{name}', f'/{b}/{name}')
+        for a, b in (('front', 'rear'), ('rear', 'front'))
+        for name in (names if explicit else names[:1])
+    ]
+    rules = [word for a, b in swapped for word in ('-r', f'{a}:={b}')]
+    bench.start(*rules, image_topics=[FRONT, REAR], image_transport='compressed')
+    bench.wait(lambda: bench.node.state == 'active', 'active')
+    for name, camera in zip(('rear', 'front'), bench.node._cameras, strict=True):
+        subscribed = camera.subscription, *camera.geometry._subscriptions
+        expected = [f'/{name}/image_raw/compressed', f'/{name}/camera_info']
+        assert [subscription.topic_name for subscription in subscribed] == expected
+        assert camera.topic == expected[0]
+
+
 def test_cameras_of_the_same_name_are_a_configuration_error_of_one_line(bench, capfd):
     bench.start('-r', 'a/image:=/x/image', image_topics=['a/image', '/x/image'], autostart=False)
     assert not bench.change_state('configure')
