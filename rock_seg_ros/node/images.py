@@ -124,7 +124,8 @@ class ImageReader:
         try:
             if isinstance(message, Image):
                 return self._read_raw(message)
-            return decode_rgb(message.data, False, self.bit_depth, self.max_pixels)
+            rgb = decode_rgb(message.data, False, self.bit_depth, self.max_pixels)
+            return _without_mosaic(rgb, message.format)
         except ImageTooLargeError as error:
             raise InvalidImageError('too large', str(error)) from None
         except ImageError as error:
@@ -322,6 +323,16 @@ def _convert(stored: NDArray[Any], conversion: int | None) -> NDArray[Any]:
         last = native[:, -2:-1] if width > 1 else native
         native = np.concatenate([native, last], axis=1)
     return np.ascontiguousarray(cv2.cvtColor(native, conversion)[:, :width])
+
+
+def _without_mosaic(rgb: NDArray[np.uint8], format_: str) -> NDArray[np.uint8]:
+    """Converts a grey image with a Bayer mosaic, as compressed_image_transport publishes it."""
+    encoding, _, compression = format_.partition(';')
+    name = NAMES.get(encoding.strip().lower(), '')
+    mosaic = name.startswith('bayer') and 'bgr' not in compression
+    if not mosaic or not np.array_equal(rgb[..., 0], rgb[..., 1]):
+        return rgb
+    return _convert(np.ascontiguousarray(rgb[..., :1]), ENCODINGS[name][2])
 
 
 def _convert_planes(

@@ -18,6 +18,7 @@ from rock_seg_ros.node.images import (
     YUV_PLANES,
     ImageReader,
     InvalidImageError,
+    fill,
     read_depth,
     to_message,
 )
@@ -102,8 +103,17 @@ def test_a_bayer_mosaic_of_one_colour_gives_that_colour(pattern, tile, depth):
     scale = 1 if depth == 8 else 257
     cell = np.array([colour[c] * scale for c in tile]).reshape(2, 2)
     mosaic = np.tile(cell, (6, 8)).astype(np.uint8 if depth == 8 else np.uint16)[..., None]
-    image = make_reader().read(message_of(mosaic, f'bayer_{pattern}{depth}'))
-    assert np.all(image[2:-2, 2:-2] == (200, 120, 40))
+    encoding = f'bayer_{pattern}{depth}'
+    assert np.all(make_reader().read(message_of(mosaic, encoding))[2:-2, 2:-2] == (200, 120, 40))
+    coded = CompressedImage(format=f'{encoding}; png compressed ')  # of compressed_image_transport
+    fill(coded, cv2.imencode('.png', mosaic)[1])
+    assert np.all(make_reader().read(coded)[2:-2, 2:-2] == (200, 120, 40))
+
+
+def test_a_compressed_image_in_colour_is_not_a_bayer_mosaic(rgb):
+    coded = cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
+    message = CompressedImage(format='bayer_rggb8; png compressed bgr8', data=coded)
+    assert np.array_equal(make_reader().read(message), rgb)
 
 
 @pytest.mark.parametrize(
