@@ -238,6 +238,7 @@ class Camera:
             shape,
             view,
             min_area=analysis.settings.rocks.min_area,
+            valid_mask=analysis.settings.valid_mask,
         )
         stamp = analysis.header.stamp
         return {'stamp': [stamp.sec, stamp.nanosec], **compute_abundance(observation).to_dict()}

@@ -99,6 +99,7 @@ def observe(
     view: View | None,
     max_distance: float = MAX_DISTANCE,
     min_area: int = 50,
+    valid_mask: NDArray[np.uint8] | None = None,
 ) -> Observation:
     """Measures the ground and the rocks in one image.
 
@@ -114,9 +115,12 @@ def observe(
         view: View of the image; None = unknown.
         max_distance: Maximum distance of ground and rocks from the camera, m.
         min_area: Minimum area of the reported rocks, px.
+        valid_mask: H×W, 0 where pixels are ignored and do not show ground; None = nowhere.
     """
     height, width = shape
-    plane = None if view is None else fit_ground(rocks, view) or view.ground
+    ground = np.nan
+    if view is not None and (plane := fit_ground(rocks, view, valid_mask) or view.ground):
+        ground = _ground_area(view, plane, max_distance, valid_mask)
     near = [location.extent[0] for location in locations if location.distance <= max_distance]
     far = sum(location.distance > max_distance for location in locations)
     focal = np.nan if view is None else view.intrinsics.matrix[0, 0]
@@ -124,14 +128,16 @@ def observe(
         images=1,
         pixels=height * width,
         rock_pixels=sum(rock.area for rock in rocks),
-        ground=np.nan if view is None or plane is None else _ground_area(view, plane, max_distance),
+        ground=ground,
         diameters=np.array(near, np.float64),
         smallest=float(2 * np.sqrt(min_area / np.pi) * max_distance / focal),
         in_view=len(rocks) - far,
     )
 
 
-def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
+def _ground_area(
+    view: View, plane: Plane, max_distance: float, valid_mask: NDArray[np.uint8] | None
+) -> float:
     """Returns the area (m²) of a plane that is in view within `max_distance` (m) of the camera."""
     width, height = view.intrinsics.size
     across, down = max(1, width // STEP), max(1, height // STEP)
@@ -153,6 +159,12 @@ def _ground_area(view: View, plane: Plane, max_distance: float) -> float:
     valid = valid.reshape(falling.shape)
     valid = valid[1:] & valid[:-1]
     shows &= valid[:, 1:] & valid[:, :-1]
+    if valid_mask is not None:  # at the middle of each cell
+        rows, columns = (
+            (2 * np.arange(count) + 1) * side // (2 * count)
+            for count, side in ((down, height), (across, width))
+        )
+        shows &= valid_mask[np.ix_(rows, columns)] > 0
     one, other = grid[1:, 1:] - grid[:-1, :-1], grid[1:, :-1] - grid[:-1, 1:]
     twice = np.abs(one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0])
     return float(twice[shows].sum() / 2)

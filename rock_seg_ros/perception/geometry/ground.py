@@ -24,12 +24,15 @@ ITERATIONS = 6  # of the reweighted least squares
 TOLERANCE = 1e-3  # relative deviation of 1/z below which all points have the same weight
 
 
-def fit_ground(rocks: Sequence[Rock], view: View) -> Plane | None:
+def fit_ground(
+    rocks: Sequence[Rock], view: View, valid_mask: NDArray[np.uint8] | None = None
+) -> Plane | None:
     """Fits one plane to the depth of all pixels that are not rock.
 
     Args:
         rocks: Rocks of the image.
         view: View of the image.
+        valid_mask: H×W, 0 where pixels are ignored, such as the robot's deck; None = nowhere.
 
     Returns:
         The plane; None if too little depth is known.
@@ -37,6 +40,8 @@ def fit_ground(rocks: Sequence[Rock], view: View) -> Plane | None:
     if view.depth is None:
         return None
     free = draw_instances(rocks, view.depth.shape[:2]) == 0
+    if valid_mask is not None:
+        free &= valid_mask > 0
     points, depths = sample([((0, 0), free)], view.depth, IMAGE_SAMPLES)
     fitted = _fit_planes(sample_rays(points, view.intrinsics), depths, IMAGE_MIN_SHARE)[0]
     length = float(np.linalg.norm(fitted))

@@ -23,6 +23,7 @@ def ground_of(analysis: Analysis) -> dict[str, Any] | None:
         analysis.image.shape[:2],
         analysis.view,
         min_area=analysis.settings.rocks.min_area,
+        valid_mask=analysis.settings.valid_mask,
     )
     if not math.isfinite(seen.ground):
         return None

@@ -109,6 +109,16 @@ def test_the_ground_area_seen_from_above_is_the_footprint_of_the_image() -> None
     assert fitted.ground == pytest.approx(WHOLE, rel=1e-3)
 
 
+@pytest.mark.parametrize('has_depth', [False, True])
+def test_what_the_ignore_mask_excludes_is_not_ground(has_depth: bool) -> None:
+    valid = np.full(SIZE[::-1], 255, np.uint8)
+    valid[:, :240] = 0
+    deck = np.where(valid, np.float32(2), np.float32(0.5))
+    view = View(PINHOLE, deck) if has_depth else View(PINHOLE, None, DOWN)
+    seen = observe([], [], SIZE[::-1], view, valid_mask=valid)
+    assert seen.ground == pytest.approx(WHOLE / 4, rel=0.01)
+
+
 def test_the_ground_area_ends_at_the_reach_and_at_the_horizon() -> None:
     wide = Intrinsics(
         np.array([[100, 0, 159.5], [0, 100, 119.5], [0, 0, 1.0]]), np.zeros(0), size=SIZE
