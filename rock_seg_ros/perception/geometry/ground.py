@@ -111,7 +111,9 @@ def _fit_planes(rays: Floats, depths: Floats, min_share: float = MIN_SHARE) -> F
     weights = np.ones_like(target)
     for _ in range(ITERATIONS):
         weighted = transposed * (weights * known)[:, None]
-        normal = weighted @ rays + 1e-12 * np.eye(3)
+        normal = weighted @ rays
+        size = 1 + np.trace(normal, axis1=1, axis2=2)  # large far off the axis of a fisheye lens
+        normal += 1e-12 * size[:, None, None] * np.eye(3)
         planes = np.linalg.solve(normal, weighted @ target[..., None])
         weights = tolerance / np.maximum(np.abs(target - (rays @ planes)[..., 0]), tolerance)
     few = np.count_nonzero(known, axis=1) < min_share * known.shape[1]

@@ -322,3 +322,13 @@ def test_many_rocks_are_located_like_each_rock_alone() -> None:
         (alone,) = locate([rock], View(PINHOLE, depth, GROUND))
         assert location.position == pytest.approx(alone.position)
         assert location.diameter == pytest.approx(alone.diameter)
+
+
+def test_one_known_depth_at_the_border_of_a_wide_fisheye_lens_is_no_error() -> None:
+    matrix = np.array([[85, 0, 159.5], [0, 85, 119.5], [0, 0, 1]])
+    wide = Intrinsics(matrix, np.array([0.0, 0.0, 0.0, 1e-6]), 'equidistant', SIZE)
+    for x in range(4, 16):
+        depth = np.full(SIZE[::-1], np.nan, np.float32)
+        depth[57, x] = 1.0
+        (location,) = locate(rocks_of(disc(24, 60, 8)), View(wide, depth))
+        assert is_unknown(location)
