@@ -64,11 +64,7 @@ def camera_names(topics: Sequence[str]) -> list[str]:
 
 
 def derived_topic(node: LifecycleNode, topic: str, derive: Callable[[str], str]) -> str:
-    """Returns the name, before remapping, of a topic whose name is derived from another topic's.
-
-    It is derived from the full name of that topic before remapping if it is then remapped itself,
-    otherwise from the name after remapping.
-    """
+    """Returns a name derived from that of a topic, before remapping if a rule remaps the result."""
     name = derive(node.resolve_topic_name(topic, only_expand=True))
     remapped = node.resolve_topic_name(name) != name
     return name if remapped else derive(node.resolve_topic_name(topic))

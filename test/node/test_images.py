@@ -105,15 +105,9 @@ def test_a_bayer_mosaic_of_one_colour_gives_that_colour(pattern, tile, depth):
     mosaic = np.tile(cell, (6, 8)).astype(np.uint8 if depth == 8 else np.uint16)[..., None]
     encoding = f'bayer_{pattern}{depth}'
     assert np.all(make_reader().read(message_of(mosaic, encoding))[2:-2, 2:-2] == (200, 120, 40))
-    coded = CompressedImage(format=f'{encoding}; png compressed ')  # of compressed_image_transport
+    coded = CompressedImage(format=f'{encoding}; png compressed ')
     fill(coded, cv2.imencode('.png', mosaic)[1])
     assert np.all(make_reader().read(coded)[2:-2, 2:-2] == (200, 120, 40))
-
-
-def test_a_compressed_image_in_colour_is_not_a_bayer_mosaic(rgb):
-    coded = cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
-    message = CompressedImage(format='bayer_rggb8; png compressed bgr8', data=coded)
-    assert np.array_equal(make_reader().read(message), rgb)
 
 
 @pytest.mark.parametrize(

@@ -251,32 +251,19 @@ def test_the_compressed_transport_applies_to_each_camera(bench, rig):
         assert rig.masks(name)[0].header == message.header
 
 
-def test_remapped_cameras_that_are_swapped_keep_their_names_and_images(bench, rig):
-    rules = [word for a, b in ((FRONT, REAR), (REAR, FRONT)) for word in ('-r', f'{a}:={b}')]
-    bench.start(*rules, image_topics=[FRONT, REAR])
-    bench.wait(lambda: bench.node.state == 'active', 'active')
-    for camera, name in zip(bench.node._cameras, ('rear', 'front'), strict=True):
-        topic = f'/{name}/image_raw'
-        assert (camera.name, camera.topic) == (name, topic)
-        assert camera.subscription.topic_name == topic
-
-
-@pytest.mark.parametrize('explicit', [False, True])
-def test_swapped_cameras_keep_their_camera_info_and_compressed_images(bench, explicit):
-    names = ('image_raw', 'image_raw/compressed', 'camera_info')
-    swapped = [
-        (f'/{a}/{name}', f'/{b}/{name}')
-        for a, b in (('front', 'rear'), ('rear', 'front'))
-        for name in (names if explicit else names[:1])
-    ]
-    rules = [word for a, b in swapped for word in ('-r', f'{a}:={b}')]
-    bench.start(*rules, image_topics=[FRONT, REAR], image_transport='compressed')
+@pytest.mark.parametrize('transport', ['raw', 'compressed'])
+@pytest.mark.parametrize('count', [1, 3])
+def test_swapped_cameras_keep_their_names_images_and_camera_info(bench, transport, count):
+    names = ('image_raw', 'image_raw/compressed', 'camera_info')[:count]
+    swapped = [(a, b, name) for a, b in (('front', 'rear'), ('rear', 'front')) for name in names]
+    rules = [word for a, b, name in swapped for word in ('-r', f'/{a}/{name}:=/{b}/{name}')]
+    bench.start(*rules, image_topics=[FRONT, REAR], image_transport=transport)
     bench.wait(lambda: bench.node.state == 'active', 'active')
     for name, camera in zip(('rear', 'front'), bench.node._cameras, strict=True):
+        images = f'/{name}/image_raw' + ('/compressed' if transport == 'compressed' else '')
+        assert (camera.name, camera.topic) == (name, images)
         subscribed = camera.subscription, *camera.geometry._subscriptions
-        expected = [f'/{name}/image_raw/compressed', f'/{name}/camera_info']
-        assert [subscription.topic_name for subscription in subscribed] == expected
-        assert camera.topic == expected[0]
+        assert [each.topic_name for each in subscribed] == [images, f'/{name}/camera_info']
 
 
 def test_cameras_of_the_same_name_are_a_configuration_error_of_one_line(bench, capfd):

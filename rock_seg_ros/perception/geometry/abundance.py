@@ -115,7 +115,7 @@ def observe(
         view: View of the image; None = unknown.
         max_distance: Maximum distance of ground and rocks from the camera, m.
         min_area: Minimum area of the reported rocks, px.
-        valid_mask: H×W, 0 where pixels are ignored and do not show ground; None = nowhere.
+        valid_mask: H×W, 0 where pixels are ignored; None = nowhere.
     """
     height, width = shape
     ground = np.nan
@@ -159,7 +159,7 @@ def _ground_area(
     valid = valid.reshape(falling.shape)
     valid = valid[1:] & valid[:-1]
     shows &= valid[:, 1:] & valid[:, :-1]
-    if valid_mask is not None:  # at the middle of each cell
+    if valid_mask is not None:
         rows, columns = (
             (2 * np.arange(count) + 1) * side // (2 * count)
             for count, side in ((down, height), (across, width))

@@ -32,7 +32,7 @@ def fit_ground(
     Args:
         rocks: Rocks of the image.
         view: View of the image.
-        valid_mask: H×W, 0 where pixels are ignored, such as the robot's deck; None = nowhere.
+        valid_mask: H×W, 0 where pixels are ignored; None = nowhere.
 
     Returns:
         The plane; None if too little depth is known.
@@ -112,7 +112,7 @@ def _fit_planes(rays: Floats, depths: Floats, min_share: float = MIN_SHARE) -> F
     for _ in range(ITERATIONS):
         weighted = transposed * (weights * known)[:, None]
         normal = weighted @ rays
-        size = 1 + np.trace(normal, axis1=1, axis2=2)  # large far off the axis of a fisheye lens
+        size = 1 + np.trace(normal, axis1=1, axis2=2)
         normal += 1e-12 * size[:, None, None] * np.eye(3)
         planes = np.linalg.solve(normal, weighted @ target[..., None])
         weights = tolerance / np.maximum(np.abs(target - (rays @ planes)[..., 0]), tolerance)
