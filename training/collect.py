@@ -55,7 +55,7 @@ class Photograph:
         package: Name of the Debian package.
         version: Version of the package for which the checksum is valid.
         path: Path of the file in the package, without a leading slash.
-        sha256: SHA-256 of the file in hexadecimal digits.
+        sha256: The first 128 bits of the SHA-256 of the file, in hexadecimal digits.
         licence: Licence of the file, as stated by the package.
         fill: RGB colour for transparent pixels; None = the file has none.
         ignore: N×2 polygons of ignored regions, which are or may be rock; x and y as shares of
@@ -117,7 +117,7 @@ def _photograph(row: dict[str, str]) -> Photograph:
         ('split', '|'.join(SPLITS)),
         ('package', r'[a-z0-9][a-z0-9.+-]+'),
         ('path', r'[^/].*'),
-        ('sha256', r'[0-9a-f]{64}'),
+        ('sha256', r'[0-9a-f]{32}'),
         ('fill', r'(#[0-9a-f]{6})?'),
     ):
         if not re.fullmatch(pattern, row[key]):
@@ -273,7 +273,7 @@ def _write(folder: Path, photograph: Photograph, data: bytes | None) -> None:
         raise DataError(
             f'{photograph.package} has no {photograph.path}; version {photograph.version} had it'
         )
-    if hashlib.sha256(data).hexdigest() != photograph.sha256:
+    if hashlib.sha256(data).hexdigest()[:32] != photograph.sha256:
         raise DataError(
             f'{photograph.package}: {photograph.path} has changed since version'
             f' {photograph.version}: its SHA-256 differs'
