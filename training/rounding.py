@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rock_seg_ros.perception.inference.model import restore
-from rock_seg_ros.perception.inference.quantization import quantized_inputs
 from rock_seg_ros.perception.inference.weights_file import (
     INT8_STEPS,
     Weights,
@@ -29,7 +28,7 @@ BLOCK = 128  # columns whose errors are passed on together, for speed
 
 
 def round_to_int8(weights: Weights, samples: Sequence[Sample]) -> Weights:
-    """Rounds the weights that are stored as int8, or with which int8 computes, to int8 steps.
+    """Rounds the weights that a file stores as int8 to the numbers that it can store.
 
     GPTQ (Frantar et al. 2022, arXiv:2210.17323): the numbers of an output channel are rounded one
     after the other, and the error of each is made up for by those that are not rounded yet, as far
@@ -49,13 +48,13 @@ def round_to_int8(weights: Weights, samples: Sequence[Sample]) -> Weights:
     """
     model = restore(weights.metadata, weights.state, weights.metadata.output_stride)
     generator = torch.Generator().manual_seed(0)
-    computed = {each for readers in quantized_inputs(model).values() for each in readers}
     products: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if (
             isinstance(module, nn.Conv2d)
+            and module.groups == 1
             and module.weight[0].numel() <= MAX_INPUTS
-            and (module in computed or stored_as_int8(module.weight))
+            and stored_as_int8(module.weight)
         ):
             module.register_forward_pre_hook(_recorder(f'{name}.weight', products, generator))
     run_network(model, weights, samples, 'rounding')
@@ -73,8 +72,7 @@ def _recorder(
 ) -> Callable[[nn.Conv2d, tuple[Tensor, ...]], None]:
     def record(convolution: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
         patches = _patches(convolution, inputs[0], generator)
-        groups = patches.view(PATCHES, convolution.groups, -1).transpose(0, 1)
-        products[name] = products.get(name, 0) + groups.mT @ groups
+        products[name] = products.get(name, 0) + patches.T @ patches
 
     return record
 
@@ -100,18 +98,11 @@ def round_convolution(weight: Tensor, products: Tensor) -> Tensor:
 
     Args:
         weight: Output channels first.
-        products: groups×inputs×inputs, for each group of the convolution the sum of the products of
-            each two of its inputs.
+        products: inputs×inputs, the sum of the products of each two inputs of the convolution.
 
     Returns:
         Float32 weights, multiples of the `int8_scale` of their channel.
     """
-    pairs = zip(weight.chunk(len(products)), products, strict=True)
-    return torch.cat([_rounded(part, product) for part, product in pairs])
-
-
-def _rounded(weight: Tensor, products: Tensor) -> Tensor:
-    """Rounds the weights of a group; see `round_convolution`."""
     exact = weight.float().flatten(1)
     scale = int8_scale(exact)
     # The largest number of a channel keeps its value, because the stored scale is derived from it.

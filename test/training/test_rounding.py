@@ -39,7 +39,7 @@ def test_the_output_of_a_convolution_changes_less_than_with_rounding_to_nearest(
     weight = torch.randn(16, 8, 3, 3, generator=generator)
     mixing = torch.rand(12, 72, generator=generator)  # as in images, the inputs go together
     seen, new = (torch.randn(500, 12, generator=generator).abs() @ mixing for _ in range(2))
-    rounded = round_convolution(weight, (seen.T @ seen)[None])
+    rounded = round_convolution(weight, seen.T @ seen)
     scale = int8_scale(weight).view(-1, 1, 1, 1)
     nearest = (weight / scale).round() * scale
     error, error_of_nearest = (
@@ -47,17 +47,6 @@ def test_the_output_of_a_convolution_changes_less_than_with_rounding_to_nearest(
     )
     assert 0 < error < 0.2 * error_of_nearest
     torch.testing.assert_close((rounded / scale).round() * scale, rounded)
-
-
-def test_each_group_of_a_convolution_is_rounded_for_its_own_inputs() -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(6, 1, 3, 3, generator=generator)
-    inputs = torch.randn(6, 50, 9, generator=generator)
-    products = inputs.mT @ inputs
-    rounded = round_convolution(weight, products)
-    alone = [round_convolution(weight[i : i + 1], products[i : i + 1]) for i in range(6)]
-    assert rounded.equal(torch.cat(alone))
-    assert not rounded.equal(round_convolution(weight, products.flip(0)))
 
 
 def test_rounded_weights_are_stored_without_a_further_error_and_are_the_same_each_time(
@@ -70,13 +59,10 @@ def test_rounded_weights_are_stored_without_a_further_error_and_are_the_same_eac
     save_weights(file, rounded, METADATA, int8=True)
     stored = load_weights(file).state
     changed = [name for name in rounded if not rounded[name].equal(weights.state[name])]
-    assert {stored_as_int8(weights.state[name]) for name in changed} == {False, True}
-    depthwise = 'backbone.blocks.1.0.conv_dw.weight'
-    assert depthwise in changed
+    assert len(changed) >= 10
     for name in changed:
-        scale = int8_scale(stored[name]).view(-1, 1, 1, 1)
-        nearest = (stored[name] / scale).round() * scale  # with which int8 computes
-        torch.testing.assert_close(nearest, rounded[name], rtol=1e-3, atol=0)
+        assert stored_as_int8(weights.state[name])
+        torch.testing.assert_close(stored[name], rounded[name], rtol=1e-6, atol=0)
 
 
 def test_rounding_needs_an_image_that_can_be_read(weights: Weights, samples: list[Sample]) -> None:
