@@ -30,7 +30,7 @@ $(VENV)-docs/made: environment/lock/docs.txt
 	$(VENV)-docs/bin/pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
 	touch $@
 
-# Trains the embedded weights on the data in config/training/*.yaml. `light` takes five hours on a CPU
+# Trains the embedded weights on the data in config/training/*.yaml. `light` takes six hours on a CPU
 # core; `resnet50` takes an hour and a half on two with AMX, and two hours and a half more on one. An
 # interrupted training is resumed.
 weights: light.weights resnet50.weights
@@ -42,7 +42,8 @@ export_weights = $(PYTHON_OF_VENV) -m training.export --int8 --calibrate --measu
 light.weights: runs/scenes runs/moon runs/boulders runs/navcam runs/no_rock
 	$(call train_weights,light) --config config/training/light.yaml
 	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/light/checkpoints/step7500.ckpt --interpolate runs/light/checkpoints/step6000.ckpt 0.5 -o runs/light/mean.safetensors
-	$(call export_weights,light) --interpolate runs/light/mean.safetensors 0.5 -o rock_seg_ros/weights/light.safetensors
+	$(PYTHON_OF_VENV) -m training.export --no-check --checkpoint runs/light/checkpoints/step9000.ckpt --interpolate runs/light/mean.safetensors 0.5 -o runs/light/mean9000.safetensors
+	$(call export_weights,light) --interpolate runs/light/mean9000.safetensors 0.5 -o rock_seg_ros/weights/light.safetensors
 
 resnet50.weights: runs/scenes runs/no_rock
 	$(call train_weights,resnet50) --config config/training/resnet50.yaml
