@@ -162,7 +162,14 @@ def test_the_plot_is_written(bench):
 def networks_of(pid):
     """Returns the ids of the processes of networks."""
     children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    return [child for child in children if PROGRAM in Path(f'/proc/{child}/cmdline').read_text()]
+    return [child for child in children if PROGRAM in command_line(child)]
+
+
+def command_line(pid):
+    try:
+        return Path(f'/proc/{pid}/cmdline').read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return ''
 
 
 @pytest.mark.parametrize(
