@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -68,7 +69,7 @@ def best_range(values: Tensor, extremes: Tensor) -> tuple[float, float]:
         extremes: M float32 values; the range is within their minimum, or 0, and their maximum.
     """
     low, high = min(0.0, extremes.min().item()), max(0.0, extremes.max().item())
-    if high - low < MIN_RANGE:  # the metadata does not accept it
+    if not MIN_RANGE <= high - low < math.inf:  # the metadata does not accept it
         return low, high
 
     def error(limits: tuple[float, float]) -> float:

@@ -42,6 +42,8 @@ def test_the_range_of_least_error_leaves_out_a_value_that_is_far_from_all_others
     assert values.max() - 1 < high < 20
     even = torch.linspace(0, 6, 1000)  # all values as frequent
     assert best_range(even, even) == (0.0, 6.0)
+    infinite = torch.tensor([-float('inf'), 1.0])  # the metadata rejects it
+    assert best_range(even, infinite) == (-float('inf'), 1.0)
 
 
 def test_no_images_are_an_error(weights: Weights) -> None:
