@@ -147,8 +147,8 @@ class DeepLabV3EfficientNetLite(DeepLabV3):
 
     @override
     def exact_parts(self) -> list[nn.Module]:
-        # In int8, the first 32 channels would cost 2 points of IoU and save 1 to 2 ms. The first
-        # projections into residual sums would cost 0.8 points and save no measurable time.
+        # In int8, the first 32 channels would cost 0.5 points of IoU on Mars and save 4 % of the
+        # time; the first projections into residual sums 0.6 points on the Moon, and save 8 %.
         early = self.backbone.blocks[1:3]
         projections = [block.conv_pwl for stage in early for block in stage]
         return [
